@@ -1,0 +1,28 @@
+# On a fresh Debian machine with a Swift toolchain, each of these does all its own set-up.
+#   make demo        builds and answers questions about images at several budgets, and a text question with SmolLM2
+#   make test        every test that belongs to a change (minutes)
+#   make check-slow  comparisons with llama.cpp's recorded tokens on SmolLM2, memory and cost limits on larger models
+#   make build       the release executable, .build/release/adallava
+
+SWIFT ?= swift
+SWIFTFLAGS ?=
+
+.PHONY: setup build demo test check-slow clean
+
+setup:
+	@scripts/setup.sh
+
+build: setup
+	$(SWIFT) build -c release --product adallava $(SWIFTFLAGS)
+
+demo: build
+	@scripts/demo.sh
+
+test: setup
+	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
+
+check-slow: build
+	@scripts/check-slow.sh
+
+clean:
+	rm -rf .build build

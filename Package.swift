@@ -1,0 +1,48 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let package = Package(
+    name: "AdaLLaVA",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "AdaLLaVA", targets: ["AdaLLaVA"]),
+        .library(name: "AdaImages", targets: ["AdaImages"]),
+        .executable(name: "adallava", targets: ["adallava"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    ],
+    targets: [
+        // C: every compute kernel, portable and per instruction set, behind one table of function pointers.
+        .target(name: "AdaKernels", cSettings: [.define("_GNU_SOURCE")]),
+
+        // The engine that people import. It takes pixels, so an app can bring its own image decoder.
+        .target(name: "AdaLLaVA", dependencies: ["AdaKernels"]),
+
+        // Image files to RGB pixels: the only place that decodes.
+        .systemLibrary(
+            name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"]), .brew(["jpeg-turbo"])]),
+        .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"]), .brew(["libpng"])]),
+        .systemLibrary(name: "CWebP", pkgConfig: "libwebpdemux", providers: [.apt(["libwebp-dev"]), .brew(["webp"])]),
+        // C: libjpeg and libpng behind functions that return a status, so that their longjmp stays out of Swift.
+        .target(name: "CImageShims", dependencies: ["CJPEG", "CPNG"]),
+        .target(name: "AdaImages", dependencies: ["AdaLLaVA", "CImageShims", "CWebP"]),
+
+        // The project's own visual question answering set, drawn with FreeType: what the trainer, the evaluator and the demo use.
+        .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"]), .brew(["freetype"])]),
+        .target(name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType"]),
+
+        // The command line: one file per subcommand, no logic of its own.
+        .executableTarget(
+            name: "adallava",
+            dependencies: [
+                "AdaLLaVA", "AdaImages", "AdaScenes",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
+
+        .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),
+        .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaImages"]),
+        .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
+        .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),
+    ]
+)

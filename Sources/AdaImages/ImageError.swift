@@ -1,0 +1,73 @@
+import AdaLLaVA
+
+/// Why an image could not be read or written. `name` is what the caller asked for: a path, `standard input`, `data: URL`.
+public enum ImageError: EngineError, Equatable {
+    /// Nothing is at this path.
+    case missing(name: String)
+    /// A folder, a device that cannot be opened, a file without read permission.
+    case unreadable(name: String, reason: String)
+    /// Not a path, `-` or `data:` URL that can be used.
+    case argument(name: String, reason: String)
+    /// Not a single byte.
+    case empty(name: String)
+    /// More bytes than any image within the pixel limit needs.
+    case tooManyBytes(name: String, limit: Int)
+    /// The first bytes are those of no format that is read here.
+    case unknownFormat(name: String, found: String)
+    /// A known format, but a kind of it that is not read here.
+    case unsupported(name: String, format: ImageFormat, what: String)
+    /// The header announces more pixels, or a longer side, than the limits allow. Nothing was allocated or decoded.
+    case tooLarge(name: String, format: ImageFormat, width: Int, height: Int, limits: ImageLimits)
+    /// The header announces an image without pixels.
+    case zeroSize(name: String, format: ImageFormat, width: Int, height: Int)
+    /// The data end before the image does.
+    case truncated(name: String, format: ImageFormat, reason: String)
+    /// The data break the format.
+    case damaged(name: String, format: ImageFormat, reason: String)
+    /// The machine would not give the memory for an image within the limits.
+    case outOfMemory(name: String, format: ImageFormat)
+    /// An image could not be encoded.
+    case encoding(format: ImageFormat, reason: String)
+
+    public var category: ErrorCategory {
+        switch self {
+        case .missing: .missingInput
+        case .unreadable, .outOfMemory: .inputOutput
+        case .argument: .usage
+        case .encoding: .software
+        default: .badData
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .missing(let name):
+            "\(name): no such file (expected an image, `-` for standard input, or a data: URL)"
+        case .unreadable(let name, let reason):
+            "\(name): cannot be read as an image: \(reason)"
+        case .argument(let name, let reason):
+            "\(name): \(reason)"
+        case .empty(let name):
+            "\(name): expected an image, found no data at all"
+        case .tooManyBytes(let name, let limit):
+            "\(name): more than \(limit) bytes, the most that an image within the pixel limit can need"
+        case .unknownFormat(let name, let found):
+            "\(name): expected a JPEG, PNG, WebP, GIF or BMP image, found data that \(found)"
+        case .unsupported(let name, let format, let what):
+            "\(name): this kind of \(format) image is not supported: \(what)"
+        case .tooLarge(let name, let format, let width, let height, let limits):
+            "\(name): the \(format) header says \(width) x \(height) pixels; the limit is \(limits.maxPixels) pixels and "
+                + "\(limits.maxSide) a side; make the image smaller first"
+        case .zeroSize(let name, let format, let width, let height):
+            "\(name): the \(format) header says \(width) x \(height) pixels; both sides must be at least 1"
+        case .truncated(let name, let format, let reason):
+            "\(name): the \(format) image is cut off: \(reason)"
+        case .damaged(let name, let format, let reason):
+            "\(name): the \(format) image is damaged: \(reason)"
+        case .outOfMemory(let name, let format):
+            "\(name): not enough memory to decode the \(format) image"
+        case .encoding(let format, let reason):
+            "cannot write a \(format) image: \(reason)"
+        }
+    }
+}

@@ -1,0 +1,30 @@
+/// How large an image may be. Checked against the header, before anything is allocated for its pixels.
+public struct ImageLimits: Sendable, Equatable {
+    /// Pixels in all: width times height.
+    public let maxPixels: Int
+    /// Pixels along one side.
+    public let maxSide: Int
+
+    /// 100 megapixels and 65,535 a side: above what cameras make, and at most 300 MB of RGB.
+    public static let standard = ImageLimits(maxPixels: 100_000_000, maxSide: 65_535)
+
+    /// Values are kept between 1 and what ``RGBImage`` can hold (1,048,576 a side).
+    public init(maxPixels: Int, maxSide: Int) {
+        self.maxPixels = min(max(1, maxPixels), 1 << 40)
+        self.maxSide = min(max(1, maxSide), 1 << 20)
+    }
+
+    /// The most bytes a file may have: four a pixel (the plainest BMP) and a megabyte of everything else.
+    var maxFileBytes: Int { maxPixels * 4 + (1 << 20) }
+
+    /// - Throws: ``ImageError/zeroSize(name:format:width:height:)``, ``ImageError/tooLarge(name:format:width:height:limits:)``
+    func check(width: Int, height: Int, format: ImageFormat, name: String) throws {
+        guard width > 0, height > 0 else {
+            throw ImageError.zeroSize(name: name, format: format, width: width, height: height)
+        }
+        let (pixels, overflow) = width.multipliedReportingOverflow(by: height)
+        guard width <= maxSide, height <= maxSide, !overflow, pixels <= maxPixels else {
+            throw ImageError.tooLarge(name: name, format: format, width: width, height: height, limits: self)
+        }
+    }
+}

@@ -1,0 +1,224 @@
+// AVX-512 attention: scores 16 keys at a time, values 16 of a row at a time, for one to eight queries together.
+#include "avx512.h"
+
+#if AK_X86
+#include <math.h>
+
+// 16 elements of the cache from element `at` on.
+AK_AVX512_INLINE __m512 load16(const void *data, size_t at, const ak_type type) {
+    return type == AK_F32 ? _mm512_loadu_ps((const float *)data + at)
+                          : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)data + at)));
+}
+
+// `count` panels of keys from panel `panel` on, for `queries` queries.
+AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
+                                 int32_t head_dim, int32_t panel, const int count, const int queries) {
+    const size_t panel_size = (size_t)head_dim * AK_PANEL;
+    __m512 sums[AK_QUERY_TILE][4];
+#pragma unroll
+    for (int t = 0; t < queries; t++)
+#pragma unroll
+        for (int p = 0; p < count; p++) sums[t][p] = _mm512_setzero_ps();
+    for (size_t d = 0; d < (size_t)head_dim; d++) {
+        __m512 keys[4];
+#pragma unroll
+        for (int p = 0; p < count; p++) keys[p] = load16(k, (size_t)(panel + p) * panel_size + d * AK_PANEL, type);
+#pragma unroll
+        for (int t = 0; t < queries; t++) {
+            const __m512 value = _mm512_set1_ps(q[(size_t)t * ldq + d]);
+#pragma unroll
+            for (int p = 0; p < count; p++) sums[t][p] = _mm512_fmadd_ps(keys[p], value, sums[t][p]);
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < queries; t++)
+#pragma unroll
+        for (int p = 0; p < count; p++) _mm512_storeu_ps(scores + (size_t)t * stride + (size_t)(panel + p) * AK_PANEL, sums[t][p]);
+}
+
+AK_AVX512_INLINE void score_panels(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
+                                   int32_t head_dim, int32_t panels, const int queries) {
+    const int together = queries > 3 ? 2 : 4;
+    int32_t panel = 0;
+    for (; panel + together <= panels; panel += together)
+        score_tile(scores, stride, q, ldq, k, type, head_dim, panel, together, queries);
+    for (; panel < panels; panel++) score_tile(scores, stride, q, ldq, k, type, head_dim, panel, 1, queries);
+}
+
+// `count` x 16 columns of the values from column `column` on, for `queries` queries.
+AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                                 const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const int count,
+                                 const int queries) {
+    const size_t width = (size_t)ak_value_width(head_dim);
+    __m512 sums[AK_QUERY_TILE][8];
+#pragma unroll
+    for (int t = 0; t < queries; t++)
+#pragma unroll
+        for (int c = 0; c < count; c++) sums[t][c] = _mm512_setzero_ps();
+    for (size_t s = 0; s < (size_t)positions; s++) {
+        __m512 values[8];
+#pragma unroll
+        for (int c = 0; c < count; c++) values[c] = load16(v, s * width + (size_t)(column + 16 * c), type);
+#pragma unroll
+        for (int t = 0; t < queries; t++) {
+            const __m512 weight = _mm512_set1_ps(scores[(size_t)t * stride + s]);
+#pragma unroll
+            for (int c = 0; c < count; c++) sums[t][c] = _mm512_fmadd_ps(values[c], weight, sums[t][c]);
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < count; c++) {
+        const int32_t left = head_dim - column - 16 * c;
+        const __mmask16 lanes = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+#pragma unroll
+        for (int t = 0; t < queries; t++)
+            _mm512_mask_storeu_ps(out + (size_t)t * ldo + column + 16 * c, lanes, _mm512_mul_ps(sums[t][c], _mm512_set1_ps(inverse[t])));
+    }
+}
+
+AK_AVX512_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                                    const ak_type type, int32_t head_dim, int32_t positions, const int queries) {
+    const int together = queries > 6 ? 2 : queries > 3 ? 4 : 8;
+    int32_t column = 0;
+    for (; column + 16 * together <= head_dim; column += 16 * together)
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, together, queries);
+    if (together > 4 && column + 64 <= head_dim) {
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 4, queries);
+        column += 64;
+    }
+    if (together > 2 && column + 32 <= head_dim) {
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 2, queries);
+        column += 32;
+    }
+    for (; column < head_dim; column += 16)
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 1, queries);
+}
+
+// Calls f with the number of queries as a constant.
+#define FOR_QUERIES(f, queries, ...) \
+    switch (queries) { \
+        case 1: f(__VA_ARGS__, 1); break; \
+        case 2: f(__VA_ARGS__, 2); break; \
+        case 3: f(__VA_ARGS__, 3); break; \
+        case 4: f(__VA_ARGS__, 4); break; \
+        case 5: f(__VA_ARGS__, 5); break; \
+        case 6: f(__VA_ARGS__, 6); break; \
+        case 7: f(__VA_ARGS__, 7); break; \
+        default: f(__VA_ARGS__, 8); break; \
+    }
+
+static AK_AVX512 void scores_f32(float *scores, size_t stride, const float *q, size_t ldq, const void *k, int32_t head_dim,
+                                 int32_t panels, int32_t queries) {
+    FOR_QUERIES(score_panels, queries, scores, stride, q, ldq, k, AK_F32, head_dim, panels)
+}
+static AK_AVX512 void scores_f16(float *scores, size_t stride, const float *q, size_t ldq, const void *k, int32_t head_dim,
+                                 int32_t panels, int32_t queries) {
+    FOR_QUERIES(score_panels, queries, scores, stride, q, ldq, k, AK_F16, head_dim, panels)
+}
+static AK_AVX512 void values_f32(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                                 int32_t head_dim, int32_t positions, int32_t queries) {
+    FOR_QUERIES(value_columns, queries, out, ldo, scores, stride, inverse, v, AK_F32, head_dim, positions)
+}
+static AK_AVX512 void values_f16(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                                 int32_t head_dim, int32_t positions, int32_t queries) {
+    FOR_QUERIES(value_columns, queries, out, ldo, scores, stride, inverse, v, AK_F16, head_dim, positions)
+}
+
+static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+                   int32_t panels, int32_t queries) {
+    (kv_type == AK_F32 ? scores_f32 : scores_f16)(scores, stride, q, ldq, k, head_dim, panels, queries);
+}
+
+static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
+                    int32_t head_dim, int32_t positions, int32_t queries) {
+    (kv_type == AK_F32 ? values_f32 : values_f16)(out, ldo, scores, stride, inverse, v, head_dim, positions, queries);
+}
+
+static AK_AVX512 float softmax(float *scores, size_t stride, int32_t visible, float scale) {
+    const __m512 factor = _mm512_set1_ps(scale);
+    __m512 largest = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    for (size_t s = 0; s < (size_t)visible; s += 16) {
+        const size_t left = (size_t)visible - s;
+        const __mmask16 lanes = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+        largest = _mm512_mask_max_ps(largest, lanes, largest, _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor));
+    }
+    const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+    size_t s = 0;
+    for (; s < (size_t)visible; s += 16) {
+        const size_t left = (size_t)visible - s;
+        const __mmask16 lanes = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+        const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor);
+        const __m512 weight = _mm512_maskz_mov_ps(lanes, ak_exp512(_mm512_sub_ps(scaled, shift)));
+        _mm512_storeu_ps(scores + s, weight);
+        sum = _mm512_add_ps(sum, weight);
+    }
+    for (; s < stride; s += 16) _mm512_storeu_ps(scores + s, _mm512_setzero_ps());
+    return _mm512_reduce_add_ps(sum);
+}
+
+static const ak_attention_parts parts = {scores, softmax, combine};
+
+void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                         int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
+    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+}
+
+// --------------------------------------------------------------------------------------------------------------- the caches
+
+AK_AVX512_INLINE void store16(void *data, size_t at, __m512 values, const ak_type type) {
+    if (type == AK_F32) _mm512_storeu_ps((float *)data + at, values);
+    else _mm256_storeu_si256((__m256i *)((uint16_t *)data + at), _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+AK_AVX512_INLINE void store_values(void *v, const ak_type type, const float *value, size_t ldv, size_t head_dim, size_t first,
+                                   int32_t count) {
+    const size_t width = (size_t)ak_value_width((int32_t)head_dim);
+    for (int32_t t = 0; t < count; t++) {
+        for (size_t d = 0; d < head_dim; d += 16) {
+            const __mmask16 lanes = head_dim - d >= 16 ? 0xffff : (__mmask16)((1u << (head_dim - d)) - 1);
+            store16(v, (first + (size_t)t) * width + d, _mm512_maskz_loadu_ps(lanes, value + (size_t)t * ldv + d), type);
+        }
+    }
+}
+
+// 16 tokens that fill a key panel.
+AK_AVX512_INLINE void store_key_panel(void *k, const ak_type type, const float *key, size_t ldk, size_t head_dim, size_t first) {
+    for (size_t d = 0; d < head_dim; d += 16) {
+        const size_t columns = head_dim - d >= 16 ? 16 : head_dim - d;
+        __m512i rows[16];
+        for (size_t t = 0; t < 16; t++)
+            rows[t] = _mm512_maskz_loadu_epi32((__mmask16)((1u << columns) - 1), key + t * ldk + d);
+        ak_transpose512(rows);
+        for (size_t c = 0; c < columns; c++) store16(k, first * head_dim + (d + c) * AK_PANEL, _mm512_castsi512_ps(rows[c]), type);
+    }
+}
+
+AK_AVX512_INLINE void store_key(void *k, const ak_type type, const float *key, size_t head_dim, size_t position) {
+    const size_t at = position / AK_PANEL * AK_PANEL * head_dim + position % AK_PANEL;
+    for (size_t d = 0; d < head_dim; d++) {
+        if (type == AK_F32) ((float *)k)[at + d * AK_PANEL] = key[d];
+        else ((uint16_t *)k)[at + d * AK_PANEL] = _cvtss_sh(key[d], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+}
+
+AK_AVX512_INLINE void store_both(void *k, void *v, const ak_type type, const float *key, size_t ldk, const float *value, size_t ldv,
+                                 size_t head_dim, size_t first, int32_t count) {
+    store_values(v, type, value, ldv, head_dim, first, count);
+    for (int32_t t = 0; t < count;) {
+        const size_t position = first + (size_t)t;
+        if (position % AK_PANEL == 0 && count - t >= AK_PANEL) {
+            store_key_panel(k, type, key + (size_t)t * ldk, ldk, head_dim, position);
+            t += AK_PANEL;
+        } else {
+            store_key(k, type, key + (size_t)t * ldk, head_dim, position);
+            t++;
+        }
+    }
+}
+
+AK_AVX512 void ak_avx512_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
+                                  int32_t head_dim, int32_t first, int32_t count) {
+    if (kv_type == AK_F32) store_both(k, v, AK_F32, key, ldk, value, ldv, (size_t)head_dim, (size_t)first, count);
+    else store_both(k, v, AK_F16, key, ldk, value, ldv, (size_t)head_dim, (size_t)first, count);
+}
+#endif

@@ -1,0 +1,126 @@
+// NEON attention: scores 16 keys at a time, values 16 of a row at a time, for one to four queries together.
+#include "neon.h"
+
+#if AK_ARM
+#include <math.h>
+#include <string.h>
+
+#define TOGETHER 4   // queries whose sums stay in registers
+
+// 4 elements of the cache from element `at` on.
+AK_INLINE float32x4_t load4(const void *data, size_t at, const ak_type type) {
+    return type == AK_F32 ? vld1q_f32((const float *)data + at) : ak_load_half4((const uint16_t *)data + at);
+}
+
+AK_INLINE void score_panels(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
+                            int32_t head_dim, int32_t panels, const int queries) {
+    for (size_t panel = 0; panel < (size_t)panels; panel++) {
+        float32x4_t sums[TOGETHER][4];
+#pragma unroll
+        for (int t = 0; t < queries; t++)
+#pragma unroll
+            for (int h = 0; h < 4; h++) sums[t][h] = vdupq_n_f32(0);
+        for (size_t d = 0; d < (size_t)head_dim; d++) {
+            float32x4_t keys[4];
+#pragma unroll
+            for (int h = 0; h < 4; h++) keys[h] = load4(k, (panel * (size_t)head_dim + d) * AK_PANEL + (size_t)(4 * h), type);
+#pragma unroll
+            for (int t = 0; t < queries; t++)
+#pragma unroll
+                for (int h = 0; h < 4; h++) sums[t][h] = vfmaq_n_f32(sums[t][h], keys[h], q[(size_t)t * ldq + d]);
+        }
+#pragma unroll
+        for (int t = 0; t < queries; t++)
+#pragma unroll
+            for (int h = 0; h < 4; h++) vst1q_f32(scores + (size_t)t * stride + panel * AK_PANEL + 4 * h, sums[t][h]);
+    }
+}
+
+AK_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                             const ak_type type, int32_t head_dim, int32_t positions, const int queries) {
+    const size_t width = (size_t)ak_value_width(head_dim);
+    for (size_t column = 0; column < width; column += 16) {
+        float32x4_t sums[TOGETHER][4];
+#pragma unroll
+        for (int t = 0; t < queries; t++)
+#pragma unroll
+            for (int h = 0; h < 4; h++) sums[t][h] = vdupq_n_f32(0);
+        for (size_t s = 0; s < (size_t)positions; s++) {
+            float32x4_t values[4];
+#pragma unroll
+            for (int h = 0; h < 4; h++) values[h] = load4(v, s * width + column + (size_t)(4 * h), type);
+#pragma unroll
+            for (int t = 0; t < queries; t++)
+#pragma unroll
+                for (int h = 0; h < 4; h++) sums[t][h] = vfmaq_n_f32(sums[t][h], values[h], scores[(size_t)t * stride + s]);
+        }
+        const size_t left = (size_t)head_dim - column;
+#pragma unroll
+        for (int t = 0; t < queries; t++) {
+            float row[16];
+#pragma unroll
+            for (int h = 0; h < 4; h++) vst1q_f32(row + 4 * h, vmulq_n_f32(sums[t][h], inverse[t]));
+            memcpy(out + (size_t)t * ldo + column, row, (left < 16 ? left : 16) * sizeof(float));
+        }
+    }
+}
+
+// Calls f with the number of queries as a constant.
+#define FOR_QUERIES(f, queries, ...) \
+    switch (queries) { \
+        case 1: f(__VA_ARGS__, 1); break; \
+        case 2: f(__VA_ARGS__, 2); break; \
+        case 3: f(__VA_ARGS__, 3); break; \
+        default: f(__VA_ARGS__, 4); break; \
+    }
+
+static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+                   int32_t panels, int32_t queries) {
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        float *rows = scores + (size_t)t * stride;
+        const float *tile = q + (size_t)t * ldq;
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels)
+        else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels)
+    }
+}
+
+static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
+                    int32_t head_dim, int32_t positions, int32_t queries) {
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        float *tile = out + (size_t)t * ldo;
+        const float *rows = scores + (size_t)t * stride;
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        if (kv_type == AK_F32) FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
+        else FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
+    }
+}
+
+static float softmax(float *scores, size_t stride, int32_t visible, float scale) {
+    for (size_t s = (size_t)visible; s < stride; s++) scores[s] = 0;
+    const size_t whole = (size_t)visible / 4 * 4, padded = ((size_t)visible + 3) / 4 * 4;
+    float32x4_t largest = vdupq_n_f32(-INFINITY), sum = vdupq_n_f32(0);
+    for (size_t s = 0; s < whole; s += 4) largest = vmaxq_f32(largest, vmulq_n_f32(vld1q_f32(scores + s), scale));
+    float top = vmaxvq_f32(largest);
+    for (size_t s = whole; s < (size_t)visible; s++) top = scores[s] * scale > top ? scores[s] * scale : top;
+    const float32x4_t shift = vdupq_n_f32(top);
+    for (size_t s = 0; s < padded; s += 4) {
+        float32x4_t weight = ak_exp4(vsubq_f32(vmulq_n_f32(vld1q_f32(scores + s), scale), shift));
+        if (s == whole) {
+            const uint32_t positions[4] = {0, 1, 2, 3};
+            const uint32x4_t seen = vcltq_u32(vld1q_u32(positions), vdupq_n_u32((uint32_t)((size_t)visible - whole)));
+            weight = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(weight), seen));
+        }
+        vst1q_f32(scores + s, weight);
+        sum = vaddq_f32(sum, weight);
+    }
+    return vaddvq_f32(sum);
+}
+
+static const ak_attention_parts parts = {scores, softmax, combine};
+
+void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
+    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+}
+#endif

@@ -1,0 +1,86 @@
+// What the AVX2 files share. Each function carries its own target, so the package needs no compiler flags.
+#pragma once
+#include "approximations.h"
+#include "internal.h"
+
+#if AK_X86
+#include <immintrin.h>
+
+#define AK_AVX2_FEATURES "avx2,fma,f16c"
+#define AK_AVX2 __attribute__((target(AK_AVX2_FEATURES)))
+#define AK_AVX2_INLINE static inline __attribute__((always_inline, target(AK_AVX2_FEATURES)))
+
+// 1 if the processor has all of AK_AVX2_FEATURES.
+int ak_avx2_available(void);
+
+extern const ak_kernels ak_avx2_kernels;
+extern const ak_tile_set *const ak_avx2_q8_set;   // also for processors with AVX-512 but without VNNI
+
+void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                    void *scratch);
+void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
+                      int32_t head_dim, int32_t first, int32_t count);
+
+// All ones in the lanes that hold n - i values: all eight, or the last few.
+AK_AVX2_INLINE __m256i ak_lanes256(size_t n, size_t i) {
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256((const __m256i *)(ones + (n - i >= 8 ? 0 : 8 - (n - i))));
+}
+
+// e^x with a relative error below 2e-7; zero below about -104, infinity above about 88.7, NaN for NaN.
+AK_AVX2_INLINE __m256 ak_exp256(__m256 x) {
+    const __m256 clamped = _mm256_min_ps(_mm256_set1_ps(100.0f), _mm256_max_ps(_mm256_set1_ps(-110.0f), x));
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(AK_LOG2_E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(AK_LN2_HIGH), clamped);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(AK_LN2_LOW), r);
+    __m256 p = _mm256_set1_ps(AK_EXP_4);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(AK_EXP_3));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(AK_EXP_2));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(AK_EXP_1));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(AK_EXP_0));
+    const __m256 y = _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
+    // 2^n in two factors, because n may lie outside the exponents of floats. (Of NaN any n will do.)
+    const __m256i power = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(power, 1), bias = _mm256_set1_epi32(127);
+    const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(power, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(y, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
+
+AK_AVX2_INLINE float ak_sum256(__m256 x) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+AK_AVX2_INLINE float ak_max256(__m256 x) {
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Swaps rows and columns of an 8 x 8 square.
+AK_AVX2_INLINE void ak_transpose256(__m256 rows[8]) {
+    __m256 pairs[8], quads[8];
+#pragma unroll
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+        quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(quads[i], quads[4 + i], 0x20);
+        rows[4 + i] = _mm256_permute2f128_ps(quads[i], quads[4 + i], 0x31);
+    }
+}
+#endif

@@ -1,0 +1,110 @@
+// What the AVX-512 files share. Each function carries its own target, so the package needs no compiler flags.
+#pragma once
+#include "internal.h"
+#include "approximations.h"
+
+#if AK_X86
+#include <immintrin.h>
+
+#define AK_AVX512_FEATURES "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+#define AK_AVX512 __attribute__((target(AK_AVX512_FEATURES)))
+#define AK_AVX512_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES)))
+
+// 1 if the processor has all of AK_AVX512_FEATURES.
+int ak_avx512_available(void);
+int ak_avx512_has_vnni(void);
+int ak_avx512_has_bf16(void);
+
+extern const ak_kernels ak_avx512_kernels;
+extern const ak_tile_set *const ak_avx512_float_sets[3];   // F32, F16 and BF16 panels with F32 activations
+
+void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                      const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                      void *scratch);
+void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                         int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_avx512_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
+                        int32_t head_dim, int32_t first, int32_t count);
+
+// ------------------------------------------------------------------------------------------------------- the sums of a tile
+
+typedef struct { __m512 of[AK_TILE_TOKENS][AK_TILE_PANELS]; } ak_sums512;
+
+AK_AVX512_INLINE void ak_sums512_start(ak_sums512 *sums, const ak_tile *tile, const int tokens, const int panels) {
+    const int resume = tile->flags & AK_TILE_RESUME;
+#pragma unroll
+    for (int t = 0; t < tokens; t++)
+#pragma unroll
+        for (int p = 0; p < panels; p++)
+            sums->of[t][p] = resume ? _mm512_loadu_ps(tile->partial + (t * panels + p) * AK_PANEL) : _mm512_setzero_ps();
+}
+
+AK_AVX512_INLINE void ak_sums512_finish(const ak_sums512 *sums, const ak_tile *tile, const int tokens, const int panels) {
+    if (tile->flags & AK_TILE_SUSPEND) {
+#pragma unroll
+        for (int t = 0; t < tokens; t++)
+#pragma unroll
+            for (int p = 0; p < panels; p++) _mm512_storeu_ps(tile->partial + (t * panels + p) * AK_PANEL, sums->of[t][p]);
+        return;
+    }
+#pragma unroll
+    for (int p = 0; p < panels; p++) {
+        const size_t column = (size_t)tile->panel[p] * AK_PANEL;
+        const __m512 bias = tile->bias ? _mm512_loadu_ps(tile->bias + column) : _mm512_setzero_ps();
+        float *out = tile->out + column;
+#pragma unroll
+        for (int t = 0; t < tokens; t++, out += tile->ldo) {
+            __m512 value = _mm512_add_ps(sums->of[t][p], bias);
+            if (tile->flags & AK_ACCUMULATE) value = _mm512_add_ps(_mm512_loadu_ps(out), value);
+            _mm512_storeu_ps(out, value);
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ small pieces
+
+// e^x with a relative error below 2e-7; zero below about -104, infinity above about 88.7, NaN for NaN.
+AK_AVX512_INLINE __m512 ak_exp512(__m512 x) {
+    const __m512 clamped = _mm512_min_ps(_mm512_set1_ps(128.0f), _mm512_max_ps(_mm512_set1_ps(-128.0f), x));
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(clamped, _mm512_set1_ps(AK_LOG2_E)), 0x08);
+    // ln 2 in two parts: the first has few enough bits for an exact product.
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(AK_LN2_HIGH), clamped);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(AK_LN2_LOW), r);
+    // e^r = 1 + r + r^2 p(r) for |r| <= ln 2 / 2; p is fitted to the least largest relative error, 3e-9.
+    __m512 p = _mm512_set1_ps(AK_EXP_4);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP_3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP_2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP_1));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP_0));
+    const __m512 y = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(y, n);
+}
+
+// Swaps rows and columns of a 16 x 16 square of 32-bit values.
+AK_AVX512_INLINE void ak_transpose512(__m512i rows[16]) {
+    __m512i pairs[16], quads[16];
+#pragma unroll
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i += 4) {
+        quads[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        quads[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        quads[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        quads[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    // quads[4g + c] holds column 4l + c of rows 4g … 4g+3 in its 128-bit lane l.
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        const __m512i low01 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], 0x88), low23 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], 0x88);
+        const __m512i high01 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], 0xdd), high23 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], 0xdd);
+        rows[c] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+        rows[8 + c] = _mm512_shuffle_i32x4(low01, low23, 0xdd);
+        rows[4 + c] = _mm512_shuffle_i32x4(high01, high23, 0x88);
+        rows[12 + c] = _mm512_shuffle_i32x4(high01, high23, 0xdd);
+    }
+}
+#endif

@@ -1,0 +1,79 @@
+// Which kernels this processor runs.
+#include <string.h>
+
+#include "internal.h"
+
+#if AK_X86
+#include "avx2.h"
+#include "avx512.h"
+
+int ak_avx2_available(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+int ak_avx512_available(void) {
+    return ak_avx2_available() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+int ak_avx512_has_vnni(void) { return __builtin_cpu_supports("avx512vnni") != 0; }
+int ak_avx512_has_bf16(void) { return __builtin_cpu_supports("avx512bf16") != 0; }
+
+int ak_has_int8_dot(void) { return ak_avx512_available() && ak_avx512_has_vnni(); }
+int ak_has_bf16_dot(void) { return ak_avx512_available() && ak_avx512_has_bf16(); }
+#elif AK_ARM
+#include "neon.h"
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+
+int ak_neon_has_dot(void) {
+    enum { ASIMD_DOT_PRODUCT = 1 << 20 };   // HWCAP_ASIMDDP
+    return (getauxval(AT_HWCAP) & ASIMD_DOT_PRODUCT) != 0;
+}
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+
+// Asked once: 0 not yet, 1 no, 2 yes.
+static _Atomic int known_dot;
+
+int ak_neon_has_dot(void) {
+    if (known_dot == 0) {
+        int value = 0;
+        size_t size = sizeof value;
+        known_dot = sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &size, NULL, 0) == 0 && value != 0 ? 2 : 1;
+    }
+    return known_dot == 2;
+}
+#elif defined(__ARM_FEATURE_DOTPROD)
+int ak_neon_has_dot(void) { return 1; }
+#else
+int ak_neon_has_dot(void) { return 0; }
+#endif
+
+int ak_has_int8_dot(void) { return ak_neon_has_dot(); }
+int ak_has_bf16_dot(void) { return 0; }
+#else
+int ak_has_int8_dot(void) { return 0; }
+int ak_has_bf16_dot(void) { return 0; }
+#endif
+
+const ak_kernels *ak_kernels_named(const char *name) {
+    if (name == NULL) return NULL;
+#if AK_X86
+    if (strcmp(name, ak_avx512_kernels.name) == 0) return ak_avx512_available() ? &ak_avx512_kernels : NULL;
+    if (strcmp(name, ak_avx2_kernels.name) == 0) return ak_avx2_available() ? &ak_avx2_kernels : NULL;
+#elif AK_ARM
+    if (strcmp(name, ak_neon_kernels.name) == 0) return &ak_neon_kernels;
+#endif
+    return strcmp(name, ak_portable_kernels.name) == 0 ? &ak_portable_kernels : NULL;
+}
+
+const ak_kernels *ak_kernels_best(void) {
+    static const char *const names[] = {"avx512", "avx2", "neon"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const ak_kernels *kernels = ak_kernels_named(names[i]);
+        if (kernels) return kernels;
+    }
+    return &ak_portable_kernels;
+}

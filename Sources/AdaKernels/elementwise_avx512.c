@@ -1,0 +1,234 @@
+// AVX-512 norms, activations, rotary positions and conversions of activations, and the table of AVX-512 kernels.
+#include "avx512.h"
+
+#if AK_X86
+#include <math.h>
+
+// The lanes that hold n - i values: all, or the last few.
+AK_AVX512_INLINE __mmask16 lanes_left(size_t n, size_t i) { return n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1); }
+
+// ------------------------------------------------------------------------------------------------------ activations of matmul
+
+static AK_AVX512 void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens,
+                                  int32_t blocks) {
+    const __m512 below_half = _mm512_set1_ps(0x1.fffffep-2f), sign = _mm512_set1_ps(-0.0f);
+    for (int32_t t = 0; t < tokens; t++) {
+        for (int32_t b = 0; b < blocks; b++) {
+            const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
+            const size_t at = (size_t)t * (size_t)blocks + (size_t)b;
+            const __m512 values[2] = {_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)};
+            const float scale = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(values[0]), _mm512_abs_ps(values[1]))) / 127.0f;
+            const __m512 inverse = _mm512_set1_ps(ak_inverse_scale(scale));
+            __m512i sum = _mm512_setzero_si512();
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                // Half away from zero: the largest float below 1/2, with the value's sign, then the fraction is cut off.
+                const __m512 scaled = _mm512_mul_ps(values[half], inverse);
+                const __m512 nudge = _mm512_or_ps(below_half, _mm512_and_ps(scaled, sign));
+                const __mmask16 finite = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
+                const __m512i quants = _mm512_maskz_cvttps_epi32(finite, _mm512_add_ps(scaled, nudge));
+                _mm_storeu_si128((__m128i *)(out + at * AK_BLOCK + 16 * half), _mm512_cvtsepi32_epi8(quants));
+                sum = _mm512_add_epi32(sum, quants);
+            }
+            scales[at] = ak_half_holds(scale) ? _cvtsh_ss(_cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT)) : scale;
+            sums[at] = -128 * _mm512_reduce_add_epi32(sum);
+        }
+    }
+}
+
+static AK_AVX512 void to_bf16(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count) {
+    const __m512i one = _mm512_set1_epi32(1), bias = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x400000);
+    for (int32_t t = 0; t < tokens; t++, out += ldo, src += ld) {
+        for (size_t i = 0; i < (size_t)count; i += 16) {
+            const __mmask16 lanes = lanes_left((size_t)count, i);
+            const __m512 values = _mm512_maskz_loadu_ps(lanes, src + i);
+            const __m512i bits = _mm512_castps_si512(values);
+            __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, bias), _mm512_and_si512(_mm512_srli_epi32(bits, 16), one));
+            rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q), bits, quiet);
+            _mm256_mask_storeu_epi16(out + i, lanes, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------- norms
+
+static AK_AVX512 void rms_norm(float *out, size_t ldo, const float *x, size_t ldx, const float *weight, float eps, int32_t tokens,
+                               int32_t n) {
+    const size_t count = (size_t)n;
+    for (int32_t t = 0; t < tokens; t++, out += ldo, x += ldx) {
+        __m512 squares[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (size_t i = 0; i < count; i += 16) {
+            const __m512 value = _mm512_maskz_loadu_ps(lanes_left(count, i), x + i);
+            squares[i / 16 % 2] = _mm512_fmadd_ps(value, value, squares[i / 16 % 2]);
+        }
+        const float mean = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1])) / (float)n;
+        const __m512 factor = _mm512_set1_ps(1.0f / sqrtf(mean + eps));
+        for (size_t i = 0; i < count; i += 16) {
+            const __mmask16 lanes = lanes_left(count, i);
+            const __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + i), factor);
+            _mm512_mask_storeu_ps(out + i, lanes, _mm512_mul_ps(value, _mm512_maskz_loadu_ps(lanes, weight + i)));
+        }
+    }
+}
+
+static AK_AVX512 void layer_norm(float *out, size_t ldo, const float *x, size_t ldx, const float *weight, const float *bias, float eps,
+                                 int32_t tokens, int32_t n) {
+    const size_t count = (size_t)n;
+    for (int32_t t = 0; t < tokens; t++, out += ldo, x += ldx) {
+        __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+        for (size_t i = 0; i < count; i += 16) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes_left(count, i), x + i));
+        const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)n);
+        for (size_t i = 0; i < count; i += 16) {
+            const __mmask16 lanes = lanes_left(count, i);
+            const __m512 difference = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i), mean);
+            squares = _mm512_fmadd_ps(difference, difference, squares);
+        }
+        const __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)n + eps));
+        for (size_t i = 0; i < count; i += 16) {
+            const __mmask16 lanes = lanes_left(count, i);
+            const __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), mean), factor);
+            const __m512 result = _mm512_fmadd_ps(value, _mm512_maskz_loadu_ps(lanes, weight + i), _mm512_maskz_loadu_ps(lanes, bias + i));
+            _mm512_mask_storeu_ps(out + i, lanes, result);
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ activations
+
+// x * sigmoid(y)
+AK_AVX512_INLINE __m512 gated(__m512 x, __m512 y) {
+    const __m512 e = ak_exp512(_mm512_sub_ps(_mm512_setzero_ps(), y));
+    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+}
+
+AK_AVX512_INLINE __m512 normal_distribution(__m512 x) {
+    const __m512 u = _mm512_abs_ps(x), s = _mm512_mul_ps(x, x);
+    __m512 near = _mm512_set1_ps(AK_PHI_NEAR_6);
+    near = _mm512_fmadd_ps(near, s, _mm512_set1_ps(AK_PHI_NEAR_5));
+    near = _mm512_fmadd_ps(near, s, _mm512_set1_ps(AK_PHI_NEAR_4));
+    near = _mm512_fmadd_ps(near, s, _mm512_set1_ps(AK_PHI_NEAR_3));
+    near = _mm512_fmadd_ps(near, s, _mm512_set1_ps(AK_PHI_NEAR_2));
+    near = _mm512_fmadd_ps(near, s, _mm512_set1_ps(AK_PHI_NEAR_1));
+    near = _mm512_fmadd_ps(near, s, _mm512_set1_ps(AK_PHI_NEAR_0));
+    near = _mm512_fmadd_ps(near, x, _mm512_set1_ps(0.5f));
+    __m512 far = _mm512_set1_ps(AK_PHI_FAR_5);
+    far = _mm512_fmadd_ps(far, u, _mm512_set1_ps(AK_PHI_FAR_4));
+    far = _mm512_fmadd_ps(far, u, _mm512_set1_ps(AK_PHI_FAR_3));
+    far = _mm512_fmadd_ps(far, u, _mm512_set1_ps(AK_PHI_FAR_2));
+    far = _mm512_fmadd_ps(far, u, _mm512_set1_ps(AK_PHI_FAR_1));
+    far = _mm512_fmadd_ps(far, u, _mm512_set1_ps(AK_PHI_FAR_0));
+    const __m512 tail = ak_exp512(_mm512_sub_ps(_mm512_setzero_ps(), far));
+    const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    far = _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0f), tail), negative, tail);
+    return _mm512_mask_mov_ps(near, _mm512_cmp_ps_mask(u, _mm512_set1_ps(AK_PHI_LIMIT), _CMP_GT_OQ), far);
+}
+
+static AK_AVX512 void silu_mul(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        const __m512 x = _mm512_maskz_loadu_ps(lanes, gate + i);
+        _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(gated(x, x), _mm512_maskz_loadu_ps(lanes, up + i)));
+    }
+}
+
+static AK_AVX512 void gelu_erf(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
+        _mm512_mask_storeu_ps(x + i, lanes, _mm512_mul_ps(value, normal_distribution(value)));
+    }
+}
+
+static AK_AVX512 void gelu_tanh(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
+        const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_TANH_CUBE)));
+        const __m512 inner = _mm512_mul_ps(_mm512_set1_ps(AK_GELU_TANH_SCALE), _mm512_add_ps(value, cube));
+        _mm512_mask_storeu_ps(x + i, lanes, gated(value, inner));
+    }
+}
+
+static AK_AVX512 void gelu_quick(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
+        _mm512_mask_storeu_ps(x + i, lanes, gated(value, _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_QUICK_SCALE))));
+    }
+}
+
+static AK_AVX512 void add(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        _mm512_mask_storeu_ps(x + i, lanes, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_maskz_loadu_ps(lanes, y + i)));
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------- positions
+
+static AK_AVX512 void rope(float *x, const float *cos, const float *sin, int32_t heads, int32_t head_dim, int32_t interleaved) {
+    const size_t pairs = (size_t)head_dim / 2;
+    const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    for (int32_t head = 0; head < heads; head++, x += head_dim) {
+        if (!interleaved) {
+            for (size_t i = 0; i < pairs; i += 16) {
+                const __mmask16 lanes = lanes_left(pairs, i);
+                const __m512 c = _mm512_maskz_loadu_ps(lanes, cos + i), s = _mm512_maskz_loadu_ps(lanes, sin + i);
+                const __m512 a = _mm512_maskz_loadu_ps(lanes, x + i), b = _mm512_maskz_loadu_ps(lanes, x + pairs + i);
+                _mm512_mask_storeu_ps(x + i, lanes, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
+                _mm512_mask_storeu_ps(x + pairs + i, lanes, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
+            }
+        } else {
+            for (size_t i = 0; i < pairs; i += 8) {
+                const __mmask16 half = lanes_left(pairs, i) & 0xff, lanes = lanes_left(2 * pairs, 2 * i);
+                const __m512 c = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(half, cos + i));
+                const __m512 s = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(half, sin + i));
+                const __m512 values = _mm512_maskz_loadu_ps(lanes, x + 2 * i);
+                const __m512 swapped = _mm512_permute_ps(values, 0xb1);
+                _mm512_mask_storeu_ps(x + 2 * i, lanes, _mm512_fmaddsub_ps(values, c, _mm512_mul_ps(swapped, s)));
+            }
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------ argmax
+
+static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
+    const size_t count = (size_t)n;
+    // The comparison gives its second operand where one is NaN, so NaN never gets into the running maximum.
+    __m512 best[4];
+    for (int j = 0; j < 4; j++) best[j] = _mm512_set1_ps(-INFINITY);
+    for (size_t i = 0; i < count; i += 64)
+#pragma unroll
+        for (size_t j = 0; j < 4; j++) {
+            if (i + 16 * j >= count) break;
+            const __mmask16 lanes = lanes_left(count, i + 16 * j);
+            best[j] = _mm512_mask_max_ps(best[j], lanes, _mm512_maskz_loadu_ps(lanes, x + i + 16 * j), best[j]);
+        }
+    const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(best[0], best[1]), _mm512_max_ps(best[2], best[3]))));
+    for (size_t i = 0; i < count; i += 16) {
+        const __mmask16 lanes = lanes_left(count, i);
+        const __mmask16 equal = _mm512_mask_cmp_ps_mask(lanes, _mm512_maskz_loadu_ps(lanes, x + i), largest, _CMP_EQ_OQ);
+        if (equal) return (int32_t)(i + (size_t)__builtin_ctz(equal));
+    }
+    return 0;
+}
+
+const ak_kernels ak_avx512_kernels = {
+    .name = "avx512",
+    .matmul = ak_avx512_matmul,
+    .quantize_q8 = quantize_q8,
+    .to_bf16 = to_bf16,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .silu_mul = silu_mul,
+    .gelu_erf = gelu_erf,
+    .gelu_tanh = gelu_tanh,
+    .gelu_quick = gelu_quick,
+    .add = add,
+    .rope = rope,
+    .attention = ak_avx512_attention,
+    .store_kv = ak_avx512_store_kv,
+    .argmax = argmax,
+};
+#endif

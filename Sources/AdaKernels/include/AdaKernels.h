@@ -1,0 +1,136 @@
+// AdaKernels: the compute kernels of AdaLLaVA.
+//
+// Every operation exists as portable C (always compiled, the oracle of the tests) and, where it pays, as AVX2, AVX-512 and NEON
+// versions beside it. One table of function pointers (`ak_kernels`) is chosen once per process; see ak_kernels_named.
+//
+// Conventions: outputs come first, then inputs, weights, sizes. Arrays are row-major, strides are counted in elements. Activation
+// rows are padded: their stride is a multiple of AK_BLOCK and the elements from the logical length to the stride are zero (a
+// kernel may read them, and a matmul writes zeros there), so that no kernel needs a tail. A kernel runs on the calling thread;
+// work is shared out by ak_pool (ak_pool.h). No kernel allocates, traps or exits.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ak_pool.h"
+#include "ak_quants.h"
+
+#define AK_PANEL 16  // output rows of a weight panel
+#define AK_BLOCK 32  // inputs of a weight block: the step in which input columns can be left out of a product
+
+// ---------------------------------------------------------------------------------------------------------------- weights
+
+// How a weight matrix lies in memory.
+//   AK_PANELS: packed for the kernels by ak_pack_panels. Panel p holds output rows 16p … 16p+15 (missing rows are zero) and all
+//     inputs padded with zeros to whole blocks of 32:
+//       F32   float    [blocks*32][16]
+//       F16   half     [blocks*32][16]
+//       BF16  bfloat16 [blocks*16][16][2]            pairs of inputs side by side, as the BF16 dot product wants them
+//       Q8_0  uint8    [blocks][8][16][4], then half scales [blocks][16];   the byte is the quantized value + 128
+//   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every
+//     type, not fast: rows are dequantized on the way.
+typedef enum { AK_PANELS = 0, AK_ROWS = 1 } ak_layout;
+
+typedef struct {
+    ak_type type;       // element type (ak_quants.h)
+    ak_layout layout;
+    int32_t rows;       // output features
+    int32_t inputs;     // input features
+    int32_t panels;     // ceil(rows / 16)
+    int32_t blocks;     // ceil(inputs / 32)
+    size_t stride;      // bytes from one panel (AK_PANELS) or one row (AK_ROWS) to the next
+    const void *data;
+} ak_matrix;
+
+// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (everything but F32, F16, BF16, Q8_0).
+size_t ak_panel_bytes(ak_type type, int32_t inputs);
+
+// Packs `count` panels starting at panel `first`: out (count, ak_panel_bytes) from source rows (rows, inputs) of `source_type`,
+// `row_bytes` bytes apart. F32, F16 and BF16 panels take any F32, F16 or BF16 source, converting by round-to-nearest-even;
+// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16 sources quantized as ak_quantize_row does.
+// Returns 0, or -1 if the pair of types is not supported.
+int ak_pack_panels(void *out, ak_type type, const void *source, ak_type source_type, size_t row_bytes,
+                   int32_t rows, int32_t inputs, int32_t first, int32_t count);
+
+// ------------------------------------------------------------------------------------------------------------ activations
+
+// Activations as a matmul reads them: AK_F32 (data float, stride ld), AK_BF16 (data uint16), or AK_Q8_0: int8 values with one
+// float scale per token and block, and the sum of the block's int8 values times -128 (what the +128 of the weights adds).
+typedef struct {
+    ak_type type;
+    int32_t tokens;
+    int32_t blocks;        // blocks of 32 inputs
+    size_t stride;         // elements from one token to the next in data (blocks * 32 or more)
+    const void *data;
+    const float *scales;   // (tokens, blocks), Q8_0 only
+    const int32_t *sums;   // (tokens, blocks), Q8_0 only
+} ak_activations;
+
+enum {
+    AK_ACCUMULATE = 1,     // add to out instead of overwriting it
+};
+
+// ------------------------------------------------------------------------------------------------------------- the kernels
+
+typedef struct {
+    const char *name;   // "portable", "avx2", "avx512", "neon"
+
+    // out[t*ldo + r] (+)= sum_k act[t][k] * weight[r][k] + bias[r]   for every row r of the listed panels.
+    //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
+    //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
+    //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 act with BF16 panels; Q8_0 act with Q8_0 panels.
+    //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
+    //   Each output element is summed in an order that does not depend on tokens, panels or the thread.
+    void (*matmul)(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                   const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                   void *scratch);
+
+    // Activation rows for a matmul: `tokens` rows of src (stride ld, padded) to Q8_0 (values stride blocks*32; scales = max|x|/127 rounded to half precision,
+    // round half away from zero as ggml does) or to BF16 (round to nearest even).
+    void (*quantize_q8)(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+    void (*to_bf16)(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count);
+
+    // out = x / sqrt(mean(x^2) + eps) * weight;  rows (tokens, n), stride ldo / ldx.
+    void (*rms_norm)(float *out, size_t ldo, const float *x, size_t ldx, const float *weight, float eps, int32_t tokens, int32_t n);
+    // out = (x - mean) / sqrt(var + eps) * weight + bias
+    void (*layer_norm)(float *out, size_t ldo, const float *x, size_t ldx, const float *weight, const float *bias, float eps, int32_t tokens, int32_t n);
+
+    // gate = silu(gate) * up, n values.
+    void (*silu_mul)(float *gate, const float *up, size_t n);
+    void (*gelu_erf)(float *x, size_t n);      // x * 0.5 * (1 + erf(x / sqrt 2))
+    void (*gelu_tanh)(float *x, size_t n);     // the tanh approximation
+    void (*gelu_quick)(float *x, size_t n);    // x * sigmoid(1.702 x)
+    void (*add)(float *x, const float *y, size_t n);   // x += y
+
+    // Rotary position embedding of `heads` heads of head_dim values in place; cos/sin (head_dim / 2) of this token's position.
+    //   interleaved 0: pairs (i, i + head_dim/2) as Hugging Face; 1: pairs (2i, 2i+1) as GGUF's llama tensors need.
+    void (*rope)(float *x, const float *cos, const float *sin, int32_t heads, int32_t head_dim, int32_t interleaved);
+
+    // Attention of one head: out[t] = softmax(scale * q[t] . k[s]) v[s] over the keys s that query t may see:
+    // all `positions` keys if first < 0, else keys 0 … first + t.
+    //   out (queries, head_dim) stride ldo; q stride ldq. k: ak_key_panels layout, [ceil(capacity/16)][head_dim][16];
+    //   v: [capacity][ak_value_width(head_dim)], padding zero. Elements float (AK_F32) or half (AK_F16), by kv_type.
+    //   scratch: ak_attention_scratch(positions, head_dim) bytes, 64-byte aligned.
+    void (*attention)(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                      int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+
+    // Stores the keys and values of `count` tokens of one head at positions first … first+count-1 of the caches above.
+    void (*store_kv)(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
+                     int32_t head_dim, int32_t first, int32_t count);
+
+    // Index of the largest value; the first one wins a tie. NaN never wins. n >= 1.
+    int32_t (*argmax)(const float *x, int32_t n);
+} ak_kernels;
+
+// Values a head's row of V takes: head_dim rounded up to whole panels of 16.
+static inline int32_t ak_value_width(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+size_t ak_matmul_scratch(const ak_matrix *weight);
+size_t ak_attention_scratch(int32_t positions, int32_t head_dim);
+
+// The kernels called `name`, or NULL if this build or this processor does not have them.
+const ak_kernels *ak_kernels_named(const char *name);
+// The best kernels that this processor runs.
+const ak_kernels *ak_kernels_best(void);
+// What the processor offers beyond the table: 1 if AVX-512 VNNI (or AVX-VNNI / NEON dot products), BF16 dot products are used.
+int ak_has_int8_dot(void);
+int ak_has_bf16_dot(void);

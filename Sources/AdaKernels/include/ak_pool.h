@@ -1,0 +1,21 @@
+// A pool of threads that shares out numbered pieces of work dynamically: a worker takes the next piece when it is done with its
+// last, so a core that another program has taken slows the whole by its share and no more than one piece is waited for.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct ak_pool ak_pool;
+
+// Threads including the caller (at least 1). NULL if they could not be started.
+ak_pool *ak_pool_create(int32_t threads);
+void ak_pool_destroy(ak_pool *pool);
+int32_t ak_pool_threads(const ak_pool *pool);
+
+// Calls work(context, item, worker) for every item in 0 ..< items, each once, and returns when all are done. worker is in
+// 0 ..< threads and no two calls run at once with the same worker, so it can index per-thread scratch. The caller takes part.
+// One run at a time; a nested or concurrent call runs all its items on the caller, as worker 0 of nobody else's run:
+// callers must serialize runs that share scratch.
+void ak_pool_run(ak_pool *pool, int32_t items, void (*work)(void *context, int32_t item, int32_t worker), void *context);
+
+// Processors that this process may run on (its affinity mask), at least 1.
+int32_t ak_processor_count(void);

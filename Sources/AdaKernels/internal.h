@@ -1,0 +1,119 @@
+// What the files of AdaKernels share: the tile of a matrix product, the parts of attention, and the kernels of each instruction set.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "AdaKernels.h"
+
+#define AK_INLINE static inline __attribute__((always_inline))
+
+// ----------------------------------------------------------------------------------------------------------- matrix product
+
+#define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
+#define AK_TILE_TOKENS 12   // tokens of a tile, at most
+
+enum {
+    // The first values are the public flags.
+    AK_TILE_RESUME = 1 << 8,    // go on from the sums in partial instead of from zero
+    AK_TILE_SUSPEND = 1 << 9,   // leave the sums in partial; out is not touched
+    AK_TILE_DENSE = 1 << 10,    // the weights hold only the tile's blocks, one after another
+};
+
+// A register tile: a few tokens times a few panels, over the listed blocks first ..< last.
+typedef struct {
+    int32_t tokens, panels;
+    float *out;                             // row of the tile's first token
+    size_t ldo;
+    const void *act;                        // row of the tile's first token
+    size_t stride;                          // elements from one token to the next
+    const float *act_scales;                // (tokens, act_blocks), Q8_0 only
+    const int32_t *act_sums;                // (tokens, act_blocks), Q8_0 only
+    size_t act_blocks;
+    const uint8_t *weight[AK_TILE_PANELS];  // packed panels
+    int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
+    int32_t weight_blocks;                  // blocks of a packed panel (its Q8_0 scales follow them)
+    const int32_t *blocks;                  // NULL: block i is i
+    int32_t first, last;
+    const float *bias;
+    int32_t flags;
+    float *partial;                         // (tokens, panels, 16): sums between two calls over parts of the blocks
+} ak_tile;
+
+typedef void (*ak_tile_function)(const ak_tile *tile);
+
+// The tiles of one pair of activation and weight type.
+typedef struct {
+    int32_t tokens;                            // of the largest tile
+    int32_t panels[AK_TILE_TOKENS + 1];        // [t]: panels that a tile of t tokens takes at once; does not grow with t
+    ak_tile_function run[AK_TILE_PANELS][AK_TILE_TOKENS];   // [panels - 1][tokens - 1]
+} ak_tile_set;
+
+// Dequantizes listed blocks first ..< last of panel `panel` of a matrix in AK_ROWS layout: out [last - first][32][16].
+typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+
+// What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations.
+typedef struct {
+    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8;
+    ak_rows_function rows;
+} ak_matmul_parts;
+
+void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
+                    const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
+                    int32_t flags, void *scratch);
+
+// Input block that listed block i stands for, and where it lies in the weights.
+AK_INLINE int32_t ak_tile_block(const ak_tile *tile, int32_t i) { return tile->blocks ? tile->blocks[i] : i; }
+AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t block) {
+    return tile->flags & AK_TILE_DENSE ? i - tile->first : block;
+}
+
+// ----------------------------------------------------------------------------------------------------------------- attention
+
+#define AK_QUERY_TILE 8   // queries whose scores are held at once
+
+// What an instruction set brings to attention. Scores are rows of `stride` floats in scratch; key panels and value rows as in AdaKernels.h.
+typedef struct {
+    // scores[t][s] = q[t] . k[s] for the keys of panels 0 ..< panels
+    void (*scores)(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+                   int32_t panels, int32_t queries);
+    // scores = exp(scale * (scores - max)) over the first `visible`, zero from there to stride; returns their sum
+    float (*softmax)(float *scores, size_t stride, int32_t visible, float scale);
+    // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions
+    void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
+                    int32_t head_dim, int32_t positions, int32_t queries);
+} ak_attention_parts;
+
+void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
+                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+
+// ------------------------------------------------------------------------------------------------------- the instruction sets
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define AK_X86 1
+#endif
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#define AK_ARM 1
+#endif
+
+extern const ak_kernels ak_portable_kernels;
+extern const ak_matmul_parts ak_portable_matmul;
+void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                           int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
+                          int32_t head_dim, int32_t first, int32_t count);
+
+// The 16 rows of a panel, dequantized row by row: out [16][256], values first ..< first + count (a multiple of the type's block,
+// at most 256) of rows 16 * panel …; zeros for rows and inputs that the matrix does not have.
+void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t first, int32_t count);
+
+// The scale of a block of 8-bit activations, rounded to half precision where a half holds it well: what ggml stores, so that sums agree
+// with those of other engines on the same Q8_0 weights.
+AK_INLINE int ak_half_holds(float scale) { return scale >= 0x1p-14f && scale <= 65504.0f; }
+AK_INLINE float ak_activation_scale(float scale) { return ak_half_holds(scale) ? ak_half_to_float(ak_float_to_half(scale)) : scale; }
+
+// 1 / d, or 0 where that is not finite: the factor that quantizes.
+AK_INLINE float ak_inverse_scale(float d) {
+    const float inverse = 1.0f / d;
+    return inverse <= 3.4028235e38f && inverse >= -3.4028235e38f ? inverse : 0.0f;
+}

@@ -1,0 +1,122 @@
+// The matrix product, for every instruction set: which tiles are multiplied in which order. The tiles themselves are in matmul_*.c.
+//
+// Loop order, outermost first: a group of panels; up to AK_STRIP tokens; a part of the inputs whose weights fit the second-level
+// cache; tiles of a few tokens. A tile's sums wait in `partial` between two parts, so every output is summed over its inputs in
+// ascending order, whatever the tiles.
+#include "internal.h"
+
+#define AK_STRIP 128                    // tokens whose partial sums are held at once
+#define AK_CHUNK_BYTES (256 * 1024)     // weights multiplied by a strip before the next part of the inputs
+#define AK_ROWS_BLOCKS 64               // blocks of a panel that are dequantized at once
+
+static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
+
+// Parts of nearly equal size that cover `count`, each at most `limit`: the size of the largest.
+static int32_t even_part(int32_t count, int32_t limit) {
+    const int32_t parts = (count + limit - 1) / limit;
+    return parts > 0 ? (count + parts - 1) / parts : limit;
+}
+
+// Bytes of one block of a packed panel.
+static size_t block_bytes(ak_type type) { return (size_t)AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2); }
+
+static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight) {
+    if (weight->layout == AK_ROWS) return act == AK_F32 ? parts->f32 : NULL;
+    switch (weight->type) {
+        case AK_F32: return act == AK_F32 ? parts->f32 : NULL;
+        case AK_F16: return act == AK_F32 ? parts->f16 : NULL;
+        case AK_BF16: return act == AK_F32 ? parts->bf16 : act == AK_BF16 ? parts->bf16_dot : NULL;
+        case AK_Q8_0: return act == AK_Q8_0 ? parts->q8 : act == AK_F32 ? parts->f32 : NULL;
+        default: return NULL;
+    }
+}
+
+// Whether weights are turned into F32 panels on the way: those that lie in rows, and 8-bit panels under float activations.
+static int unpacks(ak_type act, const ak_matrix *weight) {
+    return weight->layout == AK_ROWS || (weight->type == AK_Q8_0 && act == AK_F32);
+}
+
+// Listed blocks first ..< last of a packed Q8_0 panel as F32: out [last - first][32][16].
+static void q8_panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
+    const uint8_t *values = (const uint8_t *)weight->data + (size_t)panel * weight->stride;
+    const uint16_t *scales = (const uint16_t *)(values + (size_t)weight->blocks * AK_BLOCK * AK_PANEL);
+    for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
+        const size_t block = (size_t)(blocks ? blocks[i] : i);
+        float scale[AK_PANEL];
+        for (int r = 0; r < AK_PANEL; r++) scale[r] = ak_half_to_float(scales[block * AK_PANEL + (size_t)r]);
+        const uint8_t *source = values + block * AK_BLOCK * AK_PANEL;
+        for (int k = 0; k < AK_BLOCK; k++)
+            for (int r = 0; r < AK_PANEL; r++)
+                out[k * AK_PANEL + r] = (float)((int)source[k / 4 * 64 + r * 4 + k % 4] - 128) * scale[r];
+    }
+}
+
+size_t ak_matmul_scratch(const ak_matrix *weight) {
+    if (weight->layout != AK_ROWS && weight->type != AK_Q8_0) return 0;
+    return (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * block_bytes(AK_F32) * 2;
+}
+
+// The rows of the activations that belong to tokens `token` …
+static void set_tokens(ak_tile *tile, const ak_activations *act, float *out, size_t ldo, int32_t token) {
+    const size_t size = act->type == AK_F32 ? 4 : act->type == AK_BF16 ? 2 : 1;
+    tile->out = out + (size_t)token * ldo;
+    tile->act = (const uint8_t *)act->data + (size_t)token * act->stride * size;
+    if (act->type == AK_Q8_0) {
+        tile->act_scales = act->scales + (size_t)token * (size_t)act->blocks;
+        tile->act_sums = act->sums + (size_t)token * (size_t)act->blocks;
+    }
+}
+
+void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
+                    const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
+                    int32_t flags, void *scratch) {
+    const ak_tile_set *set = tile_set(parts, act->type, weight);
+    if (set == NULL || act->tokens <= 0) return;
+    const int in_rows = unpacks(act->type, weight);
+    const ak_rows_function rows = weight->layout == AK_ROWS ? parts->rows : q8_panel_rows;
+    const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
+    const int32_t strip = even_part(act->tokens, AK_STRIP);
+    const int32_t tile_tokens = even_part(strip, set->tokens);
+    const int32_t group = in_rows ? smaller(2, set->panels[tile_tokens]) : set->panels[tile_tokens];
+
+    // Weights that are read once need no part that fits a cache.
+    int32_t part = listed;
+    if (in_rows) part = AK_ROWS_BLOCKS;
+    else if (act->tokens > tile_tokens) part = (int32_t)(AK_CHUNK_BYTES / ((size_t)group * block_bytes(weight->type)));
+
+    float partial[AK_STRIP * AK_TILE_PANELS * AK_PANEL];
+    for (int32_t p = 0; p < panel_count; p += group) {
+        ak_tile tile = {
+            .panels = smaller(group, panel_count - p), .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks,
+            .weight_blocks = weight->blocks, .blocks = blocks, .bias = bias,
+        };
+        for (int32_t i = 0; i < tile.panels; i++) {
+            tile.panel[i] = panels[p + i];
+            tile.weight[i] = (const uint8_t *)weight->data + (size_t)panels[p + i] * weight->stride;
+        }
+        for (int32_t token = 0; token < act->tokens; token += strip) {
+            const int32_t strip_end = smaller(token + strip, act->tokens);
+            int32_t first = 0;
+            do {   // runs once even without blocks: out must be written
+                tile.first = first;
+                tile.last = smaller(listed, first + part);
+                tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
+                if (in_rows) {
+                    tile.flags |= AK_TILE_DENSE;
+                    for (int32_t i = 0; i < tile.panels; i++) {
+                        float *dense = (float *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * AK_BLOCK * AK_PANEL;
+                        rows(dense, weight, tile.panel[i], blocks, tile.first, tile.last);
+                        tile.weight[i] = (const uint8_t *)dense;
+                    }
+                }
+                for (int32_t t = token; t < strip_end; t += tile_tokens) {
+                    tile.tokens = smaller(tile_tokens, strip_end - t);
+                    tile.partial = partial + (size_t)(t - token) * (size_t)(tile.panels * AK_PANEL);
+                    set_tokens(&tile, act, out, ldo, t);
+                    set->run[tile.panels - 1][tile.tokens - 1](&tile);
+                }
+                first = tile.last;
+            } while (first < listed);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+// Tiles of the matrix product in plain C: any number of tokens and panels.
+#include <string.h>
+
+#include "internal.h"
+
+// Where the sums of token t, panel p begin.
+static void start(float *sums, const ak_tile *tile, int32_t t, int32_t p) {
+    if (tile->flags & AK_TILE_RESUME) memcpy(sums, tile->partial + (t * tile->panels + p) * AK_PANEL, AK_PANEL * sizeof(float));
+    else memset(sums, 0, AK_PANEL * sizeof(float));
+}
+
+static void finish(const float *sums, const ak_tile *tile, int32_t t, int32_t p) {
+    if (tile->flags & AK_TILE_SUSPEND) {
+        memcpy(tile->partial + (t * tile->panels + p) * AK_PANEL, sums, AK_PANEL * sizeof(float));
+        return;
+    }
+    const size_t column = (size_t)tile->panel[p] * AK_PANEL;
+    float *out = tile->out + (size_t)t * tile->ldo + column;
+    for (int r = 0; r < AK_PANEL; r++) {
+        float value = sums[r];
+        if (tile->bias) value += tile->bias[column + (size_t)r];
+        out[r] = tile->flags & AK_ACCUMULATE ? out[r] + value : value;
+    }
+}
+
+// The 32 weights of each of the 16 rows of a block as float [32][16].
+static const float *float_block(float *out, ak_type type, const uint8_t *panel, int32_t block) {
+    const size_t base = (size_t)block * AK_BLOCK * AK_PANEL;
+    if (type == AK_F32) return (const float *)panel + base;
+    const uint16_t *bits = (const uint16_t *)panel + base;
+    for (int k = 0; k < AK_BLOCK; k++)
+        for (int r = 0; r < AK_PANEL; r++)
+            out[k * AK_PANEL + r] = type == AK_F16 ? ak_half_to_float(bits[k * AK_PANEL + r])
+                                                   : ak_bf16_to_float(bits[k / 2 * 2 * AK_PANEL + 2 * r + k % 2]);
+    return out;
+}
+
+AK_INLINE void float_tile(const ak_tile *tile, ak_type act_type, ak_type type) {
+    float converted[AK_BLOCK * AK_PANEL], widened[AK_BLOCK];
+    for (int32_t p = 0; p < tile->panels; p++) {
+        float sums[AK_TILE_TOKENS][AK_PANEL];
+        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t i = tile->first; i < tile->last; i++) {
+            const int32_t block = ak_tile_block(tile, i);
+            const float *weight = float_block(converted, type, tile->weight[p], ak_tile_weight_block(tile, i, block));
+            for (int32_t t = 0; t < tile->tokens; t++) {
+                const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
+                const float *act = (const float *)tile->act + at;
+                if (act_type == AK_BF16) {
+                    for (int k = 0; k < AK_BLOCK; k++) widened[k] = ak_bf16_to_float(((const uint16_t *)tile->act)[at + (size_t)k]);
+                    act = widened;
+                }
+                for (int k = 0; k < AK_BLOCK; k++)
+                    for (int r = 0; r < AK_PANEL; r++) sums[t][r] += act[k] * weight[k * AK_PANEL + r];
+            }
+        }
+        for (int32_t t = 0; t < tile->tokens; t++) finish(sums[t], tile, t, p);
+    }
+}
+
+static void tile_f32(const ak_tile *tile) { float_tile(tile, AK_F32, AK_F32); }
+static void tile_f16(const ak_tile *tile) { float_tile(tile, AK_F32, AK_F16); }
+static void tile_bf16(const ak_tile *tile) { float_tile(tile, AK_F32, AK_BF16); }
+static void tile_bf16_dot(const ak_tile *tile) { float_tile(tile, AK_BF16, AK_BF16); }
+
+static void tile_q8(const ak_tile *tile) {
+    for (int32_t p = 0; p < tile->panels; p++) {
+        const uint8_t *panel = tile->weight[p];
+        const uint16_t *scales = (const uint16_t *)(panel + (size_t)tile->weight_blocks * AK_BLOCK * AK_PANEL);
+        float sums[AK_TILE_TOKENS][AK_PANEL];
+        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t i = tile->first; i < tile->last; i++) {
+            const int32_t block = ak_tile_block(tile, i);
+            const uint8_t *values = panel + (size_t)block * AK_BLOCK * AK_PANEL;
+            float weight_scales[AK_PANEL];
+            for (int r = 0; r < AK_PANEL; r++) weight_scales[r] = ak_half_to_float(scales[block * AK_PANEL + r]);
+            for (int32_t t = 0; t < tile->tokens; t++) {
+                const int8_t *act = (const int8_t *)tile->act + (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
+                const size_t at = (size_t)t * tile->act_blocks + (size_t)block;
+                int32_t dots[AK_PANEL];
+                for (int r = 0; r < AK_PANEL; r++) dots[r] = tile->act_sums[at];
+                for (int k = 0; k < AK_BLOCK / 4; k++)
+                    for (int r = 0; r < AK_PANEL; r++)
+                        for (int j = 0; j < 4; j++) dots[r] += (int32_t)values[k * 64 + r * 4 + j] * act[k * 4 + j];
+                for (int r = 0; r < AK_PANEL; r++) sums[t][r] += (float)dots[r] * (weight_scales[r] * tile->act_scales[at]);
+            }
+        }
+        for (int32_t t = 0; t < tile->tokens; t++) finish(sums[t], tile, t, p);
+    }
+}
+
+// -------------------------------------------------------------------------------------------------- weights as the file has them
+
+void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t first, int32_t count) {
+    const int32_t known = weight->inputs - first < count ? weight->inputs - first : count;
+    for (int32_t lane = 0; lane < AK_PANEL; lane++) {
+        const int64_t row = (int64_t)panel * AK_PANEL + lane;
+        float *values = out + lane * 256;
+        int32_t filled = 0;
+        if (row < weight->rows && known > 0) {
+            ak_dequantize(values, weight->type, (const uint8_t *)weight->data + (size_t)row * weight->stride, first, known);
+            filled = known;
+        }
+        for (; filled < count; filled++) values[filled] = 0;
+    }
+}
+
+void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
+    const int32_t size = ak_type_block(weight->type) > AK_BLOCK ? ak_type_block(weight->type) : AK_BLOCK;
+    float rows[AK_PANEL * 256];
+    int32_t loaded = -1;
+    for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
+        const int32_t input = (blocks ? blocks[i] : i) * AK_BLOCK;
+        if (loaded < 0 || input / size != loaded) {
+            loaded = input / size;
+            ak_panel_rows(rows, weight, panel, loaded * size, size);
+        }
+        const float *source = rows + input % size;
+        for (int32_t k = 0; k < AK_BLOCK; k++)
+            for (int32_t r = 0; r < AK_PANEL; r++) out[k * AK_PANEL + r] = source[r * 256 + k];
+    }
+}
+
+#define ROW(f) {f, f, f, f, f, f, f, f}
+#define SET(f) {.tokens = 8, .panels = {4, 4, 4, 4, 4, 4, 4, 4, 4}, .run = {ROW(f), ROW(f), ROW(f), ROW(f)}}
+static const ak_tile_set f32_tiles = SET(tile_f32), f16_tiles = SET(tile_f16), bf16_tiles = SET(tile_bf16);
+static const ak_tile_set bf16_dot_tiles = SET(tile_bf16_dot), q8_tiles = SET(tile_q8);
+
+const ak_matmul_parts ak_portable_matmul = {
+    .f32 = &f32_tiles, .f16 = &f16_tiles, .bf16 = &bf16_tiles, .bf16_dot = &bf16_dot_tiles, .q8 = &q8_tiles, .rows = ak_portable_rows,
+};

@@ -1,0 +1,174 @@
+// The pool of threads. See ak_pool.h for what it promises.
+//
+// A run is one 64-bit ticket: the run's number in the upper half, the items that nobody has taken yet in the lower. A thread takes
+// an item by lowering the ticket by one with a compare-and-swap, so it can only ever take an item of the run whose number it has
+// read: a thread that wakes up late finds either nothing left or a newer run, and nobody waits for it.
+#include "ak_pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "pool_wait.h"
+
+enum { WORKER_SPIN_MICROSECONDS = 40, CALLER_SPIN_MICROSECONDS = 100, CACHE_LINE = 64 };
+
+typedef void (*work_function)(void *context, int32_t item, int32_t worker);
+
+typedef struct {
+    ak_pool *pool;
+    int32_t worker;
+    pthread_t thread;
+} pool_thread;
+
+struct ak_pool {
+    _Alignas(CACHE_LINE) _Atomic uint64_t ticket;
+
+    // The run's description. Written before its ticket is published and read before an item of it is taken: a compare-and-swap that
+    // succeeds proves that the run was still open, and so that what was read belongs to it.
+    _Atomic(work_function) work;
+    _Atomic(void *) context;
+    _Atomic int32_t items;
+
+    _Alignas(CACHE_LINE) ak_signal finished;   // counts items that are not done; the caller waits for zero
+    _Alignas(CACHE_LINE) ak_signal started;    // changes with every run; idle workers wait for a change
+    _Atomic int32_t sleeping;                  // workers that wait, or are about to
+    _Atomic int stopping;
+
+    _Alignas(CACHE_LINE) atomic_flag busy;
+    int32_t thread_count;                      // started threads, without the caller
+    uint32_t process;                          // forks before this pool was made
+    pool_thread *threads;
+};
+
+// A child process has the pool's memory but not its threads.
+static _Atomic uint32_t fork_count;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static void count_fork(void) { atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed); }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+static int is_forked(const ak_pool *pool) { return atomic_load_explicit(&fork_count, memory_order_relaxed) != pool->process; }
+
+static uint32_t items_left(uint64_t ticket) { return (uint32_t)ticket; }
+
+// Takes and runs items until none is left. Returns whether it ran one.
+static int take_items(ak_pool *pool, int32_t worker) {
+    int any = 0;
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    while (items_left(ticket) > 0) {
+        work_function work = atomic_load_explicit(&pool->work, memory_order_relaxed);
+        void *context = atomic_load_explicit(&pool->context, memory_order_relaxed);
+        const int32_t items = atomic_load_explicit(&pool->items, memory_order_relaxed);
+        // Acquire and release: the loads above cannot move below this, and the item's own work cannot move above it.
+        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire))
+            continue;
+        work(context, items - (int32_t)items_left(ticket), worker);
+        any = 1;
+        if (atomic_fetch_sub_explicit(&pool->finished.value, 1, memory_order_acq_rel) == 1) ak_signal_wake_waiter(&pool->finished);
+        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    }
+    return any;
+}
+
+static int has_items(const void *context) {
+    const ak_pool *pool = context;
+    return items_left(atomic_load_explicit(&pool->ticket, memory_order_relaxed)) > 0
+        || atomic_load_explicit(&pool->stopping, memory_order_relaxed);
+}
+
+static void *run_worker(void *argument) {
+    const pool_thread *thread = argument;
+    ak_pool *pool = thread->pool;
+    while (!atomic_load_explicit(&pool->stopping, memory_order_acquire)) {
+        if (take_items(pool, thread->worker)) continue;
+        if (ak_spin(has_items, pool, WORKER_SPIN_MICROSECONDS)) continue;
+        // Announce the sleep before looking once more; the caller publishes before it looks for sleepers. One of the two sees the other.
+        const uint32_t seen = atomic_load(&pool->started.value);
+        atomic_fetch_add(&pool->sleeping, 1);
+        if (items_left(atomic_load(&pool->ticket)) == 0 && !atomic_load(&pool->stopping)) ak_signal_wait(&pool->started, seen);
+        atomic_fetch_sub(&pool->sleeping, 1);
+    }
+    return NULL;
+}
+
+static void free_pool(ak_pool *pool) {
+    if (!is_forked(pool)) {   // destroying a condition would wait for waiters that do not exist in the child
+        ak_signal_destroy(&pool->started);
+        ak_signal_destroy(&pool->finished);
+    }
+    free(pool->threads);
+    free(pool);
+}
+
+ak_pool *ak_pool_create(int32_t threads) {
+    if (threads < 1) return NULL;
+    pthread_once(&fork_once, watch_forks);
+    void *memory = NULL;
+    if (posix_memalign(&memory, CACHE_LINE, sizeof(ak_pool)) != 0) return NULL;
+    ak_pool *pool = memory;
+    *pool = (ak_pool){.busy = ATOMIC_FLAG_INIT, .process = atomic_load(&fork_count)};
+    if (ak_signal_init(&pool->started) != 0) {
+        free(pool);
+        return NULL;
+    }
+    if (ak_signal_init(&pool->finished) != 0) {
+        ak_signal_destroy(&pool->started);
+        free(pool);
+        return NULL;
+    }
+    if (threads == 1) return pool;
+    pool->threads = calloc((size_t)threads - 1, sizeof *pool->threads);
+    if (pool->threads == NULL) {
+        free_pool(pool);
+        return NULL;
+    }
+    for (int32_t i = 0; i < threads - 1; i++) {
+        pool_thread *thread = &pool->threads[i];
+        thread->pool = pool;
+        thread->worker = i + 1;
+        if (pthread_create(&thread->thread, NULL, run_worker, thread) != 0) {
+            ak_pool_destroy(pool);
+            return NULL;
+        }
+        pool->thread_count++;
+    }
+    return pool;
+}
+
+void ak_pool_destroy(ak_pool *pool) {
+    if (pool == NULL) return;
+    if (!is_forked(pool)) {
+        atomic_store(&pool->stopping, 1);
+        atomic_fetch_add(&pool->started.value, 1);
+        ak_signal_wake_all(&pool->started);
+        for (int32_t i = 0; i < pool->thread_count; i++) pthread_join(pool->threads[i].thread, NULL);
+    }
+    free_pool(pool);
+}
+
+int32_t ak_pool_threads(const ak_pool *pool) { return pool->thread_count + 1; }
+
+static int is_finished(const void *context) {
+    return atomic_load_explicit(&((const ak_pool *)context)->finished.value, memory_order_acquire) == 0;
+}
+
+void ak_pool_run(ak_pool *pool, int32_t items, work_function work, void *context) {
+    if (items <= 0) return;
+    if (items == 1 || pool->thread_count == 0 || is_forked(pool)
+        || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
+        for (int32_t item = 0; item < items; item++) work(context, item, 0);
+        return;
+    }
+    atomic_store_explicit(&pool->work, work, memory_order_relaxed);
+    atomic_store_explicit(&pool->context, context, memory_order_relaxed);
+    atomic_store_explicit(&pool->items, items, memory_order_relaxed);
+    atomic_store_explicit(&pool->finished.value, (uint32_t)items, memory_order_relaxed);
+    const uint64_t run = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
+    atomic_store(&pool->ticket, run << 32 | (uint32_t)items);
+    atomic_fetch_add(&pool->started.value, 1);
+    const int32_t sleeping = atomic_load(&pool->sleeping);
+    if (sleeping > 0) ak_signal_wake(&pool->started, sleeping < items - 1 ? sleeping : items - 1);
+
+    take_items(pool, 0);
+    if (!ak_spin(is_finished, pool, CALLER_SPIN_MICROSECONDS)) ak_signal_wait_zero(&pool->finished);
+    atomic_flag_clear_explicit(&pool->busy, memory_order_release);
+}

@@ -1,0 +1,40 @@
+import AdaKernels
+import Foundation
+
+/// Turns a granted share of compute into the latency token's embedding (AdaLLaVA, section 3.2): 128 sines and cosines, LayerNorm, and a
+/// two-layer GELU network. Weights: `scheduler.scheduler_up_proj.net.{0,1,3}`.
+final class LatencyEncoder: @unchecked Sendable {
+    static let width = 256
+    private let normWeight, normBias: Tensor
+    private let first, second: Linear
+    private let buffer = ActivationBuffer()
+
+    init(_ source: any TensorSource, hiddenSize: Int, backend: Backend) throws {
+        let name = "scheduler.scheduler_up_proj.net."
+        normWeight = try Tensor(vector: source.tensor(name + "0.weight"), count: LatencyEncoder.width)
+        normBias = try Tensor(vector: source.tensor(name + "0.bias"), count: LatencyEncoder.width)
+        first = try Linear(source, name + "1", rows: hiddenSize, inputs: LatencyEncoder.width, backend: backend)
+        second = try Linear(source, name + "3", rows: hiddenSize, inputs: hiddenSize, backend: backend)
+    }
+
+    /// The sinusoidal code of `q`: `concat(sin(2πq f), cos(2πq f))`, `f_k = 10000^(-k/128)`.
+    static func sinusoids(_ q: Float) -> [Float] {
+        let half = width / 2
+        let angles = (0 ..< half).map { k in q * Float(2 * Double.pi) * Float(pow(10000, -Double(k) / Double(half))) }
+        return angles.map { sin($0) } + angles.map { cos($0) }
+    }
+
+    /// The latency token, `[1, hidden]`.
+    func callAsFunction(_ q: Float, _ backend: Backend) -> Tensor {
+        let code = Tensor(LatencyEncoder.sinusoids(q))
+        let normed = Tensor(rows: 1, columns: LatencyEncoder.width)
+        backend.kernels.layer_norm(
+            normed.data, normed.stride, code.data, code.stride, normWeight.data, normBias.data, 1e-5, 1, Int32(LatencyEncoder.width))
+        let middle = Tensor(rows: 1, columns: first.weight.rows)
+        backend.multiply(normed, [Product(linear: first, output: middle)], buffer)
+        backend.kernels.gelu_erf(middle.data, middle.columns)
+        let embedding = Tensor(rows: 1, columns: second.weight.rows)
+        backend.multiply(middle, [Product(linear: second, output: embedding)], buffer)
+        return embedding
+    }
+}

@@ -1,0 +1,50 @@
+/// What makes a checkpoint adaptive: the scheduler and the layers that always run (AdaLLaVA, Xu et al., ICCV 2025).
+public struct AdaptiveConfiguration: Sendable, Equatable {
+    public enum SchedulerType: String, Sendable {
+        /// Switches whole layers.
+        case layers = "L"
+        /// Switches attention heads and groups of MLP neurons.
+        case heads = "H"
+    }
+
+    public var schedulerType: SchedulerType
+    /// Heads, and as many neuron groups, that one unit turns on (H); not used by L.
+    public var schedulerRank: Int
+    /// Layers at the front that always run.
+    public var numPrefixLayers: Int
+
+    public init(schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int) {
+        (self.schedulerType, self.schedulerRank, self.numPrefixLayers) = (schedulerType, schedulerRank, numPrefixLayers)
+    }
+
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
+    func validate(for language: LlamaConfiguration, file: String) throws {
+        guard numPrefixLayers >= 1, numPrefixLayers < language.numHiddenLayers else {
+            throw CheckpointError.configuration(
+                field: "num_prefix_layers",
+                expected: "from 1 to \(language.numHiddenLayers - 1), for there are \(language.numHiddenLayers) layers",
+                found: "\(numPrefixLayers)", file: file)
+        }
+        guard schedulerType == .heads else { return }
+        guard schedulerRank <= language.numAttentionHeads else {
+            throw CheckpointError.configuration(
+                field: "scheduler_rank", expected: "at most the \(language.numAttentionHeads) attention heads", found: "\(schedulerRank)",
+                file: file)
+        }
+        guard language.intermediateSize >= language.numAttentionHeads else {
+            throw CheckpointError.configuration(
+                field: "intermediate_size", expected: "at least one neuron for each of the \(language.numAttentionHeads) groups",
+                found: "\(language.intermediateSize)", file: file)
+        }
+    }
+
+    init(_ fields: ConfigurationFields) throws {
+        guard let type = try fields.optionalString("scheduler_type").flatMap(SchedulerType.init) else {
+            throw fields.invalid("scheduler_type", expected: "L or H")
+        }
+        self.init(
+            schedulerType: type,
+            schedulerRank: try fields.integer("scheduler_rank", in: ConfigurationLimits.heads, missing: type == .layers ? 1 : nil),
+            numPrefixLayers: try fields.integer("num_prefix_layers", in: ConfigurationLimits.layers, missing: nil))
+    }
+}

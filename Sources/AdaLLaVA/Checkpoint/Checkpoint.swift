@@ -1,0 +1,188 @@
+import Foundation
+
+/// A checkpoint of any format that is read, opened: what the model is, and where its weights lie. Weights are memory-mapped and
+/// have the canonical names of ``TensorNames``, whatever the file calls them.
+///
+///     let checkpoint = try Checkpoint.open(at: url)
+///     let embedding = try checkpoint.language.tensor("model.embed_tokens.weight")
+///
+/// That each tensor which the configuration implies is there and has the right shape is checked by the layers that take it.
+public struct Checkpoint: Sendable {
+    /// The folder that holds the checkpoint, and its tokenizer if there is one.
+    public let folder: URL
+    /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
+    public let formatDescription: String
+    public internal(set) var configuration: ModelConfiguration
+    /// The decoder, `model.layers.…`, and what belongs to it: `model.embed_tokens`, `lm_head`, `scheduler.…`, `rope_freqs.weight`.
+    public let language: any TensorSource
+    /// The projector, `model.mm_projector.…`: with the language model, or with the tower in a GGUF pair. `nil` for text models.
+    public let projector: (any TensorSource)?
+    /// The vision tower, `vision_model.…`; `nil` for text models.
+    public let vision: (any TensorSource)?
+    public let imageProcessor: ImageProcessorConfiguration?
+    public let generation: GenerationDefaults
+    /// The language model's metadata, which holds its vocabulary and chat template; `nil` for other formats than GGUF.
+    public let ggufMetadata: GGUFMetadata?
+
+    init(
+        folder: URL, formatDescription: String, configuration: ModelConfiguration, language: any TensorSource,
+        projector: (any TensorSource)? = nil, vision: (any TensorSource)? = nil,
+        imageProcessor: ImageProcessorConfiguration? = nil, generation: GenerationDefaults, ggufMetadata: GGUFMetadata? = nil
+    ) {
+        self.folder = folder
+        self.formatDescription = formatDescription
+        self.configuration = configuration
+        self.language = language
+        self.projector = projector
+        self.vision = vision
+        self.imageProcessor = imageProcessor
+        self.generation = generation
+        self.ggufMetadata = ggufMetadata
+    }
+
+    /// Opens what lies at `url`: a folder in Hugging Face's layout (`config.json` beside safetensors), a `.safetensors` file in such
+    /// a folder, a `.gguf` file, or a folder with one GGUF model and perhaps its `mmproj`.
+    /// - Parameter mmproj: the image part of a GGUF pair, if it is not the folder's own.
+    /// - Throws: ``CheckpointError``
+    public static func open(at url: URL, projector mmproj: URL? = nil) throws -> Checkpoint {
+        let needed = "expected a checkpoint folder, a .safetensors or a .gguf file"
+        switch FileKind(url) {
+        case .nothing: throw CheckpointError.missing(file: url.path, needed: needed)
+        case .folder: return try openFolder(url, mmproj: mmproj)
+        case .file: return try openFile(MappedFile(contentsOf: url, needed: needed), url, mmproj: mmproj)
+        }
+    }
+
+    private static func openFile(_ file: MappedFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
+        if GGUFFile.isGGUF(file.bytes) || url.pathExtension == "gguf" {
+            return try openGGUF(GGUFFile(file), url, mmproj: mmproj)
+        }
+        guard url.pathExtension == "safetensors" else {
+            if WeightFiles.isPyTorch(url.lastPathComponent) { throw WeightFiles.pyTorchUnsupported(url) }
+            throw CheckpointError.unsupported(
+                what: "this kind of file", file: url.path, hint: "expected a checkpoint folder, a .safetensors or a .gguf file")
+        }
+        try rejectProjector(mmproj, for: url)
+        let folder = url.deletingLastPathComponent()
+        return try openHuggingFace(folder, try SafetensorsFile(file), files: 1)
+    }
+
+    private static func openFolder(_ folder: URL, mmproj: URL?) throws -> Checkpoint {
+        let config = folder.appendingPathComponent("config.json")
+        if FileKind(config) == .file {
+            try rejectProjector(mmproj, for: folder)
+            let (weights, files) = try WeightFiles.open(in: folder)
+            return try openHuggingFace(folder, weights, files: files)
+        }
+        let models = try WeightFiles.names(in: folder).filter { $0.hasSuffix(".gguf") }
+        let projectors = models.filter { $0.lowercased().contains("mmproj") }
+        let languageModels = models.filter { !projectors.contains($0) }
+        guard let model = languageModels.first else {
+            throw CheckpointError.missing(file: config.path, needed: "the folder holds neither config.json nor a GGUF model")
+        }
+        guard languageModels.count == 1, mmproj != nil || projectors.count <= 1 else {
+            throw CheckpointError.unsupported(
+                what: "a folder with several GGUF models (\(models.prefix(8).joined(separator: ", ")))", file: folder.path,
+                hint: "name one of them")
+        }
+        let url = folder.appendingPathComponent(model)
+        return try openGGUF(
+            GGUFFile(contentsOf: url), url, mmproj: mmproj ?? projectors.first.map(folder.appendingPathComponent))
+    }
+
+    private static func rejectProjector(_ mmproj: URL?, for url: URL) throws {
+        guard let mmproj else { return }
+        throw CheckpointError.unsupported(
+            what: "a separate projector (\(mmproj.lastPathComponent)) for a safetensors checkpoint", file: url.path,
+            hint: "mmproj files belong to GGUF models")
+    }
+
+    // MARK: Hugging Face
+
+    private static func openHuggingFace(_ folder: URL, _ weights: any TensorSource, files: Int) throws -> Checkpoint {
+        let configURL = folder.appendingPathComponent("config.json")
+        let json = try JSONValue.read(contentsOf: configURL, needed: "the configuration of the checkpoint")
+        var configuration = try ModelConfiguration.read(json, file: configURL.path)
+
+        let inside = try RenamedTensors(weights) { name in
+            TensorNames.canonical(huggingFace: name).flatMap { $0.hasPrefix(TensorNames.visionPrefix) ? $0 : nil }
+        }
+        let language = try RenamedTensors(weights) { name in
+            TensorNames.canonical(huggingFace: name).flatMap { $0.hasPrefix(TensorNames.visionPrefix) ? nil : $0 }
+        }
+        var tower: VisionTower?
+        if let llava = configuration.llava {
+            let found = try VisionTower.find(for: llava, shape: configuration.vision, inside: inside, folder: folder)
+            try llava.validate(for: found.configuration, file: configURL.path)
+            if let width = json["mm_hidden_size"], width != .integer(found.configuration.hiddenSize) {
+                throw CheckpointError.configuration(
+                    field: "mm_hidden_size",
+                    expected: "\(found.configuration.hiddenSize), the width of the vision tower \(found.tensors.location)",
+                    found: width.summary, file: configURL.path)
+            }
+            configuration.vision = found.configuration
+            if configuration.llava?.visionTowerReference == nil, found.imageProcessor.padsToSquare {
+                configuration.llava?.imageAspectRatio = .pad
+            }
+            tower = found
+        }
+        let generationURL = folder.appendingPathComponent("generation_config.json")
+        let generation =
+            FileKind(generationURL) == .file
+            ? try GenerationDefaults.read(
+                JSONValue.read(contentsOf: generationURL), file: generationURL.path, language: configuration.language)
+            : GenerationDefaults(configuration.language)
+        return Checkpoint(
+            folder: folder,
+            formatDescription: "\(familyName(configuration)), safetensors in \(files == 1 ? "one file" : "\(files) files")",
+            configuration: configuration, language: language, projector: tower == nil ? nil : language, vision: tower?.tensors,
+            imageProcessor: tower?.imageProcessor, generation: generation)
+    }
+
+    // MARK: GGUF
+
+    private static func openGGUF(_ file: GGUFFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
+        var configuration = try ModelConfiguration.read(file)
+        let language = try RenamedTensors(file) { name in
+            let canonical = TensorNames.canonical(gguf: name)
+            return canonical.hasPrefix(TensorNames.visionPrefix) ? nil : canonical
+        }
+        // This engine also writes both halves into one file.
+        let holdsTower = mmproj == nil && file.metadata["clip.vision.block_count"] != nil
+        let imageFile = try mmproj.map { try GGUFFile(contentsOf: $0, needed: "the projector of a GGUF pair") } ?? (holdsTower ? file : nil)
+        guard let imageFile else {
+            return Checkpoint(
+                folder: url.deletingLastPathComponent(), formatDescription: "\(familyName(configuration)), GGUF",
+                configuration: configuration, language: language, generation: GenerationDefaults(configuration.language),
+                ggufMetadata: file.metadata)
+        }
+        if !holdsTower {
+            let architecture = try imageFile.metadata.string("general.architecture") ?? "nothing"
+            guard architecture == "clip" else {
+                throw CheckpointError.unsupported(
+                    what: "the GGUF architecture \"\(architecture.prefix(60))\" as a projector", file: imageFile.location,
+                    hint: "expected clip")
+            }
+        }
+        let image = try GGUFProjector(imageFile)
+        configuration.vision = image.vision
+        configuration.llava = image.llava
+
+        // Both ways of naming give the first MLP layer rows as long as the tower is wide; what is called ffn_down decides.
+        let swaps =
+            imageFile.find("v.blk.0.ffn_down.weight")?.shape.last == image.vision.hiddenSize
+            && image.vision.hiddenSize != image.vision.intermediateSize
+        let tensors = try RenamedTensors(imageFile) { TensorNames.canonical(gguf: $0, swapsTowerMLP: swaps) }
+        return Checkpoint(
+            folder: url.deletingLastPathComponent(),
+            formatDescription: "\(familyName(configuration)), GGUF\(holdsTower ? "" : " pair")", configuration: configuration,
+            language: language, projector: try RenamedTensors(tensors) { $0.hasPrefix("model.mm_projector.") ? $0 : nil },
+            vision: try RenamedTensors(tensors) { $0.hasPrefix(TensorNames.visionPrefix) ? $0 : nil },
+            imageProcessor: image.imageProcessor, generation: GenerationDefaults(configuration.language), ggufMetadata: file.metadata)
+    }
+
+    private static func familyName(_ configuration: ModelConfiguration) -> String {
+        if let adaptive = configuration.adaptive { return "AdaLLaVA-\(adaptive.schedulerType.rawValue)" }
+        return configuration.llava == nil ? "LLaMA" : "LLaVA-1.5"
+    }
+}

@@ -1,0 +1,42 @@
+import Foundation
+
+/// Something in a checkpoint's files that stops it from being loaded.
+public enum CheckpointError: EngineError, Equatable {
+    /// A file or folder is not there.
+    case missing(file: String, needed: String)
+    /// A file cannot be read or written (permissions, a folder in its place, a full disk).
+    case unreadable(file: String, reason: String)
+    /// The bytes of a file break its format.
+    case malformed(file: String, reason: String)
+    /// A tensor that the architecture needs is not in the checkpoint.
+    case missingTensor(name: String, file: String)
+    /// A tensor has another shape than the configuration says.
+    case shape(tensor: String, expected: [Int], found: [Int], file: String)
+    /// A tensor has an element type that cannot be used here.
+    case elementType(tensor: String, expected: String, found: String, file: String)
+    /// A field of a configuration is missing or out of range.
+    case configuration(field: String, expected: String, found: String, file: String)
+    /// A format, architecture or feature that this engine does not know.
+    case unsupported(what: String, file: String, hint: String)
+
+    public var category: ErrorCategory {
+        switch self {
+        case .missing: .missingInput
+        case .unreadable: .inputOutput
+        default: .badData
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .missing(let file, let needed): "\(file): no such file (\(needed))"
+        case .unreadable(let file, let reason): "\(file): cannot be read: \(reason)"
+        case .malformed(let file, let reason): "\(file): damaged or not what its name says: \(reason)"
+        case .missingTensor(let name, let file): "\(name) in \(file): the tensor is missing"
+        case .shape(let tensor, let expected, let found, let file): "\(tensor) in \(file): expected shape \(expected), found \(found)"
+        case .elementType(let tensor, let expected, let found, let file): "\(tensor) in \(file): expected \(expected), found \(found)"
+        case .configuration(let field, let expected, let found, let file): "\(field) in \(file): expected \(expected), found \(found)"
+        case .unsupported(let what, let file, let hint): "\(file): \(what) is not supported\(hint.isEmpty ? "" : "; \(hint)")"
+        }
+    }
+}

@@ -1,0 +1,240 @@
+/// Reads configurations from GGUF metadata.
+/// Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and `clip.*` as llama.cpp's converters write them.
+extension ModelConfiguration {
+    /// Reads a language model of architecture `llama`.
+    /// - Throws: ``CheckpointError``
+    public static func read(_ file: GGUFFile) throws -> ModelConfiguration {
+        let fields = GGUFFields(file.metadata)
+        let architecture = try fields.metadata.string("general.architecture") ?? "nothing"
+        guard architecture == "llama" else {
+            throw CheckpointError.unsupported(
+                what: "the GGUF architecture \"\(architecture.prefix(60))\"", file: file.location,
+                hint: architecture == "clip" ? "this is the image part of a model: give it beside the language model" : "supported: llama")
+        }
+        if try fields.metadata.int("split.count") ?? 1 > 1 {
+            throw CheckpointError.unsupported(
+                what: "a model split over several GGUF files", file: file.location, hint: "join them with llama-gguf-split --merge")
+        }
+        if try fields.metadata.int("llama.expert_count") ?? 0 > 0 {
+            throw CheckpointError.unsupported(what: "a mixture of experts", file: file.location, hint: "supported: dense llama")
+        }
+        let language = try LlamaConfiguration(file, fields)
+        let adaptive = try AdaptiveConfiguration(fields)
+        try adaptive?.validate(for: language, file: file.location)
+        return ModelConfiguration(language: language, adaptive: adaptive)
+    }
+}
+
+extension LlamaConfiguration {
+    fileprivate init(_ file: GGUFFile, _ fields: GGUFFields) throws {
+        typealias Limits = ConfigurationLimits
+        let metadata = fields.metadata
+        let heads = try fields.integer("llama.attention.head_count", in: Limits.heads)
+        let hidden = try fields.integer("llama.embedding_length", in: Limits.hidden)
+        let headDim = try fields.optionalInteger("llama.attention.key_length", in: Limits.headDim)
+        let tokens = try metadata.array("tokenizer.ggml.tokens").map(\.count)
+        let vocabulary = try fields.optionalInteger("llama.vocab_size", in: Limits.vocabulary) ?? tokens ?? 0
+        guard Limits.vocabulary.contains(vocabulary) else {
+            throw fields.invalid("llama.vocab_size", expected: "a number of tokens from 1 to \(Limits.vocabulary.upperBound)")
+        }
+        let positions = try fields.integer("llama.context_length", in: Limits.positions)
+        var ends: [Int] = []
+        for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+            if let token = try fields.tokenID(key), !ends.contains(token) { ends.append(token) }
+        }
+        self.init(
+            vocabularySize: vocabulary, hiddenSize: hidden,
+            intermediateSize: try fields.integer("llama.feed_forward_length", in: Limits.intermediate),
+            numHiddenLayers: try fields.integer("llama.block_count", in: Limits.layers),
+            numAttentionHeads: heads,
+            numKeyValueHeads: try fields.optionalInteger("llama.attention.head_count_kv", in: Limits.heads) ?? heads,
+            headDim: headDim,
+            rmsNormEpsilon: Float(try fields.number("llama.attention.layer_norm_rms_epsilon", in: Limits.epsilon, missing: nil)),
+            ropeTheta: try fields.number("llama.rope.freq_base", in: 1...1e12, missing: 10000),
+            ropeScaling: try fields.ropeScaling(positions: positions), ropeInterleaved: true, maxPositionEmbeddings: positions,
+            tieWordEmbeddings: file.find("output.weight") == nil,
+            attentionBias: file.find("blk.0.attn_q.bias") != nil, mlpBias: file.find("blk.0.ffn_up.bias") != nil,
+            bosTokenID: try fields.tokenID("tokenizer.ggml.bos_token_id"), eosTokenIDs: ends,
+            padTokenID: try fields.tokenID("tokenizer.ggml.padding_token_id"))
+        try validate(headDimGiven: headDim != nil, file: fields.metadata.location)
+        for key in ["llama.rope.dimension_count", "llama.attention.value_length"] {
+            if let dimensions = try fields.optionalInteger(key, in: Limits.headDim), dimensions != self.headDim {
+                throw CheckpointError.unsupported(
+                    what: "\(key) \(dimensions) with heads of \(self.headDim) values", file: metadata.location, hint: "they must be equal")
+            }
+        }
+    }
+}
+
+extension AdaptiveConfiguration {
+    /// The scheduler's settings as this engine's own GGUF files carry them; `nil` for every other model.
+    fileprivate init?(_ fields: GGUFFields) throws {
+        guard let name = try fields.metadata.string("adallava.scheduler_type") else { return nil }
+        guard let type = SchedulerType(rawValue: name) else { throw fields.invalid("adallava.scheduler_type", expected: "L or H") }
+        self.init(
+            schedulerType: type,
+            schedulerRank: try fields.integer("adallava.scheduler_rank", in: ConfigurationLimits.heads),
+            numPrefixLayers: try fields.integer("adallava.num_prefix_layers", in: ConfigurationLimits.layers))
+    }
+
+    /// The keys that say all this in a GGUF file.
+    public var ggufMetadata: [(key: String, value: GGUFValue)] {
+        [
+            ("adallava.scheduler_type", .string(schedulerType.rawValue)),
+            ("adallava.scheduler_rank", .uint32(UInt32(clamping: schedulerRank))),
+            ("adallava.num_prefix_layers", .uint32(UInt32(clamping: numPrefixLayers))),
+        ]
+    }
+}
+
+/// The image part of a model in a GGUF file of its own (`mmproj`), or beside the language model in one of ours.
+struct GGUFProjector {
+    let vision: VisionConfiguration
+    let llava: LlavaConfiguration
+    let imageProcessor: ImageProcessorConfiguration
+
+    /// - Throws: ``CheckpointError``
+    init(_ file: GGUFFile) throws {
+        typealias Limits = ConfigurationLimits
+        let fields = GGUFFields(file.metadata)
+        let metadata = file.metadata
+        guard try metadata.bool("clip.has_vision_encoder") ?? true else {
+            throw CheckpointError.unsupported(what: "a projector without a vision tower", file: file.location, hint: "")
+        }
+        let type = try metadata.string("clip.projector_type") ?? metadata.string("clip.vision.projector_type") ?? "mlp"
+        guard type == "mlp", file.find("mm.3.weight") == nil else {
+            throw CheckpointError.unsupported(
+                what: "the projector \"\(type == "mlp" ? "mlp_norm" : String(type.prefix(60)))\"", file: file.location,
+                hint: "supported: mlp (LLaVA-1.5)")
+        }
+        let aspect = try metadata.string("clip.vision.image_aspect_ratio") ?? "pad"
+        let merge = try metadata.string("clip.vision.mm_patch_merge_type") ?? "flat"
+        guard !aspect.hasPrefix("anyres"), !merge.hasPrefix("spatial"), metadata["clip.vision.image_grid_pinpoints"] == nil else {
+            throw CheckpointError.unsupported(what: "LLaVA-1.6 with several image tiles", file: file.location, hint: "supported: LLaVA-1.5")
+        }
+        let layers = try fields.integer("clip.vision.block_count", in: Limits.layers)
+        let usesGELU = try metadata.bool("clip.use_gelu") ?? false
+        let usesSiLU = try metadata.bool("clip.use_silu") ?? false
+        vision = VisionConfiguration(
+            hiddenSize: try fields.integer("clip.vision.embedding_length", in: Limits.hidden),
+            intermediateSize: try fields.integer("clip.vision.feed_forward_length", in: Limits.intermediate),
+            numHiddenLayers: layers,
+            numAttentionHeads: try fields.integer("clip.vision.attention.head_count", in: Limits.heads),
+            imageSize: try fields.integer("clip.vision.image_size", in: Limits.imageSide),
+            patchSize: try fields.integer("clip.vision.patch_size", in: Limits.imageSide),
+            layerNormEpsilon: Float(try fields.number("clip.vision.attention.layer_norm_epsilon", in: Limits.epsilon, missing: 1e-5)),
+            activation: usesGELU ? .gelu : usesSiLU ? .silu : .quickGELU,
+            projectionDim: try fields.optionalInteger("clip.vision.projection_dim", in: 0...Limits.hidden.upperBound) ?? 512)
+        try vision.validate(file: file.location)
+
+        let linears = (0..<16).prefix { file.find("mm.\($0 * 2).weight") != nil }.count
+        guard linears > 0 else { throw CheckpointError.missingTensor(name: "mm.0.weight", file: file.location) }
+        llava = LlavaConfiguration(
+            projector: .mlp(layers: linears), projectorBias: file.find("mm.0.bias") != nil,
+            selectLayer: try Self.selectLayer(file, layers: layers), imageAspectRatio: aspect == "pad" ? .pad : .crop,
+            tokenSelection: try metadata.string("adallava.token_selecting").flatMap(LlavaConfiguration.TokenSelection.init) ?? .none,
+            towerInside: true)
+        try llava.validate(for: vision, file: file.location)
+
+        imageProcessor = ImageProcessorConfiguration(
+            resize: .shortestEdge(vision.imageSize),
+            centerCrop: .init(width: vision.imageSize, height: vision.imageSize),
+            mean: try fields.threeFloats("clip.vision.image_mean") ?? ImageProcessorConfiguration.clipMean,
+            standardDeviation: try fields.threeFloats("clip.vision.image_std") ?? ImageProcessorConfiguration.clipStandardDeviation)
+    }
+
+    /// The hidden state that the projector takes.
+    private static func selectLayer(_ file: GGUFFile, layers: Int) throws -> Int {
+        if let listed = try file.metadata.ints("clip.vision.feature_layer") {
+            guard listed.count == 1, let layer = listed.first, (0...layers).contains(layer) else {
+                throw CheckpointError.unsupported(
+                    what: "clip.vision.feature_layer \(listed.prefix(8)) of \(layers) layers", file: file.location,
+                    hint: "supported: one layer")
+            }
+            return layer
+        }
+        // LLaVA takes the state before the tower's last layer. Converters that leave this layer out leave the norm behind it out too.
+        return file.find("v.post_ln.weight") == nil ? -1 : -2
+    }
+}
+
+/// GGUF metadata, read with range checks.
+private struct GGUFFields {
+    let metadata: GGUFMetadata
+
+    init(_ metadata: GGUFMetadata) { self.metadata = metadata }
+
+    func invalid(_ key: String, expected: String) -> CheckpointError {
+        .configuration(field: key, expected: expected, found: metadata[key]?.summary ?? "nothing", file: metadata.location)
+    }
+
+    func optionalInteger(_ key: String, in range: ClosedRange<Int>) throws -> Int? {
+        guard let value = try metadata.int(key) else { return nil }
+        guard range.contains(value) else {
+            throw invalid(key, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return value
+    }
+
+    func integer(_ key: String, in range: ClosedRange<Int>) throws -> Int {
+        guard let value = try optionalInteger(key, in: range) else {
+            throw invalid(key, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return value
+    }
+
+    func number(_ key: String, in range: ClosedRange<Double>, missing: Double?) throws -> Double {
+        guard let value = try metadata.float(key) ?? missing, range.contains(value) else {
+            throw invalid(key, expected: "a number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return value
+    }
+
+    /// A token id; files say 2^32 - 1 (or -1) for "none".
+    func tokenID(_ key: String) throws -> Int? {
+        guard let value = try metadata.int(key), value != Int(UInt32.max), value != -1 else { return nil }
+        guard ConfigurationLimits.tokenIDs.contains(value) else {
+            throw invalid(key, expected: "a token id from 0 to \(ConfigurationLimits.tokenIDs.upperBound)")
+        }
+        return value
+    }
+
+    func threeFloats(_ key: String) throws -> [Float]? {
+        guard let values = try metadata.floats(key) else { return nil }
+        guard values.count >= 3, values.prefix(3).allSatisfy({ $0.isFinite && abs($0) < 1e6 }),
+            key.hasSuffix("mean") || values.prefix(3).allSatisfy({ $0 > 1e-6 })
+        else { throw invalid(key, expected: "three finite numbers") }
+        return Array(values.prefix(3))
+    }
+
+    func ropeScaling(positions: Int) throws -> RopeScaling? {
+        let factors = 1e-3...1e6
+        let factor = try metadata.float("llama.rope.scaling.factor") ?? metadata.float("llama.rope.scale_linear") ?? 0
+        // Older converters name a factor without a type, which then means linear.
+        let type = try metadata.string("llama.rope.scaling.type") ?? "linear"
+        switch type {
+        case "none": return nil
+        case "linear":
+            guard factor != 0, factor != 1 else { return nil }
+            guard factors.contains(factor) else { throw invalid("llama.rope.scaling.factor", expected: "a positive number") }
+            return .linear(factor: factor)
+        case "yarn":
+            guard factors.contains(factor) else { throw invalid("llama.rope.scaling.factor", expected: "a positive number") }
+            let attention =
+                try metadata.float("llama.rope.scaling.yarn_attn_factor") ?? metadata.float("llama.rope.scaling.attn_factor") ?? 1
+            guard factors.contains(attention) else { throw invalid("llama.rope.scaling.attn_factor", expected: "a positive number") }
+            return .yarn(
+                .init(
+                    factor: factor,
+                    originalMaxPositionEmbeddings: try optionalInteger(
+                        "llama.rope.scaling.original_context_length", in: ConfigurationLimits.positions) ?? positions,
+                    betaFast: try number("llama.rope.scaling.yarn_beta_fast", in: factors, missing: 32),
+                    betaSlow: try number("llama.rope.scaling.yarn_beta_slow", in: factors, missing: 1),
+                    attentionFactor: attention * RopeScaling.YaRN.magnitude(factor)))
+        default:
+            throw CheckpointError.unsupported(
+                what: "the rope scaling \"\(type.prefix(40))\"", file: metadata.location,
+                hint: "supported: none, linear, yarn, and rope_freqs (llama 3)")
+        }
+    }
+}

@@ -1,0 +1,95 @@
+/// Configurations as GGUF metadata: the other direction of `ModelConfiguration.read(_: GGUFFile)`.
+extension LlamaConfiguration {
+    /// The keys of a `llama` model, architecture included; the vocabulary (`tokenizer.ggml.tokens` and the like) is not among them.
+    /// Queries and keys must be written in the order of ``ropeInterleaved``, and ``rotaryFrequencyFactors()`` as `rope_freqs.weight`.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a rope scaling that GGUF has no keys for.
+    public func ggufMetadata() throws -> [(key: String, value: GGUFValue)] {
+        func number(_ value: Int) -> GGUFValue { .uint32(UInt32(clamping: value)) }
+        var pairs: [(key: String, value: GGUFValue)] = [
+            ("general.architecture", .string("llama")),
+            ("llama.vocab_size", number(vocabularySize)),
+            ("llama.context_length", number(maxPositionEmbeddings)),
+            ("llama.embedding_length", number(hiddenSize)),
+            ("llama.block_count", number(numHiddenLayers)),
+            ("llama.feed_forward_length", number(intermediateSize)),
+            ("llama.attention.head_count", number(numAttentionHeads)),
+            ("llama.attention.head_count_kv", number(numKeyValueHeads)),
+            ("llama.attention.key_length", number(headDim)),
+            ("llama.attention.value_length", number(headDim)),
+            ("llama.attention.layer_norm_rms_epsilon", .float32(rmsNormEpsilon)),
+            ("llama.rope.dimension_count", number(headDim)),
+            ("llama.rope.freq_base", .float32(Float(ropeTheta))),
+        ]
+        switch ropeScaling {
+        case nil, .llama3: break
+        case .linear(let factor):
+            pairs.append(("llama.rope.scaling.type", .string("linear")))
+            pairs.append(("llama.rope.scaling.factor", .float32(Float(factor))))
+        case .yarn(let yarn):
+            pairs.append(("llama.rope.scaling.type", .string("yarn")))
+            pairs.append(("llama.rope.scaling.factor", .float32(Float(yarn.factor))))
+            pairs.append(("llama.rope.scaling.original_context_length", number(yarn.originalMaxPositionEmbeddings)))
+            pairs.append(("llama.rope.scaling.yarn_beta_fast", .float32(Float(yarn.betaFast))))
+            pairs.append(("llama.rope.scaling.yarn_beta_slow", .float32(Float(yarn.betaSlow))))
+            let attention = yarn.attentionFactor / RopeScaling.YaRN.magnitude(yarn.factor)
+            pairs.append(("llama.rope.scaling.yarn_attn_factor", .float32(Float(attention))))
+        case .dynamic, .longrope:
+            throw CheckpointError.unsupported(
+                what: "dynamic or longrope scaling in a GGUF file", file: "the model", hint: "write safetensors")
+        }
+        if let bosTokenID { pairs.append(("tokenizer.ggml.bos_token_id", number(bosTokenID))) }
+        for (key, token) in zip(["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"], eosTokenIDs)
+        {
+            pairs.append((key, number(token)))
+        }
+        if let padTokenID { pairs.append(("tokenizer.ggml.padding_token_id", number(padTokenID))) }
+        return pairs
+    }
+
+    /// What GGUF stores as `rope_freqs.weight` for Llama 3.1's scaling: plain frequency over scaled frequency, `[headDim / 2]`.
+    /// `nil` for every other scaling.
+    public func rotaryFrequencyFactors() throws -> [Float]? {
+        guard case .llama3 = ropeScaling else { return nil }
+        var plain = self
+        plain.ropeScaling = nil
+        let scaled = try RotaryEmbedding(self).frequencies(sequenceLength: 1).inverseFrequencies
+        return zip(try RotaryEmbedding(plain).frequencies(sequenceLength: 1).inverseFrequencies, scaled).map { $0 / $1 }
+    }
+}
+
+extension VisionConfiguration {
+    /// The keys of a vision tower and its projector, as an `mmproj` file holds them; `general.architecture` is `clip` there and is
+    /// left to the caller, since a file that holds the language model too says `llama`.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a projector or activation that GGUF has no words for.
+    public func ggufMetadata(llava: LlavaConfiguration, imageProcessor: ImageProcessorConfiguration) throws -> [(
+        key: String, value: GGUFValue
+    )] {
+        func number(_ value: Int) -> GGUFValue { .uint32(UInt32(clamping: value)) }
+        guard case .mlp = llava.projector, llava.selectFeature == .patch, activation != .geluTanh else {
+            throw CheckpointError.unsupported(
+                what: "a \(llava.projector) projector on \(llava.selectFeature.rawValue) features with \(activation.rawValue)",
+                file: "the model",
+                hint: "GGUF has mlp projectors on patch features; write safetensors")
+        }
+        return [
+            ("clip.has_vision_encoder", .bool(true)),
+            ("clip.has_llava_projector", .bool(true)),
+            ("clip.projector_type", .string("mlp")),
+            ("clip.use_gelu", .bool(activation == .gelu)),
+            ("clip.use_silu", .bool(activation == .silu)),
+            ("clip.vision.image_size", number(imageSize)),
+            ("clip.vision.patch_size", number(patchSize)),
+            ("clip.vision.embedding_length", number(hiddenSize)),
+            ("clip.vision.feed_forward_length", number(intermediateSize)),
+            ("clip.vision.projection_dim", number(projectionDim)),
+            ("clip.vision.block_count", number(numHiddenLayers)),
+            ("clip.vision.attention.head_count", number(numAttentionHeads)),
+            ("clip.vision.attention.layer_norm_epsilon", .float32(layerNormEpsilon)),
+            ("clip.vision.feature_layer", .array(GGUFArray([Int32(clamping: llava.layersToRun(of: self))]))),
+            ("clip.vision.image_aspect_ratio", .string(llava.imageAspectRatio == .pad ? "pad" : "square")),
+            ("clip.vision.image_mean", .array(GGUFArray(imageProcessor.mean))),
+            ("clip.vision.image_std", .array(GGUFArray(imageProcessor.standardDeviation))),
+            ("adallava.token_selecting", .string(llava.tokenSelection.rawValue)),
+        ]
+    }
+}

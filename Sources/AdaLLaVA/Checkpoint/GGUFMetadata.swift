@@ -1,0 +1,58 @@
+/// The key-value pairs of a GGUF file. Accessors return `nil` for a key that is absent and throw for a value of another type.
+public struct GGUFMetadata: Sendable {
+    /// All keys, in the file's order.
+    public let keys: [String]
+    /// Where the pairs come from, for messages.
+    public let location: String
+
+    private let values: [String: GGUFValue]
+
+    init(keys: [String], values: [String: GGUFValue], location: String) {
+        (self.keys, self.values, self.location) = (keys, values, location)
+    }
+
+    public subscript(_ key: String) -> GGUFValue? { values[key] }
+
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the value is no UTF-8 string; likewise below.
+    public func string(_ key: String) throws -> String? {
+        try value(key, "a string", \.text)
+    }
+
+    /// A value of any integer type.
+    public func int(_ key: String) throws -> Int? {
+        try value(key, "a whole number", \.integer)
+    }
+
+    /// A value of any float or integer type.
+    public func float(_ key: String) throws -> Double? {
+        try value(key, "a number", \.number)
+    }
+
+    public func bool(_ key: String) throws -> Bool? {
+        try value(key, "a truth value") { if case .bool(let value) = $0 { value } else { nil } }
+    }
+
+    public func array(_ key: String) throws -> GGUFArray? {
+        try value(key, "an array") { if case .array(let array) = $0 { array } else { nil } }
+    }
+
+    public func strings(_ key: String) throws -> [String]? {
+        try value(key, "an array of strings") { if case .array(let array) = $0 { array.strings() } else { nil } }
+    }
+
+    public func ints(_ key: String) throws -> [Int]? {
+        try value(key, "an array of whole numbers") { if case .array(let array) = $0 { array.integers() } else { nil } }
+    }
+
+    public func floats(_ key: String) throws -> [Float]? {
+        try value(key, "an array of numbers") { if case .array(let array) = $0 { array.floats() } else { nil } }
+    }
+
+    private func value<Value>(_ key: String, _ expected: String, _ read: (GGUFValue) -> Value?) throws -> Value? {
+        guard let stored = values[key] else { return nil }
+        guard let value = read(stored) else {
+            throw CheckpointError.configuration(field: key, expected: expected, found: stored.summary, file: location)
+        }
+        return value
+    }
+}

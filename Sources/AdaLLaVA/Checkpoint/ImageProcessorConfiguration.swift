@@ -1,0 +1,103 @@
+/// How a picture becomes the tower's input: resized, cut, scaled and normalized, as `preprocessor_config.json` says.
+public struct ImageProcessorConfiguration: Sendable, Equatable {
+    /// A size in pixels.
+    public struct Size: Sendable, Equatable {
+        public var width: Int
+        public var height: Int
+
+        public init(width: Int, height: Int) { (self.width, self.height) = (width, height) }
+    }
+
+    /// What a picture is resized to.
+    public enum Resize: Sendable, Equatable {
+        /// The shorter side gets this many pixels, the longer one keeps the proportion.
+        case shortestEdge(Int)
+        case exact(Size)
+    }
+
+    /// The filters of Pillow, by its numbers.
+    public enum Resampling: Int, Sendable {
+        case nearest = 0, lanczos, bilinear, bicubic, box, hamming
+    }
+
+    /// `nil` leaves the size as it is.
+    public var resize: Resize?
+    public var resampling: Resampling
+    /// The part cut from the middle; `nil` cuts nothing.
+    public var centerCrop: Size?
+    /// What bytes are multiplied by, usually 1/255; `nil` leaves them as they are.
+    public var rescaleFactor: Double?
+    /// Subtracted from each channel, red first. Zeros and ones where nothing is normalized.
+    public var mean: [Float]
+    /// What each channel is divided by.
+    public var standardDeviation: [Float]
+    /// Whether a picture is squared with its mean colour before it is resized (`do_pad` of Hugging Face's LLaVA processor).
+    public var padsToSquare: Bool
+
+    /// OpenAI's CLIP: what a file that says nothing means.
+    public static let clipMean: [Float] = [0.48145466, 0.4578275, 0.40821073]
+    public static let clipStandardDeviation: [Float] = [0.26862954, 0.26130258, 0.27577711]
+
+    public init(
+        resize: Resize?, resampling: Resampling = .bicubic, centerCrop: Size?, rescaleFactor: Double? = 1.0 / 255,
+        mean: [Float] = clipMean, standardDeviation: [Float] = clipStandardDeviation, padsToSquare: Bool = false
+    ) {
+        self.resize = resize
+        self.resampling = resampling
+        self.centerCrop = centerCrop
+        self.rescaleFactor = rescaleFactor
+        self.mean = mean
+        self.standardDeviation = standardDeviation
+        self.padsToSquare = padsToSquare
+    }
+
+    /// CLIP's processing for a tower that sees `imageSize` by `imageSize` pixels.
+    public static func clip(imageSize: Int) -> ImageProcessorConfiguration {
+        .init(resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize))
+    }
+
+    /// Reads `preprocessor_config.json`, in the old form (`"size": 224`) and the new (`"size": {"shortest_edge": 224}`), or the
+    /// `image_processor` of a `processor_config.json`.
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
+    public static func read(_ json: JSONValue, file: String) throws -> ImageProcessorConfiguration {
+        let whole = try ConfigurationFields(json, file: file)
+        let fields = try whole.optionalObject("image_processor") ?? whole
+        let resizes = try fields.bool("do_resize", missing: true)
+        let crops = try fields.bool("do_center_crop", missing: true)
+        let rescales = try fields.bool("do_rescale", missing: true)
+        let normalizes = try fields.bool("do_normalize", missing: true)
+        let filter = try fields.integer("resample", in: 0...5, missing: Resampling.bicubic.rawValue)
+        let deviations = try fields.optionalNumbers("image_std", counts: 3...3, in: 1e-6...1e6)?.map { Float($0) }
+        let means = try fields.optionalNumbers("image_mean", counts: 3...3, in: -1e6...1e6)?.map { Float($0) }
+        return ImageProcessorConfiguration(
+            resize: resizes ? try readResize(fields) : nil,
+            resampling: Resampling(rawValue: filter) ?? .bicubic,
+            centerCrop: crops ? try readCrop(fields) : nil,
+            rescaleFactor: rescales ? try fields.number("rescale_factor", in: 1e-9...1e9, missing: 1.0 / 255) : nil,
+            mean: normalizes ? means ?? clipMean : [0, 0, 0],
+            standardDeviation: normalizes ? deviations ?? clipStandardDeviation : [1, 1, 1],
+            padsToSquare: try fields.bool("do_pad", missing: false))
+    }
+
+    private static func readResize(_ fields: ConfigurationFields) throws -> Resize {
+        let sides = ConfigurationLimits.imageSide
+        guard case .object = fields.raw("size"), let size = try fields.optionalObject("size") else {
+            return .shortestEdge(try fields.integer("size", in: sides, missing: 224))
+        }
+        if size.has("shortest_edge") { return .shortestEdge(try size.integer("shortest_edge", in: sides, missing: nil)) }
+        guard size.has("height"), size.has("width") else {
+            throw fields.invalid("size", expected: "a number of pixels, shortest_edge, or height and width")
+        }
+        return .exact(
+            Size(width: try size.integer("width", in: sides, missing: nil), height: try size.integer("height", in: sides, missing: nil)))
+    }
+
+    private static func readCrop(_ fields: ConfigurationFields) throws -> Size {
+        let sides = ConfigurationLimits.imageSide
+        guard case .object = fields.raw("crop_size"), let size = try fields.optionalObject("crop_size") else {
+            let side = try fields.integer("crop_size", in: sides, missing: 224)
+            return Size(width: side, height: side)
+        }
+        return Size(width: try size.integer("width", in: sides, missing: nil), height: try size.integer("height", in: sides, missing: nil))
+    }
+}

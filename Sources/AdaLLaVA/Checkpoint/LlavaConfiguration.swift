@@ -1,0 +1,163 @@
+/// How image features get from the vision tower into the language model.
+public struct LlavaConfiguration: Sendable, Equatable {
+    /// What maps a tower's hidden states to the language model's.
+    public enum Projector: Sendable, Equatable {
+        /// The features as they are.
+        case identity
+        /// One linear layer, `model.mm_projector`.
+        case linear
+        /// `layers` linear layers with GELU between them, `model.mm_projector.0`, `.2`, `.4`, …
+        case mlp(layers: Int)
+
+        /// The projector that LLaVA's `mm_projector_type` calls `name`.
+        init?(llavaName name: String) {
+            switch name {
+            case "identity": self = .identity
+            case "linear": self = .linear
+            default:
+                guard name.hasPrefix("mlp"), name.hasSuffix("x_gelu"), let layers = Int(name.dropFirst(3).dropLast(6)),
+                    (1...16).contains(layers)
+                else { return nil }
+                self = .mlp(layers: layers)
+            }
+        }
+    }
+
+    /// Which positions of the tower's output are used.
+    public enum Feature: String, Sendable {
+        /// The patches without the class token.
+        case patch
+        /// The class token, then the patches.
+        case classAndPatches = "cls_patch"
+    }
+
+    /// How a picture that is not square is brought into the tower's square.
+    public enum AspectRatio: String, Sendable {
+        /// Squared with the mean colour first.
+        case pad
+        /// As the image processor does: shorter side to size, middle cut out.
+        case crop
+    }
+
+    /// Which image tokens are kept (LLaVA-PruMerge, Shang et al., 2024).
+    public enum TokenSelection: String, Sendable {
+        case none
+        case pruMerge = "prumerge"
+        case pruMergePlus = "prumerge+"
+    }
+
+    public var projector: Projector
+    /// Whether the projector's linear layers have biases.
+    public var projectorBias: Bool
+    /// The hidden state taken from the tower, as configurations name it: 0 is what enters the first layer, -1 the last one's output.
+    public var selectLayer: Int
+    public var selectFeature: Feature
+    public var imageAspectRatio: AspectRatio
+    public var tokenSelection: TokenSelection
+    /// `mm_vision_tower`: a folder or a name on the Hugging Face hub; `nil` where the format has none.
+    public var visionTowerReference: String?
+    /// Whether the checkpoint says that it holds the tower's weights itself.
+    public var towerInside: Bool
+    /// The token that stands for an image in llava-hf's prompts; LLaVA itself has none and uses -200.
+    public var imageTokenID: Int?
+    /// Whether an image is framed by the tokens `<im_start>` and `<im_end>`.
+    public var useImageStartEnd: Bool
+    /// Whether the prompt has an `<im_patch>` token.
+    public var useImagePatchToken: Bool
+    public var patchMergeType: String
+
+    public init(
+        projector: Projector, projectorBias: Bool = true, selectLayer: Int = -2, selectFeature: Feature = .patch,
+        imageAspectRatio: AspectRatio = .crop, tokenSelection: TokenSelection = .none, visionTowerReference: String? = nil,
+        towerInside: Bool, imageTokenID: Int? = nil, useImageStartEnd: Bool = false, useImagePatchToken: Bool = false,
+        patchMergeType: String = "flat"
+    ) {
+        self.projector = projector
+        self.projectorBias = projectorBias
+        self.selectLayer = selectLayer
+        self.selectFeature = selectFeature
+        self.imageAspectRatio = imageAspectRatio
+        self.tokenSelection = tokenSelection
+        self.visionTowerReference = visionTowerReference
+        self.towerInside = towerInside
+        self.imageTokenID = imageTokenID
+        self.useImageStartEnd = useImageStartEnd
+        self.useImagePatchToken = useImagePatchToken
+        self.patchMergeType = patchMergeType
+    }
+
+    /// ``selectLayer`` counted from the front: how many of the tower's layers have to run.
+    public func layersToRun(of vision: VisionConfiguration) -> Int {
+        selectLayer >= 0 ? selectLayer : vision.numHiddenLayers + 1 + selectLayer
+    }
+
+    /// Checks the selected layer against the tower.
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
+    func validate(for vision: VisionConfiguration, file: String) throws {
+        guard (0...vision.numHiddenLayers).contains(layersToRun(of: vision)) else {
+            throw CheckpointError.configuration(
+                field: "mm_vision_select_layer", expected: "from \(-vision.numHiddenLayers - 1) to \(vision.numHiddenLayers)",
+                found: "\(selectLayer)", file: file)
+        }
+    }
+}
+
+extension LlavaConfiguration {
+    private static let layers = -ConfigurationLimits.layers.upperBound...ConfigurationLimits.layers.upperBound
+
+    /// Reads the image part of LLaVA's and AdaLLaVA's own `config.json`; `nil` if it names no vision tower.
+    init?(llava fields: ConfigurationFields) throws {
+        guard let tower = try fields.optionalString("mm_vision_tower") ?? fields.optionalString("vision_tower"), !tower.isEmpty else {
+            return nil
+        }
+        let projectorName = try fields.optionalString("mm_projector_type") ?? "linear"
+        guard let projector = Projector(llavaName: projectorName) else {
+            throw CheckpointError.unsupported(
+                what: "the projector \"\(projectorName.prefix(60))\"", file: fields.file, hint: "supported: linear, identity, mlpNx_gelu")
+        }
+        guard let feature = Feature(rawValue: try fields.optionalString("mm_vision_select_feature") ?? "patch") else {
+            throw fields.invalid("mm_vision_select_feature", expected: "patch or cls_patch")
+        }
+        guard let selection = TokenSelection(rawValue: try fields.optionalString("token_selecting") ?? "none") else {
+            throw fields.invalid("token_selecting", expected: "none, prumerge or prumerge+")
+        }
+        let aspect = try fields.optionalString("image_aspect_ratio") ?? ""
+        guard !aspect.hasPrefix("anyres") else {
+            throw CheckpointError.unsupported(
+                what: "image_aspect_ratio \"\(aspect.prefix(40))\" (LLaVA-1.6)", file: fields.file, hint: "supported: pad, square")
+        }
+        self.init(
+            projector: projector,
+            selectLayer: try fields.integer("mm_vision_select_layer", in: Self.layers, missing: -2),
+            selectFeature: feature, imageAspectRatio: aspect == "pad" ? .pad : .crop, tokenSelection: selection,
+            visionTowerReference: tower, towerInside: try fields.bool("unfreeze_mm_vision_tower", missing: false),
+            useImageStartEnd: try fields.bool("mm_use_im_start_end", missing: false),
+            useImagePatchToken: try fields.bool("mm_use_im_patch_token", missing: false),
+            patchMergeType: try fields.optionalString("mm_patch_merge_type") ?? "flat")
+    }
+
+    /// Reads the image part of llava-hf's `config.json`.
+    init(llavaHF fields: ConfigurationFields) throws {
+        guard try fields.activation("projector_hidden_act", missing: .gelu) == .gelu else {
+            throw fields.invalid("projector_hidden_act", expected: "gelu")
+        }
+        let strategy = try fields.optionalString("vision_feature_select_strategy") ?? "default"
+        guard ["default", "full"].contains(strategy) else {
+            throw fields.invalid("vision_feature_select_strategy", expected: "default or full")
+        }
+        if case .array(let layers) = fields.raw("vision_feature_layer"), layers.count != 1 {
+            throw CheckpointError.unsupported(what: "features of several tower layers at once", file: fields.file, hint: "")
+        }
+        let layer: Int
+        if case .array(let layers) = fields.raw("vision_feature_layer"), case .integer(let value) = layers[0], Self.layers.contains(value) {
+            layer = value
+        } else {
+            layer = try fields.integer("vision_feature_layer", in: Self.layers, missing: -2)
+        }
+        self.init(
+            projector: .mlp(layers: 2),
+            projectorBias: try fields.bool("multimodal_projector_bias", missing: true),
+            selectLayer: layer, selectFeature: strategy == "full" ? .classAndPatches : .patch, towerInside: true,
+            imageTokenID: try fields.tokenID("image_token_index") ?? fields.tokenID("image_token_id") ?? 32000)
+    }
+}

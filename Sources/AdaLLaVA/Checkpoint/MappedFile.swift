@@ -1,0 +1,93 @@
+import Foundation
+
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#endif
+
+/// The bytes of a file, mapped read-only into memory: nothing is read before it is touched, and pages that were read can be given
+/// back to the system at any time.
+///
+/// The size is taken once, on opening. A file that another program shortens afterwards ends the process with a bus error when the
+/// missing part is touched, as with every mapping: checkpoints are replaced by renaming, never rewritten in place.
+public final class MappedFile: @unchecked Sendable {
+    /// All bytes of the file. Valid as long as this object lives.
+    public let bytes: UnsafeRawBufferPointer
+    /// Where the bytes come from, for messages.
+    public let path: String
+
+    private let isMapping: Bool
+
+    /// Maps the file at `url`.
+    /// - Throws: ``CheckpointError/missing(file:needed:)``, ``CheckpointError/unreadable(file:reason:)`` (a folder, no permission),
+    ///   ``CheckpointError/malformed(file:reason:)`` (an empty file).
+    public init(contentsOf url: URL, needed: String = "it was named as input") throws {
+        let path = url.path
+        // Not blocking: a named pipe without a writer must end in an error, not in waiting.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else {
+            let code = errno
+            if code == ENOENT || code == ENOTDIR { throw CheckpointError.missing(file: path, needed: needed) }
+            throw CheckpointError.unreadable(file: path, reason: String(cString: strerror(code)))
+        }
+        defer { close(descriptor) }
+
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            throw CheckpointError.unreadable(file: path, reason: String(cString: strerror(errno)))
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            let isFolder = status.st_mode & S_IFMT == S_IFDIR
+            throw CheckpointError.unreadable(file: path, reason: isFolder ? "it is a folder" : "it is not a regular file")
+        }
+        guard status.st_size > 0, let size = Int(exactly: status.st_size) else {
+            throw CheckpointError.malformed(file: path, reason: "the file is empty")
+        }
+        guard let base = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), base != MAP_FAILED else {
+            throw CheckpointError.unreadable(file: path, reason: "mapping \(size) bytes: \(String(cString: strerror(errno)))")
+        }
+        bytes = UnsafeRawBufferPointer(start: base, count: size)
+        self.path = path
+        isMapping = true
+    }
+
+    /// A copy of `contents` in memory, to read bytes that did not come from a file with the same readers.
+    /// - Parameter path: what messages call it.
+    public init(copying contents: some Collection<UInt8>, path: String) {
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: contents.count, alignment: 64)
+        copy.copyBytes(from: contents)
+        bytes = UnsafeRawBufferPointer(copy)
+        self.path = path
+        isMapping = false
+    }
+
+    deinit {
+        if isMapping {
+            munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress), bytes.count)
+        } else {
+            bytes.deallocate()
+        }
+    }
+
+    /// Tells the system that the bytes in `range` are not needed soon, so that their memory can be used for something else; they
+    /// are read from the file again when touched. Only pages that lie wholly inside the range are given back.
+    /// Parts of the range outside the file are ignored.
+    public func release(_ range: Range<Int>) {
+        guard isMapping, let base = bytes.baseAddress else { return }
+        let page = Int(getpagesize())
+        let range = range.clamped(to: 0..<bytes.count)
+        let first = (range.lowerBound + page - 1) / page * page
+        // The file's last page is never shared with anything else.
+        let last = range.upperBound == bytes.count ? bytes.count : range.upperBound / page * page
+        guard first < last else { return }
+        madvise(UnsafeMutableRawPointer(mutating: base + first), last - first, MADV_DONTNEED)
+    }
+
+    /// Gives back the pages that hold `part`, which must be a piece of ``bytes``; anything else is ignored.
+    public func release(_ part: UnsafeRawBufferPointer) {
+        guard let base = bytes.baseAddress, let start = part.baseAddress, start >= base, start <= base + bytes.count else { return }
+        let offset = start - base
+        release(offset..<(offset + min(part.count, bytes.count - offset)))
+    }
+}

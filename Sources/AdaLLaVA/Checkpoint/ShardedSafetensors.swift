@@ -1,0 +1,67 @@
+import Foundation
+
+/// A checkpoint spread over several safetensors files, joined by `model.safetensors.index.json`, whose `weight_map` says which
+/// file holds which tensor. Tensors that a shard holds but the index does not name are left out.
+public struct ShardedSafetensors: TensorSource {
+    public let names: [String]
+    public let location: String
+    /// The shards, by file name.
+    public let shards: [String: SafetensorsFile]
+
+    private let shardOfTensor: [String: String]
+
+    /// Opens every shard that the index names; the shards lie beside the index.
+    /// - Throws: ``CheckpointError``; a missing shard is ``CheckpointError/missing(file:needed:)`` and names the index, a tensor that
+    ///   is not in its shard is ``CheckpointError/missingTensor(name:file:)``.
+    public init(index url: URL, needed: String = "it was named as input") throws {
+        let file = try MappedFile(contentsOf: url, needed: needed)
+        let weightMap = try Self.readWeightMap(file)
+        let folder = url.deletingLastPathComponent()
+
+        var shards: [String: SafetensorsFile] = [:]
+        for name in Set(weightMap.values).sorted() {
+            guard Self.isPlainFileName(name) else {
+                throw CheckpointError.malformed(
+                    file: file.path, reason: "the shard \"\(name.prefix(200))\" is not a plain file name: shards lie beside the index")
+            }
+            shards[name] = try SafetensorsFile(
+                contentsOf: folder.appendingPathComponent(name), needed: "a shard that \(url.lastPathComponent) names")
+        }
+        for (tensor, shard) in weightMap where shards[shard]?.find(tensor) == nil {
+            throw CheckpointError.missingTensor(name: tensor, file: folder.appendingPathComponent(shard).path)
+        }
+        self.shards = shards
+        shardOfTensor = weightMap
+        names = weightMap.keys.sorted()
+        location = url.path
+    }
+
+    public func find(_ name: String) -> StoredTensor? {
+        shardOfTensor[name].flatMap { shards[$0]?.find(name) }
+    }
+
+    private static func readWeightMap(_ file: MappedFile) throws -> [String: String] {
+        guard file.bytes.count <= SafetensorsFile.headerLimit else {
+            throw CheckpointError.malformed(
+                file: file.path, reason: "an index of \(file.bytes.count) bytes, expected at most \(SafetensorsFile.headerLimit)")
+        }
+        var reader = try JSONReader(file.bytes, file: file.path)
+        var weightMap: [String: String]?
+        try reader.readObject { key, reader in
+            guard key == "weight_map" else { return try reader.skipValue() }
+            var map: [String: String] = [:]
+            try reader.readObject { tensor, reader in map[tensor] = try reader.readString() }
+            weightMap = map
+        }
+        try reader.expectEnd()
+        guard let weightMap, !weightMap.isEmpty else {
+            throw CheckpointError.malformed(file: file.path, reason: "expected a weight_map with at least one tensor")
+        }
+        return weightMap
+    }
+
+    private static func isPlainFileName(_ name: String) -> Bool {
+        !name.isEmpty && name != "." && name != ".." && name.utf8.count <= 255
+            && !name.utf8.contains { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") || $0 < 0x20 }
+    }
+}

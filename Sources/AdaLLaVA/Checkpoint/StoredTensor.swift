@@ -1,0 +1,81 @@
+import AdaKernels
+
+/// The element type of a tensor as a file stores it: the float types, GGUF's quantized blocks, and the integers that checkpoints
+/// carry beside their weights (`position_ids`).
+public enum ElementType: String, Sendable, CaseIterable {
+    case f32, f16, bf16
+    case q8_0, q4_0, q4_1, q5_0, q5_1, q4_K, q5_K, q6_K
+    case f64, i64, i32, i16, i8, u8, bool
+
+    /// The kernels' name for it; `nil` for types that are only read, never multiplied.
+    public var kernelType: ak_type? {
+        switch self {
+        case .f32: AK_F32
+        case .f16: AK_F16
+        case .bf16: AK_BF16
+        case .q8_0: AK_Q8_0
+        case .q4_0: AK_Q4_0
+        case .q4_1: AK_Q4_1
+        case .q5_0: AK_Q5_0
+        case .q5_1: AK_Q5_1
+        case .q4_K: AK_Q4_K
+        case .q5_K: AK_Q5_K
+        case .q6_K: AK_Q6_K
+        default: nil
+        }
+    }
+
+    /// Values a block holds (1 for plain types) and bytes it takes.
+    public var block: (values: Int, bytes: Int) {
+        switch self {
+        case .f64, .i64: (1, 8)
+        case .i32: (1, 4)
+        case .i16: (1, 2)
+        case .i8, .u8, .bool: (1, 1)
+        default: kernelType.map { (Int(ak_type_block($0)), Int(ak_type_bytes($0))) } ?? (1, 1)
+        }
+    }
+
+    /// Bytes of `count` values that lie side by side; `nil` if they do not fill whole blocks or overflow.
+    public func bytes(for count: Int) -> Int? {
+        guard count >= 0, count % block.values == 0 else { return nil }
+        let (bytes, overflow) = (count / block.values).multipliedReportingOverflow(by: block.bytes)
+        return overflow ? nil : bytes
+    }
+}
+
+/// One tensor of a checkpoint, still where the file holds it.
+public struct StoredTensor: @unchecked Sendable {
+    public let name: String
+    public let type: ElementType
+    /// Row-major, outermost first (GGUF's reversed order is turned round on reading).
+    public let shape: [Int]
+    /// The tensor's bytes inside `file`'s mapping: exactly as many as type and shape say, checked on opening.
+    public let bytes: UnsafeRawBufferPointer
+    /// Keeps the mapping alive.
+    public let file: MappedFile
+
+    public init(name: String, type: ElementType, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
+        (self.name, self.type, self.shape, self.bytes, self.file) = (name, type, shape, bytes, file)
+    }
+
+    public var count: Int { shape.reduce(1, *) }
+}
+
+/// A place that tensors come from: a safetensors file, a set of shards, a GGUF file, or one of these under other names.
+public protocol TensorSource: Sendable {
+    /// All names, sorted.
+    var names: [String] { get }
+    /// The tensor called `name`, or `nil`.
+    func find(_ name: String) -> StoredTensor?
+    /// Where the tensors come from, for messages.
+    var location: String { get }
+}
+
+extension TensorSource {
+    /// - Throws: ``CheckpointError/missingTensor(name:file:)``
+    public func tensor(_ name: String) throws -> StoredTensor {
+        guard let found = find(name) else { throw CheckpointError.missingTensor(name: name, file: location) }
+        return found
+    }
+}

@@ -1,0 +1,125 @@
+/// Every renaming of a weight: from the names of the formats that are read to the canonical ones, which are those of the AdaLLaVA
+/// reference (`model.layers.N.…`, `model.mm_projector.…`, `scheduler.…`, `lm_head.weight`), and `vision_model.…` for the tower.
+public enum TensorNames {
+    /// What all names of tower weights start with.
+    public static let visionPrefix = "vision_model."
+
+    // MARK: Hugging Face and LLaVA
+
+    /// The canonical name of a tensor in a safetensors checkpoint of a language model: AdaLLaVA's and LLaVA's own layout, the three
+    /// that llava-hf has had, and plain LLaMA's. `nil` for tensors that no computation uses.
+    public static func canonical(huggingFace name: String) -> String? {
+        // Buffers that older libraries saved beside the weights.
+        if name.hasSuffix(".position_ids") || name.hasSuffix(".rotary_emb.inv_freq") { return nil }
+        for prefix in ["model.vision_tower.vision_tower.", "model.vision_tower.", "vision_tower."] where name.hasPrefix(prefix) {
+            return withVisionPrefix(name.dropFirst(prefix.count))
+        }
+        for prefix in ["model.multi_modal_projector.", "multi_modal_projector."] where name.hasPrefix(prefix) {
+            return canonicalProjector(llavaHF: name.dropFirst(prefix.count)) ?? name
+        }
+        for (prefix, canonical) in [
+            ("language_model.lm_head.", "lm_head."), ("language_model.model.", "model."), ("model.language_model.", "model."),
+        ] where name.hasPrefix(prefix) {
+            return canonical + name.dropFirst(prefix.count)
+        }
+        return name
+    }
+
+    /// The canonical name of a tensor of a CLIP checkpoint: a vision tower of its own, or CLIP as a whole. `nil` for what is not
+    /// the tower's.
+    public static func canonical(clip name: String) -> String? {
+        if name.hasSuffix(".position_ids") { return nil }
+        if name.hasPrefix(visionPrefix) { return name }
+        let parts = ["embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."]
+        return parts.contains(where: name.hasPrefix) ? visionPrefix + name : nil
+    }
+
+    private static func withVisionPrefix(_ name: Substring) -> String {
+        name.hasPrefix(visionPrefix) ? String(name) : visionPrefix + name
+    }
+
+    /// `linear_1.weight` → `model.mm_projector.0.weight`; LLaVA counts the activation between the layers too.
+    private static func canonicalProjector(llavaHF name: Substring) -> String? {
+        let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+        guard parts.count == 2, parts[0].hasPrefix("linear_"), let number = Int(parts[0].dropFirst(7)), (1...16).contains(number) else {
+            return nil
+        }
+        return "model.mm_projector.\((number - 1) * 2).\(parts[1])"
+    }
+
+    // MARK: GGUF
+
+    /// Modules with one weight, and maybe a bias: GGUF's name, canonical name.
+    private static let ggufModules: [(gguf: String, canonical: String)] = [
+        ("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head"),
+        ("v.patch_embd", "vision_model.embeddings.patch_embedding"),
+        ("v.position_embd", "vision_model.embeddings.position_embedding"),
+        ("v.pre_ln", "vision_model.pre_layrnorm"), ("v.post_ln", "vision_model.post_layernorm"),
+    ]
+
+    /// Modules of a decoder layer, behind `blk.N.` and `model.layers.N.`.
+    private static let ggufLayerModules: [(gguf: String, canonical: String)] = [
+        ("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm"),
+        ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj"),
+        ("ffn_gate", "mlp.gate_proj"), ("ffn_up", "mlp.up_proj"), ("ffn_down", "mlp.down_proj"),
+    ]
+
+    /// Modules of a tower layer, behind `v.blk.N.` and `vision_model.encoder.layers.N.`.
+    private static let ggufTowerModules: [(gguf: String, canonical: String)] = [
+        ("ln1", "layer_norm1"), ("ln2", "layer_norm2"),
+        ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj"), ("attn_out", "self_attn.out_proj"),
+        ("ffn_up", "mlp.fc1"), ("ffn_down", "mlp.fc2"),
+    ]
+
+    /// What stands before the layer's number and behind it: GGUF, canonical, modules.
+    private static let ggufLayers = [
+        ("blk.", "model.layers.", ggufLayerModules), ("v.blk.", "vision_model.encoder.layers.", ggufTowerModules),
+    ]
+
+    private static let classEmbedding = (gguf: "v.class_embd", canonical: "vision_model.embeddings.class_embedding")
+    private static let projector = (gguf: "mm.", canonical: "model.mm_projector.")
+
+    /// The canonical name of a tensor in a GGUF file, language model or `mmproj`. Names that GGUF shares with the canonical ones
+    /// (`scheduler.…`, `rope_freqs.weight`) and unknown ones stay.
+    /// - Parameter swapsTowerMLP: older converters called the tower's first MLP layer `ffn_down` and its second `ffn_up`.
+    public static func canonical(gguf name: String, swapsTowerMLP: Bool = false) -> String {
+        if name == classEmbedding.gguf { return classEmbedding.canonical }
+        if name.hasPrefix(projector.gguf) { return projector.canonical + name.dropFirst(projector.gguf.count) }
+        guard let (module, parameter) = splitParameter(name) else { return name }
+        for (prefix, canonicalPrefix, modules) in ggufLayers where module.hasPrefix(prefix) {
+            guard let (number, inner) = splitNumber(module.dropFirst(prefix.count)) else { return name }
+            let swapped = swapsTowerMLP && prefix == "v.blk." ? ["ffn_up": "ffn_down", "ffn_down": "ffn_up"][inner] ?? inner : inner
+            guard let found = modules.first(where: { $0.gguf == swapped }) else { return name }
+            return "\(canonicalPrefix)\(number).\(found.canonical).\(parameter)"
+        }
+        return ggufModules.first { $0.gguf == module }.map { "\($0.canonical).\(parameter)" } ?? name
+    }
+
+    /// The name under which a GGUF file holds the tensor with this canonical name. Names without a GGUF form stay.
+    public static func gguf(canonical name: String) -> String {
+        if name == classEmbedding.canonical { return classEmbedding.gguf }
+        if name.hasPrefix(projector.canonical) { return projector.gguf + name.dropFirst(projector.canonical.count) }
+        guard let (module, parameter) = splitParameter(name) else { return name }
+        for (ggufPrefix, prefix, modules) in ggufLayers where module.hasPrefix(prefix) {
+            guard let (number, inner) = splitNumber(module.dropFirst(prefix.count)),
+                let found = modules.first(where: { $0.canonical == inner })
+            else { return name }
+            return "\(ggufPrefix)\(number).\(found.gguf).\(parameter)"
+        }
+        return ggufModules.first { $0.canonical == module }.map { "\($0.gguf).\(parameter)" } ?? name
+    }
+
+    /// `blk.0.attn_q.weight` → `blk.0.attn_q`, `weight`.
+    private static func splitParameter(_ name: String) -> (module: String, parameter: String)? {
+        for parameter in ["weight", "bias"] where name.hasSuffix(".\(parameter)") {
+            return (String(name.dropLast(parameter.count + 1)), parameter)
+        }
+        return nil
+    }
+
+    /// `12.attn_q` → 12, `attn_q`.
+    private static func splitNumber(_ name: Substring) -> (number: Int, rest: String)? {
+        guard let dot = name.firstIndex(of: "."), let number = Int(name[..<dot]), number >= 0 else { return nil }
+        return (number, String(name[name.index(after: dot)...]))
+    }
+}

@@ -1,0 +1,111 @@
+/// The shape of a CLIP vision tower.
+public struct VisionConfiguration: Sendable, Equatable {
+    public var hiddenSize: Int
+    public var intermediateSize: Int
+    public var numHiddenLayers: Int
+    public var numAttentionHeads: Int
+    /// Pixels of a side of the square image the tower sees.
+    public var imageSize: Int
+    /// Pixels of a side of a patch.
+    public var patchSize: Int
+    public var numChannels: Int
+    public var layerNormEpsilon: Float
+    public var activation: Activation
+    /// Width of CLIP's shared space. Not used by LLaVA.
+    public var projectionDim: Int
+
+    public init(
+        hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int, imageSize: Int, patchSize: Int,
+        numChannels: Int = 3, layerNormEpsilon: Float = 1e-5, activation: Activation = .quickGELU, projectionDim: Int = 512
+    ) {
+        self.hiddenSize = hiddenSize
+        self.intermediateSize = intermediateSize
+        self.numHiddenLayers = numHiddenLayers
+        self.numAttentionHeads = numAttentionHeads
+        self.imageSize = imageSize
+        self.patchSize = patchSize
+        self.numChannels = numChannels
+        self.layerNormEpsilon = layerNormEpsilon
+        self.activation = activation
+        self.projectionDim = projectionDim
+    }
+
+    /// Patches of an image, without the class token.
+    public var patches: Int { (imageSize / patchSize) * (imageSize / patchSize) }
+
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
+    func validate(file: String) throws {
+        guard hiddenSize % numAttentionHeads == 0 else {
+            throw CheckpointError.configuration(
+                field: "vision hidden_size", expected: "a multiple of the \(numAttentionHeads) attention heads", found: "\(hiddenSize)",
+                file: file)
+        }
+        guard patchSize <= imageSize else {
+            throw CheckpointError.configuration(
+                field: "vision patch_size", expected: "at most the image's \(imageSize) pixels", found: "\(patchSize)", file: file)
+        }
+        guard numChannels == 3 else {
+            throw CheckpointError.configuration(
+                field: "vision num_channels", expected: "3, for red, green and blue", found: "\(numChannels)", file: file)
+        }
+    }
+
+    /// Reads the configuration of a vision tower of its own: `CLIPVisionModel`, or a whole `CLIPModel` with `vision_config` inside.
+    /// Absent fields have Hugging Face's defaults.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for towers that are not CLIP.
+    public static func read(_ json: JSONValue, file: String) throws -> VisionConfiguration {
+        let fields = try ConfigurationFields(json, file: file)
+        let type = try fields.optionalString("model_type") ?? "clip_vision_model"
+        switch type {
+        case "clip_vision_model": return try VisionConfiguration(huggingFace: fields)
+        case "clip":
+            guard let nested = try fields.optionalObject("vision_config") else {
+                throw fields.invalid("vision_config", expected: "the vision tower's configuration")
+            }
+            return try VisionConfiguration(huggingFace: nested)
+        default: throw unsupportedTower(type, file: file)
+        }
+    }
+
+    static func unsupportedTower(_ type: String, file: String) -> CheckpointError {
+        .unsupported(what: "the vision tower \"\(type.prefix(60))\"", file: file, hint: "supported: clip_vision_model (CLIP ViT)")
+    }
+
+    init(huggingFace fields: ConfigurationFields) throws {
+        typealias Limits = ConfigurationLimits
+        self.init(
+            hiddenSize: try fields.integer("hidden_size", in: Limits.hidden, missing: 768),
+            intermediateSize: try fields.integer("intermediate_size", in: Limits.intermediate, missing: 3072),
+            numHiddenLayers: try fields.integer("num_hidden_layers", in: Limits.layers, missing: 12),
+            numAttentionHeads: try fields.integer("num_attention_heads", in: Limits.heads, missing: 12),
+            imageSize: try fields.integer("image_size", in: Limits.imageSide, missing: 224),
+            patchSize: try fields.integer("patch_size", in: Limits.imageSide, missing: 32),
+            numChannels: try fields.integer("num_channels", in: 1...64, missing: 3),
+            layerNormEpsilon: Float(try fields.number("layer_norm_eps", in: Limits.epsilon, missing: 1e-5)),
+            activation: try fields.activation("hidden_act", missing: .quickGELU),
+            projectionDim: try fields.integer("projection_dim", in: 0...Limits.hidden.upperBound, missing: 512))
+        try validate(file: fields.file)
+    }
+
+    /// The published CLIP towers that LLaVA checkpoints name: their shape is needed even where their files are not, when the weights
+    /// are inside the checkpoint.
+    static func published(_ name: String) -> VisionConfiguration? {
+        switch name {
+        case "openai/clip-vit-large-patch14-336": .largePatch14(imageSize: 336)
+        case "openai/clip-vit-large-patch14": .largePatch14(imageSize: 224)
+        case "openai/clip-vit-base-patch16":
+            VisionConfiguration(
+                hiddenSize: 768, intermediateSize: 3072, numHiddenLayers: 12, numAttentionHeads: 12, imageSize: 224, patchSize: 16)
+        case "openai/clip-vit-base-patch32":
+            VisionConfiguration(
+                hiddenSize: 768, intermediateSize: 3072, numHiddenLayers: 12, numAttentionHeads: 12, imageSize: 224, patchSize: 32)
+        default: nil
+        }
+    }
+
+    static func largePatch14(imageSize: Int) -> VisionConfiguration {
+        VisionConfiguration(
+            hiddenSize: 1024, intermediateSize: 4096, numHiddenLayers: 24, numAttentionHeads: 16, imageSize: imageSize, patchSize: 14,
+            projectionDim: 768)
+    }
+}

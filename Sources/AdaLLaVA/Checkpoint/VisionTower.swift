@@ -1,0 +1,112 @@
+import Foundation
+
+/// A checkpoint's vision tower, found: inside the checkpoint, or where `mm_vision_tower` points.
+struct VisionTower {
+    let configuration: VisionConfiguration
+    let tensors: any TensorSource
+    let imageProcessor: ImageProcessorConfiguration
+
+    /// - Parameters:
+    ///   - shape: the tower's configuration if the checkpoint's own holds it.
+    ///   - inside: the tower's tensors in the checkpoint, none if it has none.
+    ///   - folder: the checkpoint's folder.
+    /// - Throws: ``CheckpointError``; if the tower is nowhere, the error lists the places.
+    static func find(
+        for llava: LlavaConfiguration, shape: VisionConfiguration?, inside: RenamedTensors, folder: URL
+    ) throws -> VisionTower {
+        guard let reference = llava.visionTowerReference else {
+            guard let shape else { throw CheckpointError.missingTensor(name: "vision_model.*", file: inside.location) }
+            return VisionTower(configuration: shape, tensors: inside, imageProcessor: try imageProcessor(in: [folder], for: shape))
+        }
+        let candidates = self.candidates(reference, folder: folder)
+        let towerFolder = candidates.first { FileKind($0.appendingPathComponent("config.json")) == .file }
+
+        let usesInside = !inside.names.isEmpty && (llava.towerInside || towerFolder == nil)
+        let configuration: VisionConfiguration
+        if let towerFolder {
+            let url = towerFolder.appendingPathComponent("config.json")
+            configuration = try VisionConfiguration.read(JSONValue.read(contentsOf: url), file: url.path)
+        } else if usesInside, let published = VisionConfiguration.published(reference) {
+            configuration = published
+        } else {
+            let places = candidates.map(\.path).joined(separator: ", ")
+            throw CheckpointError.missing(
+                file: reference, needed: "the vision tower that mm_vision_tower names; looked for a folder with config.json at \(places)")
+        }
+        let processor = try imageProcessor(in: [towerFolder, folder].compactMap { $0 }, for: configuration)
+        if usesInside { return VisionTower(configuration: configuration, tensors: inside, imageProcessor: processor) }
+        // Without the tower inside there is a folder, or an error was thrown above.
+        let weights = try WeightFiles.open(in: towerFolder ?? folder).tensors
+        return VisionTower(
+            configuration: configuration, tensors: try RenamedTensors(weights, rename: TensorNames.canonical(clip:)),
+            imageProcessor: processor)
+    }
+
+    /// Where a tower called `reference` may lie: beside the checkpoint, at an absolute path, in the Hugging Face cache.
+    private static func candidates(_ reference: String, folder: URL) -> [URL] {
+        if reference.hasPrefix("/") { return [URL(fileURLWithPath: reference, isDirectory: true)] }
+        return [folder.appendingPathComponent(reference, isDirectory: true)] + HuggingFaceCache.snapshots(of: reference)
+    }
+
+    private static func imageProcessor(in folders: [URL], for tower: VisionConfiguration) throws -> ImageProcessorConfiguration {
+        for folder in folders {
+            for name in ["preprocessor_config.json", "processor_config.json"] {
+                let url = folder.appendingPathComponent(name)
+                guard FileKind(url) == .file else { continue }
+                let json = try JSONValue.read(contentsOf: url)
+                // A processor_config.json without an image_processor says nothing about images.
+                guard name == "preprocessor_config.json" || json["image_processor"] != nil else { continue }
+                let processor = try ImageProcessorConfiguration.read(json, file: url.path)
+                try check(processor, for: tower, file: url.path)
+                return processor
+            }
+        }
+        return .clip(imageSize: tower.imageSize)
+    }
+
+    /// The tower has a position for every patch, so its input must have the tower's size.
+    private static func check(_ processor: ImageProcessorConfiguration, for tower: VisionConfiguration, file: String) throws {
+        let size: ImageProcessorConfiguration.Size
+        switch (processor.centerCrop, processor.resize) {
+        case (let crop?, _): size = crop
+        case (nil, .exact(let exact)): size = exact
+        default: return
+        }
+        guard size.width == tower.imageSize, size.height == tower.imageSize else {
+            throw CheckpointError.configuration(
+                field: processor.centerCrop == nil ? "size" : "crop_size",
+                expected: "\(tower.imageSize) by \(tower.imageSize) pixels, as the vision tower takes",
+                found: "\(size.width) by \(size.height)", file: file)
+        }
+    }
+}
+
+/// The folder in which Hugging Face's libraries keep what they download.
+enum HuggingFaceCache {
+    /// The folders with a downloaded copy of the repository `name` (`openai/clip-vit-large-patch14-336`); the one that `main`
+    /// stands for comes first. If there is none, the place where it would be.
+    static func snapshots(of name: String) -> [URL] {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
+        guard (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else { return [] }
+        let repository = root.appendingPathComponent("models--" + parts.joined(separator: "--"), isDirectory: true)
+        let snapshots = repository.appendingPathComponent("snapshots", isDirectory: true)
+        let main = (try? String(contentsOf: repository.appendingPathComponent("refs/main"), encoding: .utf8))?
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        guard let names = try? WeightFiles.names(in: snapshots), !names.isEmpty else { return [snapshots] }
+        return names.sorted { ($0 == main ? 0 : 1, $0) < ($1 == main ? 0 : 1, $1) }.map {
+            snapshots.appendingPathComponent($0, isDirectory: true)
+        }
+    }
+
+    private static var root: URL {
+        let environment = ProcessInfo.processInfo.environment
+        if let hub = environment["HF_HUB_CACHE"] ?? environment["HUGGINGFACE_HUB_CACHE"], !hub.isEmpty {
+            return URL(fileURLWithPath: hub, isDirectory: true)
+        }
+        if let home = environment["HF_HOME"], !home.isEmpty {
+            return URL(fileURLWithPath: home, isDirectory: true).appendingPathComponent("hub", isDirectory: true)
+        }
+        return URL(fileURLWithPath: NSHomeDirectory(), isDirectory: true).appendingPathComponent(
+            ".cache/huggingface/hub", isDirectory: true)
+    }
+}

@@ -1,0 +1,57 @@
+import AdaKernels
+import Foundation
+
+/// The kernels and threads that a model computes with, and the scratch memory they need.
+final class Backend: @unchecked Sendable {
+    let kernels: ak_kernels
+    let pool: ThreadPool
+    let precision: Precision
+    /// Whether weights are packed for speed at load. Without it they stay in the mapped file, which loads at once and computes slowly.
+    let packsWeights: Bool
+    private var scratch: [AlignedMemory]
+    private var identity: [Int32] = []
+
+    /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
+    init(threads: Int? = nil, precision: Precision = .automatic, kernels name: String? = nil, packsWeights: Bool = true) throws {
+        pool = try ThreadPool(threads: threads)
+        self.precision = precision
+        self.packsWeights = packsWeights
+        kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
+        scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
+    }
+
+    static let kernelNames = ["portable", "avx2", "avx512", "neon"]
+
+    static var availableKernels: [String] { kernelNames.filter { ak_kernels_named($0) != nil } }
+
+    private static func selectKernels(_ name: String?) throws -> ak_kernels {
+        guard let name, !name.isEmpty else { return ak_kernels_best().pointee }
+        guard let found = ak_kernels_named(name) else { throw ComputeError.kernels(name: name, available: availableKernels) }
+        return found.pointee
+    }
+
+    /// Gives every worker at least `bytes` of scratch. Called between runs only.
+    func reserveScratch(_ bytes: Int) {
+        for worker in scratch.indices where scratch[worker].byteCount < bytes { scratch[worker] = AlignedMemory(byteCount: bytes) }
+    }
+
+    func scratch(_ worker: Int) -> UnsafeMutableRawPointer { scratch[worker].address }
+
+    /// Calls `body` with the list 0, 1, 2 … that stands for "all" panels, at least `count` long.
+    func withIdentity<Result>(_ count: Int, _ body: (UnsafePointer<Int32>) -> Result) -> Result {
+        if identity.count < count { identity = (0 ..< Int32(max(count, 1024))).map { $0 } }
+        return identity.withUnsafeBufferPointer { buffer in
+            // Not empty: the list above holds at least 1024 indices.
+            body(buffer.baseAddress.unsafelyUnwrapped)
+        }
+    }
+}
+
+/// In what arithmetic a model computes.
+public enum Precision: String, Sendable, CaseIterable {
+    /// The fastest arithmetic that suits the weights: 8-bit dot products for 8-bit weights, BF16 dot products for BF16 weights, float32
+    /// for the rest; keys and values in 16 bits.
+    case automatic = "auto"
+    /// Everything in float32, whatever the weights are stored in: for comparing with another implementation.
+    case f32
+}

@@ -1,0 +1,17 @@
+import Synchronization
+
+/// A flag that any thread may raise to stop work at its next safe point: between two layers, or between two tokens.
+public final class Cancellation: Sendable {
+    private let raised = Atomic<Bool>(false)
+
+    public init() {}
+
+    public func cancel() { raised.store(true, ordering: .relaxed) }
+
+    public var isCancelled: Bool { raised.load(ordering: .relaxed) }
+
+    /// - Throws: `CancellationError` once ``cancel()`` was called.
+    func check() throws {
+        if isCancelled { throw CancellationError() }
+    }
+}

@@ -1,0 +1,71 @@
+import AdaKernels
+
+/// Zeroed memory aligned to a cache line, freed with its last user.
+final class AlignedMemory: @unchecked Sendable {
+    let address: UnsafeMutableRawPointer
+    let byteCount: Int
+
+    /// - Parameter zeroed: `false` for memory that is overwritten whole right away (packed weights).
+    init(byteCount: Int, zeroed: Bool = true) {
+        self.byteCount = max(byteCount, 64)
+        address = .allocate(byteCount: self.byteCount, alignment: 64)
+        if zeroed { address.initializeMemory(as: UInt8.self, repeating: 0, count: self.byteCount) }
+    }
+
+    deinit { address.deallocate() }
+}
+
+/// A float32 matrix of activations, `[rows, columns]`, row-major.
+///
+/// Rows are padded to whole blocks of 32 values so that kernels need no tails; the padding stays zero. A tensor is a handle:
+/// copies share the values.
+public struct Tensor: @unchecked Sendable {
+    public let rows: Int
+    public let columns: Int
+    /// Values from one row to the next: `columns` rounded up to a multiple of 32.
+    public let stride: Int
+    let memory: AlignedMemory
+    let data: UnsafeMutablePointer<Float>
+
+    public init(rows: Int, columns: Int) {
+        (self.rows, self.columns) = (rows, columns)
+        stride = Tensor.padded(columns)
+        memory = AlignedMemory(byteCount: rows * stride * MemoryLayout<Float>.stride)
+        data = memory.address.bindMemory(to: Float.self, capacity: max(rows * stride, 1))
+    }
+
+    public init(_ values: [Float]) {
+        self.init(rows: 1, columns: values.count)
+        for (index, value) in values.enumerated() { data[index] = value }
+    }
+
+    private init(of tensor: Tensor, rows range: Range<Int>) {
+        (rows, columns, stride, memory) = (range.count, tensor.columns, tensor.stride, tensor.memory)
+        data = tensor.data + range.lowerBound * tensor.stride
+    }
+
+    /// A view of some rows; it shares the values.
+    /// - Precondition: `range` lies inside `0 ..< rows`.
+    func rows(_ range: Range<Int>) -> Tensor {
+        precondition(range.lowerBound >= 0 && range.upperBound <= rows)
+        return Tensor(of: self, rows: range)
+    }
+
+    /// The values of one row without padding.
+    public func row(_ index: Int) -> [Float] { Array(UnsafeBufferPointer(start: data + index * stride, count: columns)) }
+
+    /// All values without padding, `rows * columns`.
+    public var values: [Float] { (0 ..< rows).flatMap(row) }
+
+    func set(row index: Int, to values: some Sequence<Float>) {
+        for (column, value) in values.prefix(columns).enumerated() { data[index * stride + column] = value }
+    }
+
+    func copyRows(from source: Tensor, to first: Int) {
+        for row in 0 ..< source.rows {
+            (data + (first + row) * stride).update(from: source.data + row * source.stride, count: min(columns, source.columns))
+        }
+    }
+
+    static func padded(_ columns: Int) -> Int { (columns + Int(AK_BLOCK) - 1) / Int(AK_BLOCK) * Int(AK_BLOCK) }
+}

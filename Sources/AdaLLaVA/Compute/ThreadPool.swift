@@ -1,0 +1,63 @@
+import AdaKernels
+
+/// The threads that share out a model's work in small pieces (see `ak_pool.h`).
+///
+/// One run at a time: whoever owns a pool serializes its calls, as ``AdaptiveModel`` does.
+public final class ThreadPool: @unchecked Sendable {
+    private let pool: OpaquePointer
+    /// Threads that work, the caller's included.
+    public let threads: Int
+
+    /// - Parameter threads: `nil` takes one for each processor that this process may run on.
+    public init(threads: Int? = nil) throws {
+        let wanted = max(1, min(threads ?? ThreadPool.availableProcessors, 256))
+        guard let pool = ak_pool_create(Int32(wanted)) else {
+            throw ComputeError.threads(wanted)
+        }
+        self.pool = pool
+        self.threads = Int(ak_pool_threads(pool))
+    }
+
+    deinit { ak_pool_destroy(pool) }
+
+    /// Calls `work(item, worker)` once for each item in `0 ..< items` and returns when all are done.
+    /// `worker` is in `0 ..< threads`; no two calls share one at the same time.
+    func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) {
+        if items <= 0 { return }
+        if items == 1 { return work(0, 0) }
+        withoutActuallyEscaping(work) { work in
+            var box = Work(body: work)
+            withUnsafeMutablePointer(to: &box) { context in
+                ak_pool_run(pool, Int32(items), { context, item, worker in
+                    context?.assumingMemoryBound(to: Work.self).pointee.body(Int(item), Int(worker))
+                }, context)
+            }
+        }
+    }
+
+    private struct Work { let body: (Int, Int) -> Void }
+
+    /// Processors that this process may run on.
+    public static var availableProcessors: Int { max(1, Int(ak_processor_count())) }
+}
+
+/// The machine cannot do what was asked of it.
+public enum ComputeError: EngineError, Equatable {
+    case threads(Int)
+    case kernels(name: String, available: [String])
+
+    public var category: ErrorCategory {
+        switch self {
+        case .threads: .software
+        case .kernels: .usage
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .threads(let count): "could not start \(count) threads; try fewer with --threads"
+        case .kernels(let name, let available):
+            "ADALLAVA_KERNELS=\(name): this processor or build does not have these kernels; it has \(available.joined(separator: ", "))"
+        }
+    }
+}

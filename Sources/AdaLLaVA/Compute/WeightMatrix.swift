@@ -1,0 +1,128 @@
+import AdaKernels
+
+/// The weights of a linear map, `[rows, inputs]`, ready for the kernels.
+///
+/// F32, F16, BF16 and Q8_0 are packed into panels of 16 rows, once, at load; the other quantized types stay in the mapped file.
+public final class WeightMatrix: @unchecked Sendable {
+    let matrix: ak_matrix
+    public let rows: Int
+    public let inputs: Int
+    public let type: ElementType
+    /// Bytes this takes in memory of our own (0 when it stays in the mapped file).
+    public let packedBytes: Int
+    private let memory: AlignedMemory?
+    private let file: MappedFile?
+
+    /// Packs or maps `tensor`.
+    /// - Parameters:
+    ///   - shape: what the architecture asks for, `[rows, inputs]`; a longer shape in the file (a convolution's) is flattened after
+    ///     the first axis.
+    ///   - backend: shares the packing out; one that does not pack leaves every type in the mapped file.
+    /// - Throws: ``CheckpointError`` on another shape or a type that cannot be multiplied.
+    init(_ tensor: StoredTensor, rows: Int, inputs: Int, backend: Backend) throws {
+        guard tensor.shape.first == rows, tensor.count == rows * inputs, tensor.shape.count >= 2 else {
+            throw CheckpointError.shape(tensor: tensor.name, expected: [rows, inputs], found: tensor.shape, file: tensor.file.path)
+        }
+        guard let kernelType = tensor.type.kernelType, let rowBytes = tensor.type.bytes(for: inputs),
+            rows <= Int32.max - 64, inputs <= Int32.max - 64, let base = tensor.bytes.baseAddress
+        else {
+            throw CheckpointError.elementType(
+                tensor: tensor.name, expected: "a float or quantized type whose blocks divide \(inputs) inputs", found: tensor.type.rawValue,
+                file: tensor.file.path)
+        }
+        (self.rows, self.inputs, type) = (rows, inputs, tensor.type)
+        let panels = (rows + Int(AK_PANEL) - 1) / Int(AK_PANEL)
+        let blocks = (inputs + Int(AK_BLOCK) - 1) / Int(AK_BLOCK)
+        let panelBytes = Int(ak_panel_bytes(kernelType, Int32(inputs)))
+        if panelBytes > 0, backend.packsWeights {
+            let memory = AlignedMemory(byteCount: panels * panelBytes, zeroed: false)
+            let perItem = max(1, (1 << 18) / panelBytes)
+            let address = SendablePointer(memory.address)
+            backend.pool.run((panels + perItem - 1) / perItem) { item, _ in
+                let first = item * perItem
+                ak_pack_panels(
+                    address.pointer + first * panelBytes, kernelType, base, kernelType, rowBytes, Int32(rows), Int32(inputs),
+                    Int32(first), Int32(min(perItem, panels - first)))
+            }
+            // The packed copy replaces the file's pages.
+            tensor.file.release(tensor.bytes)
+            (self.memory, file, packedBytes) = (memory, nil, panels * panelBytes)
+            matrix = ak_matrix(
+                type: kernelType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
+                stride: panelBytes, data: memory.address)
+        } else {
+            (memory, file, packedBytes) = (nil, tensor.file, 0)
+            matrix = ak_matrix(
+                type: kernelType, layout: AK_ROWS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
+                stride: rowBytes, data: base)
+        }
+    }
+
+    /// Bytes that one pass over all the weights reads.
+    public var streamedBytes: Int { matrix.layout == AK_PANELS ? Int(matrix.panels) * matrix.stride : rows * matrix.stride }
+
+    /// The type that activations take before they meet these weights.
+    func activationType(_ precision: Precision) -> ak_type {
+        guard precision == .automatic, matrix.layout == AK_PANELS else { return AK_F32 }
+        switch matrix.type {
+        case AK_Q8_0: return AK_Q8_0
+        case AK_BF16 where ak_has_bf16_dot() != 0: return AK_BF16
+        default: return AK_F32
+        }
+    }
+}
+
+/// A linear layer: weights and an optional bias.
+public struct Linear: Sendable {
+    let weight: WeightMatrix
+    let bias: Tensor?
+
+    /// Reads `name.weight` and, if there, `name.bias`.
+    init(_ source: any TensorSource, _ name: String, rows: Int, inputs: Int, backend: Backend) throws {
+        weight = try WeightMatrix(source.tensor(name + ".weight"), rows: rows, inputs: inputs, backend: backend)
+        bias = try source.find(name + ".bias").map { try Tensor(vector: $0, count: rows) }
+    }
+
+    init(weight: WeightMatrix, bias: Tensor?) { (self.weight, self.bias) = (weight, bias) }
+}
+
+extension Tensor {
+    /// A stored vector (norm weight, bias, class embedding) as float32 `[1, count]`, from any float or quantized type.
+    init(vector tensor: StoredTensor, count: Int) throws {
+        guard tensor.count == count else {
+            throw CheckpointError.shape(tensor: tensor.name, expected: [count], found: tensor.shape, file: tensor.file.path)
+        }
+        try self.init(rows: 1, columns: count, stored: tensor)
+    }
+
+    /// A stored matrix as float32.
+    init(matrix tensor: StoredTensor, rows: Int, columns: Int) throws {
+        guard tensor.count == rows * columns, tensor.shape.last == columns else {
+            throw CheckpointError.shape(tensor: tensor.name, expected: [rows, columns], found: tensor.shape, file: tensor.file.path)
+        }
+        try self.init(rows: rows, columns: columns, stored: tensor)
+    }
+
+    private init(rows: Int, columns: Int, stored tensor: StoredTensor) throws {
+        self.init(rows: rows, columns: columns)
+        for row in 0 ..< rows { try tensor.dequantize(row: row, columns: columns, into: data + row * stride) }
+    }
+}
+
+extension StoredTensor {
+    /// Writes one row of `columns` values as float32.
+    func dequantize(row: Int, columns: Int, into out: UnsafeMutablePointer<Float>) throws {
+        guard let kernelType = type.kernelType, let rowBytes = type.bytes(for: columns), let base = bytes.baseAddress,
+            row >= 0, (row + 1) * rowBytes <= bytes.count
+        else {
+            throw CheckpointError.elementType(tensor: name, expected: "a float or quantized type", found: type.rawValue, file: file.path)
+        }
+        ak_dequantize(out, kernelType, base + row * rowBytes, 0, Int64(columns))
+    }
+}
+
+/// Lets a pointer cross into the pool's closures; the pool returns before its memory can go away.
+struct SendablePointer: @unchecked Sendable {
+    let pointer: UnsafeMutableRawPointer
+    init(_ pointer: UnsafeMutableRawPointer) { self.pointer = pointer }
+}

@@ -1,0 +1,137 @@
+import Foundation
+
+/// What one answer may be.
+public struct GenerationOptions: Sendable {
+    /// The longest answer, in tokens.
+    public var maxTokens = 512
+    public var sampling = SamplingOptions()
+    /// Texts that end the answer; they are not part of it.
+    public var stop: [String] = []
+    /// The system prompt, instead of the template's.
+    public var system: String?
+    /// Called while images are encoded and the prompt is read, on the model's thread.
+    public var onProgress: (@Sendable (GenerationProgress) -> Void)?
+
+    public init() {}
+
+    func validate() throws {
+        try sampling.validate()
+        if maxTokens < 1 { throw SamplingError(option: "max-tokens", expected: "1 or more", found: Double(maxTokens)) }
+    }
+}
+
+/// A piece of an answer: newly completed text; the last piece carries the summary.
+public struct AnswerPiece: Sendable {
+    public let text: String
+    public let summary: AnswerSummary?
+}
+
+/// What ran for an answer, and how long it took.
+public struct AnswerSummary: Sendable {
+    /// Generated tokens, the ending one included.
+    public let tokens: [Int]
+    public let promptTokens: Int
+    public let budget: Budget
+    /// Optional units granted; `nil` if the model is not adaptive.
+    public let units: Int?
+    /// Where below nothing more is saved; `nil` if the model is not adaptive.
+    public let budgetFloor: Double?
+    public let plan: ExecutionPlan
+    public let measured: MeasuredTimes
+    public let finish: FinishReason
+    public let keyValueBytes: Int
+
+    init(_ result: EngineResult, budget: Budget, engine: Engine) {
+        tokens = result.tokens
+        promptTokens = result.promptTokens
+        self.budget = budget
+        units = result.adaptive?.units
+        budgetFloor = result.adaptive?.floor
+        plan = result.plan
+        measured = result.measured
+        finish = result.finish
+        keyValueBytes = result.keyValueBytes
+    }
+
+    /// A budget below the floor was answered at the floor.
+    public var warning: String? {
+        guard let floor = budgetFloor, case .fraction(let fraction) = budget, fraction < floor - 1e-6 else { return nil }
+        return String(format: "budget %g is below this model's floor of %.3g: its first layers always run", fraction, floor)
+    }
+
+    /// One line for people: what ran and how long it took.
+    public var line: String {
+        let milliseconds = { (duration: Duration) in String(format: "%.0f ms", duration / .milliseconds(1)) }
+        var parts: [String] = []
+        if units != nil {
+            let heads = plan.headsPerLayer.reduce(0, +)
+            let groups = plan.groupsPerLayer.reduce(0, +)
+            let all = plan.rows.count * plan.headCount
+            parts.append("budget \(budget): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
+        }
+        if measured.encode > .zero { parts.append("encode \(milliseconds(measured.encode))") }
+        parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens)")
+        let seconds = measured.decode / .seconds(1)
+        let rate = seconds > 0 && tokens.count > 1 ? String(format: ", %.0f tokens/s", Double(tokens.count - 1) / seconds) : ""
+        parts.append("decode \(milliseconds(measured.decode)) (\(tokens.count) token\(tokens.count == 1 ? "" : "s")\(rate))")
+        parts.append("TTFT \(milliseconds(measured.timeToFirstToken))")
+        return parts.joined(separator: " | ")
+    }
+
+    /// What `ask --json` prints.
+    public func jsonObject(answer: String) -> [String: Any] {
+        var adaptive: [String: Any] = [
+            "attention_heads_per_layer": plan.headsPerLayer, "mlp_groups_per_layer": plan.groupsPerLayer, "units": units ?? NSNull(),
+            "floor": budgetFloor ?? NSNull(),
+        ]
+        if case .fraction(let fraction) = budget { adaptive["budget"] = fraction }
+        return [
+            "answer": answer, "tokens": tokens, "adaptive": adaptive, "measured": measured.jsonObject, "finish_reason": finish.rawValue,
+            "prompt_tokens": promptTokens,
+        ]
+    }
+}
+
+extension MeasuredTimes {
+    /// Milliseconds of each phase.
+    public var jsonObject: [String: Any] {
+        [
+            "encode_ms": encode / .milliseconds(1), "prefill_ms": prefill / .milliseconds(1), "decode_ms": decode / .milliseconds(1),
+            "ttft_ms": timeToFirstToken / .milliseconds(1),
+        ]
+    }
+}
+
+/// The intermediates and results of a traced request.
+public struct TraceResult: Sendable {
+    public let entries: [String: Trace.Entry]
+    /// The generated text; `nil` for a model without a tokenizer.
+    public let text: String?
+    public let summary: AnswerSummary
+    let insertPosition: Int?
+    let lengthWithLatencyToken: Int
+    let keyValueShapes: [[Int]?]
+
+    init(entries: [String: Trace.Entry], text: String?, summary: AnswerSummary, result: EngineResult) {
+        (self.entries, self.text, self.summary) = (entries, text, summary)
+        insertPosition = result.adaptive?.insertPosition
+        lengthWithLatencyToken = result.lengthWithLatencyToken
+        keyValueShapes = result.keyValueShapes
+    }
+
+    /// Writes the tensors as float32 safetensors.
+    public func write(to url: URL) throws {
+        try SafetensorsWriter.write(entries.sorted { $0.key < $1.key }.map { ($0.key, $0.value.shape, $0.value.values) }, to: url)
+    }
+
+    /// What `trace` prints, named as the fixtures' `cases.json` names it.
+    public var jsonObject: [String: Any] {
+        [
+            "generated_ids": summary.tokens, "generated_text": text ?? NSNull(), "units": summary.units ?? NSNull(),
+            "insert_position": insertPosition ?? NSNull(), "length_with_latency_token": lengthWithLatencyToken,
+            "attention_heads_per_layer": summary.plan.headsPerLayer, "mlp_groups_per_layer": summary.plan.groupsPerLayer,
+            "kv_cache_shapes_at_end": keyValueShapes.map { $0 as Any? ?? NSNull() }, "stopped_at_eos": summary.finish == .endOfAnswer,
+            "measured": summary.measured.jsonObject,
+        ]
+    }
+}

@@ -1,0 +1,92 @@
+import Foundation
+
+/// How far loading is.
+public struct LoadProgress: Sendable {
+    /// What is being loaded: "the language model", "the vision tower".
+    public let part: String
+    public let done: Int
+    public let total: Int
+}
+
+/// A checkpoint made ready to run: weights packed, tokenizer and image processor set up.
+struct LoadedModel: @unchecked Sendable {
+    let checkpoint: Checkpoint
+    let engine: Engine
+    let text: TextProcessor?
+    let imageProcessor: CLIPImageProcessor?
+
+    init(
+        _ checkpoint: Checkpoint, backend: Backend, template: String?, cancellation: Cancellation, onProgress: (LoadProgress) -> Void
+    ) throws {
+        let configuration = checkpoint.configuration
+        let language = configuration.language
+        let decoder = try LlamaDecoder(
+            checkpoint.language, language, backend: backend, frequencyFactors: try LoadedModel.frequencyFactors(checkpoint.language), cancellation: cancellation
+        ) { onProgress(LoadProgress(part: "the language model", done: $0, total: language.numHiddenLayers)) }
+
+        var vision: Engine.VisionPart?
+        var processor: CLIPImageProcessor?
+        if let llava = configuration.llava, let tower = configuration.vision, let tensors = checkpoint.vision {
+            let layers = llava.layersToRun(of: tower)
+            vision = Engine.VisionPart(
+                tower: try CLIPVisionTower(
+                    tensors, tower, layers: layers, needsLastLayer: llava.tokenSelection != .none, backend: backend,
+                    cancellation: cancellation
+                ) { onProgress(LoadProgress(part: "the vision tower", done: $0, total: layers)) },
+                projector: try Projector(
+                    checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, backend: backend),
+                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches)
+            processor = try CLIPImageProcessor(checkpoint.imageProcessor ?? .clip(imageSize: tower.imageSize), tower: tower, file: checkpoint.name)
+        }
+
+        var adaptive: Engine.AdaptivePart?
+        if let settings = configuration.adaptive {
+            adaptive = Engine.AdaptivePart(
+                encoder: try LatencyEncoder(checkpoint.language, hiddenSize: language.hiddenSize, backend: backend),
+                scheduler: try Scheduler(checkpoint.language, settings, language, backend: backend),
+                units: BudgetUnits(settings, layers: language.numHiddenLayers, heads: language.numAttentionHeads))
+        }
+        self.checkpoint = checkpoint
+        imageProcessor = processor
+        engine = Engine(name: checkpoint.name, backend: backend, decoder: decoder, vision: vision, adaptive: adaptive)
+        text = try TextProcessor(checkpoint, template: template)
+    }
+
+    /// GGUF's `rope_freqs.weight`: a divisor for each rotary frequency (Llama 3's scaling, computed by the converter).
+    private static func frequencyFactors(_ source: any TensorSource) throws -> [Float]? {
+        try source.find("rope_freqs.weight").map { try Tensor(vector: $0, count: $0.count).values }
+    }
+
+    /// The vision tower's input for one image, `[3, S, S]`.
+    func pixels(_ image: RGBImage) throws -> [Float] {
+        guard let imageProcessor, let llava = checkpoint.configuration.llava else { throw GenerationError.noVision(model: engine.name) }
+        return imageProcessor(image, mode: llava.imageAspectRatio == .pad ? .pad : .crop)
+    }
+}
+
+extension Checkpoint {
+    /// What messages call the model: the folder's name, or the file's.
+    var name: String { folder.lastPathComponent }
+}
+
+extension CLIPImageProcessor {
+    /// The processor that a checkpoint's `preprocessor_config.json` describes.
+    init(_ configuration: ImageProcessorConfiguration, tower: VisionConfiguration, file: String) throws {
+        guard configuration.resampling == .bicubic else {
+            throw CheckpointError.unsupported(what: "resample \(configuration.resampling.rawValue)", file: file, hint: "it reads 3 (bicubic)")
+        }
+        let shortestEdge: Int
+        switch configuration.resize {
+        case .shortestEdge(let edge): shortestEdge = edge
+        case nil: shortestEdge = tower.imageSize
+        case .exact(let size):
+            guard size.width == size.height else {
+                throw CheckpointError.unsupported(what: "resizing to \(size.width) by \(size.height)", file: file, hint: "it reads squares")
+            }
+            shortestEdge = size.width
+        }
+        try self.init(
+            cropSize: tower.imageSize, shortestEdge: shortestEdge, mean: configuration.mean.map(Double.init),
+            standardDeviation: configuration.standardDeviation.map(Double.init), rescaleFactor: configuration.rescaleFactor ?? 1, file: file)
+    }
+}

@@ -1,0 +1,152 @@
+import Foundation
+
+/// What is in a checkpoint, and the first thing that is wrong with it.
+public struct ModelReport: Sendable {
+    /// Tensors of one element type.
+    public struct TypeShare: Sendable {
+        public let type: ElementType
+        public let tensors: Int
+        public let values: Int
+        public let bytes: Int
+    }
+
+    public let format: String
+    public let configuration: ModelConfiguration
+    /// Parameters of the decoder with embeddings, of the vision tower, of the projector, of the scheduler.
+    public let parameters: (language: Int, vision: Int, projector: Int, scheduler: Int)
+    public let types: [TypeShare]
+    /// Bytes that the weights take in memory once they are ready to run.
+    public let weightBytes: Int
+    /// Bytes of keys and values for one position, with everything on.
+    public let keyValueBytesPerToken: Int
+    public let units: BudgetUnits?
+    public let tokenizer: String?
+    public let template: String?
+    /// Tokens that one image takes in the prompt, before token selection.
+    public let imageTokens: Int?
+    /// The first problem found, in the words of the error that loading would end with.
+    public let problem: String?
+
+    /// Opens the checkpoint and checks every tensor that the architecture needs, without reading the weights.
+    /// - Throws: ``CheckpointError`` if it cannot be opened at all.
+    public init(contentsOf url: URL, projector: URL? = nil, template: String? = nil) throws {
+        let checkpoint = try Checkpoint.open(at: url, projector: projector)
+        let configuration = checkpoint.configuration
+        format = checkpoint.formatDescription
+        self.configuration = configuration
+        let tensors = ModelReport.tensors(of: checkpoint)
+        func count(_ prefix: (String) -> Bool) -> Int { tensors.filter { prefix($0.name) }.reduce(0) { $0 + $1.tensor.count } }
+        let isScheduler = { (name: String) in name.hasPrefix("scheduler.") }
+        let isProjector = { (name: String) in name.hasPrefix("model.mm_projector") }
+        let isVision = { (name: String) in name.hasPrefix(TensorNames.visionPrefix) }
+        parameters = (
+            count { !isScheduler($0) && !isProjector($0) && !isVision($0) }, count(isVision), count(isProjector), count(isScheduler)
+        )
+        types = Dictionary(grouping: tensors, by: \.tensor.type).map { type, group in
+            TypeShare(
+                type: type, tensors: group.count, values: group.reduce(0) { $0 + $1.tensor.count },
+                bytes: group.reduce(0) { $0 + $1.tensor.bytes.count })
+        }.sorted { $0.bytes > $1.bytes }
+        weightBytes = tensors.reduce(0) { $0 + $1.tensor.bytes.count }
+        let language = configuration.language
+        keyValueBytesPerToken = 2 * 2 * language.numHiddenLayers * language.numKeyValueHeads * language.headDim
+        units = configuration.adaptive.map { BudgetUnits($0, layers: language.numHiddenLayers, heads: language.numAttentionHeads) }
+        imageTokens = configuration.vision.map { vision in
+            vision.patches + (configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
+        }
+        let loaded = Result {
+            try LoadedModel(
+                checkpoint, backend: Backend(threads: 1, packsWeights: false), template: template, cancellation: Cancellation(),
+                onProgress: { _ in })
+        }
+        switch loaded {
+        case .success(let model):
+            problem = nil
+            tokenizer = model.text.map(\.tokenizerDescription)
+            self.template = model.text?.templateName
+        case .failure(let error):
+            problem = (error as? any EngineError)?.description ?? "\(error)"
+            (tokenizer, self.template) = (nil, nil)
+        }
+    }
+
+    private static func tensors(of checkpoint: Checkpoint) -> [(name: String, tensor: StoredTensor)] {
+        var found: [String: StoredTensor] = [:]
+        for source in [checkpoint.language, checkpoint.projector, checkpoint.vision].compactMap({ $0 }) {
+            for name in source.names { found[name] = source.find(name) }
+        }
+        return found.map { ($0.key, $0.value) }
+    }
+
+    /// Lines for people.
+    public var lines: [String] {
+        let language = configuration.language
+        func millions(_ count: Int) -> String { String(format: "%.1f M", Double(count) / 1e6) }
+        func megabytes(_ bytes: Int) -> String { String(format: "%.1f MB", Double(bytes) / 1e6) }
+        var lines = ["format        \(format)"]
+        var parts = ["language \(millions(parameters.language))"]
+        if parameters.vision > 0 { parts.append("vision \(millions(parameters.vision))") }
+        if parameters.projector > 0 { parts.append("projector \(millions(parameters.projector))") }
+        if parameters.scheduler > 0 { parts.append("scheduler \(millions(parameters.scheduler))") }
+        let all = parameters.language + parameters.vision + parameters.projector + parameters.scheduler
+        lines.append("parameters    \(millions(all)): \(parts.joined(separator: ", "))")
+        let attention = language.numKeyValueHeads == language.numAttentionHeads ? "" : " (\(language.numKeyValueHeads) for keys and values)"
+        lines.append(
+            "decoder       \(language.numHiddenLayers) layers, hidden \(language.hiddenSize), intermediate \(language.intermediateSize), \(language.numAttentionHeads) heads of \(language.headDim)\(attention), vocabulary \(language.vocabularySize), context \(language.contextLength)"
+        )
+        if let vision = configuration.vision, let imageTokens {
+            lines.append(
+                "vision tower  \(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize): \(imageTokens) tokens an image, selection \(configuration.llava?.tokenSelection.rawValue ?? "none")"
+            )
+        }
+        lines.append("tensors       " + types.map { "\($0.tensors) \($0.type.rawValue) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
+        lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * language.contextLength)) at full context")
+        if let adaptive = configuration.adaptive, let units {
+            let unit = adaptive.schedulerType == .layers ? "layers" : "units of \(adaptive.schedulerRank) heads and neuron groups"
+            lines.append(
+                String(
+                    format: "adaptive      variant %@: %d of %d %@ always run, floor %.3g", adaptive.schedulerType.rawValue, units.prefix, units.total,
+                    unit, units.floor))
+        } else {
+            lines.append("adaptive      no (no scheduler: it always runs whole)")
+        }
+        lines.append("tokenizer     \(tokenizer ?? "none"), template \(template ?? "none")")
+        lines.append("problem       \(problem ?? "none")")
+        return lines
+    }
+
+    /// The same as an object for JSON.
+    public var jsonObject: [String: Any] {
+        let language = configuration.language
+        var object: [String: Any] = [
+            "format": format,
+            "parameters": [
+                "language": parameters.language, "vision": parameters.vision, "projector": parameters.projector,
+                "scheduler": parameters.scheduler,
+            ],
+            "decoder": [
+                "layers": language.numHiddenLayers, "hidden_size": language.hiddenSize, "intermediate_size": language.intermediateSize,
+                "heads": language.numAttentionHeads, "key_value_heads": language.numKeyValueHeads, "head_dim": language.headDim,
+                "vocabulary_size": language.vocabularySize, "context_length": language.contextLength,
+            ],
+            "tensors": types.map { ["type": $0.type.rawValue, "tensors": $0.tensors, "values": $0.values, "bytes": $0.bytes] },
+            "memory": ["weight_bytes": weightBytes, "kv_bytes_per_token": keyValueBytesPerToken],
+            "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "adaptive": NSNull(),
+            "vision": NSNull(),
+        ]
+        if let adaptive = configuration.adaptive, let units {
+            object["adaptive"] = [
+                "scheduler_type": adaptive.schedulerType.rawValue, "scheduler_rank": adaptive.schedulerRank,
+                "num_prefix_layers": adaptive.numPrefixLayers, "total_units": units.total, "prefix_units": units.prefix, "floor": units.floor,
+            ]
+        }
+        if let vision = configuration.vision, let imageTokens {
+            object["vision"] = [
+                "layers": vision.numHiddenLayers, "hidden_size": vision.hiddenSize, "image_size": vision.imageSize,
+                "patch_size": vision.patchSize, "tokens": imageTokens,
+                "token_selecting": configuration.llava?.tokenSelection.rawValue ?? "none",
+            ]
+        }
+        return object
+    }
+}

@@ -1,0 +1,57 @@
+/// Intermediates of one request under the reference's names, for comparing with another implementation.
+public final class Trace {
+    public struct Entry: Sendable {
+        public var shape: [Int]
+        public var values: [Float]
+    }
+
+    /// Also keep what each layer puts out in the first pass.
+    public let includesLayers: Bool
+    public private(set) var entries: [String: Entry] = [:]
+
+    public init(includesLayers: Bool = false) { self.includesLayers = includesLayers }
+
+    func record(_ name: String, _ values: [Float], shape: [Int]? = nil) {
+        entries[name] = Entry(shape: shape ?? [values.count], values: values)
+    }
+
+    /// A vector `[columns]` if the tensor has one row and the name is not a list of tokens, else `[rows, columns]`.
+    func record(_ name: String, _ tensor: Tensor) {
+        let isList = name == "inputs_embeds"
+        entries[name] = Entry(shape: tensor.rows == 1 && !isList ? [tensor.columns] : [tensor.rows, tensor.columns], values: tensor.values)
+    }
+
+    /// One image's features; those of several images follow each other, `[tokens of all, hidden]`.
+    func recordFeatures(_ name: String, _ tensor: Tensor) {
+        append(name, rows: tensor.rows, tensor)
+    }
+
+    /// One image's pixels: `[3, S, S]`, or `[images, 3, S, S]` when there are several.
+    func recordPixels(_ name: String, _ pixels: [Float]) {
+        let side = Int(Double(pixels.count / 3).squareRoot().rounded())
+        let values = (entries[name]?.values ?? []) + pixels
+        let images = values.count / max(pixels.count, 1)
+        entries[name] = Entry(shape: (images == 1 ? [] : [images]) + [3, side, side], values: values)
+    }
+
+    /// Appends one row, `[n, columns]`.
+    func append(_ name: String, _ tensor: Tensor) {
+        append(name, rows: 1, tensor)
+    }
+
+    /// In place: a copy of what is already there at every token would cost more than the token.
+    private func append(_ name: String, rows: Int, _ tensor: Tensor) {
+        entries[name, default: Entry(shape: [0, tensor.columns], values: [])].shape[0] += rows
+        for row in 0 ..< rows {
+            entries[name]?.values.append(contentsOf: UnsafeBufferPointer(start: tensor.data + row * tensor.stride, count: tensor.columns))
+        }
+    }
+
+    func recordLayer(_ layer: Int, rows: Range<Int>, of positions: Int, _ chunk: Tensor) {
+        guard includesLayers else { return }
+        let name = "layer_output.\(layer)"
+        var entry = entries[name] ?? Entry(shape: [positions, chunk.columns], values: Array(repeating: 0, count: positions * chunk.columns))
+        entry.values.replaceSubrange(rows.lowerBound * chunk.columns ..< rows.upperBound * chunk.columns, with: chunk.values)
+        entries[name] = entry
+    }
+}

@@ -1,0 +1,47 @@
+import AdaKernels
+
+/// Keys and values of one decoder layer, only of the heads that run.
+///
+/// Keys lie in panels of 16 positions and values row by row, as `ak_kernels.attention` reads them.
+final class LayerCache {
+    /// The key-value heads that are kept, ascending.
+    let heads: [Int]
+    let headDim: Int
+    let capacity: Int
+    let type: ak_type
+    private let keys: AlignedMemory
+    private let values: AlignedMemory
+    private let keyBytes: Int
+    private let valueBytes: Int
+
+    init(heads: [Int], headDim: Int, capacity: Int, type: ak_type) {
+        (self.heads, self.headDim, self.type) = (heads, headDim, type)
+        self.capacity = (capacity + 15) / 16 * 16
+        let element = Int(ak_type_bytes(type))
+        keyBytes = self.capacity * headDim * element
+        valueBytes = self.capacity * Int(ak_value_width(Int32(headDim))) * element
+        // Zeroed: kernels read the padding of the last panel, whose values must be finite.
+        keys = AlignedMemory(byteCount: heads.count * keyBytes)
+        values = AlignedMemory(byteCount: heads.count * valueBytes)
+    }
+
+    /// Memory of the `index`-th kept head.
+    func keys(_ index: Int) -> UnsafeMutableRawPointer { keys.address + index * keyBytes }
+    func values(_ index: Int) -> UnsafeMutableRawPointer { values.address + index * valueBytes }
+
+    var byteCount: Int { heads.count * (keyBytes + valueBytes) }
+}
+
+/// The keys and values of one sequence: a cache for each layer that runs, `nil` for layers that the plan skips.
+final class KeyValueCache {
+    var layers: [LayerCache?]
+    /// Positions that every sequence position of this request may take.
+    let capacity: Int
+
+    init(layerCount: Int, capacity: Int) {
+        layers = Array(repeating: nil, count: layerCount)
+        self.capacity = capacity
+    }
+
+    var byteCount: Int { layers.reduce(0) { $0 + ($1?.byteCount ?? 0) } }
+}

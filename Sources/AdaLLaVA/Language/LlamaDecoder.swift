@@ -1,0 +1,240 @@
+import AdaKernels
+
+/// The weights of one LLaMA block.
+struct LlamaLayer: Sendable {
+    let inputNorm: Tensor
+    let query, key, value, output: Linear
+    let postAttentionNorm: Tensor
+    let gate, up, down: Linear
+
+    init(_ source: any TensorSource, index: Int, _ c: LlamaConfiguration, backend: Backend) throws {
+        let name = "model.layers.\(index)."
+        let queryWidth = c.numAttentionHeads * c.headDim
+        let keyWidth = c.numKeyValueHeads * c.headDim
+        func linear(_ part: String, _ rows: Int, _ inputs: Int) throws -> Linear {
+            try Linear(source, name + part, rows: rows, inputs: inputs, backend: backend)
+        }
+        inputNorm = try Tensor(vector: source.tensor(name + "input_layernorm.weight"), count: c.hiddenSize)
+        query = try linear("self_attn.q_proj", queryWidth, c.hiddenSize)
+        key = try linear("self_attn.k_proj", keyWidth, c.hiddenSize)
+        value = try linear("self_attn.v_proj", keyWidth, c.hiddenSize)
+        output = try linear("self_attn.o_proj", c.hiddenSize, queryWidth)
+        postAttentionNorm = try Tensor(vector: source.tensor(name + "post_attention_layernorm.weight"), count: c.hiddenSize)
+        gate = try linear("mlp.gate_proj", c.intermediateSize, c.hiddenSize)
+        up = try linear("mlp.up_proj", c.intermediateSize, c.hiddenSize)
+        down = try linear("mlp.down_proj", c.hiddenSize, c.intermediateSize)
+    }
+
+    var linears: [Linear] { [query, key, value, output, gate, up, down] }
+}
+
+/// A LLaMA decoder (Touvron et al., 2023; grouped-query attention as in Llama 2) under an execution plan.
+///
+/// Hidden states pass through ranges of layers, in chunks of positions, so that a caller can stop between the prefix layers and the rest
+/// to make the plan. What a plan leaves out is neither read nor multiplied.
+final class LlamaDecoder: @unchecked Sendable {
+    let configuration: LlamaConfiguration
+    let layers: [LlamaLayer]
+    let finalNorm: Tensor
+    let head: Linear
+    let embedding: StoredTensor
+    private let rotary: RotaryCache
+    private let backend: Backend
+    private let buffer = ActivationBuffer()
+    private var scratch: Scratch
+
+    /// Positions that pass through the layers at once during prefill.
+    static let chunk = 512
+
+    /// Loads every layer.
+    /// - Parameter onLayer: called with the number of layers loaded so far.
+    init(
+        _ source: any TensorSource, _ configuration: LlamaConfiguration, backend: Backend, frequencyFactors: [Float]? = nil,
+        cancellation: Cancellation, onLayer: (Int) -> Void
+    ) throws {
+        self.configuration = configuration
+        self.backend = backend
+        embedding = try source.tensor("model.embed_tokens.weight")
+        let (vocabulary, hidden) = (configuration.vocabularySize, configuration.hiddenSize)
+        guard embedding.shape == [vocabulary, hidden] else {
+            throw CheckpointError.shape(
+                tensor: embedding.name, expected: [vocabulary, hidden], found: embedding.shape, file: embedding.file.path)
+        }
+        var layers: [LlamaLayer] = []
+        for index in 0 ..< configuration.numHiddenLayers {
+            try cancellation.check()
+            layers.append(try LlamaLayer(source, index: index, configuration, backend: backend))
+            onLayer(index + 1)
+        }
+        self.layers = layers
+        finalNorm = try Tensor(vector: source.tensor("model.norm.weight"), count: hidden)
+        // Tied embeddings: the output matrix is the embedding's. A checkpoint that stores both is taken at its word.
+        let headTensor = source.find("lm_head.weight") ?? (configuration.tieWordEmbeddings ? embedding : nil)
+        guard let headTensor else { throw CheckpointError.missingTensor(name: "lm_head.weight", file: source.location) }
+        head = Linear(weight: try WeightMatrix(headTensor, rows: vocabulary, inputs: hidden, backend: backend), bias: nil)
+        rotary = RotaryCache(try RotaryEmbedding(configuration, frequencyFactors: frequencyFactors), headDim: configuration.headDim)
+        scratch = Scratch(rows: 1, configuration)
+    }
+
+    /// Buffers of one layer's pass over a chunk.
+    private struct Scratch {
+        let rows: Int
+        let normed, query, key, value, attended, gate, up: Tensor
+
+        init(rows: Int, _ c: LlamaConfiguration) {
+            self.rows = rows
+            normed = Tensor(rows: rows, columns: c.hiddenSize)
+            query = Tensor(rows: rows, columns: c.numAttentionHeads * c.headDim)
+            key = Tensor(rows: rows, columns: c.numKeyValueHeads * c.headDim)
+            value = Tensor(rows: rows, columns: c.numKeyValueHeads * c.headDim)
+            attended = Tensor(rows: rows, columns: c.numAttentionHeads * c.headDim)
+            gate = Tensor(rows: rows, columns: c.intermediateSize)
+            up = Tensor(rows: rows, columns: c.intermediateSize)
+        }
+    }
+
+    // MARK: - Forward
+
+    /// Writes the embedding of `token` into row `row` of `hidden`.
+    func embed(_ token: Int, into hidden: Tensor, row: Int) throws {
+        try embedding.dequantize(row: token, columns: configuration.hiddenSize, into: hidden.data + row * hidden.stride)
+    }
+
+    /// Passes hidden states through some of the layers, in place.
+    /// - Parameters:
+    ///   - hidden: `[positions, hidden]`.
+    ///   - first: the position in the sequence of the first row.
+    ///   - selections: for each layer what runs of it; `nil` runs everything.
+    ///   - observe: called after each layer with its index, the first row of the chunk, and the chunk's hidden states.
+    func run(
+        _ range: Range<Int>, on hidden: Tensor, first: Int, cache: KeyValueCache, selections: [LayerSelection?],
+        cancellation: Cancellation, observe: ((Int, Int, Tensor) -> Void)? = nil
+    ) throws {
+        var start = 0
+        while start < hidden.rows {
+            let chunk = hidden.rows(start ..< min(start + LlamaDecoder.chunk, hidden.rows))
+            for index in range {
+                try cancellation.check()
+                let selection = selections[index]
+                if let selection, !selection.runsAttention, !selection.runsMLP { continue }
+                forward(layers[index], selection, on: chunk, position: first + start, cache: cache, index: index)
+                observe?(index, start, chunk)
+            }
+            start += chunk.rows
+        }
+    }
+
+    /// The logits of one position, `[1, vocabulary]`.
+    func logits(_ hidden: Tensor, row: Int) -> Tensor {
+        let normed = Tensor(rows: 1, columns: configuration.hiddenSize)
+        rmsNorm(normed, hidden.rows(row ..< row + 1), finalNorm)
+        let logits = Tensor(rows: 1, columns: configuration.vocabularySize)
+        backend.multiply(normed, [Product(linear: head, output: logits)], buffer)
+        return logits
+    }
+
+    private func forward(
+        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, position: Int, cache: KeyValueCache, index: Int
+    ) {
+        if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
+        let rows = 0 ..< x.rows
+        let normed = scratch.normed.rows(rows)
+        if selection?.runsAttention ?? true {
+            rmsNorm(normed, x, layer.inputNorm)
+            let attended = attention(layer, selection, normed, position: position, cache: layerCache(index, selection, in: cache))
+            backend.multiply(
+                attended, [Product(linear: layer.output, output: x, blocks: selection?.outputBlocks, accumulate: true)], buffer)
+        }
+        if selection?.runsMLP ?? true {
+            rmsNorm(normed, x, layer.postAttentionNorm)
+            let (gate, up) = (scratch.gate.rows(rows), scratch.up.rows(rows))
+            backend.multiplyGated(
+                normed, gate: Product(linear: layer.gate, output: gate, panels: selection?.gatePanels),
+                up: Product(linear: layer.up, output: up, panels: selection?.gatePanels), buffer)
+            clear(selection?.droppedNeurons ?? [], of: gate)
+            backend.multiply(gate, [Product(linear: layer.down, output: x, blocks: selection?.downBlocks, accumulate: true)], buffer)
+        }
+    }
+
+    /// The concatenated head outputs of one layer, `[positions, heads * headDim]`; only the kept heads' columns hold meaning.
+    private func attention(_ layer: LlamaLayer, _ selection: LayerSelection?, _ x: Tensor, position: Int, cache: LayerCache) -> Tensor {
+        let c = configuration
+        let rows = 0 ..< x.rows
+        let (query, key, value) = (scratch.query.rows(rows), scratch.key.rows(rows), scratch.value.rows(rows))
+        let attended = scratch.attended.rows(rows)
+        backend.multiply(
+            x,
+            [
+                Product(linear: layer.query, output: query, panels: selection?.queryPanels),
+                Product(linear: layer.key, output: key, panels: selection?.keyValuePanels),
+                Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
+            ], buffer)
+
+        let kernels = backend.kernels
+        let heads = selection?.heads ?? Array(0 ..< c.numAttentionHeads)
+        let interleaved: Int32 = c.ropeInterleaved ? 1 : 0
+        let headDim = Int32(c.headDim)
+        let angles = rotary.angles(through: position + x.rows)
+        backend.forRows(x.rows) { range in
+            for row in range {
+                let (cos, sin) = angles.at(position + row)
+                for head in heads {
+                    kernels.rope(query.data + row * query.stride + head * c.headDim, cos, sin, 1, headDim, interleaved)
+                }
+                for head in cache.heads {
+                    kernels.rope(key.data + row * key.stride + head * c.headDim, cos, sin, 1, headDim, interleaved)
+                }
+            }
+            for (index, head) in cache.heads.enumerated() {
+                let offset = range.lowerBound * key.stride + head * c.headDim
+                kernels.store_kv(
+                    cache.keys(index), cache.values(index), cache.type, key.data + offset, key.stride, value.data + offset, value.stride,
+                    headDim, Int32(position + range.lowerBound), Int32(range.count))
+            }
+        }
+
+        clear(selection?.droppedHeadColumns ?? [], of: attended)
+        let perKeyValueHead = c.numAttentionHeads / c.numKeyValueHeads
+        let positions = position + x.rows
+        backend.reserveScratch(ak_attention_scratch(Int32(positions), headDim))
+        let scale = 1 / Float(c.headDim).squareRoot()
+        let tile = 32
+        let tiles = (x.rows + tile - 1) / tile
+        backend.pool.run(heads.count * tiles) { item, worker in
+            let head = heads[item / tiles]
+            // Last tiles first: they see the most keys, and the longest pieces should not come last.
+            let start = (tiles - 1 - item % tiles) * tile
+            guard let index = cache.heads.firstIndex(of: head / perKeyValueHead) else { return }
+            let count = min(tile, x.rows - start)
+            kernels.attention(
+                attended.data + start * attended.stride + head * c.headDim, attended.stride,
+                query.data + start * query.stride + head * c.headDim, query.stride, cache.keys(index), cache.values(index), cache.type,
+                headDim, Int32(position + start + count), Int32(count), Int32(position + start), scale, self.backend.scratch(worker))
+        }
+        return attended
+    }
+
+    private func layerCache(_ index: Int, _ selection: LayerSelection?, in cache: KeyValueCache) -> LayerCache {
+        if let layer = cache.layers[index] { return layer }
+        let layer = LayerCache(
+            heads: selection?.keyValueHeads ?? Array(0 ..< configuration.numKeyValueHeads), headDim: configuration.headDim,
+            capacity: cache.capacity, type: backend.precision == .f32 ? AK_F32 : AK_F16)
+        cache.layers[index] = layer
+        return layer
+    }
+
+    private func rmsNorm(_ out: Tensor, _ x: Tensor, _ weight: Tensor) {
+        backend.forRows(x.rows) { range in
+            backend.kernels.rms_norm(
+                out.data + range.lowerBound * out.stride, out.stride, x.data + range.lowerBound * x.stride, x.stride, weight.data,
+                configuration.rmsNormEpsilon, Int32(range.count), Int32(x.columns))
+        }
+    }
+
+    private func clear(_ columns: [Range<Int>], of x: Tensor) {
+        if columns.isEmpty { return }
+        for row in 0 ..< x.rows {
+            for range in columns { (x.data + row * x.stride + range.lowerBound).update(repeating: 0, count: range.count) }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import Foundation
+
+/// The frequencies of the rotary position embedding (RoPE, Su et al., 2021), changed for longer contexts as ``RopeScaling`` says.
+/// The numbers are those of Hugging Face's `ROPE_INIT_FUNCTIONS`, computed in float32 as there.
+///
+/// The value pair `k` of a head at position `p` is turned by `p · inverseFrequencies[k]`.
+public struct RotaryEmbedding: Sendable {
+    public struct Frequencies: Sendable, Equatable {
+        /// One for every pair of a head's values: `[headDim / 2]`.
+        public let inverseFrequencies: [Float]
+        /// What cosines and sines are multiplied by; 1 but for YaRN and LongRoPE.
+        public let attentionScaling: Float
+    }
+
+    private let headDim: Int
+    private let theta: Double
+    private let scaling: RopeScaling?
+    private let frequencyFactors: [Float]?
+
+    /// - Parameter frequencyFactors: what every frequency is divided by, `[headDim / 2]`: GGUF's `rope_freqs.weight`.
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the factors are not as many as the frequencies, or
+    ///   not positive.
+    public init(_ configuration: LlamaConfiguration, frequencyFactors: [Float]? = nil) throws {
+        if let factors = frequencyFactors {
+            guard factors.count == configuration.headDim / 2, factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
+                throw CheckpointError.configuration(
+                    field: "rope_freqs.weight", expected: "\(configuration.headDim / 2) positive numbers",
+                    found: "\(factors.count) numbers", file: "the checkpoint")
+            }
+        }
+        headDim = configuration.headDim
+        theta = configuration.ropeTheta
+        scaling = configuration.ropeScaling
+        self.frequencyFactors = frequencyFactors
+    }
+
+    /// Whether the frequencies change with the length of the sequence, so that they must be asked for again when it grows.
+    public var dependsOnSequenceLength: Bool {
+        switch scaling {
+        case .dynamic, .longrope: true
+        default: false
+        }
+    }
+
+    /// The frequencies for a sequence of `sequenceLength` positions, prompt and answer.
+    public func frequencies(sequenceLength: Int) -> Frequencies {
+        let (inverse, attention) = scaled(sequenceLength: sequenceLength)
+        guard let frequencyFactors else { return Frequencies(inverseFrequencies: inverse, attentionScaling: attention) }
+        return Frequencies(inverseFrequencies: zip(inverse, frequencyFactors).map { $0 / $1 }, attentionScaling: attention)
+    }
+
+    private func scaled(sequenceLength: Int) -> ([Float], Float) {
+        switch scaling {
+        case nil: (plain(base: theta), 1)
+        case .linear(let factor): (plain(base: theta).map { $0 / Float(factor) }, 1)
+        case .dynamic(let factor, let original): (plain(base: dynamicBase(factor, original, sequenceLength)), 1)
+        case .llama3(let factor, let low, let high, let original): (llama3(factor, low, high, Double(original)), 1)
+        case .yarn(let parameters): (yarn(parameters), Float(parameters.attentionFactor))
+        case .longrope(let short, let long, let attention, let original):
+            (longrope(sequenceLength > original ? long : short), Float(attention))
+        }
+    }
+
+    /// base^(2k / headDim)
+    private func powers(base: Double) -> [Float] {
+        stride(from: 0, to: headDim, by: 2).map { pow(Float(base), Float($0) / Float(headDim)) }
+    }
+
+    private func plain(base: Double) -> [Float] { powers(base: base).map { 1 / $0 } }
+
+    private func dynamicBase(_ factor: Double, _ original: Int, _ sequenceLength: Int) -> Double {
+        let length = Double(max(sequenceLength, original)) / Double(original)
+        let stretch = factor * length - (factor - 1)
+        return theta * pow(stretch, Double(headDim) / Double(headDim - 2))
+    }
+
+    private func llama3(_ factor: Double, _ low: Double, _ high: Double, _ original: Double) -> [Float] {
+        plain(base: theta).map { inverse in
+            let wavelength = 2 * Float.pi / inverse
+            if wavelength < Float(original / high) { return inverse }
+            if wavelength > Float(original / low) { return inverse / Float(factor) }
+            let smooth = (Float(original) / wavelength - Float(low)) / Float(high - low)
+            return (1 - smooth) * inverse / Float(factor) + smooth * inverse
+        }
+    }
+
+    private func yarn(_ parameters: RopeScaling.YaRN) -> [Float] {
+        // The dimension whose wave turns `rotations` times over the original context.
+        func dimension(_ rotations: Double) -> Double {
+            Double(headDim) * log(Double(parameters.originalMaxPositionEmbeddings) / (rotations * 2 * .pi)) / (2 * log(theta))
+        }
+        var low = dimension(parameters.betaFast)
+        var high = dimension(parameters.betaSlow)
+        if parameters.truncate { (low, high) = (low.rounded(.down), high.rounded(.up)) }
+        (low, high) = (max(low, 0), min(high, Double(headDim - 1)))
+        if low == high { high += 0.001 }
+
+        return powers(base: theta).enumerated().map { index, power in
+            let ramp = min(max((Float(index) - Float(low)) / Float(high - low), 0), 1)
+            let kept = 1 - ramp
+            return 1 / (Float(parameters.factor) * power) * (1 - kept) + 1 / power * kept
+        }
+    }
+
+    private func longrope(_ factors: [Double]) -> [Float] {
+        zip(factors, powers(base: theta)).map { 1 / (Float($0) * $1) }
+    }
+}

@@ -1,0 +1,159 @@
+/// A conversation that cannot be written, or a template that is not there.
+public enum ChatTemplateError: EngineError, Equatable {
+    /// `--template` names none.
+    case unknownName(String)
+    /// A checkpoint brings a template that is not known.
+    case unknownTemplate(checkpoint: String, excerpt: String)
+    /// Nothing says which template a checkpoint was trained with.
+    case undecided(checkpoint: String, modelType: String)
+    /// The turns have no form in a template.
+    case turns(template: String, reason: String)
+
+    public var category: ErrorCategory {
+        switch self {
+        case .unknownName, .turns: .usage
+        case .unknownTemplate, .undecided: .badData
+        }
+    }
+
+    public var description: String {
+        let names = "--template NAME chooses one: " + ChatTemplate.names.joined(separator: ", ")
+        return switch self {
+        case .unknownName(let name): "there is no chat template \"\(name)\"; \(names)"
+        case .unknownTemplate(let checkpoint, let excerpt): "\(checkpoint): its chat template is not known (it begins \"\(excerpt)\"); \(names)"
+        case .undecided(let checkpoint, let modelType): "\(checkpoint): a \(modelType) model without a chat template; \(names)"
+        case .turns(let template, let reason): "the template \(template) cannot write this conversation: \(reason)"
+        }
+    }
+}
+
+extension ChatTemplate {
+    private static let endOfSequence = PromptSegment.special("</s>")
+    private static let curiousHuman =
+        "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers "
+        + "to the human's questions."
+
+    /// Vicuna 1.1, which LLaVA-1.5 and AdaLLaVA were trained with.
+    public static let vicunaV1 = ChatTemplate(
+        name: "vicuna_v1",
+        systemPrompt: "A chat between a curious user and an artificial intelligence assistant. "
+            + "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+        style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
+
+    public static let llavaV1 = ChatTemplate(
+        name: "llava_v1", systemPrompt: curiousHuman,
+        style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
+
+    public static let llavaV0 = ChatTemplate(
+        name: "llava_v0", systemPrompt: curiousHuman,
+        style: .colon(user: "Human", assistant: "Assistant", separator: "###", end: .text("###")), stopStrings: ["###"])
+
+    public static let v1MMTag = ChatTemplate(
+        name: "v1_mmtag",
+        systemPrompt: "A chat between a curious user and an artificial intelligence assistant. "
+            + "The assistant is able to understand the visual content that the user provides, and assist the user with a variety of tasks "
+            + "using natural language.The visual content will be provided with the following format: <Image>visual content</Image>.",
+        style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
+
+    public static let llavaLlama2 = ChatTemplate(
+        name: "llava_llama_2",
+        systemPrompt: "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+            + "provides, and assist the user with a variety of tasks using natural language.",
+        style: .instruction(wrapsSystem: true, start: [.special("<s>")]), stopStrings: ["</s>"])
+
+    /// Llama 2's own, without LLaVA's system prompt.
+    public static let llama2 = ChatTemplate(
+        name: "llama_2", systemPrompt: "", style: .instruction(wrapsSystem: true, start: [.special("<s>")]), stopStrings: ["</s>"])
+
+    public static let mistralInstruct = ChatTemplate(
+        name: "mistral_instruct", systemPrompt: "", style: .instruction(wrapsSystem: true, start: []), stopStrings: ["</s>"])
+
+    public static let mpt = ChatTemplate(
+        name: "mpt",
+        systemPrompt: "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.",
+        style: .chatML(lineBreak: false), stopStrings: ["<|im_end|>"])
+
+    /// ChatML as LLaVA-1.6-34B writes it: no line break after a turn.
+    public static let chatMLDirect = ChatTemplate(
+        name: "chatml_direct", systemPrompt: "Answer the questions.", style: .chatML(lineBreak: false), stopStrings: ["<|im_end|>"])
+
+    /// ChatML as text models write it.
+    public static let chatML = ChatTemplate(
+        name: "chatml", systemPrompt: "", style: .chatML(lineBreak: true), stopStrings: ["<|im_end|>"])
+
+    public static let llama3 = ChatTemplate(name: "llama_3", systemPrompt: "", style: .headers, stopStrings: ["<|eot_id|>"])
+
+    /// The texts alone: for completing text, and for LLaVA's pretraining stage.
+    public static let plain = ChatTemplate(name: "plain", systemPrompt: "", style: .plain, stopStrings: [])
+
+    public static let all = [
+        vicunaV1, llavaV1, llavaV0, llavaLlama2, plain, chatML, chatMLDirect, llama2, llama3, mistralInstruct, mpt, v1MMTag,
+    ]
+
+    /// The names that ``named(_:)`` takes.
+    public static var names: [String] { all.map(\.name) }
+
+    /// - Throws: ``ChatTemplateError/unknownName(_:)``
+    public static func named(_ name: String) throws -> ChatTemplate {
+        // LLaVA's own short names for two of them.
+        let aliases = ["v1": "vicuna_v1", "mistral_direct": "chatml_direct"]
+        guard let template = all.first(where: { $0.name == aliases[name] ?? name }) else { throw ChatTemplateError.unknownName(name) }
+        return template
+    }
+
+    /// The template of a checkpoint, chosen as LLaVA's scripts choose it: for LLaVA models by name, for text models by the Jinja
+    /// template they bring.
+    /// - Parameters:
+    ///   - name: the checkpoint's folder or file name.
+    ///   - modelType: `model_type` of its config.json, or a GGUF's architecture.
+    ///   - chatTemplate: its Jinja template, if it brings one.
+    /// - Throws: ``ChatTemplateError/unknownTemplate(checkpoint:excerpt:)``, ``ChatTemplateError/undecided(checkpoint:modelType:)``
+    public static func forCheckpoint(name: String, modelType: String, chatTemplate: String?) throws -> ChatTemplate {
+        let type = modelType.lowercased()
+        if type.hasPrefix("ada_llava") { return .vicunaV1 }
+        if type.hasPrefix("llava") { return forLLaVA(name.lowercased(), type) }
+        if let chatTemplate {
+            if let known = recognize(jinja: chatTemplate) { return known }
+            throw ChatTemplateError.unknownTemplate(checkpoint: name, excerpt: String(chatTemplate.prefix(60)))
+        }
+        throw ChatTemplateError.undecided(checkpoint: name, modelType: modelType)
+    }
+
+    private static func forLLaVA(_ name: String, _ type: String) -> ChatTemplate {
+        if name.contains("llama-2") { return .llavaLlama2 }
+        if name.contains("mistral") || type.contains("mistral") { return .mistralInstruct }
+        if name.contains("v1.6-34b") { return .chatMLDirect }
+        // llava-hf names its conversions of LLaVA-1.5 without the v.
+        if name.contains("1.5") && !name.contains("v1.5") { return .vicunaV1 }
+        if name.contains("v1") { return .llavaV1 }
+        if name.contains("mpt") || type.contains("mpt") { return .mpt }
+        // "llava" alone is also the type of llava-hf's checkpoints, all of which are 1.5 or later.
+        return name.hasSuffix("-hf") ? .vicunaV1 : .llavaV0
+    }
+
+    /// The template that a Jinja template amounts to, by the marks it writes; `nil` if it is none of ours.
+    static func recognize(jinja: String) -> ChatTemplate? {
+        if ByteText.contains("<|im_start|>", in: jinja) {
+            var template = ChatTemplate.chatML
+            template.systemPrompt = defaultSystemPrompt(jinja) ?? ""
+            return template
+        }
+        if ByteText.contains("<|start_header_id|>", in: jinja) { return .llama3 }
+        if ByteText.contains("[INST]", in: jinja) { return ByteText.contains("<<SYS>>", in: jinja) ? .llama2 : .mistralInstruct }
+        let speaks = ByteText.contains("ASSISTANT:", in: jinja)
+        if speaks, ByteText.contains("USER:", in: jinja) || ByteText.contains("upper()", in: jinja) { return .vicunaV1 }
+        return nil
+    }
+
+    /// What a ChatML template writes as the system's turn when a conversation has none: the first such turn that it spells out.
+    private static func defaultSystemPrompt(_ jinja: String) -> String? {
+        // Inside a Jinja string a line break is written as itself or as \n.
+        let text = ByteText.replacing("\\n", with: "\n", in: jinja)
+        for chunk in ByteText.split(text, by: "<|im_start|>system\n").dropFirst() {
+            let parts = ByteText.split(chunk, by: "<|im_end|>")
+            guard parts.count > 1, !parts[0].isEmpty, !parts[0].contains(where: { "{}'\"".contains($0) }) else { continue }
+            return parts[0]
+        }
+        return nil
+    }
+}

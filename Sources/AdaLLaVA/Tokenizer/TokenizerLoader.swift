@@ -1,0 +1,100 @@
+import Foundation
+
+/// Finds and reads the tokenizer of a checkpoint's folder.
+public enum TokenizerLoader {
+    /// Which file a tokenizer is read from when a folder has both.
+    public enum Source: Sendable {
+        /// `tokenizer.model` if there is one, else `tokenizer.json`. LLaVA and AdaLLaVA were trained with the former.
+        case automatic
+        /// Only `tokenizer.model`: SentencePiece with the rules of Hugging Face's slow `LlamaTokenizer`.
+        case sentencePiece
+        /// Only `tokenizer.json`: the rules of Hugging Face's fast tokenizers.
+        case tokenizerJSON
+    }
+
+    /// A tokenizer and the Jinja chat template that came with it.
+    public struct Loaded: Sendable {
+        public let tokenizer: any Tokenizer
+        public let chatTemplate: String?
+    }
+
+    /// Larger files are no tokenizers.
+    private static let largestFile = 1 << 28
+
+    /// Reads `tokenizer.model` or `tokenizer.json` with `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+    /// - Throws: ``CheckpointError``: missing files, damaged ones, kinds of tokenizer that are not known.
+    public static func load(folder: URL, source: Source = .automatic) throws -> Loaded {
+        var settings = TokenizerSettings()
+        if let (bytes, file) = try read("tokenizer_config.json", in: folder) { try settings.readConfiguration(bytes, file: file) }
+        if let (bytes, file) = try read("special_tokens_map.json", in: folder) { try settings.readSpecialTokensMap(bytes, file: file) }
+        if let (bytes, file) = try read("added_tokens.json", in: folder) { try settings.readAddedTokens(bytes, file: file) }
+        // Newer checkpoints keep the template in a file of its own.
+        if settings.chatTemplate == nil, let (bytes, _) = try read("chat_template.jinja", in: folder) {
+            settings.chatTemplate = String(decoding: bytes, as: UTF8.self)
+        }
+        if source != .tokenizerJSON, let (bytes, file) = try read("tokenizer.model", in: folder) {
+            return Loaded(tokenizer: try sentencePiece(bytes, settings: settings, file: file), chatTemplate: settings.chatTemplate)
+        }
+        if source != .sentencePiece, let (bytes, file) = try read("tokenizer.json", in: folder) {
+            let tokenizer = try TokenizerJSON(bytes, file: file).makeTokenizer(settings: settings)
+            return Loaded(tokenizer: tokenizer, chatTemplate: settings.chatTemplate)
+        }
+        let wanted = switch source {
+        case .automatic: "tokenizer.model or tokenizer.json"
+        case .sentencePiece: "tokenizer.model"
+        case .tokenizerJSON: "tokenizer.json"
+        }
+        throw CheckpointError.missing(file: folder.path, needed: "the tokenizer: expected \(wanted) in this folder")
+    }
+
+    private static func read(_ name: String, in folder: URL) throws -> (bytes: [UInt8], file: String)? {
+        let url = folder.appendingPathComponent(name)
+        guard FileManager.default.fileExists(atPath: url.path) else { return nil }
+        do {
+            let size = try FileManager.default.attributesOfItem(atPath: url.path)[.size] as? NSNumber
+            if let size, size.int64Value > Int64(largestFile) {
+                throw CheckpointError.malformed(file: url.path, reason: "\(size) bytes are too many for a tokenizer; at most \(largestFile) are read")
+            }
+            return ([UInt8](try Data(contentsOf: url)), url.path)
+        } catch let error as CheckpointError {
+            throw error
+        } catch {
+            throw CheckpointError.unreadable(file: url.path, reason: error.localizedDescription)
+        }
+    }
+
+    /// A `tokenizer.model` with the rules of Hugging Face's slow `LlamaTokenizer`.
+    static func sentencePiece(_ bytes: [UInt8], settings: TokenizerSettings, file: String) throws -> SentencePieceTokenizer {
+        let model = try SentencePieceModel(tokenizerModel: bytes, file: file)
+        var options = SentencePieceTokenizer.Options()
+        options.isLegacy = settings.isLegacy ?? true
+        options.addsBOS = settings.addsBOS ?? true
+        options.addsEOS = settings.addsEOS ?? false
+        options.addedTokens = settings.addedTokens
+        var nextID = max(model.count, (settings.addedTokens.map(\.id).max() ?? -1) + 1)
+        // A special token is an added token if it is listed as one, else a piece, else a new token at the end.
+        func special(_ name: String) -> Int? {
+            guard !name.isEmpty else { return nil }
+            if let index = options.addedTokens.lastIndex(where: { $0.content.utf8.elementsEqual(name.utf8) }) {
+                options.addedTokens[index].isSpecial = true
+                return options.addedTokens[index].id
+            }
+            var id = model.pieces.find(Array(name.utf8))
+            if id < 0 {
+                id = nextID
+                nextID += 1
+            }
+            options.addedTokens.append(AddedToken(id: id, content: name, isSpecial: true))
+            return id
+        }
+        options.bosToken = special(settings.bosToken ?? "<s>")
+        options.eosToken = special(settings.eosToken ?? "</s>")
+        options.unknownToken = special(settings.unknownToken ?? "<unk>")
+        options.padToken = settings.padToken.flatMap(special)
+        for name in settings.additionalSpecialTokens { _ = special(name) }
+        options.endOfGeneration = EndOfGeneration.ids { name in
+            options.addedTokens.first { $0.isSpecial && $0.content.utf8.elementsEqual(name.utf8) }?.id
+        }
+        return SentencePieceTokenizer(model: model, options: options)
+    }
+}

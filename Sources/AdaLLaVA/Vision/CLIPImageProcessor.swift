@@ -1,0 +1,122 @@
+/// CLIP's image preprocessing as Hugging Face's `CLIPImageProcessor` does it, with LLaVA's padding to a square before it.
+///
+/// Resize (Pillow's bicubic) so that the shorter side is ``shortestEdge``, cut a centred square of ``cropSize`` (what is missing is
+/// filled with zero bytes), then `(byte * rescaleFactor - mean) / std` per channel.
+public struct CLIPImageProcessor: Sendable, Equatable {
+    /// What happens to an image that is not square: LLaVA's `image_aspect_ratio`.
+    public enum AspectMode: String, Sendable, CaseIterable {
+        /// Squared with the mean colour first, so that nothing is lost (`expand2square`, LLaVA-1.5's way).
+        case pad
+        /// The sides that stick out are cut off (LLaVA-1.0's way, and plain CLIP's).
+        case crop
+    }
+
+    /// Side of the square that the vision tower takes, in pixels.
+    public let cropSize: Int
+    /// What the shorter side is resized to, in pixels.
+    public let shortestEdge: Int
+    /// Per channel, red first, on the scale 0 to 1.
+    public let mean: [Double]
+    public let standardDeviation: [Double]
+    /// What a byte is multiplied by, usually 1/255.
+    public let rescaleFactor: Double
+    /// `[3][256]`: the value of every byte in every channel.
+    private let values: [Float]
+
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` for a value that no tower can use.
+    /// - Parameter file: where the settings come from, for messages.
+    public init(
+        cropSize: Int, shortestEdge: Int, mean: [Double], standardDeviation: [Double], rescaleFactor: Double = 1.0 / 255,
+        file: String = "preprocessor_config.json"
+    ) throws {
+        func check(_ isRight: Bool, _ field: String, _ expected: String, _ found: Any) throws {
+            guard isRight else {
+                throw CheckpointError.configuration(field: field, expected: expected, found: "\(found)", file: file)
+            }
+        }
+        try check((1...Self.largestSide).contains(cropSize), "crop_size", "1 to \(Self.largestSide) pixels", cropSize)
+        try check((1...Self.largestSide).contains(shortestEdge), "size.shortest_edge", "1 to \(Self.largestSide) pixels", shortestEdge)
+        try check(mean.count == 3 && mean.allSatisfy(\.isFinite), "image_mean", "three numbers", mean)
+        let areDivisors = standardDeviation.allSatisfy { $0.isFinite && Float($0) != 0 }
+        try check(standardDeviation.count == 3 && areDivisors, "image_std", "three numbers other than 0", standardDeviation)
+        try check(rescaleFactor.isFinite, "rescale_factor", "a number", rescaleFactor)
+        self.cropSize = cropSize
+        self.shortestEdge = shortestEdge
+        self.mean = mean
+        self.standardDeviation = standardDeviation
+        self.rescaleFactor = rescaleFactor
+        // Rescaled in double precision, stored as single, then normalized in single: the order that gives the reference's bits.
+        values = (0..<3).flatMap { channel in
+            (0..<256).map { (Float(Double($0) * rescaleFactor) - Float(mean[channel])) / Float(standardDeviation[channel]) }
+        }
+    }
+
+    /// Far above any tower's input; keeps a damaged configuration from asking for gigabytes.
+    private static let largestSide = 8192
+
+    /// The colour that ``AspectMode/pad`` fills with: the mean in bytes, rounded down.
+    public var paddingColour: [UInt8] {
+        mean.map { UInt8(min(max($0 * 255, 0), 255)) }
+    }
+
+    /// The vision tower's input for one image.
+    /// - Returns: `pixel_values`, `[3, cropSize, cropSize]`, row-major.
+    public func callAsFunction(_ image: RGBImage, mode: AspectMode) -> [Float] {
+        let pixels = croppedPixels(image, mode: mode)
+        let area = cropSize * cropSize
+        return [Float](unsafeUninitializedCapacity: area * 3) { target, count in
+            pixels.withUnsafeBufferPointer { pixels in
+                values.withUnsafeBufferPointer { values in
+                    for position in 0..<area {
+                        for channel in 0..<3 {
+                            target[channel * area + position] = values[channel << 8 | Int(pixels[position * 3 + channel])]
+                        }
+                    }
+                }
+            }
+            count = area * 3
+        }
+    }
+
+    /// The image resized and cut to the square, before normalization.
+    /// - Returns: `cropSize * cropSize * 3` bytes.
+    public func croppedPixels(_ image: RGBImage, mode: AspectMode) -> [UInt8] {
+        let isPadded = mode == .pad && image.width != image.height
+        let canvas = isPadded ? BicubicResize.Canvas(squaring: image, fill: paddingColour) : BicubicResize.Canvas(image)
+        let size = resizedSize(width: canvas.width, height: canvas.height)
+        let horizontal = CenteredWindow(size: size.width, cropSize: cropSize)
+        let vertical = CenteredWindow(size: size.height, cropSize: cropSize)
+        let resized = BicubicResize.resize(canvas, to: size, columns: horizontal.kept, rows: vertical.kept)
+        guard horizontal.kept.count < cropSize || vertical.kept.count < cropSize else { return resized }
+        var pixels = [UInt8](repeating: 0, count: cropSize * cropSize * 3)
+        let rowBytes = horizontal.kept.count * 3
+        for row in 0..<vertical.kept.count {
+            let start = ((vertical.margin + row) * cropSize + horizontal.margin) * 3
+            pixels.replaceSubrange(start..<start + rowBytes, with: resized[row * rowBytes..<(row + 1) * rowBytes])
+        }
+        return pixels
+    }
+
+    /// The shorter side becomes ``shortestEdge``, the longer one keeps the proportion, rounded down.
+    func resizedSize(width: Int, height: Int) -> (width: Int, height: Int) {
+        let longerSide = Int(Double(shortestEdge * max(width, height)) / Double(min(width, height)))
+        return width <= height ? (shortestEdge, longerSide) : (longerSide, shortestEdge)
+    }
+
+    /// One axis of the centre crop.
+    private struct CenteredWindow {
+        /// The positions of the resized image that stay.
+        let kept: Range<Int>
+        /// Zero bytes before them, where the resized image is smaller than the crop.
+        let margin: Int
+
+        init(size: Int, cropSize: Int) {
+            if size >= cropSize {
+                let start = (size - cropSize) / 2
+                (kept, margin) = (start..<start + cropSize, 0)
+            } else {
+                (kept, margin) = (0..<size, (cropSize - size + 1) / 2)
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+/// What one axis of a bicubic resize needs: for every output position the input samples it reads and their fixed-point weights.
+///
+/// Weights have 22 fractional bits, as in Pillow's 8-bit resampling, and are kept split, `weight = high * 2048 + low`, so that both
+/// parts fit 16 bits: products of 16-bit pairs are what every vector unit does fastest, and their sum is still exact.
+struct ResampleAxis {
+    /// Fractional bits of a weight: 32 bits less 8 for the pixel and 2 for what the negative lobes add.
+    static let precisionBits: Int32 = 22
+    static let lowBits: Int32 = 11
+    /// Weights are padded with zeros to a multiple of this, so inner loops need no remainder.
+    static let block = 8
+
+    /// First input sample of every output position.
+    let starts: [Int]
+    /// How many blocks of weights an output position has.
+    let blocks: Int
+    /// `[outputs][blocks * block]`.
+    let high: [Int16]
+    let low: [Int16]
+    /// The input samples that any output position reads.
+    let inputRange: Range<Int>
+
+    var outputCount: Int { starts.count }
+    var stride: Int { blocks * Self.block }
+
+    /// - Parameters:
+    ///   - inputSize: samples of the input, at least 1.
+    ///   - outputSize: samples of the whole output, at least 1.
+    ///   - window: the output positions that are wanted; not empty.
+    init(inputSize: Int, outputSize: Int, window: Range<Int>) {
+        let scale = Double(inputSize) / Double(outputSize)
+        let filterScale = max(scale, 1)
+        let support = Self.filterSupport * filterScale
+        let step = 1 / filterScale
+        var starts: [Int] = []
+        var weights: [[Double]] = []
+        for position in window {
+            let center = (Double(position) + 0.5) * scale
+            let start = max(0, Int(center - support + 0.5))
+            let end = min(inputSize, Int(center + support + 0.5))
+            let raw = (start..<max(start, end)).map { Self.bicubic((Double($0) - center + 0.5) * step) }
+            let sum = raw.reduce(0, +)
+            starts.append(start)
+            weights.append(sum == 0 ? raw : raw.map { $0 / sum })
+        }
+        let blocks = ((weights.map(\.count).max() ?? 0) + Self.block - 1) / Self.block
+        let stride = blocks * Self.block
+        var high = [Int16](repeating: 0, count: starts.count * stride)
+        var low = high
+        for (output, row) in weights.enumerated() {
+            for (tap, weight) in row.enumerated() {
+                let scaled = weight * Double(1 << Self.precisionBits)
+                let fixed = Int32(scaled < 0 ? scaled - 0.5 : scaled + 0.5)
+                high[output * stride + tap] = Int16(truncatingIfNeeded: fixed >> Self.lowBits)
+                low[output * stride + tap] = Int16(truncatingIfNeeded: fixed & (1 << Self.lowBits - 1))
+            }
+        }
+        (self.starts, self.blocks, self.high, self.low) = (starts, blocks, high, low)
+        let ends = zip(starts, weights).map { $0 + $1.count }
+        inputRange = (starts.min() ?? 0)..<max(starts.min() ?? 0, ends.max() ?? 0)
+    }
+
+    /// Reach of the filter to either side, in output samples when shrinking.
+    private static let filterSupport = 2.0
+
+    /// Keys' cubic convolution with a = -1/2 (IEEE ASSP 29(6), 1981).
+    private static func bicubic(_ distance: Double) -> Double {
+        let a = -0.5
+        let x = abs(distance)
+        if x < 1 { return ((a + 2) * x - (a + 3)) * x * x + 1 }
+        if x < 2 { return (((x - 5) * x + 8) * x - 4) * a }
+        return 0
+    }
+}

@@ -1,0 +1,5 @@
+#pragma once
+#include <stddef.h>
+#include <stdio.h>
+#include <webp/decode.h>
+#include <webp/demux.h>

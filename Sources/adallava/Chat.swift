@@ -1,0 +1,118 @@
+import AdaImages
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct Chat: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Talk about images over several turns.",
+        discussion: """
+            In the chat: /image FILE adds an image to your next message, /budget 0.6 sets the budget, /clear forgets the conversation, \
+            /help lists these, /exit (or Ctrl-D) ends. Ctrl-C stops an answer.
+            """)
+
+    @Option(help: "An image for the first message; may be given several times.")
+    var image: [String] = []
+
+    @OptionGroup var model: ModelFlags
+    @OptionGroup var sampling: SamplingFlags
+
+    @Flag(help: "Print one JSON object a turn.")
+    var json = false
+
+    func run() async throws {
+        try await reporting {
+            let budget = try Budget(parsing: sampling.budget)
+            let images = try image.map { try RGBImage(ImageSource(argument: $0)) }
+            let loaded = try await withInterruption { try await model.load() }
+            var session = ChatSession(model: loaded, budget: budget, options: sampling.generationOptions(), json: json)
+            session.pending = images
+            if isatty(STDIN_FILENO) != 0 { Console.shared.message(ChatSession.help) }
+            while let line = session.readLine() {
+                let text = line.trimmingCharacters(in: .whitespaces)
+                if text.isEmpty { continue }
+                do {
+                    if try await !session.handle(text) { return }
+                } catch let error as any EngineError {
+                    // One bad line does not end a conversation.
+                    Console.shared.message("adallava: " + error.description)
+                } catch is CancellationError {
+                    Console.shared.message("(stopped)")
+                }
+            }
+        }
+    }
+}
+
+/// What a conversation remembers between lines.
+private struct ChatSession {
+    static let help = "/image FILE   /budget 0.6   /clear   /help   /exit"
+
+    let model: AdaptiveModel
+    var budget: Budget
+    let options: GenerationOptions
+    let json: Bool
+    var pending: [RGBImage] = []
+    private var turns: [ChatMessage] = []
+    private var images: [RGBImage] = []
+
+    init(model: AdaptiveModel, budget: Budget, options: GenerationOptions, json: Bool) {
+        (self.model, self.budget, self.options, self.json) = (model, budget, options, json)
+    }
+
+    func readLine() -> String? {
+        if isatty(STDIN_FILENO) != 0 { FileHandle.standardError.write(Data("> ".utf8)) }
+        return Swift.readLine()
+    }
+
+    /// - Returns: `false` when the conversation ends.
+    mutating func handle(_ text: String) async throws -> Bool {
+        let parts = text.split(separator: " ", maxSplits: 1).map(String.init)
+        let argument = parts.count > 1 ? parts[1].trimmingCharacters(in: .whitespaces) : ""
+        switch parts[0] {
+        case "/exit", "/quit": return false
+        case "/help": Console.shared.message(ChatSession.help)
+        case "/clear":
+            (turns, images, pending) = ([], [], [])
+        case "/budget":
+            let wanted = try Budget(parsing: argument)
+            try model.check(wanted)
+            budget = wanted
+        case "/image":
+            pending.append(try RGBImage(ImageSource(argument: argument)))
+            Console.shared.message("image added to your next message")
+        case let name where name.hasPrefix("/"):
+            Console.shared.message("unknown: \(name)\n\(ChatSession.help)")
+        default: try await ask(text)
+        }
+        return true
+    }
+
+    private mutating func ask(_ text: String) async throws {
+        let turn = ChatMessage.question(text, images: pending.count)
+        let (conversation, allImages) = (turns + [turn], images + pending)
+        let (model, budget, options, json) = (model, budget, options, json)
+        var settings = options
+        settings.onProgress = { Console.shared.show($0) }
+        let stream = settings
+        let (answer, summary) = try await withInterruption {
+            var answer = ""
+            var summary: AnswerSummary?
+            for try await piece in model.respond(to: conversation, images: allImages, budget: budget, options: stream) {
+                if answer.isEmpty { Console.shared.finishProgress() }
+                answer += piece.text
+                if !json { printNow(piece.text, terminator: "") }
+                summary = piece.summary ?? summary
+            }
+            if !json { printNow("") }
+            return (answer, summary)
+        }
+        if let summary {
+            if json { printNow(try adallava.json(summary.jsonObject(answer: answer))) } else { Console.shared.message(summary.line) }
+        }
+        // A turn is remembered once it was answered.
+        turns = conversation + [ChatMessage(.assistant, answer)]
+        images = allImages
+        pending = []
+    }
+}

@@ -1,0 +1,111 @@
+import AdaImages
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+/// Which model, and how it computes.
+struct ModelFlags: ParsableArguments {
+    @Option(help: "A checkpoint folder, a .safetensors or a .gguf file. Without it the embedded default model answers.")
+    var model: String?
+
+    @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when it lies beside the model.")
+    var mmproj: String?
+
+    @Option(help: "The chat template, if the checkpoint does not say: \(ChatTemplate.names.joined(separator: ", ")).")
+    var template: String?
+
+    @Option(help: "Threads; by default one for each processor.")
+    var threads: Int?
+
+    @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
+    var precision: Precision = .automatic
+
+    func load(_ model: String? = nil) async throws -> AdaptiveModel {
+        var options = AdaptiveModel.Options()
+        options.threads = threads
+        options.precision = precision
+        options.projector = mmproj.map { URL(fileURLWithPath: $0) }
+        options.template = template
+        let url = try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate()
+        let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
+            Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
+        }
+        Console.shared.finishProgress()
+        return loaded
+    }
+
+    func validate() throws {
+        if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
+    }
+}
+
+extension Precision: ExpressibleByArgument {}
+
+/// How tokens are chosen and when an answer ends.
+struct SamplingFlags: ParsableArguments {
+    @Option(help: "A fraction of the full model's compute, above 0 and at most 1: 0.7, 70%.")
+    var budget: String = "1"
+
+    @Option(help: "The longest answer in tokens.")
+    var maxTokens: Int = 512
+
+    @Option(help: "0 always takes the most likely token; higher is more varied.")
+    var temperature: Double = 0
+
+    @Option(help: "Choose among the smallest set of tokens whose probabilities reach this sum; 1 is all.")
+    var topP: Double = 1
+
+    @Option(help: "Choose among this many most likely tokens; 0 is all.")
+    var topK: Int = 0
+
+    @Option(help: "Leave out tokens less likely than this times the most likely one.")
+    var minP: Double = 0
+
+    @Option(help: "Make tokens that already occurred less likely; 1 does nothing.")
+    var repetitionPenalty: Double = 1
+
+    @Option(help: "The same seed gives the same answer on the same machine.")
+    var seed: UInt64?
+
+    @Option(help: "Text that ends the answer; may be given several times.")
+    var stop: [String] = []
+
+    @Option(help: "The system prompt, instead of the template's.")
+    var system: String?
+
+    func generationOptions() -> GenerationOptions {
+        var options = GenerationOptions()
+        options.maxTokens = maxTokens
+        options.sampling.temperature = temperature
+        options.sampling.topP = topP
+        options.sampling.topK = topK
+        options.sampling.minP = minP
+        options.sampling.repetitionPenalty = repetitionPenalty
+        options.sampling.seed = seed
+        options.stop = stop
+        options.system = system
+        return options
+    }
+}
+
+/// The model that answers when none is named: `Models/` beside the sources, or installed as `share/adallava/Models`.
+enum DefaultModel {
+    static let name = "scenes-ref"
+
+    static func locate() throws -> URL {
+        let executable = URL(fileURLWithPath: Bundle.main.executablePath ?? CommandLine.arguments[0]).resolvingSymlinksInPath()
+        var folder = executable.deletingLastPathComponent()
+        var candidates = [URL(fileURLWithPath: FileManager.default.currentDirectoryPath).appendingPathComponent("Models/" + name)]
+        for _ in 0 ..< 6 {
+            candidates.append(folder.appendingPathComponent("Models/" + name))
+            candidates.append(folder.appendingPathComponent("share/adallava/Models/" + name))
+            folder = folder.deletingLastPathComponent()
+        }
+        let found = candidates.first { FileManager.default.fileExists(atPath: $0.appendingPathComponent("config.json").path) }
+        guard let found else {
+            throw CheckpointError.missing(
+                file: candidates[1].path, needed: "the embedded default model; name another one with --model")
+        }
+        return found
+    }
+}

@@ -1,0 +1,30 @@
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct Inspect: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show what is in a checkpoint, and the first problem found.",
+        discussion: "Every tensor that the architecture needs is checked; the weights themselves are not read. Exit code 65 if there is a problem.")
+
+    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
+    var model: String
+
+    @Option(help: "The projector file of a LLaVA GGUF pair.")
+    var mmproj: String?
+
+    @Option(help: "The chat template, if the checkpoint does not say.")
+    var template: String?
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run() async throws {
+        try await reporting {
+            let report = try ModelReport(
+                contentsOf: URL(fileURLWithPath: model), projector: mmproj.map { URL(fileURLWithPath: $0) }, template: template)
+            printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
+            if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+import AdaImages
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct TraceRequest: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "trace",
+        abstract: "Run one request and write its intermediates, to compare with another implementation.",
+        discussion: """
+            Writes float32 tensors under the reference's names: pixel_values, image_features, latency_embedding, scheduler_input, \
+            scheduler_logits, plan, prefill_last_logits, step_logits, and with --layers inputs_embeds and layer_output.N. Prints one JSON \
+            object. The prompt is taken as it is, without a chat template; <image> (token -200) stands where an image goes. Answers are \
+            greedy.
+            """)
+
+    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
+    var checkpoint: String
+
+    @OptionGroup var model: ModelFlags
+
+    @Option(help: "An image file; once for each <image> of the prompt.")
+    var image: [String] = []
+
+    @Flag(help: "The prompt has no image.")
+    var noImage = false
+
+    @Option(help: "The whole prompt as text.")
+    var prompt: String?
+
+    @Option(help: "The whole prompt as token ids, such as 1,280,-200,13.")
+    var tokens: String?
+
+    @Option(help: "A fraction of the full model's compute, above 0 and at most 1.")
+    var budget = "1"
+
+    @Option(help: "Tokens to generate.")
+    var maxTokens = 12
+
+    @Option(help: "The safetensors file to write.")
+    var output: String
+
+    @Flag(help: "Also write what enters the first layer and what each layer puts out in the first pass.")
+    var layers = false
+
+    @Flag(help: "Print one JSON object (it always does).")
+    var json = false
+
+    func validate() throws {
+        if (prompt == nil) == (tokens == nil) { throw ValidationError("expected either --prompt or --tokens") }
+        if image.isEmpty != noImage { throw ValidationError("expected either --image FILE or --no-image") }
+        if model.model != nil { throw ValidationError("the model is the first argument here, not --model") }
+        if maxTokens < 1 { throw ValidationError("--max-tokens: expected 1 or more, found \(maxTokens)") }
+        _ = try tokenList()
+    }
+
+    private func tokenList() throws -> [Int]? {
+        try tokens?.split(separator: ",").map {
+            guard let token = Int($0.trimmingCharacters(in: .whitespaces)) else {
+                throw ValidationError("--tokens: expected whole numbers with commas between them, found '\($0)'")
+            }
+            return token
+        }
+    }
+
+    func run() async throws {
+        try await reporting {
+            let budget = try Budget(parsing: budget)
+            let images = try image.map { try RGBImage(ImageSource(argument: $0)) }
+            let list = try tokenList()
+            try await withInterruption {
+                let model = try await model.load(checkpoint)
+                let tokens = try list ?? model.tokenize(prompt: prompt ?? "")
+                let traced = try await model.trace(
+                    tokens: tokens, images: images, budget: budget, maxTokens: maxTokens, includesLayers: layers,
+                    onProgress: { Console.shared.show($0) })
+                Console.shared.finishProgress()
+                try traced.write(to: URL(fileURLWithPath: output))
+                printNow(try adallava.json(traced.jsonObject))
+            }
+        }
+    }
+}

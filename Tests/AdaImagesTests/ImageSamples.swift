@@ -1,0 +1,51 @@
+import Foundation
+
+@testable import AdaImages
+
+/// The image files in `Fixtures/image-files` and the pixels that Pillow reads from them.
+enum ImageSamples {
+    struct Expected: Decodable {
+        let width: Int
+        let height: Int
+        /// Largest difference of a byte: 0 for lossless formats.
+        let tolerance: Int
+        /// Where the pixels start in `expected.rgb`.
+        let offset: Int
+    }
+
+    static let folder: URL = {
+        var folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        while folder.path != "/", !FileManager.default.fileExists(atPath: folder.appendingPathComponent("Fixtures").path) {
+            folder.deleteLastPathComponent()
+        }
+        return folder.appendingPathComponent("Fixtures/image-files")
+    }()
+
+    static let expected: [String: Expected] =
+        (try? JSONDecoder().decode([String: Expected].self, from: Data(contentsOf: folder.appendingPathComponent("expected.json")))) ?? [:]
+
+    static let names = expected.keys.sorted()
+
+    private static let allPixels = (try? [UInt8](Data(contentsOf: folder.appendingPathComponent("expected.rgb")))) ?? []
+
+    static func bytes(_ name: String) throws -> [UInt8] {
+        try [UInt8](Data(contentsOf: folder.appendingPathComponent(name)))
+    }
+
+    static func pixels(_ expected: Expected) -> ArraySlice<UInt8> {
+        allPixels[expected.offset..<expected.offset + expected.width * expected.height * 3]
+    }
+}
+
+/// SplitMix64, so that every run tries the same damage.
+struct SeededGenerator: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ mixed >> 31
+    }
+}

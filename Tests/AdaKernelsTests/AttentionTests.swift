@@ -1,0 +1,139 @@
+import AdaKernels
+import Foundation
+import Testing
+
+/// A head's caches filled through store_kv, and attention in float64 over the values that were stored.
+private struct AttentionCase {
+    let headDim: Int, positions: Int, capacity: Int, type: ak_type
+    let keys: [Float], values: [Float]          // (positions, ld)
+    let ld: Int
+    let keyCache: AlignedMemory, valueCache: AlignedMemory
+
+    init(set: KernelSet, headDim: Int, positions: Int, type: ak_type, seed: UInt64, pieces: [Int]? = nil) {
+        var numbers = TestNumbers(seed: seed)
+        self.headDim = headDim
+        self.positions = positions
+        self.type = type
+        capacity = positions + 9
+        ld = headDim + 3
+        keys = numbers.floats(positions * ld, scale: 2)
+        values = numbers.floats(positions * ld, scale: 2)
+        let size = type == AK_F32 ? 4 : 2
+        keyCache = AlignedMemory(bytes: (capacity + 15) / 16 * 16 * headDim * size)
+        valueCache = AlignedMemory(bytes: capacity * Int(ak_value_width(Int32(headDim))) * size)
+        var first = 0
+        for piece in pieces ?? [positions] {
+            keys.withUnsafeBufferPointer { k in
+                values.withUnsafeBufferPointer { v in
+                    set.table.store_kv(keyCache.pointer, valueCache.pointer, type, k.baseAddress! + first * ld, ld,
+                                       v.baseAddress! + first * ld, ld, Int32(headDim), Int32(first), Int32(piece))
+                }
+            }
+            first += piece
+        }
+    }
+
+    func stored(_ value: Float) -> Double { Double(type == AK_F32 ? value : Float(ak_half_to_float(ak_float_to_half(value)))) }
+
+    func run(_ set: KernelSet, q: [Float], ldq: Int, queries: Int, first: Int, scale: Float) -> [Float] {
+        let ldo = headDim + 5
+        let scratch = AlignedMemory(bytes: ak_attention_scratch(Int32(positions), Int32(headDim)))
+        var out = [Float](repeating: 77, count: queries * ldo)
+        set.table.attention(&out, ldo, q, ldq, keyCache.pointer, valueCache.pointer, type, Int32(headDim), Int32(positions),
+                            Int32(queries), Int32(first), scale, scratch.pointer)
+        var rows: [Float] = []
+        for t in 0..<queries {
+            rows += out[t * ldo..<t * ldo + headDim]
+            #expect(out[t * ldo + headDim..<(t + 1) * ldo].allSatisfy { $0 == 77 }, "wrote past a row")
+        }
+        return rows
+    }
+
+    func reference(q: [Float], ldq: Int, queries: Int, first: Int, scale: Float) -> [Double] {
+        var out: [Double] = []
+        for t in 0..<queries {
+            let visible = first < 0 ? positions : min(positions, first + t + 1)
+            let scores = (0..<visible).map { s in
+                Double(scale) * (0..<headDim).reduce(0.0) { $0 + Double(q[t * ldq + $1]) * stored(keys[s * ld + $1]) }
+            }
+            let largest = scores.max() ?? 0
+            let weights = scores.map { exp($0 - largest) }
+            let sum = weights.reduce(0, +)
+            for d in 0..<headDim { out.append((0..<visible).reduce(0.0) { $0 + weights[$1] * stored(values[$1 * ld + d]) } / sum) }
+        }
+        return out
+    }
+}
+
+struct AttentionTests {
+    // A failure means that tokens look at the wrong tokens, or weigh them wrongly.
+    @Test(arguments: KernelSet.available, [8, 20, 32, 64, 80, 128])
+    func matchesFloat64(set: KernelSet, headDim: Int) {
+        var numbers = TestNumbers(seed: UInt64(headDim))
+        for type in [AK_F32, AK_F16] {
+            for (positions, queries, first) in [
+                (1, 1, -1), (1, 1, 0), (5, 5, 0), (16, 16, 0), (17, 1, 16), (33, 3, 30), (40, 2, -1), (50, 6, 44), (70, 7, -1), (77, 20, 57),
+                (100, 9, 91), (131, 4, 20),
+            ] {
+                let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: UInt64(positions))
+                let ldq = headDim + 7
+                let q = numbers.floats(queries * ldq, scale: 2), scale = 1 / Float(headDim).squareRoot()
+                let got = attention.run(set, q: q, ldq: ldq, queries: queries, first: first, scale: scale)
+                let expected = attention.reference(q: q, ldq: ldq, queries: queries, first: first, scale: scale)
+                #expect(worstExcess(got, expected, relative: 2e-5, absolute: 5e-6) <= 0, "\(positions) \(queries) \(first)")
+            }
+        }
+    }
+
+    // A failure means that large scores overflow or that a single dominating key is not copied through.
+    @Test(arguments: KernelSet.available)
+    func largeScoresStayFinite(set: KernelSet) {
+        let attention = AttentionCase(set: set, headDim: 32, positions: 37, type: AK_F32, seed: 3)
+        var numbers = TestNumbers(seed: 4)
+        let q = numbers.floats(32, scale: 300)
+        let got = attention.run(set, q: q, ldq: 32, queries: 1, first: -1, scale: 1)
+        #expect(worstExcess(got, attention.reference(q: q, ldq: 32, queries: 1, first: -1, scale: 1), relative: 1e-3, absolute: 1e-3) <= 0)
+    }
+
+    // A failure means that the same question is answered differently depending on how its prompt was cut into pieces.
+    @Test(arguments: KernelSet.available)
+    func aQueryDoesNotDependOnItsCompany(set: KernelSet) {
+        for headDim in [32, 80, 128] {
+            let attention = AttentionCase(set: set, headDim: headDim, positions: 90, type: AK_F16, seed: 8)
+            var numbers = TestNumbers(seed: 6)
+            let q = numbers.floats(20 * headDim)
+            let together = attention.run(set, q: q, ldq: headDim, queries: 20, first: 70, scale: 0.2)
+            for t in 0..<20 {
+                let row = Array(q[t * headDim..<(t + 1) * headDim])
+                let alone = attention.run(set, q: row, ldq: headDim, queries: 1, first: 70 + t, scale: 0.2)
+                #expect(alone == Array(together[t * headDim..<(t + 1) * headDim]))
+            }
+        }
+    }
+
+    // A failure means that keys or values land at another token's place when a prompt is stored in pieces.
+    @Test(arguments: KernelSet.available, [8, 20, 64])
+    func storingInPiecesIsTheSame(set: KernelSet, headDim: Int) {
+        for type in [AK_F32, AK_F16] {
+            let size = type == AK_F32 ? 4 : 2, width = Int(ak_value_width(Int32(headDim)))
+            let cases = [[60], [1, 2, 13, 16, 17, 11], [20, 40]].map {
+                AttentionCase(set: set, headDim: headDim, positions: 60, type: type, seed: 2, pieces: $0)
+            }
+            func element(_ memory: AlignedMemory, _ index: Int) -> Double {
+                type == AK_F32 ? Double(memory.pointer.load(fromByteOffset: index * size, as: Float.self))
+                    : Double(ak_half_to_float(memory.pointer.load(fromByteOffset: index * size, as: UInt16.self)))
+            }
+            for attention in cases {
+                for position in 0..<60 {
+                    for d in 0..<headDim {
+                        let key = element(attention.keyCache, position / 16 * headDim * 16 + d * 16 + position % 16)
+                        #expect(key == attention.stored(attention.keys[position * attention.ld + d]))
+                        let value = element(attention.valueCache, position * width + d)
+                        #expect(value == attention.stored(attention.values[position * attention.ld + d]))
+                    }
+                    for d in headDim..<width { #expect(element(attention.valueCache, position * width + d) == 0) }
+                }
+            }
+        }
+    }
+}

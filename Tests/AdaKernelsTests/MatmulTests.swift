@@ -1,0 +1,281 @@
+import AdaKernels
+import Testing
+
+/// One product: what goes in, and the same in float64.
+struct MatmulCase {
+    var act: ak_type
+    var weight: ak_type
+    var layout = AK_PANELS
+    var rows: Int
+    var inputs: Int
+    var tokens: Int
+    var panels: [Int32]? = nil
+    var blocks: [Int32]? = nil
+    var accumulate = false
+    var bias = false
+    var seed: UInt64 = 1
+
+    var panelCount: Int { (rows + 15) / 16 }
+    var blockCount: Int { (inputs + 31) / 32 }
+    var listedPanels: [Int32] { panels ?? (0..<Int32(panelCount)).map { $0 } }
+}
+
+/// The buffers of a case. `stride` of activations and outputs is larger than it must be.
+final class MatmulProblem {
+    let test: MatmulCase
+    let weightValues: [Float]        // (rows, inputs), as the stored type holds them
+    let weightData: AlignedMemory
+    let weightStride: Int
+    let actStride: Int
+    let ldo: Int
+    var actValues: [Float] = []      // (tokens, blocks * 32), as the activation type holds them
+    var actData: AlignedMemory
+    var scales: [Float], sums: [Int32]
+    let biasValues: [Float]
+    let initial: [Float]
+
+    init(_ test: MatmulCase) {
+        self.test = test
+        var numbers = TestNumbers(seed: test.seed)
+        let rows = test.rows, inputs = test.inputs, blocks = test.blockCount
+
+        // Weights.
+        let source: [UInt8], sourceType: ak_type
+        if test.layout == AK_ROWS || test.weight == AK_Q8_0, ak_type_block(test.weight) > 1, inputs % Int(ak_type_block(test.weight)) == 0 {
+            source = randomBlocks(test.weight, count: rows * inputs / Int(ak_type_block(test.weight)), numbers: &numbers)
+            sourceType = test.weight
+        } else {
+            let floats = numbers.floats(rows * inputs)
+            sourceType = test.layout == AK_ROWS ? test.weight : AK_F32
+            var bytes = [UInt8](repeating: 0, count: floats.count * Int(ak_type_bytes(sourceType)))
+            _ = ak_quantize(&bytes, sourceType, floats, Int64(floats.count))
+            source = bytes
+        }
+        let rowBytes = inputs / Int(ak_type_block(sourceType)) * Int(ak_type_bytes(sourceType))
+        var values = [Float](repeating: 0, count: rows * inputs)
+        for row in 0..<rows {
+            let bytes = Array(source[row * rowBytes..<(row + 1) * rowBytes])
+            var decoded = [Float](repeating: 0, count: inputs)
+            ak_dequantize(&decoded, sourceType, bytes, 0, Int64(inputs))
+            if test.layout == AK_PANELS, test.weight != sourceType { decoded = MatmulProblem.stored(decoded, as: test.weight) }
+            values.replaceSubrange(row * inputs..<(row + 1) * inputs, with: decoded)
+        }
+        weightValues = values
+        if test.layout == AK_ROWS {
+            weightStride = rowBytes + 6 * Int(ak_type_bytes(sourceType))
+            weightData = AlignedMemory(bytes: weightStride * rows)
+            for row in 0..<rows {
+                (weightData.pointer + row * weightStride).copyMemory(from: Array(source[row * rowBytes..<(row + 1) * rowBytes]), byteCount: rowBytes)
+            }
+        } else {
+            weightStride = ak_panel_bytes(test.weight, Int32(inputs))
+            weightData = AlignedMemory(bytes: weightStride * test.panelCount)
+            let status = ak_pack_panels(weightData.pointer, test.weight, source, sourceType, rowBytes, Int32(rows), Int32(inputs), 0, Int32(test.panelCount))
+            precondition(status == 0)
+        }
+
+        // Activations.
+        actStride = blocks * 32 + (test.act == AK_Q8_0 ? 0 : 64)
+        let x = paddedRows(numbers.floats(test.tokens * inputs, scale: 2), rows: test.tokens, count: inputs, stride: actStride)
+        scales = .init(repeating: 0, count: test.tokens * blocks)
+        sums = .init(repeating: 0, count: test.tokens * blocks)
+        actData = AlignedMemory(bytes: test.tokens * actStride * 4)
+        let portable = ak_kernels_named("portable").pointee
+        switch test.act {
+        case AK_BF16:
+            portable.to_bf16(actData.pointer.assumingMemoryBound(to: UInt16.self), actStride, x, actStride, Int32(test.tokens), Int32(actStride))
+        case AK_Q8_0:
+            portable.quantize_q8(actData.pointer.assumingMemoryBound(to: Int8.self), &scales, &sums, x, actStride, Int32(test.tokens), Int32(blocks))
+        default:
+            actData.pointer.copyMemory(from: x, byteCount: x.count * 4)
+        }
+        ldo = test.panelCount * 16 + 7
+        biasValues = paddedRows(numbers.floats(rows), rows: 1, count: rows, stride: test.panelCount * 16)
+        initial = numbers.floats(test.tokens * ldo)
+        actValues = (0..<test.tokens * blocks * 32).map { index in
+            let token = index / (blocks * 32), k = index % (blocks * 32), at = token * actStride + k
+            switch test.act {
+            case AK_BF16: return ak_bf16_to_float(actData.pointer.load(fromByteOffset: at * 2, as: UInt16.self))
+            case AK_Q8_0: return Float(actData.pointer.load(fromByteOffset: at, as: Int8.self)) * scales[token * blocks + k / 32]
+            default: return x[at]
+            }
+        }
+    }
+
+    static func stored(_ values: [Float], as type: ak_type) -> [Float] {
+        let block = Int(ak_type_block(type)), padded = (values.count + block - 1) / block * block
+        var bytes = [UInt8](repeating: 0, count: padded / block * Int(ak_type_bytes(type)))
+        _ = ak_quantize(&bytes, type, values + .init(repeating: 0, count: padded - values.count), Int64(padded))
+        var out = [Float](repeating: 0, count: padded)
+        ak_dequantize(&out, type, bytes, 0, Int64(padded))
+        return Array(out.prefix(values.count))
+    }
+
+    /// Runs tokens `first ..< first + count` over the given panels, into `out`.
+    func run(_ set: KernelSet, into out: inout [Float], panels: [Int32], tokens: Range<Int>) {
+        var matrix = ak_matrix(
+            type: test.weight, layout: test.layout, rows: Int32(test.rows), inputs: Int32(test.inputs), panels: Int32(test.panelCount),
+            blocks: Int32(test.blockCount), stride: weightStride, data: UnsafeRawPointer(weightData.pointer))
+        let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix))
+        let size = Int(ak_type_bytes(test.act == AK_Q8_0 ? AK_F32 : test.act)) / (test.act == AK_Q8_0 ? 4 : 1)
+        scales.withUnsafeBufferPointer { scales in
+            sums.withUnsafeBufferPointer { sums in
+                out.withUnsafeMutableBufferPointer { out in
+                    guard let outBase = out.baseAddress, let scaleBase = scales.baseAddress, let sumBase = sums.baseAddress else { return }
+                    let offset = tokens.lowerBound * test.blockCount
+                    var act = ak_activations(
+                        type: test.act, tokens: Int32(tokens.count), blocks: Int32(test.blockCount), stride: actStride,
+                        data: UnsafeRawPointer(actData.pointer + tokens.lowerBound * actStride * size),
+                        scales: scaleBase + offset, sums: sumBase + offset)
+                    set.table.matmul(
+                        outBase + tokens.lowerBound * ldo, ldo, &act, &matrix, test.bias ? biasValues : nil, panels, Int32(panels.count),
+                        test.blocks, Int32(test.blocks?.count ?? 0), test.accumulate ? Int32(AK_ACCUMULATE) : 0, scratch.pointer)
+                }
+            }
+        }
+    }
+
+    /// Checks a run over all tokens and listed panels; returns what was computed.
+    @discardableResult
+    func check(_ set: KernelSet) -> [Float] {
+        var out = initial
+        if test.accumulate {   // rows that do not exist are zero, as matmul leaves them
+            for t in 0..<test.tokens { for r in test.rows..<test.panelCount * 16 { out[t * ldo + r] = 0 } }
+        }
+        let before = out
+        run(set, into: &out, panels: test.listedPanels, tokens: 0..<test.tokens)
+        let listed = Set(test.listedPanels.map(Int.init)), blocks = test.blockCount
+        let listedBlocks = (test.blocks ?? (0..<Int32(blocks)).map { $0 }).map(Int.init)
+        var worst = -Double.infinity
+        for t in 0..<test.tokens {
+            for r in 0..<ldo {
+                let got = out[t * ldo + r]
+                guard listed.contains(r / 16), r < test.panelCount * 16 else {
+                    if got != before[t * ldo + r] { worst = .infinity }   // not listed: untouched
+                    continue
+                }
+                guard r < test.rows else {
+                    if got != 0 { worst = .infinity }
+                    continue
+                }
+                var sum = 0.0, magnitude = 0.0
+                for block in listedBlocks {
+                    for k in block * 32..<min(block * 32 + 32, test.inputs) {
+                        let product = Double(actValues[t * blocks * 32 + k]) * Double(weightValues[r * test.inputs + k])
+                        sum += product
+                        magnitude += abs(product)
+                    }
+                }
+                if test.bias { sum += Double(biasValues[r]) }
+                if test.accumulate { sum += Double(before[t * ldo + r]) }
+                let excess = abs(Double(got) - sum) - (3e-6 * magnitude + 1e-6)
+                worst = excess.isNaN ? .infinity : max(worst, excess)
+            }
+        }
+        #expect(worst <= 0, "\(set.name) \(test)")
+        return out
+    }
+}
+
+struct MatmulTests {
+    static let pairs: [(ak_type, ak_type)] = [(AK_F32, AK_F32), (AK_F32, AK_F16), (AK_F32, AK_BF16), (AK_BF16, AK_BF16), (AK_Q8_0, AK_Q8_0),
+                                             (AK_F32, AK_Q8_0)]
+    static let rowTypes = [AK_F32, AK_F16, AK_BF16, AK_Q8_0, AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K]
+
+    // A failure means that every layer of a model of this weight type computes something else.
+    @Test(arguments: KernelSet.available, 0..<6)
+    func everyTokenCountAndTail(set: KernelSet, pair: Int) {
+        let (act, weight) = Self.pairs[pair]
+        for tokens in 1...14 {
+            let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [32, 33, 64, 7, 95, 200][tokens % 6]
+            MatmulProblem(.init(act: act, weight: weight, rows: rows, inputs: inputs, tokens: tokens, seed: UInt64(tokens))).check(set)
+        }
+    }
+
+    // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
+    @Test(arguments: KernelSet.available, 0..<6)
+    func subsetsBiasAndAccumulation(set: KernelSet, pair: Int) {
+        let (act, weight) = Self.pairs[pair]
+        for tokens in [1, 2, 3, 5, 8, 13] {
+            for (bias, accumulate) in [(false, true), (true, false), (true, true)] {
+                MatmulProblem(.init(act: act, weight: weight, rows: 150, inputs: 330, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10],
+                                    accumulate: accumulate, bias: bias, seed: UInt64(tokens))).check(set)
+            }
+            MatmulProblem(.init(act: act, weight: weight, rows: 40, inputs: 96, tokens: tokens, panels: [2], blocks: [])).check(set)
+            MatmulProblem(.init(act: act, weight: weight, rows: 40, inputs: 96, tokens: tokens, blocks: [], accumulate: true, bias: true)).check(set)
+            MatmulProblem(.init(act: act, weight: weight, rows: 40, inputs: 96, tokens: tokens, panels: [])).check(set)
+        }
+    }
+
+    // A failure means that layers wider than the cache, which are multiplied in parts, lose or repeat a part.
+    @Test(arguments: KernelSet.available, 0..<6)
+    func wideInputsInParts(set: KernelSet, pair: Int) {
+        let (act, weight) = Self.pairs[pair]
+        for tokens in [1, 17] {
+            MatmulProblem(.init(act: act, weight: weight, rows: 36, inputs: weight == AK_Q8_0 ? 9000 : 5000, tokens: tokens, accumulate: true, bias: true)).check(set)
+        }
+    }
+
+    // A failure means that prompts longer than a strip of tokens are multiplied wrongly.
+    @Test(arguments: KernelSet.available, 0..<6)
+    func manyTokens(set: KernelSet, pair: Int) {
+        let (act, weight) = Self.pairs[pair]
+        MatmulProblem(.init(act: act, weight: weight, rows: 50, inputs: 64, tokens: 263, bias: true)).check(set)
+    }
+
+    // A failure means that the same prompt gives other tokens depending on how it is cut into pieces or shared out among threads.
+    @Test(arguments: KernelSet.available, 0..<7)
+    func resultsDoNotDependOnTiles(set: KernelSet, pair: Int) {
+        let (act, weight) = pair < 6 ? Self.pairs[pair] : (AK_F32, AK_Q4_K)
+        let wide = pair == 0 || pair >= 5
+        let problem = MatmulProblem(.init(act: act, weight: weight, layout: pair < 6 ? AK_PANELS : AK_ROWS, rows: 80, inputs: wide ? 2304 : 256, tokens: 19, bias: true))
+        var together = problem.initial
+        problem.run(set, into: &together, panels: [0, 1, 2, 3, 4], tokens: 0..<19)
+        for size in [1, 2, 3, 5, 7, 8, 12] {
+            var pieces = problem.initial
+            for start in stride(from: 0, to: 19, by: size) {
+                for panels: [Int32] in size % 2 == 0 ? [[0], [1, 2], [3, 4]] : [[0, 1, 2], [3], [4]] {
+                    problem.run(set, into: &pieces, panels: panels, tokens: start..<min(19, start + size))
+                }
+            }
+            #expect(pieces == together, "\(size)")
+        }
+    }
+
+    // A failure means that a weight type that is not packed is misread on its way into the product.
+    @Test(arguments: KernelSet.available, 0..<11)
+    func rowsOfEveryType(set: KernelSet, typeIndex: Int) {
+        let type = Self.rowTypes[typeIndex], block = Int(ak_type_block(type))
+        for (tokens, rows) in [(1, 16), (2, 37), (9, 20)] {
+            let inputs = block == 1 ? [32, 45, 70][tokens % 3] : block == 32 ? 96 : 512
+            MatmulProblem(.init(act: AK_F32, weight: type, layout: AK_ROWS, rows: rows, inputs: inputs, tokens: tokens, seed: UInt64(rows))).check(set)
+        }
+        let blocks: [Int32] = block == 256 ? [0, 3, 7, 8, 21] : [0, 3, 4]
+        MatmulProblem(.init(act: AK_F32, weight: type, layout: AK_ROWS, rows: 70, inputs: block == 256 ? 768 : 160, tokens: 4, panels: [1, 2, 4], blocks: blocks,
+                            accumulate: true, bias: true)).check(set)
+        MatmulProblem(.init(act: AK_F32, weight: type, layout: AK_ROWS, rows: 30, inputs: 4352, tokens: 3)).check(set)   // more than is dequantized at once
+    }
+
+    // A failure means that an activation type meets weights it cannot multiply and something is written all the same.
+    @Test(arguments: KernelSet.available)
+    func unsupportedPairsWriteNothing(set: KernelSet) {
+        for (act, weight) in [(AK_BF16, AK_F32), (AK_Q8_0, AK_F16), (AK_BF16, AK_Q8_0)] {
+            let problem = MatmulProblem(.init(act: act, weight: weight, rows: 16, inputs: 32, tokens: 2))
+            var out = problem.initial
+            problem.run(set, into: &out, panels: [0], tokens: 0..<2)
+            #expect(out == problem.initial)
+        }
+    }
+}
+
+struct DispatchTests {
+    // A failure means that ADALLAVA_KERNELS cannot choose kernels, or that the engine runs slower ones than it could.
+    @Test func kernelsAreFoundByName() throws {
+        let portable = try #require(ak_kernels_named("portable"))
+        #expect(String(cString: portable.pointee.name) == "portable")
+        #expect(ak_kernels_named("sse9") == nil && ak_kernels_named(nil) == nil && ak_kernels_named("") == nil)
+        let best = String(cString: ak_kernels_best().pointee.name)
+        #expect(KernelSet.available.contains { $0.name == best })
+        if ak_kernels_named("avx512") != nil { #expect(best == "avx512") }
+    }
+}

@@ -1,0 +1,98 @@
+import AdaKernels
+import Testing
+
+struct PackTests {
+    /// Where row `lane` of a panel keeps input `k`, by the description in AdaKernels.h.
+    private func offset(_ type: ak_type, lane: Int, k: Int) -> Int {
+        switch type {
+        case AK_F32: 4 * (k * 16 + lane)
+        case AK_F16: 2 * (k * 16 + lane)
+        case AK_BF16: 2 * (k / 2 * 32 + lane * 2 + k % 2)
+        default: k / 32 * 512 + k % 32 / 4 * 64 + lane * 4 + k % 4
+        }
+    }
+
+    private func bytes(of type: ak_type, _ value: Float) -> [UInt8] {
+        var out = [UInt8](repeating: 0, count: Int(ak_type_bytes(type)))
+        _ = ak_quantize(&out, type, [value], 1)
+        return out
+    }
+
+    // A failure means that weights land in another row or column than the kernels expect.
+    @Test func floatPanels() {
+        var numbers = TestNumbers(seed: 1)
+        let rows = 37, inputs = 45, count = 3
+        let values = numbers.floats(rows * inputs)
+        for sourceType in [AK_F32, AK_F16, AK_BF16] {
+            let size = Int(ak_type_bytes(sourceType)), rowBytes = inputs * size + 10
+            var source = [UInt8](repeating: 0xEE, count: rows * rowBytes)
+            for row in 0..<rows {
+                for k in 0..<inputs { source.replaceSubrange(row * rowBytes + k * size..<row * rowBytes + (k + 1) * size, with: bytes(of: sourceType, values[row * inputs + k])) }
+            }
+            for type in [AK_F32, AK_F16, AK_BF16] {
+                let panelBytes = ak_panel_bytes(type, Int32(inputs)), element = Int(ak_type_bytes(type))
+                #expect(panelBytes == 64 * 16 * element)
+                // Panels 1 and 2 alone must be what they are among all three.
+                for first in [0, 1] {
+                    var packed = [UInt8](repeating: 0xEE, count: panelBytes * (count - first))
+                    #expect(ak_pack_panels(&packed, type, source, sourceType, rowBytes, Int32(rows), Int32(inputs), Int32(first), Int32(count - first)) == 0)
+                    for panel in first..<count {
+                        for lane in 0..<16 {
+                            for k in 0..<64 {
+                                let row = panel * 16 + lane
+                                let at = (panel - first) * panelBytes + offset(type, lane: lane, k: k)
+                                var expected = [UInt8](repeating: 0, count: element)
+                                if row < rows, k < inputs {
+                                    var stored: [Float] = [0]
+                                    ak_dequantize(&stored, sourceType, Array(source[row * rowBytes + k * size..<row * rowBytes + (k + 1) * size]), 0, 1)
+                                    expected = bytes(of: type, stored[0])
+                                }
+                                if Array(packed[at..<at + element]) != expected { Issue.record("\(type) \(panel) \(lane) \(k)") }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // A failure means that 8-bit weights change on their way from the file, or that floats are quantized unlike ggml.
+    @Test func q8Panels() {
+        var numbers = TestNumbers(seed: 2)
+        let rows = 21, blocks = 3, inputs = blocks * 32, rowBytes = blocks * 34
+        let panelBytes = ak_panel_bytes(AK_Q8_0, Int32(inputs))
+        #expect(panelBytes >= blocks * 544 && panelBytes % 64 == 0)
+        let floats = numbers.floats(rows * inputs)
+        var quantized = [UInt8](repeating: 0, count: rows * rowBytes)
+        _ = ak_quantize(&quantized, AK_Q8_0, floats, Int64(floats.count))
+        quantized[2] = 0x80   // -128, which a file may hold
+        var fromQ8 = [UInt8](repeating: 0xEE, count: 2 * panelBytes), fromF32 = fromQ8
+        #expect(ak_pack_panels(&fromQ8, AK_Q8_0, quantized, AK_Q8_0, rowBytes, Int32(rows), Int32(inputs), 0, 2) == 0)
+        #expect(ak_pack_panels(&fromF32, AK_Q8_0, floats, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 2) == 0)
+        for row in 0..<32 {
+            let panel = row / 16 * panelBytes, lane = row % 16
+            for k in 0..<inputs {
+                let stored: UInt8 = row < rows ? quantized[row * rowBytes + k / 32 * 34 + 2 + k % 32] : 0
+                #expect(fromQ8[panel + offset(AK_Q8_0, lane: lane, k: k)] == stored &+ 128)
+            }
+            for block in 0..<blocks {
+                let at = panel + blocks * 512 + (block * 16 + lane) * 2
+                let expected = row < rows ? Array(quantized[row * rowBytes + block * 34..<row * rowBytes + block * 34 + 2]) : [0, 0]
+                #expect(Array(fromQ8[at..<at + 2]) == expected)
+            }
+        }
+        fromQ8[offset(AK_Q8_0, lane: 0, k: 0)] = fromF32[offset(AK_Q8_0, lane: 0, k: 0)]
+        #expect(fromQ8 == fromF32)
+    }
+
+    // A failure means that a type without a packed form is packed into something.
+    @Test func unsupportedTypes() {
+        var out = [UInt8](repeating: 0, count: 4096)
+        let source = [UInt8](repeating: 0, count: 4096)
+        #expect(ak_pack_panels(&out, AK_Q4_0, source, AK_Q4_0, 18, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_F32, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_Q8_0, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
+        for type in [AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K] { #expect(ak_panel_bytes(type, 256) == 0) }
+        #expect(ak_panel_bytes(AK_F32, 0) == 0 && ak_panel_bytes(AK_F32, -5) == 0)
+    }
+}

@@ -1,0 +1,133 @@
+import AdaKernels
+import Foundation
+import Testing
+
+/// What the workers of a run leave behind.
+private final class PoolRecord: @unchecked Sendable {
+    private let lock = NSLock()
+    private var runsOfItem: [Int]
+    private var busy: [Bool]
+    private var sharedWorker = false
+    let nested: OpaquePointer?
+
+    init(items: Int, workers: Int, nested: OpaquePointer? = nil) {
+        runsOfItem = .init(repeating: 0, count: items)
+        busy = .init(repeating: false, count: workers)
+        self.nested = nested
+    }
+
+    func enter(worker: Int) {
+        lock.withLock {
+            if busy[worker] { sharedWorker = true }
+            busy[worker] = true
+        }
+    }
+
+    func leave(worker: Int, item: Int) {
+        lock.withLock {
+            busy[worker] = false
+            runsOfItem[item] += 1
+        }
+    }
+
+    var isGood: Bool { lock.withLock { !sharedWorker && runsOfItem.allSatisfy { $0 == 1 } } }
+}
+
+private struct PoolHandle: @unchecked Sendable { let pool: OpaquePointer }
+
+private func run(_ pool: OpaquePointer, items: Int, _ record: PoolRecord) {
+    ak_pool_run(
+        pool, Int32(items),
+        { context, item, worker in
+            guard let context else { return }
+            let record = Unmanaged<PoolRecord>.fromOpaque(context).takeUnretainedValue()
+            record.enter(worker: Int(worker))
+            var sum = 0.0
+            for i in 0..<(item % 7 * 200) { sum += Double(i).squareRoot() }
+            if sum >= 0 { record.leave(worker: Int(worker), item: Int(item)) }
+        }, Unmanaged.passUnretained(record).toOpaque())
+}
+
+struct PoolTests {
+    // A failure means that a piece of a layer is computed twice or never, or that two threads share one scratch buffer.
+    @Test(arguments: [1, 2, 3, 8])
+    func everyItemRunsOnceAndWorkersAreUnique(threads: Int) throws {
+        let pool = try #require(ak_pool_create(Int32(threads)))
+        defer { ak_pool_destroy(pool) }
+        #expect(ak_pool_threads(pool) == Int32(threads))
+        for round in 0..<300 {
+            let items = round % 41
+            let record = PoolRecord(items: items, workers: threads)
+            run(pool, items: items, record)
+            #expect(record.isGood)
+        }
+    }
+
+    // A failure means that a worker that fell asleep between two layers is not woken, or takes an item of a run that is over.
+    @Test func workersThatSleptTakePartAgain() throws {
+        let pool = try #require(ak_pool_create(4))
+        defer { ak_pool_destroy(pool) }
+        for round in 0..<60 {
+            if round % 3 == 0 {   // longer than the workers spin
+                let end = ContinuousClock.now + .milliseconds(2)
+                while ContinuousClock.now < end {}
+            }
+            let record = PoolRecord(items: 64, workers: 4)
+            run(pool, items: 64, record)
+            #expect(record.isGood)
+        }
+    }
+
+    // A failure means that work which itself asks for threads hangs or loses items.
+    @Test func nestedRunsAreDoneByTheirCaller() throws {
+        let pool = try #require(ak_pool_create(3))
+        defer { ak_pool_destroy(pool) }
+        let record = PoolRecord(items: 20, workers: 3, nested: pool)
+        ak_pool_run(
+            pool, 20,
+            { context, item, _ in
+                guard let context else { return }
+                let record = Unmanaged<PoolRecord>.fromOpaque(context).takeUnretainedValue()
+                guard let nested = record.nested else { return }
+                let inner = PoolRecord(items: 10, workers: 3)
+                run(nested, items: 10, inner)
+                if inner.isGood { record.leave(worker: 0, item: Int(item)) }
+            }, Unmanaged.passUnretained(record).toOpaque())
+        #expect(record.isGood)
+    }
+
+    // A failure means that two requests that use one pool at the same time hang or lose work.
+    @Test func concurrentRunsBothFinish() async throws {
+        let pool = PoolHandle(pool: try #require(ak_pool_create(3)))
+        defer { ak_pool_destroy(pool.pool) }
+        let results = await withTaskGroup(of: Bool.self) { group in
+            for _ in 0..<4 {
+                group.addTask {
+                    (0..<50).allSatisfy { _ in
+                        let record = PoolRecord(items: 33, workers: 3)
+                        run(pool.pool, items: 33, record)
+                        return record.isGood
+                    }
+                }
+            }
+            return await group.reduce(into: []) { $0.append($1) }
+        }
+        #expect(results == [true, true, true, true])
+    }
+
+    // A failure means that closing a model hangs or that a pool cannot be made again.
+    @Test func poolsComeAndGo() throws {
+        for round in 0..<40 {
+            let pool = try #require(ak_pool_create(Int32(round % 5 + 1)))
+            if round % 2 == 0 {
+                let record = PoolRecord(items: 5, workers: 5)
+                run(pool, items: 5, record)
+                #expect(record.isGood)
+            }
+            ak_pool_destroy(pool)
+        }
+        #expect(ak_pool_create(0) == nil)
+        #expect(ak_pool_create(-1) == nil)
+        ak_pool_destroy(nil)
+    }
+}

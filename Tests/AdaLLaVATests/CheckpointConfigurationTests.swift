@@ -1,0 +1,164 @@
+import Foundation
+import Testing
+
+@testable import AdaLLaVA
+
+@Suite struct CheckpointConfigurationTests {
+    typealias Fixtures = CheckpointFixtures
+
+    private static let plainLlama = """
+        "architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":1000,"hidden_size":64,"intermediate_size":128,\
+        "num_hidden_layers":2,"num_attention_heads":8,"num_key_value_heads":2,"max_position_embeddings":256,"rms_norm_eps":1e-6
+        """
+
+    private func read(_ members: String) throws -> ModelConfiguration {
+        try ModelConfiguration.read(Fixtures.json("{\(members)}"), file: "config.json")
+    }
+
+    @Test func plainLlama() throws {
+        // A failure means that plain LLaMA-family models are misread.
+        let language = try read(
+            Self.plainLlama + #","tie_word_embeddings":true,"attention_bias":true,"mlp_bias":true,"head_dim":16,"eos_token_id":[2,7]"#
+        ).language
+        #expect(
+            language
+                == LlamaConfiguration(
+                    vocabularySize: 1000, hiddenSize: 64, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 8,
+                    numKeyValueHeads: 2, headDim: 16,
+                    maxPositionEmbeddings: 256, tieWordEmbeddings: true, attentionBias: true, mlpBias: true, bosTokenID: 1,
+                    eosTokenIDs: [2, 7]))
+        #expect(try read(Self.plainLlama).language.headDim == 8)
+        #expect(try read(Self.plainLlama).llava == nil)
+    }
+
+    @Test func mistral() throws {
+        // A failure means that Mistral models attend beyond their window.
+        let text = Self.plainLlama.replacingOccurrences(of: "\"llama\"", with: "\"mistral\"")
+        #expect(try read(text + #","sliding_window":null"#).language.maxPositionEmbeddings == 256)
+        #expect(try read(text + #","sliding_window":4096"#).language.maxPositionEmbeddings == 256)
+        #expect(try read(text + #","sliding_window":100"#).language.maxPositionEmbeddings == 100)
+    }
+
+    @Test func ropeScaling() throws {
+        // A failure means that a scaling is misread, and answers on long prompts turn to noise.
+        func scaling(_ members: String) throws -> RopeScaling? { try read(Self.plainLlama + "," + members).language.ropeScaling }
+        #expect(try scaling(#""rope_scaling":null"#) == nil)
+        #expect(try scaling(#""rope_scaling":{"rope_type":"default"}"#) == nil)
+        #expect(try scaling(#""rope_scaling":{"type":"linear","factor":4}"#) == .linear(factor: 4))
+        #expect(try scaling(#""rope_scaling":{"type":"dynamic","factor":2.0}"#) == .dynamic(factor: 2, originalMaxPositionEmbeddings: 256))
+        let llama3 =
+            #"{"factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192,"rope_type":"llama3","rope_theta":500000.0}"#
+        let expected = RopeScaling.llama3(factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositionEmbeddings: 8192)
+        #expect(try scaling(#""rope_theta":500000.0,"rope_scaling":\#(llama3)"#) == expected)
+        #expect(try scaling(#""rope_parameters":\#(llama3)"#) == expected)
+        #expect(try read(Self.plainLlama + #","rope_parameters":\#(llama3)"#).language.ropeTheta == 500000)
+        guard case .yarn(let yarn) = try scaling(#""rope_scaling":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":64}"#)
+        else {
+            Issue.record("no yarn")
+            return
+        }
+        #expect(
+            yarn.originalMaxPositionEmbeddings == 64 && yarn.betaFast == 32 && yarn.betaSlow == 1
+                && abs(yarn.attentionFactor - 1.1386294) < 1e-6)
+        #expect(
+            checkpointError { try scaling(#""rope_scaling":{"rope_type":"longrope","short_factor":[1],"long_factor":[1]}"#) }?
+                .isConfiguration == true)
+        #expect(checkpointError { try scaling(#""rope_scaling":{"rope_type":"mrope"}"#) }?.isUnsupported == true)
+        #expect(checkpointError { try scaling(#""rope_scaling":{"rope_type":"linear"}"#) }?.isConfiguration == true)
+        #expect(checkpointError { try scaling(#""rope_scaling":{"rope_type":"linear","factor":0}"#) }?.isConfiguration == true)
+    }
+
+    @Test(arguments: [
+        ("hidden_size", "0"), ("hidden_size", "-64"), ("hidden_size", "65"), ("hidden_size", "\"64\""), ("hidden_size", "64.5"),
+        ("hidden_size", "null"),
+        ("hidden_size", "9223372036854775807"), ("num_attention_heads", "0"), ("num_attention_heads", "7"), ("num_key_value_heads", "3"),
+        ("num_key_value_heads", "0"), ("num_hidden_layers", "0"), ("num_hidden_layers", "100000000"), ("vocab_size", "0"),
+        ("vocab_size", "1e30"),
+        ("intermediate_size", "-1"), ("rms_norm_eps", "-1"), ("rms_norm_eps", "\"x\""), ("max_position_embeddings", "0"),
+        ("rope_theta", "0"),
+        ("head_dim", "7"), ("hidden_act", "\"relu\""), ("tie_word_embeddings", "1"), ("num_prefix_layers", "0"), ("num_prefix_layers", "8"),
+        ("num_prefix_layers", "null"), ("scheduler_type", "\"X\""), ("scheduler_type", "null"), ("scheduler_rank", "0"),
+        ("scheduler_rank", "9"),
+        ("mm_vision_select_feature", "\"cls\""), ("token_selecting", "\"half\""), ("eos_token_id", "320"), ("bos_token_id", "\"<s>\""),
+    ])
+    func outOfRange(field: String, value: String) throws {
+        // A failure means that an absurd configuration gets through to code that allocates or divides by it.
+        let json = try Fixtures.json("ada-H/config.json", replacing: [field: Fixtures.json(value)])
+        let error = try #require(checkpointError { try ModelConfiguration.read(json, file: "config.json") })
+        #expect(error.isConfiguration && error.category == .badData)
+    }
+
+    @Test func unsupportedFeatures() throws {
+        // A failure means that a checkpoint that needs more than we have gives wrong answers in place of an error.
+        for (field, value) in [
+            ("image_aspect_ratio", "anyres"), ("mm_projector_type", "resampler"), ("mm_projector_type", "mlp0x_gelu"),
+            ("mm_projector_type", "mlp-2x_gelu"),
+        ] {
+            let json = try Fixtures.json("ada-L/config.json", replacing: [field: .string(value)])
+            #expect(checkpointError { try ModelConfiguration.read(json, file: "config.json") }?.isUnsupported == true)
+        }
+        let siglip = try Fixtures.json(#"{"model_type":"siglip_vision_model"}"#)
+        #expect(checkpointError { try VisionConfiguration.read(siglip, file: "config.json") }?.isUnsupported == true)
+    }
+
+    @Test func llavaVariants() throws {
+        // A failure means that a published variant of the image settings is misread.
+        func llava(_ changes: [String: JSONValue]) throws -> LlavaConfiguration? {
+            try ModelConfiguration.read(Fixtures.json("ada-L/config.json", replacing: changes), file: "config.json").llava
+        }
+        #expect(try llava(["mm_projector_type": .string("linear")])?.projector == .linear)
+        #expect(try llava(["mm_projector_type": .null])?.projector == .linear)
+        #expect(try llava(["mm_projector_type": .string("mlp3x_gelu")])?.projector == .mlp(layers: 3))
+        #expect(try llava(["image_aspect_ratio": .string("square")])?.imageAspectRatio == .crop)
+        #expect(try llava(["image_aspect_ratio": .null])?.imageAspectRatio == .crop)
+        #expect(try llava(["token_selecting": .string("prumerge+")])?.tokenSelection == .pruMergePlus)
+        #expect(try llava(["token_selecting": .null])?.tokenSelection == LlavaConfiguration.TokenSelection.none)
+        #expect(try llava(["mm_vision_select_feature": .string("cls_patch")])?.selectFeature == .classAndPatches)
+        #expect(try llava(["mm_vision_tower": .null]) == nil)
+        let nested = try Fixtures.json(
+            #"{"model_type":"clip","vision_config":{"hidden_size":1024,"num_attention_heads":16,"patch_size":14,"image_size":336}}"#)
+        #expect(try VisionConfiguration.read(nested, file: "config.json").patches == 576)
+    }
+
+    @Test func imageProcessors() throws {
+        // A failure means that pictures are prepared differently from what the tower was trained on.
+        func read(_ text: String) throws -> ImageProcessorConfiguration {
+            try ImageProcessorConfiguration.read(Fixtures.json(text), file: "p.json")
+        }
+        let new = try read(
+            #"{"size":{"shortest_edge":336},"crop_size":{"height":336,"width":336},"resample":3,"rescale_factor":0.00392156862745098}"#)
+        #expect(new == .clip(imageSize: 336))
+        #expect(try read(#"{"size":336,"crop_size":336}"#) == .clip(imageSize: 336))
+        #expect(try read("{}") == .clip(imageSize: 224))
+        let exact = try read(
+            #"{"size":{"height":300,"width":400},"do_center_crop":false,"do_normalize":false,"do_rescale":false,"resample":2,"do_pad":true}"#
+        )
+        #expect(
+            exact
+                == ImageProcessorConfiguration(
+                    resize: .exact(.init(width: 400, height: 300)), resampling: .bilinear, centerCrop: nil, rescaleFactor: nil,
+                    mean: [0, 0, 0], standardDeviation: [1, 1, 1], padsToSquare: true))
+        #expect(try read(#"{"image_processor":{"size":56,"crop_size":56}}"#) == .clip(imageSize: 56))
+        for text in [
+            #"{"size":0}"#, #"{"size":{"longest_edge":5}}"#, #"{"size":"big"}"#, #"{"image_std":[0,1,1]}"#, #"{"image_mean":[1]}"#,
+            #"{"resample":9}"#, "[]",
+        ] {
+            #expect(checkpointError { try read(text) }?.isConfiguration == true, "\(text)")
+        }
+    }
+
+    @Test func generationDefaults() throws {
+        // A failure means that answers do not end where the checkpoint says, or ignore its sampling.
+        let language = LlamaConfiguration(vocabularySize: 100, hiddenSize: 8, intermediateSize: 8, numHiddenLayers: 1, numAttentionHeads: 1)
+        func read(_ text: String) throws -> GenerationDefaults {
+            try GenerationDefaults.read(Fixtures.json(text), file: "g.json", language: language)
+        }
+        let defaults = try read(#"{"eos_token_id":[7,8],"temperature":0.9,"top_p":0.6,"top_k":50,"do_sample":true,"max_length":4096}"#)
+        #expect(defaults.eosTokenIDs == [7, 8] && defaults.bosTokenID == 1 && defaults.temperature == 0.9 && defaults.topP == 0.6)
+        #expect(defaults.topK == 50 && defaults.doSample == true && defaults.maxLength == 4096 && defaults.maxNewTokens == nil)
+        #expect(try read("{}").eosTokenIDs == [2])
+        for text in [#"{"eos_token_id":100}"#, #"{"temperature":-1}"#, #"{"top_p":2}"#, #"{"do_sample":"yes"}"#] {
+            #expect(checkpointError { try read(text) }?.isConfiguration == true, "\(text)")
+        }
+    }
+}

@@ -1,0 +1,44 @@
+import Foundation
+import Testing
+
+@testable import AdaLLaVA
+
+/// `Tests/Fixtures/llava-hf`: plain LLaVA-1.5 in Hugging Face's layouts.
+@Suite struct LlavaHFTests {
+    struct CaseFile: Decodable {
+        struct Case: Decodable {
+            let id: String
+            let inputIdsOneImageToken: [Int]
+            let sequenceLengthAfterMerge: Int
+            let generatedIds: [Int]
+        }
+        let imageTokenIndex: Int
+        let cases: [Case]
+    }
+
+    // A mismatch means that a checkpoint saved by one of transformers' generations loads but answers differently from transformers.
+    @Test(arguments: ["old-layout", "new-layout"], kernelSets) func reproducesEveryCase(layout: String, kernels: String) throws {
+        let file: CaseFile = try Fixtures.json("llava-hf/cases.json")
+        let recorded = try Recorded("llava-hf/expected.safetensors")
+        let model = try TestModel(Fixtures.url("llava-hf/\(layout)"), kernels: kernels)
+        #expect(model.loaded.checkpoint.configuration.language.vocabularySize == 328)
+        for item in file.cases {
+            let tokens = item.inputIdsOneImageToken.map { $0 == file.imageTokenIndex ? Engine.imageToken : $0 }
+            let pixels = try recorded.find("\(item.id).pixel_values").map { [$0] } ?? []
+            let trace = Trace(includesLayers: true)
+            let result = try model.run(tokens, pixels: tokens.contains(Engine.imageToken) ? pixels : [], trace: trace)
+            #expect(result.tokens == item.generatedIds, "\(item.id)")
+            #expect(result.lengthWithLatencyToken == item.sequenceLengthAfterMerge, "\(item.id)")
+            #expect(result.adaptive == nil)
+            let expected = try recorded.values("\(item.id).logits")
+            let last = Array(expected.suffix(328))
+            #expect(largestDifference(trace.entries["prefill_last_logits"]?.values ?? [], last) <= 3e-4, "\(item.id)")
+        }
+    }
+
+    // A failure means that a model without a scheduler silently ignores a budget, or takes one that it cannot keep.
+    @Test func refusesBudgetsBelowOne() throws {
+        let model = try TestModel(Fixtures.url("llava-hf/old-layout"))
+        #expect(throws: BudgetError.notAdaptive(budget: 0.5, model: "old-layout")) { try model.run([1, 5, 6], budget: 0.5) }
+    }
+}

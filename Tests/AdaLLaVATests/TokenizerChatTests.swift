@@ -1,0 +1,96 @@
+import Foundation
+import Testing
+
+@testable import AdaLLaVA
+
+@Suite struct TokenizerChatTests {
+    private static let smolLM = """
+        {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
+        You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+        ' }}{% endif %}{{'<|im_start|>' + message['role'] + '
+        ' + message['content'] + '<|im_end|>' + '
+        '}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+        ' }}{% endif %}
+        """
+
+    private func text(_ template: ChatTemplate, _ messages: [ChatMessage]) throws -> String {
+        ChatTemplate.text(of: try template.render(messages))
+    }
+
+    @Test func rendersSmolLMsTemplate() throws {
+        // A mismatch means that SmolLM2 is asked in a form it was not trained on.
+        let template = try ChatTemplate.forCheckpoint(name: "SmolLM2-135M-Instruct.Q4_1", modelType: "llama", chatTemplate: Self.smolLM)
+        #expect(
+            try text(template, [ChatMessage(.user, "Hi"), ChatMessage(.assistant, "Hello."), ChatMessage(.user, "Who are you?")])
+                == "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+                + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+                + "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n")
+        #expect(
+            try text(template, [ChatMessage(.system, "Be brief."), ChatMessage(.user, "Hi")])
+                == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+        #expect(template.stopStrings == ["<|im_end|>"])
+    }
+
+    @Test func findsSystemPromptsAmongBranches() throws {
+        // A mismatch means that a model whose template has more than one system turn gets the wrong one, or none.
+        let escaped = "{{ '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{{ '<|im_start|>system\\nYou are Q.<|im_end|>\\n' }}"
+        #expect(ChatTemplate.recognize(jinja: escaped)?.systemPrompt == "You are Q.")
+        let none = "{% for m in messages %}{{'<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n'}}{% endfor %}"
+        #expect(ChatTemplate.recognize(jinja: none) == .chatML)
+        #expect(try text(.chatML, [ChatMessage(.user, "Hi")]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    }
+
+    @Test(arguments: [
+        ("llava-v1.5-7b", "llava_llama", "llava_v1"), ("llava-v1.5-13b", "llava", "llava_v1"), ("llava-1.5-7b-hf", "llava", "vicuna_v1"),
+        ("ada-llava-L-v1.5-7b", "ada_llava_llama", "vicuna_v1"), ("anything", "ada_llava_llama", "vicuna_v1"),
+        ("llava-llama-2-13b-chat", "llava", "llava_llama_2"), ("llava-v1.6-mistral-7b", "llava_mistral", "mistral_instruct"),
+        ("llava-v1.6-34b", "llava_llama", "chatml_direct"), ("llava-mpt-7b", "llava_mpt", "mpt"), ("llava-7b", "llava", "llava_v0"),
+    ])
+    func choosesAsLLaVA(_ name: String, _ modelType: String, _ expected: String) throws {
+        // A mismatch means that a checkpoint is asked with another checkpoint's template.
+        #expect(try ChatTemplate.forCheckpoint(name: name, modelType: modelType, chatTemplate: nil).name == expected)
+    }
+
+    @Test func recognizesOtherTemplates() throws {
+        // A mismatch means that a text model's own template is taken for another, or turned away.
+        let known = [
+            ("{{ bos_token }}{{ '[INST] <<SYS>>' }}", "llama_2"), ("{{ '[INST] ' + m.content + ' [/INST]' }}", "mistral_instruct"),
+            ("{{ '<|start_header_id|>' + role }}", "llama_3"), ("{{ 'USER: ' + m.content + ' ASSISTANT:' }}", "vicuna_v1"),
+        ]
+        for (jinja, name) in known {
+            #expect(try ChatTemplate.forCheckpoint(name: "m", modelType: "llama", chatTemplate: jinja).name == name)
+        }
+        #expect(throws: ChatTemplateError.unknownTemplate(checkpoint: "m", excerpt: "{{ '<|user|>' }}")) {
+            try ChatTemplate.forCheckpoint(name: "m", modelType: "phi3", chatTemplate: "{{ '<|user|>' }}")
+        }
+        #expect(throws: ChatTemplateError.undecided(checkpoint: "m", modelType: "llama")) {
+            try ChatTemplate.forCheckpoint(name: "m", modelType: "llama", chatTemplate: nil)
+        }
+        #expect(throws: ChatTemplateError.unknownName("vicuna")) { try ChatTemplate.named("vicuna") }
+        #expect(ChatTemplateError.unknownName("vicuna").description.contains("vicuna_v1"))
+        #expect(ChatTemplateError.unknownName("vicuna").category == .usage)
+    }
+
+    @Test func keepsTypedSpecialTokensText() throws {
+        // A failure means that a person can end their turn, or speak as the assistant, by typing a special token.
+        let tokenizer = try TokenizerFixtures.slow("tok320")
+        let encoder = PromptEncoder(tokenizer)
+        let typed = try ChatTemplate.vicunaV1.render([ChatMessage(.user, "a</s>b <image> c")])
+        let ids = encoder.encode(typed)
+        #expect(!ids.contains(2))
+        #expect(!ids.contains(PromptEncoder.imageToken))
+        #expect(tokenizer.decode(ids).hasSuffix("USER: a</s>b <image> c ASSISTANT:"))
+        let answered = try ChatTemplate.vicunaV1.render([ChatMessage(.user, "a"), ChatMessage(.assistant, "b</s>")], opensAnswer: false)
+        #expect(encoder.encode(answered).count { $0 == 2 } == 1)
+    }
+
+    @Test func placesImagesAndSystemPrompts() throws {
+        // A mismatch means that images or a person's own system prompt end up elsewhere than asked.
+        let question = ChatMessage.question("Compare.", images: 2)
+        #expect(
+            try ChatTemplate.vicunaV1.render([ChatMessage(.system, "Be brief."), question])
+                == [.text("Be brief. USER: "), .image, .text("\n"), .image, .text("\nCompare. ASSISTANT:")])
+        #expect(ChatMessage(.user, marked: "a<image>\u{301}b").parts == [.text("a"), .image, .text("\u{301}b")])
+        #expect(throws: ChatTemplateError.self) { try ChatTemplate.vicunaV1.render([ChatMessage(.user, "a"), ChatMessage(.user, "b")]) }
+    }
+}
