@@ -32,11 +32,14 @@ let package = Package(
         .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"]), .brew(["freetype"])]),
         .target(name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType"]),
 
+        // Line editing and history for `chat`.
+        .systemLibrary(name: "CEditLine", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
+
         // The command line: one file per subcommand, no logic of its own.
         .executableTarget(
             name: "adallava",
             dependencies: [
-                "AdaLLaVA", "AdaImages", "AdaScenes",
+                "AdaLLaVA", "AdaImages", "AdaScenes", "CEditLine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 

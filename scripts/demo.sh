@@ -24,5 +24,5 @@ show ask "$out/scenes/images/demo-000003.jpg" "'How many things are in the image
 echo
 echo "== A text model from a GGUF file: SmolLM2-135M-Instruct =="
 model=$(scripts/fetch-smollm2.sh)
-show ask "'What is the capital of France?'" --model "$(basename "$model")"
-"$adallava" ask "What is the capital of France?" --model "$model" --max-tokens 48
+show ask "\"Give me three tips for a good night's sleep.\"" --model "$(basename "$model")"
+"$adallava" ask "Give me three tips for a good night's sleep." --model "$model" --max-tokens 100

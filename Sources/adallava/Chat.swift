@@ -1,6 +1,7 @@
 import AdaImages
 import AdaLLaVA
 import ArgumentParser
+import CEditLine
 import Foundation
 
 struct Chat: AsyncParsableCommand {
@@ -60,9 +61,12 @@ private struct ChatSession {
         (self.model, self.budget, self.options, self.json) = (model, budget, options, json)
     }
 
+    /// The next line: with editing and history on a terminal, as it comes from a pipe.
     func readLine() -> String? {
-        if isatty(STDIN_FILENO) != 0 { FileHandle.standardError.write(Data("> ".utf8)) }
-        return Swift.readLine()
+        guard isatty(STDIN_FILENO) != 0 else { return Swift.readLine() }
+        guard let line = adallava_read_line("> ") else { return nil }
+        defer { free(line) }
+        return String(cString: line)
     }
 
     /// - Returns: `false` when the conversation ends.

@@ -3,7 +3,7 @@ import Testing
 
 @testable import AdaLLaVA
 
-/// `Tests/Fixtures/llava-hf`: plain LLaVA-1.5 in Hugging Face's layouts.
+/// `Tests/Fixtures/llava-hf`: plain LLaVA-1.5 in Hugging Face's layouts, and `llava-gguf`: the same weights as a GGUF pair.
 @Suite struct LlavaHFTests {
     struct CaseFile: Decodable {
         struct Case: Decodable {
@@ -16,11 +16,11 @@ import Testing
         let cases: [Case]
     }
 
-    // A mismatch means that a checkpoint saved by one of transformers' generations loads but answers differently from transformers.
-    @Test(arguments: ["old-layout", "new-layout"], kernelSets) func reproducesEveryCase(layout: String, kernels: String) throws {
+    // A mismatch means that a checkpoint saved by one of transformers' generations, or converted to GGUF, answers differently from transformers.
+    @Test(arguments: ["llava-hf/old-layout", "llava-hf/new-layout", "llava-gguf"], kernelSets) func reproducesEveryCase(layout: String, kernels: String) throws {
         let file: CaseFile = try Fixtures.json("llava-hf/cases.json")
         let recorded = try Recorded("llava-hf/expected.safetensors")
-        let model = try TestModel(Fixtures.url("llava-hf/\(layout)"), kernels: kernels)
+        let model = try TestModel(Fixtures.url(layout), kernels: kernels)
         #expect(model.loaded.checkpoint.configuration.language.vocabularySize == 328)
         for item in file.cases {
             let tokens = item.inputIdsOneImageToken.map { $0 == file.imageTokenIndex ? Engine.imageToken : $0 }

@@ -10,6 +10,8 @@ import Foundation
 public struct Checkpoint: Sendable {
     /// The folder that holds the checkpoint, and its tokenizer if there is one.
     public let folder: URL
+    /// What messages call the model: the folder's name, or the GGUF file's.
+    public let name: String
     /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
     public let formatDescription: String
     public internal(set) var configuration: ModelConfiguration
@@ -25,11 +27,12 @@ public struct Checkpoint: Sendable {
     public let ggufMetadata: GGUFMetadata?
 
     init(
-        folder: URL, formatDescription: String, configuration: ModelConfiguration, language: any TensorSource,
+        folder: URL, name: String? = nil, formatDescription: String, configuration: ModelConfiguration, language: any TensorSource,
         projector: (any TensorSource)? = nil, vision: (any TensorSource)? = nil,
         imageProcessor: ImageProcessorConfiguration? = nil, generation: GenerationDefaults, ggufMetadata: GGUFMetadata? = nil
     ) {
         self.folder = folder
+        self.name = name ?? folder.lastPathComponent
         self.formatDescription = formatDescription
         self.configuration = configuration
         self.language = language
@@ -152,7 +155,7 @@ public struct Checkpoint: Sendable {
         let imageFile = try mmproj.map { try GGUFFile(contentsOf: $0, needed: "the projector of a GGUF pair") } ?? (holdsTower ? file : nil)
         guard let imageFile else {
             return Checkpoint(
-                folder: url.deletingLastPathComponent(), formatDescription: "\(familyName(configuration)), GGUF",
+                folder: url.deletingLastPathComponent(), name: url.lastPathComponent, formatDescription: "\(familyName(configuration)), GGUF",
                 configuration: configuration, language: language, generation: GenerationDefaults(configuration.language),
                 ggufMetadata: file.metadata)
         }
@@ -174,7 +177,7 @@ public struct Checkpoint: Sendable {
             && image.vision.hiddenSize != image.vision.intermediateSize
         let tensors = try RenamedTensors(imageFile) { TensorNames.canonical(gguf: $0, swapsTowerMLP: swaps) }
         return Checkpoint(
-            folder: url.deletingLastPathComponent(),
+            folder: url.deletingLastPathComponent(), name: url.lastPathComponent,
             formatDescription: "\(familyName(configuration)), GGUF\(holdsTower ? "" : " pair")", configuration: configuration,
             language: language, projector: try RenamedTensors(tensors) { $0.hasPrefix("model.mm_projector.") ? $0 : nil },
             vision: try RenamedTensors(tensors) { $0.hasPrefix(TensorNames.visionPrefix) ? $0 : nil },

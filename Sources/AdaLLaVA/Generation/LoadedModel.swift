@@ -64,11 +64,6 @@ struct LoadedModel: @unchecked Sendable {
     }
 }
 
-extension Checkpoint {
-    /// What messages call the model: the folder's name, or the file's.
-    var name: String { folder.lastPathComponent }
-}
-
 extension CLIPImageProcessor {
     /// The processor that a checkpoint's `preprocessor_config.json` describes.
     init(_ configuration: ImageProcessorConfiguration, tower: VisionConfiguration, file: String) throws {

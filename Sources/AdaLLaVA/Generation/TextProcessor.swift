@@ -14,7 +14,7 @@ struct TextProcessor: Sendable {
         let chatTemplate: String?
         if let metadata = checkpoint.ggufMetadata {
             guard let vocabulary = try GGUFVocabulary(metadata) else { return nil }
-            tokenizer = try vocabulary.makeTokenizer(file: checkpoint.folder.path)
+            tokenizer = try vocabulary.makeTokenizer(file: checkpoint.folder.appendingPathComponent(checkpoint.name).path)
             chatTemplate = try metadata.string("tokenizer.chat_template")
         } else {
             do {

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Builds llama.cpp, the engine that ours is measured against, and the tools of this folder that use it.
+#
+#     build-llama.sh DIR
+#
+# Afterwards DIR/bin holds llama-quantize, llama-bench, llama-mtmd-cli and greedy_tokens, DIR/sources llama.cpp's sources.
+# DIR must lie outside the repository. The sources come from the source distribution of the Python package llama-cpp-python,
+# whose version is fixed here, so that everyone measures the same thing. Needs a C++ compiler, cmake, ninja and Python with pip
+# (Debian: apt-get install g++ cmake ninja-build python3-pip). About five minutes on two cores.
+set -eu
+
+version=0.3.36
+here=$(cd "$(dirname "$0")" && pwd)
+
+if [ $# -ne 1 ]; then
+    echo "usage: build-llama.sh DIR" >&2
+    exit 64
+fi
+for tool in c++ cmake ninja python3 tar; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "build-llama.sh: $tool is missing; on Debian: apt-get install g++ cmake ninja-build python3-pip" >&2
+        exit 69
+    fi
+done
+mkdir -p "$1"
+directory=$(cd "$1" && pwd)
+repository=$(cd "$here/../.." && pwd)
+case "$directory/" in
+    "$repository"/*) echo "build-llama.sh: $directory lies inside the repository; choose a folder outside it" >&2; exit 64 ;;
+esac
+
+sources=$directory/llama_cpp_python-$version/vendor/llama.cpp
+if [ ! -f "$sources/CMakeLists.txt" ]; then
+    echo "downloading llama-cpp-python $version (77 MB) ..." >&2
+    (cd "$directory" && python3 -m pip download --quiet --no-deps --no-binary :all: "llama-cpp-python==$version")
+    tar -xzf "$directory/llama_cpp_python-$version.tar.gz" -C "$directory"
+fi
+ln -sfn "$sources" "$directory/sources"
+
+# Tools are built for the processor they run on, as ours are; no network access, no server, no web interface.
+cmake -S "$sources" -B "$directory/build" -G Ninja \
+    -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON \
+    -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+    -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_TOOLS=ON >"$directory/configure.log" 2>&1 || {
+    tail -n 20 "$directory/configure.log" >&2
+    exit 70
+}
+cmake --build "$directory/build" --target llama llama-quantize llama-bench llama-mtmd-cli
+ln -sfn "$directory/build/bin" "$directory/bin"
+
+c++ -std=c++17 -O2 -Wall -Wextra "$here/greedy_tokens.cpp" -o "$directory/bin/greedy_tokens" \
+    -I"$sources/include" -I"$sources/ggml/include" \
+    -L"$directory/bin" -Wl,-rpath,"$directory/bin" -lllama -lggml -lggml-base
+echo "built: $directory/bin" >&2
