@@ -1,26 +1,18 @@
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), seeded for one scene: the same seed and index give the same numbers everywhere.
-struct SceneRandom: RandomNumberGenerator {
-    private var state: UInt64
+import AdaLLaVA
+
+/// The random numbers of one scene: the same seed and index give the same numbers everywhere.
+struct SceneRandom {
+    private var generator: SplitMix64
 
     init(seed: UInt64, index: Int) {
         // Mixed one after the other, so that neighbouring seeds and indices share nothing.
-        var generator = SceneRandom(state: seed)
-        generator.state = generator.next() ^ UInt64(truncatingIfNeeded: index)
-        state = generator.next()
+        var first = SplitMix64(seed: seed)
+        var second = SplitMix64(seed: first.next() ^ UInt64(truncatingIfNeeded: index))
+        generator = SplitMix64(seed: second.next())
     }
 
-    private init(state: UInt64) { self.state = state }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ mixed >> 31
-    }
-
-    /// Uniform in [0, 1). The standard library does not promise how it draws, so all draws are made here.
-    mutating func fraction() -> Double { Double(next() >> 11) * 0x1p-53 }
+    /// Uniform in [0, 1).
+    mutating func fraction() -> Double { generator.unit() }
 
     mutating func chance(_ probability: Double) -> Bool { fraction() < probability }
 
@@ -52,7 +44,7 @@ struct SceneRandom: RandomNumberGenerator {
 
     /// Close to normal, mean 0 and deviation 1, within ±3.5: the sum of four uniform numbers, from one draw.
     mutating func bell() -> Double {
-        let bits = next()
+        let bits = generator.next()
         let sum = (0..<4).reduce(0.0) { $0 + Double(bits >> UInt64($1 * 16) & 0xFFFF) }
         return (sum / 65_536 - 2) * 1.732_050_807_568_877_2
     }

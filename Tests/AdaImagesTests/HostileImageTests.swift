@@ -81,7 +81,7 @@ private enum Forged {
 
     @Test func damagedFilesNeverCrash() throws {
         // A crash, a hang or an untyped error means that a hostile file can take the process down.
-        var generator = SeededGenerator(state: 2025)
+        var generator = SplitMix64(seed: 2025)
         let limits = ImageLimits(maxPixels: 200_000, maxSide: 5_000)
         var refused = 0
         for round in 0..<2_400 {

@@ -69,7 +69,7 @@ public struct AnswerSummary: Sendable {
             let all = plan.rows.count * plan.headCount
             parts.append("budget \(budget): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
         }
-        if measured.encode > .zero { parts.append("encode \(milliseconds(measured.encode))") }
+        if measured.encode > .microseconds(100) { parts.append("encode \(milliseconds(measured.encode))") }
         parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens)")
         let seconds = measured.decode / .seconds(1)
         let rate = seconds > 0 && tokens.count > 1 ? String(format: ", %.0f tokens/s", Double(tokens.count - 1) / seconds) : ""

@@ -11,6 +11,7 @@ final class Engine: @unchecked Sendable {
     let vision: VisionPart?
     let adaptive: AdaptivePart?
     let name: String
+    private var featureCache = FeatureCache()
 
     /// What turns pixels into image features.
     struct VisionPart: Sendable {
@@ -117,12 +118,18 @@ final class Engine: @unchecked Sendable {
     ) throws -> [Tensor] {
         var features: [Tensor] = []
         for (index, pixels) in request.images.enumerated() {
+            // A trace shows every step, so it takes none from the cache.
+            if request.trace == nil, let known = featureCache.find(pixels) {
+                features.append(known)
+                continue
+            }
             let encoded = try encode(pixels: pixels, cancellation: cancellation) { layer, layers in
                 onProgress(.encoding(image: index + 1, of: request.images.count, layer: layer, layers: layers))
             }
             request.trace?.recordPixels("pixel_values", pixels)
             request.trace?.recordFeatures("vision_features", encoded.vision)
             request.trace?.recordFeatures("image_features", encoded.features)
+            featureCache.insert(pixels, encoded.features)
             features.append(encoded.features)
         }
         return features
