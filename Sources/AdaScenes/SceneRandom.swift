@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// The random numbers of one scene: the same seed and index give the same numbers everywhere.
-struct SceneRandom {
+struct SceneRandom: RandomNumberGenerator {
     private var generator: SplitMix64
 
     init(seed: UInt64, index: Int) {
@@ -10,6 +10,8 @@ struct SceneRandom {
         var second = SplitMix64(seed: first.next() ^ UInt64(truncatingIfNeeded: index))
         generator = SplitMix64(seed: second.next())
     }
+
+    mutating func next() -> UInt64 { generator.next() }
 
     /// Uniform in [0, 1).
     mutating func fraction() -> Double { generator.unit() }
@@ -44,7 +46,7 @@ struct SceneRandom {
 
     /// Close to normal, mean 0 and deviation 1, within ±3.5: the sum of four uniform numbers, from one draw.
     mutating func bell() -> Double {
-        let bits = generator.next()
+        let bits = next()
         let sum = (0..<4).reduce(0.0) { $0 + Double(bits >> UInt64($1 * 16) & 0xFFFF) }
         return (sum / 65_536 - 2) * 1.732_050_807_568_877_2
     }

@@ -128,7 +128,7 @@ public final class AdaptiveModel: Sendable {
     /// The ids of a whole prompt given as text, `<image>` becoming -200, as LLaVA's `tokenizer_image_token` makes them.
     public func tokenize(prompt: String) throws -> [Int] {
         guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.engine.name) }
-        return try text.tokenize(prompt: prompt)
+        return text.tokenize(prompt: prompt)
     }
 
     /// Runs one greedy request and keeps its intermediates.
