@@ -12,7 +12,14 @@ struct TextProcessor: Sendable {
     ///   error only once a conversation needs it.
     init?(_ checkpoint: Checkpoint, template name: String?) throws {
         let chatTemplate: String?
-        if let metadata = checkpoint.ggufMetadata {
+        if let metadata = checkpoint.ggufMetadata, metadata.keys.contains(where: { $0.hasPrefix(EmbeddedFiles.prefix) }) {
+            // A GGUF of ours brings the tokenizer's own files.
+            let loaded = try TokenizerLoader.load(from: checkpoint.name) { name in
+                guard case .string(let bytes)? = metadata[EmbeddedFiles.prefix + name] else { return nil }
+                return (bytes, "\(name) in \(checkpoint.name)")
+            }
+            (tokenizer, chatTemplate) = (loaded.tokenizer, loaded.chatTemplate)
+        } else if let metadata = checkpoint.ggufMetadata {
             guard let vocabulary = try GGUFVocabulary(metadata) else { return nil }
             tokenizer = try vocabulary.makeTokenizer(file: checkpoint.folder.appendingPathComponent(checkpoint.name).path)
             chatTemplate = try metadata.string("tokenizer.chat_template")
@@ -33,6 +40,7 @@ struct TextProcessor: Sendable {
     }
 
     private static func chooseTemplate(_ checkpoint: Checkpoint, _ jinja: String?) throws -> ChatTemplate {
+        if let name = try checkpoint.ggufMetadata?.string(EmbeddedFiles.templateKey) { return try ChatTemplate.named(name) }
         let configuration = checkpoint.configuration
         let type = configuration.adaptive != nil ? "ada_llava_llama" : configuration.llava != nil ? "llava" : "llama"
         // llava-hf's conversions of LLaVA-1.5, whatever their folder is called.

@@ -18,24 +18,39 @@ public enum TokenizerLoader {
         public let chatTemplate: String?
     }
 
+    /// Every file that a tokenizer may be read from.
+    static let fileNames = [
+        "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    ]
+
     /// Larger files are no tokenizers.
     private static let largestFile = 1 << 28
 
     /// Reads `tokenizer.model` or `tokenizer.json` with `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
     /// - Throws: ``CheckpointError``: missing files, damaged ones, kinds of tokenizer that are not known.
     public static func load(folder: URL, source: Source = .automatic) throws -> Loaded {
+        try load(from: folder.path, source: source) { try read($0, in: folder) }
+    }
+
+    /// Reads the same files from wherever `read` finds them.
+    /// - Parameters:
+    ///   - place: what messages call it.
+    ///   - read: the bytes of a file and what messages call it; `nil` if there is no such file.
+    static func load(
+        from place: String, source: Source = .automatic, read: (String) throws -> (bytes: [UInt8], file: String)?
+    ) throws -> Loaded {
         var settings = TokenizerSettings()
-        if let (bytes, file) = try read("tokenizer_config.json", in: folder) { try settings.readConfiguration(bytes, file: file) }
-        if let (bytes, file) = try read("special_tokens_map.json", in: folder) { try settings.readSpecialTokensMap(bytes, file: file) }
-        if let (bytes, file) = try read("added_tokens.json", in: folder) { try settings.readAddedTokens(bytes, file: file) }
+        if let (bytes, file) = try read("tokenizer_config.json") { try settings.readConfiguration(bytes, file: file) }
+        if let (bytes, file) = try read("special_tokens_map.json") { try settings.readSpecialTokensMap(bytes, file: file) }
+        if let (bytes, file) = try read("added_tokens.json") { try settings.readAddedTokens(bytes, file: file) }
         // Newer checkpoints keep the template in a file of its own.
-        if settings.chatTemplate == nil, let (bytes, _) = try read("chat_template.jinja", in: folder) {
+        if settings.chatTemplate == nil, let (bytes, _) = try read("chat_template.jinja") {
             settings.chatTemplate = String(decoding: bytes, as: UTF8.self)
         }
-        if source != .tokenizerJSON, let (bytes, file) = try read("tokenizer.model", in: folder) {
+        if source != .tokenizerJSON, let (bytes, file) = try read("tokenizer.model") {
             return Loaded(tokenizer: try sentencePiece(bytes, settings: settings, file: file), chatTemplate: settings.chatTemplate)
         }
-        if source != .sentencePiece, let (bytes, file) = try read("tokenizer.json", in: folder) {
+        if source != .sentencePiece, let (bytes, file) = try read("tokenizer.json") {
             let tokenizer = try TokenizerJSON(bytes, file: file).makeTokenizer(settings: settings)
             return Loaded(tokenizer: tokenizer, chatTemplate: settings.chatTemplate)
         }
@@ -44,7 +59,7 @@ public enum TokenizerLoader {
         case .sentencePiece: "tokenizer.model"
         case .tokenizerJSON: "tokenizer.json"
         }
-        throw CheckpointError.missing(file: folder.path, needed: "the tokenizer: expected \(wanted) in this folder")
+        throw CheckpointError.missing(file: place, needed: "the tokenizer: expected \(wanted) in this folder")
     }
 
     private static func read(_ name: String, in folder: URL) throws -> (bytes: [UInt8], file: String)? {

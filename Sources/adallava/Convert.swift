@@ -1,0 +1,56 @@
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct Convert: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Write a checkpoint with its weights in another type.",
+        discussion: """
+            An output that ends in .gguf becomes one file with everything in it; any other output becomes a folder with safetensors in the \
+            source's layout (f16 and bf16 only). What is written is opened again to see that it loads.
+            """)
+
+    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
+    var model: String
+
+    @Argument(help: "The .gguf file or the folder to write.")
+    var output: String
+
+    @Option(help: "The weights' new type: \(CheckpointConverter.Target.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var to: CheckpointConverter.Target
+
+    @Option(help: "The projector file of a LLaVA GGUF pair.")
+    var mmproj: String?
+
+    @Flag(help: "Replace what is at the output.")
+    var force = false
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run() async throws {
+        try await reporting {
+            let converter = try CheckpointConverter(
+                URL(fileURLWithPath: model), projector: mmproj.map { URL(fileURLWithPath: $0) }, to: to,
+                output: URL(fileURLWithPath: output), overwrites: force)
+            let cancellation = Cancellation()
+            let report = try await withInterruption {
+                try await withTaskCancellationHandler {
+                    try converter.run(cancellation: cancellation) { done, total in
+                        Console.shared.progress("converting", done: done, of: total)
+                    }
+                } onCancel: {
+                    cancellation.cancel()
+                }
+            }
+            Console.shared.finishProgress()
+            if json {
+                printNow(try adallava.json(["output": output, "type": to.rawValue, "tensors": report.tensors, "bytes": report.bytes]))
+            } else {
+                Console.shared.message(String(format: "%@: %d tensors, %.1f MB", output, report.tensors, Double(report.bytes) / 1e6))
+            }
+        }
+    }
+}
+
+extension CheckpointConverter.Target: ExpressibleByArgument {}
