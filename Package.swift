@@ -47,5 +47,7 @@ let package = Package(
         .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaImages"]),
         .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),
+        // The built executable as a child process; depending on it is what builds it.
+        .testTarget(name: "CommandTests", dependencies: ["adallava", "AdaLLaVA"]),
     ]
 )

@@ -5,6 +5,7 @@ import Foundation
 public struct SceneDataset: Sendable {
     /// One entry of `SPLIT.json`.
     public struct Record: Codable, Sendable, Equatable {
+        /// One turn of a record's conversation.
         public struct Turn: Codable, Sendable, Equatable {
             /// `human` or `gpt`.
             public let from: String
@@ -12,16 +13,21 @@ public struct SceneDataset: Sendable {
             public let value: String
         }
 
+        /// The record's name, which is that of its picture without the ending.
         public let id: String
         /// Relative to the folder that holds `SPLIT.json`.
         public let image: String
+        /// What the question asks for.
         public let task: String
+        /// The question and its answer.
         public let conversations: [Turn]
     }
 
     /// How far the writing is, in scenes.
     public struct Progress: Sendable, Equatable {
+        /// Scenes written so far.
         public let done: Int
+        /// Scenes of the whole set.
         public let count: Int
     }
 

@@ -2,11 +2,15 @@ import AdaLLaVA
 
 /// One picture with a question about it.
 public struct Scene: Sendable, Equatable {
+    /// The picture.
     public let image: RGBImage
     /// What is in it, in the order of a caption.
     public let things: [SceneThing]
+    /// What the question asks for.
     public let task: SceneTask
+    /// The question, without an image mark.
     public let question: String
+    /// The one right answer.
     public let answer: String
 }
 
@@ -15,6 +19,7 @@ public struct Scene: Sendable, Equatable {
 /// Scene `index` depends on the seed and the index alone, so any part of a set can be made anywhere, in any order. The same versions
 /// of FreeType and of the fonts give the same pixels.
 public struct SceneGenerator: Sendable {
+    /// The set's seed.
     public let seed: UInt64
     /// Side of every picture in pixels.
     public let size: Int

@@ -25,8 +25,11 @@ public enum SceneTask: String, Sendable, CaseIterable {
 
 /// A question about a scene and its one right answer.
 public struct SceneQuestion: Sendable, Equatable {
+    /// What the question asks for.
     public let task: SceneTask
+    /// The question, without an image mark.
     public let question: String
+    /// The one right answer.
     public let answer: String
 }
 

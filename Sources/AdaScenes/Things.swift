@@ -1,10 +1,13 @@
 /// A pictogram that can stand in a scene.
 public struct Pictogram: Sendable, Hashable {
+    /// What kind of thing a pictogram shows.
     public enum Category: String, Sendable, CaseIterable {
         case animal, food, vehicle, object, nature
     }
 
+    /// The noun, singular.
     public let name: String
+    /// The noun, plural.
     public let plural: String
     public let category: Category
     /// Its character in the Noto Color Emoji font.
@@ -126,6 +129,7 @@ public enum SceneThing: Sendable, Hashable {
         (noun.first.map { "aeiou".contains($0) } == true ? "an " : "a ") + noun
     }
 
+    /// The pictogram, if it is one.
     public var pictogram: Pictogram? {
         if case .pictogram(let pictogram) = self { pictogram } else { nil }
     }

@@ -23,6 +23,9 @@ struct Ask: AsyncParsableCommand {
 
     func validate() throws {
         if input.isEmpty { throw ValidationError("expected a question, or an image and a question") }
+        if input.count == 1, input[0] == "-" || FileManager.default.fileExists(atPath: input[0]) {
+            throw ValidationError("expected a question after the image \(input[0])")
+        }
     }
 
     func run() async throws {
@@ -39,17 +42,8 @@ struct Ask: AsyncParsableCommand {
     }
 
     private func answer(_ model: AdaptiveModel, _ question: String, _ images: [RGBImage], _ budget: Budget) async throws {
-        var options = sampling.generationOptions()
-        options.onProgress = { Console.shared.show($0) }
-        var summary: AnswerSummary?
-        var text = ""
-        for try await piece in model.answer(question, images: images, budget: budget, options: options) {
-            if text.isEmpty { Console.shared.finishProgress() }
-            text += piece.text
-            if !json { printNow(piece.text, terminator: "") }
-            summary = piece.summary ?? summary
-        }
-        if !json { printNow("") }
+        let (text, summary) = try await streamed(
+            model, [ChatMessage.question(question, images: images.count)], images, budget, sampling.generationOptions(), isQuiet: json)
         guard let summary else { return }
         if json {
             printNow(try adallava.json(summary.jsonObject(answer: text)))
@@ -60,9 +54,32 @@ struct Ask: AsyncParsableCommand {
     }
 }
 
+/// Answers the last turn of a conversation, printing the text as it comes unless `isQuiet`.
+func streamed(
+    _ model: AdaptiveModel, _ conversation: [ChatMessage], _ images: [RGBImage], _ budget: Budget, _ options: GenerationOptions, isQuiet: Bool
+) async throws -> (text: String, summary: AnswerSummary?) {
+    var options = options
+    options.onProgress = { Console.shared.show($0, countsTokens: isQuiet) }
+    var line = AnswerLine(isQuiet: isQuiet)
+    var summary: AnswerSummary?
+    do {
+        for try await piece in model.respond(to: conversation, images: images, budget: budget, options: options) {
+            line.append(piece.text)
+            summary = piece.summary ?? summary
+        }
+    } catch {
+        line.abandon()
+        throw error
+    }
+    line.finish()
+    return (line.text, summary)
+}
+
 extension Console {
-    func show(_ progress: GenerationProgress) {
+    /// - Parameter countsTokens: also count the answer's tokens, which is of use when they are not printed.
+    func show(_ progress: GenerationProgress, countsTokens: Bool) {
         switch progress {
+        case .answering(let done, let total): if countsTokens { self.progress("answering", done: done, of: total) }
         case .encoding(let image, let images, let layer, let layers):
             self.progress(images > 1 ? "encoding image \(image) of \(images)" : "encoding the image", done: layer, of: layers)
         case .reading(let done, let total): self.progress("reading the prompt", done: done, of: total)

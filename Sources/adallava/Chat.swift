@@ -21,6 +21,10 @@ struct Chat: AsyncParsableCommand {
     @Flag(help: "Print one JSON object a turn.")
     var json = false
 
+    func validate() throws {
+        if image.contains("-") { throw ValidationError("--image: expected a file or a data: URL; standard input is where your messages come from") }
+    }
+
     func run() async throws {
         try await reporting {
             let budget = try Budget(parsing: sampling.budget)
@@ -41,6 +45,8 @@ struct Chat: AsyncParsableCommand {
                     Console.shared.message("(stopped)")
                 }
             }
+            // The prompt's line is still open after Ctrl-D.
+            if isatty(STDIN_FILENO) != 0 { Console.shared.message("") }
         }
     }
 }
@@ -83,7 +89,10 @@ private struct ChatSession {
             try model.check(wanted)
             budget = wanted
         case "/image":
-            pending.append(try RGBImage(ImageSource(argument: argument)))
+            let source = try ImageSource(argument: argument)
+            // Standard input is where the conversation comes from.
+            if source == .standardInput { throw ImageError.argument(name: "/image", reason: "expected a file or a data: URL, found `-`") }
+            pending.append(try RGBImage(source))
             Console.shared.message("image added to your next message")
         case let name where name.hasPrefix("/"):
             Console.shared.message("unknown: \(name)\n\(ChatSession.help)")
@@ -96,20 +105,8 @@ private struct ChatSession {
         let turn = ChatMessage.question(text, images: pending.count)
         let (conversation, allImages) = (turns + [turn], images + pending)
         let (model, budget, options, json) = (model, budget, options, json)
-        var settings = options
-        settings.onProgress = { Console.shared.show($0) }
-        let stream = settings
         let (answer, summary) = try await withInterruption {
-            var answer = ""
-            var summary: AnswerSummary?
-            for try await piece in model.respond(to: conversation, images: allImages, budget: budget, options: stream) {
-                if answer.isEmpty { Console.shared.finishProgress() }
-                answer += piece.text
-                if !json { printNow(piece.text, terminator: "") }
-                summary = piece.summary ?? summary
-            }
-            if !json { printNow("") }
-            return (answer, summary)
+            try await streamed(model, conversation, allImages, budget, options, isQuiet: json)
         }
         if let summary {
             if json { printNow(try adallava.json(summary.jsonObject(answer: answer))) } else { Console.shared.message(summary.line) }

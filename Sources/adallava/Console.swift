@@ -1,83 +1,122 @@
 import AdaLLaVA
 import ArgumentParser
+import Dispatch
 import Foundation
 
 /// Standard error as people see it: progress on one line of a terminal, plain lines elsewhere; nothing while a step takes under a second.
 final class Console: @unchecked Sendable {
     private let lock = NSLock()
-    private let isTerminal = isatty(STDERR_FILENO) != 0
-    private var lineIsOpen = false
-    private var step = ""
-    private var stepStart = ContinuousClock.now
-    private var lastShown = ContinuousClock.now
+    private let start = ContinuousClock.now
+    private var report: ProgressReport
+    private var timer: (any DispatchSourceTimer)?
 
     static let shared = Console()
 
+    private init() {
+        let isTerminal = isatty(STDERR_FILENO) != 0 && ProcessInfo.processInfo.environment["TERM"] != "dumb"
+        report = ProgressReport(style: isTerminal ? .terminal : .plain)
+    }
+
     /// Reports how far a step is; the first report of a step starts its clock.
+    /// - Parameter total: 0 if it is not known.
     func progress(_ name: String, done: Int, of total: Int) {
         lock.withLock {
-            let now = ContinuousClock.now
-            if name != step {
-                closeLine()
-                (step, stepStart, lastShown) = (name, now, now)
-            }
-            let elapsed = now - stepStart
-            let interval: Duration = isTerminal ? .milliseconds(100) : .seconds(2)
-            guard elapsed > .seconds(1) || (!isTerminal && done == total && elapsed > .seconds(1)), now - lastShown >= interval || done == total
-            else { return }
-            lastShown = now
-            var line = "\(name): \(done)/\(total)"
-            if done > 0, done < total {
-                let left = elapsed / .seconds(1) / Double(done) * Double(total - done)
-                line += String(format: ", about %.0f s left", left.rounded(.up))
-            }
-            if isTerminal {
-                write("\r\u{1B}[K" + line)
-                lineIsOpen = true
-            } else {
-                write(line + "\n")
-            }
+            write(report.update(name, done: done, of: total, at: ContinuousClock.now - start))
+            if timer == nil { timer = startTimer() }
         }
     }
 
+    /// Writes a line, in place of a progress line if there is one.
     func message(_ text: String) {
-        lock.withLock {
-            closeLine()
-            write(text + "\n")
-        }
+        lock.withLock { write(report.interrupt() + text + "\n") }
     }
 
     /// Ends a progress line before an answer is printed.
     func finishProgress() {
         lock.withLock {
-            closeLine()
-            step = ""
+            write(report.finish())
+            timer?.cancel()
+            timer = nil
         }
     }
 
-    private func closeLine() {
-        if lineIsOpen { write("\r\u{1B}[K") }
-        lineIsOpen = false
+    /// Shows steps from which no report comes.
+    private func startTimer() -> any DispatchSourceTimer {
+        let timer = DispatchSource.makeTimerSource(queue: DispatchQueue(label: "adallava.console"))
+        timer.schedule(deadline: .now() + 1, repeating: 1)
+        timer.setEventHandler { [weak self] in
+            guard let self else { return }
+            lock.withLock { self.write(self.report.tick(at: ContinuousClock.now - self.start)) }
+        }
+        timer.resume()
+        return timer
     }
 
-    private func write(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
+    /// There is nobody left to tell when standard error itself fails.
+    private func write(_ text: String?) {
+        guard let text, !text.isEmpty else { return }
+        try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
+    }
 }
 
-/// Prints to standard output at once, also into a pipe.
+/// Prints to standard output at once, also into a pipe. An output that cannot be written (a full disk) ends the process with exit code 74:
+/// what the command was run for can no longer be delivered.
 func printNow(_ text: String, terminator: String = "\n") {
-    FileHandle.standardOutput.write(Data((text + terminator).utf8))
+    do {
+        try FileHandle.standardOutput.write(contentsOf: Data((text + terminator).utf8))
+    } catch {
+        Console.shared.finishProgress()
+        Console.shared.message("adallava: standard output cannot be written: \(error.localizedDescription)")
+        exit(ErrorCategory.inputOutput.rawValue)
+    }
+}
+
+/// An answer on standard output, piece by piece. Whatever ends it, the line is ended too.
+struct AnswerLine {
+    private(set) var text = ""
+    /// Print nothing, only collect.
+    let isQuiet: Bool
+
+    mutating func append(_ piece: String) {
+        if piece.isEmpty { return }
+        text += piece
+        if isQuiet { return }
+        Console.shared.finishProgress()
+        printNow(piece, terminator: "")
+    }
+
+    /// Ends the line after a whole answer, an empty one included.
+    func finish() {
+        Console.shared.finishProgress()
+        if !isQuiet { printNow("") }
+    }
+
+    /// Ends the line after an answer that stopped short, if there is anything on it.
+    func abandon() {
+        Console.shared.finishProgress()
+        if !isQuiet, !text.isEmpty { printNow("") }
+    }
 }
 
 /// Runs a command's body; what the library throws becomes a message on standard error and the category's exit code.
 func reporting(_ body: () async throws -> Void) async throws {
     do {
         try await body()
-    } catch let error as any EngineError {
-        Console.shared.message("adallava: " + error.description)
-        throw ExitCode(error.category.rawValue)
-    } catch is CancellationError {
-        Console.shared.message("adallava: stopped")
-        throw ExitCode(130)
+    } catch {
+        Console.shared.finishProgress()
+        switch error {
+        case let error as any EngineError:
+            Console.shared.message("adallava: " + error.description)
+            throw ExitCode(error.category.rawValue)
+        case is CancellationError:
+            Console.shared.message("adallava: stopped")
+            throw ExitCode(130)
+        // What the argument parser itself knows how to report.
+        case is ExitCode, is CleanExit, is ValidationError: throw error
+        default:
+            Console.shared.message("adallava: unexpected error: \(error)")
+            throw ExitCode(ErrorCategory.software.rawValue)
+        }
     }
 }
 
@@ -85,8 +124,4 @@ func reporting(_ body: () async throws -> Void) async throws {
 func json(_ object: Any) throws -> String {
     let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
     return String(decoding: data, as: UTF8.self)
-}
-
-extension Duration {
-    var milliseconds: Double { self / .milliseconds(1) }
 }

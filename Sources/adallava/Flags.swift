@@ -3,11 +3,8 @@ import AdaLLaVA
 import ArgumentParser
 import Foundation
 
-/// Which model, and how it computes.
-struct ModelFlags: ParsableArguments {
-    @Option(help: "A checkpoint folder, a .safetensors or a .gguf file. Without it the embedded default model answers.")
-    var model: String?
-
+/// How a model is read and computes.
+struct ComputeFlags: ParsableArguments {
     @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when it lies beside the model.")
     var mmproj: String?
 
@@ -20,13 +17,13 @@ struct ModelFlags: ParsableArguments {
     @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
     var precision: Precision = .automatic
 
-    func load(_ model: String? = nil) async throws -> AdaptiveModel {
+    func load(_ url: URL) async throws -> AdaptiveModel {
         var options = AdaptiveModel.Options()
         options.threads = threads
         options.precision = precision
         options.projector = mmproj.map { URL(fileURLWithPath: $0) }
         options.template = template
-        let url = try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate()
+        Console.shared.progress("opening " + url.lastPathComponent, done: 0, of: 0)
         let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
             Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
         }
@@ -36,42 +33,69 @@ struct ModelFlags: ParsableArguments {
 
     func validate() throws {
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
+        if let template { try usable { _ = try ChatTemplate.named(template) } }
+    }
+}
+
+/// Which model, and how it computes.
+struct ModelFlags: ParsableArguments {
+    @Option(help: "A checkpoint folder, a .safetensors or a .gguf file. Without it the embedded default model answers.")
+    var model: String?
+
+    @OptionGroup var compute: ComputeFlags
+
+    /// - Parameter model: the model, where it is not an option but an argument.
+    func load(_ model: String? = nil) async throws -> AdaptiveModel {
+        try await compute.load(try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
     }
 }
 
 extension Precision: ExpressibleByArgument {}
 
+/// Runs a check whose failure is a wrong option, so that it is told before anything is read.
+func usable(_ check: () throws -> Void) throws {
+    do { try check() } catch let error as any EngineError { throw ValidationError(error.description) }
+}
+
 /// How tokens are chosen and when an answer ends.
 struct SamplingFlags: ParsableArguments {
-    @Option(help: "A fraction of the full model's compute, above 0 and at most 1: 0.7, 70%.")
+    // Taken as it stands, so that a budget of -1 is told what is wrong with it.
+    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1: 0.7, 70%.")
     var budget: String = "1"
 
-    @Option(help: "The longest answer in tokens.")
+    @Option(parsing: .unconditional, help: "The longest answer in tokens.")
     var maxTokens: Int = 512
 
-    @Option(help: "0 always takes the most likely token; higher is more varied.")
+    @Option(parsing: .unconditional, help: "0 always takes the most likely token; higher is more varied.")
     var temperature: Double = 0
 
-    @Option(help: "Choose among the smallest set of tokens whose probabilities reach this sum; 1 is all.")
+    @Option(parsing: .unconditional, help: "Choose among the smallest set of tokens whose probabilities reach this sum; 1 is all.")
     var topP: Double = 1
 
-    @Option(help: "Choose among this many most likely tokens; 0 is all.")
+    @Option(parsing: .unconditional, help: "Choose among this many most likely tokens; 0 is all.")
     var topK: Int = 0
 
-    @Option(help: "Leave out tokens less likely than this times the most likely one.")
+    @Option(parsing: .unconditional, help: "Leave out tokens less likely than this times the most likely one.")
     var minP: Double = 0
 
-    @Option(help: "Make tokens that already occurred less likely; 1 does nothing.")
+    @Option(parsing: .unconditional, help: "Make tokens that already occurred less likely; 1 does nothing.")
     var repetitionPenalty: Double = 1
 
     @Option(help: "The same seed gives the same answer on the same machine.")
     var seed: UInt64?
 
-    @Option(help: "Text that ends the answer; may be given several times.")
+    @Option(parsing: .unconditionalSingleValue, help: "Text that ends the answer; may be given several times.")
     var stop: [String] = []
 
-    @Option(help: "The system prompt, instead of the template's.")
+    @Option(parsing: .unconditional, help: "The system prompt, instead of the template's.")
     var system: String?
+
+    func validate() throws {
+        try usable {
+            _ = try Budget(parsing: budget).validFraction()
+            try generationOptions().validate()
+        }
+    }
 
     func generationOptions() -> GenerationOptions {
         var options = GenerationOptions()

@@ -19,6 +19,10 @@ struct Inspect: AsyncParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    func validate() throws {
+        if let template { try usable { _ = try ChatTemplate.named(template) } }
+    }
+
     func run() async throws {
         try await reporting {
             let report = try ModelReport(

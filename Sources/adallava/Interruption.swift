@@ -1,24 +1,48 @@
 import Dispatch
 import Foundation
+import Synchronization
 
 /// Turns Ctrl-C (SIGINT) and SIGTERM into the cancellation of a task, so that work stops at its next safe point and the terminal is left
-/// whole. A second signal ends the process at once.
+/// whole. A second signal, or one while nothing runs, ends the process at once.
 func withInterruption<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let task = Task { try await body() }
-    let queue = DispatchQueue(label: "adallava.signals")
-    let sources = [SIGINT, SIGTERM].map { number in
-        signal(number, SIG_IGN)
-        let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
-        source.setEventHandler {
-            if task.isCancelled { _exit(130) }
-            task.cancel()
-        }
-        source.resume()
-        return source
+    Interruption.shared.begin {
+        if task.isCancelled { return false }
+        task.cancel()
+        return true
     }
-    defer {
-        for source in sources { source.cancel() }
-        for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
-    }
+    defer { Interruption.shared.end() }
     return try await task.value
+}
+
+/// The process's signal handlers. Installed once and kept: on Linux a source does not fire if one for the same signal was cancelled before.
+private final class Interruption: @unchecked Sendable {
+    static let shared = Interruption()
+
+    /// Cancels what runs now; `false` if it was cancelled before.
+    private let cancel = Mutex<(@Sendable () -> Bool)?>(nil)
+    /// Set once, before anything else can see this.
+    private var sources: [any DispatchSourceSignal] = []
+
+    private init() {
+        let queue = DispatchQueue(label: "adallava.signals")
+        sources = [SIGINT, SIGTERM].map { number in
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
+            source.setEventHandler { [weak self] in self?.interrupt() }
+            source.resume()
+            return source
+        }
+    }
+
+    func begin(_ cancel: @escaping @Sendable () -> Bool) { self.cancel.withLock { $0 = cancel } }
+
+    func end() { cancel.withLock { $0 = nil } }
+
+    private func interrupt() {
+        let cancel = cancel.withLock { $0 }
+        if cancel?() ?? false { return }
+        Console.shared.finishProgress()
+        _exit(130)
+    }
 }

@@ -17,7 +17,7 @@ struct TraceRequest: AsyncParsableCommand {
     @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
     var checkpoint: String
 
-    @OptionGroup var model: ModelFlags
+    @OptionGroup var compute: ComputeFlags
 
     @Option(help: "An image file; once for each <image> of the prompt.")
     var image: [String] = []
@@ -25,16 +25,17 @@ struct TraceRequest: AsyncParsableCommand {
     @Flag(help: "The prompt has no image.")
     var noImage = false
 
-    @Option(help: "The whole prompt as text.")
+    @Option(parsing: .unconditional, help: "The whole prompt as text.")
     var prompt: String?
 
-    @Option(help: "The whole prompt as token ids, such as 1,280,-200,13.")
+    // A prompt may begin with an image, -200, which looks like an option.
+    @Option(parsing: .unconditional, help: "The whole prompt as token ids, such as 1,280,-200,13.")
     var tokens: String?
 
-    @Option(help: "A fraction of the full model's compute, above 0 and at most 1.")
+    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1.")
     var budget = "1"
 
-    @Option(help: "Tokens to generate.")
+    @Option(parsing: .unconditional, help: "Tokens to generate.")
     var maxTokens = 12
 
     @Option(help: "The safetensors file to write.")
@@ -49,17 +50,28 @@ struct TraceRequest: AsyncParsableCommand {
     func validate() throws {
         if (prompt == nil) == (tokens == nil) { throw ValidationError("expected either --prompt or --tokens") }
         if image.isEmpty != noImage { throw ValidationError("expected either --image FILE or --no-image") }
-        if model.model != nil { throw ValidationError("the model is the first argument here, not --model") }
         if maxTokens < 1 { throw ValidationError("--max-tokens: expected 1 or more, found \(maxTokens)") }
         _ = try tokenList()
     }
 
     private func tokenList() throws -> [Int]? {
-        try tokens?.split(separator: ",").map {
+        try tokens?.split(separator: ",", omittingEmptySubsequences: false).map {
             guard let token = Int($0.trimmingCharacters(in: .whitespaces)) else {
                 throw ValidationError("--tokens: expected whole numbers with commas between them, found '\($0)'")
             }
             return token
+        }
+    }
+
+    /// A folder that is not there is told before the work, not after it.
+    private func expectWritable(_ file: URL) throws {
+        let folder = file.deletingLastPathComponent().path
+        var isFolder: ObjCBool = false
+        if FileManager.default.fileExists(atPath: file.path, isDirectory: &isFolder), isFolder.boolValue {
+            throw CheckpointError.unwritable(file: file.path, reason: "it is a folder; expected the name of a file")
+        }
+        guard FileManager.default.isWritableFile(atPath: folder) else {
+            throw CheckpointError.unwritable(file: file.path, reason: "the folder \(folder) is not there or may not be written")
         }
     }
 
@@ -68,12 +80,13 @@ struct TraceRequest: AsyncParsableCommand {
             let budget = try Budget(parsing: budget)
             let images = try image.map { try RGBImage(ImageSource(argument: $0)) }
             let list = try tokenList()
+            try expectWritable(URL(fileURLWithPath: output))
             try await withInterruption {
-                let model = try await model.load(checkpoint)
+                let model = try await compute.load(URL(fileURLWithPath: checkpoint))
                 let tokens = try list ?? model.tokenize(prompt: prompt ?? "")
                 let traced = try await model.trace(
                     tokens: tokens, images: images, budget: budget, maxTokens: maxTokens, includesLayers: layers,
-                    onProgress: { Console.shared.show($0) })
+                    onProgress: { Console.shared.show($0, countsTokens: true) })
                 Console.shared.finishProgress()
                 try traced.write(to: URL(fileURLWithPath: output))
                 printNow(try adallava.json(traced.jsonObject))

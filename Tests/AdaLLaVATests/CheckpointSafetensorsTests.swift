@@ -132,7 +132,7 @@ import Testing
             #expect(try Data(contentsOf: url) == before)
             #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["out.safetensors"])
             let nowhere = folder.appendingPathComponent("missing/out.safetensors")
-            #expect(checkpointError { try SafetensorsWriter.write([("a", [1], [1])], to: nowhere) }?.isUnreadable == true)
+            #expect(checkpointError { try SafetensorsWriter.write([("a", [1], [1])], to: nowhere) }?.isUnwritable == true)
         }
     }
 

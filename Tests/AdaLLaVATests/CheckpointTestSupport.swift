@@ -73,6 +73,7 @@ extension CheckpointError {
     var isElementType: Bool { if case .elementType = self { true } else { false } }
     var isConfiguration: Bool { if case .configuration = self { true } else { false } }
     var isUnreadable: Bool { if case .unreadable = self { true } else { false } }
+    var isUnwritable: Bool { if case .unwritable = self { true } else { false } }
 }
 
 /// The ``CheckpointError`` that `body` throws; `nil` if it throws none or another one.

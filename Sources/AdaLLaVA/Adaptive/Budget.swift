@@ -32,7 +32,7 @@ public enum Budget: Sendable, Equatable, CustomStringConvertible {
 
     /// The fraction of compute.
     /// - Throws: ``BudgetError`` outside (0, 1], or for a time.
-    func validFraction() throws -> Float {
+    public func validFraction() throws -> Float {
         switch self {
         case .fraction(let value):
             guard value > 0, value <= 1 else { throw BudgetError.outOfRange(value) }
@@ -76,8 +76,10 @@ public enum BudgetError: EngineError, Equatable {
 public struct BudgetUnits: Sendable, Equatable {
     /// Units of the whole model and of its prefix, which always runs.
     public let total: Int
+    /// Units of the prefix layers, which always run.
     public let prefix: Int
 
+    /// Units of a model given by number.
     public init(total: Int, prefix: Int) { (self.total, self.prefix) = (total, prefix) }
 
     init(_ adaptive: AdaptiveConfiguration, layers: Int, heads: Int) {

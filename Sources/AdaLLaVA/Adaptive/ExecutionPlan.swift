@@ -10,15 +10,19 @@ public struct ExecutionPlan: Sendable, Equatable {
         /// MLP neuron groups that run, ascending.
         public let groups: [Int]
 
+        /// Both lists ascending, each index once.
         public init(heads: [Int], groups: [Int]) { (self.heads, self.groups) = (heads, groups) }
 
         /// Nothing of the layer runs: no compute, no keys and values.
         public var isSkipped: Bool { heads.isEmpty && groups.isEmpty }
     }
 
+    /// Attention heads of a layer, and as many neuron groups.
     public let headCount: Int
+    /// One row a layer.
     public let rows: [Row]
 
+    /// A plan with given rows, one a layer.
     public init(headCount: Int, rows: [Row]) { (self.headCount, self.rows) = (headCount, rows) }
 
     /// Everything runs.
@@ -43,7 +47,9 @@ public struct ExecutionPlan: Sendable, Equatable {
         }
     }
 
+    /// Attention heads that run, by layer.
     public var headsPerLayer: [Int] { rows.map(\.heads.count) }
+    /// MLP neuron groups that run, by layer.
     public var groupsPerLayer: [Int] { rows.map(\.groups.count) }
 
     /// The neurons of MLP group `group`: `intermediate / groups` each, the first `intermediate % groups` groups one more.

@@ -14,6 +14,7 @@ import Foundation
 ///
 /// Without noise the scores are the logits themselves: the choice made at inference.
 public struct GumbelDraw: Sendable, Equatable {
+    /// What logits and noise are divided by.
     public let temperature: Float
     /// −∞ where nothing can be drawn.
     public let scores: [Float]
@@ -90,6 +91,7 @@ public struct GumbelDraw: Sendable, Equatable {
 ///
 /// The sample is the sum of the draws, and so is its gradient: which entries were taken is not differentiated.
 public struct GumbelLayerSelection: Sendable {
+    /// The draws in order, one a unit.
     public let draws: [GumbelDraw]
     /// 1 for a layer that stays, one value for each logit.
     public let sample: [Float]
@@ -147,6 +149,7 @@ public struct GumbelHeadSelection: Sendable {
         /// For the draw of MLP groups, `[heads]`.
         public let mlp: [Float]
 
+        /// Noise given by value, ready to be added to the logits.
         public init(layer: [Float], attention: [Float], mlp: [Float]) { (self.layer, self.attention, self.mlp) = (layer, attention, mlp) }
     }
 
@@ -154,12 +157,15 @@ public struct GumbelHeadSelection: Sendable {
     public struct Round: Sendable {
         /// The draw that picked the layer, over all entries.
         public let entry: GumbelDraw
+        /// The layer that was drawn, counted from the first one after the prefix.
         public let layer: Int
         /// The draws in that layer, `heads` entries each.
         public let attention, mlp: GumbelDraw
     }
 
+    /// Attention heads of a layer.
     public let heads: Int
+    /// The rounds in order, one a unit.
     public let rounds: [Round]
     /// 1 for a switch that is on, `[layers · 2 · heads]`: for each layer the attention heads, then the MLP groups.
     public let sample: [Float]

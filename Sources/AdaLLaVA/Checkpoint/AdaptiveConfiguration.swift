@@ -1,5 +1,6 @@
 /// What makes a checkpoint adaptive: the scheduler and the layers that always run (AdaLLaVA, Xu et al., ICCV 2025).
 public struct AdaptiveConfiguration: Sendable, Equatable {
+    /// What the scheduler switches.
     public enum SchedulerType: String, Sendable {
         /// Switches whole layers.
         case layers = "L"
@@ -7,12 +8,14 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
         case heads = "H"
     }
 
+    /// Whether it switches layers, or heads and neuron groups.
     public var schedulerType: SchedulerType
     /// Heads, and as many neuron groups, that one unit turns on (H); not used by L.
     public var schedulerRank: Int
     /// Layers at the front that always run.
     public var numPrefixLayers: Int
 
+    /// A configuration given by value.
     public init(schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int) {
         (self.schedulerType, self.schedulerRank, self.numPrefixLayers) = (schedulerType, schedulerRank, numPrefixLayers)
     }

@@ -18,13 +18,13 @@ final class AtomicFile {
 
     private static let bufferSize = 1 << 20
 
-    /// - Throws: ``CheckpointError/unreadable(file:reason:)`` if the folder cannot be written.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)`` if the folder cannot be written.
     init(replacing destination: URL) throws {
         self.destination = destination
         let name = ".\(destination.lastPathComponent).\(getpid())-\(UInt32.random(in: 0 ... .max)).partial"
         temporaryPath = destination.deletingLastPathComponent().appendingPathComponent(name).path
         descriptor = open(temporaryPath, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-        guard descriptor >= 0 else { throw Self.failure(destination, "writing: \(String(cString: strerror(errno)))") }
+        guard descriptor >= 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
         buffer.reserveCapacity(Self.bufferSize)
     }
 
@@ -57,9 +57,9 @@ final class AtomicFile {
     /// Makes the file durable and moves it to its destination.
     func commit() throws {
         try flush()
-        guard fsync(descriptor) == 0 else { throw Self.failure(destination, "writing: \(String(cString: strerror(errno)))") }
+        guard fsync(descriptor) == 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
         guard rename(temporaryPath, destination.path) == 0 else {
-            throw Self.failure(destination, "replacing: \(String(cString: strerror(errno)))")
+            throw Self.failure(destination, String(cString: strerror(errno)))
         }
         close(descriptor)
         descriptor = -1
@@ -83,13 +83,13 @@ final class AtomicFile {
             // Linux writes at most 2 GiB at a time.
             let written = systemWrite(descriptor, base + done, min(bytes.count - done, 1 << 30))
             if written < 0 && errno == EINTR { continue }
-            guard written > 0 else { throw Self.failure(destination, "writing: \(String(cString: strerror(errno)))") }
+            guard written > 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
             done += written
         }
     }
 
     private static func failure(_ url: URL, _ reason: String) -> CheckpointError {
-        .unreadable(file: url.path, reason: reason)
+        .unwritable(file: url.path, reason: reason)
     }
 }
 
@@ -100,11 +100,14 @@ private func systemWrite(_ descriptor: Int32, _ bytes: UnsafeRawPointer, _ count
 
 /// Name, type and shape of a tensor that is to be written.
 public struct TensorDescription: Sendable, Equatable {
+    /// The name in the file.
     public let name: String
+    /// The element type that its bytes have.
     public let type: ElementType
     /// Row-major, outermost first.
     public let shape: [Int]
 
+    /// A description given by value; checked when it is written.
     public init(name: String, type: ElementType, shape: [Int]) {
         (self.name, self.type, self.shape) = (name, type, shape)
     }
@@ -133,7 +136,7 @@ public struct TensorSink {
     let file: AtomicFile
 
     /// Appends `bytes` to the tensor.
-    /// - Throws: ``CheckpointError/unreadable(file:reason:)`` if the disk is full or fails.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)`` if the disk is full or fails.
     public func write(_ bytes: UnsafeRawBufferPointer) throws { try file.write(bytes) }
 
     /// Appends values as they lie in memory (little-endian on every platform this runs on).

@@ -14,6 +14,7 @@ public struct Checkpoint: Sendable {
     public let name: String
     /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
     public let formatDescription: String
+    /// What the model is: decoder, tower, projector, scheduler.
     public internal(set) var configuration: ModelConfiguration
     /// The decoder, `model.layers.…`, and what belongs to it: `model.embed_tokens`, `lm_head`, `scheduler.…`, `rope_freqs.weight`.
     public let language: any TensorSource
@@ -21,7 +22,9 @@ public struct Checkpoint: Sendable {
     public let projector: (any TensorSource)?
     /// The vision tower, `vision_model.…`; `nil` for text models.
     public let vision: (any TensorSource)?
+    /// How a picture becomes the tower's input; `nil` for text models.
     public let imageProcessor: ImageProcessorConfiguration?
+    /// What the checkpoint proposes for generating text.
     public let generation: GenerationDefaults
     /// The language model's metadata, which holds its vocabulary and chat template; `nil` for other formats than GGUF.
     public let ggufMetadata: GGUFMetadata?

@@ -87,7 +87,7 @@ public struct CheckpointConverter: Sendable {
             }
             try nameType(in: partial.appendingPathComponent("config.json"))
         } catch let error as CocoaError {
-            throw CheckpointError.unreadable(file: output.path, reason: error.localizedDescription)
+            throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
         }
         let weights = try WeightFiles.open(in: checkpoint.folder).tensors
         let tensors = weights.names.compactMap { weights.find($0) }
@@ -106,7 +106,7 @@ public struct CheckpointConverter: Sendable {
             if FileKind(output) != .nothing { try manager.removeItem(at: output) }
             try manager.moveItem(at: partial, to: output)
         } catch {
-            throw CheckpointError.unreadable(file: output.path, reason: error.localizedDescription)
+            throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
         }
     }
 

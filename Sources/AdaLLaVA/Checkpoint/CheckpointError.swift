@@ -4,8 +4,10 @@ import Foundation
 public enum CheckpointError: EngineError, Equatable {
     /// A file or folder is not there.
     case missing(file: String, needed: String)
-    /// A file cannot be read or written (permissions, a folder in its place, a full disk).
+    /// A file cannot be read (permissions, a folder in its place).
     case unreadable(file: String, reason: String)
+    /// A file cannot be written (no such folder, permissions, a full disk).
+    case unwritable(file: String, reason: String)
     /// The bytes of a file break its format.
     case malformed(file: String, reason: String)
     /// A tensor that the architecture needs is not in the checkpoint.
@@ -22,7 +24,7 @@ public enum CheckpointError: EngineError, Equatable {
     public var category: ErrorCategory {
         switch self {
         case .missing: .missingInput
-        case .unreadable: .inputOutput
+        case .unreadable, .unwritable: .inputOutput
         default: .badData
         }
     }
@@ -31,6 +33,7 @@ public enum CheckpointError: EngineError, Equatable {
         switch self {
         case .missing(let file, let needed): "\(file): no such file (\(needed))"
         case .unreadable(let file, let reason): "\(file): cannot be read: \(reason)"
+        case .unwritable(let file, let reason): "\(file): cannot be written: \(reason)"
         case .malformed(let file, let reason): "\(file): damaged or not what its name says: \(reason)"
         case .missingTensor(let name, let file): "\(name) in \(file): the tensor is missing"
         case .shape(let tensor, let expected, let found, let file): "\(tensor) in \(file): expected shape \(expected), found \(found)"

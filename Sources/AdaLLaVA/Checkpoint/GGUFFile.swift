@@ -11,9 +11,12 @@ public struct GGUFFile: TensorSource {
     /// The largest `general.alignment` that is accepted.
     public static let alignmentLimit = 1 << 20
 
+    /// The format's version, 2 or 3.
     public let version: Int
+    /// The file's keys and values.
     public let metadata: GGUFMetadata
     public let names: [String]
+    /// The mapping that all tensors lie in.
     public let file: MappedFile
 
     private let tensors: [String: StoredTensor]

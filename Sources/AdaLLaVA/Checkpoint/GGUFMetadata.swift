@@ -11,6 +11,7 @@ public struct GGUFMetadata: Sendable {
         (self.keys, self.values, self.location) = (keys, values, location)
     }
 
+    /// The value of `key`, or `nil`.
     public subscript(_ key: String) -> GGUFValue? { values[key] }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the value is no UTF-8 string; likewise below.
@@ -28,22 +29,27 @@ public struct GGUFMetadata: Sendable {
         try value(key, "a number", \.number)
     }
 
+    /// A truth value.
     public func bool(_ key: String) throws -> Bool? {
         try value(key, "a truth value") { if case .bool(let value) = $0 { value } else { nil } }
     }
 
+    /// An array of any type.
     public func array(_ key: String) throws -> GGUFArray? {
         try value(key, "an array") { if case .array(let array) = $0 { array } else { nil } }
     }
 
+    /// An array of strings.
     public func strings(_ key: String) throws -> [String]? {
         try value(key, "an array of strings") { if case .array(let array) = $0 { array.strings() } else { nil } }
     }
 
+    /// An array of any integer type.
     public func ints(_ key: String) throws -> [Int]? {
         try value(key, "an array of whole numbers") { if case .array(let array) = $0 { array.integers() } else { nil } }
     }
 
+    /// An array of any float or integer type.
     public func floats(_ key: String) throws -> [Float]? {
         try value(key, "an array of numbers") { if case .array(let array) = $0 { array.floats() } else { nil } }
     }

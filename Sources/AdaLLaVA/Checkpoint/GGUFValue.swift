@@ -24,8 +24,10 @@ public enum GGUFValue: Sendable {
     case string([UInt8])
     case array(GGUFArray)
 
+    /// A string value.
     public static func string(_ text: String) -> GGUFValue { .string(Array(text.utf8)) }
 
+    /// The type that the file names before the value.
     public var type: GGUFValueType {
         switch self {
         case .uint8: .uint8
@@ -91,7 +93,9 @@ public enum GGUFValue: Sendable {
 /// An array in GGUF metadata, kept as the bytes the file holds: vocabularies have a hundred thousand strings, and most readers of a
 /// file want none of them. The bytes were walked once when the file was opened, so decoding cannot run out of them.
 public struct GGUFArray: Sendable {
+    /// The type of every element.
     public let elementType: GGUFValueType
+    /// The number of elements.
     public let count: Int
 
     /// The elements side by side, without the array's own element type and count.
@@ -109,20 +113,24 @@ public struct GGUFArray: Sendable {
         self.init(elementType: elementType, count: count, range: 0..<encoded.count, storage: MappedFile(copying: encoded, path: "memory"))
     }
 
+    /// An array of strings, to be written.
     public init(_ strings: [String]) {
         var encoded: [UInt8] = []
         for string in strings { encoded.appendGGUF(string.utf8) }
         self.init(elementType: .string, count: strings.count, encoded: encoded)
     }
 
+    /// An array of 32-bit floats, to be written.
     public init(_ floats: [Float]) {
         self.init(elementType: .float32, count: floats.count, encoded: floats.withUnsafeBytes { Array($0) })
     }
 
+    /// An array of 32-bit integers, to be written.
     public init(_ integers: [Int32]) {
         self.init(elementType: .int32, count: integers.count, encoded: integers.withUnsafeBytes { Array($0) })
     }
 
+    /// An array of truth values, to be written.
     public init(_ values: [Bool]) {
         self.init(elementType: .bool, count: values.count, encoded: values.map { $0 ? 1 : 0 })
     }

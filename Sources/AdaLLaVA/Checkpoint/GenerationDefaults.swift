@@ -1,19 +1,29 @@
 /// What a checkpoint proposes for generating text (`generation_config.json`). `nil` means that it says nothing.
 public struct GenerationDefaults: Sendable, Equatable {
+    /// The token that starts a sequence.
     public var bosTokenID: Int?
     /// Tokens that end an answer.
     public var eosTokenIDs: [Int]
+    /// The token that fills up batches.
     public var padTokenID: Int?
+    /// Whether to sample; greedy otherwise.
     public var doSample: Bool?
+    /// See ``SamplingOptions/temperature``.
     public var temperature: Double?
+    /// See ``SamplingOptions/topP``.
     public var topP: Double?
+    /// See ``SamplingOptions/topK``.
     public var topK: Int?
+    /// See ``SamplingOptions/minP``.
     public var minP: Double?
+    /// See ``SamplingOptions/repetitionPenalty``.
     public var repetitionPenalty: Double?
+    /// The longest answer, in tokens.
     public var maxNewTokens: Int?
     /// Prompt and answer together.
     public var maxLength: Int?
 
+    /// Defaults that propose nothing but their tokens.
     public init(bosTokenID: Int? = nil, eosTokenIDs: [Int] = [], padTokenID: Int? = nil) {
         (self.bosTokenID, self.eosTokenIDs, self.padTokenID) = (bosTokenID, eosTokenIDs, padTokenID)
     }

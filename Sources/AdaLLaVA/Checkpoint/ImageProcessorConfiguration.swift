@@ -2,9 +2,12 @@
 public struct ImageProcessorConfiguration: Sendable, Equatable {
     /// A size in pixels.
     public struct Size: Sendable, Equatable {
+        /// Pixels from left to right.
         public var width: Int
+        /// Pixels from top to bottom.
         public var height: Int
 
+        /// A size given by value.
         public init(width: Int, height: Int) { (self.width, self.height) = (width, height) }
     }
 
@@ -22,6 +25,7 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
 
     /// `nil` leaves the size as it is.
     public var resize: Resize?
+    /// The filter that resizes.
     public var resampling: Resampling
     /// The part cut from the middle; `nil` cuts nothing.
     public var centerCrop: Size?
@@ -36,8 +40,10 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
 
     /// OpenAI's CLIP: what a file that says nothing means.
     public static let clipMean: [Float] = [0.48145466, 0.4578275, 0.40821073]
+    /// OpenAI's CLIP: what the channels are divided by, red first.
     public static let clipStandardDeviation: [Float] = [0.26862954, 0.26130258, 0.27577711]
 
+    /// A configuration given by value; what is left out is CLIP's.
     public init(
         resize: Resize?, resampling: Resampling = .bicubic, centerCrop: Size?, rescaleFactor: Double? = 1.0 / 255,
         mean: [Float] = clipMean, standardDeviation: [Float] = clipStandardDeviation, padsToSquare: Bool = false

@@ -1,14 +1,19 @@
 /// The shape of a LLaMA-family decoder, whichever file it was read from.
 public struct LlamaConfiguration: Sendable, Equatable {
     public var vocabularySize: Int
+    /// Values of a hidden state.
     public var hiddenSize: Int
+    /// Neurons of a layer's MLP.
     public var intermediateSize: Int
+    /// Decoder layers.
     public var numHiddenLayers: Int
+    /// Heads of queries.
     public var numAttentionHeads: Int
     /// Heads of keys and values; smaller than `numAttentionHeads` with grouped-query attention.
     public var numKeyValueHeads: Int
     /// Values of one head.
     public var headDim: Int
+    /// Added to the mean square in RMSNorm.
     public var rmsNormEpsilon: Float
     /// The base of the rotary position embedding's frequencies.
     public var ropeTheta: Double
@@ -25,12 +30,16 @@ public struct LlamaConfiguration: Sendable, Equatable {
     public var attentionBias: Bool
     /// Whether gate, up and down have biases.
     public var mlpBias: Bool
+    /// The token that starts a sequence.
     public var bosTokenID: Int?
     /// Tokens that end an answer.
     public var eosTokenIDs: [Int]
+    /// The token that fills up batches.
     public var padTokenID: Int?
+    /// The activation of the MLP's gate.
     public var hiddenActivation: Activation
 
+    /// A shape given by value; what is left out is LLaMA's. Files are checked when they are read, this is not.
     public init(
         vocabularySize: Int, hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int,
         numKeyValueHeads: Int? = nil, headDim: Int? = nil, rmsNormEpsilon: Float = 1e-6, ropeTheta: Double = 10000,

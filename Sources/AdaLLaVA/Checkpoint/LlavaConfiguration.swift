@@ -46,13 +46,17 @@ public struct LlavaConfiguration: Sendable, Equatable {
         case pruMergePlus = "prumerge+"
     }
 
+    /// What lies between the tower and the decoder.
     public var projector: Projector
     /// Whether the projector's linear layers have biases.
     public var projectorBias: Bool
     /// The hidden state taken from the tower, as configurations name it: 0 is what enters the first layer, -1 the last one's output.
     public var selectLayer: Int
+    /// Which of the tower's positions are used.
     public var selectFeature: Feature
+    /// How an image becomes a square.
     public var imageAspectRatio: AspectRatio
+    /// Which image tokens reach the projector.
     public var tokenSelection: TokenSelection
     /// `mm_vision_tower`: a folder or a name on the Hugging Face hub; `nil` where the format has none.
     public var visionTowerReference: String?
@@ -64,8 +68,10 @@ public struct LlavaConfiguration: Sendable, Equatable {
     public var useImageStartEnd: Bool
     /// Whether the prompt has an `<im_patch>` token.
     public var useImagePatchToken: Bool
+    /// `mm_patch_merge_type`; `flat` is what is computed.
     public var patchMergeType: String
 
+    /// A configuration given by value; what is left out is LLaVA-1.5's.
     public init(
         projector: Projector, projectorBias: Bool = true, selectLayer: Int = -2, selectFeature: Feature = .patch,
         imageAspectRatio: AspectRatio = .crop, tokenSelection: TokenSelection = .none, visionTowerReference: String? = nil,

@@ -1,5 +1,6 @@
 /// Everything the engine needs to know of a model besides its weights.
 public struct ModelConfiguration: Sendable, Equatable {
+    /// The decoder.
     public var language: LlamaConfiguration
     /// The vision tower; `nil` for text models, and until the tower that a checkpoint only names has been found.
     public var vision: VisionConfiguration?
@@ -8,6 +9,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// `nil` for models that always run in full.
     public var adaptive: AdaptiveConfiguration?
 
+    /// A configuration given by its parts.
     public init(
         language: LlamaConfiguration, vision: VisionConfiguration? = nil, llava: LlavaConfiguration? = nil,
         adaptive: AdaptiveConfiguration? = nil

@@ -16,7 +16,9 @@ public enum RopeScaling: Sendable, Equatable {
 
     /// YaRN's parameters.
     public struct YaRN: Sendable, Equatable {
+        /// How many times the original context.
         public var factor: Double
+        /// Positions of the context that the model was trained with first.
         public var originalMaxPositionEmbeddings: Int
         /// Rotations over the original context above which a frequency is kept.
         public var betaFast: Double
@@ -27,6 +29,7 @@ public enum RopeScaling: Sendable, Equatable {
         /// Whether the bounds of the blended frequencies are rounded to whole dimensions.
         public var truncate: Bool
 
+        /// YaRN's own choices for what is left out.
         public init(
             factor: Double, originalMaxPositionEmbeddings: Int, betaFast: Double = 32, betaSlow: Double = 1,
             attentionFactor: Double? = nil, truncate: Bool = true

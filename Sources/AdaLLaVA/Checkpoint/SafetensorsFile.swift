@@ -12,6 +12,7 @@ public struct SafetensorsFile: TensorSource {
     public let names: [String]
     /// The header's `__metadata__`.
     public let metadata: [String: String]
+    /// The mapping that all tensors lie in.
     public let file: MappedFile
 
     private let tensors: [String: StoredTensor]

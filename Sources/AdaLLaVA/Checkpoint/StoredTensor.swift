@@ -46,7 +46,9 @@ public enum ElementType: String, Sendable, CaseIterable {
 
 /// One tensor of a checkpoint, still where the file holds it.
 public struct StoredTensor: @unchecked Sendable {
+    /// The name in the file, or the canonical one under which it was asked for.
     public let name: String
+    /// The element type that its bytes have.
     public let type: ElementType
     /// Row-major, outermost first (GGUF's reversed order is turned round on reading).
     public let shape: [Int]
@@ -55,10 +57,12 @@ public struct StoredTensor: @unchecked Sendable {
     /// Keeps the mapping alive.
     public let file: MappedFile
 
+    /// - Precondition: `bytes` lie in the mapping of `file` and are as many as type and shape say.
     public init(name: String, type: ElementType, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
         (self.name, self.type, self.shape, self.bytes, self.file) = (name, type, shape, bytes, file)
     }
 
+    /// The number of values.
     public var count: Int { shape.reduce(1, *) }
 }
 

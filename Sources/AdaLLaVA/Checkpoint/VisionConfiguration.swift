@@ -1,19 +1,27 @@
 /// The shape of a CLIP vision tower.
 public struct VisionConfiguration: Sendable, Equatable {
+    /// Values of a hidden state.
     public var hiddenSize: Int
+    /// Neurons of a layer's MLP.
     public var intermediateSize: Int
+    /// Encoder layers.
     public var numHiddenLayers: Int
+    /// Attention heads of a layer.
     public var numAttentionHeads: Int
     /// Pixels of a side of the square image the tower sees.
     public var imageSize: Int
     /// Pixels of a side of a patch.
     public var patchSize: Int
+    /// Colour channels of the image.
     public var numChannels: Int
+    /// Added to the variance in LayerNorm.
     public var layerNormEpsilon: Float
+    /// The activation of the MLP.
     public var activation: Activation
     /// Width of CLIP's shared space. Not used by LLaVA.
     public var projectionDim: Int
 
+    /// A shape given by value; what is left out is CLIP's.
     public init(
         hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int, imageSize: Int, patchSize: Int,
         numChannels: Int = 3, layerNormEpsilon: Float = 1e-5, activation: Activation = .quickGELU, projectionDim: Int = 512

@@ -4,10 +4,13 @@ import Synchronization
 public final class Cancellation: Sendable {
     private let raised = Atomic<Bool>(false)
 
+    /// A flag that is not raised.
     public init() {}
 
+    /// Raises the flag. It is never lowered again.
     public func cancel() { raised.store(true, ordering: .relaxed) }
 
+    /// Whether ``cancel()`` was called.
     public var isCancelled: Bool { raised.load(ordering: .relaxed) }
 
     /// - Throws: `CancellationError` once ``cancel()`` was called.

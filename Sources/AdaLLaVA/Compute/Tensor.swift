@@ -20,13 +20,16 @@ final class AlignedMemory: @unchecked Sendable {
 /// Rows are padded to whole blocks of 32 values so that kernels need no tails; the padding stays zero. A tensor is a handle:
 /// copies share the values.
 public struct Tensor: @unchecked Sendable {
+    /// Rows, such as positions.
     public let rows: Int
+    /// Values of a row, padding left out.
     public let columns: Int
     /// Values from one row to the next: `columns` rounded up to a multiple of 32.
     public let stride: Int
     let memory: AlignedMemory
     let data: UnsafeMutablePointer<Float>
 
+    /// A tensor of zeros.
     public init(rows: Int, columns: Int) {
         (self.rows, self.columns) = (rows, columns)
         stride = Tensor.padded(columns)
@@ -34,6 +37,7 @@ public struct Tensor: @unchecked Sendable {
         data = memory.address.bindMemory(to: Float.self, capacity: max(rows * stride, 1))
     }
 
+    /// One row, `[1, values]`.
     public init(_ values: [Float]) {
         self.init(rows: 1, columns: values.count)
         for (index, value) in values.enumerated() { data[index] = value }

@@ -5,8 +5,11 @@ import AdaKernels
 /// F32, F16, BF16 and Q8_0 are packed into panels of 16 rows, once, at load; the other quantized types stay in the mapped file.
 public final class WeightMatrix: @unchecked Sendable {
     let matrix: ak_matrix
+    /// Outputs.
     public let rows: Int
+    /// Inputs.
     public let inputs: Int
+    /// The element type of the weights, as the file stores them.
     public let type: ElementType
     /// Bytes this takes in memory of our own (0 when it stays in the mapped file).
     public let packedBytes: Int

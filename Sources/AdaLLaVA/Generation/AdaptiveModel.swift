@@ -12,12 +12,14 @@ public final class AdaptiveModel: Sendable {
     public struct Options: Sendable {
         /// Threads to compute with; `nil` takes one for each processor.
         public var threads: Int?
+        /// In what arithmetic to compute.
         public var precision = Precision.automatic
         /// The projector file (`mmproj`) of a LLaVA GGUF pair; `nil` looks beside the model.
         public var projector: URL?
         /// The chat template's name; `nil` chooses from the checkpoint.
         public var template: String?
 
+        /// Everything as the checkpoint and the machine suggest.
         public init() {}
     }
 
@@ -69,7 +71,7 @@ public final class AdaptiveModel: Sendable {
     /// - Throws: (through the stream) ``BudgetError``, ``GenerationError``, ``SamplingError``, `CancellationError`.
     public func answer(
         _ question: String, images: [RGBImage] = [], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
-    ) -> AsyncThrowingStream<AnswerPiece, any Error> {
+    ) -> AnswerStream {
         respond(
             to: [ChatMessage.question(question, images: images.count)], images: images, budget: budget, options: options)
     }
@@ -77,7 +79,7 @@ public final class AdaptiveModel: Sendable {
     /// Answers one question about one image, streaming the text.
     public func answer(
         _ question: String, image: RGBImage, budget: Budget = .full, options: GenerationOptions = GenerationOptions()
-    ) -> AsyncThrowingStream<AnswerPiece, any Error> {
+    ) -> AnswerStream {
         answer(question, images: [image], budget: budget, options: options)
     }
 
@@ -86,9 +88,9 @@ public final class AdaptiveModel: Sendable {
     ///   - conversation: turns in order, the last one the user's; a turn's images are taken from `images` in order.
     public func respond(
         to conversation: [ChatMessage], images: [RGBImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
-    ) -> AsyncThrowingStream<AnswerPiece, any Error> {
+    ) -> AnswerStream {
         let cancellation = Cancellation()
-        return AsyncThrowingStream { continuation in
+        let pieces = AsyncThrowingStream<AnswerPiece, any Error> { continuation in
             continuation.onTermination = { _ in cancellation.cancel() }
             queue.async { [self] in
                 do {
@@ -100,6 +102,7 @@ public final class AdaptiveModel: Sendable {
                 }
             }
         }
+        return AnswerStream(pieces)
     }
 
     private func answerNow(

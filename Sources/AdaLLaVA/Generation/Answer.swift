@@ -4,17 +4,21 @@ import Foundation
 public struct GenerationOptions: Sendable {
     /// The longest answer, in tokens.
     public var maxTokens = 512
+    /// How tokens are chosen.
     public var sampling = SamplingOptions()
     /// Texts that end the answer; they are not part of it.
     public var stop: [String] = []
     /// The system prompt, instead of the template's.
     public var system: String?
-    /// Called while images are encoded and the prompt is read, on the model's thread.
+    /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
     public var onProgress: (@Sendable (GenerationProgress) -> Void)?
 
+    /// Greedy, at most 512 tokens.
     public init() {}
 
-    func validate() throws {
+    /// Checks the options without running anything.
+    /// - Throws: ``SamplingError`` naming the option that is out of range.
+    public func validate() throws {
         try sampling.validate()
         if maxTokens < 1 { throw SamplingError(option: "max-tokens", expected: "1 or more", found: Double(maxTokens)) }
     }
@@ -22,7 +26,9 @@ public struct GenerationOptions: Sendable {
 
 /// A piece of an answer: newly completed text; the last piece carries the summary.
 public struct AnswerPiece: Sendable {
+    /// Text that is certain now: whole characters, nothing of a stop text. May be empty.
     public let text: String
+    /// What ran; with the last piece only.
     public let summary: AnswerSummary?
 }
 
@@ -30,15 +36,21 @@ public struct AnswerPiece: Sendable {
 public struct AnswerSummary: Sendable {
     /// Generated tokens, the ending one included.
     public let tokens: [Int]
+    /// Positions that the prompt took, images included, the latency token not.
     public let promptTokens: Int
+    /// The budget that was asked for.
     public let budget: Budget
     /// Optional units granted; `nil` if the model is not adaptive.
     public let units: Int?
     /// Where below nothing more is saved; `nil` if the model is not adaptive.
     public let budgetFloor: Double?
+    /// What ran of each layer.
     public let plan: ExecutionPlan
+    /// How long each phase took.
     public let measured: MeasuredTimes
+    /// Why the answer ended.
     public let finish: FinishReason
+    /// Memory that keys and values took, in bytes.
     public let keyValueBytes: Int
 
     init(_ result: EngineResult, budget: Budget, engine: Engine) {
@@ -104,9 +116,11 @@ extension MeasuredTimes {
 
 /// The intermediates and results of a traced request.
 public struct TraceResult: Sendable {
+    /// The tensors by name.
     public let entries: [String: Trace.Entry]
     /// The generated text; `nil` for a model without a tokenizer.
     public let text: String?
+    /// Tokens, plan and times.
     public let summary: AnswerSummary
     let insertPosition: Int?
     let lengthWithLatencyToken: Int

@@ -76,7 +76,7 @@ final class Engine: @unchecked Sendable {
         let prefilled = clock.now
         result.measured.prefill = prefilled - start - result.measured.encode
 
-        try decode(request, &sequence, &result, cancellation, since: start, onToken: onToken)
+        try decode(request, &sequence, &result, cancellation, since: start, onProgress, onToken: onToken)
         result.measured.decode = clock.now - prefilled
         result.keyValueBytes = sequence.cache.byteCount
         result.keyValueShapes = sequence.cache.layers.map { layer in
@@ -162,7 +162,7 @@ final class Engine: @unchecked Sendable {
         }
         result.promptTokens = promptLength
         let cache = KeyValueCache(
-            layerCount: c.numHiddenLayers, capacity: min(c.contextLength, length + max(request.maxTokens, 0)))
+            layerCount: c.numHiddenLayers, capacity: length + min(max(request.maxTokens, 0), c.contextLength - length))
         let everything = [LayerSelection?](repeating: nil, count: c.numHiddenLayers)
         var done = 0
         let observe: (Int, Int, Tensor) -> Void = { layer, first, chunk in
@@ -172,7 +172,7 @@ final class Engine: @unchecked Sendable {
         }
 
         guard let adaptive, let units else {
-            request.trace?.record("inputs_embeds", hidden)
+            request.trace?.recordInput(hidden)
             try decoder.run(
                 0 ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: everything, cancellation: cancellation,
                 observe: observe)
@@ -182,7 +182,7 @@ final class Engine: @unchecked Sendable {
         let latency = adaptive.encoder(adaptive.units.normalized(units), backend)
         hidden.copyRows(from: latency, to: promptLength)
         request.trace?.record("latency_embedding", latency)
-        request.trace?.record("inputs_embeds", hidden)
+        request.trace?.recordInput(hidden)
         let prefix = adaptive.scheduler.configuration.numPrefixLayers
         try decoder.run(
             0 ..< prefix, on: hidden, first: 0, cache: cache, selections: everything, cancellation: cancellation, observe: observe)
@@ -205,7 +205,7 @@ final class Engine: @unchecked Sendable {
 
     private func decode(
         _ request: EngineRequest, _ sequence: inout Sequence, _ result: inout EngineResult, _ cancellation: Cancellation,
-        since start: ContinuousClock.Instant, onToken: (Int) -> Bool
+        since start: ContinuousClock.Instant, _ onProgress: (GenerationProgress) -> Void, onToken: (Int) -> Bool
     ) throws {
         let c = decoder.configuration
         result.lengthWithLatencyToken = sequence.length
@@ -217,6 +217,7 @@ final class Engine: @unchecked Sendable {
             request.trace?.append("step_logits", sequence.logits)
             let token = sampler.next(sequence.logits, backend.kernels)
             result.tokens.append(token)
+            onProgress(.answering(done: result.tokens.count, atMost: request.maxTokens))
             if result.tokens.count == 1 { result.measured.timeToFirstToken = ContinuousClock.now - start }
             if request.endTokens.contains(token) {
                 result.finish = .endOfAnswer

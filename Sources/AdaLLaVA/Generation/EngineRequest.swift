@@ -62,6 +62,8 @@ public enum GenerationProgress: Sendable {
     case encoding(image: Int, of: Int, layer: Int, layers: Int)
     /// The prompt: positions times layers done, of all that this prompt takes.
     case reading(done: Int, total: Int)
+    /// The answer: tokens so far, the newest included, of at most so many.
+    case answering(done: Int, atMost: Int)
 }
 
 /// A request that cannot be answered.

@@ -4,7 +4,9 @@ import Foundation
 public struct LoadProgress: Sendable {
     /// What is being loaded: "the language model", "the vision tower".
     public let part: String
+    /// Layers loaded so far.
     public let done: Int
+    /// Layers of this part.
     public let total: Int
 }
 

@@ -4,23 +4,32 @@ import Foundation
 public struct ModelReport: Sendable {
     /// Tensors of one element type.
     public struct TypeShare: Sendable {
+        /// The element type.
         public let type: ElementType
+        /// How many tensors have it.
         public let tensors: Int
+        /// Their values in all.
         public let values: Int
         public let bytes: Int
     }
 
+    /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
     public let format: String
+    /// What the model is.
     public let configuration: ModelConfiguration
     /// Parameters of the decoder with embeddings, of the vision tower, of the projector, of the scheduler.
     public let parameters: (language: Int, vision: Int, projector: Int, scheduler: Int)
+    /// What the weights are stored in, the largest share first.
     public let types: [TypeShare]
     /// Bytes that the weights take in memory once they are ready to run.
     public let weightBytes: Int
     /// Bytes of keys and values for one position, with everything on.
     public let keyValueBytesPerToken: Int
+    /// The units of its budget; `nil` if the model is not adaptive.
     public let units: BudgetUnits?
+    /// The tokenizer in words; `nil` if there is none.
     public let tokenizer: String?
+    /// The chat template's name; `nil` if none could be chosen.
     public let template: String?
     /// Tokens that one image takes in the prompt, before token selection.
     public let imageTokens: Int?

@@ -1,24 +1,32 @@
 /// Intermediates of one request under the reference's names, for comparing with another implementation.
 public final class Trace {
+    /// One tensor.
     public struct Entry: Sendable {
+        /// Row-major, outermost first.
         public var shape: [Int]
+        /// As many as the shape says.
         public var values: [Float]
     }
 
     /// Also keep what each layer puts out in the first pass.
     public let includesLayers: Bool
+    /// What was recorded, by name.
     public private(set) var entries: [String: Entry] = [:]
 
+    /// An empty trace.
     public init(includesLayers: Bool = false) { self.includesLayers = includesLayers }
 
     func record(_ name: String, _ values: [Float], shape: [Int]? = nil) {
         entries[name] = Entry(shape: shape ?? [values.count], values: values)
     }
 
-    /// A vector `[columns]` if the tensor has one row and the name is not a list of tokens, else `[rows, columns]`.
-    func record(_ name: String, _ tensor: Tensor) {
-        let isList = name == "inputs_embeds"
-        entries[name] = Entry(shape: tensor.rows == 1 && !isList ? [tensor.columns] : [tensor.rows, tensor.columns], values: tensor.values)
+    /// A vector `[columns]`.
+    func record(_ name: String, _ tensor: Tensor) { record(name, tensor.row(0)) }
+
+    /// What enters the first layer, `[positions, hidden]`; with the layers only, being as large as one.
+    func recordInput(_ hidden: Tensor) {
+        guard includesLayers else { return }
+        record("inputs_embeds", hidden.values, shape: [hidden.rows, hidden.columns])
     }
 
     /// One image's features; those of several images follow each other, `[tokens of all, hidden]`.

@@ -5,6 +5,7 @@ import Foundation
 ///
 /// The value pair `k` of a head at position `p` is turned by `p · inverseFrequencies[k]`.
 public struct RotaryEmbedding: Sendable {
+    /// The frequencies for a sequence of some length.
     public struct Frequencies: Sendable, Equatable {
         /// One for every pair of a head's values: `[headDim / 2]`.
         public let inverseFrequencies: [Float]

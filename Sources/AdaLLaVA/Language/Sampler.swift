@@ -16,6 +16,7 @@ public struct SamplingOptions: Sendable, Equatable {
     /// The same seed gives the same answer on the same machine; `nil` draws one.
     public var seed: UInt64?
 
+    /// Greedy.
     public init() {}
 
     /// - Throws: ``SamplingError`` when a value is out of range.
@@ -27,13 +28,17 @@ public struct SamplingOptions: Sendable, Equatable {
         try check("top-k", Double(topK), "0 (all) or more", topK >= 0)
         try check("top-p", topP, "above 0 and at most 1", topP > 0 && topP <= 1)
         try check("min-p", minP, "between 0 and 1", minP >= 0 && minP <= 1)
-        try check("repetition-penalty", repetitionPenalty, "above 0", repetitionPenalty > 0)
+        try check("repetition-penalty", repetitionPenalty, "above 0 and at most 1000", repetitionPenalty > 0 && repetitionPenalty <= 1000)
     }
 }
 
+/// A sampling option that is out of range.
 public struct SamplingError: EngineError, Equatable {
+    /// The option, as the command line names it.
     public let option: String
+    /// The values it takes, in words.
     public let expected: String
+    /// The value it was given.
     public let found: Double
     public var category: ErrorCategory { .usage }
     public var description: String { "\(option): expected \(expected), found \(String(format: "%g", found))" }
@@ -68,8 +73,7 @@ struct Sampler {
     }
 
     private mutating func draw(_ logits: UnsafeMutableBufferPointer<Float>) -> Int {
-        let temperature = Float(options.temperature)
-        var candidates = logits.enumerated().compactMap { $1.isNaN ? nil : (token: $0, weight: $1 / temperature) }
+        var candidates = logits.enumerated().compactMap { $1.isNaN ? nil : (token: $0, weight: $1) }
         // The first index wins a tie, so that the order of equal logits does not depend on the sort.
         func more(_ a: (token: Int, weight: Float), _ b: (token: Int, weight: Float)) -> Bool {
             a.weight != b.weight ? a.weight > b.weight : a.token < b.token
@@ -79,7 +83,10 @@ struct Sampler {
         }
         candidates.sort(by: more)
         guard let best = candidates.first, best.weight.isFinite else { return candidates.first?.token ?? 0 }
-        for index in candidates.indices { candidates[index].weight = exp(candidates[index].weight - best.weight) }
+        // The difference before the division: a logit over a tiny temperature is infinite, whichever it is.
+        for index in candidates.indices {
+            candidates[index].weight = Float(exp(Double(candidates[index].weight - best.weight) / options.temperature))
+        }
         if options.topP < 1 {
             let total = candidates.reduce(0) { $0 + Double($1.weight) }
             var sum = 0.0

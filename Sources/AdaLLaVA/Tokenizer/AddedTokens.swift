@@ -1,6 +1,8 @@
 /// A token that stands beside a model's pieces and is cut out of a text before anything else happens.
 public struct AddedToken: Sendable, Equatable {
+    /// The token's id.
     public var id: Int
+    /// The text that it is found by.
     public var content: String
     /// A control token: not part of what a user writes, left out of decoded text on request.
     public var isSpecial: Bool
@@ -13,6 +15,7 @@ public struct AddedToken: Sendable, Equatable {
     /// Looked for in normalized text, after the others.
     public var isNormalized: Bool
 
+    /// A token given by value.
     public init(
         id: Int, content: String, isSpecial: Bool, stripsLeft: Bool = false, stripsRight: Bool = false,
         isSingleWord: Bool = false, isNormalized: Bool = false

@@ -15,14 +15,18 @@ public enum ChatRole: String, Sendable, Equatable {
 
 /// One turn: text with images between.
 public struct ChatMessage: Sendable, Equatable {
+    /// A piece of a turn.
     public enum Part: Sendable, Equatable {
         case text(String)
         case image
     }
 
+    /// Who speaks.
     public var role: ChatRole
+    /// Texts and images in order.
     public var parts: [Part]
 
+    /// A turn given by its parts.
     public init(_ role: ChatRole, parts: [Part]) {
         (self.role, self.parts) = (role, parts)
     }
@@ -48,6 +52,7 @@ public struct ChatMessage: Sendable, Equatable {
         return ChatMessage(.user, parts: parts + [.text(text)])
     }
 
+    /// What stands for an image in a text.
     public static let imageMark = "<image>"
 
     /// Its text without the images.

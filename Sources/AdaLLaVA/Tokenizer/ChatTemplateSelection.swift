@@ -40,14 +40,17 @@ extension ChatTemplate {
             + "The assistant gives helpful, detailed, and polite answers to the user's questions.",
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
+    /// LLaVA-1.0's form of Vicuna 1.1.
     public static let llavaV1 = ChatTemplate(
         name: "llava_v1", systemPrompt: curiousHuman,
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
+    /// LLaVA's first template, with `###` between turns.
     public static let llavaV0 = ChatTemplate(
         name: "llava_v0", systemPrompt: curiousHuman,
         style: .colon(user: "Human", assistant: "Assistant", separator: "###", end: .text("###")), stopStrings: ["###"])
 
+    /// Vicuna 1.1 with image tags, as early LLaVA checkpoints use it.
     public static let v1MMTag = ChatTemplate(
         name: "v1_mmtag",
         systemPrompt: "A chat between a curious user and an artificial intelligence assistant. "
@@ -55,6 +58,7 @@ extension ChatTemplate {
             + "using natural language.The visual content will be provided with the following format: <Image>visual content</Image>.",
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
+    /// Llama 2's form with LLaVA's system prompt.
     public static let llavaLlama2 = ChatTemplate(
         name: "llava_llama_2",
         systemPrompt: "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
@@ -65,9 +69,11 @@ extension ChatTemplate {
     public static let llama2 = ChatTemplate(
         name: "llama_2", systemPrompt: "", style: .instruction(wrapsSystem: true, start: [.special("<s>")]), stopStrings: ["</s>"])
 
+    /// Mistral's instruction form.
     public static let mistralInstruct = ChatTemplate(
         name: "mistral_instruct", systemPrompt: "", style: .instruction(wrapsSystem: true, start: []), stopStrings: ["</s>"])
 
+    /// MPT's ChatML, with LLaVA's system prompt.
     public static let mpt = ChatTemplate(
         name: "mpt",
         systemPrompt: "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.",
@@ -81,11 +87,13 @@ extension ChatTemplate {
     public static let chatML = ChatTemplate(
         name: "chatml", systemPrompt: "", style: .chatML(lineBreak: true), stopStrings: ["<|im_end|>"])
 
+    /// Llama 3's form with header tokens.
     public static let llama3 = ChatTemplate(name: "llama_3", systemPrompt: "", style: .headers, stopStrings: ["<|eot_id|>"])
 
     /// The texts alone: for completing text, and for LLaVA's pretraining stage.
     public static let plain = ChatTemplate(name: "plain", systemPrompt: "", style: .plain, stopStrings: [])
 
+    /// Every template that is built in.
     public static let all = [
         vicunaV1, llavaV1, llavaV0, llavaLlama2, plain, chatML, chatMLDirect, llama2, llama3, mistralInstruct, mpt, v1MMTag,
     ]

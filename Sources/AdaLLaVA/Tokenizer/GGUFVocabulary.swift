@@ -12,17 +12,24 @@ public struct GGUFVocabulary: Sendable {
     public var tokenTypes: [Int]
     /// "left right", lowest rank first.
     public var merges: [[UInt8]]
+    /// The token that starts a sequence.
     public var bosToken: Int?
+    /// The token that ends a sequence.
     public var eosToken: Int?
     /// End of a turn.
     public var eotToken: Int?
+    /// The token for what the vocabulary cannot spell.
     public var unknownToken: Int?
+    /// The token that fills up batches.
     public var padToken: Int?
     /// `tokenizer.ggml.add_bos_token`; `nil` stands for the model's usual behaviour.
     public var addsBOS: Bool?
+    /// `tokenizer.ggml.add_eos_token`; `nil` stands for the model's usual behaviour.
     public var addsEOS: Bool?
+    /// `tokenizer.ggml.add_space_prefix`; `nil` stands for the model's usual behaviour.
     public var addsSpacePrefix: Bool?
 
+    /// A vocabulary given by value; checked by ``makeTokenizer(file:)``.
     public init(
         model: String, pre: String? = nil, tokens: [[UInt8]], scores: [Float] = [], tokenTypes: [Int] = [], merges: [[UInt8]] = [],
         bosToken: Int? = nil, eosToken: Int? = nil, eotToken: Int? = nil, unknownToken: Int? = nil, padToken: Int? = nil,

@@ -3,8 +3,10 @@ public struct PromptEncoder: Sendable {
     /// Stands for "an image's features go here".
     public static let imageToken = -200
 
+    /// What turns the texts between images into ids.
     public let tokenizer: any Tokenizer
 
+    /// An encoder on a tokenizer.
     public init(_ tokenizer: any Tokenizer) {
         self.tokenizer = tokenizer
     }

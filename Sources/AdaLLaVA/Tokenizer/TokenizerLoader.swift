@@ -14,7 +14,9 @@ public enum TokenizerLoader {
 
     /// A tokenizer and the Jinja chat template that came with it.
     public struct Loaded: Sendable {
+        /// The tokenizer.
         public let tokenizer: any Tokenizer
+        /// The Jinja template; `nil` if there is none.
         public let chatTemplate: String?
     }
 

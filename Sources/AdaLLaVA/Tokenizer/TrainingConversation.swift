@@ -17,6 +17,7 @@ public struct TrainingConversation: Sendable {
     /// Turns in order, the user's first, `<image>` where images go.
     public let turns: [String]
 
+    /// A conversation of turns, the person's first.
     public init(turns: [String]) {
         self.turns = turns
     }

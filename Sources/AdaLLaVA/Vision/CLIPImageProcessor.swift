@@ -17,6 +17,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     public let shortestEdge: Int
     /// Per channel, red first, on the scale 0 to 1.
     public let mean: [Double]
+    /// What each channel is divided by, red first.
     public let standardDeviation: [Double]
     /// What a byte is multiplied by, usually 1/255.
     public let rescaleFactor: Double

@@ -1,6 +1,8 @@
 /// An image as the engine takes it: 8-bit RGB, row-major, no padding. `AdaImages` makes one from a file; an app can bring its own.
 public struct RGBImage: Sendable, Equatable {
+    /// Pixels from left to right.
     public let width: Int
+    /// Pixels from top to bottom.
     public let height: Int
     /// `height * width * 3` bytes, red first.
     public let pixels: [UInt8]

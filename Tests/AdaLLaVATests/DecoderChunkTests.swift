@@ -1,0 +1,146 @@
+import Foundation
+import Testing
+
+@testable import AdaLLaVA
+
+/// The decoder under chunking, grouped queries and different numbers of threads.
+@Suite struct DecoderChunkTests {
+    typealias Fixtures = CheckpointFixtures
+
+    /// A small LLaMA with random weights.
+    /// - Parameter expanded: write every query head its own key-value head, which must change nothing.
+    static func write(to folder: URL, keyValueHeads: Int, expanded: Bool) throws {
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let (hidden, intermediate, heads, layers, vocabulary) = (64, 96, 8, 3, 50)
+        let headDim = hidden / heads
+        try Data(
+            """
+            {"model_type": "llama", "hidden_size": \(hidden), "intermediate_size": \(intermediate), "num_attention_heads": \(heads),
+             "num_key_value_heads": \(expanded ? heads : keyValueHeads), "num_hidden_layers": \(layers), "vocab_size": \(vocabulary),
+             "max_position_embeddings": 2048, "rms_norm_eps": 1e-5}
+            """.utf8
+        ).write(to: folder.appendingPathComponent("config.json"))
+        var random = SeededGenerator(seed: 21)
+        var tensors: [(name: String, shape: [Int], values: [Float])] = []
+        func add(_ name: String, _ rows: Int, _ columns: Int) {
+            let values = (0 ..< rows * columns).map { _ in Float.random(in: -0.2 ... 0.2, using: &random) }
+            let isKey = name.hasSuffix("k_proj.weight") || name.hasSuffix("v_proj.weight")
+            if isKey, expanded {
+                let size = headDim * columns
+                var repeated: [Float] = []
+                for head in 0 ..< heads {
+                    let first = head * keyValueHeads / heads * size
+                    repeated += values[first ..< first + size]
+                }
+                tensors.append((name, [heads * headDim, columns], repeated))
+            } else {
+                tensors.append((name, [rows, columns], values))
+            }
+        }
+        func addNorm(_ name: String) { tensors.append((name, [hidden], [Float](repeating: 1, count: hidden))) }
+        add("model.embed_tokens.weight", vocabulary, hidden)
+        add("lm_head.weight", vocabulary, hidden)
+        addNorm("model.norm.weight")
+        for layer in 0 ..< layers {
+            let name = "model.layers.\(layer)."
+            addNorm(name + "input_layernorm.weight")
+            addNorm(name + "post_attention_layernorm.weight")
+            add(name + "self_attn.q_proj.weight", hidden, hidden)
+            add(name + "self_attn.k_proj.weight", keyValueHeads * headDim, hidden)
+            add(name + "self_attn.v_proj.weight", keyValueHeads * headDim, hidden)
+            add(name + "self_attn.o_proj.weight", hidden, hidden)
+            add(name + "mlp.gate_proj.weight", intermediate, hidden)
+            add(name + "mlp.up_proj.weight", intermediate, hidden)
+            add(name + "mlp.down_proj.weight", hidden, intermediate)
+        }
+        try SafetensorsWriter.write(tensors, to: folder.appendingPathComponent("model.safetensors"))
+    }
+
+    private func tokens(_ count: Int) -> [Int] {
+        var random = SeededGenerator(seed: 4)
+        return (0 ..< count).map { _ in Int.random(in: 3 ..< 50, using: &random) }
+    }
+
+    /// The logits behind the last token, the prompt passing through all layers in chunks of `chunk`.
+    private func logits(
+        _ decoder: LlamaDecoder, _ tokens: [Int], chunk: Int, selections: [LayerSelection?]? = nil
+    ) throws -> (logits: [Float], cache: KeyValueCache) {
+        let c = decoder.configuration
+        let hidden = Tensor(rows: tokens.count, columns: c.hiddenSize)
+        for (row, token) in tokens.enumerated() { try decoder.embed(token, into: hidden, row: row) }
+        let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: tokens.count)
+        for start in stride(from: 0, to: tokens.count, by: chunk) {
+            try decoder.run(
+                0 ..< c.numHiddenLayers, on: hidden.rows(start ..< min(start + chunk, tokens.count)), first: start, cache: cache,
+                selections: selections ?? Array(repeating: nil, count: c.numHiddenLayers), cancellation: Cancellation())
+        }
+        return (decoder.logits(hidden, row: tokens.count - 1).values, cache)
+    }
+
+    // A mismatch means that a prompt longer than one chunk is read differently from a short one.
+    @Test(arguments: kernelSets) func chunksDoNotMatter(kernels: String) throws {
+        try Fixtures.withTemporaryFolder { folder in
+            try Self.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
+            let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels)
+            let prompt = tokens(LlamaDecoder.chunk * 2 + 77)
+            let whole = try logits(model.loaded.engine.decoder, prompt, chunk: prompt.count).logits
+            for chunk in [1, 100, 512] where chunk > 1 || kernels == kernelSets.last {
+                let parts = try logits(model.loaded.engine.decoder, prompt, chunk: chunk).logits
+                #expect(largestDifference(parts, whole) <= 1e-4, "chunks of \(chunk)")
+            }
+            // The engine, chunks and all, answers as token after token does.
+            let trace = Trace()
+            _ = try model.run(prompt, maxTokens: 1, trace: trace)
+            #expect(largestDifference(trace.entries["prefill_last_logits"]?.values ?? [], whole) <= 1e-4)
+        }
+    }
+
+    // A mismatch means that a query head reads another group's keys and values, whole or under a plan.
+    @Test(arguments: kernelSets) func groupedQueriesEqualRepeatedKeys(kernels: String) throws {
+        try Fixtures.withTemporaryFolder { folder in
+            let names = ["grouped", "expanded"].map(folder.appendingPathComponent)
+            for (index, name) in names.enumerated() { try Self.write(to: name, keyValueHeads: 2, expanded: index == 1) }
+            let models = try names.map { try TestModel($0, kernels: kernels) }
+            let rows: [ExecutionPlan.Row] = [
+                .init(heads: [0, 1, 2, 3, 4, 5, 6, 7], groups: [0, 1, 2, 3, 4, 5, 6, 7]), .init(heads: [1, 6], groups: [0, 3]),
+                .init(heads: [5, 7], groups: []),
+            ]
+            let decoders = models.map(\.loaded.engine.decoder)
+            let results = try decoders.map { decoder in
+                try logits(decoder, tokens(40), chunk: 40, selections: rows.map { LayerSelection($0, decoder.configuration) })
+            }
+            #expect(largestDifference(results[0].logits, results[1].logits) <= 1e-5)
+            #expect(results[0].cache.layers.map { $0?.heads } == [[0, 1], [0, 1], [1]])
+            #expect(results[1].cache.layers.map { $0?.heads } == [[0, 1, 2, 3, 4, 5, 6, 7], [1, 6], [5, 7]])
+            // Only kept heads take memory: 40 positions rounded up to whole panels of 16.
+            for (result, decoder) in zip(results, decoders) {
+                let whole = KeyValueCache(layerCount: 1, capacity: 40)
+                try decoder.run(
+                    0 ..< 1, on: Tensor(rows: 40, columns: 64), first: 0, cache: whole, selections: Array(repeating: nil, count: 3),
+                    cancellation: Cancellation())
+                let perHead = whole.byteCount / decoder.configuration.numKeyValueHeads
+                #expect(perHead >= 2 * 48 * 8 * 4)
+                #expect(result.cache.byteCount == perHead * result.cache.layers.reduce(0) { $0 + ($1?.heads.count ?? 0) })
+            }
+        }
+    }
+
+    // A mismatch means that the same seed answers differently on a machine with another number of processors.
+    @Test(arguments: Precision.allCases) func threadsDoNotMatter(precision: Precision) throws {
+        let url = Fixtures.embeddedModel
+        var sampling = SamplingOptions()
+        (sampling.temperature, sampling.seed) = (1, 17)
+        let prompt = tokens(150)
+        let runs = try [1, 2, 2].map { threads in
+            let trace = Trace()
+            let model = try TestModel(url, precision: precision, threads: threads)
+            let size = try #require(model.loaded.checkpoint.configuration.vision).imageSize
+            let pixels = [Float](repeating: 0.25, count: 3 * size * size)
+            let result = try model.run(prompt + [-200], pixels: [pixels], budget: 0.7, maxTokens: 40, sampling: sampling, trace: trace)
+            return (tokens: result.tokens, bits: trace.entries.mapValues { $0.values.map(\.bitPattern) })
+        }
+        #expect(runs[0].tokens.count == 40)
+        #expect(runs[0].tokens == runs[1].tokens && runs[0].bits == runs[1].bits)
+        #expect(runs[1].tokens == runs[2].tokens && runs[1].bits == runs[2].bits)
+    }
+}

@@ -1,0 +1,55 @@
+import Foundation
+import Testing
+
+/// Images that cannot be used, wherever they come from.
+@Suite struct BadImageTests {
+    static let damaged: [(name: String, data: Data, words: [String])] = {
+        let picture = (try? Data(contentsOf: URL(fileURLWithPath: Files.scene()))) ?? Data()
+        return [
+            ("empty.png", Data(), ["no data at all"]),
+            ("cut.png", picture.prefix(picture.count / 2), ["cut off"]),
+            ("zero.png", Files.png(width: 0, height: 0), ["0 x 0"]),
+            ("huge.png", Files.png(width: 60_000, height: 60_000), ["60000 x 60000", "100000000 pixels"]),
+            ("text.png", Data("This is no picture at all, whatever its name says.".utf8), ["JPEG, PNG, WebP, GIF or BMP"]),
+        ]
+    }()
+
+    // A failure means that half a picture, or none, is answered about, or that a header alone makes the process take gigabytes.
+    @Test(arguments: damaged.indices) func files(index: Int) throws {
+        let item = Self.damaged[index]
+        try withTemporaryFolder { folder in
+            let image = folder.appendingPathComponent(item.name)
+            try item.data.write(to: image)
+            try expectFailure(["ask", image.path, "What?"], status: 65, saying: [item.name] + item.words)
+            try expectFailure(["chat", "--image", image.path], status: 65, saying: [item.name] + item.words)
+            let output = folder.appendingPathComponent("t.safetensors").path
+            try expectFailure(
+                ["trace", Files.fixture("ada-L").path, "--image", image.path, "--tokens", "1,-200", "--output", output], status: 65,
+                saying: [item.name] + item.words)
+            #expect(!FileManager.default.fileExists(atPath: output))
+        }
+        try expectFailure(["ask", "-", "What?"], status: 65, saying: ["standard input"] + item.words, input: item.data)
+        let url = "data:image/png;base64," + item.data.base64EncodedString()
+        try expectFailure(["ask", url, "What?"], status: 65, saying: ["data: URL"] + item.words)
+    }
+
+    // A failure means that a wrong path, a folder or a web address is not told apart from a broken picture.
+    @Test func paths() throws {
+        try expectFailure(["ask", "/nowhere.png", "What?"], status: 66, saying: ["/nowhere.png", "no such file"])
+        try expectFailure(["ask", NSTemporaryDirectory(), "What?"], status: 74, saying: ["it is a folder"])
+        try expectFailure(["ask", "https://example.org/a.png", "What?"], status: 64, saying: ["not fetched from the network"])
+        try expectFailure(["ask", "data:image/png;base64,%%%", "What?"], status: 64, saying: ["data: URL"])
+        try expectFailure(["chat", "--image", "-"], status: 64, saying: ["standard input"])
+    }
+
+    // A failure means that an image for a model without a vision tower is left out silently.
+    @Test func modelWithoutVision() throws {
+        try Files.withCopy(of: "ada-L") { model in
+            try Files.edit(model.appendingPathComponent("config.json"), ["model_type": "llama", "architectures": ["LlamaForCausalLM"]])
+            try FileManager.default.copyItem(
+                at: Files.fixture("tokenizer/tok320/tokenizer.model"), to: model.appendingPathComponent("tokenizer.model"))
+            try expectFailure(
+                ["ask", Files.scene(), "What?", "--model", model.path, "--template", "plain"], status: 64, saying: ["no vision tower"])
+        }
+    }
+}

@@ -1,0 +1,38 @@
+import Foundation
+import Testing
+
+@Suite struct HelpTests {
+    static let model = ["--mmproj", "--template", "--threads", "--precision"]
+    static let sampling = [
+        "--budget", "--max-tokens", "--temperature", "--top-p", "--top-k", "--min-p", "--repetition-penalty", "--seed", "--stop", "--system",
+    ]
+
+    static let commands: [(command: String, options: [String])] = [
+        ("ask", ["--model", "--json"] + model + sampling),
+        ("chat", ["--model", "--json", "--image", "/image", "/budget", "/clear", "/exit"] + model + sampling),
+        ("inspect", ["--json", "--mmproj", "--template"]),
+        ("trace", ["--image", "--no-image", "--prompt", "--tokens", "--budget", "--max-tokens", "--output", "--layers", "--json"] + model),
+        ("data", ["scenes"]),
+    ]
+
+    // A failure means that people cannot find an option that the documentation names.
+    @Test(arguments: commands)
+    func options(command: String, options: [String]) throws {
+        let result = try Command.run(command, "--help")
+        #expect(result.status == 0 && result.errors.isEmpty)
+        for option in options { #expect(result.output.contains(option), "\(command): \(option)") }
+    }
+
+    // A failure means that the first thing people type does not say what there is, or what the exit codes mean.
+    @Test func overview() throws {
+        let result = try Command.run("--help")
+        #expect(result.status == 0)
+        for word in ["ask", "chat", "inspect", "trace", "64 usage", "65", "66", "70", "74"] { #expect(result.output.contains(word), "\(word)") }
+        #expect(try Command.run("--version").output.hasPrefix("adallava "))
+    }
+
+    // A failure means that `trace` offers an option which it then refuses.
+    @Test func traceTakesItsModelAsArgument() throws {
+        #expect(try !Command.run("trace", "--help").output.contains("--model "))
+    }
+}

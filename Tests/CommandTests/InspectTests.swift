@@ -1,0 +1,45 @@
+import Foundation
+import Testing
+
+@Suite struct InspectTests {
+    // A failure means that a checkpoint which loads is reported with a problem, or with other numbers than its configuration's.
+    @Test(arguments: [
+        ("ada-L", "AdaLLaVA-L", 0.5), ("ada-H", "AdaLLaVA-H", 0.5), ("llava-hf/old-layout", "LLaVA-1.5", nil), ("llava-hf/new-layout", "LLaVA-1.5", nil),
+    ] as [(String, String, Double?)])
+    func fixtures(path: String, family: String, floor: Double?) throws {
+        let lines = try Command.run("inspect", Files.fixture(path).path)
+        #expect(lines.status == 0 && lines.output.contains(family) && lines.output.contains("problem       none"))
+        let json = try Command.run("inspect", Files.fixture(path).path, "--json").json()
+        #expect(json["problem"] is NSNull)
+        #expect((json["format"] as? String)?.hasPrefix(family) == true)
+        #expect((json["adaptive"] as? [String: Any])?["floor"] as? Double == floor)
+        let decoder = try #require(json["decoder"] as? [String: Any])
+        #expect(decoder["hidden_size"] as? Int == (floor == nil ? 32 : 64))
+        let memory = try #require(json["memory"] as? [String: Any])
+        #expect((memory["weight_bytes"] as? Int ?? 0) > 100_000)
+    }
+
+    // A failure means that the embedded model is not what the documentation says of it.
+    @Test func embedded() throws {
+        let json = try Command.run("inspect", Files.embeddedModel.path, "--json").json()
+        #expect(json["problem"] is NSNull && json["template"] as? String == "vicuna_v1")
+        #expect((json["tokenizer"] as? String)?.contains("SentencePiece") == true)
+    }
+
+    // A failure means that a damaged checkpoint passes, or that only the damage is shown and nothing of what is there.
+    @Test func problem() throws {
+        try Files.withCopy(of: "ada-L") { model in
+            try Files.edit(model.appendingPathComponent("config.json"), ["intermediate_size": 160])
+            let lines = try Command.run("inspect", model.path)
+            #expect(lines.status == 65 && lines.output.contains("AdaLLaVA-L") && lines.output.contains("found [172, 64]"))
+            let json = try Command.run("inspect", model.path, "--json")
+            #expect(json.status == 65)
+            #expect((try json.json()["problem"] as? String)?.contains("expected shape [160, 64]") == true)
+        }
+    }
+
+    // A failure means that a wrong option is blamed on the checkpoint.
+    @Test func unknownTemplate() throws {
+        try expectFailure(["inspect", Files.embeddedModel.path, "--template", "nope"], status: 64, saying: ["nope", "vicuna_v1"])
+    }
+}

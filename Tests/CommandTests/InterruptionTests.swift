@@ -1,0 +1,128 @@
+import Foundation
+import Testing
+
+/// Ctrl-C (SIGINT) while the executable works. Each test waits for a sign that the phase has begun, sends the signal, and needs the process
+/// to end long before its work would be done.
+@Suite(.serialized, .timeLimit(.minutes(3))) struct InterruptionTests {
+    /// A model whose context is so long that an answer or a prompt takes many seconds.
+    private func withSlowModel(_ body: (URL) throws -> Void) throws {
+        try Files.withCopy(of: "ada-L") { model in
+            try Files.edit(model.appendingPathComponent("config.json"), ["max_position_embeddings": 100_000])
+            try FileManager.default.copyItem(
+                at: Files.fixture("tokenizer/tok320/tokenizer.model"), to: model.appendingPathComponent("tokenizer.model"))
+            // No token ends an answer.
+            try Data("{\"eos_token_id\": []}".utf8).write(to: model.appendingPathComponent("generation_config.json"))
+            try body(model)
+        }
+    }
+
+    /// A prompt that takes long to read.
+    private static let longPrompt = Array(repeating: "5", count: 60_000).joined(separator: ",")
+
+    /// Reads from `handle` until `mark` was seen or the other end is closed.
+    private func read(_ handle: FileHandle, until mark: String) -> String {
+        var data = Data()
+        while true {
+            let piece = handle.availableData
+            data.append(piece)
+            if piece.isEmpty || data.range(of: Data(mark.utf8)) != nil { return String(decoding: data, as: UTF8.self) }
+        }
+    }
+
+    // A failure means that an answer cannot be stopped, that a stopped one looks like a whole one, or that the prompt of the shell ends up
+    // behind half a line.
+    @Test func answer() throws {
+        try withSlowModel { model in
+            let process = Command.process(["ask", "Hello?", "--model", model.path, "--max-tokens", "90000"])
+            let (output, errors) = (Pipe(), Pipe())
+            (process.standardOutput, process.standardError, process.standardInput) = (output, errors, FileHandle.nullDevice)
+            try process.run()
+            let first = output.fileHandleForReading.availableData
+            #expect(!first.isEmpty)
+            process.interrupt()
+            let rest = first + output.fileHandleForReading.readDataToEndOfFile()
+            let messages = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 130)
+            #expect(rest.last == UInt8(ascii: "\n"))
+            #expect(messages == "adallava: stopped\n")
+        }
+    }
+
+    // A failure means that a long prompt cannot be stopped, or that a file is left by a trace that did not finish.
+    @Test func prompt() throws {
+        try withSlowModel { model in
+            let output = model.appendingPathComponent("trace.safetensors")
+            let process = Command.process([
+                "trace", model.path, "--no-image", "--tokens", Self.longPrompt, "--precision", "f32", "--output", output.path,
+            ])
+            let (answers, errors) = (Pipe(), Pipe())
+            (process.standardOutput, process.standardError, process.standardInput) = (answers, errors, FileHandle.nullDevice)
+            try process.run()
+            // Off a terminal, progress is plain lines.
+            let progress = read(errors.fileHandleForReading, until: "reading the prompt: ")
+            #expect(progress.contains("reading the prompt: ") && !progress.contains("\u{1B}"))
+            process.interrupt()
+            let messages = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 130)
+            #expect(messages.hasSuffix("adallava: stopped\n"))
+            #expect(answers.fileHandleForReading.readDataToEndOfFile().isEmpty)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: model.path).allSatisfy { !$0.contains("trace") })
+        }
+    }
+
+    #if os(Linux)
+        /// A terminal's two ends: what a person would see, and what the process writes to.
+        private func pseudoTerminal() throws -> (FileHandle, FileHandle) {
+            let near = try #require(FileHandle(forUpdatingAtPath: "/dev/ptmx"))
+            // TIOCSPTLCK and TIOCGPTN: unlock the far end and ask for its number.
+            var (locked, number) = (Int32(0), UInt32(0))
+            try #require(ioctl(near.fileDescriptor, 0x4004_5431, &locked) == 0 && ioctl(near.fileDescriptor, 0x8004_5430, &number) == 0)
+            return (near, try #require(FileHandle(forUpdatingAtPath: "/dev/pts/\(number)")))
+        }
+
+        // A failure means that Ctrl-C leaves a progress line on the terminal, with the message behind it.
+        @Test func terminal() throws {
+            try withSlowModel { model in
+                let (terminal, other) = try pseudoTerminal()
+                let process = Command.process(
+                    [
+                        "trace", model.path, "--no-image", "--tokens", Self.longPrompt, "--precision", "f32", "--output",
+                        model.appendingPathComponent("t.safetensors").path,
+                    ], environment: ["TERM": "xterm"])
+                process.standardError = other
+                (process.standardOutput, process.standardInput) = (FileHandle.nullDevice, FileHandle.nullDevice)
+                try process.run()
+                var shown = read(terminal, until: "reading the prompt: ")
+                process.interrupt()
+                shown += read(terminal, until: "stopped")
+                process.waitUntilExit()
+                #expect(process.terminationReason == .exit && process.terminationStatus == 130)
+                let erase = "\r\u{1B}[K"
+                #expect(shown.contains(erase + "reading the prompt: "))
+                #expect(shown.components(separatedBy: erase).last?.hasPrefix("adallava: stopped") == true, "\(shown.debugDescription)")
+            }
+        }
+    #endif
+
+    // A failure means that Ctrl-C during an answer ends the whole conversation, or that a stopped answer is remembered as a turn.
+    @Test func chat() throws {
+        try withSlowModel { model in
+            let process = Command.process(["chat", "--model", model.path, "--max-tokens", "90000"])
+            let (input, output, errors) = (Pipe(), Pipe(), Pipe())
+            (process.standardInput, process.standardOutput, process.standardError) = (input, output, errors)
+            try process.run()
+            try input.fileHandleForWriting.write(contentsOf: Data("Hello?\n".utf8))
+            #expect(!output.fileHandleForReading.availableData.isEmpty)
+            process.interrupt()
+            try input.fileHandleForWriting.write(contentsOf: Data("/help\n/exit\n".utf8))
+            try input.fileHandleForWriting.close()
+            _ = output.fileHandleForReading.readDataToEndOfFile()
+            let messages = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 0)
+            #expect(messages.hasPrefix("(stopped)\n") && messages.contains("/budget 0.6"), "\(messages)")
+        }
+    }
+}

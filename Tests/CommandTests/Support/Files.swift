@@ -1,0 +1,45 @@
+import Foundation
+
+/// The repository's files, and damaged copies of them.
+enum Files {
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    static func fixture(_ path: String) -> URL { root.appendingPathComponent("Tests/Fixtures/" + path) }
+
+    static let embeddedModel = root.appendingPathComponent("Models/scenes-ref")
+
+    /// A picture that the embedded model was made for.
+    static func scene(_ number: String = "00") -> String { embeddedModel.appendingPathComponent("images/\(number).png").path }
+
+    /// Calls `body` with a copy of a fixture's folder that may be changed.
+    static func withCopy(of path: String, _ body: (URL) throws -> Void) throws {
+        try withTemporaryFolder { folder in
+            let copy = folder.appendingPathComponent("model")
+            try FileManager.default.copyItem(at: fixture(path), to: copy)
+            for case let url as URL in FileManager.default.enumerator(at: copy, includingPropertiesForKeys: nil) ?? .init() {
+                try? FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: url.path)
+            }
+            try body(copy)
+        }
+    }
+
+    /// Changes fields of a JSON file.
+    static func edit(_ url: URL, _ changes: [String: Any]) throws {
+        let object = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? [String: Any] ?? [:]
+        try JSONSerialization.data(withJSONObject: object.merging(changes) { $1 }).write(to: url)
+    }
+
+    /// Rewrites a file's bytes.
+    static func damage(_ url: URL, _ change: (inout Data) -> Void) throws {
+        var data = try Data(contentsOf: url)
+        change(&data)
+        try data.write(to: url)
+    }
+
+    /// The start of a PNG whose header announces a size; no pixels follow.
+    static func png(width: UInt32, height: UInt32) -> Data {
+        let bytes = { (value: UInt32) in (0 ..< 4).map { UInt8(truncatingIfNeeded: value >> (24 - $0 * 8)) } }
+        return Data([0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A, 0, 0, 0, 13] + Array("IHDR".utf8) + bytes(width) + bytes(height) + [8, 2, 0, 0, 0, 0, 0, 0, 0])
+    }
+}
