@@ -32,6 +32,9 @@ let package = Package(
         .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"]), .brew(["freetype"])]),
         .target(name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType"]),
 
+        // Benchmark readers, metrics, resumable evaluation and its reports.
+        .target(name: "AdaEvaluation", dependencies: ["AdaLLaVA", "AdaImages"]),
+
         // Line editing and history for `chat`.
         .systemLibrary(name: "CEditLine", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
 
@@ -39,7 +42,7 @@ let package = Package(
         .executableTarget(
             name: "adallava",
             dependencies: [
-                "AdaLLaVA", "AdaImages", "AdaScenes", "CEditLine",
+                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "CEditLine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
@@ -48,6 +51,7 @@ let package = Package(
         .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),
         // The built executable as a child process; depending on it is what builds it.
+        .testTarget(name: "AdaEvaluationTests", dependencies: ["AdaEvaluation", "AdaLLaVA", "adallava"]),
         .testTarget(name: "CommandTests", dependencies: ["adallava", "AdaLLaVA"]),
     ]
 )

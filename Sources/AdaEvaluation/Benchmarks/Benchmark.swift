@@ -1,0 +1,101 @@
+import AdaImages
+import AdaLLaVA
+import Foundation
+
+/// One question of a benchmark.
+public struct BenchmarkSample: Sendable, Equatable {
+    /// Unique in the benchmark.
+    public let id: String
+    /// Samples of one group are scored together (MME's two questions of an image, MMBench's rotations), so they are never separated by a
+    /// limit or a shard.
+    public let group: String
+    public let image: BenchmarkImage?
+    /// What follows the image in the user's turn, the benchmark's instruction included.
+    public let question: String
+    /// What the answer is compared with; empty where the answers are kept by a server.
+    public let references: [String]
+    /// What the scores are broken down by, under the benchmark's own names: `task`, `category`, `split`.
+    public let tags: [String: String]
+
+    public init(
+        id: String, group: String? = nil, image: BenchmarkImage?, question: String, references: [String], tags: [String: String] = [:]
+    ) {
+        (self.id, self.group, self.image, self.question) = (id, group ?? id, image, question)
+        (self.references, self.tags) = (references, tags)
+    }
+}
+
+/// Where a sample's picture is.
+public enum BenchmarkImage: Sendable, Equatable {
+    case file(URL)
+    /// Base64 text, as MMBench's tables hold it.
+    case base64(Data, name: String)
+
+    /// - Throws: `ImageError`, ``EvaluationError``
+    public func load() throws -> RGBImage {
+        switch self {
+        case .file(let url): return try RGBImage(contentsOf: url.path)
+        case .base64(let text, let name):
+            guard let bytes = Data(base64Encoded: text, options: .ignoreUnknownCharacters), !bytes.isEmpty else {
+                throw EvaluationError.data(file: name, at: "column image", expected: "base64", found: "\(text.count) bytes that are not")
+            }
+            return try RGBImage(.data([UInt8](bytes)))
+        }
+    }
+}
+
+/// A sample and what the model answered.
+public struct AnsweredSample: Sendable {
+    public let sample: BenchmarkSample
+    public let answer: String
+
+    public init(_ sample: BenchmarkSample, _ answer: String) { (self.sample, self.answer) = (sample, answer) }
+}
+
+/// One number of a benchmark's result.
+public struct BenchmarkScore: Sendable, Equatable {
+    public let name: String
+    /// Fractions are in 0 ... 1; MME's points are not.
+    public let value: Double
+
+    public init(_ name: String, _ value: Double) { (self.name, self.value) = (name, value) }
+}
+
+/// A benchmark read from its official files: prompts, and the scores that its official script gives.
+public protocol Benchmark: Sendable {
+    var samples: [BenchmarkSample] { get }
+
+    /// The longest answer in tokens, as the reference's scripts limit it.
+    var maxTokens: Int { get }
+
+    /// The score that charts show; its name is one of ``scores(_:)``'s.
+    var mainScore: String { get }
+
+    /// How well one answer does on its own, 0 ... 1; `nil` where the answers are kept by a server.
+    func score(_ answer: String, for sample: BenchmarkSample) -> Double?
+
+    /// The benchmark's scores, the main one first; empty where the answers are kept by a server.
+    /// - Parameter answers: in the benchmark's order, groups whole.
+    func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore]
+
+    /// The file that the benchmark's server takes.
+    func submission(_ answers: [AnsweredSample]) throws -> Data?
+}
+
+extension Benchmark {
+    public var maxTokens: Int { 128 }
+
+    public func submission(_ answers: [AnsweredSample]) throws -> Data? { nil }
+}
+
+/// Means over groups, in the order in which the groups first occur.
+func meansByTag(_ tag: String, _ scored: [(sample: BenchmarkSample, score: Double)]) -> [(name: String, mean: Double)] {
+    var order: [String] = []
+    var groups: [String: [Double]] = [:]
+    for item in scored {
+        guard let name = item.sample.tags[tag] else { continue }
+        if groups[name] == nil { order.append(name) }
+        groups[name, default: []].append(item.score)
+    }
+    return order.compactMap { name in groups[name]?.mean.map { (name, $0) } }
+}

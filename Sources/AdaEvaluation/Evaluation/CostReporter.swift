@@ -1,0 +1,52 @@
+import AdaLLaVA
+
+/// What one request costs by calculation, under the names of the reference's lmms-eval runs: operations, seconds, bytes.
+public struct RequestCost: Codable, Sendable, Equatable {
+    /// Operations of the prompt and all generated tokens.
+    public var flops: Double
+    /// Operations for each generated token.
+    public var averageFlops: Double
+    public var prefillFlops: Double
+    /// Seconds.
+    public var prefillTime: Double
+    /// Bytes.
+    public var memoryConsumption: Double
+    public var prefillMemoryConsumption: Double
+
+    public init(
+        flops: Double, averageFlops: Double, prefillFlops: Double, prefillTime: Double, memoryConsumption: Double,
+        prefillMemoryConsumption: Double
+    ) {
+        (self.flops, self.averageFlops, self.prefillFlops) = (flops, averageFlops, prefillFlops)
+        (self.prefillTime, self.memoryConsumption) = (prefillTime, memoryConsumption)
+        self.prefillMemoryConsumption = prefillMemoryConsumption
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case flops
+        case averageFlops = "avg_flops"
+        case prefillFlops = "prefill_flops"
+        case prefillTime = "prefill_time"
+        case memoryConsumption = "memory_consumption"
+        case prefillMemoryConsumption = "prefill_memory_consumption"
+    }
+
+    /// Each key with its value, in the reference's order.
+    static let fields: [(name: String, value: @Sendable (RequestCost) -> Double)] = [
+        ("flops", { $0.flops }), ("avg_flops", { $0.averageFlops }), ("prefill_flops", { $0.prefillFlops }),
+        ("prefill_time", { $0.prefillTime }), ("memory_consumption", { $0.memoryConsumption }),
+        ("prefill_memory_consumption", { $0.prefillMemoryConsumption }),
+    ]
+}
+
+/// Calculates what an answered request costs; the evaluation reports the means. `nil` in its place leaves the keys out.
+public protocol CostReporter: Sendable {
+    /// Names the model shape, the hardware and the formula, so that answers costed in another way are not mixed in one run.
+    var description: String { get }
+
+    /// - Parameters:
+    ///   - plan: what ran.
+    ///   - promptTokens: positions of the prompt, image tokens included, the latency token not.
+    ///   - generatedTokens: the ending token included.
+    func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost
+}

@@ -1,0 +1,135 @@
+import AdaLLaVA
+import Foundation
+
+/// One benchmark, one model, some budgets: answers what is not yet answered, then scores everything.
+///
+///     let evaluation = try Evaluation(benchmark: scenes, settings: settings, folder: output)
+///     if !evaluation.isComplete { try await evaluation.run(model) { print($0) } }
+///     print(try evaluation.report().table)
+public final class Evaluation {
+    /// How far a run is, in answers; what earlier starts answered is not counted.
+    public struct Progress: Sendable, Equatable {
+        public let done: Int
+        public let total: Int
+    }
+
+    public let benchmark: any Benchmark
+    public let settings: EvaluationSettings
+    private let samples: [BenchmarkSample]
+    private let log: AnswerLog?
+    private let costs: (any CostReporter)?
+    private var answered: [SampleRecord.Key: SampleRecord] = [:]
+
+    /// - Parameter folder: where the run is kept, so that it can go on after an interruption; `nil` keeps it in memory.
+    /// - Throws: ``EvaluationError``
+    public init(benchmark: any Benchmark, settings: EvaluationSettings, folder: URL? = nil, costs: (any CostReporter)? = nil) throws {
+        (self.benchmark, self.settings, self.costs) = (benchmark, settings, costs)
+        samples = settings.selection(of: benchmark.samples)
+        var ids = Set<String>()
+        for sample in benchmark.samples where !ids.insert(sample.id).inserted {
+            throw EvaluationError.argument(name: "--data", expected: "each sample once", found: "\(sample.id) twice")
+        }
+        guard !samples.isEmpty else {
+            throw EvaluationError.argument(name: "--data", expected: "at least one sample", found: "none for shard \(settings.shard)")
+        }
+        log = try folder.map { try AnswerLog(folder: $0, settings: settings) }
+        for record in log?.earlier ?? [] { answered[record.key] = record }
+    }
+
+    /// All shards of a run together; nothing is answered.
+    /// - Throws: ``EvaluationError/merge(reason:)`` if the shards are of different runs, one is missing or unfinished.
+    public init(merging folders: [URL], benchmark: any Benchmark) throws {
+        let parts = try folders.map { try AnswerLog.read(folder: $0) }
+        guard let first = parts.first else { throw EvaluationError.merge(reason: "expected the output folders of the shards") }
+        settings = first.settings.whole()
+        (self.benchmark, log, costs) = (benchmark, nil, nil)
+        guard settings.dataFingerprint == EvaluationSettings.fingerprint(of: benchmark) else {
+            throw EvaluationError.merge(reason: "\(folders[0].path) was run on other questions than --data has")
+        }
+        var shards: [Int: URL] = [:]
+        for (part, folder) in zip(parts, folders) {
+            if let difference = first.settings.difference(from: part.settings, ignoringShard: true) {
+                throw EvaluationError.merge(
+                    reason: "\(folder.path) has another \(difference.name) than \(folders[0].path): \(difference.found), not \(difference.expected)")
+            }
+            guard part.settings.shard.count == first.settings.shard.count else {
+                throw EvaluationError.merge(reason: "\(folder.path) is shard \(part.settings.shard), \(folders[0].path) is \(first.settings.shard)")
+            }
+            if let other = shards.updateValue(folder, forKey: part.settings.shard.index) {
+                throw EvaluationError.merge(reason: "\(folder.path) and \(other.path) are both shard \(part.settings.shard)")
+            }
+            for record in part.records { answered[record.key] = record }
+        }
+        let missing = (1...first.settings.shard.count).filter { shards[$0] == nil }
+        guard missing.isEmpty else {
+            throw EvaluationError.merge(
+                reason: "shard\(missing.count == 1 ? "" : "s") \(missing.map(String.init).joined(separator: ", ")) of \(first.settings.shard.count) missing")
+        }
+        samples = settings.selection(of: benchmark.samples)
+        guard isComplete else {
+            let waiting = samples.count * settings.budgets.count - completed.count
+            throw EvaluationError.merge(reason: "\(waiting) answers are missing; let every shard finish first")
+        }
+    }
+
+    private var completed: [SampleRecord] {
+        samples.flatMap { sample in settings.budgets.compactMap { answered[SampleRecord.Key(id: sample.id, budget: $0)] } }
+    }
+
+    /// Whether every sample is answered at every budget, so that no model is needed.
+    public var isComplete: Bool { completed.count == samples.count * settings.budgets.count }
+
+    /// Answers what is left, sample by sample, each at all budgets.
+    /// - Parameter onProgress: called after each answer.
+    /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`. What was answered before stays.
+    public func run(_ model: some AnsweringModel, onProgress: (Progress) -> Void = { _ in }) async throws {
+        let waiting = samples.map { sample in
+            (sample: sample, budgets: settings.budgets.filter { answered[SampleRecord.Key(id: sample.id, budget: $0)] == nil })
+        }.filter { !$0.budgets.isEmpty }
+        guard let first = waiting.first else { return }
+        let total = waiting.reduce(0) { $0 + $1.budgets.count }
+        var done = 0
+        // The first answer after loading meets cold caches; it is not measured.
+        _ = try await model.respond(
+            to: first.sample.question, image: try first.sample.image?.load(), budget: first.budgets[0], maxTokens: settings.maxTokens)
+        for (sample, budgets) in waiting {
+            let image = try sample.image?.load()
+            for budget in budgets {
+                try Task.checkCancellation()
+                let response = try await model.respond(to: sample.question, image: image, budget: budget, maxTokens: settings.maxTokens)
+                let cost = try costs?.cost(
+                    plan: response.plan, promptTokens: response.promptTokens, generatedTokens: response.generatedTokens)
+                let record = SampleRecord(
+                    sample, budget: budget, response: response, score: benchmark.score(response.text, for: sample), cost: cost)
+                try log?.append(record)
+                answered[record.key] = record
+                done += 1
+                onProgress(Progress(done: done, total: total))
+            }
+        }
+    }
+
+    /// What the answers so far amount to.
+    public func report() -> EvaluationReport {
+        EvaluationReport(settings: settings, benchmark: benchmark, results: settings.budgets.map(result))
+    }
+
+    private func result(budget: Double) -> EvaluationReport.Result {
+        let records = samples.compactMap { sample in
+            answered[SampleRecord.Key(id: sample.id, budget: budget)].map { (sample: sample, record: $0) }
+        }
+        let answers = records.map { AnsweredSample($0.sample, $0.record.answer) }
+        return EvaluationReport.Result(budget: budget, scores: benchmark.scores(answers), records: records.map(\.record))
+    }
+
+    /// The files that the benchmark's server takes, one for each budget: name and contents.
+    /// - Throws: ``EvaluationError``
+    public func submissions() throws -> [(name: String, data: Data)] {
+        try settings.budgets.compactMap { budget in
+            let answers = samples.compactMap { sample in
+                answered[SampleRecord.Key(id: sample.id, budget: budget)].map { AnsweredSample(sample, $0.answer) }
+            }
+            return try benchmark.submission(answers).map { (String(format: "submission-%g.json", budget), $0) }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+import Foundation
+
+/// One machine's part of a run: part `index` of `count`, counted from 1.
+public struct Shard: Codable, Sendable, Equatable, CustomStringConvertible {
+    public let index: Int
+    public let count: Int
+
+    public static let whole = Shard(checkedIndex: 1, count: 1)
+
+    private init(checkedIndex index: Int, count: Int) { (self.index, self.count) = (index, count) }
+
+    /// - Parameter text: `2/4`.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``
+    public init(parsing text: String) throws {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
+        guard parts.count == 2, let index = parts[0], let count = parts[1], (1...100_000).contains(count), (1...count).contains(index) else {
+            throw EvaluationError.argument(name: "--shard", expected: "i/n with 1 ≤ i ≤ n, such as 2/4", found: "'\(text)'")
+        }
+        self.init(checkedIndex: index, count: count)
+    }
+
+    public var description: String { "\(index)/\(count)" }
+}
+
+/// What decides a run's answers. Two runs with equal settings can be one run that was interrupted; others are never mixed.
+public struct EvaluationSettings: Codable, Sendable, Equatable {
+    public let format: Int
+    /// The benchmark, and what was chosen of it: `textvqa`, `vqav2 val2014`.
+    public let task: String
+    /// What the questions are, whatever folder they lie in.
+    public let dataFingerprint: String
+    public let model: String
+    /// What the weights are, whatever folder they lie in.
+    public let modelFingerprint: String
+    /// How the model computes, and which chat template it uses.
+    public let computation: String
+    public let budgets: [Double]
+    public let maxTokens: Int
+    public let limit: Int?
+    public let seed: UInt64?
+    public let shard: Shard
+    /// How costs are calculated; absent if they are not.
+    public let costs: String?
+
+    public init(
+        task: String, benchmark: any Benchmark, model: String, modelFingerprint: String, computation: String, budgets: [Double],
+        maxTokens: Int? = nil, limit: Int? = nil, seed: UInt64? = nil, shard: Shard = .whole, costs: String? = nil
+    ) throws {
+        guard !budgets.isEmpty, Set(budgets).count == budgets.count else {
+            throw EvaluationError.argument(name: "--budgets", expected: "one or more different budgets", found: "\(budgets)")
+        }
+        if let wrong = budgets.first(where: { !($0 > 0 && $0 <= 1) }) {
+            throw EvaluationError.argument(name: "--budgets", expected: "fractions above 0 and at most 1", found: "\(wrong)")
+        }
+        if let limit, limit < 1 { throw EvaluationError.argument(name: "--limit", expected: "1 or more", found: "\(limit)") }
+        if let maxTokens, maxTokens < 1 { throw EvaluationError.argument(name: "--max-tokens", expected: "1 or more", found: "\(maxTokens)") }
+        format = 1
+        (self.task, dataFingerprint) = (task, EvaluationSettings.fingerprint(of: benchmark))
+        (self.model, self.modelFingerprint, self.computation) = (model, modelFingerprint, computation)
+        (self.budgets, self.maxTokens) = (budgets, maxTokens ?? benchmark.maxTokens)
+        (self.limit, self.seed, self.shard, self.costs) = (limit, seed, shard, costs)
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case format, task, model, computation, budgets, limit, seed, shard, costs
+        case dataFingerprint = "data_fingerprint"
+        case modelFingerprint = "model_fingerprint"
+        case maxTokens = "max_tokens"
+    }
+
+    /// The first setting in which `other` differs: its name, this one's value and the other's.
+    func difference(from other: EvaluationSettings, ignoringShard: Bool = false) -> (name: String, expected: String, found: String)? {
+        func text<Value>(_ value: Value?) -> String { value.map { "\($0)" } ?? "none" }
+        let pairs: [(String, String, String)] = [
+            ("format", text(format), text(other.format)), ("task", task, other.task),
+            ("set of questions (data)", dataFingerprint, other.dataFingerprint), ("model", model, other.model),
+            ("set of weights (model)", modelFingerprint, other.modelFingerprint),
+            ("way of computing", computation, other.computation), ("list of budgets", text(budgets), text(other.budgets)),
+            ("answer length", text(maxTokens), text(other.maxTokens)), ("limit", text(limit), text(other.limit)),
+            ("seed", text(seed), text(other.seed)), ("cost model", text(costs), text(other.costs)),
+        ]
+        let shards = ignoringShard ? [] : [("shard", shard.description, other.shard.description)]
+        return (pairs + shards).first { $0.1 != $0.2 }
+    }
+
+    /// The same settings for all shards together.
+    func whole() -> EvaluationSettings {
+        EvaluationSettings(copying: self, shard: .whole)
+    }
+
+    private init(copying other: EvaluationSettings, shard: Shard) {
+        (format, task, dataFingerprint) = (other.format, other.task, other.dataFingerprint)
+        (model, modelFingerprint, computation) = (other.model, other.modelFingerprint, other.computation)
+        (budgets, maxTokens, limit, seed) = (other.budgets, other.maxTokens, other.limit, other.seed)
+        (self.shard, costs) = (shard, other.costs)
+    }
+
+    // MARK: - Which samples
+
+    /// The samples of this run, in the benchmark's order: at most `limit`, drawn by `seed` if there is one, of which this shard's.
+    /// Groups stay whole, so a limit may leave out the last few that a whole group would exceed.
+    public func selection(of samples: [BenchmarkSample]) -> [BenchmarkSample] {
+        var order: [String] = []
+        var sizes: [String: Int] = [:]
+        for sample in samples {
+            if sizes[sample.group] == nil { order.append(sample.group) }
+            sizes[sample.group, default: 0] += 1
+        }
+        if let limit {
+            var drawn = order
+            if let seed {
+                let ranks = Dictionary(uniqueKeysWithValues: order.map { ($0, Fingerprint(seed).adding($0).value) })
+                drawn.sort { (ranks[$0] ?? 0, $0) < (ranks[$1] ?? 0, $1) }
+            }
+            var kept = Set<String>()
+            var count = 0
+            for group in drawn {
+                let size = sizes[group] ?? 0
+                if count + size > limit && count > 0 { break }
+                kept.insert(group)
+                count += size
+            }
+            order = order.filter(kept.contains)
+        }
+        let mine = Set(order.enumerated().filter { $0.offset % shard.count == shard.index - 1 }.map(\.element))
+        return samples.filter { mine.contains($0.group) }
+    }
+
+    // MARK: - Fingerprints
+
+    static func fingerprint(of benchmark: any Benchmark) -> String {
+        var fingerprint = Fingerprint(0)
+        for sample in benchmark.samples {
+            for text in [sample.id, sample.group, sample.question] + sample.references { fingerprint = fingerprint.adding(text) }
+        }
+        return fingerprint.description
+    }
+
+    /// What the weights at `url` are: names and sizes of the files, and the first and last 64 KiB of each.
+    /// - Throws: ``EvaluationError/file(path:reason:)``
+    public static func fingerprint(ofModelAt url: URL) throws -> String {
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
+            throw EvaluationError.missing(file: url.path, needed: "the model")
+        }
+        var fingerprint = Fingerprint(1)
+        do {
+            let names = isFolder.boolValue ? try FileManager.default.contentsOfDirectory(atPath: url.path).sorted() : [""]
+            for name in names where !name.hasPrefix(".") {
+                let file = name.isEmpty ? url : url.appendingPathComponent(name)
+                guard (try? file.resourceValues(forKeys: [.isRegularFileKey]).isRegularFile) == true else { continue }
+                let handle = try FileHandle(forReadingFrom: file)
+                defer { try? handle.close() }
+                let size = try handle.seekToEnd()
+                try handle.seek(toOffset: 0)
+                fingerprint = fingerprint.adding(name).adding("\(size)").adding(try handle.read(upToCount: 1 << 16) ?? Data())
+                if size > 1 << 16 {
+                    try handle.seek(toOffset: size - (1 << 16))
+                    fingerprint = fingerprint.adding(try handle.read(upToCount: 1 << 16) ?? Data())
+                }
+            }
+        } catch {
+            throw EvaluationError.file(path: url.path, reason: "cannot be read: \(error.localizedDescription)")
+        }
+        return fingerprint.description
+    }
+}
+
+/// FNV-1a with a final mix: tells texts apart and draws samples, the same on every machine. Not for secrets.
+struct Fingerprint: CustomStringConvertible {
+    private var state: UInt64
+
+    init(_ seed: UInt64) {
+        state = 0xCBF2_9CE4_8422_2325
+        withUnsafeBytes(of: seed.littleEndian) { for byte in $0 { mix(byte) } }
+    }
+
+    private mutating func mix(_ byte: UInt8) { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
+
+    func adding(_ bytes: some Sequence<UInt8>) -> Fingerprint {
+        var next = self
+        for byte in bytes { next.mix(byte) }
+        // What ends here and what starts here must differ.
+        next.mix(0xFF)
+        return next
+    }
+
+    func adding(_ text: String) -> Fingerprint { adding(text.utf8) }
+
+    var value: UInt64 {
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    var description: String { String(format: "%016lx", value) }
+}

@@ -1,0 +1,136 @@
+import AdaLLaVA
+import Foundation
+
+/// What of a run is drawn: one point for each budget.
+public struct ChartedRun: Sendable, Equatable {
+    public struct Point: Sendable, Equatable {
+        public let budget: Double
+        public let score: Double
+        /// Mean time to the first token, milliseconds.
+        public let timeToFirstToken: Double?
+        /// Mean time of the whole answer, milliseconds.
+        public let wholeAnswer: Double?
+    }
+
+    public let model: String
+    public let task: String
+    public let score: String
+    public let points: [Point]
+
+    init(_ report: EvaluationReport) {
+        (model, task, score) = (report.model, report.task, report.mainScore ?? "")
+        points = report.results.compactMap { result in
+            result.scores.first { $0.name == report.mainScore }.map { score in
+                Point(
+                    budget: result.budget, score: score.value, timeToFirstToken: result.meanTime("ttft_ms"),
+                    wholeAnswer: ChartedRun.whole(
+                        encode: result.meanTime("encode_ms"), prefill: result.meanTime("prefill_ms"), decode: result.meanTime("decode_ms")))
+            }
+        }
+    }
+
+    /// - Parameter url: a `result.json` that ``EvaluationReport/write(to:submissions:)`` wrote.
+    /// - Throws: `CheckpointError`, ``EvaluationError``
+    public init(contentsOf url: URL) throws {
+        let file = try JSONPlace(contentsOf: url, needed: "the result.json of an evaluation")
+        model = try file.member("model").string()
+        task = try file.member("task").string()
+        let score = try file.member("main_score").string()
+        self.score = score
+        points = try file.member("results").array().map { result in
+            func mean(_ name: String) throws -> Double? {
+                try result.optionalMember("measured")?.optionalMember(name)?.optionalMember("mean")?.number()
+            }
+            return Point(
+                budget: try result.member("budget").number(), score: try result.member("scores").member(score).number(),
+                timeToFirstToken: try mean("ttft_ms"),
+                wholeAnswer: ChartedRun.whole(encode: try mean("encode_ms"), prefill: try mean("prefill_ms"), decode: try mean("decode_ms")))
+        }
+    }
+
+    private static func whole(encode: Double?, prefill: Double?, decode: Double?) -> Double? {
+        guard let prefill, let decode else { return nil }
+        return (encode ?? 0) + prefill + decode
+    }
+}
+
+extension JSONPlace {
+    func number() throws -> Double {
+        switch value {
+        case .integer(let number): return Double(number)
+        case .number(let number): return number
+        default: throw failure("a number")
+        }
+    }
+}
+
+/// The charts of some runs of one benchmark.
+enum EvaluationCharts {
+    /// Those points that no other is both faster and better than, by rising time.
+    static func paretoFront(_ points: [(time: Double, score: Double)]) -> [(time: Double, score: Double)] {
+        var front: [(time: Double, score: Double)] = []
+        for point in points.sorted(by: { ($0.time, -$0.score) < ($1.time, -$1.score) }) where point.score > front.last?.score ?? -.infinity {
+            front.append(point)
+        }
+        return front
+    }
+
+    /// File names without their ending, and charts.
+    static func all(_ runs: [ChartedRun]) -> [(name: String, chart: Chart)] {
+        guard let first = runs.first(where: { !$0.points.isEmpty }) else { return [] }
+        let title = "\(first.task): \(runs.count == 1 ? first.model : "\(runs.count) runs")"
+        // Fractions, or MME's points.
+        let isFraction = runs.flatMap(\.points).allSatisfy { $0.score <= 1 }
+        let score = first.score.replacingOccurrences(of: "_", with: " ") + (isFraction ? " (fraction)" : " (points)")
+        var byBudget = Chart(title: title, xLabel: "budget (fraction of full compute)", yLabel: score, series: [])
+        var byTime = Chart(title: title, xLabel: "mean time to the first token (ms); at the points: budget", yLabel: score, series: [])
+        var front = Chart(title: "\(title): Pareto front", xLabel: "mean time of the whole answer (ms); at the points: budget", yLabel: score, series: [])
+        for run in runs {
+            let points = run.points.sorted { $0.budget < $1.budget }
+            byBudget.series.append(Chart.Series(name: run.model, points: points.map { ($0.budget, $0.score) }))
+            let timed = points.compactMap { point in point.timeToFirstToken.map { (x: $0, y: point.score, budget: point.budget) } }
+            byTime.series.append(Chart.Series(name: run.model, points: timed.map { ($0.x, $0.y) }))
+            byTime.labels += timed.map { ($0.x, $0.y, String(format: "%g", $0.budget)) }
+            let whole = points.compactMap { point in point.wholeAnswer.map { (x: $0, y: point.score, budget: point.budget) } }
+            front.series.append(Chart.Series(name: run.model, points: whole.map { ($0.x, $0.y) }, style: .points))
+            front.labels += whole.map { ($0.x, $0.y, String(format: "%g", $0.budget)) }
+        }
+        let best = paretoFront(front.series.flatMap(\.points).map { (time: $0.x, score: $0.y) })
+        front.series.append(Chart.Series(name: "Pareto front", points: best.map { ($0.time, $0.score) }, style: .steps))
+        return [("score-by-budget", byBudget), ("score-by-time", byTime), ("pareto-front", front)].map { name, chart in
+            var chart = chart
+            chart.minimumHeight = isFraction ? 0.1 : 100
+            return (name, chart)
+        }
+    }
+}
+
+extension EvaluationReport {
+    /// Writes `result.json`, `result.csv` and the benchmark server's files.
+    /// - Throws: ``EvaluationError``
+    public func write(to folder: URL, submissions: [(name: String, data: Data)] = []) throws {
+        do {
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        } catch {
+            throw EvaluationError.file(path: folder.path, reason: "cannot be made: \(error.localizedDescription)")
+        }
+        try RunFiles.write(try jsonData(), to: folder.appendingPathComponent("result.json"))
+        try RunFiles.write(Data(csv.utf8), to: folder.appendingPathComponent("result.csv"))
+        for submission in submissions { try RunFiles.write(submission.data, to: folder.appendingPathComponent(submission.name)) }
+    }
+
+    /// Draws accuracy against budget and against time, and the Pareto front of this run and `others`.
+    /// - Returns: the files; none for a benchmark without scores.
+    /// - Throws: ``EvaluationError``, also if another run is of another benchmark or score.
+    public func draw(with others: [ChartedRun] = [], in folder: URL, format: ChartFormat, plotter: Gnuplot) throws -> [URL] {
+        let own = ChartedRun(self)
+        for other in others where other.task != own.task || other.score != own.score {
+            throw EvaluationError.argument(name: "--compare", expected: "runs of \(own.task) with \(own.score)", found: "\(other.task) with \(other.score)")
+        }
+        return try EvaluationCharts.all([own] + others).map { name, chart in
+            let file = folder.appendingPathComponent("\(name).\(format.rawValue)")
+            try plotter.draw(chart, to: file, format: format)
+            return file
+        }
+    }
+}

@@ -1,0 +1,153 @@
+import AdaLLaVA
+import Foundation
+
+/// What an evaluation found, for people (``table``) and programs (``jsonObject``, ``csv``).
+public struct EvaluationReport: Sendable {
+    /// One budget's part.
+    public struct Result: Sendable {
+        public let budget: Double
+        public let samples: Int
+        /// The benchmark's scores, the main one first; empty where the answers are kept by a server.
+        public let scores: [BenchmarkScore]
+        /// Milliseconds of `encode_ms`, `prefill_ms`, `decode_ms`, `ttft_ms`, `tpot_ms`; a phase that never ran is left out.
+        public let measured: [(name: String, statistics: SampleStatistics)]
+        /// The means of the reference's keys; empty without a cost model.
+        public let costs: [(name: String, mean: Double)]
+        /// The mean share of heads and neuron groups that ran.
+        public let executedShare: Double
+        public let generatedTokens: Double
+
+        init(budget: Double, scores: [BenchmarkScore], records: [SampleRecord]) {
+            (self.budget, samples, self.scores) = (budget, records.count, scores)
+            let phases: [(String, (SampleRecord) -> Double?)] = [
+                ("encode_ms", { $0.measured.encode }), ("prefill_ms", { $0.measured.prefill }), ("decode_ms", { $0.measured.decode }),
+                ("ttft_ms", { $0.measured.timeToFirstToken }), ("tpot_ms", { $0.timePerOutputToken }),
+            ]
+            measured = phases.compactMap { name, value in SampleStatistics(records.compactMap(value)).map { (name, $0) } }
+            costs = RequestCost.fields.compactMap { field in
+                records.compactMap { $0.cost.map(field.value) }.mean.map { (field.name, $0) }
+            }
+            executedShare = records.map(\.plan.executedShare).mean ?? 1
+            generatedTokens = records.map { Double($0.plan.generatedTokens) }.mean ?? 0
+        }
+
+        /// The mean in milliseconds of a phase of ``measured``.
+        public func meanTime(_ name: String) -> Double? { measured.first { $0.name == name }?.statistics.mean }
+    }
+
+    public let task: String
+    public let model: String
+    public let limit: Int?
+    public let seed: UInt64?
+    public let shard: Shard
+    /// The score that charts show; `nil` where there are no scores.
+    public let mainScore: String?
+    public let results: [Result]
+
+    init(settings: EvaluationSettings, benchmark: any Benchmark, results: [Result]) {
+        (task, model, limit, seed, shard) = (settings.task, settings.model, settings.limit, settings.seed, settings.shard)
+        mainScore = results.contains { !$0.scores.isEmpty } ? benchmark.mainScore : nil
+        self.results = results
+    }
+
+    // MARK: - JSON
+
+    /// What `eval --json` prints: `results`, one entry for each budget with `scores`, `measured` and the reference's cost keys.
+    public var jsonObject: [String: Any] {
+        [
+            "task": task, "model": model, "limit": limit ?? NSNull(), "seed": seed ?? NSNull(), "shard": shard.description,
+            "main_score": mainScore ?? NSNull(), "results": results.map(\.jsonObject),
+        ]
+    }
+
+    /// ``jsonObject`` as a file.
+    public func jsonData() throws -> Data {
+        do {
+            return try JSONSerialization.data(withJSONObject: jsonObject, options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
+        } catch {
+            throw EvaluationError.argument(name: "result", expected: "numbers that JSON can hold", found: error.localizedDescription)
+        }
+    }
+
+    // MARK: - CSV and table
+
+    private func columns(percentiles: Bool) -> [(name: String, value: (Result) -> Double?)] {
+        func names(_ list: (Result) -> [String]) -> [String] {
+            var seen = Set<String>()
+            return results.flatMap(list).filter { seen.insert($0).inserted }
+        }
+        var columns: [(name: String, value: (Result) -> Double?)] = [
+            ("budget", { $0.budget }), ("samples", { Double($0.samples) }), ("executed_share", { $0.executedShare }),
+        ]
+        for name in names({ $0.scores.map(\.name) }) {
+            columns.append((name, { result in result.scores.first { $0.name == name }?.value }))
+        }
+        for name in names({ $0.measured.map(\.name) }) {
+            columns.append((name + (percentiles ? "_mean" : ""), { $0.meanTime(name) }))
+            guard percentiles else { continue }
+            for percent in [50, 90, 99] {
+                columns.append((
+                    "\(name)_p\(percent)", { result in result.measured.first { $0.name == name }?.statistics.percentile(Double(percent)) }
+                ))
+            }
+        }
+        for name in names({ $0.costs.map(\.name) }) {
+            columns.append((name, { result in result.costs.first { $0.name == name }?.mean }))
+        }
+        return columns
+    }
+
+    /// One line for each budget under one of names (RFC 4180).
+    public var csv: String {
+        let columns = columns(percentiles: true)
+        let header = (["task", "model"] + columns.map(\.name)).map(EvaluationReport.quoted).joined(separator: ",")
+        let lines = results.map { result in
+            ([EvaluationReport.quoted(task), EvaluationReport.quoted(model)] + columns.map { $0.value(result).map { "\($0)" } ?? "" })
+                .joined(separator: ",")
+        }
+        return ([header] + lines).joined(separator: "\n") + "\n"
+    }
+
+    private static func quoted(_ field: String) -> String {
+        guard field.contains(where: { ",\"\n\r".contains($0) }) else { return field }
+        return "\"" + field.replacingOccurrences(of: "\"", with: "\"\"") + "\""
+    }
+
+    /// One column for each budget, one row for each number.
+    public var table: String {
+        let columns = columns(percentiles: false)
+        var rows = columns.map { column in
+            [column.name] + results.map { column.value($0).map { EvaluationReport.short($0, column.name) } ?? "-" }
+        }
+        rows.insert([], at: 1)
+        let widths = (0...results.count).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
+        let lines = rows.map { row in
+            row.enumerated().map { index, cell in
+                let padding = String(repeating: " ", count: widths[index] - cell.count)
+                return index == 0 ? cell + padding : padding + cell
+            }.joined(separator: "  ")
+        }
+        let rule = String(repeating: "-", count: widths.reduce(0, +) + 2 * results.count)
+        return (["\(task), \(model)\(shard == .whole ? "" : ", shard \(shard)")"] + lines.map { $0.isEmpty ? rule : $0 })
+            .joined(separator: "\n")
+    }
+
+    private static func short(_ value: Double, _ name: String) -> String {
+        if name == "samples" { return String(format: "%.0f", value) }
+        if name == "budget" { return String(format: "%g", value) }
+        if name.hasSuffix("_ms") { return String(format: value < 10 ? "%.2f" : "%.1f", value) }
+        return abs(value) < 1000 ? String(format: "%.4f", value) : String(format: "%.4g", value)
+    }
+}
+
+extension EvaluationReport.Result {
+    var jsonObject: [String: Any] {
+        var object: [String: Any] = [
+            "budget": budget, "samples": samples, "executed_share": executedShare, "generated_tokens": generatedTokens,
+            "scores": Dictionary(scores.map { ($0.name, $0.value) }) { first, _ in first },
+            "measured": Dictionary(measured.map { ($0.name, $0.statistics.jsonObject) }) { first, _ in first },
+        ]
+        for cost in costs { object[cost.name] = cost.mean }
+        return object
+    }
+}

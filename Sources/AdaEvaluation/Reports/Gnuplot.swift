@@ -1,0 +1,134 @@
+import Foundation
+
+/// What a chart is stored as.
+public enum ChartFormat: String, Sendable, CaseIterable {
+    case svg, png
+}
+
+/// Points and lines to be drawn in one frame.
+public struct Chart: Sendable {
+    public struct Series: Sendable {
+        public enum Style: String, Sendable {
+            case line = "linespoints"
+            case points
+            /// A line without points that keeps each value until the next point: fronts.
+            case steps
+        }
+
+        public var name: String
+        public var points: [(x: Double, y: Double)]
+        public var style: Style
+
+        public init(name: String, points: [(x: Double, y: Double)], style: Style = .line) {
+            (self.name, self.points, self.style) = (name, points, style)
+        }
+    }
+
+    public var title: String
+    /// With its unit.
+    public var xLabel: String
+    public var yLabel: String
+    public var series: [Series]
+    /// The y axis covers at least this much, so that noise does not look like a difference.
+    public var minimumHeight = 0.0
+    /// Text below and to the right of a point.
+    public var labels: [(x: Double, y: Double, text: String)] = []
+
+    public init(title: String, xLabel: String, yLabel: String, series: [Series]) {
+        (self.title, self.xLabel, self.yLabel, self.series) = (title, xLabel, yLabel, series)
+    }
+}
+
+/// Draws charts with gnuplot, as a child process.
+public struct Gnuplot: Sendable {
+    public let executable: URL
+
+    /// - Throws: ``EvaluationError/plotterMissing(searched:)``
+    public static func locate(path: String? = ProcessInfo.processInfo.environment["PATH"]) throws -> Gnuplot {
+        let folders = (path ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":").map(String.init)
+        for folder in folders {
+            let file = URL(fileURLWithPath: folder).appendingPathComponent("gnuplot")
+            if FileManager.default.isExecutableFile(atPath: file.path) { return Gnuplot(executable: file) }
+        }
+        throw EvaluationError.plotterMissing(searched: folders)
+    }
+
+    /// Draws one chart, 900 by 560 points.
+    /// - Throws: ``EvaluationError/plotterFailed(chart:output:)``, ``EvaluationError/file(path:reason:)``
+    public func draw(_ chart: Chart, to url: URL, format: ChartFormat) throws {
+        // gnuplot writes to the path it is given as soon as it starts, so a failure would leave half a picture.
+        let partial = url.deletingLastPathComponent().appendingPathComponent(".\(url.lastPathComponent).partial")
+        defer { try? FileManager.default.removeItem(at: partial) }
+        let process = Process()
+        process.executableURL = executable
+        process.arguments = ["-"]
+        let (input, output) = (Pipe(), Pipe())
+        process.standardInput = input
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = output
+        do {
+            try process.run()
+            try input.fileHandleForWriting.write(contentsOf: Data(Gnuplot.script(chart, to: partial.path, format: format).utf8))
+            try input.fileHandleForWriting.close()
+        } catch {
+            throw EvaluationError.plotterFailed(chart: url.lastPathComponent, output: error.localizedDescription)
+        }
+        let messages = String(decoding: (try? output.fileHandleForReading.readToEnd()) ?? Data(), as: UTF8.self)
+        process.waitUntilExit()
+        guard process.terminationStatus == 0 else {
+            throw EvaluationError.plotterFailed(chart: url.lastPathComponent, output: String(messages.suffix(400)))
+        }
+        do {
+            try RunFiles.write(try Data(contentsOf: partial), to: url)
+        } catch let error as EvaluationError {
+            throw error
+        } catch {
+            throw EvaluationError.plotterFailed(chart: url.lastPathComponent, output: "it wrote nothing. \(messages.suffix(400))")
+        }
+    }
+
+    // MARK: - Script
+
+    static func script(_ chart: Chart, to path: String, format: ChartFormat) -> String {
+        let series = chart.series.map { series in
+            Chart.Series(name: series.name, points: series.points.filter { $0.x.isFinite && $0.y.isFinite }, style: series.style)
+        }.filter { !$0.points.isEmpty }
+        let terminal = switch format {
+        case .svg: "svg size 900,560 dynamic noenhanced font 'DejaVu Sans,14' background '#ffffff'"
+        case .png: "pngcairo size 900,560 noenhanced font 'DejaVu Sans,12' background '#ffffff'"
+        }
+        var lines = [
+            "set terminal \(terminal)", "set output \(quoted(path))", "set encoding utf8", "set title \(quoted(chart.title))",
+            "set xlabel \(quoted(chart.xLabel))", "set ylabel \(quoted(chart.yLabel))", "set grid lt 1 lw 1 lc rgb '#d0d0d0'", "set border 3",
+            "set tics nomirror", "set style textbox opaque noborder fillcolor rgb '#ffffff' margins 0.3,0.2", "set offsets graph 0.06, graph 0.08, graph 0, graph 0",
+            // The key below the axis label, in rows of three.
+            "set key bmargin center horizontal maxcols 3", "set bmargin \(5 + (series.count + 2) / 3)",
+        ]
+        let heights = series.flatMap(\.points).map(\.y)
+        if let low = heights.min(), let high = heights.max() {
+            let height = max(high - low, chart.minimumHeight, abs(high) * 1e-6, 1e-12)
+            let middle = (low + high) / 2
+            lines.append("set yrange [\(middle - 0.6 * height):\(middle + 0.6 * height)]")
+        }
+        lines += chart.labels.filter { $0.x.isFinite && $0.y.isFinite }.map { label in
+            "set label \(quoted(label.text)) at \(label.x),\(label.y) offset character 0.7,-0.8 font ',10' front boxed"
+        }
+        for (index, item) in series.enumerated() {
+            lines += ["$data\(index) << END"] + item.points.map { "\($0.x) \($0.y)" } + ["END"]
+        }
+        let colours = ["#1f5fd2", "#d2691e", "#2c962c", "#8a3caa", "#c0272d", "#0f8b8d", "#6b6b6b"]
+        let plots = series.enumerated().map { index, item in
+            let colour = item.style == .steps ? "#888888" : colours[index % colours.count]
+            let pointType = item.style == .steps ? "dt 2" : "pt \([7, 5, 9, 13, 11][index % 5]) ps 1"
+            return "$data\(index) using 1:2 with \(item.style.rawValue) lw 2 \(pointType) lc rgb '\(colour)' title \(quoted(String(item.name.prefix(40))))"
+        }
+        lines.append(plots.isEmpty ? "plot [0:1][0:1] NaN notitle" : "plot " + plots.joined(separator: ", "))
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// A text in single quotes, which gnuplot reads without escapes; control characters would end the command.
+    private static func quoted(_ text: String) -> String {
+        let safe = text.map { $0.isNewline || $0.unicodeScalars.contains { $0.value < 32 } ? " " : $0 == "'" ? "''" : String($0) }.joined()
+        return "'\(safe)'"
+    }
+}

@@ -1,0 +1,135 @@
+import AdaEvaluation
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct Evaluate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "eval",
+        abstract: "Score a model on a benchmark, at several budgets.",
+        discussion: """
+            adallava eval --task scenes --data val.json --budgets 1.0,0.85,0.6
+            adallava eval --task pope --data DIR --model M --output runs/pope --charts svg
+            Benchmarks are read from a local folder in their official formats: \(BenchmarkTask.allCases.map(\.rawValue).joined(separator: ", ")). \
+            docs/evaluation.md says what to download and where to put it. With --output an interrupted run goes on where it was.
+            """)
+
+    @Option(help: "The benchmark.")
+    var task: BenchmarkTask
+
+    @Option(help: "The benchmark's folder; for scenes its JSON file.")
+    var data: String
+
+    @Option(help: "The benchmark's split, if it has several (vqav2, gqa, scienceqa, textvqa, mmbench).")
+    var split: String?
+
+    @Flag(help: "TextVQA: give the OCR tokens in the prompt, as LLaVA does.")
+    var ocr = false
+
+    @OptionGroup var model: ModelFlags
+
+    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    var budgets = "1"
+
+    @Option(help: "The longest answer in tokens; by default what the benchmark's scripts take.")
+    var maxTokens: Int?
+
+    @Option(help: "Use at most this many samples: the first, or with --seed some drawn at random.")
+    var limit: Int?
+
+    @Option(help: "Draw the samples of --limit with this seed.")
+    var seed: UInt64?
+
+    @Option(help: "A folder for answers, results and charts; naming it again goes on with an interrupted run.")
+    var output: String?
+
+    @Option(help: "Answer only part i of n, such as 2/4; merge the parts with --merge.")
+    var shard: String?
+
+    @Option(parsing: .upToNextOption, help: "Put finished shards together: their output folders. Nothing is answered.")
+    var merge: [String] = []
+
+    @Option(help: "Draw charts into the output folder: svg or png (needs gnuplot).")
+    var charts: ChartFormat?
+
+    @Option(parsing: .upToNextOption, help: "result.json files of other runs, to be drawn in the same charts.")
+    var compare: [String] = []
+
+    @Flag(help: "Print one JSON object instead of a table.")
+    var json = false
+
+    @Flag(help: "Print CSV instead of a table.")
+    var csv = false
+
+    func validate() throws {
+        if json && csv { throw ValidationError("expected --json or --csv, not both") }
+        if charts != nil && output == nil { throw ValidationError("--charts: expected --output DIR to draw into") }
+        if !compare.isEmpty && charts == nil { throw ValidationError("--compare: expected --charts to draw them in") }
+        if !merge.isEmpty && shard != nil { throw ValidationError("expected --shard or --merge, not both") }
+        if seed != nil && limit == nil { throw ValidationError("--seed: expected --limit, whose samples it draws") }
+    }
+
+    func run() async throws {
+        try await reporting {
+            // What is missing is told before anything runs.
+            let plotter = try charts.map { _ in try Gnuplot.locate() }
+            let others = try compare.map { try ChartedRun(contentsOf: URL(fileURLWithPath: $0)) }
+            let benchmark = try task.open(URL(fileURLWithPath: data), split: split, usesOCR: ocr)
+            let folder = output.map { URL(fileURLWithPath: $0) }
+            let evaluation =
+                merge.isEmpty
+                ? try await answer(benchmark, folder)
+                : try Evaluation(merging: merge.map { URL(fileURLWithPath: $0) }, benchmark: benchmark)
+            let report = evaluation.report()
+            if let folder {
+                try report.write(to: folder, submissions: evaluation.submissions())
+                if let plotter, let charts {
+                    for file in try report.draw(with: others, in: folder, format: charts, plotter: plotter) {
+                        Console.shared.message("chart: \(file.path)")
+                    }
+                }
+            }
+            printNow(json ? try adallava.json(report.jsonObject) : csv ? report.csv : report.table, terminator: csv ? "" : "\n")
+        }
+    }
+
+    /// Answers what is not yet answered; the model is not even loaded when nothing is left.
+    private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
+        let url = try model.model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate()
+        let weights = try ([url] + (model.compute.mmproj.map { [URL(fileURLWithPath: $0)] } ?? [])).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
+        let settings = try EvaluationSettings(
+            task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
+            model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
+            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try budgetList(),
+            maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole)
+        let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+        if evaluation.isComplete { return evaluation }
+        let flags = model
+        let run = RunningEvaluation(evaluation)
+        try await withInterruption {
+            let loaded = try await flags.load()
+            for budget in settings.budgets { try loaded.check(.fraction(budget)) }
+            try await run.evaluation.run(loaded) { Console.shared.progress("answering", done: $0.done, of: $0.total) }
+        }
+        Console.shared.finishProgress()
+        return evaluation
+    }
+
+    private func budgetList() throws -> [Double] {
+        try budgets.split(separator: ",").map { text in
+            switch try Budget(parsing: String(text)) {
+            case .fraction(let fraction): return fraction
+            case .time: throw EvaluationError.argument(name: "--budgets", expected: "fractions of full compute", found: "\(text)")
+            }
+        }
+    }
+}
+
+/// Lends the evaluation to the task that may be interrupted; the command waits for it meanwhile.
+private final class RunningEvaluation: @unchecked Sendable {
+    let evaluation: Evaluation
+    init(_ evaluation: Evaluation) { self.evaluation = evaluation }
+}
+
+extension BenchmarkTask: ExpressibleByArgument {}
+extension ChartFormat: ExpressibleByArgument {}

@@ -1,0 +1,240 @@
+import AdaLLaVA
+import Foundation
+import Testing
+
+@testable import AdaEvaluation
+
+/// Runs that are limited, divided, interrupted, and put together again.
+@Suite struct EvalRunTests {
+    private func scenes() throws -> ScenesBenchmark { try ScenesBenchmark(contentsOf: Samples.url("scenes/val.json")) }
+
+    // A failure means that scores, times or plans of a run are reported wrongly.
+    @Test func reportsScoresAndTimes() async throws {
+        let benchmark = try scenes()
+        let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark))
+        try await evaluation.run(ScriptedModel(answers: ["What color is the circle?": "red", "What does the text say?": "STOP"]))
+        let report = evaluation.report()
+        #expect(report.results.map(\.budget) == [1, 0.6])
+        #expect(report.results.map(\.samples) == [7, 7])
+        #expect(report.results[0].scores.first == BenchmarkScore("exact_match", 2.0 / 7))
+        #expect(report.results.map(\.executedShare) == [1, 0.5])
+        // 30 ms for the three tokens after the first.
+        #expect(report.results[0].meanTime("tpot_ms") == 10)
+        // The first answer of a run is not measured; then budgets take turns: 2, 4, … and 3, 5, …
+        #expect(report.results[0].meanTime("ttft_ms") == 8)
+        #expect(report.results[1].meanTime("ttft_ms") == 9)
+        let object = try #require(try JSONSerialization.jsonObject(with: report.jsonData()) as? [String: Any])
+        let results = try #require(object["results"] as? [[String: Any]])
+        #expect(results.count == 2)
+        #expect((results[1]["scores"] as? [String: Double])?["exact_match"] == 2.0 / 7)
+        let measured = try #require(results[0]["measured"] as? [String: [String: Double]])
+        #expect(Set(try #require(measured["ttft_ms"]).keys) == ["mean", "p50", "p90", "p99"])
+        let lines = report.csv.split(separator: "\n")
+        #expect(lines.count == 3)
+        #expect(Set(lines.map { $0.split(separator: ",", omittingEmptySubsequences: false).count }).count == 1)
+        #expect(report.table.contains("exact_match"))
+    }
+
+    private struct FixedCost: CostReporter {
+        let description = "fixed"
+        func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost {
+            let ran = Double(plan.headsPerLayer.reduce(0, +))
+            return RequestCost(
+                flops: ran * Double(promptTokens), averageFlops: ran, prefillFlops: 3, prefillTime: 0.5, memoryConsumption: 7,
+                prefillMemoryConsumption: Double(generatedTokens))
+        }
+    }
+
+    // A failure means that the reference's keys are missing from results although costs are calculated, or are not means.
+    @Test func reportsTheReferencesKeys() async throws {
+        let benchmark = try scenes()
+        let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), costs: FixedCost())
+        try await evaluation.run(ScriptedModel())
+        let object = evaluation.report().results[1].jsonObject
+        let expected = [
+            "flops": 18.0, "avg_flops": 2, "prefill_flops": 3, "prefill_time": 0.5, "memory_consumption": 7, "prefill_memory_consumption": 4,
+        ]
+        for (name, value) in expected { #expect(object[name] as? Double == value, "\(name)") }
+    }
+
+    // A failure means that a run which stopped answers something twice, loses an answer, or ends with another result.
+    @Test func goesOnWhereItWas() async throws {
+        let benchmark = try scenes()
+        let settings = try settings(benchmark)
+        let whole = try Evaluation(benchmark: benchmark, settings: settings)
+        try await whole.run(ScriptedModel())
+        try await Samples.withFolder { folder in
+            // One answer of each start is the unmeasured first.
+            for failsAfter in [1, 4, 2, 6] {
+                let part = try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+                await #expect(throws: ScriptedModel.Stopped.self) { try await part.run(ScriptedModel(failsAfter: failsAfter)) }
+            }
+            // A killed process leaves a piece of a line.
+            let log = folder.appendingPathComponent("answers.jsonl")
+            let handle = try FileHandle(forWritingTo: log)
+            try handle.seekToEnd()
+            try handle.write(contentsOf: Data("{\"answer\":\"The ima".utf8))
+            try handle.close()
+            let last = try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+            #expect(!last.isComplete)
+            let model = ScriptedModel()
+            try await last.run(model)
+            // 14 answers, of which 0 + 3 + 1 + 5 were there.
+            #expect(model.count == 14 - 9 + 1)
+            #expect(last.isComplete)
+            #expect(last.report().results.map { $0.scores } == whole.report().results.map { $0.scores })
+            let (_, records) = try AnswerLog.read(folder: folder)
+            #expect(Set(records.map(\.key)).count == 14)
+            #expect(records.count == 14)
+        }
+    }
+
+    // A failure means that answers of two different runs can be mixed in one folder.
+    @Test func refusesToMixRuns() async throws {
+        let benchmark = try scenes()
+        try await Samples.withFolder { folder in
+            let first = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), folder: folder)
+            try await first.run(ScriptedModel())
+            let pope = try POPEBenchmark(folder: Samples.url("pope"))
+            let others: [(any Benchmark, EvaluationSettings)] = [
+                (benchmark, try settings(benchmark, budgets: [1])), (benchmark, try settings(benchmark, limit: 3)),
+                (benchmark, try settings(benchmark, shard: try Shard(parsing: "1/2"))), (pope, try settings(pope)),
+            ]
+            for (other, settings) in others {
+                // While the first is alive its lock is held too; either way nothing is mixed.
+                #expect(throws: EvaluationError.self) { try Evaluation(benchmark: other, settings: settings, folder: folder) }
+            }
+        }
+        try await Samples.withFolder { folder in
+            do { _ = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), folder: folder) }
+            let error = #expect(throws: EvaluationError.self) {
+                try Evaluation(benchmark: benchmark, settings: try settings(benchmark, limit: 3), folder: folder)
+            }
+            guard case .otherRun(_, let setting, let expected, let found)? = error else {
+                Issue.record("expected otherRun, got \(String(describing: error))")
+                return
+            }
+            #expect((setting, expected, found) == ("limit", "3", "none"))
+        }
+    }
+
+    // A failure means that a damaged line in the middle of a log is skipped silently, or that a doubled one counts twice.
+    @Test func refusesDamagedLogs() async throws {
+        let benchmark = try scenes()
+        let settings = try settings(benchmark)
+        for damage in ["not json\n", "doubled"] {
+            try await Samples.withFolder { folder in
+                do {
+                    let run = try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+                    try await run.run(ScriptedModel())
+                }
+                let log = folder.appendingPathComponent("answers.jsonl")
+                let text = try String(contentsOf: log, encoding: .utf8)
+                let first = try #require(text.split(separator: "\n").first)
+                try Data((text + (damage == "doubled" ? first + "\n" : damage)).utf8).write(to: log)
+                let error = #expect(throws: EvaluationError.self) {
+                    try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+                }
+                #expect(error?.description.contains("line 15") == true)
+            }
+        }
+    }
+
+    // A failure means that two processes could append to one log at the same time.
+    @Test func oneWriterAtATime() async throws {
+        let benchmark = try scenes()
+        let settings = try settings(benchmark)
+        try await Samples.withFolder { folder in
+            let first = try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+            #expect(throws: EvaluationError.inUse(folder: folder.path)) {
+                try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+            }
+            try await first.run(ScriptedModel())
+        }
+    }
+
+    // A failure means that limits tear groups apart, draw other samples for the same seed, or always draw the first ones.
+    @Test func limitsKeepGroupsWhole() throws {
+        let mme = try MMEBenchmark(folder: Samples.url("mme"))
+        let limited = try settings(mme, limit: 5).selection(of: mme.samples)
+        #expect(limited.map(\.id) == mme.samples.prefix(4).map(\.id))
+        let many = (0..<1000).map { BenchmarkSample(id: "\($0)", image: nil, question: "q", references: []) }
+        let benchmark = try scenes()
+        let drawn = try settings(benchmark, limit: 100, seed: 1).selection(of: many)
+        #expect(drawn.count == 100)
+        #expect(drawn == (try settings(benchmark, limit: 100, seed: 1).selection(of: many)))
+        #expect(drawn != (try settings(benchmark, limit: 100, seed: 2).selection(of: many)))
+        #expect(drawn.map { Int($0.id) ?? 0 } == drawn.map { Int($0.id) ?? 0 }.sorted())
+        let mean = drawn.compactMap { Double($0.id) }.reduce(0, +) / 100
+        #expect((350...650).contains(mean))
+    }
+
+    // A failure means that shards overlap, leave samples out, or that putting them together gives another result than one whole run.
+    @Test func shardsMergeToTheWholeRun() async throws {
+        let benchmark = try MMEBenchmark(folder: Samples.url("mme"))
+        let whole = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, task: "mme"))
+        try await whole.run(ScriptedModel())
+        try await Samples.withFolder { root in
+            let folders = (1...3).map { root.appendingPathComponent("\($0)") }
+            for (index, folder) in folders.enumerated() {
+                let shard = try settings(benchmark, task: "mme", shard: try Shard(parsing: "\(index + 1)/3"))
+                try await Evaluation(benchmark: benchmark, settings: shard, folder: folder).run(ScriptedModel())
+            }
+            let merged = try Evaluation(merging: folders.reversed(), benchmark: benchmark)
+            #expect(merged.isComplete)
+            #expect(merged.report().results.map(\.scores) == whole.report().results.map(\.scores))
+            #expect(merged.report().shard == .whole)
+            for wrong in [[folders[0], folders[1]], [folders[0], folders[1], folders[1]], []] {
+                #expect(throws: EvaluationError.self) { try Evaluation(merging: wrong, benchmark: benchmark) }
+            }
+            let scenes = try ScenesBenchmark(contentsOf: Samples.url("scenes/val.json"))
+            #expect(throws: EvaluationError.self) { try Evaluation(merging: folders, benchmark: scenes) }
+            // An unfinished shard.
+            let log = folders[1].appendingPathComponent("answers.jsonl")
+            let lines = try String(contentsOf: log, encoding: .utf8).split(separator: "\n").dropLast()
+            try Data((lines.joined(separator: "\n") + "\n").utf8).write(to: log)
+            #expect(throws: EvaluationError.self) { try Evaluation(merging: folders, benchmark: benchmark) }
+        }
+    }
+
+    // A failure means that a wrong setting is accepted, or ends in a crash.
+    @Test func refusesWrongSettings() throws {
+        let benchmark = try scenes()
+        for text in ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3", "", "9223372036854775808/1"] {
+            #expect(throws: EvaluationError.self, "\(text)") { try Shard(parsing: text) }
+        }
+        for budgets in [[], [0], [1.5], [-1], [.nan], [1, 1]] as [[Double]] {
+            #expect(throws: EvaluationError.self, "\(budgets)") { try settings(benchmark, budgets: budgets) }
+        }
+        #expect(throws: EvaluationError.self) { try settings(benchmark, limit: 0) }
+    }
+
+    // A failure means that a chart's text can end gnuplot's command, or that a missing gnuplot is not said.
+    @Test func chartScriptsAreSafe() throws {
+        let hostile = "a'b\n; system 'touch x'"
+        let chart = Chart(
+            title: hostile, xLabel: "x (ms)", yLabel: "y", series: [.init(name: hostile, points: [(0, .nan), (1, 2)])])
+        let script = Gnuplot.script(chart, to: "/tmp/x.svg", format: .svg)
+        #expect(script.contains("set title 'a''b ; system ''touch x'''"))
+        #expect(!script.contains("nan"))
+        #expect(throws: EvaluationError.plotterMissing(searched: ["/nowhere"])) { try Gnuplot.locate(path: "/nowhere") }
+    }
+
+    // A failure means that charts are not drawn, or that a run's result file cannot be read back to be compared with others.
+    @Test(.enabled(if: (try? Gnuplot.locate()) != nil)) func drawsCharts() async throws {
+        let benchmark = try scenes()
+        let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, budgets: [1, 0.85, 0.6]))
+        try await evaluation.run(ScriptedModel(answers: ["What color is the circle?": "red"]))
+        try await Samples.withFolder { folder in
+            let report = evaluation.report()
+            try report.write(to: folder)
+            let again = try ChartedRun(contentsOf: folder.appendingPathComponent("result.json"))
+            #expect(again.points.map(\.budget) == [1, 0.85, 0.6])
+            for format in ChartFormat.allCases {
+                let files = try report.draw(with: [again], in: folder, format: format, plotter: try Gnuplot.locate())
+                #expect(files.count == 3)
+                for file in files { #expect(try Data(contentsOf: file).count > 2000) }
+            }
+        }
+    }
+}
