@@ -46,12 +46,20 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
+        // What the performance claims are measured with.
+        .executableTarget(
+            name: "adallava-bench",
+            dependencies: ["AdaLLaVA", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Benchmarks/AdaBenchmarks"),
+
         .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),
         .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaImages"]),
         .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),
         // The built executable as a child process; depending on it is what builds it.
         .testTarget(name: "AdaEvaluationTests", dependencies: ["AdaEvaluation", "AdaLLaVA", "adallava"]),
+        // Need files that are not in the repository; scripts/check-slow.sh fetches them and runs these.
+        .testTarget(name: "SlowTests", dependencies: ["AdaLLaVA"]),
         .testTarget(name: "CommandTests", dependencies: ["adallava", "AdaLLaVA"]),
     ]
 )

@@ -67,6 +67,16 @@ AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t b
     return tile->flags & AK_TILE_DENSE ? i - tile->first : block;
 }
 
+// Bytes ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages where the
+// hardware's own prefetching stops. Under a list of blocks, the distance to the block that will be read then: what a plan leaves out is
+// not fetched either.
+#define AK_AHEAD 2048
+AK_INLINE size_t ak_tile_ahead(const ak_tile *tile, int32_t i, size_t block_bytes) {
+    if (tile->blocks == NULL || tile->flags & AK_TILE_DENSE) return AK_AHEAD;
+    const int32_t later = i + (int32_t)(AK_AHEAD / block_bytes);
+    return later < tile->last ? (size_t)(tile->blocks[later] - tile->blocks[i]) * block_bytes : 0;
+}
+
 // ----------------------------------------------------------------------------------------------------------------- attention
 
 #define AK_QUERY_TILE 8   // queries whose scores are held at once

@@ -6,8 +6,6 @@
 
 #include "tiles.h"
 
-#define AHEAD 2048   // bytes ahead of a decode's reads that are asked for
-
 typedef struct { __m256 of[AK_TILE_TOKENS][AK_TILE_PANELS][2]; } sums256;
 
 AK_AVX2_INLINE void start(sums256 *sums, const ak_tile *tile, const int tokens, const int panels) {
@@ -68,6 +66,7 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
         const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * (size_t)(AK_BLOCK / 2 * pair_bytes);
+        const size_t ahead = ak_tile_ahead(tile, i, (size_t)(AK_BLOCK / 2 * pair_bytes));
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int odd = 0; odd < 2; odd++)
@@ -75,7 +74,7 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
                 for (int p = 0; p < panels; p++) {
                     const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2 * pair_bytes);
                     if (tokens <= 2 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)pair + (type == AK_F32 ? 64 * odd : 0) + AHEAD, _MM_HINT_T0);
+                        _mm_prefetch((const char *)pair + (type == AK_F32 ? 64 * odd : 0) + ahead, _MM_HINT_T0);
                     const __m256 low = load_weights(pair, type, odd, 0), high = load_weights(pair, type, odd, 1);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
@@ -105,6 +104,7 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
     for (int32_t i = tile->first; i < tile->last; i++) {
         const size_t block = (size_t)ak_tile_block(tile, i);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
+        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL);
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             const uint8_t *weight = tile->weight[p] + block * (AK_BLOCK * AK_PANEL);
@@ -113,7 +113,7 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
             for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
 #pragma unroll
             for (int k = 0; k < AK_BLOCK / 4; k++) {
-                if (tokens <= 2) _mm_prefetch((const char *)weight + k * 64 + AHEAD, _MM_HINT_T0);
+                if (tokens <= 2) _mm_prefetch((const char *)weight + k * 64 + ahead, _MM_HINT_T0);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     // Products of unsigned and signed bytes are added in pairs to 16 bits. |weight| <= 128 times 127 twice just fits

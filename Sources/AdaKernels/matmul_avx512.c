@@ -4,10 +4,6 @@
 #if AK_X86
 #include "tiles.h"
 
-// Bytes ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages where the
-// hardware's own prefetching stops.
-#define AHEAD 2048
-
 AK_AVX512_INLINE __m512 load_f32(const uint8_t *weights) { return _mm512_loadu_ps((const float *)weights); }
 AK_AVX512_INLINE __m512 load_f16(const uint8_t *weights) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)weights)); }
 AK_AVX512_INLINE __m512 even_bf16(const uint8_t *weights) {
@@ -32,6 +28,7 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
         const int32_t block = ak_tile_block(tile, i);
         const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * (size_t)(AK_BLOCK / 2 * pair_bytes);
         const float *act = (const float *)tile->act + (size_t)block * AK_BLOCK;
+        const size_t ahead = ak_tile_ahead(tile, i, (size_t)(AK_BLOCK / 2 * pair_bytes));
         const uint8_t *weight[AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + offset;
@@ -44,7 +41,7 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
                 for (int p = 0; p < panels; p++) {
                     weights[p] = load_weights(weight[p] + k / 2 * pair_bytes, type, odd);
                     if (tokens <= 3 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)weight[p] + k / 2 * pair_bytes + (type == AK_F32 ? 64 * odd : 0) + AHEAD, _MM_HINT_T0);
+                        _mm_prefetch((const char *)weight[p] + k / 2 * pair_bytes + (type == AK_F32 ? 64 * odd : 0) + ahead, _MM_HINT_T0);
                 }
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {

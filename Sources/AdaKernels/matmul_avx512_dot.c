@@ -7,8 +7,6 @@
 #include "avx2.h"
 #include "tiles.h"
 
-#define AHEAD 2048   // see matmul_avx512.c
-
 #define VNNI __attribute__((target(AK_AVX512_FEATURES ",avx512vnni")))
 #define VNNI_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512vnni")))
 #define BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
@@ -23,6 +21,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
     for (int32_t i = tile->first; i < tile->last; i++) {
         const size_t block = (size_t)ak_tile_block(tile, i);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
+        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL);
         const uint8_t *weight[AK_TILE_PANELS];
         // The integer sums of a block start from what the +128 of its weights will have added too much.
         __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
@@ -38,7 +37,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + k * 64);
-                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + k * 64 + AHEAD, _MM_HINT_T0);
+                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + k * 64 + ahead, _MM_HINT_T0);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -73,6 +72,7 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
         const uint16_t *act = (const uint16_t *)tile->act + (size_t)block * AK_BLOCK;
+        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * 2);
         const uint8_t *weight[AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + (size_t)block * (AK_BLOCK * AK_PANEL * 2);
@@ -82,7 +82,7 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + k * 32);
-                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + k * 32 + AHEAD, _MM_HINT_T0);
+                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + k * 32 + ahead, _MM_HINT_T0);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {

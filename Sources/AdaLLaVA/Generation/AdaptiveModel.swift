@@ -157,6 +157,25 @@ public final class AdaptiveModel: Sendable {
             cancellation.cancel()
         }
     }
+
+    // MARK: - Measuring
+
+    /// Runs one greedy request given as token ids, which no token ends early, and says what ran and how long it took.
+    /// - Parameter tokens: the whole prompt's ids, without images.
+    /// - Throws: ``BudgetError``, ``GenerationError``, `CancellationError`.
+    public func measure(tokens: [Int], budget: Budget, maxTokens: Int) async throws -> AnswerSummary {
+        try check(budget)
+        let cancellation = Cancellation()
+        return try await withTaskCancellationHandler {
+            try await queue.run { [self] in
+                let request = EngineRequest(tokens: tokens, images: [], budget: budget, maxTokens: maxTokens)
+                let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { _ in }) { _ in true }
+                return AnswerSummary(result, budget: budget, engine: loaded.engine)
+            }
+        } onCancel: {
+            cancellation.cancel()
+        }
+    }
 }
 
 extension DispatchQueue {

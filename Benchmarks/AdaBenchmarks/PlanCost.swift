@@ -1,0 +1,119 @@
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+/// How the time of prefill and decode falls with the budget.
+///
+/// One repeat runs every budget once; ratios are taken inside a repeat, so that what else the machine does meanwhile hits both sides, and
+/// the median over the repeats is reported.
+struct PlanCost: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan-cost", abstract: "Time prefill and decode at falling budgets against the share of the weights that runs.")
+
+    @OptionGroup var model: ModelOptions
+
+    @Option(help: "L or H.")
+    var variant: AdaptiveConfiguration.SchedulerType
+
+    @Option(parsing: .upToNextOption, help: "Fractions of full compute.")
+    var budgets = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+
+    @Option(help: "Tokens of the prompt.")
+    var prompt = 128
+
+    @Option(help: "Tokens to generate.")
+    var tokens = 48
+
+    @Option(help: "Times that every budget is measured.")
+    var repeats = 9
+
+    @Option(help: "Threads; one for each processor by default.")
+    var threads: Int?
+
+    @Option(help: "The most that decode at the lowest budget may take, as a share of the full time.")
+    var limit: Double?
+
+    @Option(help: "A file to write the numbers to.")
+    var json: String?
+
+    func validate() throws {
+        if budgets.contains(where: { !($0 > 0 && $0 <= 1) }) { throw ValidationError("--budgets: expected numbers above 0 and at most 1") }
+        if prompt < 1 || tokens < 2 || repeats < 1 { throw ValidationError("expected --prompt 1, --tokens 2, --repeats 1 or more") }
+        if Set(budgets).count < budgets.count { throw ValidationError("--budgets: one stands there twice") }
+    }
+
+    /// What one budget took, one value a repeat.
+    private struct Times {
+        var prefill: [Double] = []
+        var decode: [Double] = []
+        var plan: ExecutionPlan?
+    }
+
+    func run() async throws {
+        let url = try model.file(variant)
+        var options = AdaptiveModel.Options()
+        options.threads = threads
+        let loaded = try await AdaptiveModel(contentsOf: url, options: options)
+        var random = SplitMix64(seed: model.seed)
+        let language = model.shape.configuration
+        let ids = (0 ..< prompt).map { _ in Int(random.unit() * Double(language.vocabularySize)) }
+        let all = [1.0] + budgets.filter { $0 != 1 }
+        var times = [Times](repeating: Times(), count: all.count)
+        // The first round warms caches and the processor's clock, and is not counted.
+        for round in 0 ... repeats {
+            // Each round begins with another budget, so that none always follows the same one.
+            for index in all.indices.map({ ($0 + round) % all.count }) {
+                let summary = try await loaded.measure(tokens: ids, budget: .fraction(all[index]), maxTokens: tokens)
+                times[index].plan = summary.plan
+                if round == 0 { continue }
+                times[index].prefill.append(summary.measured.prefill / .milliseconds(1))
+                times[index].decode.append(summary.measured.decode / .milliseconds(1) / Double(summary.tokens.count - 1))
+            }
+        }
+        try report(all, times, language, url.deletingPathExtension().lastPathComponent)
+    }
+
+    private func report(_ budgets: [Double], _ times: [Times], _ language: LlamaConfiguration, _ name: String) throws {
+        let full = times[0]
+        let fullPlan = ExecutionPlan.full(layers: language.numHiddenLayers, heads: language.numAttentionHeads)
+        let switches = Double(fullPlan.mask.reduce(0, +))
+        var rows: [[String: Any]] = []
+        var (shares, decodeRatios, prefillRatios): ([Double], [Double], [Double]) = ([], [], [])
+        print("\(name): prompt \(prompt), \(tokens) tokens, \(repeats) repeats, load \(String(format: "%.2f", loadAverage()))")
+        print("budget  switches  weights   decode ms  ratio  excess   prefill ms  ratio")
+        for (budget, time) in zip(budgets, times) {
+            guard let plan = time.plan else { continue }
+            let on = Double(plan.mask.reduce(0, +)) / switches
+            let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
+            let decodeRatio = median(zip(time.decode, full.decode).map { $0 / $1 })
+            let prefillRatio = median(zip(time.prefill, full.prefill).map { $0 / $1 })
+            shares.append(on)
+            decodeRatios.append(decodeRatio)
+            prefillRatios.append(prefillRatio)
+            print(
+                String(
+                    format: "%6.2f  %8.3f  %7.3f  %10.3f  %5.3f  %+6.3f  %11.1f  %5.3f", budget, on, weights, median(time.decode), decodeRatio,
+                    decodeRatio - weights, median(time.prefill), prefillRatio))
+            rows.append([
+                "budget": budget, "switches": on, "weights": weights, "decode_ms": median(time.decode), "decode_ratio": decodeRatio,
+                "prefill_ms": median(time.prefill), "prefill_ratio": prefillRatio,
+            ])
+        }
+        let fit = (coefficientOfDetermination(shares, decodeRatios), coefficientOfDetermination(shares, prefillRatios))
+        print(String(format: "straight line through switches and time: R2 %.4f decode, %.4f prefill", fit.0, fit.1))
+        let lowest = budgets.indices.min { budgets[$0] < budgets[$1] } ?? 0
+        let passed = limit.map { decodeRatios[lowest] <= $0 } ?? true
+        if let limit {
+            print(
+                String(
+                    format: "%@ decode at budget %.2f takes %.3f of the full time, limit %.2f", passed ? "pass" : "FAIL", budgets[lowest],
+                    decodeRatios[lowest], limit))
+        }
+        try writeJSON(
+            [
+                "model": name, "prompt": prompt, "tokens": tokens, "repeats": repeats, "load": loadAverage(), "budgets": rows,
+                "r2_decode": fit.0, "r2_prefill": fit.1, "limit": limit ?? NSNull(), "passed": passed,
+            ], to: json)
+        if !passed { throw ExitCode(1) }
+    }
+}

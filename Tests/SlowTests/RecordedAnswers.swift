@@ -1,0 +1,100 @@
+import Foundation
+
+@testable import AdaLLaVA
+
+/// What llama.cpp answered, recorded in `Tests/Fixtures/smollm2` (its README says how).
+struct RecordedAnswers: Decodable {
+    struct Case: Decodable {
+        let promptIds: [Int]
+        let generatedIds: [Int]
+        /// For each generated token the two best ids with their logits.
+        let top2PerStep: [[[Double]]]
+
+        /// By how much llama.cpp preferred its token at `step` to the second best.
+        func gap(_ step: Int) -> Double { top2PerStep[step][0][1] - top2PerStep[step][1][1] }
+    }
+
+    let model: String
+    let cases: [Case]
+
+    init(type: String) throws {
+        let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        self = try decoder.decode(
+            Self.self, from: Data(contentsOf: tests.appendingPathComponent("Fixtures/smollm2/\(type).json")))
+    }
+
+    /// The folder with the GGUF files that the answers are of; without it these tests do not run.
+    static var models: URL? {
+        ProcessInfo.processInfo.environment["ADALLAVA_SLOW_MODELS"].map { URL(fileURLWithPath: $0) }
+    }
+}
+
+/// One loaded model, asked in the engine's own terms.
+final class GreedyModel {
+    private let loaded: LoadedModel
+
+    init(_ url: URL, precision: Precision = .automatic, kernels: String? = nil) throws {
+        loaded = try LoadedModel(
+            Checkpoint.open(at: url), backend: Backend(precision: precision, kernels: kernels), template: nil, cancellation: Cancellation()
+        ) { _ in }
+    }
+
+    /// The greedy answer, token for token, whatever ends it.
+    func answer(_ prompt: [Int], count: Int) throws -> [Int] {
+        let request = EngineRequest(tokens: prompt, images: [], budget: .full, maxTokens: count)
+        return try loaded.engine.generate(request, cancellation: Cancellation(), onProgress: { _ in }, onToken: { _ in true }).tokens
+    }
+
+    /// The logits before each of `answer`'s tokens when these are what is decoded: the prompt in one pass, then token by token.
+    /// - Parameter body: called with the step and its logits.
+    func force(_ prompt: [Int], answer: [Int], _ body: (Int, [Float]) -> Void) throws {
+        let decoder = loaded.engine.decoder
+        let configuration = decoder.configuration
+        let cache = KeyValueCache(layerCount: configuration.numHiddenLayers, capacity: prompt.count + answer.count)
+        let everything = [LayerSelection?](repeating: nil, count: configuration.numHiddenLayers)
+        func pass(_ tokens: [Int], at position: Int) throws -> [Float] {
+            let hidden = Tensor(rows: tokens.count, columns: configuration.hiddenSize)
+            for (row, token) in tokens.enumerated() { try decoder.embed(token, into: hidden, row: row) }
+            try decoder.run(
+                0 ..< configuration.numHiddenLayers, on: hidden, first: position, cache: cache, selections: everything,
+                cancellation: Cancellation())
+            return decoder.logits(hidden, row: tokens.count - 1).row(0)
+        }
+        body(0, try pass(prompt, at: 0))
+        for (index, token) in answer.dropLast().enumerated() { body(index + 1, try pass([token], at: prompt.count + index)) }
+    }
+}
+
+/// How far our logits are from llama.cpp's when both read the same tokens.
+struct LogitComparison {
+    /// Absolute differences of the two best logits, and of the distance between these two.
+    private(set) var logits: [Double] = []
+    private(set) var distances: [Double] = []
+    /// llama.cpp's distance between its two best, where our best token is another one than its.
+    private(set) var otherChoices: [Double] = []
+
+    init(_ model: GreedyModel, _ answers: [RecordedAnswers.Case]) throws {
+        for answer in answers {
+            try model.force(answer.promptIds, answer: answer.generatedIds) { step, found in
+                let (first, second) = (answer.top2PerStep[step][0], answer.top2PerStep[step][1])
+                let ours = (Double(found[Int(first[0])]), Double(found[Int(second[0])]))
+                logits += [abs(ours.0 - first[1]), abs(ours.1 - second[1])]
+                distances.append(abs(ours.0 - ours.1 - (first[1] - second[1])))
+                let best = found.indices.reduce(0) { found[$1] > found[$0] ? $1 : $0 }
+                if best != Int(first[0]) { otherChoices.append(answer.gap(step)) }
+            }
+        }
+    }
+
+    var meanLogit: Double { logits.reduce(0, +) / Double(logits.count) }
+    var largestLogit: Double { logits.max() ?? .infinity }
+
+    var summary: String {
+        String(
+            format: "logits differ by %.4f on average, %.4f at most; distances of the two best by %.4f on average, %.4f at most; %d of %d choices differ%@",
+            meanLogit, largestLogit, distances.reduce(0, +) / Double(distances.count), distances.max() ?? .infinity, otherChoices.count,
+            distances.count, otherChoices.isEmpty ? "" : String(format: ", where llama.cpp's two best are %.3f apart or less", otherChoices.max() ?? 0))
+    }
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# What takes too long for every change, run before an issue is called done (`make check-slow`): SmolLM2's tokens against llama.cpp's, the
+# cost of half the switches, and peak memory. Fetches SmolLM2 and writes random models into build/models (about 4 GB).
+set -uo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+results=()
+check() { # NAME COMMAND…
+  local name=$1; shift
+  printf '\n== %s\n' "$name" >&2
+  if "$@" >&2; then results+=("pass  $name"); else results+=("FAIL  $name"); failed=1; fi
+}
+adallava=.build/release/adallava
+bench=.build/release/adallava-bench
+swift build -c release --product adallava-bench >&2 || exit 1
+
+source=$(scripts/fetch-smollm2.sh) || exit 1
+models=$(dirname "$source")
+for type in q8_0 f16; do
+  name=$models/SmolLM2-135M-Instruct.$(echo "$type" | tr a-z A-Z).gguf
+  [ -s "$name" ] || "$adallava" convert "$source" "$name" --to "$type" || exit 1
+done
+# The tests are built with their own flags, so in a folder of their own the benchmark's build stays.
+check "SmolLM2's greedy tokens are llama.cpp's" env ADALLAVA_SLOW_MODELS="$models" \
+  swift test -c release -Xswiftc -enable-testing --filter SmolLM2Tests
+swift build -c release --product adallava-bench >&2 && swift build -c release --product adallava >&2
+
+for variant in L H; do
+  check "decode at half the switches, $variant, SmolLM2's shape: at most 0.62 of the full time" \
+    "$bench" plan-cost --shape smollm2-135m --variant $variant --budgets 1.0 0.5 --limit 0.62
+  check "decode at half the switches, $variant, 1B: at most 0.62 of the full time" \
+    "$bench" plan-cost --shape 1b --variant $variant --budgets 1.0 0.5 --repeats 5 --tokens 16 --prompt 64 --limit 0.62
+done
+# With a short prefix, half the switches are heads and groups in every layer, not whole layers.
+check "the same with heads and groups picked in nearly every layer, 1B" \
+  "$bench" plan-cost --shape 1b --variant H --prefix-layers 2 --budgets 1.0 0.5 --repeats 5 --tokens 16 --prompt 64 --limit 0.62
+
+for type in f32 f16 bf16 q8_0 q4_1; do
+  check "peak memory, $type: at most 1.25 x weights + KV cache + 100 MB" "$bench" memory --shape smollm2-135m --type $type
+done
+
+printf '\n%s\n' "${results[@]}"
+exit $failed
