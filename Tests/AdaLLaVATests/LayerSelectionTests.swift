@@ -61,12 +61,12 @@ import Testing
 
             #expect(selection.heads == row.heads)
             #expect(selection.runsAttention == !row.heads.isEmpty && selection.runsMLP == !row.groups.isEmpty)
-            #expect(selection.queryPanels == touched(columns, step: Int(AK_PANEL)))
-            #expect(selection.outputBlocks == touched(columns, step: Int(AK_BLOCK)))
-            #expect(selection.keyValuePanels == touched(keys, step: Int(AK_PANEL)))
+            #expect(selection.queryPanels.indices == touched(columns, step: Int(AK_PANEL)))
+            #expect(selection.outputBlocks.indices == touched(columns, step: Int(AK_BLOCK)))
+            #expect(selection.keyValuePanels.indices == touched(keys, step: Int(AK_PANEL)))
             #expect(selection.keyValueHeads == (0 ..< c.numKeyValueHeads).filter { keys[$0 * c.headDim] })
-            #expect(selection.gatePanels == touched(neurons, step: Int(AK_PANEL)))
-            #expect(selection.downBlocks == touched(neurons, step: Int(AK_BLOCK)))
+            #expect(selection.gatePanels.indices == touched(neurons, step: Int(AK_PANEL)))
+            #expect(selection.downBlocks.indices == touched(neurons, step: Int(AK_BLOCK)))
             #expect(selection.droppedHeadColumns.flatMap { Array($0) } == dropped(columns))
             #expect(selection.droppedNeurons.flatMap { Array($0) } == dropped(neurons))
         }
@@ -92,10 +92,10 @@ import Testing
             }
             let queries = c.numAttentionHeads * c.headDim
             // Heads end where panels and blocks end; neuron groups do not, so that each run of groups reads a part of a panel more.
-            expect(selection.queryPanels, of: queries, step: AK_PANEL, within: 0.001, "query")
-            expect(selection.outputBlocks, of: queries, step: AK_BLOCK, within: 0.001, "output")
-            expect(selection.gatePanels, of: c.intermediateSize, step: AK_PANEL, within: 0.05, "gate")
-            expect(selection.downBlocks, of: c.intermediateSize, step: AK_BLOCK, within: 0.09, "down")
+            expect(selection.queryPanels.indices, of: queries, step: AK_PANEL, within: 0.001, "query")
+            expect(selection.outputBlocks.indices, of: queries, step: AK_BLOCK, within: 0.001, "output")
+            expect(selection.gatePanels.indices, of: c.intermediateSize, step: AK_PANEL, within: 0.05, "gate")
+            expect(selection.downBlocks.indices, of: c.intermediateSize, step: AK_BLOCK, within: 0.09, "down")
         }
     }
 }

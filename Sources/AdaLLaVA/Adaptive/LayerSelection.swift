@@ -8,11 +8,11 @@ struct LayerSelection: Sendable {
     let heads: [Int]
     /// Key-value heads that some kept head reads.
     let keyValueHeads: [Int]
-    let queryPanels: [Int32]
-    let keyValuePanels: [Int32]
-    let outputBlocks: [Int32]
-    let gatePanels: [Int32]
-    let downBlocks: [Int32]
+    let queryPanels: IndexList
+    let keyValuePanels: IndexList
+    let outputBlocks: IndexList
+    let gatePanels: IndexList
+    let downBlocks: IndexList
     /// Columns of the touched blocks of `down_proj` whose neurons are off.
     let droppedNeurons: [Range<Int>]
     /// Columns of the touched blocks of `o_proj` whose heads are off.
@@ -28,11 +28,13 @@ struct LayerSelection: Sendable {
         self.keyValueHeads = keyValueHeads
         let headColumns = row.heads.map { $0 * headDim ..< ($0 + 1) * headDim }
         let neurons = row.groups.map { ExecutionPlan.neurons(group: $0, of: headCount, intermediateSize: configuration.intermediateSize) }
-        queryPanels = touched(headColumns, step: Int(AK_PANEL))
-        keyValuePanels = touched(keyValueHeads.map { $0 * headDim ..< ($0 + 1) * headDim }, step: Int(AK_PANEL))
-        outputBlocks = touched(headColumns, step: Int(AK_BLOCK))
-        gatePanels = touched(neurons, step: Int(AK_PANEL))
-        downBlocks = touched(neurons, step: Int(AK_BLOCK))
+        queryPanels = IndexList(touched(headColumns, step: Int(AK_PANEL)))
+        keyValuePanels = IndexList(touched(keyValueHeads.map { $0 * headDim ..< ($0 + 1) * headDim }, step: Int(AK_PANEL)))
+        let outputBlocks = touched(headColumns, step: Int(AK_BLOCK))
+        self.outputBlocks = IndexList(outputBlocks)
+        gatePanels = IndexList(touched(neurons, step: Int(AK_PANEL)))
+        let downBlocks = touched(neurons, step: Int(AK_BLOCK))
+        self.downBlocks = IndexList(downBlocks)
         droppedNeurons = complement(of: neurons, in: downBlocks, limit: configuration.intermediateSize)
         droppedHeadColumns = complement(of: headColumns, in: outputBlocks, limit: headCount * headDim)
         runsAttention = !row.heads.isEmpty

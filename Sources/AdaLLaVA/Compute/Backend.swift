@@ -9,6 +9,8 @@ final class Backend: @unchecked Sendable {
     /// Whether weights are packed for speed at load. Without it they stay in the mapped file, which loads at once and computes slowly.
     let packsWeights: Bool
     private var scratch: [AlignedMemory]
+    /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``.
+    private(set) var scratchAddresses: [UnsafeMutableRawPointer]
     private var identity: [Int32] = []
 
     /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
@@ -18,6 +20,7 @@ final class Backend: @unchecked Sendable {
         self.packsWeights = packsWeights
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
         scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
+        scratchAddresses = scratch.map(\.address)
     }
 
     static let kernelNames = ["portable", "avx2", "avx512", "neon"]
@@ -32,10 +35,13 @@ final class Backend: @unchecked Sendable {
 
     /// Gives every worker at least `bytes` of scratch. Called between runs only.
     func reserveScratch(_ bytes: Int) {
-        for worker in scratch.indices where scratch[worker].byteCount < bytes { scratch[worker] = AlignedMemory(byteCount: bytes) }
+        for worker in scratch.indices where scratch[worker].byteCount < bytes {
+            scratch[worker] = AlignedMemory(byteCount: bytes)
+            scratchAddresses[worker] = scratch[worker].address
+        }
     }
 
-    func scratch(_ worker: Int) -> UnsafeMutableRawPointer { scratch[worker].address }
+    func scratch(_ worker: Int) -> UnsafeMutableRawPointer { scratchAddresses[worker] }
 
     /// Calls `body` with the list 0, 1, 2 … that stands for "all" panels, at least `count` long.
     func withIdentity<Result>(_ count: Int, _ body: (UnsafePointer<Int32>) -> Result) -> Result {

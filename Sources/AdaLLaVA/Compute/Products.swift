@@ -47,15 +47,65 @@ final class ActivationBuffer {
     }
 }
 
+/// A list of panels or blocks at a fixed address, so that kernels on any thread can read it.
+final class IndexList: @unchecked Sendable {
+    let count: Int
+    let address: UnsafePointer<Int32>
+    private let memory: AlignedMemory
+
+    init(_ indices: [Int32]) {
+        count = indices.count
+        memory = AlignedMemory(byteCount: indices.count * MemoryLayout<Int32>.stride)
+        let values = memory.address.bindMemory(to: Int32.self, capacity: max(indices.count, 1))
+        for (position, index) in indices.enumerated() { values[position] = index }
+        address = UnsafePointer(values)
+    }
+
+    var indices: [Int32] { Array(UnsafeBufferPointer(start: address, count: count)) }
+}
+
 /// One matrix product of a run: `output (+)= x · weightᵀ + bias`, over some panels of outputs and some blocks of inputs.
 struct Product {
     let linear: Linear
     let output: Tensor
     /// Panels of 16 outputs to compute; `nil` computes all.
-    var panels: [Int32]?
+    var panels: IndexList?
     /// Blocks of 32 inputs to read; `nil` reads all.
-    var blocks: [Int32]?
+    var blocks: IndexList?
     var accumulate = false
+}
+
+/// A product as plain numbers and addresses: what workers read while they share it out, without counting references to the objects that
+/// own the memory. Valid as long as the product it was made of.
+private struct KernelProduct {
+    let output: UnsafeMutablePointer<Float>
+    let stride: Int
+    let matrix: ak_matrix
+    let bias: UnsafePointer<Float>?
+    let panels: UnsafePointer<Int32>
+    let panelCount: Int
+    let blocks: UnsafePointer<Int32>?
+    let blockCount: Int
+    let flags: Int32
+
+    init(_ product: Product, identity: UnsafePointer<Int32>) {
+        (output, stride, matrix) = (product.output.data, product.output.stride, product.linear.weight.matrix)
+        bias = product.linear.bias.map { UnsafePointer($0.data) }
+        panels = product.panels?.address ?? identity
+        panelCount = product.panels?.count ?? Int(matrix.panels)
+        blocks = product.blocks?.address
+        blockCount = product.blocks?.count ?? Int(matrix.blocks)
+        flags = product.accumulate ? Int32(AK_ACCUMULATE) : 0
+    }
+
+    /// Computes panels `first ..< first + step` of the list.
+    func run(_ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, first: Int, step: Int, scratch: UnsafeMutableRawPointer) {
+        withUnsafePointer(to: matrix) { matrix in
+            kernels.matmul(
+                output, stride, activations, matrix, bias, panels + first, Int32(min(step, panelCount - first)), blocks, Int32(blockCount),
+                flags, scratch)
+        }
+    }
 }
 
 extension Backend {
@@ -71,32 +121,38 @@ extension Backend {
         guard let first = products.first else { return }
         // Nearly always all weights of a layer have one type.
         let type = first.linear.weight.activationType(precision)
-        let (same, others) = (products.filter { $0.linear.weight.activationType(precision) == type }, products.count)
-        run(buffer.convert(x, to: type, self), same)
-        if same.count < others { multiply(x, products.filter { $0.linear.weight.activationType(precision) != type }, buffer) }
+        if products.allSatisfy({ $0.linear.weight.activationType(precision) == type }) {
+            return run(buffer.convert(x, to: type, self), products)
+        }
+        run(buffer.convert(x, to: type, self), products.filter { $0.linear.weight.activationType(precision) == type })
+        multiply(x, products.filter { $0.linear.weight.activationType(precision) != type }, buffer)
     }
 
     private func run(_ activations: ak_activations, _ products: [Product]) {
-        var starts: [Int] = [0]
-        var steps: [Int] = []
-        var largest = 0
-        for product in products {
-            let matrix = product.linear.weight.matrix
-            let count = product.panels?.count ?? Int(matrix.panels)
-            let step = panelsPerItem(matrix, count: count, tokens: Int(activations.tokens))
-            steps.append(step)
-            starts.append(starts[starts.count - 1] + (count + step - 1) / step)
-            largest = max(largest, Int(matrix.panels))
-            withUnsafePointer(to: matrix) { reserveScratch(ak_matmul_scratch($0)) }
-        }
+        let largest = products.reduce(0) { max($0, Int($1.linear.weight.matrix.panels)) }
+        for product in products { reserveScratch(for: product) }
+        let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(largest) { identity in
-            pool.run(starts[products.count]) { item, worker in
-                var index = 0
-                while item >= starts[index + 1] { index += 1 }
-                let step = steps[index]
-                self.multiply(activations, products[index], first: (item - starts[index]) * step, step: step, identity, worker)
+            let calls = products.map { KernelProduct($0, identity: identity) }
+            let steps = calls.map { panelsPerItem($0.matrix, count: $0.panelCount, tokens: Int(activations.tokens)) }
+            let items = zip(calls, steps).map { ($0.panelCount + $1 - 1) / $1 }
+            withUnsafePointer(to: activations) { activations in
+                pool.run(items.reduce(0, +)) { item, worker in
+                    var (index, item) = (0, item)
+                    while item >= items[index] {
+                        item -= items[index]
+                        index += 1
+                    }
+                    calls[index].run(kernels, activations, first: item * steps[index], step: steps[index], scratch: scratch[worker])
+                }
             }
         }
+        // The calls hold addresses only.
+        withExtendedLifetime(products) {}
+    }
+
+    private func reserveScratch(for product: Product) {
+        withUnsafePointer(to: product.linear.weight.matrix) { reserveScratch(ak_matmul_scratch($0)) }
     }
 
     /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
@@ -104,90 +160,64 @@ extension Backend {
         let panelBytes = max(matrix.layout == AK_PANELS ? matrix.stride : matrix.stride * Int(AK_PANEL), 1)
         let worth = max(1, (tokens > 4 ? 1 << 16 : 1 << 17) / panelBytes)
         let even = max(1, count / (pool.threads * 4))
-        let step = max(min(worth, even), 1)
+        let most = min(worth, even)
         // Kernels take up to four panels at a time.
-        return step >= 4 ? step / 4 * 4 : min(4, max(step, count <= 4 ? 1 : 2))
-    }
-
-    /// Computes panels `first ..< first + step` of the product's list on this worker.
-    func multiply(
-        _ activations: ak_activations, _ product: Product, first: Int, step: Int, _ identity: UnsafePointer<Int32>, _ worker: Int
-    ) {
-        let kernels = kernels
-        let bias = product.linear.bias.map { UnsafePointer($0.data) }
-        let flags = product.accumulate ? Int32(AK_ACCUMULATE) : 0
-        withUnsafePointer(to: product.linear.weight.matrix) { matrix in
-            withUnsafePointer(to: activations) { activations in
-                func call(_ panels: UnsafePointer<Int32>, _ count: Int, _ blocks: UnsafePointer<Int32>?, _ blockCount: Int) {
-                    kernels.matmul(
-                        product.output.data, product.output.stride, activations, matrix, bias, panels + first, Int32(min(step, count - first)),
-                        blocks, Int32(blockCount), flags, scratch(worker))
-                }
-                func withBlocks(_ panels: UnsafePointer<Int32>, _ count: Int) {
-                    if let blocks = product.blocks {
-                        blocks.withUnsafeBufferPointer { call(panels, count, $0.baseAddress, $0.count) }
-                    } else {
-                        call(panels, count, nil, Int(matrix.pointee.blocks))
-                    }
-                }
-                if let list = product.panels {
-                    list.withUnsafeBufferPointer { if let base = $0.baseAddress { withBlocks(base, $0.count) } }
-                } else {
-                    withBlocks(identity, Int(matrix.pointee.panels))
-                }
-            }
+        let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
+        if tokens > 4 { return step }
+        // A decoded token has few pieces: a little smaller is better if then each thread gets as many as the others.
+        func longestShare(_ step: Int) -> Int {
+            let items = (count + step - 1) / step
+            return (items + pool.threads - 1) / pool.threads * step
         }
+        return (max(step / 2, 1) ... step).reversed().min { longestShare($0) < longestShare($1) } ?? step
     }
 
     /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels: both products of a panel are made by the same worker, then combined while
     /// they are in its cache.
     func multiplyGated(_ x: Tensor, gate: Product, up: Product, _ buffer: ActivationBuffer) {
-        let (gateMatrix, upMatrix) = (gate.linear.weight.matrix, up.linear.weight.matrix)
         let gateType = gate.linear.weight.activationType(precision)
         guard gateType == up.linear.weight.activationType(precision) else {
             // Two types of weights: one after the other.
             multiply(x, [gate, up], buffer)
-            return combine(gate, up, panels: gate.panels ?? (0 ..< gateMatrix.panels).map { $0 })
+            return withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
+                let product = KernelProduct(gate, identity: identity)
+                forRows(x.rows) { combine(product, up.output, panels: 0 ..< product.panelCount, rows: $0) }
+            }
         }
         let activations = buffer.convert(x, to: gateType, self)
-        let count = gate.panels?.count ?? Int(gateMatrix.panels)
-        let step = panelsPerItem(gateMatrix, count: count, tokens: x.rows)
-        withUnsafePointer(to: gateMatrix) { reserveScratch(ak_matmul_scratch($0)) }
-        withUnsafePointer(to: upMatrix) { reserveScratch(ak_matmul_scratch($0)) }
-        let kernels = kernels
-        withIdentity(Int(gateMatrix.panels)) { identity in
-            pool.run((count + step - 1) / step) { item, worker in
-                let first = item * step
-                self.multiply(activations, gate, first: first, step: step, identity, worker)
-                self.multiply(activations, up, first: first, step: step, identity, worker)
-                // Panels of an item usually lie side by side, so each run of them is one call a token.
-                var start = first
-                let end = min(first + step, count)
-                while start < end {
-                    let panel = gate.panels?[start] ?? Int32(start)
-                    var length = 1
-                    while start + length < end, (gate.panels?[start + length] ?? Int32(start + length)) == panel + Int32(length) { length += 1 }
-                    let column = Int(panel) * Int(AK_PANEL)
-                    for token in 0 ..< x.rows {
-                        kernels.silu_mul(
-                            gate.output.data + token * gate.output.stride + column, up.output.data + token * up.output.stride + column,
-                            length * Int(AK_PANEL))
-                    }
-                    start += length
+        reserveScratch(for: gate)
+        reserveScratch(for: up)
+        let (kernels, scratch) = (kernels, scratchAddresses)
+        withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
+            let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
+            let count = gateCall.panelCount
+            let step = panelsPerItem(gateCall.matrix, count: count, tokens: x.rows)
+            withUnsafePointer(to: activations) { activations in
+                pool.run((count + step - 1) / step) { item, worker in
+                    let first = item * step
+                    gateCall.run(kernels, activations, first: first, step: step, scratch: scratch[worker])
+                    upCall.run(kernels, activations, first: first, step: step, scratch: scratch[worker])
+                    combine(gateCall, up.output, panels: first ..< min(first + step, count), rows: 0 ..< x.rows)
                 }
             }
         }
+        withExtendedLifetime((gate, up)) {}
     }
 
-    private func combine(_ gate: Product, _ up: Product, panels: [Int32]) {
-        forRows(gate.output.rows) { rows in
+    /// `gate = silu(gate) * up` in some panels of a list.
+    private func combine(_ gate: KernelProduct, _ up: Tensor, panels: Range<Int>, rows: Range<Int>) {
+        let silu = kernels.silu_mul
+        // Panels usually lie side by side, so each run of them is one call a token.
+        var start = panels.lowerBound
+        while start < panels.upperBound {
+            let panel = gate.panels[start]
+            var length = 1
+            while start + length < panels.upperBound, gate.panels[start + length] == panel + Int32(length) { length += 1 }
+            let column = Int(panel) * Int(AK_PANEL)
             for token in rows {
-                for panel in panels {
-                    let column = Int(panel) * Int(AK_PANEL)
-                    kernels.silu_mul(
-                        gate.output.data + token * gate.output.stride + column, up.output.data + token * up.output.stride + column, Int(AK_PANEL))
-                }
+                silu?(gate.output + token * gate.stride + column, up.data + token * up.stride + column, length * Int(AK_PANEL))
             }
+            start += length
         }
     }
 }

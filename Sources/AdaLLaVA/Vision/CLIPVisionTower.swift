@@ -160,7 +160,7 @@ final class CLIPVisionTower: @unchecked Sendable {
     private func embed(_ patches: Tensor, into out: Tensor) {
         let blocks = patches.stride / Int(AK_BLOCK)
         for first in stride(from: 0, to: blocks, by: 4) {
-            let part = (first ..< min(first + 4, blocks)).map { Int32($0) }
+            let part = IndexList((first ..< min(first + 4, blocks)).map { Int32($0) })
             backend.multiply(patches, [Product(linear: patchEmbedding, output: out, blocks: part, accumulate: first > 0)], buffer)
         }
     }
