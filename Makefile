@@ -2,15 +2,23 @@
 #   make demo        builds and answers questions about images at several budgets, and a text question with SmolLM2
 #   make test        every test that belongs to a change (minutes)
 #   make check-slow  comparisons with llama.cpp's recorded tokens on SmolLM2, memory and cost limits on larger models
+#   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
 #   make build       the release executable, .build/release/adallava
 
 SWIFT ?= swift
 SWIFTFLAGS ?=
 
-.PHONY: setup build demo test check-slow clean
+# What training needs beside: Debian's libtorch, and the library that opens it.
+TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
+
+.PHONY: setup torch build demo test check-slow clean
 
 setup:
 	@scripts/setup.sh
+
+torch:
+	@scripts/setup.sh $(TORCH_PACKAGES)
+	@scripts/build-adatorch.sh
 
 build: setup
 	$(SWIFT) build -c release --product adallava $(SWIFTFLAGS)
@@ -18,7 +26,7 @@ build: setup
 demo: build
 	@scripts/demo.sh
 
-test: setup
+test: torch
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
 
 check-slow: build

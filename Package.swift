@@ -11,6 +11,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         // C: every compute kernel, portable and per instruction set, behind one table of function pointers.
@@ -32,17 +33,23 @@ let package = Package(
         .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"]), .brew(["freetype"])]),
         .target(name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType"]),
 
-        // Benchmark readers, metrics, resumable evaluation and its reports.
-        .target(name: "AdaEvaluation", dependencies: ["AdaLLaVA", "AdaImages"]),
+        // Benchmark readers, metrics, resumable evaluation, the roofline analyzer, and charts (gnuplot, as a child process).
+        .target(name: "AdaEvaluation", dependencies: ["AdaKernels", "AdaLLaVA", "AdaImages"]),
 
         // Line editing and history for `chat`.
         .systemLibrary(name: "CEditLine", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
+
+        // The trainer. What it computes with, libAdaTorch, is C++ over libtorch: scripts/build-adatorch.sh builds it from Sources/AdaTorch and
+        // it is opened at run time, so that the package builds without libtorch. Only its C header is a target.
+        .systemLibrary(name: "CAdaTorch", path: "Sources/AdaTorch/include"),
+        .target(
+            name: "AdaTraining", dependencies: ["AdaLLaVA", "AdaImages", "CAdaTorch", .product(name: "Yams", package: "Yams")]),
 
         // The command line: one file per subcommand, no logic of its own.
         .executableTarget(
             name: "adallava",
             dependencies: [
-                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "CEditLine",
+                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "AdaTraining", "CEditLine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
@@ -55,6 +62,7 @@ let package = Package(
         .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),
         .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaImages"]),
         .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
+        .testTarget(name: "AdaTrainingTests", dependencies: ["AdaTraining", "AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),
         // The built executable as a child process; depending on it is what builds it.
         .testTarget(name: "AdaEvaluationTests", dependencies: ["AdaEvaluation", "AdaLLaVA", "adallava"]),

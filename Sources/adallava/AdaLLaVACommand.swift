@@ -10,6 +10,8 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             66 missing input, 70 our fault, 74 input/output, 130 stopped by Ctrl-C.
             """,
         version: "adallava 0.1.0",
-        subcommands: [Ask.self, Chat.self, Inspect.self, TraceRequest.self, Convert.self, DataSets.self, Evaluate.self],
+        subcommands: [
+            Ask.self, Chat.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, DataSets.self, Evaluate.self, Analyze.self,
+        ],
         defaultSubcommand: nil)
 }

@@ -18,10 +18,12 @@ final class Console: @unchecked Sendable {
     }
 
     /// Reports how far a step is; the first report of a step starts its clock.
-    /// - Parameter total: 0 if it is not known.
-    func progress(_ name: String, done: Int, of total: Int) {
+    /// - Parameters:
+    ///   - total: 0 if it is not known.
+    ///   - detail: what else to say of the step now.
+    func progress(_ name: String, done: Int, of total: Int, detail: String = "") {
         lock.withLock {
-            write(report.update(name, done: done, of: total, at: ContinuousClock.now - start))
+            write(report.update(name, done: done, of: total, detail: detail, at: ContinuousClock.now - start))
             if timer == nil { timer = startTimer() }
         }
     }

@@ -55,6 +55,12 @@ struct Evaluate: AsyncParsableCommand {
     @Option(parsing: .upToNextOption, help: "result.json files of other runs, to be drawn in the same charts.")
     var compare: [String] = []
 
+    @Option(help: "Hardware that flops, times and memory are calculated for, as analyze names it.")
+    var hardware: String = "nvidia_V100"
+
+    @Option(help: "How they are calculated. reference: the published experiments' count; exact: what the engine does.")
+    var formula: CostFormula = .reference
+
     @Flag(help: "Print one JSON object instead of a table.")
     var json = false
 
@@ -97,12 +103,15 @@ struct Evaluate: AsyncParsableCommand {
     private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
         let url = try model.model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate()
         let weights = try ([url] + (model.compute.mmproj.map { [URL(fileURLWithPath: $0)] } ?? [])).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
+        let costs = AnalyzedCost(
+            model: try AnalyzedModel(checkpoint: url), hardware: try Hardware.named(hardware), settings: CostSettings(promptTokens: 1),
+            formula: formula)
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
             computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try budgetList(),
-            maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole)
-        let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder)
+            maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
+        let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)
         if evaluation.isComplete { return evaluation }
         let flags = model
         let run = RunningEvaluation(evaluation)

@@ -12,6 +12,7 @@ struct ProgressReport {
     private var name = ""
     private var done = 0
     private var total = 0
+    private var detail = ""
     private var start = Duration.zero
     private var lastShown: (at: Duration, done: Int)?
     private var lineIsOpen = false
@@ -29,15 +30,16 @@ struct ProgressReport {
     /// Reports how far a step is; another name than before begins a new step.
     /// - Parameters:
     ///   - total: 0 or less if it is not known.
+    ///   - detail: what else to say of the step now; shown behind the count.
     ///   - now: time since any fixed moment.
     /// - Returns: what to write now, or `nil`.
-    mutating func update(_ name: String, done: Int, of total: Int, at now: Duration) -> String? {
+    mutating func update(_ name: String, done: Int, of total: Int, detail: String = "", at now: Duration) -> String? {
         var closing = ""
         if name != self.name {
             closing = finish()
             (self.name, start) = (name, now)
         }
-        (self.done, self.total) = (done, total)
+        (self.done, self.total, self.detail) = (done, total, detail)
         let shown = show(at: now, interval: style == .terminal ? .milliseconds(100) : .seconds(2))
         return closing.isEmpty && shown == nil ? nil : closing + (shown ?? "")
     }
@@ -71,17 +73,18 @@ struct ProgressReport {
             guard isLast || now - lastShown.at >= interval else { return nil }
         }
         lastShown = (now, done)
-        let line = Self.line(name, done: done, of: total, elapsed: now - start)
+        let line = Self.line(name, done: done, of: total, detail: detail, elapsed: now - start)
         guard style == .terminal else { return line + "\n" }
         lineIsOpen = true
         return Self.eraseLine + line
     }
 
     /// One line: what is being done, how far it is, and how long it will still take.
-    static func line(_ name: String, done: Int, of total: Int, elapsed: Duration) -> String {
+    static func line(_ name: String, done: Int, of total: Int, detail: String = "", elapsed: Duration) -> String {
         guard total > 0 else { return "\(name) …" }
         // Large totals count positions and layers, which say less than a percentage.
         let line = name + (total > 1000 ? ": \(Int(Double(done) / Double(total) * 100)) %" : ": \(done)/\(total)")
+            + (detail.isEmpty ? "" : " (\(detail))")
         guard done > 0, done < total else { return line }
         let seconds = elapsed / .seconds(1) / Double(done) * Double(total - done)
         let left = seconds < 90 ? String(format: "%.0f s", seconds.rounded(.up)) : String(format: "%.0f min", (seconds / 60).rounded(.up))

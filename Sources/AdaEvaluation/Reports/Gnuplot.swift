@@ -56,6 +56,12 @@ public struct Gnuplot: Sendable {
     /// Draws one chart, 900 by 560 points.
     /// - Throws: ``EvaluationError/plotterFailed(chart:output:)``, ``EvaluationError/file(path:reason:)``
     public func draw(_ chart: Chart, to url: URL, format: ChartFormat) throws {
+        try run(to: url) { Gnuplot.script(chart, to: $0, format: format) }
+    }
+
+    /// Runs a script that draws into the file whose path it is made with; the file takes `url`'s place when it is whole.
+    /// - Throws: as ``draw(_:to:format:)``.
+    func run(to url: URL, script: (String) -> String) throws {
         // gnuplot writes to the path it is given as soon as it starts, so a failure would leave half a picture.
         let partial = url.deletingLastPathComponent().appendingPathComponent(".\(url.lastPathComponent).partial")
         defer { try? FileManager.default.removeItem(at: partial) }
@@ -68,7 +74,7 @@ public struct Gnuplot: Sendable {
         process.standardError = output
         do {
             try process.run()
-            try input.fileHandleForWriting.write(contentsOf: Data(Gnuplot.script(chart, to: partial.path, format: format).utf8))
+            try input.fileHandleForWriting.write(contentsOf: Data(script(partial.path).utf8))
             try input.fileHandleForWriting.close()
         } catch {
             throw EvaluationError.plotterFailed(chart: url.lastPathComponent, output: error.localizedDescription)
@@ -89,16 +95,21 @@ public struct Gnuplot: Sendable {
 
     // MARK: - Script
 
+    /// What every script begins with.
+    static func preamble(to path: String, format: ChartFormat, width: Int = 900, height: Int = 560) -> [String] {
+        let terminal = switch format {
+        case .svg: "svg size \(width),\(height) dynamic noenhanced font 'DejaVu Sans,14' background '#ffffff'"
+        case .png: "pngcairo size \(width),\(height) noenhanced font 'DejaVu Sans,12' background '#ffffff'"
+        }
+        return ["set terminal \(terminal)", "set output \(quoted(path))", "set encoding utf8"]
+    }
+
     static func script(_ chart: Chart, to path: String, format: ChartFormat) -> String {
         let series = chart.series.map { series in
             Chart.Series(name: series.name, points: series.points.filter { $0.x.isFinite && $0.y.isFinite }, style: series.style)
         }.filter { !$0.points.isEmpty }
-        let terminal = switch format {
-        case .svg: "svg size 900,560 dynamic noenhanced font 'DejaVu Sans,14' background '#ffffff'"
-        case .png: "pngcairo size 900,560 noenhanced font 'DejaVu Sans,12' background '#ffffff'"
-        }
-        var lines = [
-            "set terminal \(terminal)", "set output \(quoted(path))", "set encoding utf8", "set title \(quoted(chart.title))",
+        var lines = preamble(to: path, format: format) + [
+            "set title \(quoted(chart.title))",
             "set xlabel \(quoted(chart.xLabel))", "set ylabel \(quoted(chart.yLabel))", "set grid lt 1 lw 1 lc rgb '#d0d0d0'", "set border 3",
             "set tics nomirror", "set style textbox opaque noborder fillcolor rgb '#ffffff' margins 0.3,0.2", "set offsets graph 0.06, graph 0.08, graph 0, graph 0",
             // The key below the axis label, in rows of three.
@@ -127,7 +138,7 @@ public struct Gnuplot: Sendable {
     }
 
     /// A text in single quotes, which gnuplot reads without escapes; control characters would end the command.
-    private static func quoted(_ text: String) -> String {
+    static func quoted(_ text: String) -> String {
         let safe = text.map { $0.isNewline || $0.unicodeScalars.contains { $0.value < 32 } ? " " : $0 == "'" ? "''" : String($0) }.joined()
         return "'\(safe)'"
     }

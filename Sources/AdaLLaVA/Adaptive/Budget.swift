@@ -82,7 +82,7 @@ public struct BudgetUnits: Sendable, Equatable {
     /// Units of a model given by number.
     public init(total: Int, prefix: Int) { (self.total, self.prefix) = (total, prefix) }
 
-    init(_ adaptive: AdaptiveConfiguration, layers: Int, heads: Int) {
+    package init(_ adaptive: AdaptiveConfiguration, layers: Int, heads: Int) {
         switch adaptive.schedulerType {
         case .layers: (total, prefix) = (layers, adaptive.numPrefixLayers)
         case .heads:

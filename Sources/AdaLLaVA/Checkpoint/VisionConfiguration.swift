@@ -97,7 +97,7 @@ public struct VisionConfiguration: Sendable, Equatable {
 
     /// The published CLIP towers that LLaVA checkpoints name: their shape is needed even where their files are not, when the weights
     /// are inside the checkpoint.
-    static func published(_ name: String) -> VisionConfiguration? {
+    public static func published(_ name: String) -> VisionConfiguration? {
         switch name {
         case "openai/clip-vit-large-patch14-336": .largePatch14(imageSize: 336)
         case "openai/clip-vit-large-patch14": .largePatch14(imageSize: 224)

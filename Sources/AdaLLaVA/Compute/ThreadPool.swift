@@ -22,7 +22,7 @@ public final class ThreadPool: @unchecked Sendable {
 
     /// Calls `work(item, worker)` once for each item in `0 ..< items` and returns when all are done.
     /// `worker` is in `0 ..< threads`; no two calls share one at the same time.
-    func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) {
+    public func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) {
         if items <= 0 { return }
         if items == 1 { return work(0, 0) }
         withoutActuallyEscaping(work) { work in

@@ -68,7 +68,7 @@ struct LoadedModel: @unchecked Sendable {
 
 extension CLIPImageProcessor {
     /// The processor that a checkpoint's `preprocessor_config.json` describes.
-    init(_ configuration: ImageProcessorConfiguration, tower: VisionConfiguration, file: String) throws {
+    package init(_ configuration: ImageProcessorConfiguration, tower: VisionConfiguration, file: String) throws {
         guard configuration.resampling == .bicubic else {
             throw CheckpointError.unsupported(what: "resample \(configuration.resampling.rawValue)", file: file, hint: "it reads 3 (bicubic)")
         }

@@ -56,8 +56,9 @@ public struct TrainingConversation: Sendable {
             let parts = ByteText.split(text, by: answerMark)
             guard !text.isEmpty, parts.count == 2 else { break }
             var roundLength = encode(text).count
-            // Without the beginning of sequence, and without the space that belongs to the answer.
-            var questionLength = encode(parts[0] + answerMark).count - 2
+            // Without the beginning of sequence. The mark's last space belongs to the answer; LLaVA encodes it and takes off one token for
+            // it, which is the same except for models that drop spaces at the end of a text.
+            var questionLength = encode(parts[0] + answerMark.dropLast()).count - 1
             if round > 0, let tokenizer = tokenizer as? SentencePieceTokenizer, !tokenizer.isLegacy {
                 roundLength -= 1
                 questionLength -= 1

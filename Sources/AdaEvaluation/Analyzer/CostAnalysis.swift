@@ -1,0 +1,111 @@
+import AdaLLaVA
+
+/// What a request costs by calculation: FLOPs, bytes, memory and roofline times, by stage, layer and operation.
+///
+///     let analysis = try CostAnalysis(
+///         model: .shape("llava-1.5-7b"), hardware: .named("nvidia_V100"), settings: CostSettings(promptTokens: 600, generatedTokens: 50),
+///         budget: 0.85)
+///     analysis.request.flops
+public struct CostAnalysis: Sendable {
+    public let model: AnalyzedModel
+    public let hardware: Hardware
+    public let settings: CostSettings
+    public let plan: CostPlan
+    public let formula: CostFormula
+
+    /// Encoding the images; `nil` without images and under the reference's formula, which knows none.
+    public let encode: StageCost?
+    public let prefill: StageCost
+    /// The first decode step.
+    public let decode: StageCost
+    /// The sum over all decode steps.
+    public let decodeTotals: CostTotals
+    /// The reference's numbers of the request. Images are not in them.
+    public let request: RequestCost
+
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)`` for settings out of range, or that the formula cannot express.
+    public init(
+        model: AnalyzedModel, hardware: Hardware, settings: CostSettings, plan: CostPlan, formula: CostFormula = .reference
+    ) throws {
+        try settings.validate(for: model)
+        (self.model, self.hardware, self.settings, self.plan, self.formula) = (model, hardware, settings, plan, formula)
+        let costing = try CostAnalysis.costing(model, hardware, settings, plan, formula)
+        encode = costing.encode()
+        let prefill = costing.prefill()
+        self.prefill = prefill
+        decode = costing.decode(step: 1)
+        var totals = CostTotals()
+        var memory = 0.0
+        var last: StageCost?
+        for step in 1 ..< max(1, settings.generatedTokens) {
+            let stage = costing.decode(step: step)
+            totals = totals + stage.totals
+            memory += stage.memory.total
+            last = stage
+        }
+        decodeTotals = totals
+        let prompt = prefill.totals
+        let flops = prompt.operations + totals.operations
+        request = RequestCost(
+            flops: flops, averageFlops: flops / Double(settings.generatedTokens), prefillFlops: prompt.operations, prefillTime: prompt.time,
+            memoryConsumption: costing.memory(prefill: prefill, decode: (memory, last)),
+            prefillMemoryConsumption: prefill.memory.total)
+    }
+
+    /// - Parameter budget: a fraction of full compute.
+    /// - Throws: as above, and `BudgetError`.
+    public init(
+        model: AnalyzedModel, hardware: Hardware, settings: CostSettings, budget: Double, formula: CostFormula = .reference
+    ) throws {
+        try self.init(
+            model: model, hardware: hardware, settings: settings, plan: CostPlan(budget: budget, model: model), formula: formula)
+    }
+
+    private static func costing(
+        _ model: AnalyzedModel, _ hardware: Hardware, _ settings: CostSettings, _ plan: CostPlan, _ formula: CostFormula
+    ) throws -> any StageCosting {
+        switch formula {
+        case .reference: try ReferenceFormula(model, hardware, settings, plan)
+        case .exact: ExactFormula(model, hardware, settings, plan)
+        }
+    }
+
+    /// Seconds until the first token: encoding and prefill.
+    public var timeToFirstToken: Double { (encode?.totals.time ?? 0) + request.prefillTime }
+
+    /// Seconds of the whole answer.
+    public var wholeTime: Double { timeToFirstToken + decodeTotals.time }
+
+    /// Mean seconds of a decode step; `nil` when one token is all.
+    public var timePerToken: Double? {
+        settings.generatedTokens > 1 ? decodeTotals.time / Double(settings.generatedTokens - 1) : nil
+    }
+}
+
+/// Costs each answered request of an evaluation with the analyzer.
+public struct AnalyzedCost: CostReporter {
+    public let model: AnalyzedModel
+    public let hardware: Hardware
+    /// Prompt and generated tokens are each request's own.
+    public let settings: CostSettings
+    public let formula: CostFormula
+
+    public init(model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula = .reference) {
+        (self.model, self.hardware, self.settings, self.formula) = (model, hardware, settings, formula)
+    }
+
+    public var description: String {
+        "\(model.name) on \(hardware.name), \(formula.rawValue) formula, weights \(settings.weightBits), activations \(settings.activationBits), "
+            + "KV \(settings.cacheBits) bits\(settings.flashAttention ? ", flash attention" : ""), batch \(settings.batchSize), "
+            + "\(settings.tensorParallel) devices"
+    }
+
+    public func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost {
+        var settings = settings
+        // An answer that ended at once still took its prompt.
+        (settings.promptTokens, settings.generatedTokens) = (promptTokens, max(1, generatedTokens))
+        return try CostAnalysis(
+            model: model, hardware: hardware, settings: settings, plan: CostPlan(plan, model: model), formula: formula
+        ).request
+    }
+}

@@ -1,0 +1,190 @@
+import AdaLLaVA
+
+/// Makes the operations of ``ExactFormula`` from their sizes.
+struct OperationCounter: Sendable {
+    let hardware: Hardware
+    let settings: CostSettings
+
+    /// The arithmetic that an operation runs in.
+    enum Arithmetic {
+        /// Weights times activations: 8-bit integers if both have at most 8 bits.
+        case linear
+        /// Activations times keys or values.
+        case attention
+        /// Floats, value by value.
+        case vector
+    }
+
+    private func peak(_ arithmetic: Arithmetic) -> Double {
+        let float = settings.activationBits > 16 ? hardware.fp32 ?? hardware.fp16 : hardware.fp16
+        guard settings.activationBits <= 8 else { return float }
+        return switch arithmetic {
+        case .linear where settings.weightBits <= 8: hardware.int8 ?? float
+        case .attention where settings.cacheBits <= 8: hardware.int8 ?? float
+        default: float
+        }
+    }
+
+    func operation(
+        _ name: String, _ operations: Double, _ traffic: RooflineOperation.Traffic, _ arithmetic: Arithmetic
+    ) -> RooflineOperation {
+        RooflineOperation(name: name, operations: operations, traffic: traffic, peak: peak(arithmetic), bandwidth: hardware.bandwidth)
+    }
+
+    /// A linear map of `rows` vectors.
+    /// - Parameter stores: the outputs are keys or values and go to the cache.
+    func linear(_ name: String, inputs: Double, outputs: Double, rows: Double, stores: Bool = false) -> RooflineOperation {
+        operation(
+            name, 2 * inputs * outputs * rows,
+            .init(
+                loadWeight: inputs * outputs * settings.weightBytes, loadActivation: inputs * rows * settings.activationBytes,
+                storeActivation: stores ? 0 : outputs * rows * settings.activationBytes,
+                storeKeyValue: stores ? outputs * rows * settings.keyValueBytes : 0), .linear)
+    }
+
+    /// A function of each value.
+    /// - Parameters:
+    ///   - inputs: arrays of that many values that are read.
+    ///   - parameters: weights that are read once.
+    func elementwise(
+        _ name: String, values: Double, operations perValue: Double, inputs: Double = 1, parameters: Double = 0
+    ) -> RooflineOperation {
+        operation(
+            name, values * perValue,
+            .init(
+                loadWeight: parameters * settings.weightBytes, loadActivation: inputs * values * settings.activationBytes,
+                storeActivation: values * settings.activationBytes), .vector)
+    }
+
+    /// Attention of `heads` heads: as three operations whose scores pass through memory, or fused (FlashAttention-2, Dao, 2023), where a
+    /// block of queries stays on the chip and all keys and values pass by it.
+    /// - Parameters:
+    ///   - queries: of one sequence.
+    ///   - pairs: of a query and a key that it may see, for one head of one sequence.
+    ///   - cached: keys and values come from the KV cache; otherwise they are activations.
+    func attention(
+        heads: Double, keyValueHeads: Double, headDim: Double, queries: Double, pairs: Double, keys: Double, sequences: Double,
+        cached: Bool = true
+    ) -> [RooflineOperation] {
+        let product = 2 * pairs * headDim * heads * sequences
+        let scores = pairs * heads * sequences
+        let queryBytes = queries * headDim * heads * sequences * settings.activationBytes
+        let scoreBytes = scores * settings.activationBytes
+        let bytesOfKeys = keys * headDim * keyValueHeads * sequences * (cached ? settings.keyValueBytes : settings.activationBytes)
+        func traffic(load: Double, store: Double, keys: Double) -> RooflineOperation.Traffic {
+            .init(loadActivation: load + (cached ? 0 : keys), storeActivation: store, loadKeyValue: cached ? keys : 0)
+        }
+        if settings.flashAttention {
+            // Blocks of queries, keys, values and outputs share the chip's memory.
+            let rows = max(1, (hardware.onChipBuffer / (4 * headDim * settings.activationBytes)).rounded(.down))
+            let blocks = (queries / rows).rounded(.up)
+            return [
+                operation(
+                    "fused_attention", 2 * product + 5 * scores,
+                    traffic(load: queryBytes, store: queryBytes, keys: 2 * blocks * bytesOfKeys), .attention)
+            ]
+        }
+        return [
+            operation("qk_matmul", product, traffic(load: queryBytes, store: scoreBytes, keys: bytesOfKeys), .attention),
+            operation("softmax", 5 * scores, traffic(load: scoreBytes, store: scoreBytes, keys: 0), .vector),
+            operation("sv_matmul", product, traffic(load: scoreBytes, store: queryBytes, keys: bytesOfKeys), .attention),
+        ]
+    }
+}
+
+/// The vision tower and the projector, counted as ``ExactFormula`` counts.
+struct VisionCost {
+    let counter: OperationCounter
+    let vision: VisionConfiguration
+    let llava: LlavaConfiguration
+    /// Width of the language model.
+    let hidden: Int
+    /// Images encoded.
+    let images: Double
+
+    private static func patchInputs(_ vision: VisionConfiguration) -> Double {
+        Double(vision.numChannels) * Double(vision.patchSize) * Double(vision.patchSize)
+    }
+
+    var parts: [CostPart] {
+        let width = Double(vision.hiddenSize)
+        let patches = Double(vision.patches)
+        let rows = (patches + 1) * images
+        let layers = max(0, llava.layersToRun(of: vision))
+        var parts = [
+            CostPart(
+                name: "vision embeddings", layers: [],
+                operations: [
+                    counter.linear("patch_embedding", inputs: VisionCost.patchInputs(vision), outputs: width, rows: patches * images),
+                    counter.elementwise("position_add", values: rows * width, operations: 1, parameters: (patches + 1) * width),
+                    counter.elementwise("pre_norm", values: rows * width, operations: 7, parameters: 2 * width),
+                ])
+        ]
+        if layers > 0 { parts.append(CostPart(name: "vision layer", layers: Array(0 ..< layers), operations: layer(rows))) }
+        if llava.tokenSelection != .none {
+            // PruMerge reads the queries and keys of the tower's last layer.
+            parts.append(
+                CostPart(
+                    name: "vision token selection", layers: [],
+                    operations: [
+                        counter.elementwise("norm", values: rows * width, operations: 7, parameters: 2 * width),
+                        counter.linear("q_proj", inputs: width, outputs: width, rows: rows),
+                        counter.linear("k_proj", inputs: width, outputs: width, rows: rows),
+                    ]))
+        }
+        let tokens = (patches + (llava.selectFeature == .classAndPatches ? 1 : 0)) * images
+        let maps = projection(tokens)
+        return maps.isEmpty ? parts : parts + [CostPart(name: "projector", layers: [], operations: maps)]
+    }
+
+    private func layer(_ rows: Double) -> [RooflineOperation] {
+        let (width, middle) = (Double(vision.hiddenSize), Double(vision.intermediateSize))
+        let heads = Double(vision.numAttentionHeads)
+        let positions = Double(vision.patches + 1)
+        func linear(_ name: String, _ inputs: Double, _ outputs: Double) -> RooflineOperation {
+            counter.linear(name, inputs: inputs, outputs: outputs, rows: rows)
+        }
+        return [
+            counter.elementwise("attn_norm", values: rows * width, operations: 7, parameters: 2 * width),
+            linear("q_proj", width, width), linear("k_proj", width, width), linear("v_proj", width, width),
+        ] + counter.attention(
+            heads: heads, keyValueHeads: heads, headDim: width / heads, queries: positions, pairs: positions * positions, keys: positions,
+            sequences: images, cached: false
+        ) + [
+            linear("out_proj", width, width), counter.elementwise("attn_add", values: rows * width, operations: 1, inputs: 2),
+            counter.elementwise("mlp_norm", values: rows * width, operations: 7, parameters: 2 * width), linear("fc1", width, middle),
+            counter.elementwise("mlp_act", values: rows * middle, operations: 4), linear("fc2", middle, width),
+            counter.elementwise("mlp_add", values: rows * width, operations: 1, inputs: 2),
+        ]
+    }
+
+    /// Tokens as they leave the tower: those that PruMerge drops are not projected, but how many depends on the image.
+    private func projection(_ tokens: Double) -> [RooflineOperation] {
+        let (width, hidden) = (Double(vision.hiddenSize), Double(hidden))
+        switch llava.projector {
+        case .identity: return []
+        case .linear: return [counter.linear("mm_projector", inputs: width, outputs: hidden, rows: tokens)]
+        case .mlp(let layers):
+            return (0 ..< layers).flatMap { index -> [RooflineOperation] in
+                let map = counter.linear("mm_projector.\(2 * index)", inputs: index == 0 ? width : hidden, outputs: hidden, rows: tokens)
+                let activation = counter.elementwise("projector_act", values: tokens * hidden, operations: 4)
+                return index + 1 < layers ? [map, activation] : [map]
+            }
+        }
+    }
+
+    /// Weights of the layers that are loaded, and of the projector.
+    static func weightValues(_ vision: VisionConfiguration, _ llava: LlavaConfiguration, hidden: Int) -> Double {
+        let (width, middle, hidden) = (Double(vision.hiddenSize), Double(vision.intermediateSize), Double(hidden))
+        let layer = 4 * width * width + 2 * width * middle + 4 * width
+        let layers = Double(max(0, llava.layersToRun(of: vision)) + (llava.tokenSelection == .none ? 0 : 1))
+        let embeddings = patchInputs(vision) * width + Double(vision.patches + 2) * width + 2 * width
+        let projector =
+            switch llava.projector {
+            case .identity: 0.0
+            case .linear: width * hidden
+            case .mlp(let layers): width * hidden + Double(layers - 1) * hidden * hidden
+            }
+        return embeddings + layer * layers + projector
+    }
+}

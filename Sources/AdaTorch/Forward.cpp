@@ -1,0 +1,233 @@
+// From a batch to its loss: tower, projector, latency encoder, prefix layers, scheduler, the remaining layers under the sampled plan.
+#include <algorithm>
+#include <cmath>
+
+#include "Checkpointing.h"
+#include "Operations.h"
+#include "Selection.h"
+
+using adatorch::Intermediates;
+using adatorch::Loss;
+using at::Tensor;
+
+namespace {
+
+Tensor from_host(const void *values, at::IntArrayRef shape, at::ScalarType type, at::Device device) {
+    const Tensor view = at::from_blob(const_cast<void *>(values), shape, at::TensorOptions().dtype(type));
+    return device.is_cpu() ? view : view.to(device);
+}
+
+Tensor activate(const Tensor &x, int32_t activation) {
+    switch (activation) {
+    case AT_QUICK_GELU: return x * at::sigmoid(1.702 * x);
+    case AT_GELU_TANH: return at::gelu(x, "tanh");
+    default: return at::gelu(x);
+    }
+}
+
+} // namespace
+
+// The projected features of all images, (images * rows, hidden_size).
+Tensor at_model::image_features(const at_batch &batch) const {
+    const auto &c = config;
+    // A frozen tower needs no graph; the projector behind it may.
+    Tensor features;
+    {
+        torch::autograd::AutoGradMode mode(at::GradMode::is_enabled() && trains("vision_model."));
+        const int64_t hidden = c.vision_hidden_size, heads = c.vision_heads;
+        const Tensor pixels = from_host(batch.pixels, {batch.images, 3, c.image_size, c.image_size}, at::kFloat, device);
+        const std::string embeddings = "vision_model.embeddings.";
+        const Tensor patches = at::conv2d(
+            pixels.to(compute_type), weight(embeddings + "patch_embedding.weight").to(compute_type), {}, c.patch_size);
+        const Tensor first = weight(embeddings + "class_embedding").expand({batch.images, 1, hidden});
+        Tensor x = at::cat({first, patches.flatten(2).transpose(1, 2).to(at::kFloat)}, 1) + weight(embeddings + "position_embedding.weight");
+        auto norm = [&](const Tensor &y, const std::string &name, at::ScalarType type) {
+            return adatorch::layer_norm(y, weight(name + ".weight"), weight(name + ".bias"), c.vision_epsilon, type);
+        };
+        x = norm(x, "vision_model.pre_layrnorm", at::kFloat);
+        for (int64_t layer = 0; layer < c.vision_layers; layer++) {
+            const std::string name = "vision_model.encoder.layers." + std::to_string(layer) + ".";
+            const Tensor normed = norm(x, name + "layer_norm1", compute_type);
+            auto split = [&](const char *part) {
+                return linear(normed, name + "self_attn." + part).view({batch.images, -1, heads, hidden / heads}).transpose(1, 2);
+            };
+            const Tensor attended = adatorch::attention(split("q_proj"), split("k_proj"), split("v_proj"), false);
+            x = x + linear(attended.transpose(1, 2).reshape({batch.images, -1, hidden}), name + "self_attn.out_proj");
+            const Tensor middle = activate(linear(norm(x, name + "layer_norm2", compute_type), name + "mlp.fc1"), c.vision_activation);
+            x = x + linear(middle, name + "mlp.fc2");
+        }
+        features = c.keeps_class_token ? x : x.slice(1, 1);
+    }
+    features = features.reshape({-1, c.vision_hidden_size}).to(compute_type);
+    if (c.projector_layers == 1) features = linear(features, "model.mm_projector");
+    for (int64_t layer = 0; c.projector_layers > 1 && layer < c.projector_layers; layer++) {
+        if (layer > 0) features = at::gelu(features);
+        features = linear(features, "model.mm_projector." + std::to_string(2 * layer));
+    }
+    return features.to(at::kFloat);
+}
+
+// The latency tokens' embeddings, (samples, hidden_size).
+Tensor at_model::latency_embedding(const at_batch &batch) const {
+    const std::string net = "scheduler.scheduler_up_proj.net.";
+    constexpr int64_t half = 128;
+    Tensor code = at::empty({batch.samples, 2 * half}, at::kFloat);
+    for (int64_t i = 0; i < batch.samples; i++) {
+        float *row = code.data_ptr<float>() + i * 2 * half;
+        for (int64_t k = 0; k < half; k++) {
+            const float angle = batch.latency[i] * float(2 * M_PI) * float(std::pow(10000.0, -double(k) / double(half)));
+            row[k] = std::sin(angle);
+            row[half + k] = std::cos(angle);
+        }
+    }
+    const Tensor normed = at::layer_norm(code.to(device), {2 * half}, weight(net + "0.weight"), weight(net + "0.bias"), 1e-5);
+    return linear(at::gelu(linear(normed, net + "1")), net + "3");
+}
+
+// One LLaMA block. x (samples, positions, hidden_size) float32; heads (samples, 1, heads, 1) and neurons (samples, 1, intermediate_size) are
+// the plan's factors, undefined where everything runs.
+Tensor at_model::decoder_layer(
+    int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Tensor &cosines, const Tensor &sines) const {
+    const auto &c = config;
+    const std::string name = "model.layers." + std::to_string(layer) + ".";
+    const int64_t samples = x.size(0), length = x.size(1);
+    Tensor normed = adatorch::rms_norm(x, weight(name + "input_layernorm.weight"), c.rms_epsilon, compute_type);
+    auto split = [&](const char *part, int64_t count) {
+        return linear(normed, name + "self_attn." + part).view({samples, length, count, c.head_dim});
+    };
+    Tensor query = adatorch::rotate(split("q_proj", c.heads), cosines, sines).transpose(1, 2);
+    Tensor key = adatorch::rotate(split("k_proj", c.key_value_heads), cosines, sines).transpose(1, 2);
+    Tensor value = split("v_proj", c.key_value_heads).transpose(1, 2);
+    if (c.heads != c.key_value_heads) {
+        key = key.repeat_interleave(c.heads / c.key_value_heads, 1);
+        value = value.repeat_interleave(c.heads / c.key_value_heads, 1);
+    }
+    Tensor attended = adatorch::attention(query, key, value, true).transpose(1, 2); // (samples, positions, heads, head_dim)
+    if (heads.defined()) attended = attended * heads.to(compute_type);
+    const Tensor y = x + linear(attended.reshape({samples, length, int64_t(c.heads) * c.head_dim}), name + "self_attn.o_proj");
+
+    normed = adatorch::rms_norm(y, weight(name + "post_attention_layernorm.weight"), c.rms_epsilon, compute_type);
+    Tensor middle = adatorch::gated(linear(normed, name + "mlp.gate_proj"), linear(normed, name + "mlp.up_proj"));
+    if (neurons.defined()) middle = middle * neurons.to(compute_type);
+    return y + linear(middle, name + "mlp.down_proj");
+}
+
+Tensor at_model::maybe_checkpointed(
+    int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Tensor &cosines, const Tensor &sines) const {
+    if (!config.gradient_checkpointing || !at::GradMode::is_enabled()) return decoder_layer(layer, x, heads, neurons, cosines, sines);
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    std::vector<Tensor> inputs{x};
+    if (heads.defined()) inputs.insert(inputs.end(), {heads, neurons});
+    const size_t own = inputs.size();
+    for (const auto &parameter : parameters)
+        if (parameter.trained() && parameter.name.compare(0, prefix.size(), prefix) == 0) inputs.push_back(parameter.value);
+    return adatorch::checkpointed(inputs, own, [this, layer, cosines, sines](const std::vector<Tensor> &in) {
+        const Tensor none;
+        return in.size() > 1 ? decoder_layer(layer, in[0], in[1], in[2], cosines, sines) : decoder_layer(layer, in[0], none, none, cosines, sines);
+    });
+}
+
+// Logits at the given rows of x (rows, hidden_size), float32.
+Tensor at_model::scored_logits(Tensor x, const Tensor &positions) const {
+    x = adatorch::rms_norm(x.index_select(0, positions), weight("model.norm.weight"), config.rms_epsilon, compute_type);
+    if (config.tied_embeddings) return at::linear(x, weight("model.embed_tokens.weight").to(compute_type)).to(at::kFloat);
+    return linear(x, "lm_head").to(at::kFloat);
+}
+
+Loss at_model::forward(const at_batch &batch, const at_step_options &options, Intermediates *intermediates) const {
+    const auto &c = config;
+    const int64_t samples = batch.samples, length = batch.length, places = samples * length;
+    // Rows of the input come from a table: text embeddings, image features, latency tokens, and zeros for padding.
+    std::vector<int64_t> text, order(size_t(places), 0), images, latency, padding, positions, targets;
+    for (int64_t i = 0; i < places; i++) {
+        const int64_t token = batch.tokens[i], label = batch.labels[i];
+        if (token == AT_IMAGE_ROW) images.push_back(i);
+        else if (token == AT_LATENCY_TOKEN) latency.push_back(i);
+        else if (token == AT_PADDING) padding.push_back(i);
+        else if (token < 0 || token >= c.vocabulary_size) throw std::invalid_argument("token " + std::to_string(token) + " is not in the vocabulary");
+        else order[size_t(i)] = int64_t(text.size()), text.push_back(token);
+        if (label == AT_IGNORED_LABEL || i % length == 0) continue;
+        if (label < 0 || label >= c.vocabulary_size) throw std::invalid_argument("label " + std::to_string(label) + " is not in the vocabulary");
+        positions.push_back(i - 1);
+        targets.push_back(label);
+    }
+    const bool adaptive = c.scheduler != AT_SCHEDULER_NONE;
+    for (int64_t i = 0; i < samples && adaptive; i++)
+        if (int64_t(latency.size()) != samples || latency[size_t(i)] / length != i) throw std::invalid_argument("every sample needs one latency token");
+    if (positions.empty()) throw std::invalid_argument("a batch without a scored position");
+
+    auto indices = [&](const std::vector<int64_t> &values) {
+        return from_host(values.data(), {int64_t(values.size())}, at::kLong, device).clone();
+    };
+    const Tensor embeddings = weight("model.embed_tokens.weight");
+    std::vector<Tensor> table{at::embedding(embeddings, indices(text), c.padding_token)};
+    int64_t rows = int64_t(text.size());
+    if (!images.empty()) {
+        const Tensor features = image_features(batch);
+        if (features.size(0) != int64_t(images.size()))
+            throw std::invalid_argument(
+                "the batch has " + std::to_string(images.size()) + " places for image features, its images give " + std::to_string(features.size(0)));
+        for (int64_t place : images) order[size_t(place)] = rows++;
+        table.push_back(features);
+    }
+    Tensor token;
+    if (adaptive) {
+        token = latency_embedding(batch);
+        if (intermediates) intermediates->keep("latency_embedding", token);
+        for (int64_t place : latency) order[size_t(place)] = rows++;
+        table.push_back(token);
+    }
+    for (int64_t place : padding) order[size_t(place)] = rows;
+    if (!padding.empty()) table.push_back(at::zeros({1, c.hidden_size}, embeddings.options()));
+    const Tensor input = at::cat(table, 0).index_select(0, indices(order)).view({samples, length, c.hidden_size});
+
+    const Tensor angles = at::outer(at::arange(length, inverse_frequencies.options()), inverse_frequencies);
+    const Tensor cosines = (angles.cos() * c.rotary_scale).to(compute_type), sines = (angles.sin() * c.rotary_scale).to(compute_type);
+    const Tensor none;
+    const int64_t prefix = adaptive ? c.prefix_layers : c.layers;
+    Tensor x = input;
+    for (int64_t layer = 0; layer < prefix; layer++) x = maybe_checkpointed(layer, x, none, none, cosines, sines);
+
+    const Tensor places_scored = indices(positions), labels = indices(targets);
+    Loss loss;
+    loss.scored = int64_t(positions.size());
+    Tensor teacher;
+    if (adaptive) {
+        if (options.distill_weight > 0) {
+            // The full model's predictions are a target, not a path for gradients.
+            torch::autograd::AutoGradMode off(false);
+            Tensor full = x;
+            for (int64_t layer = prefix; layer < c.layers; layer++) full = decoder_layer(layer, full, none, none, cosines, sines);
+            teacher = at::softmax(scored_logits(full.flatten(0, 1), places_scored) / options.distill_temperature, -1);
+        }
+        const Tensor state = x.flatten(0, 1).index_select(0, indices(latency));
+        const Tensor logits = linear(state, "scheduler.mlp_head");
+        const Tensor sample = adatorch::select_switches(logits, c, batch);
+        const int64_t optional = c.layers - prefix;
+        // (samples, layers, 2, heads): attention heads, then MLP groups.
+        Tensor plan = c.scheduler == AT_SCHEDULER_LAYERS ? sample.view({samples, optional, 1, 1}).expand({samples, optional, 2, c.heads})
+                                                         : sample.view({samples, optional, 2, c.heads});
+        if (intermediates) {
+            plan = at::cat({at::ones({samples, prefix, 2, c.heads}, plan.options()), plan}, 1);
+            intermediates->keep("scheduler_input", state);
+            intermediates->keep("scheduler_logits", logits);
+            intermediates->keep("plan", plan);
+            plan = plan.slice(1, prefix);
+        }
+        for (int64_t layer = prefix; layer < c.layers; layer++) {
+            const Tensor row = plan.select(1, layer - prefix);
+            const Tensor heads = row.select(1, 0).view({samples, 1, c.heads, 1});
+            const Tensor neurons = row.select(1, 1).index_select(1, group_of_neuron).unsqueeze(1);
+            x = maybe_checkpointed(layer, x, heads, neurons, cosines, sines);
+        }
+    }
+    const Tensor logits = scored_logits(x.flatten(0, 1), places_scored);
+    if (intermediates) intermediates->keep("supervised_logits", logits);
+    loss.sum = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum);
+    if (teacher.defined()) {
+        const double temperature = options.distill_temperature;
+        const Tensor student = at::log_softmax(logits / temperature, -1);
+        loss.distill = at::kl_div(student, teacher, at::Reduction::Sum) * (temperature * temperature);
+    }
+    return loss;
+}

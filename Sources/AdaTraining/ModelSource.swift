@@ -1,0 +1,139 @@
+import AdaLLaVA
+import Foundation
+
+/// What a run starts from: a checkpoint, or the shape of one to be filled with random weights; with the recipe's changes applied.
+public struct ModelSource: Sendable {
+    public let folder: URL
+    /// `nil` from scratch.
+    public let checkpoint: Checkpoint?
+    public let configuration: ModelConfiguration
+    /// The members of the `config.json` that saved checkpoints get.
+    let members: [String: JSONValue]
+    public let imageProcessor: ImageProcessorConfiguration?
+    public let tokenizer: any Tokenizer
+    /// Whether saved checkpoints hold the vision tower's weights.
+    let savesTower: Bool
+    /// Parameters that the checkpoint does not have, or has for another scheduler.
+    let startsAtRandom: @Sendable (String) -> Bool
+
+    /// - Throws: ``CheckpointError``, ``TrainingError``
+    public init(_ recipe: Recipe) throws {
+        let folder = URL(fileURLWithPath: recipe.modelNameOrPath, isDirectory: true)
+        let configURL = folder.appendingPathComponent("config.json")
+        let json = try JSONValue.read(contentsOf: configURL, needed: "the configuration of the model to train")
+        guard case .object(var members) = json else {
+            throw CheckpointError.malformed(file: configURL.path, reason: "expected an object")
+        }
+        guard members["text_config"] == nil, members["vision_config"] == nil else {
+            throw CheckpointError.unsupported(
+                what: "training from llava-hf's layout", file: configURL.path,
+                hint: "start from a checkpoint in LLaVA's or AdaLLaVA's own layout")
+        }
+        let before = try ModelConfiguration.read(json, file: configURL.path)
+        ModelSource.apply(recipe, to: &members, adaptive: before.adaptive != nil)
+        var configuration = try ModelConfiguration.read(.object(members), file: "\(configURL.path), changed by the recipe")
+
+        if recipe.fromScratch {
+            checkpoint = nil
+            (configuration.vision, imageProcessor) = try ModelSource.tower(of: configuration, in: folder)
+        } else {
+            let opened = try Checkpoint.open(at: folder)
+            configuration.vision = opened.configuration.vision
+            imageProcessor = opened.imageProcessor
+            checkpoint = opened
+        }
+        let towerIsInside = configuration.llava?.towerInside ?? false
+        savesTower = recipe.fromScratch || recipe.unfreezeMMVisionTower || towerIsInside
+        if configuration.llava != nil, savesTower {
+            members["unfreeze_mm_vision_tower"] = .bool(true)
+            configuration.llava?.towerInside = true
+        }
+        self.folder = folder
+        self.configuration = configuration
+        self.members = members
+        tokenizer = try TokenizerLoader.load(folder: folder).tokenizer
+        let (fromScratch, kept) = (recipe.fromScratch, before.adaptive == configuration.adaptive)
+        let hadScheduler = before.adaptive != nil
+        startsAtRandom = { name in
+            if fromScratch || name.contains(".lora_") { return true }
+            guard name.hasPrefix("scheduler.") else { return false }
+            return !hadScheduler || (!kept && name.hasPrefix("scheduler.mlp_head"))
+        }
+    }
+
+    private static func apply(_ recipe: Recipe, to members: inout [String: JSONValue], adaptive: Bool) {
+        if let type = recipe.schedulerType { members["scheduler_type"] = .string(type.rawValue) }
+        if let rank = recipe.schedulerRank { members["scheduler_rank"] = .integer(rank) }
+        if let layers = recipe.numPrefixLayers { members["num_prefix_layers"] = .integer(layers) }
+        if recipe.schedulerType != nil || adaptive {
+            members["model_type"] = .string("ada_llava_llama")
+            members["architectures"] = .array([.string("AdaLlavaLlamaForCausalLM")])
+        }
+        if recipe.tokenSelecting != "none" { members["token_selecting"] = .string(recipe.tokenSelecting) }
+        if let aspect = recipe.imageAspectRatio { members["image_aspect_ratio"] = .string(aspect) }
+        members["tokenizer_model_max_length"] = .integer(recipe.modelMaxLength)
+        members["tune_mm_mlp_adapter"] = .bool(recipe.tuneMMMLPAdapter)
+        members["torch_dtype"] = .string(recipe.saveDtype.rawValue)
+        members["_name_or_path"] = nil
+    }
+
+    /// The tower's shape and processor, where there are no weights yet.
+    private static func tower(
+        of configuration: ModelConfiguration, in folder: URL
+    ) throws -> (VisionConfiguration?, ImageProcessorConfiguration?) {
+        guard let reference = configuration.llava?.visionTowerReference else { return (nil, nil) }
+        let tower = reference.hasPrefix("/") ? URL(fileURLWithPath: reference) : folder.appendingPathComponent(reference)
+        let url = tower.appendingPathComponent("config.json")
+        let vision = try VisionConfiguration.read(
+            JSONValue.read(contentsOf: url, needed: "the shape of the vision tower that mm_vision_tower names"), file: url.path)
+        let processor = tower.appendingPathComponent("preprocessor_config.json")
+        guard FileManager.default.fileExists(atPath: processor.path) else { return (vision, .clip(imageSize: vision.imageSize)) }
+        return (vision, try ImageProcessorConfiguration.read(JSONValue.read(contentsOf: processor), file: processor.path))
+    }
+
+    /// The image processor of the model; `nil` for text models.
+    func makeImageProcessor() throws -> CLIPImageProcessor? {
+        guard let tower = configuration.vision else { return nil }
+        return try CLIPImageProcessor(imageProcessor ?? .clip(imageSize: tower.imageSize), tower: tower, file: folder.path)
+    }
+
+    /// Rows of features that an image becomes; 0 for text models.
+    var rowsPerImage: Int {
+        guard let vision = configuration.vision else { return 0 }
+        return vision.patches + (configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
+    }
+
+    /// The units of the model's budget; `nil` if it is not adaptive.
+    var units: BudgetUnits? {
+        configuration.adaptive.map {
+            BudgetUnits($0, layers: configuration.language.numHiddenLayers, heads: configuration.language.numAttentionHeads)
+        }
+    }
+
+    /// The model with its starting weights.
+    func makeModel(_ options: TorchOptions, recipe: Recipe, library: TorchLibrary) throws -> TorchModel {
+        let model = try TorchModel(configuration, options: options, library: library)
+        var random = model.parameters
+        if let checkpoint { random = try model.load(checkpoint, skipping: startsAtRandom) }
+        try model.initialize(random, seed: UInt64(recipe.seed), deviation: Float(recipe.initializerRange))
+        for parameter in model.parameters {
+            try model.setTraining(
+                parameter, learningRate: recipe.learningRate(of: parameter),
+                weightDecay: parameter.shape.count > 1 ? recipe.weightDecay : 0)
+        }
+        return model
+    }
+}
+
+extension Recipe {
+    /// The learning rate of a parameter, 0 if it is frozen.
+    func learningRate(of parameter: TorchModel.Parameter) -> Double {
+        let name = parameter.name
+        if name.hasPrefix("model.mm_projector") { return mmProjectorLR ?? learningRate }
+        if tuneMMMLPAdapter { return 0 }
+        if name.hasPrefix(TensorNames.visionPrefix) { return unfreezeMMVisionTower ? mmVisionTowerLR ?? learningRate : 0 }
+        if name.hasPrefix("scheduler.") { return schedulerLR ?? learningRate }
+        if freezeBackbone { return 0 }
+        return loraR == 0 || name.contains(".lora_") ? learningRate : 0
+    }
+}

@@ -1,0 +1,96 @@
+import AdaLLaVA
+import Foundation
+
+extension TorchModel {
+    /// What a checkpoint calls one of the model's parameters, by the part of the checkpoint that holds it.
+    static func source(of name: String, in checkpoint: Checkpoint) -> (any TensorSource)? {
+        if name.hasPrefix(TensorNames.visionPrefix) { return checkpoint.vision }
+        if name.hasPrefix("model.mm_projector") { return checkpoint.projector ?? checkpoint.language }
+        return checkpoint.language
+    }
+
+    /// Sets parameters to the checkpoint's values, widened to float32.
+    /// - Parameter skipping: parameters that are not read and stay as they are: those that the checkpoint cannot have, LoRA's matrices.
+    /// - Returns: the parameters that were skipped.
+    /// - Throws: ``CheckpointError`` for tensors that are missing or have another shape.
+    @discardableResult
+    public func load(_ checkpoint: Checkpoint, skipping: (String) -> Bool = { $0.contains(".lora_") }) throws -> [Parameter] {
+        for parameter in parameters where !skipping(parameter.name) {
+            guard let tensor = TorchModel.source(of: parameter.name, in: checkpoint)?.find(parameter.name) else {
+                throw CheckpointError.missingTensor(name: parameter.name, file: checkpoint.folder.path)
+            }
+            guard tensor.shape == parameter.shape else {
+                throw CheckpointError.shape(
+                    tensor: parameter.name, expected: parameter.shape, found: tensor.shape, file: checkpoint.folder.path)
+            }
+            try write(try tensor.widened(), to: parameter)
+        }
+        return parameters.filter { skipping($0.name) }
+    }
+
+    /// Fills parameters with random values: normal with a deviation of `deviation` for matrices and embeddings (Hugging Face's
+    /// `initializer_range`), ones for norms, zeros for biases and LoRA's second matrices.
+    public func initialize(_ parameters: [Parameter], seed: UInt64, deviation: Float = 0.02) throws {
+        for parameter in parameters {
+            // A generator for each name, so that a parameter's values do not depend on which others there are.
+            var generator = SplitMix64(seed: seed ^ fingerprint(parameter.name))
+            try write(TorchModel.initialValues(parameter.name, shape: parameter.shape, deviation: deviation, using: &generator), to: parameter)
+        }
+    }
+
+    static func initialValues(_ name: String, shape: [Int], deviation: Float, using generator: inout SplitMix64) -> [Float] {
+        let count = shape.reduce(1, *)
+        if name.hasSuffix(".bias") || name.hasSuffix(".lora_B.weight") { return [Float](repeating: 0, count: count) }
+        // Vectors called weights are those of norms.
+        if shape.count == 1, name.hasSuffix(".weight") { return [Float](repeating: 1, count: count) }
+        return (0 ..< count).map { _ in deviation * Float(generator.normal()) }
+    }
+}
+
+/// FNV-1a: the same number for a text on every run and machine.
+func fingerprint(_ text: String) -> UInt64 {
+    text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+}
+
+extension SplitMix64 {
+    /// Uniform in (0, 1).
+    mutating func uniform() -> Double { (Double(next() >> 11) + 0.5) * 0x1p-53 }
+
+    /// Standard normal (Box and Muller, 1958).
+    mutating func normal() -> Double { (-2 * log(uniform())).squareRoot() * cos(2 * .pi * uniform()) }
+
+    /// Uniform in `0 ..< count`; `count` is positive.
+    mutating func index(below count: Int) -> Int { Int(next() % UInt64(max(1, count))) }
+}
+
+extension StoredTensor {
+    /// The values as float32.
+    /// - Throws: ``CheckpointError/elementType(tensor:expected:found:file:)`` for quantized and integer tensors.
+    func widened() throws -> [Float] {
+        let bytes = bytes
+        return try withExtendedLifetime(file) {
+            switch type {
+            case .f32: return (0 ..< count).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
+            case .bf16:
+                return (0 ..< count).map { Float(bitPattern: UInt32(bytes.loadUnaligned(fromByteOffset: 2 * $0, as: UInt16.self)) << 16) }
+            case .f16:
+                return (0 ..< count).map { halfToFloat(bytes.loadUnaligned(fromByteOffset: 2 * $0, as: UInt16.self)) }
+            default:
+                throw CheckpointError.elementType(
+                    tensor: name, expected: "float32, float16 or bfloat16 weights to train on", found: type.rawValue, file: file.path)
+            }
+        }
+    }
+}
+
+/// IEEE half precision, by its bits: `Float16` is not available on every platform.
+func halfToFloat(_ bits: UInt16) -> Float {
+    let sign: Float = bits & 0x8000 == 0 ? 1 : -1
+    let exponent = Int(bits >> 10 & 0x1F)
+    let fraction = Float(bits & 0x3FF)
+    switch exponent {
+    case 0: return sign * fraction * 0x1p-24
+    case 31: return fraction == 0 ? sign * .infinity : .nan
+    default: return sign * (1 + fraction / 1024) * Float(sign: .plus, exponent: exponent - 15, significand: 1)
+    }
+}

@@ -1,0 +1,91 @@
+import AdaLLaVA
+import Foundation
+
+/// Everything a training run is told. Fields have LLaVA's names where LLaVA has them; ``RecipeFields/all`` documents each.
+public struct Recipe: Sendable, Equatable {
+    public enum Schedule: String, Sendable, CaseIterable {
+        case cosine, linear, constant
+    }
+
+    /// Which budgets samples are trained under.
+    public enum TrainBudgets: String, Sendable, CaseIterable {
+        /// Uniform over whole units from the prefix to everything, as in the paper.
+        case uniform
+        /// Everything runs: what a model is taught first.
+        case full
+    }
+
+    public enum WeightType: String, Sendable, CaseIterable {
+        case float32, bfloat16
+
+        var elementType: ElementType { self == .float32 ? .f32 : .bf16 }
+    }
+
+    // What is trained.
+    public var modelNameOrPath = ""
+    public var fromScratch = false
+    public var initializerRange = 0.02
+    public var schedulerType: AdaptiveConfiguration.SchedulerType?
+    public var schedulerRank: Int?
+    public var numPrefixLayers: Int?
+    public var tokenSelecting = "none"
+    public var tau = 5.0
+    public var trainBudgets = TrainBudgets.uniform
+    public var freezeBackbone = false
+    public var tuneMMMLPAdapter = false
+    public var unfreezeMMVisionTower = false
+
+    // Data.
+    public var dataPath: [String] = []
+    public var imageFolder = ""
+    public var version = "v1"
+    public var imageAspectRatio: String?
+    public var modelMaxLength = 2048
+    public var groupByModalityLength = false
+    public var skipBadSamples = false
+    public var dataloaderNumWorkers = 1
+
+    // Optimization.
+    public var numTrainEpochs = 1.0
+    public var maxSteps = 0
+    public var perDeviceTrainBatchSize = 16
+    public var gradientAccumulationSteps = 1
+    public var learningRate = 2e-5
+    public var mmProjectorLR: Double?
+    public var mmVisionTowerLR: Double?
+    public var schedulerLR: Double?
+    public var weightDecay = 0.0
+    public var warmupRatio = 0.03
+    public var lrSchedulerType = Schedule.cosine
+    public var adamBeta1 = 0.9
+    public var adamBeta2 = 0.999
+    public var adamEpsilon = 1e-8
+    public var maxGradNorm = 1.0
+    public var loraR = 0
+    public var loraAlpha = 16.0
+    public var loraTargets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    public var distillWeight = 0.0
+    public var distillTemperature = 1.0
+    public var seed = 42
+
+    // Computing.
+    public var device = "auto"
+    public var bf16 = false
+    public var gradientCheckpointing = false
+    public var cpuWorkers = 0
+    public var torchThreads = 1
+    public var microBatchSize = 0
+
+    // Output.
+    public var outputDir = ""
+    public var saveSteps = 500
+    public var saveTotalLimit = 2
+    public var saveDtype = WeightType.float32
+    public var loggingSteps = 1
+    public var resume = true
+
+    public init() {}
+
+    /// Samples that one process takes in one step.
+    public var samplesPerProcess: Int { perDeviceTrainBatchSize * gradientAccumulationSteps }
+}

@@ -1,0 +1,203 @@
+import AdaLLaVA
+
+/// One field of a recipe: its name, what it means, and how a value gets into ``Recipe``.
+public struct RecipeField: Sendable {
+    public let name: String
+    public let help: String
+    /// What values it takes, for messages.
+    public let expected: String
+    /// What it is without being named, for `--help-recipe`.
+    public let missing: String
+    let set: @Sendable (inout Recipe, RecipeValue) -> Bool
+}
+
+/// A value as YAML gives it: a scalar's text, or a list of them.
+enum RecipeValue: Sendable, Equatable {
+    case scalar(String)
+    case list([String])
+
+    var text: String? { if case .scalar(let text) = self { text } else { nil } }
+    var isNull: Bool { text.map { ["", "null", "~"].contains($0) } ?? false }
+    var summary: String {
+        switch self {
+        case .scalar(let text): "'\(text.prefix(80))'"
+        case .list(let texts): "a list of \(texts.count)"
+        }
+    }
+}
+
+public enum RecipeFields {
+    /// Every field, in the order of ``Recipe``.
+    public static let all: [RecipeField] = model + data + optimization + computing + output
+
+    private static let model: [RecipeField] = [
+        text("model_name_or_path", \.modelNameOrPath, "The folder to start from: a checkpoint, or with from_scratch only its config.json, tokenizer and vision_tower/."),
+        flag("from_scratch", \.fromScratch, "Start from random weights in the shape that config.json gives."),
+        number("initializer_range", \.initializerRange, 1e-6 ... 1, "Standard deviation of random weights."),
+        RecipeField(name: "scheduler_type", help: "What the scheduler switches: L layers, H attention heads and groups of neurons.", expected: "L or H", missing: "the checkpoint's") {
+            guard let type = $1.text.flatMap(AdaptiveConfiguration.SchedulerType.init) else { return false }
+            $0.schedulerType = type
+            return true
+        },
+        optionalInteger("scheduler_rank", \.schedulerRank, 1 ... 4096, "Heads, and as many neuron groups, that one unit of budget turns on (H).", missing: "the checkpoint's"),
+        optionalInteger("num_prefix_layers", \.numPrefixLayers, 1 ... 4096, "Layers at the front that always run.", missing: "the checkpoint's"),
+        RecipeField(name: "token_selecting", help: "Which image tokens are kept. Training keeps all; the checkpoint says what inference does.", expected: "none, prumerge or prumerge+", missing: "none") {
+            guard let text = $1.text, LlavaConfiguration.TokenSelection(rawValue: text) != nil else { return false }
+            $0.tokenSelecting = text
+            return true
+        },
+        number("tau", \.tau, 1e-3 ... 1e3, "Temperature of the Gumbel-softmax."),
+        choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
+        flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
+        flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),
+        flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too."),
+    ]
+
+    private static let data: [RecipeField] = [
+        RecipeField(name: "data_path", help: "LLaVA instruction files, JSON or JSON Lines: one path or a list.", expected: "a path or a list of paths", missing: "required") {
+            switch $1 {
+            case .scalar(let path) where !path.isEmpty: $0.dataPath = [path]
+            case .list(let paths) where !paths.isEmpty: $0.dataPath = paths
+            default: return false
+            }
+            return true
+        },
+        text("image_folder", \.imageFolder, "What image paths are relative to.", missing: "each data file's folder"),
+        RecipeField(name: "version", help: "The conversation template.", expected: "v1 or vicuna_v1", missing: "v1") {
+            guard let text = $1.text, ["v1", "vicuna_v1"].contains(text) else { return false }
+            $0.version = text
+            return true
+        },
+        RecipeField(name: "image_aspect_ratio", help: "pad squares an image with the mean colour, square cuts it.", expected: "pad or square", missing: "the checkpoint's") {
+            guard let text = $1.text, ["pad", "square"].contains(text) else { return false }
+            $0.imageAspectRatio = text
+            return true
+        },
+        integer("model_max_length", \.modelMaxLength, 16 ... 1 << 20, "Longer samples are cut here."),
+        flag("group_by_modality_length", \.groupByModalityLength, "Steps of like lengths, with and without images apart."),
+        flag("skip_bad_samples", \.skipBadSamples, "Leave out, and count, samples that cannot be trained on, instead of stopping."),
+        integer("dataloader_num_workers", \.dataloaderNumWorkers, 1 ... 256, "Threads that decode images and tokenize."),
+    ]
+
+    private static let optimization: [RecipeField] = [
+        number("num_train_epochs", \.numTrainEpochs, 1e-6 ... 1e6, "Passes over the data."),
+        integer("max_steps", \.maxSteps, 0 ... 1 << 40, "Steps, instead of epochs; 0: by epochs."),
+        integer("per_device_train_batch_size", \.perDeviceTrainBatchSize, 1 ... 1 << 16, "Samples of a batch on each device."),
+        integer("gradient_accumulation_steps", \.gradientAccumulationSteps, 1 ... 1 << 16, "Batches of a step. The loss is the mean over all scored tokens of the step."),
+        number("learning_rate", \.learningRate, 0 ... 10, "AdamW's, after warm-up."),
+        optionalNumber("mm_projector_lr", \.mmProjectorLR, "The projector's own learning rate."),
+        optionalNumber("mm_vision_tower_lr", \.mmVisionTowerLR, "The vision tower's own learning rate."),
+        optionalNumber("scheduler_lr", \.schedulerLR, "The scheduler's and latency encoder's own learning rate."),
+        number("weight_decay", \.weightDecay, 0 ... 10, "AdamW's, for matrices; norms and biases have none."),
+        number("warmup_ratio", \.warmupRatio, 0 ... 1, "Share of the steps in which the learning rate rises."),
+        choice("lr_scheduler_type", \.lrSchedulerType, "How the learning rate falls after warm-up."),
+        number("adam_beta1", \.adamBeta1, 0 ... 0.9999999, "AdamW's."),
+        number("adam_beta2", \.adamBeta2, 0 ... 0.9999999, "AdamW's."),
+        number("adam_epsilon", \.adamEpsilon, 1e-30 ... 1, "AdamW's."),
+        number("max_grad_norm", \.maxGradNorm, 0 ... 1e12, "Gradients with a larger norm are scaled down to it; 0 leaves them."),
+        integer("lora_r", \.loraR, 0 ... 4096, "Rank of LoRA matrices, trained instead of the language model's own; 0: no LoRA."),
+        number("lora_alpha", \.loraAlpha, 0 ... 1e6, "LoRA's product counts lora_alpha / lora_r."),
+        RecipeField(name: "lora_targets", help: "The linear maps that get LoRA matrices.", expected: "names such as q_proj, down_proj", missing: "all of the decoder's") {
+            let names: [String] = if case .list(let names) = $1 { names } else { [$1.text ?? ""] }
+            let known = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+            guard !names.isEmpty, names.allSatisfy(known.contains) else { return false }
+            $0.loraTargets = names
+            return true
+        },
+        number("distill_weight", \.distillWeight, 0 ... 1e3, "Weight of the KL divergence from the full model's predictions to those under the budget; 0: none."),
+        number("distill_temperature", \.distillTemperature, 1e-3 ... 1e3, "Temperature of both in that term."),
+        integer("seed", \.seed, 0 ... Int.max, "Order, budgets, noise and random weights follow from it."),
+    ]
+
+    private static let computing: [RecipeField] = [
+        RecipeField(name: "device", help: "Where to compute.", expected: "auto, cpu, cuda or cuda:N", missing: "auto: CUDA if there is a device") {
+            guard let text = $1.text, ["auto", "cpu", "cuda"].contains(text) || text.wholeMatch(of: /cuda:\d{1,2}/) != nil else { return false }
+            $0.device = text
+            return true
+        },
+        flag("bf16", \.bf16, "Products and attention in bfloat16; weights, norms, residuals and losses stay float32."),
+        flag("gradient_checkpointing", \.gradientCheckpointing, "Less memory, a third more time."),
+        integer("cpu_workers", \.cpuWorkers, 0 ... 256, "Threads that each compute a batch of the step (CPU); 0: one for each core."),
+        integer("torch_threads", \.torchThreads, 1 ... 256, "libtorch's own threads in each worker. More than one stalls when another program takes a core."),
+        integer("micro_batch_size", \.microBatchSize, 0 ... 1 << 16, "Samples computed at once; 0: 8 on a CPU, per_device_train_batch_size on CUDA. Changes speed and memory, not the result."),
+    ]
+
+    private static let output: [RecipeField] = [
+        text("output_dir", \.outputDir, "Where checkpoints, log and chart go."),
+        integer("save_steps", \.saveSteps, 1 ... 1 << 40, "Steps between checkpoints."),
+        integer("save_total_limit", \.saveTotalLimit, 0 ... 1 << 20, "Checkpoints to keep; 0: all."),
+        choice("save_dtype", \.saveDtype, "Type of the saved weights; resuming keeps float32 either way."),
+        integer("logging_steps", \.loggingSteps, 1 ... 1 << 40, "Steps between lines of the log."),
+        flag("resume", \.resume, "Go on from the newest checkpoint in output_dir, if there is one."),
+    ]
+
+    // MARK: Kinds of fields
+
+    private typealias Path<Value> = WritableKeyPath<Recipe, Value> & Sendable
+
+    private static func text(_ name: String, _ path: Path<String>, _ help: String, missing: String = "required") -> RecipeField {
+        RecipeField(name: name, help: help, expected: "a path", missing: missing) {
+            guard let text = $1.text, !text.isEmpty else { return false }
+            $0[keyPath: path] = text
+            return true
+        }
+    }
+
+    private static func flag(_ name: String, _ path: Path<Bool>, _ help: String) -> RecipeField {
+        RecipeField(name: name, help: help, expected: "true or false", missing: "\(Recipe()[keyPath: path])") {
+            guard let value = ["true": true, "false": false][$1.text?.lowercased() ?? ""] else { return false }
+            $0[keyPath: path] = value
+            return true
+        }
+    }
+
+    private static func integer(_ name: String, _ path: Path<Int>, _ range: ClosedRange<Int>, _ help: String) -> RecipeField {
+        RecipeField(
+            name: name, help: help, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)",
+            missing: "\(Recipe()[keyPath: path])"
+        ) {
+            guard let value = $1.text.flatMap({ Int($0) }), range.contains(value) else { return false }
+            $0[keyPath: path] = value
+            return true
+        }
+    }
+
+    private static func optionalInteger(
+        _ name: String, _ path: Path<Int?>, _ range: ClosedRange<Int>, _ help: String, missing: String
+    ) -> RecipeField {
+        RecipeField(name: name, help: help, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)", missing: missing) {
+            guard let value = $1.text.flatMap({ Int($0) }), range.contains(value) else { return false }
+            $0[keyPath: path] = value
+            return true
+        }
+    }
+
+    private static func number(_ name: String, _ path: Path<Double>, _ range: ClosedRange<Double>, _ help: String) -> RecipeField {
+        RecipeField(
+            name: name, help: help, expected: "a number from \(range.lowerBound) to \(range.upperBound)", missing: "\(Recipe()[keyPath: path])"
+        ) {
+            guard let value = $1.text.flatMap({ Double($0) }), range.contains(value) else { return false }
+            $0[keyPath: path] = value
+            return true
+        }
+    }
+
+    private static func optionalNumber(_ name: String, _ path: Path<Double?>, _ help: String) -> RecipeField {
+        RecipeField(name: name, help: help, expected: "a number from 0 to 10", missing: "learning_rate") {
+            guard let value = $1.text.flatMap({ Double($0) }), (0 ... 10).contains(value) else { return false }
+            $0[keyPath: path] = value
+            return true
+        }
+    }
+
+    private static func choice<Value: RawRepresentable<String> & CaseIterable & Sendable>(
+        _ name: String, _ path: Path<Value>, _ help: String
+    ) -> RecipeField {
+        let names = Value.allCases.map(\.rawValue)
+        return RecipeField(name: name, help: help, expected: names.joined(separator: ", "), missing: Recipe()[keyPath: path].rawValue) {
+            guard let value = $1.text.flatMap(Value.init(rawValue:)) else { return false }
+            $0[keyPath: path] = value
+            return true
+        }
+    }
+}

@@ -1,0 +1,47 @@
+import AdaLLaVA
+
+/// Puts a conversation's ids together with its images' places and the latency token, as the reference's `prepare_inputs_labels_for_multimodal`
+/// does in training.
+public struct SampleAssembly: Sendable, Equatable {
+    /// Rows of features that one image becomes.
+    public var rowsPerImage: Int
+    /// Whether there is a latency token.
+    public var adaptive: Bool
+    /// Positions before the latency token that a sample may have; what is longer is cut (`model_max_length`).
+    public var maximumLength: Int
+
+    public init(rowsPerImage: Int, adaptive: Bool, maximumLength: Int) {
+        (self.rowsPerImage, self.adaptive, self.maximumLength) = (rowsPerImage, adaptive, maximumLength)
+    }
+
+    /// - Parameters:
+    ///   - ids: token ids, ``PromptEncoder/imageToken`` where images go.
+    ///   - labels: as many, ``TrainingConversation/ignoredLabel`` where nothing is scored.
+    ///   - pixels: the tower's input of each image.
+    public func sample(ids: [Int], labels: [Int], pixels: [[Float]]) -> TrainingSample {
+        let ignored = Int64(TrainingConversation.ignoredLabel)
+        var tokens: [Int64] = []
+        var targets: [Int64] = []
+        var images = 0
+        for (id, label) in zip(ids, labels) {
+            if id == PromptEncoder.imageToken {
+                // An image that does not fit whole would leave rows of features without a place.
+                guard tokens.count + rowsPerImage <= maximumLength else { break }
+                tokens += [Int64](repeating: TrainingSample.imageRow, count: rowsPerImage)
+                targets += [Int64](repeating: ignored, count: rowsPerImage)
+                images += 1
+            } else {
+                guard tokens.count < maximumLength else { break }
+                tokens.append(Int64(id))
+                targets.append(Int64(label))
+            }
+        }
+        if adaptive {
+            // Right before the last scored answer: earlier answers are scored under the same plan.
+            let place = targets.lastIndex(of: ignored).map { $0 + 1 } ?? 0
+            tokens.insert(TrainingSample.latencyToken, at: place)
+            targets.insert(ignored, at: place)
+        }
+        return TrainingSample(tokens: tokens, labels: targets, pixels: pixels.prefix(images).flatMap { $0 }, images: images)
+    }
+}

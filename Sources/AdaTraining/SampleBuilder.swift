@@ -1,0 +1,68 @@
+import AdaImages
+import AdaLLaVA
+import Foundation
+
+/// Makes samples that the model takes from records of a data set: tokenizes, masks labels, decodes and prepares images, draws budgets.
+public struct SampleBuilder: Sendable {
+    let dataset: InstructionDataset
+    let tokenizer: any Tokenizer
+    let assembly: SampleAssembly
+    /// `nil` for text models.
+    let imageProcessor: CLIPImageProcessor?
+    let aspect: CLIPImageProcessor.AspectMode
+    /// `nil` for models that are not adaptive.
+    let units: BudgetUnits?
+    let budgets: Recipe.TrainBudgets
+    let seed: UInt64
+
+    /// One sample of one pass over the data. The same numbers give the same sample.
+    /// - Parameters:
+    ///   - number: which record.
+    ///   - epoch: which pass: budgets and noise differ from pass to pass.
+    /// - Throws: ``TrainingError/sample(id:index:file:reason:)``
+    public func sample(_ number: Int, epoch: Int) throws -> TrainingSample {
+        let record = try dataset.record(number)
+        func bad(_ reason: String) -> TrainingError {
+            .sample(id: record.id, index: number, file: dataset.file(of: number), reason: reason)
+        }
+        let isMultimodal = !record.images.isEmpty && imageProcessor != nil
+        if !record.images.isEmpty, imageProcessor == nil { throw bad("it has an image, but the model has no vision tower") }
+        var conversation = TrainingConversation(turns: record.turns)
+        if isMultimodal { conversation = conversation.withImagesInFront }
+        let labels: TrainingConversation.Labels
+        do {
+            labels = try conversation.labels(with: tokenizer, hasImage: isMultimodal, maximumLength: assembly.maximumLength)
+        } catch let error as any EngineError {
+            throw bad(error.description)
+        }
+        if labels.lengthMismatch {
+            throw bad("its rounds, tokenized one by one, do not add up to the whole conversation, so its answers cannot be told from its questions")
+        }
+        let marks = labels.inputIDs.count { $0 == PromptEncoder.imageToken }
+        guard marks == (isMultimodal ? record.images.count : 0) else {
+            throw bad("\(marks) <image> marks for \(record.images.count) images")
+        }
+        var pixels: [[Float]] = []
+        if let imageProcessor {
+            for image in record.images {
+                do {
+                    pixels.append(imageProcessor(try RGBImage(contentsOf: dataset.url(image, of: number).path), mode: aspect))
+                } catch let error as any EngineError {
+                    throw bad("its image: \(error.description)")
+                }
+            }
+        }
+        var sample = assembly.sample(ids: labels.inputIDs, labels: labels.labels, pixels: pixels)
+        guard sample.scored > 0 else { throw bad("no token of it is scored: its answers are empty, or lie behind model_max_length") }
+        var generator = SplitMix64(seed: seed ^ (UInt64(number) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(epoch) &* 0xD1B5_4A32_D192_ED03))
+        if let units {
+            // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
+            let granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
+            sample.units = units.granted(fraction: Float(granted) / Float(units.total))
+            sample.latency = units.normalized(sample.units)
+        }
+        sample.seed = generator.next()
+        sample.name = record.id
+        return sample
+    }
+}

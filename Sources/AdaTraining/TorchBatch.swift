@@ -1,0 +1,152 @@
+import AdaLLaVA
+import CAdaTorch
+
+/// One sample, ready for the model: images replaced by as many marks as they have features, the latency token put in.
+public struct TrainingSample: Sendable, Equatable {
+    /// Stands where a row of image features goes.
+    public static let imageRow = Int64(AT_IMAGE_ROW)
+    /// Stands where the latency token goes.
+    public static let latencyToken = Int64(AT_LATENCY_TOKEN)
+
+    public var tokens: [Int64]
+    /// As many as tokens; ``TrainingConversation/ignoredLabel`` where nothing is scored.
+    public var labels: [Int64]
+    /// The vision tower's input for all images one after another, `[images, 3, S, S]`.
+    public var pixels: [Float]
+    public var images: Int
+    /// Optional units that the sample's budget grants, and what the latency embedding encodes for them.
+    public var units = 0
+    public var latency: Float = 0
+    /// For the Gumbel noise.
+    public var seed: UInt64 = 0
+    /// What messages call it.
+    public var name = ""
+
+    public init(tokens: [Int64], labels: [Int64], pixels: [Float], images: Int) {
+        (self.tokens, self.labels, self.pixels, self.images) = (tokens, labels, pixels, images)
+    }
+
+    /// Positions whose next token is scored.
+    public var scored: Int { labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } }
+}
+
+/// Samples padded to one length, in the layout of `at_batch`.
+public struct TorchBatch: Sendable {
+    public let samples: Int
+    public let length: Int
+    public let scored: Int
+    let tokens, labels: [Int64]
+    let units: [Int32]
+    let latency: [Float]
+    let seeds: [UInt64]
+    let images: Int
+    let pixels: [Float]
+    /// Gumbel noise instead of the seeds: for each sample and unit `[switches]`, for heads also `[heads]` and `[heads]`.
+    public var noise: [Float]?
+
+    public init(_ samples: [TrainingSample]) {
+        self.samples = samples.count
+        let length = samples.map(\.tokens.count).max() ?? 0
+        self.length = length
+        func padded(_ values: [Int64], _ filler: Int32) -> [Int64] {
+            values + [Int64](repeating: Int64(filler), count: length - values.count)
+        }
+        tokens = samples.flatMap { padded($0.tokens, AT_PADDING) }
+        labels = samples.flatMap { padded($0.labels, AT_IGNORED_LABEL) }
+        scored = samples.reduce(0) { $0 + $1.scored }
+        units = samples.map { Int32($0.units) }
+        latency = samples.map(\.latency)
+        seeds = samples.map(\.seed)
+        images = samples.reduce(0) { $0 + $1.images }
+        pixels = samples.flatMap(\.pixels)
+    }
+}
+
+/// What a batch's forward pass gave.
+public struct BatchResult: Sendable, Equatable {
+    /// Negative log-likelihoods, summed over scored positions.
+    public var lossSum = 0.0
+    /// The distillation term before its weight, summed.
+    public var distillSum = 0.0
+    public var scored = 0
+}
+
+extension TorchModel {
+    /// How the loss of a step is made.
+    public struct StepOptions: Sendable {
+        /// Scored positions of the whole step, of all batches and processes: the loss is the mean over them.
+        public var scored: Int
+        /// Weight of the KL divergence from the full model's predictions to those under the sampled plan; 0 leaves it out.
+        public var distillWeight: Float = 0
+        public var distillTemperature: Float = 1
+
+        public init(scored: Int) { self.scored = scored }
+    }
+
+    /// Forward and backward of some batches; adds to the gradients.
+    /// - Parameter visitor: called with each intermediate tensor and its gradient, in the reference's names; then there is one batch.
+    public func accumulate(
+        _ batches: [TorchBatch], _ options: StepOptions, visitor: ((String, [Float]) -> Void)? = nil
+    ) throws -> [BatchResult] {
+        if let image = configuration.vision?.imageSize {
+            for batch in batches where batch.pixels.count != batch.images * 3 * image * image {
+                throw TrainingError.torch(
+                    operation: "a batch", reason: "\(batch.images) images of \(image) by \(image) pixels have \(batch.pixels.count) values")
+            }
+        }
+        var results = [at_result](repeating: at_result(), count: batches.count)
+        let box = visitor.map { Visitor(visit: $0) }
+        var settings = at_step_options(
+            scored: Double(options.scored), distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
+            visitor: nil, context: nil)
+        if let box {
+            settings.context = Unmanaged.passUnretained(box).toOpaque()
+            settings.visitor = { context, name, values, count in
+                guard let context, let name else { return }
+                let visitor = Unmanaged<Visitor>.fromOpaque(context).takeUnretainedValue()
+                visitor.visit(String(cString: name), Array(UnsafeBufferPointer(start: values, count: Int(count))))
+            }
+        }
+        var raw: [at_batch] = []
+        let status = withExtendedLifetime(box) {
+            TorchModel.collect(batches[...], into: &raw) { raw in
+                library.functions.accumulate(handle, raw, Int32(raw.count), &settings, &results)
+            }
+        }
+        try library.check(status, "the training step")
+        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, scored: Int($0.scored)) }
+    }
+
+    private final class Visitor {
+        let visit: (String, [Float]) -> Void
+        init(visit: @escaping (String, [Float]) -> Void) { self.visit = visit }
+    }
+
+    /// Calls `body` with all batches in C's layout while their arrays are held in place, one nesting level for each batch.
+    private static func collect<Result>(
+        _ batches: ArraySlice<TorchBatch>, into raw: inout [at_batch], _ body: ([at_batch]) -> Result
+    ) -> Result {
+        guard let batch = batches.first else { return body(raw) }
+        return batch.tokens.withUnsafeBufferPointer { tokens in
+            batch.labels.withUnsafeBufferPointer { labels in
+                batch.units.withUnsafeBufferPointer { units in
+                    batch.latency.withUnsafeBufferPointer { latency in
+                        batch.seeds.withUnsafeBufferPointer { seeds in
+                            batch.pixels.withUnsafeBufferPointer { pixels in
+                                (batch.noise ?? []).withUnsafeBufferPointer { noise in
+                                    raw.append(
+                                        at_batch(
+                                            samples: Int32(batch.samples), length: Int32(batch.length), tokens: tokens.baseAddress,
+                                            labels: labels.baseAddress, units: units.baseAddress, latency: latency.baseAddress,
+                                            seeds: seeds.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
+                                            noise_count: Int64(noise.count), images: Int32(batch.images), pixels: pixels.baseAddress))
+                                    return collect(batches.dropFirst(), into: &raw, body)
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

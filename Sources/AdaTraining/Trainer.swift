@@ -1,0 +1,269 @@
+import AdaLLaVA
+import Foundation
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// Trains a model by a recipe (AdaLLaVA, Xu et al., ICCV 2025; DESIGN, section 4, item 7).
+public final class Trainer {
+    /// What a run amounts to.
+    public struct Summary: Sendable, Equatable {
+        public var steps = 0
+        public var totalSteps = 0
+        public var lastLoss = 0.0
+        /// The folder with the trained model, or with the last checkpoint of a run that was stopped.
+        public var folder = ""
+        public var wasStopped = false
+        public var skippedCount = 0
+        /// The first of the samples that were left out, with the reason.
+        public var skippedSamples: [String] = []
+    }
+
+    public let recipe: Recipe
+    public let totalSteps: Int
+    /// What computes: libtorch's version and the device.
+    public let description: String
+    private let launch: Launch
+    private let source: ModelSource
+    private let model: TorchModel
+    private let dataset: InstructionDataset
+    private let group: TorchGroup?
+    private let schedule: LearningRateSchedule
+    private let stepsPerEpoch: Int
+    private let stepSize: Int
+    private let microBatch: Int
+    private let output: URL
+    private let checkpoints: TrainingCheckpoints
+    private let log: TrainingLog
+    private var state: RunState
+    private var order: (epoch: Int, order: EpochOrder)?
+
+    /// Opens data and model, and the newest checkpoint of `output_dir` if there is one.
+    /// - Throws: ``TrainingError``, ``CheckpointError``
+    public init(_ recipe: Recipe, launch: Launch = Launch()) throws {
+        self.recipe = recipe
+        self.launch = launch
+        let library = try TorchLibrary.shared()
+        source = try ModelSource(recipe)
+        dataset = try InstructionDataset(
+            files: recipe.dataPath.map { URL(fileURLWithPath: $0) },
+            imageFolder: recipe.imageFolder.isEmpty ? nil : URL(fileURLWithPath: recipe.imageFolder))
+
+        var options = TorchOptions()
+        options.cudaDevice = try Trainer.device(recipe, launch, library)
+        options.bfloat16 = recipe.bf16
+        options.gradientCheckpointing = recipe.gradientCheckpointing
+        options.workers = recipe.cpuWorkers > 0 ? recipe.cpuWorkers : max(1, ProcessInfo.processInfo.activeProcessorCount / launch.worldSize)
+        options.threads = recipe.torchThreads
+        options.temperature = Float(recipe.tau)
+        options.loraRank = recipe.loraR
+        options.loraAlpha = Float(recipe.loraAlpha)
+        options.loraTargets = recipe.loraTargets
+        model = try source.makeModel(options, recipe: recipe, library: library)
+        group = launch.worldSize > 1 ? try TorchGroup(launch, cudaDevice: options.cudaDevice, library: library) : nil
+        description = library.summary + (options.cudaDevice.map { ", device cuda:\($0)" } ?? ", \(options.workers) workers on the CPU")
+
+        stepSize = recipe.samplesPerProcess * launch.worldSize
+        stepsPerEpoch = (dataset.count + stepSize - 1) / stepSize
+        totalSteps = recipe.maxSteps > 0 ? recipe.maxSteps : max(1, Int((recipe.numTrainEpochs * Double(stepsPerEpoch)).rounded(.up)))
+        schedule = LearningRateSchedule(recipe.lrSchedulerType, warmupRatio: recipe.warmupRatio, totalSteps: totalSteps)
+        let standard = options.cudaDevice == nil ? min(8, recipe.perDeviceTrainBatchSize) : recipe.perDeviceTrainBatchSize
+        microBatch = recipe.microBatchSize > 0 ? recipe.microBatchSize : standard
+
+        output = URL(fileURLWithPath: recipe.outputDir, isDirectory: true)
+        try makeFolder(output)
+        checkpoints = TrainingCheckpoints(output: output)
+        log = TrainingLog(url: output.appendingPathComponent("training_log.jsonl"))
+        state = RunState(samples: dataset.count, seed: recipe.seed, stepSize: stepSize)
+        if recipe.resume, let restored = try checkpoints.restore(model, recipe: recipe, expected: state) { state = restored }
+        try group?.broadcast(model)
+    }
+
+    private static func device(_ recipe: Recipe, _ launch: Launch, _ library: TorchLibrary) throws -> Int? {
+        switch recipe.device {
+        case "cpu": return nil
+        case "auto": return library.cudaDevices > 0 ? launch.localRank % library.cudaDevices : nil
+        case let named:
+            let number = named.split(separator: ":").dropFirst().first.flatMap { Int($0) } ?? launch.localRank
+            guard number < library.cudaDevices else {
+                throw TrainingError.recipe(
+                    field: "device", expected: "a CUDA device below \(library.cudaDevices), which is what \(library.summary) sees",
+                    found: named, file: "the recipe")
+            }
+            return number
+        }
+    }
+
+    /// Steps that a resumed run starts behind.
+    public var startStep: Int { state.step }
+
+    /// Trains until the last step, or until `isCancelled` says so; saves first then.
+    /// - Parameters:
+    ///   - isCancelled: asked after each step.
+    ///   - onProgress: called after each logged step, by one process of several.
+    /// - Throws: ``TrainingError``, ``CheckpointError``
+    public func run(isCancelled: () -> Bool = { false }, onProgress: (TrainingProgress) -> Void = { _ in }) throws -> Summary {
+        if launch.rank == 0 { try log.truncate(after: state.step) }
+        let loader = SampleLoader(try makeBuilder(), workers: recipe.dataloaderNumWorkers, request: makeRequests())
+        defer { loader.cancel() }
+        var clock = StepClock(start: state.step, total: totalSteps)
+        var summary = Summary(totalSteps: totalSteps)
+        var savedStep = state.step
+        while state.step < totalSteps {
+            var progress = try step(loader)
+            let stop = try agree(isCancelled())
+            clock.tick(&progress)
+            summary.lastLoss = progress.loss
+            if launch.rank == 0, state.step % recipe.loggingSteps == 0 || state.step == totalSteps || stop {
+                try log.append(progress)
+                onProgress(progress)
+            }
+            if state.step % recipe.saveSteps == 0 || stop || state.step == totalSteps {
+                savedStep = state.step
+                try save(&summary)
+            }
+            if stop {
+                summary.wasStopped = state.step < totalSteps
+                break
+            }
+        }
+        if launch.rank == 0 {
+            try LossChart.svg(log.read()).write(to: output.appendingPathComponent("training_loss.svg"), atomically: true, encoding: .utf8)
+            if !summary.wasStopped {
+                if savedStep != state.step { try save(&summary) }
+                try export.write(to: output)
+                summary.folder = output.path
+            }
+        }
+        summary.steps = state.step
+        summary.skippedCount = state.skippedCount
+        summary.skippedSamples = state.skippedSamples
+        return summary
+    }
+
+    private var export: ModelExport { ModelExport(source: source, model: model, recipe: recipe) }
+
+    private func save(_ summary: inout Summary) throws {
+        guard launch.rank == 0 else { return }
+        summary.folder = try checkpoints.save(state, export, keep: recipe.saveTotalLimit).path
+    }
+
+    /// Whether any process was told to stop: all stop at the same step.
+    private func agree(_ stop: Bool) throws -> Bool {
+        guard let group else { return stop }
+        return try group.sum([stop ? 1 : 0])[0] > 0
+    }
+
+    private func makeBuilder() throws -> SampleBuilder {
+        SampleBuilder(
+            dataset: dataset, tokenizer: source.tokenizer,
+            assembly: SampleAssembly(
+                rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
+            imageProcessor: try source.makeImageProcessor(), aspect: source.configuration.llava?.imageAspectRatio == .crop ? .crop : .pad,
+            units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed))
+    }
+
+    /// The samples of this process in each step.
+    private func makeRequests() -> (Int) -> SampleLoader.Request? {
+        { [self] step in
+            guard step < totalSteps else { return nil }
+            let epoch = step / stepsPerEpoch
+            if order?.epoch != epoch { order = (epoch, makeOrder(epoch)) }
+            let numbers = order?.order.samples(step: step % stepsPerEpoch, stepSize: stepSize, rank: launch.rank, worldSize: launch.worldSize)
+            return SampleLoader.Request(epoch: epoch, numbers: numbers ?? [])
+        }
+    }
+
+    private func makeOrder(_ epoch: Int) -> EpochOrder {
+        let seed = UInt64(recipe.seed)
+        guard recipe.groupByModalityLength else { return EpochOrder(count: dataset.count, seed: seed, epoch: epoch) }
+        return EpochOrder(lengths: (0 ..< dataset.count).map(dataset.length), stepSize: stepSize, seed: seed, epoch: epoch)
+    }
+
+    /// One optimizer step.
+    private func step(_ loader: SampleLoader) throws -> TrainingProgress {
+        let loaded = loader.load(state.step)
+        for failure in loaded.failures {
+            guard recipe.skipBadSamples else { throw failure }
+            state.skippedCount += 1
+            if state.skippedSamples.count < 20 { state.skippedSamples.append("\(failure)") }
+        }
+        // Neighbours of like length waste the least on padding.
+        let samples = loaded.samples.sorted { ($0.tokens.count, $0.name) < ($1.tokens.count, $1.name) }
+        let batches = stride(from: 0, to: samples.count, by: microBatch).map { first in
+            TorchBatch(Array(samples[first ..< min(first + microBatch, samples.count)]))
+        }
+        var scored = batches.reduce(0) { $0 + $1.scored }
+        if let group { scored = Int(try group.sum([Double(scored)])[0]) }
+        let rate = schedule.factor(state.step)
+        state.step += 1
+        var progress = TrainingProgress(
+            step: state.step, totalSteps: totalSteps, epoch: Double(state.step) / Double(stepsPerEpoch),
+            learningRate: rate * recipe.learningRate, memoryBytes: model.peakDeviceMemory ?? peakMemory(),
+            skippedSamples: state.skippedCount)
+        // A step all of whose samples were left out.
+        guard scored > 0 else { return progress }
+        var options = TorchModel.StepOptions(scored: scored)
+        options.distillWeight = Float(recipe.distillWeight)
+        options.distillTemperature = Float(recipe.distillTemperature)
+        let results = try model.accumulate(batches, options)
+        var sums = [
+            results.reduce(0) { $0 + $1.lossSum }, results.reduce(0) { $0 + $1.distillSum }, Double(samples.count),
+            Double(samples.reduce(0) { $0 + $1.tokens.count }),
+        ]
+        if let group { sums = try group.sum(sums) }
+        func finite(_ value: Double, _ what: String) throws {
+            guard !value.isFinite else { return }
+            throw TrainingError.notFinite(what: what, step: state.step, samples: samples.map(\.name))
+        }
+        try finite(sums[0], "the loss")
+        var update = TorchModel.UpdateOptions()
+        update.learningRateScale = rate
+        (update.beta1, update.beta2, update.epsilon) = (recipe.adamBeta1, recipe.adamBeta2, recipe.adamEpsilon)
+        update.maxGradNorm = recipe.maxGradNorm
+        update.step = state.step
+        progress.gradNorm = try model.update(update, group: group)
+        try finite(progress.gradNorm, "the gradient's norm")
+        progress.loss = sums[0] / Double(scored)
+        if recipe.distillWeight > 0 { progress.distillation = sums[1] / Double(scored) }
+        (progress.samplesPerSecond, progress.tokensPerSecond) = (sums[2], sums[3])
+        return progress
+    }
+}
+
+/// Turns counts of steps into speeds and the time left.
+private struct StepClock {
+    let total: Int
+    private var last = ContinuousClock.now
+    private var done = 0
+    private var elapsed = 0.0
+
+    init(start: Int, total: Int) { self.total = total }
+
+    /// - Parameter progress: comes with the step's samples and tokens as its speeds.
+    mutating func tick(_ progress: inout TrainingProgress) {
+        let now = ContinuousClock.now
+        let seconds = max((now - last) / .seconds(1), 1e-9)
+        last = now
+        // The first step also waits for the first images.
+        if done > 0 || total == progress.step { elapsed += seconds }
+        done += 1
+        progress.samplesPerSecond /= seconds
+        progress.tokensPerSecond /= seconds
+        progress.secondsLeft = done > 1 ? elapsed / Double(done - 1) * Double(total - progress.step) : seconds * Double(total - progress.step)
+    }
+}
+
+/// Memory that the process has used at most, in bytes.
+private func peakMemory() -> Int {
+    var usage = rusage()
+    #if canImport(Glibc)
+        let status = getrusage(Int32(RUSAGE_SELF.rawValue), &usage)
+        let unit = 1024
+    #else
+        let status = getrusage(RUSAGE_SELF, &usage)
+        let unit = 1
+    #endif
+    return status == 0 ? Int(usage.ru_maxrss) * unit : 0
+}

@@ -1,0 +1,124 @@
+import AdaLLaVA
+import Foundation
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// Where a run stands: enough to go on as if it had never stopped. Order, budgets and noise follow from the seed, so the number of steps is
+/// the position in the data and the state of every random generator.
+struct RunState: Codable, Equatable {
+    /// Steps done.
+    var step = 0
+    var samples = 0
+    var seed = 0
+    /// Samples of one step, of all processes.
+    var stepSize = 0
+    var skippedSamples: [String] = []
+    var skippedCount = 0
+}
+
+/// Checkpoints of a run: `output_dir/checkpoint-STEP`, a model that loads anywhere, with `trainer_state/` in it to go on from.
+///
+/// A checkpoint is written beside its place and renamed, so that a run killed at any moment leaves whole checkpoints only.
+struct TrainingCheckpoints {
+    let output: URL
+
+    private static let stateFile = "trainer_state/state.json"
+    private static let optimizerFile = "trainer_state/optimizer.safetensors"
+
+    /// Complete checkpoints, oldest first.
+    func all() -> [(step: Int, folder: URL)] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: output.path)) ?? []
+        return names.compactMap { name in
+            guard name.hasPrefix("checkpoint-"), let step = Int(name.dropFirst("checkpoint-".count)) else { return nil }
+            let folder = output.appendingPathComponent(name)
+            return FileManager.default.fileExists(atPath: folder.appendingPathComponent(Self.stateFile).path) ? (step, folder) : nil
+        }.sorted { $0.step < $1.step }
+    }
+
+    func save(_ state: RunState, _ export: ModelExport, keep limit: Int) throws -> URL {
+        let folder = output.appendingPathComponent("checkpoint-\(state.step)")
+        let partial = output.appendingPathComponent(".checkpoint-\(state.step).partial")
+        try? FileManager.default.removeItem(at: partial)
+        try makeFolder(partial.appendingPathComponent("trainer_state"))
+        try export.write(to: partial)
+        try writeOptimizer(export, to: partial.appendingPathComponent(Self.optimizerFile))
+        do {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+            try encoder.encode(state).write(to: partial.appendingPathComponent(Self.stateFile))
+            sync()
+            // A run that was resumed from an older checkpoint comes by here again.
+            if FileManager.default.fileExists(atPath: folder.path) { try remove(folder) }
+            try FileManager.default.moveItem(at: partial, to: folder)
+        } catch {
+            throw TrainingError.unwritable(path: folder.path, reason: error.localizedDescription)
+        }
+        if limit > 0 { for old in all().dropLast(limit) { try? remove(old.folder) } }
+        return folder
+    }
+
+    /// Renamed first: what is half removed must not look like a checkpoint.
+    private func remove(_ folder: URL) throws {
+        let doomed = output.appendingPathComponent("." + folder.lastPathComponent + ".old")
+        try? FileManager.default.removeItem(at: doomed)
+        try FileManager.default.moveItem(at: folder, to: doomed)
+        try FileManager.default.removeItem(at: doomed)
+    }
+
+    /// AdamW's moments of what is trained, and its float32 values where the weights' file does not have them.
+    private func writeOptimizer(_ export: ModelExport, to url: URL) throws {
+        let trained = export.model.parameters.filter { export.recipe.learningRate(of: $0) > 0 }
+        var parts: [(String, TorchModel.Part)] = [("first_moment.", .firstMoment), ("second_moment.", .secondMoment)]
+        if export.recipe.saveDtype != .float32 || export.recipe.loraR > 0 { parts.append(("value.", .value)) }
+        var origins: [String: (TorchModel.Parameter, TorchModel.Part)] = [:]
+        var descriptions: [TensorDescription] = []
+        for parameter in trained {
+            for (prefix, part) in parts {
+                origins[prefix + parameter.name] = (parameter, part)
+                descriptions.append(TensorDescription(name: prefix + parameter.name, type: .f32, shape: parameter.shape))
+            }
+        }
+        try SafetensorsWriter.write(descriptions, to: url) { tensor, sink in
+            guard let (parameter, part) = origins[tensor.name] else { return }
+            try sink.write(try export.model.read(parameter, part))
+        }
+    }
+
+    /// Reads the newest checkpoint's state into the model.
+    /// - Parameter expected: what the run would start with; another data set, seed or step size is an error.
+    /// - Returns: `nil` if there is no checkpoint.
+    func restore(_ model: TorchModel, recipe: Recipe, expected: RunState) throws -> RunState? {
+        guard let newest = all().last else { return nil }
+        let folder = newest.folder
+        func failure(_ reason: String) -> TrainingError { .resume(folder: folder.path, reason: reason) }
+        let state: RunState
+        do {
+            state = try JSONDecoder().decode(RunState.self, from: Data(contentsOf: folder.appendingPathComponent(Self.stateFile)))
+        } catch {
+            throw failure("its state cannot be read: \(error.localizedDescription)")
+        }
+        for (what, found, wanted) in [
+            ("samples of data", state.samples, expected.samples), ("seed", state.seed, expected.seed),
+            ("samples of a step", state.stepSize, expected.stepSize),
+        ] where found != wanted {
+            throw failure("\(what): it was made with \(found), the recipe says \(wanted); set resume: false or name another output_dir")
+        }
+        let checkpoint = try Checkpoint.open(at: folder)
+        let optimizer = try SafetensorsFile(contentsOf: folder.appendingPathComponent(Self.optimizerFile))
+        // What is not trained is the starting point's, where it is not rounded to the type it is saved in, nor has LoRA's product added.
+        let trained = Set(model.parameters.filter { recipe.learningRate(of: $0) > 0 }.map(\.name))
+        try model.load(checkpoint) { name in
+            !trained.contains(name) || name.contains(".lora_") || optimizer.find("value." + name) != nil
+        }
+        for parameter in model.parameters {
+            for (prefix, part) in [("first_moment.", TorchModel.Part.firstMoment), ("second_moment.", .secondMoment), ("value.", .value)] {
+                guard let tensor = optimizer.find(prefix + parameter.name) else { continue }
+                guard tensor.shape == parameter.shape else { throw failure("\(prefix + parameter.name) has shape \(tensor.shape), expected \(parameter.shape)") }
+                try model.write(try tensor.widened(), to: parameter, part)
+            }
+        }
+        return state
+    }
+}

@@ -1,0 +1,97 @@
+import AdaLLaVA
+import Foundation
+
+/// How a run stands after a step.
+public struct TrainingProgress: Sendable, Codable, Equatable {
+    public var step = 0
+    public var totalSteps = 0
+    public var epoch = 0.0
+    /// Mean over the step's scored tokens.
+    public var loss = 0.0
+    /// The distillation term, before its weight.
+    public var distillation: Double?
+    public var learningRate = 0.0
+    /// Before clipping.
+    public var gradNorm = 0.0
+    public var samplesPerSecond = 0.0
+    /// Positions, images' features among them.
+    public var tokensPerSecond = 0.0
+    public var secondsLeft = 0.0
+    /// Of the process at most so far; on CUDA the device's.
+    public var memoryBytes = 0
+    public var skippedSamples = 0
+}
+
+/// `output_dir/training_log.jsonl`: one ``TrainingProgress`` a line.
+struct TrainingLog {
+    let url: URL
+
+    /// Keeps the lines up to a step: what a resumed run will not do again.
+    func truncate(after step: Int) throws {
+        let kept = read().filter { $0.step <= step }
+        try kept.map { try TrainingLog.line($0) }.joined().write(to: url, atomically: true, encoding: .utf8)
+    }
+
+    func append(_ progress: TrainingProgress) throws {
+        do {
+            if !FileManager.default.fileExists(atPath: url.path) { try Data().write(to: url) }
+            let file = try FileHandle(forWritingTo: url)
+            defer { try? file.close() }
+            try file.seekToEnd()
+            try file.write(contentsOf: Data(TrainingLog.line(progress).utf8))
+        } catch {
+            throw TrainingError.unwritable(path: url.path, reason: error.localizedDescription)
+        }
+    }
+
+    /// The whole lines; a last one that a kill cut off is left out.
+    func read() -> [TrainingProgress] {
+        guard let text = try? String(contentsOf: url, encoding: .utf8) else { return [] }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return text.split(separator: "\n").compactMap { try? decoder.decode(TrainingProgress.self, from: Data($0.utf8)) }
+    }
+
+    private static func line(_ progress: TrainingProgress) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.outputFormatting = [.sortedKeys]
+        return String(decoding: try encoder.encode(progress), as: UTF8.self) + "\n"
+    }
+}
+
+/// A chart of losses over steps, as SVG.
+enum LossChart {
+    static func svg(_ points: [TrainingProgress]) -> String {
+        let (width, height, margin) = (900.0, 480.0, 56.0)
+        let losses = points.map(\.loss).filter(\.isFinite)
+        let (low, high) = (min(0, losses.min() ?? 0), max(losses.max() ?? 1, 1e-9))
+        let lastStep = Double(max(points.last?.step ?? 1, 1))
+        func x(_ step: Double) -> Double { margin + step / lastStep * (width - 2 * margin) }
+        func y(_ loss: Double) -> Double { height - margin - (loss - low) / (high - low) * (height - 2 * margin) }
+        func line(_ values: [(Int, Double)], _ style: String) -> String {
+            let path = values.map { String(format: "%.1f,%.1f", x(Double($0.0)), y($0.1)) }.joined(separator: " ")
+            return "<polyline fill=\"none\" \(style) points=\"\(path)\"/>\n"
+        }
+        func text(_ x: Double, _ y: Double, _ content: String, _ anchor: String = "middle") -> String {
+            String(format: "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%@\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#444\">%@</text>\n", x, y, anchor, content)
+        }
+        var svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(Int(width)) \(Int(height))\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+        for tick in 0 ... 4 {
+            let share = Double(tick) / 4
+            let loss = low + share * (high - low)
+            svg += String(format: "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", margin, width - margin, y(loss), y(loss))
+            svg += text(margin - 8, y(loss) + 4, String(format: "%.3g", loss), "end")
+            svg += text(x(share * lastStep), height - margin + 20, "\(Int(share * lastStep))")
+        }
+        svg += text(width / 2, height - 12, "step") + text(width / 2, margin / 2 + 4, "training loss (thin: each step, thick: moving average)")
+        svg += line(points.filter { $0.loss.isFinite }.map { ($0.step, $0.loss) }, "stroke=\"#9ecae1\" stroke-width=\"1\"")
+        var average: Double?
+        let smooth = points.filter { $0.loss.isFinite }.map { point -> (Int, Double) in
+            let next = average.map { 0.95 * $0 + 0.05 * point.loss } ?? point.loss
+            average = next
+            return (point.step, next)
+        }
+        return svg + line(smooth, "stroke=\"#08519c\" stroke-width=\"2\"") + "</svg>\n"
+    }
+}

@@ -1,0 +1,152 @@
+import AdaEvaluation
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct Analyze: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Calculate a request's FLOPs, bytes, memory and time on named hardware (roofline model).",
+        discussion: """
+            adallava analyze --shape llava-1.5-7b --hardware nvidia_V100 --prompt 600 --generate 50 --budget 0.85 --json
+            adallava analyze --model M --hardware this-machine --weight-bits 8 --activation-bits 8 --formula exact --fit 300ms
+            Nothing of the model is run. docs/analyzer.md says how each number is counted. this-machine's ceilings are measured once and kept.
+            """)
+
+    @Option(help: "A published shape: \(AnalyzedModel.shapes.map(\.name).joined(separator: ", ")).")
+    var shape: String?
+
+    @Option(help: "A checkpoint folder, a .safetensors or a .gguf file; its weights are not read.")
+    var model: String?
+
+    @Option(help: "A config.json.")
+    var config: String?
+
+    @Option(help: "Change the scheduler: L switches layers, H heads and neuron groups.")
+    var scheduler: AdaptiveConfiguration.SchedulerType?
+
+    @Option(help: "Change the scheduler: heads, and as many groups, of one unit (H).")
+    var rank: Int?
+
+    @Option(help: "Change the scheduler: layers that always run.")
+    var prefixLayers: Int?
+
+    @Option(help: "\(Hardware.names.joined(separator: ", ")).")
+    var hardware: String = "nvidia_V100"
+
+    @Flag(help: "Measure this machine's ceilings again.")
+    var measure = false
+
+    @Option(help: "Threads of this-machine; by default one for each processor.")
+    var threads: Int?
+
+    @Option(help: "Positions of the prompt, image tokens included.")
+    var prompt: Int = 600
+
+    @Option(help: "Tokens generated.")
+    var generate: Int = 50
+
+    @Option(help: "A fraction of the full model's compute, above 0 and at most 1: 0.85, 85%.")
+    var budget: String?
+
+    @Option(
+        help: "Heads of each layer with commas between them (-1: dropped), or a JSON file with such a list, a mask, or what ask --json printed.")
+    var plan: String?
+
+    @Option(help: "Requests computed together.")
+    var batch: Int = 1
+
+    @Option(help: "Bits of a weight.")
+    var weightBits: Int = 16
+
+    @Option(help: "Bits of an activation.")
+    var activationBits: Int = 16
+
+    @Option(help: "Bits of a stored key or value; by default those of an activation.")
+    var kvBits: Int?
+
+    @Flag(help: "Attention as one operation that keeps its scores on the chip.")
+    var flashAttention = false
+
+    @Option(help: "Devices that share each layer; costs are those of one.")
+    var tensorParallel: Int = 1
+
+    @Option(help: "Images that are encoded (--formula exact).")
+    var images: Int = 1
+
+    @Option(help: "reference: the published experiments' count; exact: what the engine does.")
+    var formula: CostFormula = .reference
+
+    @Option(help: "How finely to list: total, layer, operation.")
+    var by: CostReport.Detail = .total
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    @Flag(help: "Print comma-separated values.")
+    var csv = false
+
+    @Option(help: "Find the largest budget whose time is at most this: 300ms, 1.5s.")
+    var fit: String?
+
+    @Option(help: "What --fit has to fit: first-token, or the whole answer.")
+    var fitGoal: BudgetFit.Goal = .firstToken
+
+    @Option(help: "Draw the roofline into this .svg or .png file (needs gnuplot).")
+    var chart: String?
+
+    func validate() throws {
+        if [shape, model, config].count(where: { $0 != nil }) > 1 {
+            throw ValidationError("expected one of --shape, --model and --config")
+        }
+        if [budget, plan, fit].count(where: { $0 != nil }) > 1 { throw ValidationError("expected one of --budget, --plan and --fit") }
+        if json, csv { throw ValidationError("expected one of --json and --csv") }
+        if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
+    }
+
+    func run() async throws {
+        try await reporting {
+            let model = try analyzedModel().scheduled(type: scheduler, rank: rank, prefixLayers: prefixLayers)
+            let settings = CostSettings(
+                promptTokens: prompt, generatedTokens: generate, batchSize: batch, weightBits: weightBits, activationBits: activationBits,
+                keyValueBits: kvBits, flashAttention: flashAttention, tensorParallel: tensorParallel, images: images)
+            let report = try report(model, settings, try analyzedHardware())
+            if let chart { try RooflineChart(report.analysis).draw(to: URL(fileURLWithPath: chart)) }
+            if json {
+                printNow(try adallava.json(report.jsonObject))
+            } else {
+                printNow(csv ? report.csv : report.lines.joined(separator: "\n"))
+            }
+            if let warning = report.warning { Console.shared.message("adallava: " + warning) }
+        }
+    }
+
+    private func analyzedModel() throws -> AnalyzedModel {
+        if let config { return try AnalyzedModel(configuration: URL(fileURLWithPath: config)) }
+        if let shape { return try AnalyzedModel.shape(shape) }
+        return try AnalyzedModel(checkpoint: model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
+    }
+
+    private func analyzedHardware() throws -> Hardware {
+        guard measure || hardware.lowercased() == Hardware.thisMachine else { return try Hardware.named(hardware) }
+        let (ceilings, notKept) = try MachineCeilings.load(threads: threads, refresh: measure) {
+            Console.shared.message("measuring this machine: a few seconds")
+        }
+        if let notKept { Console.shared.message("adallava: the measured ceilings could not be kept: \(notKept)") }
+        return hardware.lowercased() == Hardware.thisMachine ? ceilings.hardware : try Hardware.named(hardware)
+    }
+
+    private func report(_ model: AnalyzedModel, _ settings: CostSettings, _ hardware: Hardware) throws -> CostReport {
+        if let fit {
+            let found = try BudgetFit(parsing: fit, goal: fitGoal, model: model, hardware: hardware, settings: settings, formula: formula)
+            return CostReport(found.analysis, by: by, fit: found)
+        }
+        let costPlan = try plan.map { try CostPlan(argument: $0, model: model) } ?? CostPlan(parsing: budget ?? "1", model: model)
+        let analysis = try CostAnalysis(model: model, hardware: hardware, settings: settings, plan: costPlan, formula: formula)
+        return CostReport(analysis, by: by)
+    }
+}
+
+extension CostFormula: ExpressibleByArgument {}
+extension CostReport.Detail: ExpressibleByArgument {}
+extension BudgetFit.Goal: ExpressibleByArgument {}
+extension AdaptiveConfiguration.SchedulerType: ExpressibleByArgument {}

@@ -1,0 +1,80 @@
+import Foundation
+import Testing
+
+@testable import AdaEvaluation
+@testable import AdaLLaVA
+
+@Suite struct AnalyzerMachineTests {
+    private func withFolder(_ body: (URL) throws -> Void) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("ceilings-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try body(folder)
+    }
+
+    // A failure means that every analysis on this machine measures again, or that damaged numbers from the cache are calculated with.
+    @Test func ceilingsAreMeasuredOnceAndChecked() throws {
+        try withFolder { folder in
+            var measured = 0
+            let (first, problem) = try MachineCeilings.load(threads: 1, folder: folder) { measured += 1 }
+            #expect(problem == nil && measured == 1)
+            for rate in [first.bandwidth, first.int8, first.fp32, first.bf16 ?? 1, first.cacheBytes] { #expect(rate.isFinite && rate > 0) }
+            let again = try MachineCeilings.load(threads: 1, folder: folder) { measured += 1 }.ceilings
+            #expect(again == first && measured == 1)
+            #expect(first.hardware.name == Hardware.thisMachine && first.hardware.int8 == first.int8)
+
+            let files = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+            #expect(files.count == 1)
+            let file = try #require(files.first)
+            let text = String(decoding: try Data(contentsOf: file), as: UTF8.self)
+            for damage in ["{", text.replacingOccurrences(of: "\"bandwidth\" : ", with: "\"bandwidth\" : -")] {
+                #expect(damage != text)
+                try Data(damage.utf8).write(to: file)
+                let repaired = try MachineCeilings.load(threads: 1, folder: folder).ceilings
+                #expect(repaired.bandwidth > 0)
+            }
+        }
+    }
+
+    // A failure means that a cache folder which cannot be written stops the analysis.
+    @Test func unwritableCacheIsOnlyANote() throws {
+        let (ceilings, problem) = try MachineCeilings.load(threads: 1, folder: URL(fileURLWithPath: "/dev/null/cache"))
+        #expect(ceilings.bandwidth > 0 && problem != nil)
+    }
+
+    // A failure means that a wrong ending or a machine without gnuplot gives half a chart, or no word about what to install.
+    @Test func chartErrorsSayWhatToDo() throws {
+        let analysis = try CostAnalysis(
+            model: .shape("llava-1.5-7b"), hardware: .named("nvidia_V100"), settings: CostSettings(promptTokens: 600), budget: 0.8)
+        #expect(throws: EvaluationError.self) { try RooflineChart(analysis).draw(to: URL(fileURLWithPath: "/tmp/roofline.bmp")) }
+        do {
+            _ = try Gnuplot.locate(path: "/nowhere")
+            Issue.record("gnuplot found in a folder that is not there")
+        } catch let error as EvaluationError {
+            #expect(error.description.contains("apt-get install gnuplot-nox"))
+        }
+    }
+
+    // A failure means that numbers in the chart cover each other, or that an operation is missing from it.
+    @Test(arguments: CostFormula.allCases)
+    func chartShowsEveryOperationOnce(formula: CostFormula) throws {
+        let analysis = try CostAnalysis(
+            model: .shape("llava-1.5-7b"), hardware: .named("nvidia_A100_80G"), settings: CostSettings(promptTokens: 600), budget: 0.8,
+            formula: formula)
+        for stage in [analysis.encode, analysis.prefill, analysis.decode].compactMap({ $0 }) {
+            let names = RooflineChart.points(stage).flatMap { $0.name.components(separatedBy: ", ") }
+            let wanted = stage.parts.flatMap(\.operations).filter { $0.operations > 0 }.map(\.name)
+            #expect(Set(names) == Set(wanted))
+        }
+        let script = RooflineChart(analysis).script(to: "out.svg", format: .svg)
+        #expect(script.contains("operations / byte") && script.contains("(Top/s)"))
+        let places = script.split(separator: "\n").filter { $0.contains(" center font") }.compactMap { line -> (Double, Double)? in
+            let words = line.split(whereSeparator: { $0 == " " || $0 == "," })
+            let numbers = words.compactMap { Double($0) }
+            return numbers.count >= 2 ? (numbers[0] * 1200, numbers[1] * 680) : nil
+        }
+        #expect(places.count > 10)
+        for (index, place) in places.enumerated() {
+            for other in places[..<index] { #expect(abs(place.0 - other.0) > 17 || abs(place.1 - other.1) > 14) }
+        }
+    }
+}
