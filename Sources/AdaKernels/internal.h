@@ -9,6 +9,7 @@
 
 // ----------------------------------------------------------------------------------------------------------- matrix product
 
+#define AK_LINE 64          // bytes of a block that always lie together
 #define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
 #define AK_TILE_TOKENS 12   // tokens of a tile, at most
 
@@ -29,9 +30,11 @@ typedef struct {
     const float *act_scales;                // (tokens, act_blocks), Q8_0 only
     const int32_t *act_sums;                // (tokens, act_blocks), Q8_0 only
     size_t act_blocks;
-    const uint8_t *weight[AK_TILE_PANELS];  // packed panels
+    const uint8_t *weight[AK_TILE_PANELS];  // packed panels: their first blocks
+    const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales, Q8_0 only
+    size_t step, scale_step;                // bytes from one block, and its scales, to the next
+    size_t line;                            // bytes from one 64 bytes of a block to the next
     int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
-    int32_t weight_blocks;                  // blocks of a packed panel (its Q8_0 scales follow them)
     const int32_t *blocks;                  // NULL: block i is i
     int32_t first, last;
     const float *bias;
@@ -72,9 +75,9 @@ AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t b
 // not fetched either.
 #define AK_AHEAD 2048
 AK_INLINE size_t ak_tile_ahead(const ak_tile *tile, int32_t i, size_t block_bytes) {
-    if (tile->blocks == NULL || tile->flags & AK_TILE_DENSE) return AK_AHEAD;
-    const int32_t later = i + (int32_t)(AK_AHEAD / block_bytes);
-    return later < tile->last ? (size_t)(tile->blocks[later] - tile->blocks[i]) * block_bytes : 0;
+    const int32_t blocks = (int32_t)(AK_AHEAD / block_bytes);
+    if (tile->blocks == NULL || tile->flags & AK_TILE_DENSE) return (size_t)blocks * tile->step;
+    return i + blocks < tile->last ? (size_t)(tile->blocks[i + blocks] - tile->blocks[i]) * tile->step : 0;
 }
 
 // ----------------------------------------------------------------------------------------------------------------- attention

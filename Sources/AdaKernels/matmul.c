@@ -36,18 +36,31 @@ static int unpacks(ak_type act, const ak_matrix *weight) {
     return weight->layout == AK_ROWS || (weight->type == AK_Q8_0 && act == AK_F32);
 }
 
+// Where the blocks of packed panel `panel` lie, as panel i of the tile.
+static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
+    const size_t bundle = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1, member = (size_t)panel % bundle;
+    const size_t values = block_bytes(weight->type), scales = AK_PANEL * 2;
+    const uint8_t *panels = (const uint8_t *)weight->data + ((size_t)panel - member) * weight->stride;
+    tile->weight[i] = panels + member * AK_LINE;
+    tile->scales[i] = panels + bundle * (size_t)weight->blocks * values + member * scales;
+    tile->step = bundle * values;
+    tile->scale_step = bundle * scales;
+    tile->line = bundle * AK_LINE;
+}
+
 // Listed blocks first ..< last of a packed Q8_0 panel as F32: out [last - first][32][16].
 static void q8_panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
-    const uint8_t *values = (const uint8_t *)weight->data + (size_t)panel * weight->stride;
-    const uint16_t *scales = (const uint16_t *)(values + (size_t)weight->blocks * AK_BLOCK * AK_PANEL);
+    ak_tile tile;
+    set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
         float scale[AK_PANEL];
-        for (int r = 0; r < AK_PANEL; r++) scale[r] = ak_half_to_float(scales[block * AK_PANEL + (size_t)r]);
-        const uint8_t *source = values + block * AK_BLOCK * AK_PANEL;
+        const uint16_t *scales = (const uint16_t *)(tile.scales[0] + block * tile.scale_step);
+        for (int r = 0; r < AK_PANEL; r++) scale[r] = ak_half_to_float(scales[r]);
+        const uint8_t *source = tile.weight[0] + block * tile.step;
         for (int k = 0; k < AK_BLOCK; k++)
             for (int r = 0; r < AK_PANEL; r++)
-                out[k * AK_PANEL + r] = (float)((int)source[k / 4 * 64 + r * 4 + k % 4] - 128) * scale[r];
+                out[k * AK_PANEL + r] = (float)((int)source[(size_t)(k / 4) * tile.line + (size_t)(r * 4 + k % 4)] - 128) * scale[r];
     }
 }
 
@@ -88,11 +101,11 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     for (int32_t p = 0; p < panel_count; p += group) {
         ak_tile tile = {
             .panels = smaller(group, panel_count - p), .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks,
-            .weight_blocks = weight->blocks, .blocks = blocks, .bias = bias,
+            .blocks = blocks, .bias = bias,
         };
         for (int32_t i = 0; i < tile.panels; i++) {
             tile.panel[i] = panels[p + i];
-            tile.weight[i] = (const uint8_t *)weight->data + (size_t)panels[p + i] * weight->stride;
+            if (!in_rows) set_weights(&tile, weight, panels[p + i], i);
         }
         for (int32_t token = 0; token < act->tokens; token += strip) {
             const int32_t strip_end = smaller(token + strip, act->tokens);
@@ -103,6 +116,8 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
                 if (in_rows) {
                     tile.flags |= AK_TILE_DENSE;
+                    tile.step = block_bytes(AK_F32);
+                    tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
                         float *dense = (float *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * AK_BLOCK * AK_PANEL;
                         rows(dense, weight, tile.panel[i], blocks, tile.first, tile.last);

@@ -47,8 +47,8 @@ AK_AVX2_INLINE __m256 odd_half(__m256i pairs) {
 }
 
 // Eight rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
-AK_AVX2_INLINE __m256 load_weights(const uint8_t *pair, const ak_type type, const int odd, const int half) {
-    if (type == AK_F32) return _mm256_loadu_ps((const float *)pair + 16 * odd + 8 * half);
+AK_AVX2_INLINE __m256 load_weights(const uint8_t *pair, const size_t line, const ak_type type, const int odd, const int half) {
+    if (type == AK_F32) return _mm256_loadu_ps((const float *)(pair + line * (size_t)odd) + 8 * half);
     if (type == AK_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(pair + 32 * odd + 16 * half)));
     const __m256i pairs = _mm256_loadu_si256((const __m256i *)(pair + 32 * half));
     return odd ? odd_half(pairs) : even_half(pairs);
@@ -60,22 +60,22 @@ AK_AVX2_INLINE __m256 load_act(const void *act, const ak_type type, size_t at) {
 }
 
 AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panels, const ak_type act_type, const ak_type type) {
-    const int pair_bytes = type == AK_F32 ? 128 : 64;
+    const size_t line = tile->line, pair_bytes = type == AK_F32 ? 2 * line : line;
     sums256 sums;
     start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
-        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * (size_t)(AK_BLOCK / 2 * pair_bytes);
-        const size_t ahead = ak_tile_ahead(tile, i, (size_t)(AK_BLOCK / 2 * pair_bytes));
+        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
+        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2));
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int odd = 0; odd < 2; odd++)
 #pragma unroll
                 for (int p = 0; p < panels; p++) {
-                    const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2 * pair_bytes);
+                    const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     if (tokens <= 2 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)pair + (type == AK_F32 ? 64 * odd : 0) + ahead, _MM_HINT_T0);
-                    const __m256 low = load_weights(pair, type, odd, 0), high = load_weights(pair, type, odd, 1);
+                        _mm_prefetch((const char *)pair + (type == AK_F32 ? line * (size_t)odd : 0) + ahead, _MM_HINT_T0);
+                    const __m256 low = load_weights(pair, line, type, odd, 0), high = load_weights(pair, line, type, odd, 1);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
                         const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK + (size_t)(k + odd);
@@ -97,7 +97,7 @@ AK_AVX2_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int pa
 // ------------------------------------------------------------------------------------------------------------------- Q8_0
 
 AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
-    const size_t scales_at = (size_t)tile->weight_blocks * AK_BLOCK * AK_PANEL;
+    const size_t line = tile->line;
     const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
     sums256 sums;
     start(&sums, tile, tokens, panels);
@@ -107,18 +107,18 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
         const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL);
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            const uint8_t *weight = tile->weight[p] + block * (AK_BLOCK * AK_PANEL);
+            const uint8_t *weight = tile->weight[p] + block * tile->step;
             __m256i dots[AK_TILE_TOKENS][2];
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
 #pragma unroll
             for (int k = 0; k < AK_BLOCK / 4; k++) {
-                if (tokens <= 2) _mm_prefetch((const char *)weight + k * 64 + ahead, _MM_HINT_T0);
+                if (tokens <= 2) _mm_prefetch((const char *)weight + (size_t)k * line + ahead, _MM_HINT_T0);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     // Products of unsigned and signed bytes are added in pairs to 16 bits. |weight| <= 128 times 127 twice just fits
                     // (the stored weight + 128 would not), so the weight's sign moves over to the activation.
-                    const __m256i values = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(weight + k * 64 + 32 * h)), flip);
+                    const __m256i values = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(weight + (size_t)k * line + 32 * h)), flip);
                     const __m256i magnitudes = _mm256_abs_epi8(values);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
@@ -129,7 +129,7 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
                     }
                 }
             }
-            const __m128i *scales = (const __m128i *)(tile->weight[p] + scales_at) + 2 * block;
+            const __m128i *scales = (const __m128i *)(tile->scales[p] + block * tile->scale_step);
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const __m256 weight_scales = _mm256_cvtph_ps(_mm_loadu_si128(scales + h));

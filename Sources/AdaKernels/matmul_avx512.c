@@ -14,21 +14,21 @@ AK_AVX512_INLINE __m512 odd_bf16(const uint8_t *weights) {
 }
 
 // Inputs k and k+1 of 16 rows lie at `pair`.
-AK_AVX512_INLINE __m512 load_weights(const uint8_t *pair, const ak_type type, const int odd) {
-    if (type == AK_F32) return load_f32(pair + 64 * odd);
+AK_AVX512_INLINE __m512 load_weights(const uint8_t *pair, const size_t line, const ak_type type, const int odd) {
+    if (type == AK_F32) return load_f32(pair + line * (size_t)odd);
     if (type == AK_F16) return load_f16(pair + 32 * odd);
     return odd ? odd_bf16(pair) : even_bf16(pair);
 }
 
 AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
-    const int pair_bytes = type == AK_F32 ? 128 : 64;
+    const size_t line = tile->line, pair_bytes = type == AK_F32 ? 2 * line : line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
-        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * (size_t)(AK_BLOCK / 2 * pair_bytes);
+        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
         const float *act = (const float *)tile->act + (size_t)block * AK_BLOCK;
-        const size_t ahead = ak_tile_ahead(tile, i, (size_t)(AK_BLOCK / 2 * pair_bytes));
+        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2));
         const uint8_t *weight[AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + offset;
@@ -39,9 +39,9 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
                 __m512 weights[AK_TILE_PANELS];
 #pragma unroll
                 for (int p = 0; p < panels; p++) {
-                    weights[p] = load_weights(weight[p] + k / 2 * pair_bytes, type, odd);
+                    weights[p] = load_weights(weight[p] + (size_t)(k / 2) * pair_bytes, line, type, odd);
                     if (tokens <= 3 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)weight[p] + k / 2 * pair_bytes + (type == AK_F32 ? 64 * odd : 0) + ahead, _MM_HINT_T0);
+                        _mm_prefetch((const char *)weight[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0) + ahead, _MM_HINT_T0);
                 }
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {

@@ -15,7 +15,7 @@
 // ------------------------------------------------------------------------------------------------------------------- Q8_0
 
 VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
-    const size_t scales_at = (size_t)tile->weight_blocks * AK_BLOCK * AK_PANEL;
+    const size_t line = tile->line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -27,7 +27,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
         __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            weight[p] = tile->weight[p] + block * (AK_BLOCK * AK_PANEL);
+            weight[p] = tile->weight[p] + block * tile->step;
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][p] = _mm512_set1_epi32(tile->act_sums[(size_t)t * tile->act_blocks + block]);
         }
@@ -36,8 +36,8 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
             __m512i weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                weights[p] = _mm512_loadu_si512(weight[p] + k * 64);
-                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + k * 64 + ahead, _MM_HINT_T0);
+                weights[p] = _mm512_loadu_si512(weight[p] + (size_t)k * line);
+                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + (size_t)k * line + ahead, _MM_HINT_T0);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -50,7 +50,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
         }
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(tile->weight[p] + scales_at) + block));
+            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(tile->scales[p] + block * tile->scale_step)));
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
                 const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(tile->act_scales[(size_t)t * tile->act_blocks + block]));
@@ -67,6 +67,7 @@ AK_TILES_6X2(VNNI, q8);
 
 // How BF16 activations and panels multiply: pairs of inputs by a dot product, or one after the other.
 BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panels) {
+    const size_t line = tile->line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -75,14 +76,14 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
         const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * 2);
         const uint8_t *weight[AK_TILE_PANELS];
 #pragma unroll
-        for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + (size_t)block * (AK_BLOCK * AK_PANEL * 2);
+        for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + (size_t)block * tile->step;
 #pragma clang loop unroll_count(8)
         for (int k = 0; k < AK_BLOCK; k += 2) {
             __m512i weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                weights[p] = _mm512_loadu_si512(weight[p] + k * 32);
-                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + k * 32 + ahead, _MM_HINT_T0);
+                weights[p] = _mm512_loadu_si512(weight[p] + (size_t)(k / 2) * line);
+                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + (size_t)(k / 2) * line + ahead, _MM_HINT_T0);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -104,6 +105,7 @@ AK_AVX512_INLINE __m512 odd_half(__m512i pairs) {
 }
 
 AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const int panels) {
+    const size_t line = tile->line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -112,7 +114,7 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                const __m512i weights = _mm512_loadu_si512(tile->weight[p] + ((size_t)block * AK_BLOCK + (size_t)k) * (AK_PANEL * 2));
+                const __m512i weights = _mm512_loadu_si512(tile->weight[p] + (size_t)block * tile->step + (size_t)(k / 2) * line);
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {
                     int32_t pair;

@@ -42,8 +42,8 @@ AK_INLINE void finish(const sums128 *sums, const ak_tile *tile, const int tokens
 // -------------------------------------------------------------------------------------------------------- floating point
 
 // Four rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
-AK_INLINE float32x4_t load_weights(const uint8_t *pair, const ak_type type, const int odd, const int quarter) {
-    if (type == AK_F32) return vld1q_f32((const float *)pair + 16 * odd + 4 * quarter);
+AK_INLINE float32x4_t load_weights(const uint8_t *pair, const size_t line, const ak_type type, const int odd, const int quarter) {
+    if (type == AK_F32) return vld1q_f32((const float *)(pair + line * (size_t)odd) + 4 * quarter);
     if (type == AK_F16) return ak_load_half4((const uint16_t *)pair + 16 * odd + 4 * quarter);
     const uint32x4_t pairs = vld1q_u32((const uint32_t *)pair + 4 * quarter);
     return vreinterpretq_f32_u32(odd ? vandq_u32(pairs, vdupq_n_u32(0xffff0000)) : vshlq_n_u32(pairs, 16));
@@ -58,21 +58,21 @@ AK_INLINE float load_act(const void *act, const ak_type type, size_t at) {
 }
 
 AK_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panels, const ak_type act_type, const ak_type type) {
-    const int pair_bytes = type == AK_F32 ? 128 : 64;
+    const size_t line = tile->line, pair_bytes = type == AK_F32 ? 2 * line : line;
     sums128 sums;
     start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
-        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * (size_t)(AK_BLOCK / 2 * pair_bytes);
+        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int odd = 0; odd < 2; odd++)
 #pragma unroll
                 for (int p = 0; p < panels; p++) {
-                    const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2 * pair_bytes);
+                    const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     float32x4_t weights[4];
 #pragma unroll
-                    for (int h = 0; h < 4; h++) weights[h] = load_weights(pair, type, odd, h);
+                    for (int h = 0; h < 4; h++) weights[h] = load_weights(pair, line, type, odd, h);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
                         const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK + (size_t)(k + odd);
@@ -106,21 +106,20 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
 // The tile, once for each way to multiply. The weights' +128 is taken off first, so the activations' sums are not needed.
 #define Q8_TILE(inline_attributes, name, multiply) \
     inline_attributes void name(const ak_tile *tile, const int tokens, const int panels) { \
-        const size_t scales_at = (size_t)tile->weight_blocks * AK_BLOCK * AK_PANEL; \
         sums128 sums; \
         start(&sums, tile, tokens, panels); \
         for (int32_t i = tile->first; i < tile->last; i++) { \
             const size_t block = (size_t)ak_tile_block(tile, i); \
             const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK; \
             _Pragma("unroll") for (int p = 0; p < panels; p++) { \
-                const uint8_t *weight = tile->weight[p] + block * (AK_BLOCK * AK_PANEL); \
+                const uint8_t *weight = tile->weight[p] + block * tile->step; \
                 int32x4_t dots[AK_TILE_TOKENS][4]; \
                 _Pragma("unroll") for (int t = 0; t < tokens; t++) \
                     _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = vdupq_n_s32(0); \
                 for (int k = 0; k < AK_BLOCK / 4; k++) { \
                     int8x16_t weights[4]; \
                     _Pragma("unroll") for (int h = 0; h < 4; h++) \
-                        weights[h] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weight + k * 64 + 16 * h), vdupq_n_u8(0x80))); \
+                        weights[h] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weight + (size_t)k * tile->line + 16 * h), vdupq_n_u8(0x80))); \
                     _Pragma("unroll") for (int t = 0; t < tokens; t++) { \
                         int32_t four; \
                         memcpy(&four, act + (size_t)t * tile->stride + k * 4, sizeof four); \
@@ -128,7 +127,7 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
                         _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = multiply(dots[t][h], weights[h], values); \
                     } \
                 } \
-                const uint16_t *scales = (const uint16_t *)(tile->weight[p] + scales_at) + block * AK_PANEL; \
+                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + block * tile->scale_step); \
                 _Pragma("unroll") for (int h = 0; h < 4; h++) { \
                     const float32x4_t weight_scales = ak_load_half4(scales + 4 * h); \
                     _Pragma("unroll") for (int t = 0; t < tokens; t++) { \

@@ -24,14 +24,15 @@ static void finish(const float *sums, const ak_tile *tile, int32_t t, int32_t p)
 }
 
 // The 32 weights of each of the 16 rows of a block as float [32][16].
-static const float *float_block(float *out, ak_type type, const uint8_t *panel, int32_t block) {
-    const size_t base = (size_t)block * AK_BLOCK * AK_PANEL;
-    if (type == AK_F32) return (const float *)panel + base;
-    const uint16_t *bits = (const uint16_t *)panel + base;
+static const float *float_block(float *out, ak_type type, const uint8_t *block, size_t line) {
+    if (type == AK_F32 && line == AK_LINE) return (const float *)block;
     for (int k = 0; k < AK_BLOCK; k++)
         for (int r = 0; r < AK_PANEL; r++)
-            out[k * AK_PANEL + r] = type == AK_F16 ? ak_half_to_float(bits[k * AK_PANEL + r])
-                                                   : ak_bf16_to_float(bits[k / 2 * 2 * AK_PANEL + 2 * r + k % 2]);
+            switch (type) {
+                case AK_F32: out[k * AK_PANEL + r] = ((const float *)(block + (size_t)k * line))[r]; break;
+                case AK_F16: out[k * AK_PANEL + r] = ak_half_to_float(((const uint16_t *)(block + (size_t)(k / 2) * line))[k % 2 * AK_PANEL + r]); break;
+                default: out[k * AK_PANEL + r] = ak_bf16_to_float(((const uint16_t *)(block + (size_t)(k / 2) * line))[2 * r + k % 2]); break;
+            }
     return out;
 }
 
@@ -42,7 +43,8 @@ AK_INLINE void float_tile(const ak_tile *tile, ak_type act_type, ak_type type) {
         for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
-            const float *weight = float_block(converted, type, tile->weight[p], ak_tile_weight_block(tile, i, block));
+            const float *weight = float_block(
+                converted, type, tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step, tile->line);
             for (int32_t t = 0; t < tile->tokens; t++) {
                 const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
                 const float *act = (const float *)tile->act + at;
@@ -65,15 +67,14 @@ static void tile_bf16_dot(const ak_tile *tile) { float_tile(tile, AK_BF16, AK_BF
 
 static void tile_q8(const ak_tile *tile) {
     for (int32_t p = 0; p < tile->panels; p++) {
-        const uint8_t *panel = tile->weight[p];
-        const uint16_t *scales = (const uint16_t *)(panel + (size_t)tile->weight_blocks * AK_BLOCK * AK_PANEL);
         float sums[AK_TILE_TOKENS][AK_PANEL];
         for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
-            const uint8_t *values = panel + (size_t)block * AK_BLOCK * AK_PANEL;
+            const uint8_t *values = tile->weight[p] + (size_t)block * tile->step;
+            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)block * tile->scale_step);
             float weight_scales[AK_PANEL];
-            for (int r = 0; r < AK_PANEL; r++) weight_scales[r] = ak_half_to_float(scales[block * AK_PANEL + r]);
+            for (int r = 0; r < AK_PANEL; r++) weight_scales[r] = ak_half_to_float(scales[r]);
             for (int32_t t = 0; t < tile->tokens; t++) {
                 const int8_t *act = (const int8_t *)tile->act + (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
                 const size_t at = (size_t)t * tile->act_blocks + (size_t)block;
@@ -81,7 +82,7 @@ static void tile_q8(const ak_tile *tile) {
                 for (int r = 0; r < AK_PANEL; r++) dots[r] = tile->act_sums[at];
                 for (int k = 0; k < AK_BLOCK / 4; k++)
                     for (int r = 0; r < AK_PANEL; r++)
-                        for (int j = 0; j < 4; j++) dots[r] += (int32_t)values[k * 64 + r * 4 + j] * act[k * 4 + j];
+                        for (int j = 0; j < 4; j++) dots[r] += (int32_t)values[(size_t)k * tile->line + (size_t)(r * 4 + j)] * act[k * 4 + j];
                 for (int r = 0; r < AK_PANEL; r++) sums[t][r] += (float)dots[r] * (weight_scales[r] * tile->act_scales[at]);
             }
         }

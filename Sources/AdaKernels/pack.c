@@ -25,21 +25,21 @@ static void load_block(float *out, ak_type type, const uint8_t *row, int32_t inp
     for (int32_t i = count; i < AK_BLOCK; i++) out[i] = 0;
 }
 
-static void pack_float_block(uint8_t *panel, ak_type type, int32_t block, int32_t lane, const float *values) {
-    const size_t base = (size_t)block * AK_BLOCK * AK_PANEL;
+// line: bytes from one 64 bytes of the block to the next.
+static void pack_float_block(uint8_t *out, size_t line, ak_type type, int32_t lane, const float *values) {
     for (size_t k = 0; k < AK_BLOCK; k++) {
         switch (type) {
             case AK_F32:
-                memcpy(panel + 4 * (base + k * AK_PANEL + (size_t)lane), &values[k], 4);
+                memcpy(out + k * line + 4 * (size_t)lane, &values[k], 4);
                 break;
             case AK_F16: {
                 const uint16_t bits = ak_float_to_half(values[k]);
-                memcpy(panel + 2 * (base + k * AK_PANEL + (size_t)lane), &bits, 2);
+                memcpy(out + k / 2 * line + 2 * (k % 2 * AK_PANEL + (size_t)lane), &bits, 2);
                 break;
             }
             default: {
                 const uint16_t bits = ak_float_to_bf16(values[k]);
-                memcpy(panel + 2 * (base + k / 2 * 2 * AK_PANEL + 2 * (size_t)lane + k % 2), &bits, 2);
+                memcpy(out + k / 2 * line + 2 * (2 * (size_t)lane + k % 2), &bits, 2);
                 break;
             }
         }
@@ -47,17 +47,18 @@ static void pack_float_block(uint8_t *panel, ak_type type, int32_t block, int32_
 }
 
 // block: one GGUF Q8_0 block (half scale, 32 int8).
-static void pack_q8_block(uint8_t *panel, int32_t blocks, int32_t block, int32_t lane, const uint8_t *source) {
-    uint8_t *values = panel + (size_t)block * AK_BLOCK * AK_PANEL;
-    for (int k = 0; k < AK_BLOCK; k++) values[k / 4 * 64 + lane * 4 + k % 4] = (uint8_t)(source[2 + k] ^ 0x80);
-    memcpy(panel + (size_t)blocks * AK_BLOCK * AK_PANEL + ((size_t)block * AK_PANEL + (size_t)lane) * 2, source, 2);
+static void pack_q8_block(uint8_t *values, size_t line, uint8_t *scales, int32_t lane, const uint8_t *source) {
+    for (size_t k = 0; k < AK_BLOCK; k++) values[k / 4 * line + (size_t)lane * 4 + k % 4] = (uint8_t)(source[2 + k] ^ 0x80);
+    memcpy(scales + (size_t)lane * 2, source, 2);
 }
 
-int ak_pack_panels(void *out, ak_type type, const void *source, ak_type source_type, size_t row_bytes,
+int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count) {
     const int float_source = source_type == AK_F32 || source_type == AK_F16 || source_type == AK_BF16;
     const int float_panel = type == AK_F32 || type == AK_F16 || type == AK_BF16;
     if (!(float_source && (float_panel || type == AK_Q8_0)) && !(source_type == AK_Q8_0 && type == AK_Q8_0)) return -1;
+    const int32_t bundle = layout == AK_BUNDLES ? AK_BUNDLE : 1;
+    if (layout == AK_ROWS || first % bundle != 0 || count % bundle != 0) return -1;
 
     const size_t panel_bytes = ak_panel_bytes(type, inputs);
     const int32_t blocks = blocks_of(inputs);
@@ -65,28 +66,34 @@ int ak_pack_panels(void *out, ak_type type, const void *source, ak_type source_t
     uint8_t quantized[34];
     float values[AK_BLOCK];
     for (int32_t p = 0; p < count; p++) {
-        uint8_t *panel = (uint8_t *)out + (size_t)p * panel_bytes;
-        if (type == AK_Q8_0) {   // what lies between the scales and the next cache line
-            const size_t used = (size_t)blocks * (AK_BLOCK * AK_PANEL + AK_PANEL * 2);
-            memset(panel + used, 0, panel_bytes - used);
+        const int32_t member = p % bundle;
+        uint8_t *panels = (uint8_t *)out + (size_t)(p - member) * panel_bytes;
+        const size_t panel_values = (size_t)blocks * AK_BLOCK * AK_PANEL;
+        if (type == AK_Q8_0 && member == 0) {   // what lies between the scales and the next cache line
+            const size_t used = (panel_values + (size_t)blocks * AK_PANEL * 2) * (size_t)bundle;
+            memset(panels + used, 0, panel_bytes * (size_t)bundle - used);
         }
         for (int32_t lane = 0; lane < AK_PANEL; lane++) {
             const int64_t row = ((int64_t)first + p) * AK_PANEL + lane;
             const uint8_t *row_data = row < rows ? (const uint8_t *)source + (size_t)row * row_bytes : NULL;
             for (int32_t block = 0; block < blocks; block++) {
+                const size_t at = (size_t)block * (size_t)bundle + (size_t)member;
+                const size_t block_bytes = AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2), line = (size_t)bundle * AK_LINE;
+                uint8_t *block_values = panels + (size_t)block * (size_t)bundle * block_bytes + (size_t)member * AK_LINE;
+                uint8_t *block_scales = panels + panel_values * (size_t)bundle + at * AK_PANEL * 2;   // Q8_0
                 if (source_type == AK_Q8_0) {
                     memset(quantized, 0, sizeof quantized);
                     if (row_data) memcpy(quantized, row_data + (size_t)block * sizeof quantized, sizeof quantized);
-                    pack_q8_block(panel, blocks, block, lane, quantized);
+                    pack_q8_block(block_values, line, block_scales, lane, quantized);
                     continue;
                 }
                 if (row_data) load_block(values, source_type, row_data, inputs, block);
                 const float *row_values = row_data ? values : zeros;
                 if (type == AK_Q8_0) {
                     ak_quantize(quantized, AK_Q8_0, row_values, AK_BLOCK);
-                    pack_q8_block(panel, blocks, block, lane, quantized);
+                    pack_q8_block(block_values, line, block_scales, lane, quantized);
                 } else {
-                    pack_float_block(panel, type, block, lane, row_values);
+                    pack_float_block(block_values, line, type, lane, row_values);
                 }
             }
         }

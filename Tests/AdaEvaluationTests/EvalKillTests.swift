@@ -68,13 +68,14 @@ import Testing
             for kill in 0..<20 {
                 random = random.adding("\(kill)")
                 let process = try Self.start(data, killed)
+                // Blocking sleeps: a task's would wait for the threads that other tests hold, and the run would end meanwhile.
                 if kill.isMultiple(of: 2) {
                     // Anywhere, also while the model loads or the folder is being prepared.
-                    try await Task.sleep(for: .milliseconds(Int64(random.value % 60)))
+                    usleep(UInt32(random.value % 40) * 1000)
                 } else {
                     // Just after, or while, some more lines are written.
-                    let target = Self.size(log) + Int(random.value % 4000)
-                    while process.isRunning, Self.size(log) < target { try await Task.sleep(for: .milliseconds(1)) }
+                    let target = Self.size(log) + Int(random.value % 1500)
+                    while process.isRunning, Self.size(log) < target { usleep(1000) }
                 }
                 if process.isRunning { interrupted += 1 }
                 Foundation.kill(process.processIdentifier, SIGKILL)

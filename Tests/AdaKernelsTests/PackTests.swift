@@ -35,7 +35,7 @@ struct PackTests {
                 // Panels 1 and 2 alone must be what they are among all three.
                 for first in [0, 1] {
                     var packed = [UInt8](repeating: 0xEE, count: panelBytes * (count - first))
-                    #expect(ak_pack_panels(&packed, type, source, sourceType, rowBytes, Int32(rows), Int32(inputs), Int32(first), Int32(count - first)) == 0)
+                    #expect(ak_pack_panels(&packed, type, AK_PANELS, source, sourceType, rowBytes, Int32(rows), Int32(inputs), Int32(first), Int32(count - first)) == 0)
                     for panel in first..<count {
                         for lane in 0..<16 {
                             for k in 0..<64 {
@@ -67,8 +67,8 @@ struct PackTests {
         _ = ak_quantize(&quantized, AK_Q8_0, floats, Int64(floats.count))
         quantized[2] = 0x80   // -128, which a file may hold
         var fromQ8 = [UInt8](repeating: 0xEE, count: 2 * panelBytes), fromF32 = fromQ8
-        #expect(ak_pack_panels(&fromQ8, AK_Q8_0, quantized, AK_Q8_0, rowBytes, Int32(rows), Int32(inputs), 0, 2) == 0)
-        #expect(ak_pack_panels(&fromF32, AK_Q8_0, floats, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 2) == 0)
+        #expect(ak_pack_panels(&fromQ8, AK_Q8_0, AK_PANELS, quantized, AK_Q8_0, rowBytes, Int32(rows), Int32(inputs), 0, 2) == 0)
+        #expect(ak_pack_panels(&fromF32, AK_Q8_0, AK_PANELS, floats, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 2) == 0)
         for row in 0..<32 {
             let panel = row / 16 * panelBytes, lane = row % 16
             for k in 0..<inputs {
@@ -89,10 +89,44 @@ struct PackTests {
     @Test func unsupportedTypes() {
         var out = [UInt8](repeating: 0, count: 4096)
         let source = [UInt8](repeating: 0, count: 4096)
-        #expect(ak_pack_panels(&out, AK_Q4_0, source, AK_Q4_0, 18, 16, 32, 0, 1) == -1)
-        #expect(ak_pack_panels(&out, AK_F32, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
-        #expect(ak_pack_panels(&out, AK_Q8_0, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_Q4_0, AK_PANELS, source, AK_Q4_0, 18, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_F32, AK_PANELS, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_Q8_0, AK_PANELS, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
         for type in [AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K] { #expect(ak_panel_bytes(type, 256) == 0) }
         #expect(ak_panel_bytes(AK_F32, 0) == 0 && ak_panel_bytes(AK_F32, -5) == 0)
+    }
+
+    // A failure means that layers of which plans pick heads are multiplied with other weights than the file's.
+    @Test func bundlesAreFourPanelsLineByLine() {
+        var numbers = TestNumbers(seed: 4)
+        let rows = 90, inputs = 70, panels = 8, blocks = 3   // the last two panels have no rows at all
+        let source = numbers.floats(rows * inputs)
+        for type in [AK_F32, AK_F16, AK_BF16, AK_Q8_0] {
+            let panelBytes = ak_panel_bytes(type, Int32(inputs)), valueBytes = 32 * 16 * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2)
+            var apart = [UInt8](repeating: 0xEE, count: panelBytes * panels), bundled = apart
+            for (layout, first, count) in [(AK_PANELS, 0, 8), (AK_BUNDLES, 0, 8)] {
+                var out = [UInt8](repeating: 0xEE, count: panelBytes * count)
+                #expect(ak_pack_panels(&out, type, layout, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), Int32(first), Int32(count)) == 0)
+                if layout == AK_PANELS { apart = out } else { bundled = out }
+            }
+            for panel in 0..<panels {
+                let (bundle, member) = (panel / 4 * 4 * panelBytes, panel % 4)
+                for block in 0..<blocks {
+                    for line in 0..<valueBytes / 64 {
+                        let at = panel * panelBytes + block * valueBytes + line * 64
+                        let there = bundle + block * 4 * valueBytes + (line * 4 + member) * 64
+                        #expect(apart[at..<at + 64].elementsEqual(bundled[there..<there + 64]))
+                    }
+                    guard type == AK_Q8_0 else { continue }
+                    let scale = panel * panelBytes + blocks * valueBytes + block * 32
+                    let scaleThere = bundle + 4 * blocks * valueBytes + (block * 4 + member) * 32
+                    #expect(apart[scale..<scale + 32].elementsEqual(bundled[scaleThere..<scaleThere + 32]))
+                }
+            }
+            var out = [UInt8](repeating: 0, count: panelBytes * 4)
+            #expect(ak_pack_panels(&out, type, AK_BUNDLES, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 2, 4) == -1)
+            #expect(ak_pack_panels(&out, type, AK_BUNDLES, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 3) == -1)
+            #expect(ak_pack_panels(&out, type, AK_ROWS, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 4) == -1)
+        }
     }
 }

@@ -26,9 +26,14 @@
 //       F16   half     [blocks*32][16]
 //       BF16  bfloat16 [blocks*16][16][2]            pairs of inputs side by side, as the BF16 dot product wants them
 //       Q8_0  uint8    [blocks][8][16][4], then half scales [blocks][16];   the byte is the quantized value + 128
+//   AK_BUNDLES: the same panels four at a time, block by block, a cache line (64 bytes) of each in turn; then (Q8_0) the scales, [16] of
+//     each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads some blocks: what is read lies in runs four
+//     times as long, and the processor's prefetching fetches less of what is not.
 //   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every
 //     type, not fast: rows are dequantized on the way.
-typedef enum { AK_PANELS = 0, AK_ROWS = 1 } ak_layout;
+typedef enum { AK_PANELS = 0, AK_ROWS = 1, AK_BUNDLES = 2 } ak_layout;
+
+#define AK_BUNDLE 4   // panels of a bundle
 
 typedef struct {
     ak_type type;       // element type (ak_quants.h)
@@ -37,7 +42,7 @@ typedef struct {
     int32_t inputs;     // input features
     int32_t panels;     // ceil(rows / 16)
     int32_t blocks;     // ceil(inputs / 32)
-    size_t stride;      // bytes from one panel (AK_PANELS) or one row (AK_ROWS) to the next
+    size_t stride;      // bytes of one panel (a quarter of a bundle), or from one row (AK_ROWS) to the next
     const void *data;
 } ak_matrix;
 
@@ -47,8 +52,9 @@ size_t ak_panel_bytes(ak_type type, int32_t inputs);
 // Packs `count` panels starting at panel `first`: out (count, ak_panel_bytes) from source rows (rows, inputs) of `source_type`,
 // `row_bytes` bytes apart. F32, F16 and BF16 panels take any F32, F16 or BF16 source, converting by round-to-nearest-even;
 // Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16 sources quantized as ak_quantize_row does.
-// Returns 0, or -1 if the pair of types is not supported.
-int ak_pack_panels(void *out, ak_type type, const void *source, ak_type source_type, size_t row_bytes,
+// `layout` is AK_PANELS or AK_BUNDLES; bundles are packed whole: `first` and `count` are multiples of four.
+// Returns 0, or -1 if the pair of types or the layout is not supported.
+int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count);
 
 // ------------------------------------------------------------------------------------------------------------ activations

@@ -157,12 +157,13 @@ extension Backend {
 
     /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
     func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int) -> Int {
-        let panelBytes = max(matrix.layout == AK_PANELS ? matrix.stride : matrix.stride * Int(AK_PANEL), 1)
+        let panelBytes = max(matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride, 1)
         let worth = max(1, (tokens > 4 ? 1 << 16 : 1 << 17) / panelBytes)
         let even = max(1, count / (pool.threads * 4))
         let most = min(worth, even)
         // Kernels take up to four panels at a time.
         let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
+        if matrix.layout == AK_BUNDLES { return max(step, Int(AK_BUNDLE)) / Int(AK_BUNDLE) * Int(AK_BUNDLE) }
         if tokens > 4 { return step }
         // A decoded token has few pieces: a little smaller is better if then each thread gets as many as the others.
         func longestShare(_ step: Int) -> Int {

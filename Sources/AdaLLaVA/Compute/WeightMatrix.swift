@@ -20,9 +20,10 @@ public final class WeightMatrix: @unchecked Sendable {
     /// - Parameters:
     ///   - shape: what the architecture asks for, `[rows, inputs]`; a longer shape in the file (a convolution's) is flattened after
     ///     the first axis.
+    ///   - picksInputs: whether plans will leave inputs out; the weights are then laid out for that.
     ///   - backend: shares the packing out; one that does not pack leaves every type in the mapped file.
     /// - Throws: ``CheckpointError`` on another shape or a type that cannot be multiplied.
-    init(_ tensor: StoredTensor, rows: Int, inputs: Int, backend: Backend) throws {
+    init(_ tensor: StoredTensor, rows: Int, inputs: Int, picksInputs: Bool = false, backend: Backend) throws {
         guard tensor.shape.first == rows, tensor.count == rows * inputs, tensor.shape.count >= 2 else {
             throw CheckpointError.shape(tensor: tensor.name, expected: [rows, inputs], found: tensor.shape, file: tensor.file.path)
         }
@@ -38,20 +39,23 @@ public final class WeightMatrix: @unchecked Sendable {
         let blocks = (inputs + Int(AK_BLOCK) - 1) / Int(AK_BLOCK)
         let panelBytes = Int(ak_panel_bytes(kernelType, Int32(inputs)))
         if panelBytes > 0, backend.packsWeights {
-            let memory = AlignedMemory(byteCount: panels * panelBytes, zeroed: false)
-            let perItem = max(1, (1 << 18) / panelBytes)
+            let layout = picksInputs ? AK_BUNDLES : AK_PANELS
+            let bundle = picksInputs ? Int(AK_BUNDLE) : 1
+            let packedPanels = (panels + bundle - 1) / bundle * bundle
+            let memory = AlignedMemory(byteCount: packedPanels * panelBytes, zeroed: false)
+            let perItem = max(1, (1 << 18) / panelBytes / bundle) * bundle
             let address = SendablePointer(memory.address)
-            backend.pool.run((panels + perItem - 1) / perItem) { item, _ in
+            backend.pool.run((packedPanels + perItem - 1) / perItem) { item, _ in
                 let first = item * perItem
                 ak_pack_panels(
-                    address.pointer + first * panelBytes, kernelType, base, kernelType, rowBytes, Int32(rows), Int32(inputs),
-                    Int32(first), Int32(min(perItem, panels - first)))
+                    address.pointer + first * panelBytes, kernelType, layout, base, kernelType, rowBytes, Int32(rows), Int32(inputs),
+                    Int32(first), Int32(min(perItem, packedPanels - first)))
             }
             // The packed copy replaces the file's pages.
             tensor.file.release(tensor.bytes)
-            (self.memory, file, packedBytes) = (memory, nil, panels * panelBytes)
+            (self.memory, file, packedBytes) = (memory, nil, packedPanels * panelBytes)
             matrix = ak_matrix(
-                type: kernelType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
+                type: kernelType, layout: layout, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
                 stride: panelBytes, data: memory.address)
         } else {
             (memory, file, packedBytes) = (nil, tensor.file, 0)
@@ -62,11 +66,11 @@ public final class WeightMatrix: @unchecked Sendable {
     }
 
     /// Bytes that one pass over all the weights reads.
-    public var streamedBytes: Int { matrix.layout == AK_PANELS ? Int(matrix.panels) * matrix.stride : rows * matrix.stride }
+    public var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
 
     /// The type that activations take before they meet these weights.
     func activationType(_ precision: Precision) -> ak_type {
-        guard precision == .automatic, matrix.layout == AK_PANELS else { return AK_F32 }
+        guard precision == .automatic, matrix.layout != AK_ROWS else { return AK_F32 }
         switch matrix.type {
         case AK_Q8_0: return AK_Q8_0
         case AK_BF16 where ak_has_bf16_dot() != 0: return AK_BF16
@@ -81,8 +85,8 @@ public struct Linear: Sendable {
     let bias: Tensor?
 
     /// Reads `name.weight` and, if there, `name.bias`.
-    init(_ source: any TensorSource, _ name: String, rows: Int, inputs: Int, backend: Backend) throws {
-        weight = try WeightMatrix(source.tensor(name + ".weight"), rows: rows, inputs: inputs, backend: backend)
+    init(_ source: any TensorSource, _ name: String, rows: Int, inputs: Int, picksInputs: Bool = false, backend: Backend) throws {
+        weight = try WeightMatrix(source.tensor(name + ".weight"), rows: rows, inputs: inputs, picksInputs: picksInputs, backend: backend)
         bias = try source.find(name + ".bias").map { try Tensor(vector: $0, count: rows) }
     }
 

@@ -22,8 +22,10 @@ struct LoadedModel: @unchecked Sendable {
     ) throws {
         let configuration = checkpoint.configuration
         let language = configuration.language
+        let headPlans = configuration.adaptive.flatMap { $0.schedulerType == .heads ? $0.numPrefixLayers ..< language.numHiddenLayers : nil }
         let decoder = try LlamaDecoder(
-            checkpoint.language, language, backend: backend, frequencyFactors: try LoadedModel.frequencyFactors(checkpoint.language), cancellation: cancellation
+            checkpoint.language, language, backend: backend, frequencyFactors: try LoadedModel.frequencyFactors(checkpoint.language),
+            headPlans: headPlans ?? 0 ..< 0, cancellation: cancellation
         ) { onProgress(LoadProgress(part: "the language model", done: $0, total: language.numHiddenLayers)) }
 
         var vision: Engine.VisionPart?

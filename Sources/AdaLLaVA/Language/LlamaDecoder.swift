@@ -7,22 +7,23 @@ struct LlamaLayer: Sendable {
     let postAttentionNorm: Tensor
     let gate, up, down: Linear
 
-    init(_ source: any TensorSource, index: Int, _ c: LlamaConfiguration, backend: Backend) throws {
+    /// - Parameter picksHeads: whether plans will leave heads and neuron groups of this layer out.
+    init(_ source: any TensorSource, index: Int, _ c: LlamaConfiguration, picksHeads: Bool, backend: Backend) throws {
         let name = "model.layers.\(index)."
         let queryWidth = c.numAttentionHeads * c.headDim
         let keyWidth = c.numKeyValueHeads * c.headDim
-        func linear(_ part: String, _ rows: Int, _ inputs: Int) throws -> Linear {
-            try Linear(source, name + part, rows: rows, inputs: inputs, backend: backend)
+        func linear(_ part: String, _ rows: Int, _ inputs: Int, picksInputs: Bool = false) throws -> Linear {
+            try Linear(source, name + part, rows: rows, inputs: inputs, picksInputs: picksInputs, backend: backend)
         }
         inputNorm = try Tensor(vector: source.tensor(name + "input_layernorm.weight"), count: c.hiddenSize)
         query = try linear("self_attn.q_proj", queryWidth, c.hiddenSize)
         key = try linear("self_attn.k_proj", keyWidth, c.hiddenSize)
         value = try linear("self_attn.v_proj", keyWidth, c.hiddenSize)
-        output = try linear("self_attn.o_proj", c.hiddenSize, queryWidth)
+        output = try linear("self_attn.o_proj", c.hiddenSize, queryWidth, picksInputs: picksHeads)
         postAttentionNorm = try Tensor(vector: source.tensor(name + "post_attention_layernorm.weight"), count: c.hiddenSize)
         gate = try linear("mlp.gate_proj", c.intermediateSize, c.hiddenSize)
         up = try linear("mlp.up_proj", c.intermediateSize, c.hiddenSize)
-        down = try linear("mlp.down_proj", c.hiddenSize, c.intermediateSize)
+        down = try linear("mlp.down_proj", c.hiddenSize, c.intermediateSize, picksInputs: picksHeads)
     }
 
     var linears: [Linear] { [query, key, value, output, gate, up, down] }
@@ -47,10 +48,12 @@ final class LlamaDecoder: @unchecked Sendable {
     static let chunk = 512
 
     /// Loads every layer.
-    /// - Parameter onLayer: called with the number of layers loaded so far.
+    /// - Parameters:
+    ///   - headPlans: the layers of which plans leave heads and neuron groups out.
+    ///   - onLayer: called with the number of layers loaded so far.
     init(
         _ source: any TensorSource, _ configuration: LlamaConfiguration, backend: Backend, frequencyFactors: [Float]? = nil,
-        cancellation: Cancellation, onLayer: (Int) -> Void
+        headPlans: Range<Int> = 0 ..< 0, cancellation: Cancellation, onLayer: (Int) -> Void
     ) throws {
         self.configuration = configuration
         self.backend = backend
@@ -63,7 +66,7 @@ final class LlamaDecoder: @unchecked Sendable {
         var layers: [LlamaLayer] = []
         for index in 0 ..< configuration.numHiddenLayers {
             try cancellation.check()
-            layers.append(try LlamaLayer(source, index: index, configuration, backend: backend))
+            layers.append(try LlamaLayer(source, index: index, configuration, picksHeads: headPlans.contains(index), backend: backend))
             onLayer(index + 1)
         }
         self.layers = layers
