@@ -18,7 +18,7 @@ extern const ak_tile_set *const ak_avx2_q8_set;   // also for processors with AV
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
-                    void *scratch);
+                    const ak_upcoming *upcoming, void *scratch);
 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);

@@ -4,8 +4,8 @@
 #include "internal.h"
 
 static void matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias, const int32_t *panels,
-                   int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, void *scratch) {
-    ak_matmul_with(&ak_portable_matmul, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, scratch);
+                   int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, const ak_upcoming *upcoming, void *scratch) {
+    ak_matmul_with(&ak_portable_matmul, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 
 static void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks) {

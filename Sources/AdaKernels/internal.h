@@ -34,6 +34,7 @@ typedef struct {
     const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales, Q8_0 only
     size_t step, scale_step;                // bytes from one block, and its scales, to the next
     size_t line;                            // bytes from one 64 bytes of a block to the next
+    const uint8_t *next[AK_TILE_PANELS];    // first blocks of what is multiplied after this tile, or NULL; laid out as `weight`
     int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
     const int32_t *blocks;                  // NULL: block i is i
     int32_t first, last;
@@ -62,7 +63,7 @@ typedef struct {
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
-                    int32_t flags, void *scratch);
+                    int32_t flags, const ak_upcoming *upcoming, void *scratch);
 
 // Input block that listed block i stands for, and where it lies in the weights.
 AK_INLINE int32_t ak_tile_block(const ak_tile *tile, int32_t i) { return tile->blocks ? tile->blocks[i] : i; }
@@ -70,14 +71,19 @@ AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t b
     return tile->flags & AK_TILE_DENSE ? i - tile->first : block;
 }
 
-// Bytes ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages where the
-// hardware's own prefetching stops. Under a list of blocks, the distance to the block that will be read then: what a plan leaves out is
-// not fetched either.
+// Bytes of a panel ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages
+// where the hardware's own prefetching stops.
 #define AK_AHEAD 2048
-AK_INLINE size_t ak_tile_ahead(const ak_tile *tile, int32_t i, size_t block_bytes) {
-    const int32_t blocks = (int32_t)(AK_AHEAD / block_bytes);
-    if (tile->blocks == NULL || tile->flags & AK_TILE_DENSE) return (size_t)blocks * tile->step;
-    return i + blocks < tile->last ? (size_t)(tile->blocks[i + blocks] - tile->blocks[i]) * tile->step : 0;
+
+// Where the weights lie that panel p's tile reads AK_AHEAD bytes after listed block i: further on in its blocks (what a plan leaves out is
+// not fetched either), or in the tile that comes next.
+AK_INLINE const uint8_t *ak_tile_ahead(const ak_tile *tile, int p, int32_t i, size_t block_bytes) {
+    const int32_t later = i + (int32_t)(AK_AHEAD / block_bytes);
+    if (later < tile->last) return tile->weight[p] + (size_t)ak_tile_weight_block(tile, later, ak_tile_block(tile, later)) * tile->step;
+    const int32_t over = tile->first + later - tile->last;
+    // What is being read already costs nothing to ask for again.
+    if (tile->next[p] == NULL || over >= tile->last) return tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, ak_tile_block(tile, i)) * tile->step;
+    return tile->next[p] + (size_t)ak_tile_block(tile, over) * tile->step;
 }
 
 // ----------------------------------------------------------------------------------------------------------------- attention

@@ -48,6 +48,21 @@ static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, i
     tile->line = bundle * AK_LINE;
 }
 
+// What follows the tile of `taken` panels of a list: the rest of the list, or else what the caller says comes then.
+static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest, int32_t rest_count, const ak_upcoming *upcoming) {
+    if (rest_count <= 0 && upcoming != NULL && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
+        upcoming->weight->blocks == weight->blocks) {
+        weight = upcoming->weight;
+        rest = upcoming->panels;
+        rest_count = upcoming->panel_count;
+    }
+    for (int32_t i = 0; i < tile->panels; i++) {
+        ak_tile next;
+        if (i < rest_count) set_weights(&next, weight, rest[i], 0);
+        tile->next[i] = i < rest_count ? next.weight[0] : NULL;
+    }
+}
+
 // Listed blocks first ..< last of a packed Q8_0 panel as F32: out [last - first][32][16].
 static void q8_panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
     ak_tile tile;
@@ -82,7 +97,7 @@ static void set_tokens(ak_tile *tile, const ak_activations *act, float *out, siz
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
-                    int32_t flags, void *scratch) {
+                    int32_t flags, const ak_upcoming *upcoming, void *scratch) {
     const ak_tile_set *set = tile_set(parts, act->type, weight);
     if (set == NULL || act->tokens <= 0) return;
     const int in_rows = unpacks(act->type, weight);
@@ -107,6 +122,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
             tile.panel[i] = panels[p + i];
             if (!in_rows) set_weights(&tile, weight, panels[p + i], i);
         }
+        if (!in_rows) set_next(&tile, weight, panels + p + tile.panels, panel_count - p - tile.panels, upcoming);
         for (int32_t token = 0; token < act->tokens; token += strip) {
             const int32_t strip_end = smaller(token + strip, act->tokens);
             int32_t first = 0;

@@ -66,7 +66,10 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
         const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
-        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2));
+        const uint8_t *ahead[AK_TILE_PANELS];
+#pragma unroll
+        for (int p = 0; p < panels; p++)
+            ahead[p] = tokens <= 2 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2)) : NULL;
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int odd = 0; odd < 2; odd++)
@@ -74,7 +77,7 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
                 for (int p = 0; p < panels; p++) {
                     const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     if (tokens <= 2 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)pair + (type == AK_F32 ? line * (size_t)odd : 0) + ahead, _MM_HINT_T0);
+                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T0);
                     const __m256 low = load_weights(pair, line, type, odd, 0), high = load_weights(pair, line, type, odd, 1);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
@@ -104,16 +107,16 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
     for (int32_t i = tile->first; i < tile->last; i++) {
         const size_t block = (size_t)ak_tile_block(tile, i);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
-        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL);
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             const uint8_t *weight = tile->weight[p] + block * tile->step;
+            const uint8_t *ahead = tokens <= 2 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : NULL;
             __m256i dots[AK_TILE_TOKENS][2];
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
 #pragma unroll
             for (int k = 0; k < AK_BLOCK / 4; k++) {
-                if (tokens <= 2) _mm_prefetch((const char *)weight + (size_t)k * line + ahead, _MM_HINT_T0);
+                if (tokens <= 2) _mm_prefetch((const char *)ahead + (size_t)k * line, _MM_HINT_T0);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     // Products of unsigned and signed bytes are added in pairs to 16 bits. |weight| <= 128 times 127 twice just fits
@@ -154,10 +157,10 @@ const ak_tile_set *const ak_avx2_q8_set = &q8_set;
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
-                    void *scratch) {
+                    const ak_upcoming *upcoming, void *scratch) {
     static const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set, .rows = ak_avx2_rows,
     };
-    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, scratch);
+    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 #endif

@@ -28,10 +28,12 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
         const int32_t block = ak_tile_block(tile, i);
         const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
         const float *act = (const float *)tile->act + (size_t)block * AK_BLOCK;
-        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2));
-        const uint8_t *weight[AK_TILE_PANELS];
+        const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
 #pragma unroll
-        for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + offset;
+        for (int p = 0; p < panels; p++) {
+            weight[p] = tile->weight[p] + offset;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2)) : NULL;
+        }
 #pragma clang loop unroll_count(4)
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
@@ -41,7 +43,7 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
                 for (int p = 0; p < panels; p++) {
                     weights[p] = load_weights(weight[p] + (size_t)(k / 2) * pair_bytes, line, type, odd);
                     if (tokens <= 3 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)weight[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0) + ahead, _MM_HINT_T0);
+                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T0);
                 }
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {

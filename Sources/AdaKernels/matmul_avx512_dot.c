@@ -21,13 +21,13 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
     for (int32_t i = tile->first; i < tile->last; i++) {
         const size_t block = (size_t)ak_tile_block(tile, i);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
-        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL);
-        const uint8_t *weight[AK_TILE_PANELS];
+        const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
         // The integer sums of a block start from what the +128 of its weights will have added too much.
         __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + block * tile->step;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : NULL;
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][p] = _mm512_set1_epi32(tile->act_sums[(size_t)t * tile->act_blocks + block]);
         }
@@ -37,7 +37,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + (size_t)k * line);
-                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + (size_t)k * line + ahead, _MM_HINT_T0);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)k * line, _MM_HINT_T0);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -73,17 +73,19 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
     for (int32_t i = tile->first; i < tile->last; i++) {
         const int32_t block = ak_tile_block(tile, i);
         const uint16_t *act = (const uint16_t *)tile->act + (size_t)block * AK_BLOCK;
-        const size_t ahead = ak_tile_ahead(tile, i, AK_BLOCK * AK_PANEL * 2);
-        const uint8_t *weight[AK_TILE_PANELS];
+        const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
 #pragma unroll
-        for (int p = 0; p < panels; p++) weight[p] = tile->weight[p] + (size_t)block * tile->step;
+        for (int p = 0; p < panels; p++) {
+            weight[p] = tile->weight[p] + (size_t)block * tile->step;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * 2) : NULL;
+        }
 #pragma clang loop unroll_count(8)
         for (int k = 0; k < AK_BLOCK; k += 2) {
             __m512i weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + (size_t)(k / 2) * line);
-                if (tokens <= 3) _mm_prefetch((const char *)weight[p] + (size_t)(k / 2) * line + ahead, _MM_HINT_T0);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * line, _MM_HINT_T0);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -136,13 +138,13 @@ AK_TILES_6X2(AK_AVX512, bf16_widen);
 
 void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                       const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
-                      void *scratch) {
+                      const ak_upcoming *upcoming, void *scratch) {
     const ak_matmul_parts parts = {
         .f32 = ak_avx512_float_sets[0], .f16 = ak_avx512_float_sets[1], .bf16 = ak_avx512_float_sets[2],
         .bf16_dot = ak_avx512_has_bf16() ? &bf16_dot_set : &bf16_widen_set,
         .q8 = ak_avx512_has_vnni() ? &q8_set : ak_avx2_q8_set,
         .rows = ak_avx512_rows,
     };
-    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, scratch);
+    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 #endif

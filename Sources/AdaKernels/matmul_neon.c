@@ -153,11 +153,11 @@ AK_TILES_6X1(DOT, q8_dot);
 AK_TILES_6X1(BASE, q8_pairwise);
 
 void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
-                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, void *scratch) {
+                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, const ak_upcoming *upcoming, void *scratch) {
     const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set,
         .q8 = ak_neon_has_dot() ? &q8_dot_set : &q8_pairwise_set, .rows = ak_portable_rows,
     };
-    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, scratch);
+    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 #endif

@@ -12,7 +12,7 @@ int ak_neon_has_dot(void);
 extern const ak_kernels ak_neon_kernels;
 
 void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
-                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, void *scratch);
+                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, const ak_upcoming *upcoming, void *scratch);
 void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 

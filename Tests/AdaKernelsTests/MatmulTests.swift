@@ -128,9 +128,16 @@ final class MatmulProblem {
                         type: test.act, tokens: Int32(tokens.count), blocks: Int32(test.blockCount), stride: actStride,
                         data: UnsafeRawPointer(actData.pointer + tokens.lowerBound * actStride * size),
                         scales: scaleBase + offset, sums: sumBase + offset)
-                    set.table.matmul(
-                        outBase + tokens.lowerBound * ldo, ldo, &act, &matrix, test.bias ? biasValues : nil, panels, Int32(panels.count),
-                        test.blocks, Int32(test.blocks?.count ?? 0), test.accumulate ? Int32(AK_ACCUMULATE) : 0, scratch.pointer)
+                    // A hint that must not change anything: the last panel of the same matrix.
+                    withUnsafePointer(to: Int32(test.panelCount - 1)) { hinted in
+                        withUnsafePointer(to: matrix) { hintedMatrix in
+                            var upcoming = ak_upcoming(weight: hintedMatrix, panels: hinted, panel_count: tokens.lowerBound == 0 ? 1 : 0)
+                            set.table.matmul(
+                                outBase + tokens.lowerBound * ldo, ldo, &act, &matrix, test.bias ? biasValues : nil, panels,
+                                Int32(panels.count), test.blocks, Int32(test.blocks?.count ?? 0),
+                                test.accumulate ? Int32(AK_ACCUMULATE) : 0, &upcoming, scratch.pointer)
+                        }
+                    }
                 }
             }
         }

@@ -190,7 +190,7 @@ private final class MatmulProbe: @unchecked Sendable {
                         withUnsafePointer(to: activations) { activations in
                             kernels.matmul(
                                 output, width, activations, weight, nil, base + first, Int32(min(step, panels.count - first)), nil,
-                                weight.pointee.blocks, 0, nil)
+                                weight.pointee.blocks, 0, nil, nil)
                         }
                     }
                 }

@@ -71,6 +71,14 @@ typedef struct {
     const int32_t *sums;   // (tokens, blocks), Q8_0 only
 } ak_activations;
 
+// What the calling thread will probably multiply next, with the same activations and blocks. Its first lines are asked for while the last
+// of the current panels are multiplied, so that a decode does not wait for memory at the start of every run of panels.
+typedef struct {
+    const ak_matrix *weight;
+    const int32_t *panels;
+    int32_t panel_count;
+} ak_upcoming;
+
 enum {
     AK_ACCUMULATE = 1,     // add to out instead of overwriting it
 };
@@ -84,11 +92,12 @@ typedef struct {
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
     //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 act with BF16 panels; Q8_0 act with Q8_0 panels.
+    //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
     //   Each output element is summed in an order that does not depend on tokens, panels or the thread.
     void (*matmul)(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
-                   void *scratch);
+                   const ak_upcoming *upcoming, void *scratch);
 
     // Activation rows for a matmul: `tokens` rows of src (stride ld, padded) to Q8_0 (values stride blocks*32; scales = max|x|/127 rounded to half precision,
     // round half away from zero as ggml does) or to BF16 (round to nearest even).

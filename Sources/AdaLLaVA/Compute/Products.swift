@@ -99,11 +99,21 @@ private struct KernelProduct {
     }
 
     /// Computes panels `first ..< first + step` of the list.
-    func run(_ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, first: Int, step: Int, scratch: UnsafeMutableRawPointer) {
+    /// - Parameters:
+    ///   - next: the product that the same worker will probably compute after, from panel `nextFirst` of its list on.
+    func run(
+        _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, first: Int, step: Int, next: KernelProduct, nextFirst: Int,
+        scratch: UnsafeMutableRawPointer
+    ) {
         withUnsafePointer(to: matrix) { matrix in
-            kernels.matmul(
-                output, stride, activations, matrix, bias, panels + first, Int32(min(step, panelCount - first)), blocks, Int32(blockCount),
-                flags, scratch)
+            withUnsafePointer(to: next.matrix) { nextMatrix in
+                let nextCount = min(step, next.panelCount - nextFirst)
+                var upcoming = ak_upcoming(weight: nextMatrix, panels: next.panels, panel_count: 0)
+                if nextCount > 0 { (upcoming.panels, upcoming.panel_count) = (next.panels + nextFirst, Int32(nextCount)) }
+                kernels.matmul(
+                    output, stride, activations, matrix, bias, panels + first, Int32(min(step, panelCount - first)), blocks,
+                    Int32(blockCount), flags, &upcoming, scratch)
+            }
         }
     }
 }
@@ -136,6 +146,8 @@ extension Backend {
             let calls = products.map { KernelProduct($0, identity: identity) }
             let steps = calls.map { panelsPerItem($0.matrix, count: $0.panelCount, tokens: Int(activations.tokens)) }
             let items = zip(calls, steps).map { ($0.panelCount + $1 - 1) / $1 }
+            // Workers usually take pieces in turn.
+            let threads = pool.threads
             withUnsafePointer(to: activations) { activations in
                 pool.run(items.reduce(0, +)) { item, worker in
                     var (index, item) = (0, item)
@@ -143,7 +155,10 @@ extension Backend {
                         item -= items[index]
                         index += 1
                     }
-                    calls[index].run(kernels, activations, first: item * steps[index], step: steps[index], scratch: scratch[worker])
+                    let (call, step) = (calls[index], steps[index])
+                    call.run(
+                        kernels, activations, first: item * step, step: step, next: call, nextFirst: (item + threads) * step,
+                        scratch: scratch[worker])
                 }
             }
         }
@@ -193,11 +208,14 @@ extension Backend {
             let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
             let count = gateCall.panelCount
             let step = panelsPerItem(gateCall.matrix, count: count, tokens: x.rows)
+            let threads = pool.threads
             withUnsafePointer(to: activations) { activations in
                 pool.run((count + step - 1) / step) { item, worker in
                     let first = item * step
-                    gateCall.run(kernels, activations, first: first, step: step, scratch: scratch[worker])
-                    upCall.run(kernels, activations, first: first, step: step, scratch: scratch[worker])
+                    gateCall.run(kernels, activations, first: first, step: step, next: upCall, nextFirst: first, scratch: scratch[worker])
+                    upCall.run(
+                        kernels, activations, first: first, step: step, next: gateCall, nextFirst: first + threads * step,
+                        scratch: scratch[worker])
                     combine(gateCall, up.output, panels: first ..< min(first + step, count), rows: 0 ..< x.rows)
                 }
             }
