@@ -3,6 +3,8 @@
 #   make test        every test that belongs to a change (minutes)
 #   make check-slow  comparisons with llama.cpp's recorded tokens on SmolLM2, memory and cost limits on larger models
 #   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
+#   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
+#   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
 #   make build       the release executable, .build/release/adallava
 
 SWIFT ?= swift
@@ -11,7 +13,7 @@ SWIFTFLAGS ?=
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 
-.PHONY: setup torch build demo test check-slow clean
+.PHONY: setup torch build demo test check-slow bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -31,6 +33,12 @@ test: torch
 
 check-slow: build
 	@scripts/check-slow.sh
+
+bench-train: build torch
+	@scripts/bench-train.sh
+
+train-scenes: build torch
+	@scripts/train-scenes.sh
 
 clean:
 	rm -rf .build build

@@ -27,9 +27,10 @@ Tensor activate(const Tensor &x, int32_t activation) {
 
 } // namespace
 
-// The projected features of all images, (images * rows, hidden_size).
-Tensor at_model::image_features(const at_batch &batch) const {
+// The tower's features of all images, (images * rows, vision_hidden_size).
+Tensor at_model::tower_features(const at_batch &batch) const {
     const auto &c = config;
+    if (c.image_size == 0) return from_host(batch.pixels, {batch.images * rows_per_image(), c.vision_hidden_size}, at::kFloat, device);
     // A frozen tower needs no graph; the projector behind it may.
     Tensor features;
     {
@@ -58,13 +59,43 @@ Tensor at_model::image_features(const at_batch &batch) const {
         }
         features = c.keeps_class_token ? x : x.slice(1, 1);
     }
-    features = features.reshape({-1, c.vision_hidden_size}).to(compute_type);
+    return features.reshape({-1, c.vision_hidden_size});
+}
+
+// The projected features of all images, (images * rows, hidden_size).
+Tensor at_model::image_features(const at_batch &batch) const {
+    const auto &c = config;
+    Tensor features = tower_features(batch).to(compute_type);
     if (c.projector_layers == 1) features = linear(features, "model.mm_projector");
     for (int64_t layer = 0; c.projector_layers > 1 && layer < c.projector_layers; layer++) {
         if (layer > 0) features = at::gelu(features);
         features = linear(features, "model.mm_projector." + std::to_string(2 * layer));
     }
     return features.to(at::kFloat);
+}
+
+// Cross entropy of the region labels, summed over rows and slots.
+Loss at_model::region_loss(const at_batch &batch) const {
+    if (label_classes.empty()) throw std::invalid_argument("the batch has region labels, but the model has no head for them");
+    const int64_t slots = int64_t(label_classes.size()), rows = batch.images * rows_per_image();
+    const Tensor logits = linear(tower_features(batch).to(compute_type), "region_labels").to(at::kFloat);
+    const Tensor labels = from_host(batch.region_labels, {rows, slots}, at::kInt, device).to(at::kLong);
+    Loss loss;
+    int64_t first = 0;
+    for (int64_t slot = 0; slot < slots; slot++) {
+        const int64_t classes = label_classes[size_t(slot)];
+        const Tensor wanted = labels.select(1, slot);
+        if (wanted.max().item<int64_t>() >= classes) throw std::invalid_argument("a region label is not below " + std::to_string(classes));
+        const Tensor mine = logits.slice(1, first, first + classes);
+        const Tensor sum = at::cross_entropy_loss(mine, wanted, {}, at::Reduction::Sum, AT_IGNORED_LABEL);
+        loss.sum = loss.sum.defined() ? loss.sum + sum : sum;
+        const Tensor present = wanted > 0;
+        loss.scored += (wanted >= 0).sum().item<int64_t>();
+        loss.labelled += present.sum().item<int64_t>();
+        loss.recognized += (present & (mine.argmax(1) == wanted)).sum().item<int64_t>();
+        first += classes;
+    }
+    return loss;
 }
 
 // The latency tokens' embeddings, (samples, hidden_size).
@@ -135,6 +166,7 @@ Tensor at_model::scored_logits(Tensor x, const Tensor &positions) const {
 }
 
 Loss at_model::forward(const at_batch &batch, const at_step_options &options, Intermediates *intermediates) const {
+    if (batch.region_labels) return region_loss(batch);
     const auto &c = config;
     const int64_t samples = batch.samples, length = batch.length, places = samples * length;
     // Rows of the input come from a table: text embeddings, image features, latency tokens, and zeros for padding.

@@ -37,6 +37,7 @@ struct Intermediates {
 struct Loss {
     Tensor sum, distill; // scalars; distill is undefined without the term
     int64_t scored = 0;
+    int64_t labelled = 0, recognized = 0; // region labels above 0, and those of them that were right
 };
 
 } // namespace adatorch
@@ -44,6 +45,7 @@ struct Loss {
 struct at_model {
     at_config config{};
     std::vector<std::string> lora_targets;
+    std::vector<int64_t> label_classes; // of each slot
     std::vector<adatorch::Parameter> parameters;
     std::unordered_map<std::string, size_t> index;
     at::Device device = at::kCPU;
@@ -73,8 +75,11 @@ private:
     void add_decoder();
     void add_vision();
     void add_scheduler();
+    int64_t rows_per_image() const;
 
+    at::Tensor tower_features(const at_batch &batch) const;
     at::Tensor image_features(const at_batch &batch) const;
+    adatorch::Loss region_loss(const at_batch &batch) const;
     at::Tensor latency_embedding(const at_batch &batch) const;
     at::Tensor decoder_layer(
         int64_t layer, const at::Tensor &x, const at::Tensor &heads, const at::Tensor &neurons, const at::Tensor &cosines,

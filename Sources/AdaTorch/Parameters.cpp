@@ -17,6 +17,13 @@ at_model::at_model(const at_config &given) : config(given) {
     require(c.scheduler == AT_SCHEDULER_NONE || c.temperature > 0, "the temperature must be positive");
     require(c.image_size == 0 || (c.patch_size > 0 && c.patch_size <= c.image_size && c.vision_hidden_size > 0 && c.vision_heads > 0
             && c.vision_hidden_size % c.vision_heads == 0 && c.vision_layers >= 0), "the vision tower's sizes");
+    require(c.vision_hidden_size == 0 || c.image_size > 0 || c.feature_rows > 0, "features need a number of rows");
+    require(c.label_slots == 0 || (c.vision_hidden_size > 0 && c.label_classes), "region labels need a vision tower");
+    for (int32_t slot = 0; slot < c.label_slots; slot++) {
+        require(c.label_classes[slot] > 1, "a region label needs two classes");
+        label_classes.push_back(c.label_classes[slot]);
+    }
+    config.label_classes = nullptr;
     if (c.device >= 0) device = at::Device(at::kCUDA, static_cast<int8_t>(c.device));
     compute_type = c.bfloat16 ? at::kBFloat16 : at::kFloat;
 
@@ -43,7 +50,7 @@ at_model::at_model(const at_config &given) : config(given) {
     group_of_neuron = group_of_neuron.to(device);
 
     add_decoder();
-    if (c.image_size > 0) add_vision();
+    if (c.vision_hidden_size > 0) add_vision();
     if (c.scheduler != AT_SCHEDULER_NONE) add_scheduler();
 }
 
@@ -100,23 +107,35 @@ void at_model::add_decoder() {
 
 void at_model::add_vision() {
     const auto &c = config;
-    const int64_t side = c.image_size / c.patch_size, hidden = c.vision_hidden_size;
-    const std::string embeddings = "vision_model.embeddings.";
-    add(embeddings + "class_embedding", {hidden});
-    add(embeddings + "patch_embedding.weight", {hidden, 3, c.patch_size, c.patch_size});
-    add(embeddings + "position_embedding.weight", {side * side + 1, hidden});
-    for (const char *part : {"weight", "bias"}) add(std::string("vision_model.pre_layrnorm.") + part, {hidden});
-    for (int64_t layer = 0; layer < c.vision_layers; layer++) {
-        const std::string name = "vision_model.encoder.layers." + std::to_string(layer) + ".";
-        for (const char *norm : {"layer_norm1", "layer_norm2"})
-            for (const char *part : {".weight", ".bias"}) add(name + norm + part, {hidden});
-        for (const char *part : {"q_proj", "k_proj", "v_proj", "out_proj"}) add_linear(name + "self_attn." + part, hidden, hidden, true);
-        add_linear(name + "mlp.fc1", c.vision_intermediate_size, hidden, true);
-        add_linear(name + "mlp.fc2", hidden, c.vision_intermediate_size, true);
+    const int64_t hidden = c.vision_hidden_size;
+    if (c.image_size > 0) {
+        const int64_t side = c.image_size / c.patch_size;
+        const std::string embeddings = "vision_model.embeddings.";
+        add(embeddings + "class_embedding", {hidden});
+        add(embeddings + "patch_embedding.weight", {hidden, 3, c.patch_size, c.patch_size});
+        add(embeddings + "position_embedding.weight", {side * side + 1, hidden});
+        for (const char *part : {"weight", "bias"}) add(std::string("vision_model.pre_layrnorm.") + part, {hidden});
+        for (int64_t layer = 0; layer < c.vision_layers; layer++) {
+            const std::string name = "vision_model.encoder.layers." + std::to_string(layer) + ".";
+            for (const char *norm : {"layer_norm1", "layer_norm2"})
+                for (const char *part : {".weight", ".bias"}) add(name + norm + part, {hidden});
+            for (const char *part : {"q_proj", "k_proj", "v_proj", "out_proj"}) add_linear(name + "self_attn." + part, hidden, hidden, true);
+            add_linear(name + "mlp.fc1", c.vision_intermediate_size, hidden, true);
+            add_linear(name + "mlp.fc2", hidden, c.vision_intermediate_size, true);
+        }
     }
     if (c.projector_layers == 1) add_linear("model.mm_projector", c.hidden_size, hidden, c.projector_bias);
     for (int64_t layer = 0; c.projector_layers > 1 && layer < c.projector_layers; layer++)
         add_linear("model.mm_projector." + std::to_string(2 * layer), c.hidden_size, layer == 0 ? hidden : c.hidden_size, c.projector_bias);
+    int64_t classes = 0;
+    for (int64_t count : label_classes) classes += count;
+    if (classes > 0) add_linear("region_labels", classes, hidden, true);
+}
+
+int64_t at_model::rows_per_image() const {
+    if (config.image_size == 0) return config.feature_rows;
+    const int64_t side = config.image_size / config.patch_size;
+    return side * side + (config.keeps_class_token ? 1 : 0);
 }
 
 void at_model::add_scheduler() {

@@ -45,6 +45,8 @@ std::vector<Tensor> gradients(
     result.loss_sum = loss.sum.item<double>();
     result.distill_sum = loss.distill.defined() ? loss.distill.item<double>() : 0;
     result.scored = loss.scored;
+    result.labelled = loss.labelled;
+    result.recognized = loss.recognized;
     size_t next = indices.size();
     for (const auto &item : intermediates.tensors) {
         visit(options, item.first, item.second);

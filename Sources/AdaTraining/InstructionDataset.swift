@@ -8,6 +8,8 @@ public struct InstructionRecord: Sendable, Equatable {
     public var images: [String]
     /// Turns in order, a person's first.
     public var turns: [String]
+    /// What is where in the image, for the objective `region_labels`.
+    public var regions: [ImageRegion] = []
 }
 
 /// The samples of one or several instruction files, numbered through.
@@ -108,6 +110,13 @@ public struct InstructionDataset: Sendable {
             turns.append(value)
         }
         guard turns.count >= 2 else { throw bad(id, "conversations: expected a question and an answer, found \(turns.count) turns") }
-        return InstructionRecord(id: id, images: images, turns: turns)
+        var record = InstructionRecord(id: id, images: images, turns: turns)
+        if let regions = json["regions"] {
+            guard let read = ImageRegion.read(regions) else {
+                throw bad(id, "regions: expected a list of {\"box\": [x0, y0, x1, y1], \"labels\": {kind: class}}, found \(regions.summary) of another form")
+            }
+            record.regions = read
+        }
+        return record
     }
 }

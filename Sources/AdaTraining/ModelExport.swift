@@ -58,7 +58,7 @@ struct ModelExport {
             origins[stored] = origin
             descriptions.append(TensorDescription(name: stored, type: type, shape: shape))
         }
-        for parameter in model.parameters where !parameter.name.contains(".lora_") {
+        for parameter in model.parameters where !parameter.name.contains(".lora_") && !parameter.name.hasPrefix(TorchModel.regionHead) {
             if parameter.name.hasPrefix(TensorNames.visionPrefix), !source.savesTower { continue }
             add(parameter.name, parameter.shape, .parameter(parameter))
         }

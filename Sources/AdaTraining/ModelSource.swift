@@ -43,7 +43,7 @@ public struct ModelSource: Sendable {
             checkpoint = opened
         }
         let towerIsInside = configuration.llava?.towerInside ?? false
-        savesTower = recipe.fromScratch || recipe.unfreezeMMVisionTower || towerIsInside
+        savesTower = recipe.fromScratch || recipe.unfreezeMMVisionTower || recipe.objective == .regionLabels || towerIsInside
         if configuration.llava != nil, savesTower {
             members["unfreeze_mm_vision_tower"] = .bool(true)
             configuration.llava?.towerInside = true
@@ -55,7 +55,7 @@ public struct ModelSource: Sendable {
         let (fromScratch, kept) = (recipe.fromScratch, before.adaptive == configuration.adaptive)
         let hadScheduler = before.adaptive != nil
         startsAtRandom = { name in
-            if fromScratch || name.contains(".lora_") { return true }
+            if fromScratch || name.contains(".lora_") || name.hasPrefix(TorchModel.regionHead) { return true }
             guard name.hasPrefix("scheduler.") else { return false }
             return !hadScheduler || (!kept && name.hasPrefix("scheduler.mlp_head"))
         }
@@ -129,6 +129,10 @@ extension Recipe {
     /// The learning rate of a parameter, 0 if it is frozen.
     func learningRate(of parameter: TorchModel.Parameter) -> Double {
         let name = parameter.name
+        if objective == .regionLabels {
+            if name.hasPrefix(TorchModel.regionHead) { return learningRate }
+            return name.hasPrefix(TensorNames.visionPrefix) ? mmVisionTowerLR ?? learningRate : 0
+        }
         if name.hasPrefix("model.mm_projector") { return mmProjectorLR ?? learningRate }
         if tuneMMMLPAdapter { return 0 }
         if name.hasPrefix(TensorNames.visionPrefix) { return unfreezeMMVisionTower ? mmVisionTowerLR ?? learningRate : 0 }

@@ -15,6 +15,14 @@ public struct Recipe: Sendable, Equatable {
         case full
     }
 
+    /// What the loss scores.
+    public enum Objective: String, Sendable, CaseIterable {
+        /// The next token of answers.
+        case language
+        /// What each patch of the image shows, by the `regions` of the data: teaches the vision tower alone.
+        case regionLabels = "region_labels"
+    }
+
     public enum WeightType: String, Sendable, CaseIterable {
         case float32, bfloat16
 
@@ -31,6 +39,7 @@ public struct Recipe: Sendable, Equatable {
     public var tokenSelecting = "none"
     public var tau = 5.0
     public var trainBudgets = TrainBudgets.uniform
+    public var objective = Objective.language
     public var freezeBackbone = false
     public var tuneMMMLPAdapter = false
     public var unfreezeMMVisionTower = false

@@ -14,6 +14,8 @@ public struct SampleBuilder: Sendable {
     let units: BudgetUnits?
     let budgets: Recipe.TrainBudgets
     let seed: UInt64
+    /// Given, samples are images with the labels of their regions, and have no text.
+    var regions: RegionVocabulary?
 
     /// One sample of one pass over the data. The same numbers give the same sample.
     /// - Parameters:
@@ -25,6 +27,7 @@ public struct SampleBuilder: Sendable {
         func bad(_ reason: String) -> TrainingError {
             .sample(id: record.id, index: number, file: dataset.file(of: number), reason: reason)
         }
+        if let regions { return try labelledImage(number, record, regions, bad) }
         let isMultimodal = !record.images.isEmpty && imageProcessor != nil
         if !record.images.isEmpty, imageProcessor == nil { throw bad("it has an image, but the model has no vision tower") }
         var conversation = TrainingConversation(turns: record.turns)
@@ -42,15 +45,8 @@ public struct SampleBuilder: Sendable {
         guard marks == (isMultimodal ? record.images.count : 0) else {
             throw bad("\(marks) <image> marks for \(record.images.count) images")
         }
-        var pixels: [[Float]] = []
-        if let imageProcessor {
-            for image in record.images {
-                do {
-                    pixels.append(imageProcessor(try RGBImage(contentsOf: dataset.url(image, of: number).path), mode: aspect))
-                } catch let error as any EngineError {
-                    throw bad("its image: \(error.description)")
-                }
-            }
+        let pixels = try record.images.flatMap { image in
+            try imageProcessor.map { [$0(try open(image, of: number, bad), mode: aspect)] } ?? []
         }
         var sample = assembly.sample(ids: labels.inputIDs, labels: labels.labels, pixels: pixels)
         guard sample.scored > 0 else { throw bad("no token of it is scored: its answers are empty, or lie behind model_max_length") }
@@ -64,5 +60,33 @@ public struct SampleBuilder: Sendable {
         sample.seed = generator.next()
         sample.name = record.id
         return sample
+    }
+
+    /// An image and what its patches show.
+    private func labelledImage(
+        _ number: Int, _ record: InstructionRecord, _ regions: RegionVocabulary, _ bad: (String) -> TrainingError
+    ) throws -> TrainingSample {
+        guard let imageProcessor else { throw bad("region labels teach a vision tower, but the model has none") }
+        guard record.images.count == 1 else { throw bad("expected one image with its regions, found \(record.images.count) images") }
+        guard let grid = labelGrid else { throw bad("the tower's features are not one row for each patch of a square") }
+        let image = try open(record.images[0], of: number, bad)
+        var sample = TrainingSample(tokens: [], labels: [], pixels: imageProcessor(image, mode: aspect), images: 1)
+        sample.regionLabels = regions.labels(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid)
+        sample.name = record.id
+        return sample
+    }
+
+    /// Patches of a side, if rows of features are patches of a square and nothing else.
+    private var labelGrid: Int? {
+        let side = Int(Double(assembly.rowsPerImage).squareRoot().rounded())
+        return side > 0 && side * side == assembly.rowsPerImage ? side : nil
+    }
+
+    private func open(_ image: String, of number: Int, _ bad: (String) -> TrainingError) throws -> RGBImage {
+        do {
+            return try RGBImage(contentsOf: dataset.url(image, of: number).path)
+        } catch let error as any EngineError {
+            throw bad("its image: \(error.description)")
+        }
     }
 }

@@ -14,6 +14,8 @@ public struct TrainingSample: Sendable, Equatable {
     /// The vision tower's input for all images one after another, `[images, 3, S, S]`.
     public var pixels: [Float]
     public var images: Int
+    /// What each row of features shows, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
+    public var regionLabels: [Int32] = []
     /// Optional units that the sample's budget grants, and what the latency embedding encodes for them.
     public var units = 0
     public var latency: Float = 0
@@ -26,8 +28,10 @@ public struct TrainingSample: Sendable, Equatable {
         (self.tokens, self.labels, self.pixels, self.images) = (tokens, labels, pixels, images)
     }
 
-    /// Positions whose next token is scored.
-    public var scored: Int { labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } }
+    /// Positions whose next token is scored, or labels of regions.
+    public var scored: Int {
+        regionLabels.isEmpty ? labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } : regionLabels.count { $0 >= 0 }
+    }
 }
 
 /// Samples padded to one length, in the layout of `at_batch`.
@@ -41,6 +45,7 @@ public struct TorchBatch: Sendable {
     let seeds: [UInt64]
     let images: Int
     let pixels: [Float]
+    let regionLabels: [Int32]
     /// Gumbel noise instead of the seeds: for each sample and unit `[switches]`, for heads also `[heads]` and `[heads]`.
     public var noise: [Float]?
 
@@ -59,6 +64,7 @@ public struct TorchBatch: Sendable {
         seeds = samples.map(\.seed)
         images = samples.reduce(0) { $0 + $1.images }
         pixels = samples.flatMap(\.pixels)
+        regionLabels = samples.flatMap(\.regionLabels)
     }
 }
 
@@ -69,6 +75,9 @@ public struct BatchResult: Sendable, Equatable {
     /// The distillation term before its weight, summed.
     public var distillSum = 0.0
     public var scored = 0
+    /// Labels of regions that say that something is there, and how many of them were right.
+    public var labelled = 0
+    public var recognized = 0
 }
 
 extension TorchModel {
@@ -114,7 +123,7 @@ extension TorchModel {
             }
         }
         try library.check(status, "the training step")
-        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, scored: Int($0.scored)) }
+        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, scored: Int($0.scored), labelled: Int($0.labelled), recognized: Int($0.recognized)) }
     }
 
     private final class Visitor {
@@ -134,13 +143,16 @@ extension TorchModel {
                         batch.seeds.withUnsafeBufferPointer { seeds in
                             batch.pixels.withUnsafeBufferPointer { pixels in
                                 (batch.noise ?? []).withUnsafeBufferPointer { noise in
-                                    raw.append(
-                                        at_batch(
-                                            samples: Int32(batch.samples), length: Int32(batch.length), tokens: tokens.baseAddress,
-                                            labels: labels.baseAddress, units: units.baseAddress, latency: latency.baseAddress,
-                                            seeds: seeds.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
-                                            noise_count: Int64(noise.count), images: Int32(batch.images), pixels: pixels.baseAddress))
-                                    return collect(batches.dropFirst(), into: &raw, body)
+                                    batch.regionLabels.withUnsafeBufferPointer { regions in
+                                        raw.append(
+                                            at_batch(
+                                                samples: Int32(batch.samples), length: Int32(batch.length), tokens: tokens.baseAddress,
+                                                labels: labels.baseAddress, units: units.baseAddress, latency: latency.baseAddress,
+                                                seeds: seeds.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
+                                                noise_count: Int64(noise.count), images: Int32(batch.images), pixels: pixels.baseAddress,
+                                                region_labels: batch.regionLabels.isEmpty ? nil : regions.baseAddress))
+                                        return collect(batches.dropFirst(), into: &raw, body)
+                                    }
                                 }
                             }
                         }

@@ -16,6 +16,8 @@ public struct TorchOptions: Sendable, Equatable {
     public var loraRank = 0
     public var loraAlpha: Float = 0
     public var loraTargets: [String] = []
+    /// Classes of each slot of region labels (``RegionVocabulary/slotClasses``); empty: the model has no head for them.
+    public var regionClasses: [Int] = []
 
     public init() {}
 }
@@ -28,6 +30,9 @@ public final class TorchModel {
         public let shape: [Int]
         public var count: Int { shape.reduce(1, *) }
     }
+
+    /// What the head for region labels is called: a part of training, not of the model.
+    static let regionHead = "region_labels."
 
     /// What of a parameter is read or written.
     public enum Part: Int32, Sendable {
@@ -50,13 +55,18 @@ public final class TorchModel {
             throw CheckpointError.unsupported(what: "training GGUF weights", file: "the model", hint: "train the safetensors checkpoint")
         }
         let targets = options.loraTargets.joined(separator: ",")
+        let classes = options.regionClasses.map { Int32($0) }
         let created = rotary.inverseFrequencies.withUnsafeBufferPointer { frequencies in
             targets.withCString { targets in
-                var config = TorchModel.config(configuration, options)
-                config.inverse_frequencies = frequencies.baseAddress
-                config.rotary_scale = rotary.attentionScaling
-                config.lora_targets = targets
-                return library.functions.model_create(&config)
+                classes.withUnsafeBufferPointer { classes in
+                    var config = TorchModel.config(configuration, options)
+                    config.inverse_frequencies = frequencies.baseAddress
+                    config.rotary_scale = rotary.attentionScaling
+                    config.lora_targets = targets
+                    config.label_slots = Int32(classes.count)
+                    config.label_classes = classes.baseAddress
+                    return library.functions.model_create(&config)
+                }
             }
         }
         guard let created else { throw library.failure("making the model") }

@@ -34,6 +34,7 @@ public final class Trainer {
     private let stepSize: Int
     private let microBatch: Int
     private let output: URL
+    private let regions: RegionVocabulary?
     private let checkpoints: TrainingCheckpoints
     private let log: TrainingLog
     private var state: RunState
@@ -50,7 +51,9 @@ public final class Trainer {
             files: recipe.dataPath.map { URL(fileURLWithPath: $0) },
             imageFolder: recipe.imageFolder.isEmpty ? nil : URL(fileURLWithPath: recipe.imageFolder))
 
+        regions = recipe.objective == .regionLabels ? try RegionVocabulary(dataset) : nil
         var options = TorchOptions()
+        options.regionClasses = regions?.slotClasses ?? []
         options.cudaDevice = try Trainer.device(recipe, launch, library)
         options.bfloat16 = recipe.bf16
         options.gradientCheckpointing = recipe.gradientCheckpointing
@@ -161,7 +164,7 @@ public final class Trainer {
             assembly: SampleAssembly(
                 rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
             imageProcessor: try source.makeImageProcessor(), aspect: source.configuration.llava?.imageAspectRatio == .crop ? .crop : .pad,
-            units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed))
+            units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions)
     }
 
     /// The samples of this process in each step.
@@ -210,7 +213,8 @@ public final class Trainer {
         let results = try model.accumulate(batches, options)
         var sums = [
             results.reduce(0) { $0 + $1.lossSum }, results.reduce(0) { $0 + $1.distillSum }, Double(samples.count),
-            Double(samples.reduce(0) { $0 + $1.tokens.count }),
+            Double(samples.reduce(0) { $0 + $1.tokens.count }), Double(results.reduce(0) { $0 + $1.labelled }),
+            Double(results.reduce(0) { $0 + $1.recognized }),
         ]
         if let group { sums = try group.sum(sums) }
         func finite(_ value: Double, _ what: String) throws {
@@ -226,6 +230,7 @@ public final class Trainer {
         progress.gradNorm = try model.update(update, group: group)
         try finite(progress.gradNorm, "the gradient's norm")
         progress.loss = sums[0] / Double(scored)
+        if regions != nil { progress.recognized = sums[4] > 0 ? sums[5] / sums[4] : 0 }
         if recipe.distillWeight > 0 { progress.distillation = sums[1] / Double(scored) }
         (progress.samplesPerSecond, progress.tokensPerSecond) = (sums[2], sums[3])
         return progress

@@ -75,7 +75,8 @@ struct TrainingCheckpoints {
         var origins: [String: (TorchModel.Parameter, TorchModel.Part)] = [:]
         var descriptions: [TensorDescription] = []
         for parameter in trained {
-            for (prefix, part) in parts {
+            let isHead = parameter.name.hasPrefix(TorchModel.regionHead)
+            for (prefix, part) in parts + (isHead && parts.count == 2 ? [("value.", .value)] : []) {
                 origins[prefix + parameter.name] = (parameter, part)
                 descriptions.append(TensorDescription(name: prefix + parameter.name, type: .f32, shape: parameter.shape))
             }
@@ -110,7 +111,7 @@ struct TrainingCheckpoints {
         // What is not trained is the starting point's, where it is not rounded to the type it is saved in, nor has LoRA's product added.
         let trained = Set(model.parameters.filter { recipe.learningRate(of: $0) > 0 }.map(\.name))
         try model.load(checkpoint) { name in
-            !trained.contains(name) || name.contains(".lora_") || optimizer.find("value." + name) != nil
+            !trained.contains(name) || name.contains(".lora_") || name.hasPrefix(TorchModel.regionHead) || optimizer.find("value." + name) != nil
         }
         for parameter in model.parameters {
             for (prefix, part) in [("first_moment.", TorchModel.Part.firstMoment), ("second_moment.", .secondMoment), ("value.", .value)] {

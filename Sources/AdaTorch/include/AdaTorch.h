@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define AT_INTERFACE_VERSION 1
+#define AT_INTERFACE_VERSION 2
 
 // What stands in `at_batch.tokens` where no token does.
 #define AT_IMAGE_ROW (-200)     // one row of image features; the rows of all images follow each other in reading order
@@ -35,7 +35,9 @@ typedef struct {
     const float *inverse_frequencies; // (head_dim / 2)
     float rotary_scale;               // what cosines and sines are multiplied by
 
-    // Vision tower (CLIP); vision_layers counts the layers that run. No tower: image_size 0.
+    // Vision tower (CLIP); vision_layers counts the layers that run. No tower: vision_hidden_size 0. A tower whose features the caller
+    // computes: image_size 0, and feature_rows for each image.
+    int32_t feature_rows;
     int32_t vision_hidden_size, vision_intermediate_size, vision_layers, vision_heads, image_size, patch_size, vision_activation;
     int32_t keeps_class_token;
     float vision_epsilon;
@@ -45,6 +47,11 @@ typedef struct {
     // Adaptivity.
     int32_t scheduler, prefix_layers, scheduler_rank;
     float temperature; // of the Gumbel-softmax
+
+    // Labels of image regions, to teach the tower before there is a language to be learned: one linear head on each row of features, whose
+    // outputs are label_slots groups of label_classes[slot] classes. label_slots 0: none.
+    int32_t label_slots;
+    const int32_t *label_classes; // (label_slots)
 
     // LoRA: W x + alpha / rank * B A x for the decoder's linear maps whose last name part is in the comma-separated list. rank 0: none.
     int32_t lora_rank;
@@ -71,13 +78,17 @@ typedef struct {
     const float *noise;
     int64_t noise_count;
     int32_t images;
-    const float *pixels;    // (images, 3, image_size, image_size)
+    const float *pixels;    // (images, 3, image_size, image_size); with image_size 0 (images, feature_rows, vision_hidden_size)
+    // (images, rows, label_slots) classes, AT_IGNORED_LABEL where none is scored; class 0 is "nothing there". Given, the loss is theirs,
+    // and samples, tokens and what belongs to them are not looked at.
+    const int32_t *region_labels;
 } at_batch;
 
 typedef struct {
     double loss_sum;    // over scored positions
     double distill_sum; // of the distillation term before its weight
     int64_t scored;
+    int64_t labelled, recognized; // of region_labels: those above 0, and how many of them have the highest logit
 } at_result;
 
 // What a step computes besides gradients, for comparison with recorded numbers: called for each named tensor.

@@ -1,0 +1,112 @@
+import AdaImages
+import AdaLLaVA
+
+/// A part of an image and what is in it, as `"regions"` of a record says: `{"box": [x0, y0, x1, y1], "labels": {"thing": "dog"}}`.
+public struct ImageRegion: Sendable, Equatable {
+    /// Left, top, right and bottom edge in pixels of the image.
+    public var box: [Double]
+    /// A class for each kind of label that the region has: a thing, a colour, a letter.
+    public var labels: [String: String]
+
+    public init(box: [Double], labels: [String: String]) {
+        (self.box, self.labels) = (box, labels)
+    }
+}
+
+/// The kinds of labels that a data set's regions have, with their classes; and how they become targets for rows of features.
+///
+/// Teaching a small vision tower where things are, before a language model learns to speak about them, needs a fraction of the samples that
+/// the language loss needs: every patch is told what it shows, and not only the few things that a question asks about.
+public struct RegionVocabulary: Sendable, Equatable {
+    public struct Kind: Sendable, Equatable {
+        public let name: String
+        /// Sorted; class 0, "nothing there", comes before them.
+        public let classes: [String]
+    }
+
+    /// Sorted by name.
+    public let kinds: [Kind]
+    private let numbers: [[String: Int32]]
+
+    /// Each patch is labelled at these points of its width, half way down: what is narrower than a patch is not overlooked.
+    static let points = [0.25, 0.75]
+
+    public init(kinds: [String: Set<String>]) {
+        self.kinds = kinds.sorted { $0.key < $1.key }.map { Kind(name: $0.key, classes: $0.value.sorted()) }
+        numbers = self.kinds.map { kind in
+            Dictionary(uniqueKeysWithValues: kind.classes.enumerated().map { ($1, Int32($0 + 1)) })
+        }
+    }
+
+    /// Collects the labels of a whole data set.
+    /// - Throws: ``TrainingError``; a data set without any regions is an error.
+    public init(_ dataset: InstructionDataset) throws {
+        var found: [String: Set<String>] = [:]
+        for number in 0 ..< dataset.count {
+            for region in try dataset.record(number).regions {
+                for (kind, label) in region.labels { found[kind, default: []].insert(label) }
+            }
+        }
+        guard !found.isEmpty else {
+            throw TrainingError.recipe(
+                field: "objective", expected: "samples with `regions` for region_labels (adallava data scenes --regions makes some)",
+                found: "none in \(dataset.count) samples", file: "the recipe")
+        }
+        self.init(kinds: found)
+    }
+
+    /// Classes of each slot: a slot is a kind at one point of a patch.
+    public var slotClasses: [Int] { kinds.flatMap { kind in RegionVocabulary.points.map { _ in kind.classes.count + 1 } } }
+
+    /// The targets of one image, `[rows, slots]`, patches row by row. Where regions overlap, the later one counts.
+    /// - Parameters:
+    ///   - grid: patches of a side.
+    ///   - width: of the image, in pixels, before it is squared as `aspect` says.
+    public func labels(_ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int) -> [Int32] {
+        let side = Double(aspect == .pad ? max(width, height) : min(width, height))
+        let (left, top) = ((Double(width) - side) / 2, (Double(height) - side) / 2)
+        let slots = kinds.count * RegionVocabulary.points.count
+        var labels = [Int32](repeating: 0, count: grid * grid * slots)
+        for region in regions where region.box.count == 4 {
+            let classes = zip(kinds, numbers).map { kind, numbers in region.labels[kind.name].flatMap { numbers[$0] } }
+            for row in 0 ..< grid {
+                let y = top + (Double(row) + 0.5) / Double(grid) * side
+                guard y >= region.box[1], y < region.box[3] else { continue }
+                for column in 0 ..< grid {
+                    for (place, point) in RegionVocabulary.points.enumerated() {
+                        let x = left + (Double(column) + point) / Double(grid) * side
+                        guard x >= region.box[0], x < region.box[2] else { continue }
+                        let first = (row * grid + column) * slots
+                        for (kind, number) in classes.enumerated() {
+                            if let number { labels[first + kind * RegionVocabulary.points.count + place] = number }
+                        }
+                    }
+                }
+            }
+        }
+        return labels
+    }
+}
+
+extension ImageRegion {
+    /// Reads a record's `regions`.
+    /// - Returns: `nil` for anything else than a list of boxes with labels.
+    static func read(_ json: JSONValue) -> [ImageRegion]? {
+        guard case .array(let items) = json else { return nil }
+        var regions: [ImageRegion] = []
+        for item in items {
+            guard case .array(let corners)? = item["box"], corners.count == 4, case .object(let members)? = item["labels"] else { return nil }
+            let box = corners.compactMap { corner -> Double? in
+                switch corner {
+                case .integer(let value): Double(value)
+                case .number(let value): value.isFinite ? value : nil
+                default: nil
+                }
+            }
+            let labels = members.compactMapValues { if case .string(let text) = $0 { text } else { nil } }
+            guard box.count == 4, labels.count == members.count else { return nil }
+            regions.append(ImageRegion(box: box, labels: labels))
+        }
+        return regions
+    }
+}
