@@ -17,10 +17,46 @@ public struct SceneDataset: Sendable {
         public let id: String
         /// Relative to the folder that holds `SPLIT.json`.
         public let image: String
-        /// What the question asks for.
+        /// What the first question asks for.
         public let task: String
-        /// The question and its answer.
+        /// The questions and their answers.
         public let conversations: [Turn]
+        /// Where everything is drawn, if ``Options/regions`` asks for it.
+        public let regions: [SceneRegion]?
+    }
+
+    /// What a set holds.
+    public struct Options: Sendable, Equatable {
+        /// Scenes to make, 1 to 10,000,000.
+        public var count: Int
+        /// The same seed gives the same set.
+        public var seed: UInt64
+        /// Part of the file names: letters, digits, `-` and `_`.
+        public var split: String
+        /// Side of the pictures in pixels.
+        public var size: Int
+        /// Questions on one picture at most, the turns of one conversation; 1 to 16.
+        public var turns: Int
+        /// Whether records say where everything is drawn.
+        public var regions: Bool
+
+        public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false) {
+            (self.count, self.seed, self.split) = (count, seed, split)
+            (self.size, self.turns, self.regions) = (size, turns, regions)
+        }
+
+        fileprivate func check() throws {
+            guard (1...10_000_000).contains(count) else {
+                throw SceneError.argument(name: "count", expected: "1 to 10000000 scenes", found: "\(count)")
+            }
+            let allowed = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+            guard !split.isEmpty, split.count <= 64, split.allSatisfy(allowed.contains) else {
+                throw SceneError.argument(name: "split", expected: "1 to 64 letters, digits, `-` or `_`", found: "`\(split.prefix(80))`")
+            }
+            guard SceneGenerator.turnRange.contains(turns) else {
+                throw SceneError.argument(name: "turns", expected: "1 to 16 questions", found: "\(turns)")
+            }
+        }
     }
 
     /// How far the writing is, in scenes.
@@ -36,62 +72,58 @@ public struct SceneDataset: Sendable {
     /// Scenes that one task draws between two looks at cancellation.
     private static let batch = 16
 
-    /// Writes `count` scenes into `folder`, which is made if it is not there.
+    /// Writes a set into `folder`, which is made if it is not there.
     ///
     /// Every file appears whole or not at all, `SPLIT.json` last: an interrupted run leaves pictures but no list of them. A list from an
-    /// earlier run is removed first, because its pictures are about to be replaced.
-    /// - Parameters:
-    ///   - seed: the same seed gives the same set.
-    ///   - split: part of the file names: letters, digits, `-` and `_`.
-    ///   - size: side of the pictures in pixels.
-    ///   - progress: called on this task after every batch.
-    /// - Returns: what `SPLIT.json` holds.
+    /// earlier run is removed first, because its pictures are about to be replaced. Memory does not grow with the number of scenes.
+    /// - Parameter progress: called on this task after every batch.
     /// - Throws: ``SceneError``, and `CancellationError` when the task is cancelled.
-    @discardableResult
     public static func write(
-        to folder: URL, count: Int, seed: UInt64, split: String = "train", size: Int = 112,
-        progress: @Sendable (Progress) -> Void = { _ in }
-    ) async throws -> [Record] {
-        guard (1...10_000_000).contains(count) else {
-            throw SceneError.argument(name: "count", expected: "1 to 10000000 scenes", found: "\(count)")
-        }
-        let allowed = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
-        guard !split.isEmpty, split.count <= 64, split.allSatisfy(allowed.contains) else {
-            throw SceneError.argument(name: "split", expected: "1 to 64 letters, digits, `-` or `_`", found: "`\(split.prefix(80))`")
-        }
-        let generator = try SceneGenerator(seed: seed, size: size)
-        let list = folder.appendingPathComponent(split + ".json")
+        to folder: URL, _ options: Options, progress: @Sendable (Progress) -> Void = { _ in }
+    ) async throws {
+        try options.check()
+        let generator = try SceneGenerator(seed: options.seed, size: options.size)
+        let list = folder.appendingPathComponent(options.split + ".json")
         try prepare(folder, list: list)
+        let writer = try SceneListWriter(list)
+        defer { writer.abandon() }
 
-        var records: [Int: [Record]] = [:]
+        // Batches end in any order; their lines are kept until it is their turn.
+        var waiting: [Int: [String]] = [:]
+        var written = 0
         var done = 0
-        progress(Progress(done: 0, count: count))
-        try await withThrowingTaskGroup(of: (first: Int, records: [Record]).self) { group in
+        progress(Progress(done: 0, count: options.count))
+        try await withThrowingTaskGroup(of: (first: Int, lines: [String]).self) { group in
             var next = 0
             func startBatch() {
-                guard next < count else { return }
-                let range = next..<min(count, next + batch)
+                guard next < options.count else { return }
+                let range = next..<min(options.count, next + batch)
                 next = range.upperBound
                 group.addTask {
-                    let made = try range.map { index in
+                    let encoder = JSONEncoder()
+                    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+                    let lines = try range.map { index in
                         try Task.checkCancellation()
-                        return try writeScene(index, generator: generator, split: split, folder: folder)
+                        let record = try writeScene(index, generator: generator, options: options, folder: folder)
+                        return String(decoding: try encoder.encode(record), as: UTF8.self)
                     }
-                    return (range.lowerBound, made)
+                    return (range.lowerBound, lines)
                 }
             }
             for _ in 0..<max(1, ProcessInfo.processInfo.activeProcessorCount) { startBatch() }
             while let finished = try await group.next() {
-                records[finished.first] = finished.records
-                done += finished.records.count
-                progress(Progress(done: done, count: count))
+                waiting[finished.first] = finished.lines
+                done += finished.lines.count
+                while let lines = waiting.removeValue(forKey: written) {
+                    try writer.append(lines)
+                    written += lines.count
+                }
+                progress(Progress(done: done, count: options.count))
                 startBatch()
             }
         }
         try Task.checkCancellation()
-        let ordered = records.sorted { $0.key < $1.key }.flatMap(\.value)
-        try write(ordered, to: list)
-        return ordered
+        try writer.finish()
     }
 
     private static func prepare(_ folder: URL, list: URL) throws {
@@ -103,25 +135,20 @@ public struct SceneDataset: Sendable {
         }
     }
 
-    private static func writeScene(_ index: Int, generator: SceneGenerator, split: String, folder: URL) throws -> Record {
-        let scene = try generator.scene(index)
+    private static func writeScene(_ index: Int, generator: SceneGenerator, options: Options, folder: URL) throws -> Record {
+        let scene = try generator.scene(index, turns: options.turns)
         let number = String(index)
-        let id = split + "-" + String(repeating: "0", count: max(0, 6 - number.count)) + number
+        let id = options.split + "-" + String(repeating: "0", count: max(0, 6 - number.count)) + number
         let image = "images/\(id).jpg"
         try save(Data(ImageEncoder.jpeg(scene.image, quality: quality)), to: folder.appendingPathComponent(image))
+        let conversations = scene.turns.enumerated().flatMap { turn, question in
+            [
+                Record.Turn(from: "human", value: (turn == 0 ? "<image>\n" : "") + question.question),
+                Record.Turn(from: "gpt", value: question.answer),
+            ]
+        }
         return Record(
-            id: id, image: image, task: scene.task.rawValue,
-            conversations: [
-                Record.Turn(from: "human", value: "<image>\n" + scene.question), Record.Turn(from: "gpt", value: scene.answer),
-            ])
-    }
-
-    /// One record a line, so that sets can be compared and cut with line tools.
-    private static func write(_ records: [Record], to list: URL) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        let lines = try records.map { String(decoding: try encoder.encode($0), as: UTF8.self) }
-        try save(Data(("[\n" + lines.joined(separator: ",\n") + "\n]\n").utf8), to: list)
+            id: id, image: image, task: scene.task.rawValue, conversations: conversations, regions: options.regions ? scene.regions : nil)
     }
 
     private static func save(_ data: Data, to url: URL) throws {
@@ -132,7 +159,7 @@ public struct SceneDataset: Sendable {
         }
     }
 
-    private static func reason(_ error: any Error) -> String {
+    static func reason(_ error: any Error) -> String {
         let underlying = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
         return (underlying ?? error as NSError).localizedDescription
     }

@@ -1,24 +1,35 @@
 import AdaLLaVA
 
-/// One picture with a question about it.
+/// One picture with questions about it.
 public struct Scene: Sendable, Equatable {
     /// The picture.
     public let image: RGBImage
     /// What is in it, in the order of a caption.
     public let things: [SceneThing]
-    /// What the question asks for.
-    public let task: SceneTask
-    /// The question, without an image mark.
-    public let question: String
-    /// The one right answer.
-    public let answer: String
+    /// The questions and answers, at least one; a description comes last.
+    public let turns: [SceneQuestion]
+    /// Where everything is drawn, in the things' order, a word's letters behind it.
+    public let regions: [SceneRegion]
+
+    /// What the first question asks for.
+    public var task: SceneTask { turns.first?.task ?? .caption }
+    /// The first question, without an image mark.
+    public var question: String { turns.first?.question ?? "" }
+    /// The first question's one right answer.
+    public var answer: String { turns.first?.answer ?? "" }
 }
 
 /// Draws small scenes (pictograms, coloured shapes, printed words) and asks about them: the project's own training and test set.
 ///
 /// Scene `index` depends on the seed and the index alone, so any part of a set can be made anywhere, in any order. The same versions
-/// of FreeType and of the fonts give the same pixels.
+/// of FreeType and of the fonts give the same pixels. The picture does not depend on how many questions are asked.
 public struct SceneGenerator: Sendable {
+    /// Seeds from here up are for evaluation: nothing is trained on their scenes.
+    public static let firstEvaluationSeed: UInt64 = 1_000_000
+    /// How many questions a scene can be asked for.
+    public static let turnRange = 1...16
+    private static let sizeRange = 56...2048
+
     /// The set's seed.
     public let seed: UInt64
     /// Side of every picture in pixels.
@@ -31,26 +42,34 @@ public struct SceneGenerator: Sendable {
     ///   - size: side of the pictures in pixels, 56 to 2048.
     /// - Throws: ``SceneError``; a missing font names the package that brings it.
     public init(seed: UInt64, size: Int = 112) throws {
-        try self.init(seed: seed, size: size, fonts: SceneFonts.standard.get())
-    }
-
-    init(seed: UInt64, size: Int, fonts: SceneFonts) throws {
-        guard (56...2048).contains(size) else {
+        guard Self.sizeRange.contains(size) else {
             throw SceneError.argument(name: "size", expected: "56 to 2048 pixels", found: "\(size)")
         }
+        let standard = try SceneFonts.standard.get()
+        let fonts =
+            size == SceneLayout.classicSize
+            ? standard : try standard.resized(folders: SceneFonts.standardFolders, pictureSize: size)
         self.seed = seed
         self.size = size
         renderer = SceneRenderer(fonts: fonts, size: size)
     }
 
     /// Scene number `index` of the set.
-    public func scene(_ index: Int) throws -> Scene {
+    /// - Parameter turns: how many questions to ask at most, 1 to 16. There are fewer where the picture has no more to tell.
+    /// - Throws: ``SceneError/argument(name:expected:found:)``
+    public func scene(_ index: Int, turns: Int = 1) throws -> Scene {
+        guard Self.turnRange.contains(turns) else {
+            throw SceneError.argument(name: "turns", expected: "1 to 16 questions", found: "\(turns)")
+        }
         var random = SceneRandom(seed: seed, index: index)
-        let layout = SceneLayout(random: &random, meanColours: renderer.fonts.meanColours, alphabets: renderer.fonts.alphabets.count)
-        let question = SceneQuestions(layout: layout).pick(&random)
-        guard let image = renderer.render(layout, random: &random) else {
+        let layout = SceneLayout(random: &random)
+        var questionRandom = SceneRandom(seed: random.next(), index: index)
+        let questions = SceneQuestions(layout: layout)
+        let placed = renderer.place(layout)
+        guard let image = renderer.render(layout, placed: placed, random: &random) else {
             throw SceneError.argument(name: "size", expected: "56 to 2048 pixels", found: "\(size)")
         }
-        return Scene(image: image, things: layout.things, task: question.task, question: question.question, answer: question.answer)
+        return Scene(
+            image: image, things: layout.things, turns: questions.turns(turns, &questionRandom), regions: renderer.regions(placed))
     }
 }

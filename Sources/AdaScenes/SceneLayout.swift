@@ -1,5 +1,8 @@
-/// What stands in a scene, where, and on what ground; no pixels yet. Lengths are fractions of the picture's side.
+/// What stands in a scene, where, and on what ground; no pixels yet. Lengths are those of a picture of 112 pixels.
 struct SceneLayout: Sendable {
+    /// Side of the pictures that lengths are given for: Scenes' own size.
+    static let classicSize = 112
+
     /// Where a thing stands, as a question names it.
     enum Place: String, Sendable {
         case center, left, right, top, bottom
@@ -20,35 +23,49 @@ struct SceneLayout: Sendable {
             }
         }
 
-        /// How wide a thing here may be without meeting its neighbours.
-        var room: Double { [.center, .top, .bottom].contains(self) ? 0.9 : 0.41 }
-
-        var center: (x: Double, y: Double) {
-            let (near, far) = (0.27, 0.73)
-            return switch self {
-            case .center: (0.5, 0.5)
-            case .left: (near, 0.5)
-            case .right: (far, 0.5)
-            case .top: (0.5, near)
-            case .bottom: (0.5, far)
-            case .topLeft: (near, near)
-            case .topRight: (far, near)
-            case .bottomLeft: (near, far)
-            case .bottomRight: (far, far)
+        /// 0 at the left or top, 1 in the middle, 2 at the right or bottom.
+        var column: Int {
+            switch self {
+            case .left, .topLeft, .bottomLeft: 0
+            case .center, .top, .bottom: 1
+            case .right, .topRight, .bottomRight: 2
             }
         }
+        var row: Int {
+            switch self {
+            case .top, .topLeft, .topRight: 0
+            case .center, .left, .right: 1
+            case .bottom, .bottomLeft, .bottomRight: 2
+            }
+        }
+
+        /// The middle of the place, as a fraction of the picture's side.
+        var center: (x: Double, y: Double) { (Self.fractions[column], Self.fractions[row]) }
+        private static let fractions = [0.27, 0.5, 0.73]
+
+        /// Whether a neighbour stands on the same row.
+        var isNarrow: Bool { column != 1 }
     }
 
     struct Item: Sendable {
         let thing: SceneThing
         let place: Place
-        /// Longer side of what is drawn.
-        let size: Double
-        let centerX: Double
-        let centerY: Double
-        /// Which alphabet prints a word, and whether it is light on dark.
-        let alphabet: Int
+        /// Longer side of a pictogram; shapes are a tenth smaller.
+        let size: Int
+        /// From the place's middle.
+        let shiftX: Int
+        let shiftY: Int
+        let print: Print
+    }
+
+    /// How an item that is a word is printed.
+    struct Print: Sendable {
+        let font: SceneFonts.TextFont
+        /// Font size, before a long word is made to fit.
+        let height: Int
         let isLightOnDark: Bool
+        /// Widest plate.
+        let maxWidth: Int
     }
 
     struct Background: Sendable {
@@ -61,16 +78,9 @@ struct SceneLayout: Sendable {
         /// Standard deviation of the noise on every channel, 0 to 255.
         let noise: Double
 
-        /// The smallest distance of `colour` from any colour of the ground.
-        func distance(to colour: [Double]) -> Double {
-            let shares: [Double] = [0, 0.25, 0.5, 0.75, 1]
-            let squares = shares.map { share in
-                (0..<3).reduce(0.0) { sum, channel in
-                    let difference = colour[channel] - (start[channel] + share * (end[channel] - start[channel]))
-                    return sum + difference * difference
-                }
-            }
-            return (squares.min() ?? 0).squareRoot()
+        /// The colour at a point, both coordinates 0 to 1.
+        func colour(_ x: Double, _ y: Double) -> [Double] {
+            zip(start, end).map { $0 + (x * slopeX + y * slopeY) * ($1 - $0) }
         }
     }
 
@@ -79,71 +89,94 @@ struct SceneLayout: Sendable {
 
     var things: [SceneThing] { items.map(\.thing) }
 
-    /// - Parameter meanColours: of every pictogram, to keep things apart from the ground.
-    init(random: inout SceneRandom, meanColours: [Pictogram: [Double]], alphabets: Int) {
-        let background = Self.background(&random)
+    init(random: inout SceneRandom) {
+        background = Self.background(&random)
         let places = Self.places(&random)
-        let isRepeating = places.count >= 2 && random.chance(0.35)
-        var things: [SceneThing] = []
-        for (index, place) in places.enumerated() {
-            if isRepeating, let first = things.first, first.pictogram != nil, index < places.count - 1 || random.chance(0.6) {
-                things.append(first)
-            } else {
-                things.append(Self.thing(&random, at: place, on: background, besides: things, meanColours: meanColours))
-            }
-        }
+        let things = Self.things(&random, places: places, background: background)
+        let isAlone = places.count == 1
+        let jitter = isAlone ? -5...5 : -3...3
+        // The classic words keep the reference script's sizes, even where they touch a neighbour; but never another word.
+        let hasOneWord = things.count { $0.word != nil } < 2
         items = zip(things, places).map { thing, place in
-            let isAlone = places.count == 1
-            let size = isAlone ? random.between(0.56, 0.82) : random.between(0.34, 0.41)
-            let jitter = isAlone ? 0.045 : 0.02
-            let center = place.center
+            let size = random.integer(isAlone ? 64...92 : 38...50)
+            let isClassicWord = thing.word.map(SceneWords.classic.contains) ?? false
+            let print = Print(
+                font: SceneFonts.TextFont.pick(&random), height: (isAlone ? 24 : 14) + random.integer(0...2),
+                isLightOnDark: random.chance(0.05),
+                maxWidth: isClassicWord && hasOneWord ? Self.classicSize : place.isNarrow ? (hasOneWord ? 56 : 48) : 100)
             return Item(
-                thing: thing, place: place, size: size, centerX: center.x + random.between(-jitter, jitter),
-                centerY: center.y + random.between(-jitter, jitter), alphabet: random.below(alphabets), isLightOnDark: random.chance(0.3))
+                thing: thing, place: place, size: size, shiftX: random.integer(jitter), shiftY: random.integer(jitter), print: print)
         }
-        self.background = background
+    }
+
+    /// A layout made by hand, for tests.
+    init(things: [SceneThing], places: [Place]) {
+        background = Background(start: [200, 200, 200], end: [200, 200, 200], slopeX: 0, slopeY: 1, noise: 0)
+        items = zip(things, places).map { thing, place in
+            let print = Print(font: .dejaVuSansBold, height: 14, isLightOnDark: false, maxWidth: Self.classicSize)
+            return Item(thing: thing, place: place, size: 44, shiftX: 0, shiftY: 0, print: print)
+        }
     }
 
     private static func background(_ random: inout SceneRandom) -> Background {
-        func colour(_ random: inout SceneRandom) -> [Double] { (0..<3).map { _ in random.between(120, 255) } }
+        func colour(_ random: inout SceneRandom) -> [Double] { (0..<3).map { _ in Double(random.integer(120...255)) } }
         let start = colour(&random)
         let kind = random.fraction()
-        let slopes: [Double] = [0, 0, 1, 1, 0.5]
-        let slope: Double = random.pick(slopes) ?? 0
+        let slope = random.chance(0.05) ? 0.5 : random.chance(0.5) ? 0 : 1
         let other = colour(&random)
         return Background(
-            start: start, end: kind < 0.4 ? start : other, slopeX: slope, slopeY: 1 - slope,
-            noise: kind < 0.75 ? 0 : random.between(5, 12))
+            start: start, end: kind > 0.4 ? other : start, slopeX: slope, slopeY: 1 - slope,
+            noise: kind > 0.75 ? random.between(8, 12) : 0)
     }
 
     private static func places(_ random: inout SceneRandom) -> [Place] {
-        let counts: [(element: Int, weight: Double)] = [(1, 0.36), (2, 0.36), (3, 0.15), (4, 0.13)]
-        return switch random.pick(weighted: counts) {
+        switch random.pick([1, 1, 1, 2, 2, 2, 3, 4]) {
         case 2: random.chance(0.5) ? [.left, .right] : [.top, .bottom]
-        case 3: random.chance(0.5) ? [.topLeft, .topRight, .bottom] : [.top, .bottomLeft, .bottomRight]
+        case 3: random.chance(0.85) ? [.topLeft, .topRight, .bottom] : [.top, .bottomLeft, .bottomRight]
         case 4: [.topLeft, .topRight, .bottomLeft, .bottomRight]
         default: [.center]
         }
     }
 
-    /// How far a thing's colour must be from the ground to be seen at a glance.
-    private static let visibleDistance = 85.0
+    private static func things(_ random: inout SceneRandom, places: [Place], background: Background) -> [SceneThing] {
+        let isRepeating = places.count >= 2 && random.chance(0.4)
+        // Two printed words, so that reading can depend on the place.
+        let hasTwoWords = places.count == 2 && !isRepeating && random.chance(0.04)
+        var things: [SceneThing] = []
+        for (index, place) in places.enumerated() {
+            if isRepeating, let first = things.first, first.pictogram != nil, index < places.count - 1 || random.chance(0.6) {
+                things.append(first)
+            } else if hasTwoWords {
+                var word = SceneWords.pick(&random, maxLetters: 5)
+                while things.contains(.word(word)) { word = SceneWords.letters(&random) }
+                things.append(.word(word))
+            } else {
+                things.append(thing(&random, at: place, on: background, besides: things))
+            }
+        }
+        return things
+    }
 
     private static func thing(
-        _ random: inout SceneRandom, at place: Place, on background: Background, besides others: [SceneThing],
-        meanColours: [Pictogram: [Double]]
+        _ random: inout SceneRandom, at place: Place, on background: Background, besides others: [SceneThing]
     ) -> SceneThing {
-        let hasWord = others.contains { if case .word = $0 { true } else { false } }
         let kind = random.fraction()
-        // Five letters beside a neighbour would be too small to read.
-        let words = SceneThing.words.filter { $0.count <= 4 || place.room > 0.5 }
-        if kind >= 0.86, !hasWord, let word = random.pick(words) { return .word(word) }
-        if kind < 0.62 {
-            // Pictograms have inner contrast and dark lines; only those that would drown are left out.
-            let visible = Pictogram.all.filter { background.distance(to: meanColours[$0] ?? [0, 0, 0]) > visibleDistance / 2 }
-            if let pictogram = random.pick(visible) { return .pictogram(pictogram) }
+        let present = others.compactMap(\.pictogram)
+        if kind < 0.61,
+            let pictogram = Pictogram.pick(&random, where: { candidate in !present.contains { $0.isConfusable(with: candidate) } })
+        {
+            return .pictogram(pictogram)
         }
-        let colours = SceneColour.allCases.filter { background.distance(to: $0.rgb) > visibleDistance }
-        return .shape(random.pick(SceneShape.allCases) ?? .circle, random.pick(colours) ?? .black)
+        if kind >= 0.84, others.allSatisfy({ $0.word == nil }) {
+            return .word(SceneWords.pick(&random, maxLetters: place.isNarrow ? 5 : 6))
+        }
+        let ground = background.colour(place.center.x, place.center.y)
+        // A white shape on a white ground is redrawn; a faint one may stand.
+        for _ in 0..<8 {
+            let colour = SceneColour.pick(&random)
+            let distance = zip(colour.rgb, ground).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }.squareRoot()
+            if distance > 30 { return .shape(SceneShape.pick(&random), colour) }
+        }
+        return .shape(SceneShape.pick(&random), .black)
     }
 }

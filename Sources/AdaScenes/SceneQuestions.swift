@@ -1,145 +1,191 @@
-/// What a question is about, named after the benchmarks it stands in for.
-public enum SceneTask: String, Sendable, CaseIterable {
-    /// Colour, count, position, "what is it": a word or two (VQAv2's form).
-    case vqa
-    /// "Is there a dog in the image?": yes or no (POPE's form).
-    case pope
-    /// "What does the text say?" (TextVQA's form).
-    case text
-    /// Three options, the answer is a letter (ScienceQA's and MMBench's form).
-    case choice
-    /// "Describe the image."
-    case caption
-
-    /// How often a task is chosen where a scene supports it.
-    var weight: Double {
-        switch self {
-        case .vqa: 0.40
-        case .pope: 0.18
-        case .text: 0.22
-        case .choice: 0.12
-        case .caption: 0.08
-        }
-    }
-}
-
-/// A question about a scene and its one right answer.
-public struct SceneQuestion: Sendable, Equatable {
-    /// What the question asks for.
-    public let task: SceneTask
-    /// The question, without an image mark.
-    public let question: String
-    /// The one right answer.
-    public let answer: String
-}
-
-/// Writes the questions that a scene can answer.
+/// Writes the questions that a scene can answer: those of Scenes' reference script, word by word, with the greater part of the weight,
+/// and others.
 struct SceneQuestions {
     let layout: SceneLayout
 
-    private var things: [SceneThing] { layout.things }
-    private var pictograms: [Pictogram] { things.compactMap(\.pictogram) }
-    private var shapes: [(shape: SceneShape, colour: SceneColour)] {
-        things.compactMap { if case .shape(let shape, let colour) = $0 { (shape, colour) } else { nil } }
+    var things: [SceneThing] { layout.things }
+    var pictograms: [Pictogram] { things.compactMap(\.pictogram) }
+    /// Shapes with their number in the layout.
+    var shapes: [(item: Int, shape: SceneShape, colour: SceneColour)] {
+        things.enumerated().compactMap { item, thing in thing.shape.map { (item, $0.shape, $0.colour) } }
+    }
+    /// Printed words with their number in the layout.
+    var words: [(item: Int, word: String)] {
+        things.enumerated().compactMap { item, thing in thing.word.map { (item, $0) } }
     }
 
-    /// One question: first a task by its weight, then one of that task's questions.
+    /// What share of the questions has a form beside the classic ones, in scenes of one thing and of several; together three of ten.
+    private static func share(of form: SceneCandidate.Form, isAlone: Bool) -> Double {
+        switch form {
+        case .classic: isAlone ? 0.81 : 0.63
+        case .relation: isAlone ? 0 : 0.25
+        case .further: isAlone ? 0.19 : 0.12
+        }
+    }
+
+    /// One question.
     func pick(_ random: inout SceneRandom) -> SceneQuestion {
-        let caption = SceneQuestion(task: .caption, question: "Describe the image.", answer: caption)
-        let all = appearance(&random) + counts(&random) + positions(&random) + presence(&random) + texts() + choices(&random) + [caption]
-        let tasks = SceneTask.allCases.filter { task in all.contains { $0.task == task } }
-        let task = random.pick(weighted: tasks.map { ($0, $0.weight) }) ?? .caption
-        return random.pick(all.filter { $0.task == task }) ?? caption
+        turns(1, &random).first ?? caption.question
     }
 
-    private var caption: String {
-        "The image shows " + things.map(\.nameWithArticle).joined(separator: " and ") + "."
-    }
-
-    /// What something is, its colour, its shape; only where the question has one answer.
-    private func appearance(_ random: inout SceneRandom) -> [SceneQuestion] {
-        var found: [SceneQuestion] = []
-        if things.count == 1, let only = pictograms.first {
-            found.append(SceneQuestion(task: .vqa, question: "What is in the image?", answer: only.name))
-        }
-        let uniqueShapes = shapes.filter { candidate in shapes.count { $0.shape == candidate.shape } == 1 }
-        if let pick = random.pick(uniqueShapes) {
-            found.append(SceneQuestion(task: .vqa, question: "What color is the \(pick.shape.rawValue)?", answer: pick.colour.rawValue))
-        }
-        let uniqueColours = shapes.filter { candidate in shapes.count { $0.colour == candidate.colour } == 1 }
-        if let pick = random.pick(uniqueColours) {
-            found.append(SceneQuestion(task: .vqa, question: "What shape is \(pick.colour.rawValue)?", answer: pick.shape.rawValue))
-        }
-        return found
-    }
-
-    private func counts(_ random: inout SceneRandom) -> [SceneQuestion] {
-        var found = [SceneQuestion(task: .vqa, question: "How many things are in the image?", answer: NumberWord.of(things.count))]
-        if let pick = random.pick(pictograms) {
-            let number = pictograms.count { $0 == pick }
-            found.append(SceneQuestion(task: .vqa, question: "How many \(pick.plural) are there?", answer: NumberWord.of(number)))
-        }
-        if let pick = random.pick(shapes) {
-            let number = shapes.count { $0.shape == pick.shape }
-            found.append(SceneQuestion(task: .vqa, question: "How many \(pick.shape.plural) are there?", answer: NumberWord.of(number)))
-        }
-        return found
-    }
-
-    /// Only in scenes whose things differ: else the place would not matter.
-    private func positions(_ random: inout SceneRandom) -> [SceneQuestion] {
-        guard Set(things).count > 1 else { return [] }
-        return random.shuffled(layout.items).prefix(2).map {
-            SceneQuestion(task: .vqa, question: "What is \($0.place.phrase)?", answer: $0.thing.name)
-        }
-    }
-
-    /// As many yes as no where the scene allows both.
-    private func presence(_ random: inout SceneRandom) -> [SceneQuestion] {
-        func question(_ name: String, _ isThere: Bool) -> SceneQuestion {
-            SceneQuestion(task: .pope, question: "Is there \(SceneThing.withArticle(name)) in the image?", answer: isThere ? "yes" : "no")
-        }
-        let isThere = random.chance(0.5)
-        let candidates = isThere ? pictograms : Pictogram.all.filter { !pictograms.contains($0) }
-        var found = random.pick(candidates).map { [question($0.name, isThere)] } ?? []
-        // For shapes a no has the right shape in another colour, or the right colour on another shape.
-        if let (shape, colour) = random.pick(shapes) {
-            let others = SceneColour.allCases.map { SceneThing.shape(shape, $0) } + SceneShape.allCases.map { .shape($0, colour) }
-            let absent = others.filter { !things.contains($0) }
-            if random.chance(0.5) {
-                found.append(question(SceneThing.shape(shape, colour).name, true))
-            } else if let other = random.pick(absent) {
-                found.append(question(other.name, false))
+    /// Up to `count` different questions in a random order, a description last. Every one asks for something that the turns before it do
+    /// not tell; where a scene has no more of that kind, there are fewer turns.
+    func turns(_ count: Int, _ random: inout SceneRandom) -> [SceneQuestion] {
+        var left = weighted(candidates(&random))
+        var chosen: [SceneQuestion] = []
+        var description: SceneQuestion?
+        var known: Set<SceneFact> = []
+        while chosen.count + (description == nil ? 0 : 1) < count {
+            guard let pick = random.pick(weighted: left.map { ($0.candidate, $0.weight) }) else { break }
+            if pick.question.task == .caption {
+                description = pick.question
+                left.removeAll { $0.candidate.question.task == .caption }
+            } else {
+                chosen.append(pick.question)
+                known.formUnion(pick.states)
+            }
+            left.removeAll { entry in
+                entry.candidate.question == pick.question
+                    || (entry.candidate.question.task != .caption && entry.candidate.asks.isSubset(of: known))
             }
         }
+        return chosen + [description].compactMap(\.self)
+    }
+
+    /// Every question that the scene supports, none twice.
+    func candidates(_ random: inout SceneRandom) -> [SceneCandidate] {
+        let all = classic(&random) + relations(&random) + further(&random)
+        var seen: Set<String> = []
+        return all.filter { seen.insert($0.question.question).inserted }
+    }
+
+    /// Weights that give every form its share, whatever number of questions it has.
+    private func weighted(_ candidates: [SceneCandidate]) -> [(candidate: SceneCandidate, weight: Double)] {
+        var sums: [SceneCandidate.Form: Double] = [:]
+        for candidate in candidates { sums[candidate.form, default: 0] += candidate.weight }
+        return candidates.map { candidate in
+            let share = Self.share(of: candidate.form, isAlone: things.count == 1)
+            return (candidate, candidate.weight / (sums[candidate.form] ?? 1) * share)
+        }
+    }
+
+    // MARK: Facts
+
+    /// What naming an item tells.
+    func named(_ item: Int) -> Set<SceneFact> {
+        guard things.indices.contains(item) else { return [] }
+        switch things[item] {
+        case .pictogram(let pictogram): return [.presence(pictogram.name)]
+        case .shape(let shape, _): return [.presence(things[item].name), .presence(shape.rawValue), .colour(item), .outline(item)]
+        case .word: return [.word(item), .hasText]
+        }
+    }
+
+    /// Items that carry this name.
+    func items(named name: String) -> [Int] { things.indices.filter { things[$0].name == name } }
+
+    // MARK: The classic forms
+
+    var caption: SceneCandidate {
+        SceneCandidate(
+            .caption, "Describe the image.", "The image shows " + things.map(\.nameWithArticle).joined(separator: " and ") + ".",
+            form: .classic, asks: [.total])
+    }
+
+    private func classic(_ random: inout SceneRandom) -> [SceneCandidate] {
+        presence(&random) + texts + appearance(&random) + counts(&random) + sides(&random) + choices(&random) + [caption]
+    }
+
+    /// A pictogram that is not there, and that nothing there could be taken for.
+    func absentPictogram(_ random: inout SceneRandom) -> Pictogram? {
+        Pictogram.pick(&random) { candidate in !pictograms.contains { $0 == candidate || $0.isConfusable(with: candidate) } }
+    }
+
+    private func presence(_ random: inout SceneRandom) -> [SceneCandidate] {
+        // A scene without pictograms can only say no; the others say yes more often, which evens it out.
+        let isThere = !pictograms.isEmpty && random.chance(0.62)
+        guard let asked = isThere ? random.pick(pictograms) : absentPictogram(&random) else { return [] }
+        return [
+            SceneCandidate(
+                .pope, "Is there \(SceneThing.withArticle(asked.name)) in the image?", SceneCandidate.yesNo(isThere), form: .classic,
+                asks: [.presence(asked.name)])
+        ]
+    }
+
+    private var texts: [SceneCandidate] {
+        // With two words the question would have two answers.
+        guard words.count == 1, let only = words.first else { return [] }
+        return [
+            SceneCandidate(
+                .text, "What does the text say?", only.word, form: .classic, weight: 3, asks: [.word(only.item)], states: [.hasText])
+        ]
+    }
+
+    private func appearance(_ random: inout SceneRandom) -> [SceneCandidate] {
+        var found: [SceneCandidate] = []
+        if let pick = random.pick(shapes.filter { candidate in shapes.count { $0.shape == candidate.shape } == 1 }) {
+            found.append(
+                SceneCandidate(
+                    .vqa, "What color is the \(pick.shape.rawValue)?", pick.colour.rawValue, form: .classic, asks: [.colour(pick.item)],
+                    states: named(pick.item)))
+        }
+        if let pick = random.pick(shapes.filter { candidate in shapes.count { $0.colour == candidate.colour } == 1 }) {
+            found.append(
+                SceneCandidate(
+                    .vqa, "What shape is \(pick.colour.rawValue)?", pick.shape.rawValue, form: .classic, asks: [.outline(pick.item)],
+                    states: named(pick.item)))
+        }
+        if things.count == 1, let only = pictograms.first {
+            found.append(
+                SceneCandidate(.vqa, "What is in the image?", only.name, form: .classic, asks: [.presence(only.name)], states: [.place(0)]))
+        }
         return found
     }
 
-    private func texts() -> [SceneQuestion] {
-        things.compactMap { thing in
-            guard case .word(let word) = thing else { return nil }
-            return SceneQuestion(task: .text, question: "What does the text say?", answer: word)
-        }
-    }
-
-    private func choices(_ random: inout SceneRandom) -> [SceneQuestion] {
-        var found: [SceneQuestion] = []
-        if Set(pictograms).count == 1, let right = pictograms.first {
-            let wrong = Pictogram.all.filter { $0.category == right.category && $0 != right }.map(\.name)
-            found.append(choice("Which \(right.category.rawValue) is shown?", right: right.name, wrong: wrong, &random))
-        }
-        if shapes.count == 1, let (shape, colour) = shapes.first {
-            let wrong = SceneColour.allCases.filter { $0 != colour }.map(\.rawValue)
-            found.append(choice("Which color is the \(shape.rawValue)?", right: colour.rawValue, wrong: wrong, &random))
+    private func counts(_ random: inout SceneRandom) -> [SceneCandidate] {
+        var found = [
+            SceneCandidate(.vqa, "How many things are in the image?", NumberWord.of(things.count), form: .classic, asks: [.total])
+        ]
+        if let pick = random.pick(pictograms) {
+            // People write both "cherries" and "cherrys".
+            let plural = random.chance(0.5) ? pick.plainPlural : pick.plural
+            let number = pictograms.count { $0 == pick }
+            found.append(
+                SceneCandidate(
+                    .vqa, "How many \(plural) are there?", NumberWord.of(number), form: plural == pick.plainPlural ? .classic : .further,
+                    asks: [.number(pick.name)], states: [.presence(pick.name)]))
         }
         return found
     }
 
-    private func choice(_ question: String, right: String, wrong: [String], _ random: inout SceneRandom) -> SceneQuestion {
-        let options = random.shuffled([right] + random.shuffled(wrong).prefix(2))
-        let letters = ["A", "B", "C"]
-        let lines = zip(letters, options).map { "\($0). \($1)" }.joined(separator: "\n")
-        let answer = zip(letters, options).first { $1 == right }?.0 ?? "A"
-        return SceneQuestion(task: .choice, question: "\(question)\n\(lines)\nAnswer with the letter.", answer: answer)
+    private func sides(_ random: inout SceneRandom) -> [SceneCandidate] {
+        guard things.count == 2, Set(things.map(\.name)).count == 2 else { return [] }
+        let item = random.below(2)
+        return [
+            SceneCandidate(
+                .vqa, "What is \(layout.items[item].place.phrase)?", things[item].name, form: .classic, asks: [.place(item)],
+                states: named(item))
+        ]
+    }
+
+    private func choices(_ random: inout SceneRandom) -> [SceneCandidate] {
+        guard Set(pictograms).count == 1, let right = pictograms.first else { return [] }
+        let wrong = wrongPictograms(for: right, count: 2, &random).map(\.name)
+        let question = SceneCandidate.choice(
+            "Which \(right.category.rawValue) is shown?", right: right.name, wrong: wrong, form: .classic, weight: 1.6,
+            asks: [.presence(right.name)], &random)
+        return [question].compactMap(\.self)
+    }
+
+    /// Pictograms of the same category, none that could pass for the right one.
+    func wrongPictograms(for right: Pictogram, count: Int, _ random: inout SceneRandom) -> [Pictogram] {
+        var wrong: [Pictogram] = []
+        for _ in 0..<count {
+            let next = Pictogram.pick(&random) {
+                $0.category == right.category && $0 != right && !$0.isConfusable(with: right) && !wrong.contains($0)
+            }
+            wrong += [next].compactMap(\.self)
+        }
+        return wrong
     }
 }

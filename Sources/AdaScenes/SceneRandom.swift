@@ -23,6 +23,9 @@ struct SceneRandom: RandomNumberGenerator {
     /// Uniform in `0 ..< count`; 0 for a count below 1.
     mutating func below(_ count: Int) -> Int { count < 1 ? 0 : Int(fraction() * Double(count)) }
 
+    /// Uniform in `range`, both ends included.
+    mutating func integer(_ range: ClosedRange<Int>) -> Int { range.lowerBound + below(range.count) }
+
     mutating func pick<Element>(_ elements: [Element]) -> Element? {
         elements.isEmpty ? nil : elements[below(elements.count)]
     }

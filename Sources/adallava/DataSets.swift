@@ -11,7 +11,12 @@ struct DataSets: AsyncParsableCommand {
             abstract: "Make Scenes: pictures of pictograms, shapes and printed words with questions and answers.",
             discussion: """
                 Writes DIR/images and DIR/SPLIT.json in LLaVA's instruction format. The same seed gives the same set. Seeds from 1000000 \
-                up are for evaluation; nothing is trained on them.
+                up are for evaluation; nothing is trained on them. Everything is drawn from Noto's pictograms and the DejaVu and \
+                Liberation fonts; Openclipart is not used.
+
+                --regions adds to every record where things are drawn: "regions": [{"box": [left, top, right, bottom], "labels": {"thing": \
+                "circle", "color": "red"}}, ...], in pixels. A pictogram has its name as thing, a printed word is the thing "word", with \
+                its "word" if it is one, and every letter has a region with its "character".
                 """)
 
         @Option(help: "The folder to write.")
@@ -26,29 +31,39 @@ struct DataSets: AsyncParsableCommand {
         @Option(help: "The set's name.")
         var split = "train"
 
+        @Option(help: "Questions on one picture at most, as turns of one conversation (1 to 16); eval takes sets of one.")
+        var turns = 1
+
+        @Flag(help: "Add the boxes of all things and letters to every record.")
+        var regions = false
+
         @Flag(help: "Print one JSON object.")
         var json = false
 
         func validate() throws {
             if !(1 ... 10_000_000).contains(count) { throw ValidationError("--count: expected 1 to 10000000, found \(count)") }
+            if !SceneGenerator.turnRange.contains(turns) { throw ValidationError("--turns: expected 1 to 16, found \(turns)") }
             if split.isEmpty || split.contains("/") { throw ValidationError("--split: expected a name without '/', found '\(split)'") }
         }
 
         func run() async throws {
             try await reporting {
                 let folder = URL(fileURLWithPath: out)
-                let (count, seed, split) = (count, seed, split)
-                let records = try await withInterruption {
-                    try await SceneDataset.write(to: folder, count: count, seed: seed, split: split) { progress in
+                let options = SceneDataset.Options(count: count, seed: seed, split: split, turns: turns, regions: regions)
+                if seed >= SceneGenerator.firstEvaluationSeed {
+                    Console.shared.message("note: seeds from \(SceneGenerator.firstEvaluationSeed) up are for evaluation; do not train on this set")
+                }
+                try await withInterruption {
+                    try await SceneDataset.write(to: folder, options) { progress in
                         Console.shared.progress("drawing scenes", done: progress.done, of: progress.count)
                     }
                 }
                 Console.shared.finishProgress()
                 let list = folder.appendingPathComponent(split + ".json").path
                 if json {
-                    printNow(try adallava.json(["records": records.count, "file": list]))
+                    printNow(try adallava.json(["records": count, "file": list]))
                 } else {
-                    Console.shared.message("\(records.count) scenes in \(list)")
+                    Console.shared.message("\(count) scenes in \(list)")
                 }
             }
         }

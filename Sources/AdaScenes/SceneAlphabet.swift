@@ -1,0 +1,90 @@
+/// The capital letters of one font at one size.
+struct SceneAlphabet: Sendable {
+    struct Letter: Sendable {
+        let width: Int
+        let height: Int
+        /// Coverage, 0 to 1, `height * width`.
+        let mask: [Float]
+        /// From the pen to the mask's left column, and from the baseline up to its top row, in pixels.
+        let left: Int
+        let top: Int
+        /// How far the pen moves, in pixels.
+        let advance: Int
+    }
+
+    /// A printed word on its plate.
+    struct Print {
+        let tile: Tile
+        /// Where the pen stands before every letter and after the last one, in pixels from the plate's left edge.
+        let pens: [Int]
+    }
+
+    private struct Pair: Hashable {
+        let first: Character
+        let second: Character
+    }
+
+    private let letters: [Character: Letter]
+    private let kerning: [Pair: Int]
+    /// Between the ink and the plate's edges, in pixels.
+    private let margin: Int
+
+    init(face: FreeTypeFace, margin: Int) throws {
+        let capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ".unicodeScalars
+        var letters: [Character: Letter] = [:]
+        var kerning: [Pair: Int] = [:]
+        for first in capitals {
+            letters[Character(first)] = try face.letter(first)
+            for second in capitals {
+                let pixels = try face.kerning(first, second)
+                if pixels != 0 { kerning[Pair(first: Character(first), second: Character(second))] = pixels }
+            }
+        }
+        (self.letters, self.kerning, self.margin) = (letters, kerning, margin)
+    }
+
+    private func pens(_ word: String) -> [Int] {
+        var pens = [0]
+        for (letter, following) in zip(word, word.dropFirst().map { Optional($0) } + [nil]) {
+            let gap = following.flatMap { kerning[Pair(first: letter, second: $0)] } ?? 0
+            pens.append((pens.last ?? 0) + (letters[letter]?.advance ?? 0) + gap)
+        }
+        return pens
+    }
+
+    /// Columns from the first letter's ink to the last one's, relative to the first pen.
+    private func ink(_ word: String, pens: [Int]) -> Range<Int> {
+        let extents = zip(word, pens).compactMap { character, pen in letters[character].map { (pen + $0.left, pen + $0.left + $0.width) } }
+        let left = extents.map(\.0).min() ?? 0
+        return left..<max(left + 1, extents.map(\.1).max() ?? 1)
+    }
+
+    /// Width of a word's plate in pixels.
+    func width(of word: String) -> Int { ink(word, pens: pens(word)).count + margin * 2 }
+
+    /// A word on a near-white plate that shows a little of the ground, dark ink; or the other way round.
+    func print(_ word: String, isLightOnDark: Bool) -> Print {
+        let pens = pens(word)
+        let ink = ink(word, pens: pens)
+        let glyphs = word.compactMap { letters[$0] }
+        let ascent = glyphs.map(\.top).max() ?? 1
+        let descent = glyphs.map { $0.height - $0.top }.max() ?? 0
+        let start = margin - ink.lowerBound
+        var tile = Tile(width: ink.count + margin * 2, height: max(1, ascent + descent) + margin * 2)
+        let alpha: Float = 235.0 / 255
+        let (plate, dark): (Float, Float) = isLightOnDark ? (0.1, 0.98) : (1, 15.0 / 255)
+        tile.pixels = tile.pixels.map { _ in SIMD4(plate * alpha, plate * alpha, plate * alpha, alpha) }
+        let full = SIMD4<Float>(dark, dark, dark, 1)
+        for (letter, pen) in zip(glyphs, pens) {
+            for y in 0..<letter.height {
+                for x in 0..<letter.width {
+                    let (column, row) = (start + pen + letter.left + x, margin + ascent - letter.top + y)
+                    guard (0..<tile.width).contains(column), (0..<tile.height).contains(row) else { continue }
+                    let position = row * tile.width + column
+                    tile.pixels[position] += letter.mask[y * letter.width + x] * (full - tile.pixels[position])
+                }
+            }
+        }
+        return Print(tile: tile, pens: pens.map { start + $0 })
+    }
+}
