@@ -58,9 +58,6 @@ extension SplitMix64 {
 
     /// Standard normal (Box and Muller, 1958).
     mutating func normal() -> Double { (-2 * log(uniform())).squareRoot() * cos(2 * .pi * uniform()) }
-
-    /// Uniform in `0 ..< count`; `count` is positive.
-    mutating func index(below count: Int) -> Int { Int(next() % UInt64(max(1, count))) }
 }
 
 extension StoredTensor {

@@ -1,3 +1,4 @@
+import AdaEvaluation
 import AdaImages
 import AdaLLaVA
 import ArgumentParser
@@ -55,6 +56,18 @@ extension Precision: ExpressibleByArgument {}
 /// Runs a check whose failure is a wrong option, so that it is told before anything is read.
 func usable(_ check: () throws -> Void) throws {
     do { try check() } catch let error as any EngineError { throw ValidationError(error.description) }
+}
+
+/// A list of budgets with commas between them, each a fraction.
+func budgetFractions(_ list: String, option: String) throws -> [Double] {
+    let fractions = try list.split(separator: ",").map { text in
+        switch try Budget(parsing: String(text)) {
+        case .fraction(let fraction): return fraction
+        case .time: throw EvaluationError.argument(name: option, expected: "fractions of full compute", found: "\(text)")
+        }
+    }
+    guard !fractions.isEmpty else { throw EvaluationError.argument(name: option, expected: "at least one budget", found: "none") }
+    return fractions
 }
 
 /// How tokens are chosen and when an answer ends.

@@ -23,10 +23,31 @@ public protocol AnsweringModel: Sendable {
     func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse
 }
 
-extension AdaptiveModel: AnsweringModel {
+/// A model whose plans can be looked at, and replaced.
+public protocol PlannedModel: AnsweringModel {
+    /// - Parameter plan: what runs, instead of what the scheduler picks; `nil` lets it pick.
+    func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse
+    /// Switches that the scheduler decides.
+    var switchCount: Int { get }
+    /// Layers that always run.
+    var prefixLayers: Int { get }
+    /// The plan that the scheduler makes of some logits.
+    func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan
+}
+
+extension PlannedModel {
     public func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: nil)
+    }
+}
+
+extension AdaptiveModel: PlannedModel {
+    public func respond(
+        to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?
+    ) async throws -> ModelResponse {
         var options = GenerationOptions()
         options.maxTokens = maxTokens
+        options.plan = plan
         var text = ""
         var summary: AnswerSummary?
         for try await piece in answer(question, images: image.map { [$0] } ?? [], budget: .fraction(budget), options: options) {

@@ -98,32 +98,38 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
     // MARK: - Which samples
 
     /// The samples of this run, in the benchmark's order: at most `limit`, drawn by `seed` if there is one, of which this shard's.
-    /// Groups stay whole, so a limit may leave out the last few that a whole group would exceed.
     public func selection(of samples: [BenchmarkSample]) -> [BenchmarkSample] {
+        let drawn = EvaluationSettings.drawn(samples, limit: limit, seed: seed)
+        var order: [String] = []
+        var known = Set<String>()
+        for sample in drawn where known.insert(sample.group).inserted { order.append(sample.group) }
+        let mine = Set(order.enumerated().filter { $0.offset % shard.count == shard.index - 1 }.map(\.element))
+        return drawn.filter { mine.contains($0.group) }
+    }
+
+    /// At most `limit` samples in the benchmark's order: the first, or with a seed some drawn at random. Groups stay whole, so a limit may
+    /// leave out the last few that a whole group would exceed.
+    public static func drawn(_ samples: [BenchmarkSample], limit: Int?, seed: UInt64?) -> [BenchmarkSample] {
+        guard let limit else { return samples }
         var order: [String] = []
         var sizes: [String: Int] = [:]
         for sample in samples {
             if sizes[sample.group] == nil { order.append(sample.group) }
             sizes[sample.group, default: 0] += 1
         }
-        if let limit {
-            var drawn = order
-            if let seed {
-                let ranks = Dictionary(uniqueKeysWithValues: order.map { ($0, Fingerprint(seed).adding($0).value) })
-                drawn.sort { (ranks[$0] ?? 0, $0) < (ranks[$1] ?? 0, $1) }
-            }
-            var kept = Set<String>()
-            var count = 0
-            for group in drawn {
-                let size = sizes[group] ?? 0
-                if count + size > limit && count > 0 { break }
-                kept.insert(group)
-                count += size
-            }
-            order = order.filter(kept.contains)
+        if let seed {
+            let ranks = Dictionary(uniqueKeysWithValues: order.map { ($0, Fingerprint(seed).adding($0).value) })
+            order.sort { (ranks[$0] ?? 0, $0) < (ranks[$1] ?? 0, $1) }
         }
-        let mine = Set(order.enumerated().filter { $0.offset % shard.count == shard.index - 1 }.map(\.element))
-        return samples.filter { mine.contains($0.group) }
+        var kept = Set<String>()
+        var count = 0
+        for group in order {
+            let size = sizes[group] ?? 0
+            if count + size > limit && count > 0 { break }
+            kept.insert(group)
+            count += size
+        }
+        return samples.filter { kept.contains($0.group) }
     }
 
     // MARK: - Fingerprints

@@ -14,4 +14,7 @@ public struct SplitMix64: RandomNumberGenerator, Sendable {
 
     /// Uniform in [0, 1). The standard library does not promise how it draws, so a reproducible draw is made here.
     public mutating func unit() -> Double { Double(next() >> 11) * 0x1p-53 }
+
+    /// A number in `0 ..< count`, uniform but for a bias below `count / 2^64`; `count` is positive.
+    public mutating func index(below count: Int) -> Int { Int(next() % UInt64(max(1, count))) }
 }

@@ -58,6 +58,9 @@ public final class AdaptiveModel: Sendable {
     /// Whether it takes images.
     public var hasVision: Bool { loaded.engine.vision != nil }
 
+    /// Whether images are cut to their middle square, instead of being squared with margins.
+    public var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
+
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
     public func check(_ budget: Budget) throws {
@@ -116,6 +119,7 @@ public final class AdaptiveModel: Sendable {
         var request = EngineRequest(tokens: prompt, images: try images.map(loaded.pixels), budget: budget, maxTokens: options.maxTokens)
         request.sampling = options.sampling
         request.endTokens = text.endTokens
+        request.plan = options.plan
         var output = AnswerText(text, stop: options.stop + text.stopTexts)
         let onProgress = options.onProgress
         let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { onProgress?($0) }) { token in
@@ -134,17 +138,50 @@ public final class AdaptiveModel: Sendable {
         return text.tokenize(prompt: prompt)
     }
 
+    /// The ids of a conversation in the model's chat template, -200 where images go: what ``respond(to:images:budget:options:)`` reads.
+    /// - Parameter system: the system prompt, instead of the template's.
+    public func tokenize(_ conversation: [ChatMessage], system: String? = nil) throws -> [Int] {
+        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.engine.name) }
+        return try text.prompt(conversation, system: system)
+    }
+
+    /// The plan that the scheduler makes of some logits: with random ones, a random plan of the budget's size.
+    /// - Parameters:
+    ///   - switchLogits: one for each switch that the scheduler decides, ``switchCount``.
+    ///   - units: optional units granted, as ``AnswerSummary/units`` says them.
+    public func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan {
+        guard let adaptive = loaded.engine.adaptive else { throw GenerationError.plan(reason: "\(loaded.engine.name) is not adaptive, so everything runs") }
+        guard switchLogits.count == switchCount, switchLogits.allSatisfy(\.isFinite) else {
+            throw GenerationError.plan(reason: "expected \(switchCount) finite logits, found \(switchLogits.count)")
+        }
+        guard (0 ... adaptive.units.total - adaptive.units.prefix).contains(units) else {
+            throw GenerationError.plan(reason: "expected 0 to \(adaptive.units.total - adaptive.units.prefix) units, found \(units)")
+        }
+        return adaptive.scheduler.plan(switchLogits, units: units)
+    }
+
+    /// Switches that the scheduler decides: optional layers (L), or their heads and neuron groups (H); 0 if the model is not adaptive.
+    public var switchCount: Int {
+        guard let adaptive = loaded.engine.adaptive else { return 0 }
+        let c = loaded.engine.decoder.configuration
+        let optional = c.numHiddenLayers - adaptive.scheduler.configuration.numPrefixLayers
+        return adaptive.scheduler.configuration.schedulerType == .layers ? optional : optional * 2 * c.numAttentionHeads
+    }
+
+    /// Layers that always run; 0 if the model is not adaptive.
+    public var prefixLayers: Int { loaded.engine.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
+
     /// Runs one greedy request and keeps its intermediates.
     /// - Parameter tokens: the whole prompt's ids; -200 stands where an image goes.
     public func trace(
-        tokens: [Int], images: [RGBImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false,
+        tokens: [Int], images: [RGBImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false, includesAttention: Bool = false,
         onProgress: @escaping @Sendable (GenerationProgress) -> Void = { _ in }
     ) async throws -> TraceResult {
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
             try await queue.run { [self] in
-                let trace = Trace(includesLayers: includesLayers)
+                let trace = Trace(includesLayers: includesLayers, includesAttention: includesAttention)
                 var request = EngineRequest(tokens: tokens, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
                 request.endTokens = loaded.text?.endTokens ?? Set(loaded.checkpoint.generation.eosTokenIDs)
                 request.trace = trace

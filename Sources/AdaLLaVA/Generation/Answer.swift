@@ -10,6 +10,8 @@ public struct GenerationOptions: Sendable {
     public var stop: [String] = []
     /// The system prompt, instead of the template's.
     public var system: String?
+    /// What runs of each layer, instead of what the scheduler picks: for experiments. The latency token still carries the budget.
+    public var plan: ExecutionPlan?
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
     public var onProgress: (@Sendable (GenerationProgress) -> Void)?
 

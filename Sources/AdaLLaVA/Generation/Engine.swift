@@ -111,6 +111,29 @@ final class Engine: @unchecked Sendable {
         }
         let marks = request.tokens.count { $0 == Engine.imageToken }
         if marks != request.images.count { throw GenerationError.imageCount(marks: marks, images: request.images.count) }
+        if let plan = request.plan { try check(plan) }
+    }
+
+    /// A plan from outside: of this model's shape, and with the prefix running whole.
+    private func check(_ plan: ExecutionPlan) throws {
+        let c = decoder.configuration
+        guard let adaptive else { throw GenerationError.plan(reason: "\(name) is not adaptive, so everything runs") }
+        guard plan.rows.count == c.numHiddenLayers, plan.headCount == c.numAttentionHeads else {
+            throw GenerationError.plan(
+                reason: "expected \(c.numHiddenLayers) layers of \(c.numAttentionHeads) heads, found \(plan.rows.count) of \(plan.headCount)")
+        }
+        for (layer, row) in plan.rows.enumerated() {
+            for (what, indices) in [("heads", row.heads), ("groups", row.groups)] {
+                let ascends = zip(indices, indices.dropFirst()).allSatisfy { $0 < $1 }
+                guard ascends, indices.allSatisfy({ (0 ..< plan.headCount).contains($0) }) else {
+                    throw GenerationError.plan(
+                        reason: "layer \(layer): expected \(what) from 0 to \(plan.headCount - 1), ascending, found \(indices)")
+                }
+                if layer < adaptive.scheduler.configuration.numPrefixLayers, indices.count < plan.headCount {
+                    throw GenerationError.plan(reason: "layer \(layer) is a prefix layer and always runs whole")
+                }
+            }
+        }
     }
 
     private func encodeImages(
@@ -184,13 +207,18 @@ final class Engine: @unchecked Sendable {
         request.trace?.record("latency_embedding", latency)
         request.trace?.recordInput(hidden)
         let prefix = adaptive.scheduler.configuration.numPrefixLayers
+        let probe = request.trace?.includesAttention == true ? AttentionProbe(position: promptLength) : nil
         try decoder.run(
-            0 ..< prefix, on: hidden, first: 0, cache: cache, selections: everything, cancellation: cancellation, observe: observe)
+            0 ..< prefix, on: hidden, first: 0, cache: cache, selections: everything, cancellation: cancellation, observe: observe,
+            probe: probe)
+        for (layer, weights) in probe?.weights ?? [:] {
+            request.trace?.record("latency_attention.\(layer)", weights, shape: [c.numAttentionHeads, length])
+        }
 
         let input = hidden.rows(promptLength ..< length)
         request.trace?.record("scheduler_input", input)
         let scores = adaptive.scheduler.logits(input, backend)
-        let plan = adaptive.scheduler.plan(scores, units: units)
+        let plan = request.plan ?? adaptive.scheduler.plan(scores, units: units)
         request.trace?.record("scheduler_logits", scores)
         request.trace?.record("plan", plan.mask, shape: [c.numHiddenLayers, 2, c.numAttentionHeads])
         result.adaptive = EngineResult.Adaptive(units: units, insertPosition: promptLength, floor: adaptive.units.floor)

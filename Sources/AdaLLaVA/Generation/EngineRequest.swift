@@ -9,6 +9,8 @@ struct EngineRequest {
     var sampling = SamplingOptions()
     /// Tokens that end the answer.
     var endTokens: Set<Int> = []
+    /// What runs, instead of what the scheduler picks.
+    var plan: ExecutionPlan?
     var trace: Trace?
 }
 
@@ -74,6 +76,7 @@ public enum GenerationError: EngineError, Equatable {
     case promptTooLong(positions: Int, limit: Int)
     case noVision(model: String)
     case noTokenizer(model: String)
+    case plan(reason: String)
 
     public var category: ErrorCategory { .usage }
 
@@ -87,6 +90,7 @@ public enum GenerationError: EngineError, Equatable {
         case .promptTooLong(let positions, let limit):
             "the prompt takes \(positions) positions, but the model's context holds \(limit) and the answer needs at least one; shorten the prompt or use fewer images"
         case .noVision(let model): "\(model) has no vision tower; ask without an image"
+        case .plan(let reason): "the given plan: \(reason)"
         case .noTokenizer(let model): "\(model) has no tokenizer (tokenizer.model or tokenizer.json); give the prompt as token ids"
         }
     }

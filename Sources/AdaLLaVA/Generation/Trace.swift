@@ -10,11 +10,15 @@ public final class Trace {
 
     /// Also keep what each layer puts out in the first pass.
     public let includesLayers: Bool
+    /// Also keep what the latency token attends to in each prefix layer, `latency_attention.N` as `[heads, positions]`.
+    public let includesAttention: Bool
     /// What was recorded, by name.
     public private(set) var entries: [String: Entry] = [:]
 
     /// An empty trace.
-    public init(includesLayers: Bool = false) { self.includesLayers = includesLayers }
+    public init(includesLayers: Bool = false, includesAttention: Bool = false) {
+        (self.includesLayers, self.includesAttention) = (includesLayers, includesAttention)
+    }
 
     func record(_ name: String, _ values: [Float], shape: [Int]? = nil) {
         entries[name] = Entry(shape: shape ?? [values.count], values: values)

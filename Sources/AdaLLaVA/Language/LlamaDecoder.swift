@@ -109,9 +109,10 @@ final class LlamaDecoder: @unchecked Sendable {
     ///   - first: the position in the sequence of the first row.
     ///   - selections: for each layer what runs of it; `nil` runs everything.
     ///   - observe: called after each layer with its index, the first row of the chunk, and the chunk's hidden states.
+    ///   - probe: is told queries and keys of the layers that run whole.
     func run(
         _ range: Range<Int>, on hidden: Tensor, first: Int, cache: KeyValueCache, selections: [LayerSelection?],
-        cancellation: Cancellation, observe: ((Int, Int, Tensor) -> Void)? = nil
+        cancellation: Cancellation, observe: ((Int, Int, Tensor) -> Void)? = nil, probe: AttentionProbe? = nil
     ) throws {
         var start = 0
         while start < hidden.rows {
@@ -120,7 +121,7 @@ final class LlamaDecoder: @unchecked Sendable {
                 try cancellation.check()
                 let selection = selections[index]
                 if let selection, !selection.runsAttention, !selection.runsMLP { continue }
-                forward(layers[index], selection, on: chunk, position: first + start, cache: cache, index: index)
+                forward(layers[index], selection, on: chunk, position: first + start, cache: cache, index: index, probe: probe)
                 observe?(index, start, chunk)
             }
             start += chunk.rows
@@ -137,7 +138,8 @@ final class LlamaDecoder: @unchecked Sendable {
     }
 
     private func forward(
-        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, position: Int, cache: KeyValueCache, index: Int
+        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, position: Int, cache: KeyValueCache, index: Int,
+        probe: AttentionProbe?
     ) {
         if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
         let rows = 0 ..< x.rows
@@ -145,6 +147,9 @@ final class LlamaDecoder: @unchecked Sendable {
         if selection?.runsAttention ?? true {
             rmsNorm(normed, x, layer.inputNorm)
             let attended = attention(layer, selection, normed, position: position, cache: layerCache(index, selection, in: cache))
+            if selection == nil {
+                probe?.see(layer: index, query: scratch.query.rows(rows), key: scratch.key.rows(rows), position: position, configuration)
+            }
             backend.multiply(
                 attended, [Product(linear: layer.output, output: x, blocks: selection?.outputBlocks, accumulate: true)], buffer)
         }
