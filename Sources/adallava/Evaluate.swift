@@ -109,7 +109,7 @@ struct Evaluate: AsyncParsableCommand {
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
-            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try budgetList(),
+            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try fractions(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
         let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)
         if evaluation.isComplete { return evaluation }
@@ -122,15 +122,6 @@ struct Evaluate: AsyncParsableCommand {
         }
         Console.shared.finishProgress()
         return evaluation
-    }
-
-    private func budgetList() throws -> [Double] {
-        try budgets.split(separator: ",").map { text in
-            switch try Budget(parsing: String(text)) {
-            case .fraction(let fraction): return fraction
-            case .time: throw EvaluationError.argument(name: "--budgets", expected: "fractions of full compute", found: "\(text)")
-            }
-        }
     }
 }
 

@@ -18,23 +18,32 @@ struct ComputeFlags: ParsableArguments {
     var precision: Precision = .automatic
 
     func load(_ url: URL) async throws -> AdaptiveModel {
+        try await loadWithProgress(url, options)
+    }
+
+    var options: AdaptiveModel.Options {
         var options = AdaptiveModel.Options()
         options.threads = threads
         options.precision = precision
         options.projector = mmproj.map { URL(fileURLWithPath: $0) }
         options.template = template
-        Console.shared.progress("opening " + url.lastPathComponent, done: 0, of: 0)
-        let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
-            Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
-        }
-        Console.shared.finishProgress()
-        return loaded
+        return options
     }
 
     func validate() throws {
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
         if let template { try usable { _ = try ChatTemplate.named(template) } }
     }
+}
+
+/// Loads a model, saying how far that is.
+func loadWithProgress(_ url: URL, _ options: AdaptiveModel.Options) async throws -> AdaptiveModel {
+    Console.shared.progress("opening " + url.lastPathComponent, done: 0, of: 0)
+    let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
+        Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
+    }
+    Console.shared.finishProgress()
+    return loaded
 }
 
 /// Which model, and how it computes.
@@ -48,6 +57,9 @@ struct ModelFlags: ParsableArguments {
     func load(_ model: String? = nil) async throws -> AdaptiveModel {
         try await compute.load(try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
     }
+
+    /// Where the model is.
+    func locate() throws -> URL { try model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate() }
 }
 
 extension Precision: ExpressibleByArgument {}

@@ -161,14 +161,17 @@ public final class AdaptiveModel: Sendable {
     // MARK: - Measuring
 
     /// Runs one greedy request given as token ids, which no token ends early, and says what ran and how long it took.
-    /// - Parameter tokens: the whole prompt's ids, without images.
+    /// - Parameters:
+    ///   - tokens: the whole prompt's ids; -200 stands where an image goes.
+    ///   - images: encoded anew each time, also if the last request had the same.
     /// - Throws: ``BudgetError``, ``GenerationError``, `CancellationError`.
-    public func measure(tokens: [Int], budget: Budget, maxTokens: Int) async throws -> AnswerSummary {
+    public func measure(tokens: [Int], images: [RGBImage] = [], budget: Budget, maxTokens: Int) async throws -> AnswerSummary {
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
             try await queue.run { [self] in
-                let request = EngineRequest(tokens: tokens, images: [], budget: budget, maxTokens: maxTokens)
+                var request = EngineRequest(tokens: tokens, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
+                request.reusesFeatures = false
                 let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { _ in }) { _ in true }
                 return AnswerSummary(result, budget: budget, engine: loaded.engine)
             }

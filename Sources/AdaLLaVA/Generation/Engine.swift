@@ -119,7 +119,7 @@ final class Engine: @unchecked Sendable {
         var features: [Tensor] = []
         for (index, pixels) in request.images.enumerated() {
             // A trace shows every step, so it takes none from the cache.
-            if request.trace == nil, let known = featureCache.find(pixels) {
+            if request.trace == nil, request.reusesFeatures, let known = featureCache.find(pixels) {
                 features.append(known)
                 continue
             }

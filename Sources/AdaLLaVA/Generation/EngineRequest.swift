@@ -10,6 +10,8 @@ struct EngineRequest {
     /// Tokens that end the answer.
     var endTokens: Set<Int> = []
     var trace: Trace?
+    /// Whether an image that was encoded before keeps its features. Measurements of the tower encode it again.
+    var reusesFeatures = true
 }
 
 /// How long each phase of an answer took.
