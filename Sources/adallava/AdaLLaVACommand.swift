@@ -11,7 +11,8 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             """,
         version: "adallava 0.1.0",
         subcommands: [
-            Ask.self, Chat.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, DataSets.self, Evaluate.self, Explain.self, Analyze.self,
+            Ask.self, Chat.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, DataSets.self, Evaluate.self, Explain.self, Bench.self,
+            Analyze.self,
         ],
         defaultSubcommand: nil)
 }

@@ -38,11 +38,14 @@ struct Chat: AsyncParsableCommand {
                 if text.isEmpty { continue }
                 do {
                     if try await !session.handle(text) { return }
+                } catch let error as GenerationError {
+                    let isFull = if case .promptTooLong = error { true } else { false }
+                    Console.shared.message("adallava: \(error.description)\(isFull ? "; /clear forgets the conversation so far" : "")")
                 } catch let error as any EngineError {
                     // One bad line does not end a conversation.
                     Console.shared.message("adallava: " + error.description)
                 } catch is CancellationError {
-                    Console.shared.message("(stopped)")
+                    Console.shared.message("(stopped; this turn is not remembered)")
                 }
             }
             // The prompt's line is still open after Ctrl-D.
@@ -89,7 +92,7 @@ private struct ChatSession {
             try model.check(wanted)
             budget = wanted
         case "/image":
-            let source = try ImageSource(argument: argument)
+            let source = try ImageSource(argument: ChatSession.path(argument))
             // Standard input is where the conversation comes from.
             if source == .standardInput { throw ImageError.argument(name: "/image", reason: "expected a file or a data: URL, found `-`") }
             pending.append(try RGBImage(source))
@@ -99,6 +102,13 @@ private struct ChatSession {
         default: try await ask(text)
         }
         return true
+    }
+
+    /// A path as a shell would take it: without the quotes around it, `~` for the home folder.
+    private static func path(_ argument: String) -> String {
+        var path = argument
+        for quote in ["\"", "'"] where path.count > 1 && path.hasPrefix(quote) && path.hasSuffix(quote) { path = String(path.dropFirst().dropLast()) }
+        return path.hasPrefix("~/") ? NSString(string: path).expandingTildeInPath : path
     }
 
     private mutating func ask(_ text: String) async throws {

@@ -109,7 +109,7 @@ struct Evaluate: AsyncParsableCommand {
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
-            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try budgetFractions(budgets, option: "--budgets"),
+            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try fractions(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
         let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)
         if evaluation.isComplete { return evaluation }

@@ -61,16 +61,16 @@ struct Explain: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            let fractions = try budgetFractions(budgets, option: "--budgets")
+            let wanted = try fractions(of: budgets)
             let benchmark: any Benchmark = try data.map { try task.open(URL(fileURLWithPath: $0)) } ?? QuestionList(images: image, questions: prompt)
             let samples = EvaluationSettings.drawn(benchmark.samples, limit: limit, seed: seed)
             let (name, source) = (model.model ?? DefaultModel.name, data ?? "the command line")
             let study = PlanStudy(
-                benchmark: benchmark, samples: samples, budgets: fractions, sources: data == nil ? [.own] : PlanSource.allCases, seed: seed ?? 1)
+                benchmark: benchmark, samples: samples, budgets: wanted, sources: data == nil ? [.own] : PlanSource.allCases, seed: seed ?? 1)
             let (flags, shown) = (model, examples)
             let report = try await withInterruption {
                 let loaded = try await flags.load()
-                for budget in fractions { try loaded.check(.fraction(budget)) }
+                for budget in wanted { try loaded.check(.fraction(budget)) }
                 let results = try await study.run(loaded) { Console.shared.progress("answering", done: $0, of: $1) }
                 var examples: [PlanReport.Example] = []
                 for (index, sample) in samples.prefix(shown).enumerated() {
@@ -78,7 +78,7 @@ struct Explain: AsyncParsableCommand {
                     let image = try sample.image?.load()
                     var attention: [(budget: Double, attention: LatencyAttention)] = []
                     if let image {
-                        for budget in fractions {
+                        for budget in wanted {
                             attention.append((budget, try await LatencyAttention(loaded, question: sample.question, image: image, budget: budget)))
                         }
                     }

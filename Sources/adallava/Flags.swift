@@ -6,7 +6,7 @@ import Foundation
 
 /// How a model is read and computes.
 struct ComputeFlags: ParsableArguments {
-    @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when it lies beside the model.")
+    @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.")
     var mmproj: String?
 
     @Option(help: "The chat template, if the checkpoint does not say: \(ChatTemplate.names.joined(separator: ", ")).")
@@ -19,23 +19,32 @@ struct ComputeFlags: ParsableArguments {
     var precision: Precision = .automatic
 
     func load(_ url: URL) async throws -> AdaptiveModel {
+        try await loadWithProgress(url, options)
+    }
+
+    var options: AdaptiveModel.Options {
         var options = AdaptiveModel.Options()
         options.threads = threads
         options.precision = precision
         options.projector = mmproj.map { URL(fileURLWithPath: $0) }
         options.template = template
-        Console.shared.progress("opening " + url.lastPathComponent, done: 0, of: 0)
-        let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
-            Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
-        }
-        Console.shared.finishProgress()
-        return loaded
+        return options
     }
 
     func validate() throws {
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
         if let template { try usable { _ = try ChatTemplate.named(template) } }
     }
+}
+
+/// Loads a model, saying how far that is.
+func loadWithProgress(_ url: URL, _ options: AdaptiveModel.Options) async throws -> AdaptiveModel {
+    Console.shared.progress("opening " + url.lastPathComponent, done: 0, of: 0)
+    let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
+        Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
+    }
+    Console.shared.finishProgress()
+    return loaded
 }
 
 /// Which model, and how it computes.
@@ -49,6 +58,9 @@ struct ModelFlags: ParsableArguments {
     func load(_ model: String? = nil) async throws -> AdaptiveModel {
         try await compute.load(try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
     }
+
+    /// Where the model is.
+    func locate() throws -> URL { try model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate() }
 }
 
 extension Precision: ExpressibleByArgument {}
@@ -58,12 +70,13 @@ func usable(_ check: () throws -> Void) throws {
     do { try check() } catch let error as any EngineError { throw ValidationError(error.description) }
 }
 
-/// A list of budgets with commas between them, each a fraction.
-func budgetFractions(_ list: String, option: String) throws -> [Double] {
-    let fractions = try list.split(separator: ",").map { text in
-        switch try Budget(parsing: String(text)) {
+/// Budgets with commas between them: `1.0,0.85,60%`.
+/// - Throws: `BudgetError`; ``EvaluationError/argument(name:expected:found:)`` for a time, or for none.
+func fractions(of text: String, option: String = "--budgets") throws -> [Double] {
+    let fractions = try text.split(separator: ",").map { item in
+        switch try Budget(parsing: String(item)) {
         case .fraction(let fraction): return fraction
-        case .time: throw EvaluationError.argument(name: option, expected: "fractions of full compute", found: "\(text)")
+        case .time: throw EvaluationError.argument(name: option, expected: "fractions of full compute", found: "\(item)")
         }
     }
     guard !fractions.isEmpty else { throw EvaluationError.argument(name: option, expected: "at least one budget", found: "none") }

@@ -36,6 +36,25 @@ import Testing
         }
     }
 
+    // A failure means that prompts copied from transformers, with its own image token once or once for each feature, are refused.
+    @Test func takesTransformersImageTokens() throws {
+        let file: CaseFile = try Fixtures.json("llava-hf/cases.json")
+        let model = try TestModel(Fixtures.url("llava-hf/new-layout"))
+        let vision = try #require(model.loaded.checkpoint.configuration.vision)
+        let mark = file.imageTokenIndex
+        let many = [Int](repeating: mark, count: vision.patches)
+        #expect(model.loaded.withImageMarks([1, mark, 5]) == [1, -200, 5])
+        #expect(model.loaded.withImageMarks([1] + many + [5]) == [1, -200, 5])
+        #expect(model.loaded.withImageMarks(many + many + [7] + many) == [-200, -200, 7, -200])
+        #expect(model.loaded.withImageMarks([3, 4]) == [3, 4] && model.loaded.withImageMarks([]) == [])
+    }
+
+    // A failure means that the image part of a GGUF pair is overlooked when the model's file is named instead of their folder.
+    @Test func findsTheProjectorBesideItsModel() throws {
+        #expect(try Checkpoint.open(at: Fixtures.url("llava-gguf/text.gguf")).vision != nil)
+        #expect(try Checkpoint.open(at: Fixtures.url("llava-gguf/text.gguf")).configuration.llava != nil)
+    }
+
     // A failure means that a model without a scheduler silently ignores a budget, or takes one that it cannot keep.
     @Test func refusesBudgetsBelowOne() throws {
         let model = try TestModel(Fixtures.url("llava-hf/old-layout"))

@@ -237,7 +237,7 @@ public struct CostReport: Sendable {
     private static func milliseconds(_ seconds: Double) -> String { String(format: "%.4g ms", seconds * 1000) }
 
     /// Columns with two spaces between them, numbers to the right.
-    private static func aligned(_ rows: [[String]], textColumns: Set<Int>) -> [String] {
+    static func aligned(_ rows: [[String]], textColumns: Set<Int>) -> [String] {
         let columns = rows.map(\.count).max() ?? 0
         let widths = (0 ..< columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
         return rows.map { row in

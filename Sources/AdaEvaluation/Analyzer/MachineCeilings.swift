@@ -92,7 +92,7 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
         "\(processorName()) on \(ProcessInfo.processInfo.hostName), \(threads) threads"
     }
 
-    private static func processorName() -> String {
+    static func processorName() -> String {
         #if canImport(Darwin)
             var size = 0
             sysctlbyname("machdep.cpu.brand_string", nil, &size, nil, 0)

@@ -6,7 +6,7 @@ public struct SampleStatistics: Sendable, Equatable {
     public let mean: Double
     /// Sample standard deviation; 0 for one value.
     public let deviation: Double
-    private let sorted: [Double]
+    let sorted: [Double]
 
     /// - Returns: `nil` without values, or with one that is not finite.
     public init?(_ values: some Sequence<Double>) {

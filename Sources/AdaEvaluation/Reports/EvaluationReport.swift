@@ -108,7 +108,7 @@ public struct EvaluationReport: Sendable {
         return ([header] + lines).joined(separator: "\n") + "\n"
     }
 
-    private static func quoted(_ field: String) -> String {
+    static func quoted(_ field: String) -> String {
         guard field.contains(where: { ",\"\n\r".contains($0) }) else { return field }
         return "\"" + field.replacingOccurrences(of: "\"", with: "\"\"") + "\""
     }

@@ -7,10 +7,12 @@ import Foundation
 #endif
 
 /// A file that is written beside its destination and takes its place only when it is complete and on disk, so that a reader, a
-/// crash or a full disk never meets half a file.
+/// crash or a full disk never meets half a file. What is no file (a pipe, a device) is written as it is and stays there; a symbolic link is
+/// followed.
 final class AtomicFile {
     private let destination: URL
-    private let temporaryPath: String
+    /// `nil`: written as it is.
+    private let temporaryPath: String?
     private var descriptor: Int32
     private var buffer: [UInt8] = []
     /// Bytes written so far.
@@ -20,10 +22,18 @@ final class AtomicFile {
 
     /// - Throws: ``CheckpointError/unwritable(file:reason:)`` if the folder cannot be written.
     init(replacing destination: URL) throws {
+        let destination = destination.resolvingSymlinksInPath()
         self.destination = destination
-        let name = ".\(destination.lastPathComponent).\(getpid())-\(UInt32.random(in: 0 ... .max)).partial"
-        temporaryPath = destination.deletingLastPathComponent().appendingPathComponent(name).path
-        descriptor = open(temporaryPath, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+        var status = stat()
+        if stat(destination.path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
+            temporaryPath = nil
+            descriptor = open(destination.path, O_WRONLY | O_CLOEXEC)
+        } else {
+            let name = ".\(destination.lastPathComponent).\(getpid())-\(UInt32.random(in: 0 ... .max)).partial"
+            let path = destination.deletingLastPathComponent().appendingPathComponent(name).path
+            temporaryPath = path
+            descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+        }
         guard descriptor >= 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
         buffer.reserveCapacity(Self.bufferSize)
     }
@@ -31,7 +41,7 @@ final class AtomicFile {
     deinit {
         guard descriptor >= 0 else { return }
         close(descriptor)
-        unlink(temporaryPath)
+        if let temporaryPath { unlink(temporaryPath) }
     }
 
     func write(_ bytes: UnsafeRawBufferPointer) throws {
@@ -57,6 +67,11 @@ final class AtomicFile {
     /// Makes the file durable and moves it to its destination.
     func commit() throws {
         try flush()
+        guard let temporaryPath else {
+            close(descriptor)
+            descriptor = -1
+            return
+        }
         guard fsync(descriptor) == 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
         guard rename(temporaryPath, destination.path) == 0 else {
             throw Self.failure(destination, String(cString: strerror(errno)))

@@ -61,7 +61,7 @@ public struct Checkpoint: Sendable {
 
     private static func openFile(_ file: MappedFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
         if GGUFFile.isGGUF(file.bytes) || url.pathExtension == "gguf" {
-            return try openGGUF(GGUFFile(file), url, mmproj: mmproj)
+            return try openGGUF(GGUFFile(file), url, mmproj: mmproj ?? projector(beside: url))
         }
         guard url.pathExtension == "safetensors" else {
             if WeightFiles.isPyTorch(url.lastPathComponent) { throw WeightFiles.pyTorchUnsupported(url) }
@@ -94,6 +94,15 @@ public struct Checkpoint: Sendable {
         let url = folder.appendingPathComponent(model)
         return try openGGUF(
             GGUFFile(contentsOf: url), url, mmproj: mmproj ?? projectors.first.map(folder.appendingPathComponent))
+    }
+
+    /// The image part of a pair whose other part is `model`: the only one in a folder where `model` is the only language model.
+    private static func projector(beside model: URL) -> URL? {
+        let folder = model.deletingLastPathComponent()
+        let names = ((try? WeightFiles.names(in: folder)) ?? []).filter { $0.hasSuffix(".gguf") }
+        let projectors = names.filter { $0.lowercased().contains("mmproj") }
+        guard names.count == 2, projectors.count == 1, projectors[0] != model.lastPathComponent else { return nil }
+        return folder.appendingPathComponent(projectors[0])
     }
 
     private static func rejectProjector(_ mmproj: URL?, for url: URL) throws {

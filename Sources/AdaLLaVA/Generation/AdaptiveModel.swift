@@ -172,7 +172,8 @@ public final class AdaptiveModel: Sendable {
     public var prefixLayers: Int { loaded.engine.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
 
     /// Runs one greedy request and keeps its intermediates.
-    /// - Parameter tokens: the whole prompt's ids; -200 stands where an image goes.
+    /// - Parameter tokens: the whole prompt's ids; -200 stands where an image goes, or, for llava-hf's checkpoints, their own image token, once
+    ///   or as often as an image has features.
     public func trace(
         tokens: [Int], images: [RGBImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false, includesAttention: Bool = false,
         onProgress: @escaping @Sendable (GenerationProgress) -> Void = { _ in }
@@ -182,7 +183,8 @@ public final class AdaptiveModel: Sendable {
         return try await withTaskCancellationHandler {
             try await queue.run { [self] in
                 let trace = Trace(includesLayers: includesLayers, includesAttention: includesAttention)
-                var request = EngineRequest(tokens: tokens, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
+                let prompt = loaded.withImageMarks(tokens)
+                var request = EngineRequest(tokens: prompt, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
                 request.endTokens = loaded.text?.endTokens ?? Set(loaded.checkpoint.generation.eosTokenIDs)
                 request.trace = trace
                 let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: onProgress) { _ in true }
@@ -198,14 +200,17 @@ public final class AdaptiveModel: Sendable {
     // MARK: - Measuring
 
     /// Runs one greedy request given as token ids, which no token ends early, and says what ran and how long it took.
-    /// - Parameter tokens: the whole prompt's ids, without images.
+    /// - Parameters:
+    ///   - tokens: the whole prompt's ids; -200 stands where an image goes.
+    ///   - images: encoded anew each time, also if the last request had the same.
     /// - Throws: ``BudgetError``, ``GenerationError``, `CancellationError`.
-    public func measure(tokens: [Int], budget: Budget, maxTokens: Int) async throws -> AnswerSummary {
+    public func measure(tokens: [Int], images: [RGBImage] = [], budget: Budget, maxTokens: Int) async throws -> AnswerSummary {
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
             try await queue.run { [self] in
-                let request = EngineRequest(tokens: tokens, images: [], budget: budget, maxTokens: maxTokens)
+                var request = EngineRequest(tokens: tokens, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
+                request.reusesFeatures = false
                 let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { _ in }) { _ in true }
                 return AnswerSummary(result, budget: budget, engine: loaded.engine)
             }

@@ -142,7 +142,7 @@ final class Engine: @unchecked Sendable {
         var features: [Tensor] = []
         for (index, pixels) in request.images.enumerated() {
             // A trace shows every step, so it takes none from the cache.
-            if request.trace == nil, let known = featureCache.find(pixels) {
+            if request.trace == nil, request.reusesFeatures, let known = featureCache.find(pixels) {
                 features.append(known)
                 continue
             }
@@ -218,6 +218,8 @@ final class Engine: @unchecked Sendable {
         let input = hidden.rows(promptLength ..< length)
         request.trace?.record("scheduler_input", input)
         let scores = adaptive.scheduler.logits(input, backend)
+        // Comparisons with not-a-number are all false: a plan made of them would look like a plan.
+        guard scores.allSatisfy(\.isFinite) else { throw GenerationError.notFinite(what: "the scheduler's logits", model: name) }
         let plan = request.plan ?? adaptive.scheduler.plan(scores, units: units)
         request.trace?.record("scheduler_logits", scores)
         request.trace?.record("plan", plan.mask, shape: [c.numHiddenLayers, 2, c.numAttentionHeads])
@@ -244,6 +246,7 @@ final class Engine: @unchecked Sendable {
             try cancellation.check()
             request.trace?.append("step_logits", sequence.logits)
             let token = sampler.next(sequence.logits, backend.kernels)
+            guard sequence.logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: name) }
             result.tokens.append(token)
             onProgress(.answering(done: result.tokens.count, atMost: request.maxTokens))
             if result.tokens.count == 1 { result.measured.timeToFirstToken = ContinuousClock.now - start }

@@ -12,6 +12,8 @@ struct EngineRequest {
     /// What runs, instead of what the scheduler picks.
     var plan: ExecutionPlan?
     var trace: Trace?
+    /// Whether an image that was encoded before keeps its features. Measurements of the tower encode it again.
+    var reusesFeatures = true
 }
 
 /// How long each phase of an answer took.
@@ -77,8 +79,11 @@ public enum GenerationError: EngineError, Equatable {
     case noVision(model: String)
     case noTokenizer(model: String)
     case plan(reason: String)
+    case notFinite(what: String, model: String)
 
-    public var category: ErrorCategory { .usage }
+    public var category: ErrorCategory {
+        if case .notFinite = self { .badData } else { .usage }
+    }
 
     public var description: String {
         switch self {
@@ -86,10 +91,12 @@ public enum GenerationError: EngineError, Equatable {
         case .token(let token, let position, let vocabulary):
             "token \(token) at position \(position) of the prompt: expected 0 to \(vocabulary - 1), or \(Engine.imageToken) for an image"
         case .imageCount(let marks, let images):
-            "the prompt has \(marks) image mark\(marks == 1 ? "" : "s") but \(images) image\(images == 1 ? " was" : "s were") given"
+            "the prompt has \(marks) image mark\(marks == 1 ? "" : "s") (\(Engine.imageToken)) but \(images) image\(images == 1 ? " was" : "s were") given"
         case .promptTooLong(let positions, let limit):
             "the prompt takes \(positions) positions, but the model's context holds \(limit) and the answer needs at least one; shorten the prompt or use fewer images"
         case .noVision(let model): "\(model) has no vision tower; ask without an image"
+        case .notFinite(let what, let model):
+            "\(model): \(what) are not numbers; its weights are damaged, or overflow in this precision (--precision f32 computes in float32)"
         case .plan(let reason): "the given plan: \(reason)"
         case .noTokenizer(let model): "\(model) has no tokenizer (tokenizer.model or tokenizer.json); give the prompt as token ids"
         }

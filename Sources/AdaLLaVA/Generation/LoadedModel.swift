@@ -61,6 +61,25 @@ struct LoadedModel: @unchecked Sendable {
         try source.find("rope_freqs.weight").map { try Tensor(vector: $0, count: $0.count).values }
     }
 
+    /// A prompt in which llava-hf's image tokens, one or as many as an image has features, are ``Engine/imageToken`` once for each image.
+    func withImageMarks(_ tokens: [Int]) -> [Int] {
+        guard let mark = checkpoint.configuration.llava?.imageTokenID, let vision = checkpoint.configuration.vision else { return tokens }
+        let features = vision.patches + (checkpoint.configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
+        var marked: [Int] = []
+        var run = 0
+        for token in tokens + [mark + 1] {
+            if token == mark {
+                run += 1
+                continue
+            }
+            let images = features > 0 && run % features == 0 ? run / features : run
+            marked += [Int](repeating: Engine.imageToken, count: images)
+            run = 0
+            marked.append(token)
+        }
+        return Array(marked.dropLast())
+    }
+
     /// The vision tower's input for one image, `[3, S, S]`.
     func pixels(_ image: RGBImage) throws -> [Float] {
         guard let imageProcessor, let llava = checkpoint.configuration.llava else { throw GenerationError.noVision(model: engine.name) }

@@ -119,7 +119,8 @@ public struct ModelReport: Sendable {
         } else {
             lines.append("adaptive      no (no scheduler: it always runs whole)")
         }
-        lines.append("tokenizer     \(tokenizer ?? "none"), template \(template ?? "none")")
+        let unnamed = "none that is known (--template NAME gives one; questions need it, token ids do not)"
+        lines.append("tokenizer     " + (tokenizer.map { "\($0), template \(template ?? unnamed)" } ?? "none: it runs on token ids, not on questions"))
         lines.append("problem       \(problem ?? "none")")
         return lines
     }

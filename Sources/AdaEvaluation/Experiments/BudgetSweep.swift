@@ -1,0 +1,194 @@
+import AdaLLaVA
+import Foundation
+
+/// One image and one question at every budget: how answer, cost and time change (AdaLLaVA, section 4).
+public struct BudgetSweep: Sendable {
+    public var question: String
+    public var image: RGBImage?
+    public var budgets = stride(from: 10, through: 1, by: -1).map { Double($0) / 10 }
+    public var repeats = 7
+    /// The longest answer, in tokens.
+    public var maxTokens = 128
+    /// How FLOPs and memory are counted.
+    public var formula = CostFormula.exact
+
+    public init(question: String, image: RGBImage?) { (self.question, self.image) = (question, image) }
+
+    /// Checks the settings without running anything.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError` where none of the budgets can be run.
+    public func validate(for model: AnalyzedModel? = nil) throws {
+        try ExperimentLimits.require(budgets: budgets)
+        try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
+        try ExperimentLimits.require(maxTokens, in: ExperimentLimits.tokens, "--max-tokens")
+        if let model, model.units == nil, !budgets.contains(1) { throw BudgetError.notAdaptive(budget: budgets[0], model: model.name) }
+    }
+
+    /// Runs every budget once a round. Greedy answers are the same each time; only times differ.
+    /// - Throws: ``EvaluationError``, `BudgetError`, `GenerationError`, `CancellationError` before the first repeat is whole.
+    public func run(
+        _ model: some MeasurableModel, as description: ExperimentModel, environment: ExperimentEnvironment,
+        onProgress: (ExperimentProgress) -> Void = { _ in }
+    ) async throws -> SweepReport {
+        try validate(for: description.analyzed)
+        // A model without a scheduler can only be run whole.
+        let possible = budgets.filter { $0 == 1 || description.analyzed.units != nil }
+        var responses = [ModelResponse?](repeating: nil, count: possible.count)
+        var prefill = [[Double]](repeating: [], count: possible.count)
+        let rounds = InterleavedRounds(repeats: repeats, cases: possible.count)
+        let repeats = try await rounds.run(name: { String(format: "budget %g", possible[$0]) }, onProgress: onProgress) { index, counts in
+            let response = try await model.respond(to: question, image: image, budget: possible[index], maxTokens: maxTokens)
+            responses[index] = response
+            if counts { prefill[index].append(response.prefillMilliseconds) }
+        }
+        let rows = try budgets.map { budget in
+            guard let index = possible.firstIndex(of: budget), let response = responses[index] else { return SweepReport.Row(budget: budget, run: nil) }
+            let cost = try cost(response, description)
+            return SweepReport.Row(
+                budget: budget,
+                run: SampleStatistics(prefill[index]).map {
+                    SweepReport.Run(
+                        answer: response.text, generatedTokens: response.generatedTokens, promptTokens: response.promptTokens,
+                        executedShare: response.executedShare, isBelowFloor: description.isBelowFloor(budget), cost: cost,
+                        keyValueBytes: response.keyValueBytes, prefill: $0)
+                })
+        }
+        return SweepReport(
+            repeats: repeats, environment: environment, model: description, question: question, formula: formula, rows: rows)
+    }
+
+    /// FLOPs and memory of an answer; the weights as the file holds them, the rest by calculation.
+    private func cost(_ response: ModelResponse, _ description: ExperimentModel) throws -> RequestCost {
+        let settings = CostSettings(
+            promptTokens: response.promptTokens, generatedTokens: max(1, response.generatedTokens), keyValueBits: description.keyValueBits,
+            images: image == nil ? 0 : 1)
+        let analysis = try CostAnalysis(
+            model: description.analyzed, hardware: Hardware.table[0], settings: settings,
+            plan: CostPlan(response.plan, model: description.analyzed), formula: formula)
+        var cost = analysis.request
+        // The reference's memory is a sum over all steps, in which weights occur many times: left as it is.
+        if formula == .exact {
+            let difference = Double(description.weightBytes) - analysis.prefill.memory.weights
+            cost.memoryConsumption += difference
+            cost.prefillMemoryConsumption += difference
+        }
+        return cost
+    }
+}
+
+/// What a ``BudgetSweep`` found.
+public struct SweepReport: ExperimentReport {
+    /// One budget; `run` is `nil` where the model cannot be run at it.
+    public struct Row: Sendable {
+        public let budget: Double
+        public let run: Run?
+    }
+
+    /// What one budget gave.
+    public struct Run: Sendable {
+        public let answer: String
+        public let generatedTokens: Int
+        public let promptTokens: Int
+        /// The share of all heads and neuron groups that ran.
+        public let executedShare: Double
+        /// Whether the budget asked for less than the layers cost that always run, so that the floor was run.
+        public let isBelowFloor: Bool
+        /// By calculation; ``RequestCost/prefillTime`` is the formula's hardware's, not this machine's.
+        public let cost: RequestCost
+        /// Memory that keys and values took, room for the longest answer included.
+        public let keyValueBytes: Int
+        /// Milliseconds.
+        public let prefill: SampleStatistics
+
+        public var words: Int { answer.split(whereSeparator: \.isWhitespace).count }
+    }
+
+    public static let name = "sweep"
+    public let repeats: ExperimentRepeats
+    public let environment: ExperimentEnvironment
+    public let model: ExperimentModel
+    public let question: String
+    public let formula: CostFormula
+    public let rows: [Row]
+
+    public var models: [ExperimentModel] { [model] }
+
+    public var resultObject: [String: Any] {
+        [
+            "question": question, "formula": formula.rawValue, "floor": model.budgetFloor ?? NSNull(),
+            "results": rows.map(SweepReport.object),
+        ]
+    }
+
+    private static func object(_ row: Row) -> [String: Any] {
+        guard let run = row.run else { return ["budget": row.budget, "possible": false] }
+        return [
+            "budget": row.budget, "possible": true, "below_floor": run.isBelowFloor, "executed_share": run.executedShare, "answer": run.answer,
+            "words": run.words, "tokens": run.generatedTokens, "prompt_tokens": run.promptTokens, "flops": run.cost.flops,
+            "avg_flops": run.cost.averageFlops, "prefill_flops": run.cost.prefillFlops, "memory_consumption": run.cost.memoryConsumption,
+            "kv_bytes": run.keyValueBytes, "prefill_ms": run.prefill.experimentObject,
+        ]
+    }
+
+    public var csv: String {
+        let header = [
+            "budget", "possible", "below_floor", "executed_share", "flops", "avg_flops", "prefill_flops", "memory_consumption", "kv_bytes",
+            "prefill_ms_mean", "prefill_ms_ci95", "n", "words", "tokens", "answer",
+        ]
+        return ExperimentText.csv(
+            [header]
+                + rows.map { row in
+                    guard let run = row.run else { return ["\(row.budget)", "false"] + Array(repeating: "", count: header.count - 2) }
+                    return [
+                        "\(row.budget)", "true", "\(run.isBelowFloor)", "\(run.executedShare)", "\(run.cost.flops)", "\(run.cost.averageFlops)",
+                        "\(run.cost.prefillFlops)", "\(run.cost.memoryConsumption)", "\(run.keyValueBytes)", "\(run.prefill.mean)",
+                        run.prefill.meanMargin.map { "\($0)" } ?? "", "\(run.prefill.count)", "\(run.words)", "\(run.generatedTokens)", run.answer,
+                    ]
+                })
+    }
+
+    public var lines: [String] {
+        let header = ["budget", "ran", "GFLOP", "a token", "prefill ms", "n", "memory", "words", "answer"]
+        let table = [header] + rows.map { row in
+            guard let run = row.run else { return [String(format: "%g", row.budget), "-", "-", "-", "-", "-", "-", "-", "not possible: no scheduler"] }
+            return [
+                String(format: "%g", row.budget) + (run.isBelowFloor ? " *" : "  "), String(format: "%.0f %%", run.executedShare * 100),
+                ExperimentText.number(run.cost.flops / 1e9), ExperimentText.number(run.cost.averageFlops / 1e9), ExperimentText.mean(run.prefill),
+                "\(run.prefill.count)", CostReport.short(run.cost.memoryConsumption) + "B", "\(run.words)",
+                ExperimentText.shortened(run.answer, to: 60),
+            ]
+        }
+        var lines = ["question \(ExperimentText.shortened(question, to: 100))", ""] + CostReport.aligned(table, textColumns: [8]) + [""]
+        if let floor = model.budgetFloor {
+            let starred = rows.contains { $0.run?.isBelowFloor ?? false }
+            lines.append(
+                String(format: "the floor is %.3g: layers that always run cost as much", floor)
+                    + (starred ? "; a budget marked * lies below it and was run at the floor" : ""))
+        } else {
+            lines.append("no floor: the model has no scheduler, so it can only run whole")
+        }
+        lines.append(
+            "ran: heads and neuron groups; GFLOP: prompt and answer without the tower, \(formula.rawValue) formula; memory: "
+                + (formula == .exact ? "weights, cache and activations at the peak" : "the reference's sum over all steps"))
+        return lines + [ExperimentText.meanNote]
+    }
+
+    public func chartScript(to path: String, format: ChartFormat) -> String {
+        let runs = rows.compactMap { row in row.run.map { (budget: row.budget, run: $0) } }.sorted { $0.budget < $1.budget }
+        var chart = Chart(
+            title: "Budget sweep: \(model.name), \(model.threads) thread\(model.threads == 1 ? "" : "s")", xLabel: "budget (fraction of full compute)",
+            yLabel: "share of the largest budget's (fraction)", series: [])
+        guard let largest = runs.last?.run else { return Gnuplot.script(chart, to: path, format: format) }
+        let series: [(String, (Run) -> Double)] = [
+            ("prefill time (measured)", { $0.prefill.mean }), ("FLOPs of the request", { $0.cost.flops }),
+            ("memory", { $0.cost.memoryConsumption }),
+        ]
+        for (name, value) in series where value(largest) > 0 {
+            chart.series.append(Chart.Series(name: name, points: runs.map { ($0.budget, value($0.run) / value(largest)) }))
+        }
+        if let floor = model.budgetFloor, let lowest = runs.first?.budget, lowest < floor {
+            chart.series.append(Chart.Series(name: String(format: "floor %.3g", floor), points: [(floor, 0), (floor, 1)], style: .steps))
+        }
+        chart.minimumHeight = 1
+        return Gnuplot.script(chart, to: path, format: format)
+    }
+}

@@ -1,0 +1,148 @@
+import AdaLLaVA
+import Foundation
+
+/// What an experiment found, for people and programs.
+public protocol ExperimentReport: Sendable {
+    /// `sweep`, `requests`, `linearity`, `throughput`: also the name of its files.
+    static var name: String { get }
+    var repeats: ExperimentRepeats { get }
+    var environment: ExperimentEnvironment { get }
+    /// Models that were measured.
+    var models: [ExperimentModel] { get }
+    /// What of the models the table does not say itself.
+    var modelLines: [String] { get }
+    /// The experiment's own part of ``jsonObject``.
+    var resultObject: [String: Any] { get }
+    /// One line for each result under one of names (RFC 4180).
+    var csv: String { get }
+    /// Lines for people, without machine and models.
+    var lines: [String] { get }
+    /// gnuplot's script that draws the results into `path`.
+    func chartScript(to path: String, format: ChartFormat) -> String
+}
+
+extension ExperimentReport {
+    /// Everything, with machine, models, build and the number of repeats.
+    public var jsonObject: [String: Any] {
+        let common: [String: Any] = [
+            "experiment": Self.name, "environment": environment.jsonObject, "models": models.map(\.jsonObject),
+            "repeats": ["done": repeats.done, "asked": repeats.asked], "complete": !repeats.wasStopped,
+        ]
+        return common.merging(resultObject) { $1 }
+    }
+
+    /// What was measured, where.
+    public var headerLines: [String] { environment.lines + modelLines }
+
+    public var modelLines: [String] { models.map(\.line) }
+
+    /// Writes `NAME.json` and `NAME.csv`.
+    /// - Throws: ``EvaluationError``
+    public func write(to folder: URL) throws {
+        let data: Data
+        do {
+            data = try JSONSerialization.data(withJSONObject: jsonObject, options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
+        } catch {
+            throw EvaluationError.argument(name: "result", expected: "numbers that JSON can hold", found: error.localizedDescription)
+        }
+        try RunFiles.write(data, to: folder.appendingPathComponent(Self.name + ".json"))
+        try RunFiles.write(Data(csv.utf8), to: folder.appendingPathComponent(Self.name + ".csv"))
+    }
+
+    /// - Throws: ``EvaluationError``
+    public func draw(to url: URL, format: ChartFormat, plotter: Gnuplot) throws {
+        try plotter.run(to: url) { chartScript(to: $0, format: format) }
+    }
+}
+
+/// How often everything was measured.
+public struct ExperimentRepeats: Sendable, Equatable {
+    /// Whole repeats that were made.
+    public let done: Int
+    public let asked: Int
+
+    /// Whether the experiment was stopped before its end.
+    public var wasStopped: Bool { done < asked }
+}
+
+/// How far an experiment is.
+public struct ExperimentProgress: Sendable, Equatable {
+    /// Measurements made, the warm-up's included.
+    public let done: Int
+    public let total: Int
+    /// What is being measured.
+    public let detail: String
+}
+
+/// Measures some cases again and again, one of each in a round, so that what else the machine does meanwhile hits all alike.
+///
+/// Each round begins with another case, so that none always follows the same one. The first round warms caches and the processor's clock,
+/// and is not counted.
+struct InterleavedRounds {
+    /// `nil` takes as many as fit ``usualTime``, within ``usualRepeats``: what takes little time is measured more often.
+    let repeats: Int?
+    let cases: Int
+
+    static let usualTime = Duration.seconds(20)
+    static let usualRepeats = 9 ... 101
+
+    /// - Parameter round: what the warm-up took.
+    static func repeats(round: Duration) -> Int {
+        let fitting = usualTime / max(round, .microseconds(1))
+        return min(max(Int(min(fitting, 1e6)), usualRepeats.lowerBound), usualRepeats.upperBound)
+    }
+
+    /// - Parameter measure: called with the case's index and whether the result counts.
+    /// - Returns: the repeats that were made: fewer than asked for if the task was cancelled after the first of them.
+    /// - Throws: what `measure` throws; `CancellationError` before the first repeat is whole.
+    func run(
+        name: (Int) -> String, onProgress: (ExperimentProgress) -> Void, measure: (_ index: Int, _ counts: Bool) async throws -> Void
+    ) async throws -> ExperimentRepeats {
+        var rounds = 0
+        var repeats = self.repeats ?? InterleavedRounds.usualRepeats.lowerBound
+        let start = ContinuousClock.now
+        do {
+            var round = 0
+            while round <= repeats {
+                for step in 0 ..< cases {
+                    let index = (step + round) % cases
+                    try Task.checkCancellation()
+                    onProgress(ExperimentProgress(done: round * cases + step, total: (repeats + 1) * cases, detail: name(index)))
+                    try await measure(index, round > 0)
+                }
+                if round == 0, self.repeats == nil { repeats = InterleavedRounds.repeats(round: ContinuousClock.now - start) }
+                rounds = round
+                round += 1
+            }
+        } catch is CancellationError where rounds > 0 {
+            return ExperimentRepeats(done: rounds, asked: repeats)
+        }
+        return ExperimentRepeats(done: repeats, asked: repeats)
+    }
+}
+
+/// Checks an experiment's numbers.
+enum ExperimentLimits {
+    static let repeats = 1 ... 1000
+    static let tokens = 1 ... 1 << 17
+
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``
+    static func require(_ value: Int, in range: ClosedRange<Int>, _ name: String) throws {
+        guard !range.contains(value) else { return }
+        throw EvaluationError.argument(name: name, expected: "\(range.lowerBound) to \(range.upperBound)", found: "\(value)")
+    }
+
+    /// Budgets in (0, 1], each once, at least one.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`
+    static func require(budgets: [Double]) throws {
+        guard !budgets.isEmpty else {
+            throw EvaluationError.argument(name: "--budgets", expected: "fractions with commas between them, such as 1.0,0.8", found: "none")
+        }
+        for (index, budget) in budgets.enumerated() {
+            _ = try Budget.fraction(budget).validFraction()
+            if budgets[..<index].contains(budget) {
+                throw EvaluationError.argument(name: "--budgets", expected: "each budget once", found: String(format: "%g twice", budget))
+            }
+        }
+    }
+}

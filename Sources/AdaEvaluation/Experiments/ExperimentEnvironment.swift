@@ -1,0 +1,68 @@
+import AdaLLaVA
+import Foundation
+
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#endif
+
+/// The machine and the build that an experiment ran on.
+public struct ExperimentEnvironment: Sendable, Equatable {
+    public let processor: String
+    /// Processors that this process may run on.
+    public let cores: Int
+    public let system: String
+    /// Processes that wanted to run over the last minute before the experiment: how quiet the machine was. `nil` if the system does not say.
+    public let loadAverage: Double?
+    /// The program and its version.
+    public let package: String
+    public let swift: String
+    /// `release` or `debug`.
+    public let configuration: String
+
+    /// - Parameter package: the program and its version.
+    public init(package: String) {
+        processor = MachineCeilings.processorName()
+        cores = ThreadPool.availableProcessors
+        system = ProcessInfo.processInfo.operatingSystemVersionString
+        var load = 0.0
+        loadAverage = getloadavg(&load, 1) == 1 ? load : nil
+        self.package = package
+        swift = ExperimentEnvironment.swiftVersion
+        #if DEBUG
+            configuration = "debug"
+        #else
+            configuration = "release"
+        #endif
+    }
+
+    /// What compiled this file, as far as it can tell.
+    private static var swiftVersion: String {
+        #if compiler(>=6.5)
+            "6.5 or later"
+        #elseif compiler(>=6.4)
+            "6.4"
+        #elseif compiler(>=6.3)
+            "6.3"
+        #elseif compiler(>=6.2)
+            "6.2"
+        #else
+            "6.1"
+        #endif
+    }
+
+    var lines: [String] {
+        let load = loadAverage.map { String(format: ", load %.2f", $0) } ?? ""
+        return [
+            "machine  \(processor), \(cores) core\(cores == 1 ? "" : "s"), \(system)\(load)", "build    \(package), Swift \(swift), \(configuration)",
+        ]
+    }
+
+    var jsonObject: [String: Any] {
+        [
+            "processor": processor, "cores": cores, "system": system, "load_average": loadAverage ?? NSNull(),
+            "package": package, "swift": swift, "configuration": configuration,
+        ]
+    }
+}

@@ -1,0 +1,110 @@
+import AdaLLaVA
+import Foundation
+
+/// What experiments ask of a model beside answers.
+public protocol MeasurableModel: AnsweringModel {
+    /// Threads that it computes with.
+    var threads: Int { get }
+    /// The kernels in use: `avx512`, ….
+    var kernels: String { get }
+
+    /// Runs token ids that no token ends early; -200 stands where an image goes, and images are encoded anew every time.
+    func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse
+}
+
+extension AdaptiveModel: MeasurableModel {
+    public func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        let summary = try await measure(tokens: tokens, images: images, budget: .fraction(budget), maxTokens: maxTokens)
+        return ModelResponse(
+            text: "", plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, generatedTokens: summary.tokens.count,
+            keyValueBytes: summary.keyValueBytes, measured: summary.measured)
+    }
+}
+
+/// A measured model in numbers: what it is, and what it computes with.
+public struct ExperimentModel: Sendable {
+    /// Shape and scheduler, as the analyzer needs them.
+    public let analyzed: AnalyzedModel
+    public let parameters: Int
+    /// Bytes of the weights, as the file holds them.
+    public let weightBytes: Int
+    /// What most of the weights are stored in.
+    public let weightType: String
+    /// Tokens that one image takes in the prompt, before token selection; `nil` for text models.
+    public let imageTokens: Int?
+    public let threads: Int
+    public let kernels: String
+    public let precision: Precision
+
+    public init(
+        analyzed: AnalyzedModel, parameters: Int, weightBytes: Int, weightType: String, imageTokens: Int?, threads: Int, kernels: String,
+        precision: Precision
+    ) {
+        (self.analyzed, self.parameters, self.weightBytes, self.weightType) = (analyzed, parameters, weightBytes, weightType)
+        (self.imageTokens, self.threads, self.kernels, self.precision) = (imageTokens, threads, kernels, precision)
+    }
+
+    /// - Parameters:
+    ///   - report: of the checkpoint that `model` was loaded from.
+    ///   - url: names the model.
+    public init(_ report: ModelReport, at url: URL, loadedAs model: some MeasurableModel, precision: Precision) {
+        let parameters = report.parameters
+        self.init(
+            analyzed: AnalyzedModel(name: url.lastPathComponent, configuration: report.configuration),
+            parameters: parameters.language + parameters.vision + parameters.projector + parameters.scheduler,
+            weightBytes: report.weightBytes, weightType: report.types.first.map { $0.type.rawValue.uppercased() } ?? "none",
+            imageTokens: report.imageTokens, threads: model.threads, kernels: model.kernels, precision: precision)
+    }
+
+    public var name: String { analyzed.name }
+
+    /// Where below nothing more is saved; `nil` for models that always run whole.
+    public var budgetFloor: Double? { analyzed.units?.floor }
+
+    /// Positions that prompt and answer may take together; an adaptive model's latency token needs one of them.
+    public var contextLength: Int { analyzed.configuration.language.contextLength }
+    var latencyTokens: Int { analyzed.configuration.adaptive == nil ? 0 : 1 }
+
+    /// Bits of a key or value in the cache.
+    var keyValueBits: Int { precision == .f32 ? 32 : 16 }
+
+    /// What a budget buys: below the floor, or between two units, less or more runs than was asked for.
+    func isBelowFloor(_ budget: Double) -> Bool { budgetFloor.map { budget < $0 - 1e-6 } ?? false }
+
+    /// - Throws: `BudgetError/notAdaptive(budget:model:)` for a budget below 1 where nothing can be left out.
+    func require(budget: Double) throws {
+        if budget < 1, analyzed.units == nil { throw BudgetError.notAdaptive(budget: budget, model: name) }
+    }
+
+    var size: String { String(format: weightBytes < 1_000_000_000 ? "%.1f MB" : "%.2f GB", Double(weightBytes) / (weightBytes < 1_000_000_000 ? 1e6 : 1e9)) }
+    var parameterCount: String { String(format: parameters < 1_000_000_000 ? "%.1f M" : "%.2f B", Double(parameters) / (parameters < 1_000_000_000 ? 1e6 : 1e9)) }
+
+    /// One line for people.
+    var line: String {
+        let floor = budgetFloor.map { String(format: "floor %.3g", $0) } ?? "not adaptive"
+        return "model    \(name): \(parameterCount) parameters, \(weightType), \(size), \(floor); \(threads) thread\(threads == 1 ? "" : "s"), \(kernels), precision \(precision.rawValue)"
+    }
+
+    var jsonObject: [String: Any] {
+        [
+            "name": name, "parameters": parameters, "weight_bytes": weightBytes, "weight_type": weightType,
+            "floor": budgetFloor ?? NSNull(), "context_length": contextLength, "threads": threads, "kernels": kernels,
+            "precision": precision.rawValue,
+        ]
+    }
+}
+
+extension ModelResponse {
+    /// The share of all heads and neuron groups that ran.
+    var executedShare: Double {
+        let mask = plan.mask
+        return mask.isEmpty ? 1 : Double(mask.reduce(0, +)) / Double(mask.count)
+    }
+
+    /// Milliseconds of each phase.
+    var encodeMilliseconds: Double { measured.encode / .milliseconds(1) }
+    var prefillMilliseconds: Double { measured.prefill / .milliseconds(1) }
+    var decodeMilliseconds: Double { measured.decode / .milliseconds(1) }
+    var firstTokenMilliseconds: Double { measured.timeToFirstToken / .milliseconds(1) }
+    var wholeMilliseconds: Double { encodeMilliseconds + prefillMilliseconds + decodeMilliseconds }
+}

@@ -1,0 +1,30 @@
+/// A straight line through points, by least squares.
+public struct LinearFit: Sendable, Equatable {
+    /// `y` for each `x`.
+    public let slope: Double
+    /// `y` where `x` is 0.
+    public let intercept: Double
+    /// The share of `y`'s variance that the line explains; 1 if `y` never changes.
+    public let rSquared: Double
+
+    /// - Returns: `nil` with a value that is not finite, or without two different `x`.
+    public init?(_ points: [(x: Double, y: Double)]) {
+        let count = Double(points.count)
+        guard !points.isEmpty, points.allSatisfy({ $0.x.isFinite && $0.y.isFinite }) else { return nil }
+        let meanX = points.reduce(0) { $0 + $1.x } / count
+        let meanY = points.reduce(0) { $0 + $1.y } / count
+        let varianceX = points.reduce(0) { $0 + ($1.x - meanX) * ($1.x - meanX) }
+        guard varianceX > 0, varianceX.isFinite else { return nil }
+        let slope = points.reduce(0) { $0 + ($1.x - meanX) * ($1.y - meanY) } / varianceX
+        let intercept = meanY - slope * meanX
+        let varianceY = points.reduce(0) { $0 + ($1.y - meanY) * ($1.y - meanY) }
+        let residuals = points.reduce(0) { sum, point in
+            let residual = point.y - meanY - slope * (point.x - meanX)
+            return sum + residual * residual
+        }
+        (self.slope, self.intercept) = (slope, intercept)
+        rSquared = varianceY > 0 ? 1 - residuals / varianceY : 1
+    }
+
+    public func callAsFunction(_ x: Double) -> Double { intercept + slope * x }
+}

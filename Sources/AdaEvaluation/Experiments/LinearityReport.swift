@@ -1,0 +1,216 @@
+import AdaLLaVA
+import Foundation
+
+/// What ``Linearity`` found.
+public struct LinearityReport: ExperimentReport {
+    /// A time at one budget, milliseconds.
+    ///
+    /// Ratios to the largest budget are taken inside a round, so that a busy moment of the machine hits both sides; their median times the
+    /// largest budget's median is what the budget took.
+    public struct Time: Sendable {
+        public let value: Double
+        /// The 95 % confidence interval of the median that ``value`` is, or is scaled by; `nil` below six repeats.
+        public let interval: ClosedRange<Double>?
+        /// Against the largest budget of the same round, the median.
+        public let ratio: Double
+        /// As measured.
+        public let measured: SampleStatistics
+
+        init?(_ responses: [ModelResponse], largest: [ModelResponse], isLargest: Bool, _ time: (ModelResponse) -> Double) {
+            guard let measured = SampleStatistics(responses.map(time)), let base = SampleStatistics(largest.map(time)),
+                let ratios = SampleStatistics(zip(responses, largest).map { time($0) / max(time($1), 1e-9) })
+            else { return nil }
+            self.measured = measured
+            ratio = ratios.median
+            value = ratios.median * base.median
+            interval =
+                isLargest
+                ? base.medianInterval
+                : ratios.medianInterval.map { $0.lowerBound * base.median ... $0.upperBound * base.median }
+        }
+
+        var margin: Double? { interval.map { ($0.upperBound - $0.lowerBound) / 2 } }
+        var text: String { ExperimentText.number(value, margin: margin) }
+    }
+
+    /// One budget.
+    public struct Point: Sendable {
+        public let budget: Double
+        /// Units that ran, of all.
+        public let units: Int
+        public let allUnits: Int
+        /// Of prompt and answer without the vision tower, by the exact formula.
+        public let flops: Double
+        public let encodeFlops: Double
+        public let prefillFlops: Double
+        /// Of one later token, on average.
+        public let tokenFlops: Double
+        public let firstToken: Time
+        public let whole: Time
+        public let perToken: Time
+        public let prefill: Time
+        /// The vision tower's share of the time to the first token, the median.
+        public let towerShare: Double
+
+        public var unitsShare: Double { Double(units) / Double(max(allUnits, 1)) }
+
+        /// - Parameter isLargest: whether `responses` are `largest`, those at the largest budget.
+        init?(
+            budget: Double, responses: [ModelResponse], largest: [ModelResponse], isLargest: Bool, model: ExperimentModel, images: Int
+        ) throws {
+            func time(_ value: (ModelResponse) -> Double) -> Time? { Time(responses, largest: largest, isLargest: isLargest, value) }
+            guard let last = responses.last, let units = model.analyzed.units, let firstToken = time(\.firstTokenMilliseconds),
+                let prefill = time(\.prefillMilliseconds), let whole = time(\.wholeMilliseconds), let perToken = time(\.perTokenMilliseconds),
+                let towerShare = SampleStatistics(responses.map { $0.encodeMilliseconds / max($0.firstTokenMilliseconds, 1e-9) })
+            else { return nil }
+            let analysis = try CostAnalysis(
+                model: model.analyzed, hardware: Hardware.table[0],
+                settings: CostSettings(promptTokens: last.promptTokens, generatedTokens: last.generatedTokens, images: images),
+                plan: CostPlan(last.plan, model: model.analyzed), formula: .exact)
+            self.budget = budget
+            (self.units, allUnits) = (units.prefix + units.granted(fraction: Float(budget)), units.total)
+            (flops, prefillFlops) = (analysis.request.flops, analysis.request.prefillFlops)
+            encodeFlops = analysis.encode?.totals.operations ?? 0
+            tokenFlops = analysis.decodeTotals.operations / Double(max(1, last.generatedTokens - 1))
+            (self.firstToken, self.prefill, self.whole, self.perToken) = (firstToken, prefill, whole, perToken)
+            self.towerShare = towerShare.median
+        }
+    }
+
+    public static let name = "linearity"
+    public let repeats: ExperimentRepeats
+    public let environment: ExperimentEnvironment
+    public let model: ExperimentModel
+    /// The largest budget first.
+    public let points: [Point]
+    /// Positions of the prompt, image tokens included.
+    public let promptPositions: Int
+    public let answerTokens: Int
+    public let hasImage: Bool
+    /// Lines through the points, milliseconds against FLOPs.
+    public let firstToken: LinearFit
+    public let whole: LinearFit
+    public let perToken: LinearFit
+
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)`` for points between which no line can be drawn.
+    init(
+        repeats: ExperimentRepeats, environment: ExperimentEnvironment, model: ExperimentModel, points: [Point], promptPositions: Int,
+        answerTokens: Int, hasImage: Bool
+    ) throws {
+        func fit(_ time: (Point) -> Time) throws -> LinearFit {
+            guard let fit = LinearFit(points.map { ($0.flops, time($0).value) }) else {
+                throw EvaluationError.argument(name: "--budgets", expected: "budgets that differ in FLOPs", found: "\(points.count) that do not")
+            }
+            return fit
+        }
+        (self.repeats, self.environment, self.model, self.points) = (repeats, environment, model, points)
+        (self.promptPositions, self.answerTokens, self.hasImage) = (promptPositions, answerTokens, hasImage)
+        (firstToken, whole, perToken) = (try fit(\.firstToken), try fit(\.whole), try fit(\.perToken))
+    }
+
+    public var models: [ExperimentModel] { [model] }
+
+    /// Fits with their names for people and programs.
+    var fits: [(name: String, key: String, fit: LinearFit)] {
+        [("TTFT", "ttft", firstToken), ("whole answer", "whole", whole), ("per token", "decode", perToken)]
+    }
+
+    // MARK: - For programs
+
+    /// `points` and `r_squared` are what other programs read.
+    public var resultObject: [String: Any] {
+        var fitted: [String: Any] = [:]
+        var rSquared: [String: Any] = [:]
+        for (_, key, fit) in fits {
+            rSquared[key] = fit.rSquared
+            fitted[key] = ["slope_ms_per_gflop": fit.slope * 1e9, "intercept_ms": fit.intercept, "r_squared": fit.rSquared]
+        }
+        return [
+            "formula": CostFormula.exact.rawValue, "prompt_tokens": promptPositions, "answer_tokens": answerTokens, "r_squared": rSquared,
+            "fits": fitted, "points": points.map(pointObject),
+        ]
+    }
+
+    private func pointObject(_ point: Point) -> [String: Any] {
+        [
+            "budget": point.budget, "flops": point.flops, "ttft_ms": point.firstToken.value, "whole_ms": point.whole.value,
+            "per_token_ms": point.perToken.value, "units": point.units, "units_share": point.unitsShare, "encode_flops": point.encodeFlops,
+            "prefill_flops": point.prefillFlops, "token_flops": point.tokenFlops, "prefill_ms": point.prefill.value,
+            "prefill_ratio": point.prefill.ratio, "per_token_ratio": point.perToken.ratio, "whole_ratio": point.whole.ratio,
+            "tower_share": hasImage ? point.towerShare as Any : NSNull(),
+            "measured": [
+                "ttft_ms": point.firstToken.measured.experimentObject, "prefill_ms": point.prefill.measured.experimentObject,
+                "whole_ms": point.whole.measured.experimentObject, "per_token_ms": point.perToken.measured.experimentObject,
+            ],
+        ]
+    }
+
+    public var csv: String {
+        let header = [
+            "budget", "units_share", "flops", "ttft_ms", "ttft_ms_ci95", "whole_ms", "whole_ms_ci95", "per_token_ms", "per_token_ms_ci95",
+            "prefill_ratio", "per_token_ratio", "tower_share", "n",
+        ]
+        func cells(_ time: Time) -> [String] { ["\(time.value)", time.margin.map { "\($0)" } ?? ""] }
+        return ExperimentText.csv(
+            [header]
+                + points.map { point in
+                    ["\(point.budget)", "\(point.unitsShare)", "\(point.flops)"] + cells(point.firstToken) + cells(point.whole)
+                        + cells(point.perToken) + [
+                            "\(point.prefill.ratio)", "\(point.perToken.ratio)", hasImage ? "\(point.towerShare)" : "",
+                            "\(point.whole.measured.count)",
+                        ]
+                })
+    }
+
+    // MARK: - For people
+
+    public var lines: [String] {
+        let header = ["budget", "units", "share", "GFLOP", "TTFT ms", "whole ms", "per token ms", "prefill", "token", "tower", "n"]
+        let table = [header] + points.map { point in
+            [
+                String(format: "%g", point.budget), "\(point.units)/\(point.allUnits)", String(format: "%.3f", point.unitsShare),
+                ExperimentText.number(point.flops / 1e9), point.firstToken.text, point.whole.text, point.perToken.text,
+                String(format: "%.3f", point.prefill.ratio), String(format: "%.3f", point.perToken.ratio),
+                hasImage ? String(format: "%.1f %%", point.towerShare * 100) : "-", "\(point.whole.measured.count)",
+            ]
+        }
+        var lines = [
+            "request  \(promptPositions) positions, \(hasImage ? "an image that is encoded anew each time and made-up text" : "made-up text"); \(answerTokens) tokens generated",
+            "",
+        ]
+        lines += CostReport.aligned(table, textColumns: []) + [""] + fitLines + [""] + conclusions
+        return lines + [
+            "GFLOP: prompt and answer without the tower, exact formula. prefill, token: time over that at the largest budget, medians of in-round ratios;",
+            "times: such a median times the largest budget's. ± is half the 95 % interval of the median (order statistics; none below six repeats)",
+        ]
+    }
+
+    private var fitLines: [String] {
+        CostReport.aligned(
+            [["fit", "ms for each GFLOP", "ms at 0 FLOPs", "R²"]]
+                + fits.map { name, _, fit in
+                    [name, ExperimentText.number(fit.slope * 1e9), ExperimentText.number(fit.intercept), String(format: "%.4f", fit.rSquared)]
+                }, textColumns: [0])
+    }
+
+    private var conclusions: [String] {
+        guard let first = points.first, let last = points.last, last.whole.ratio > 0 else { return [] }
+        var lines = [
+            String(format: "a whole answer at budget %g takes 1/%.2f of its time at %g", last.budget, 1 / last.whole.ratio, first.budget)
+        ]
+        if hasImage {
+            lines.append(
+                String(
+                    format: "the vision tower costs %.1f %% of TTFT at budget %g and %.1f %% at %g: plans do not reach it", first.towerShare * 100,
+                    first.budget, last.towerShare * 100, last.budget))
+        }
+        return lines
+    }
+
+    public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.linearity(self, to: path, format: format) }
+}
+
+extension ModelResponse {
+    /// Milliseconds of each token after the first.
+    var perTokenMilliseconds: Double { decodeMilliseconds / Double(max(1, generatedTokens - 1)) }
+}

@@ -1,0 +1,259 @@
+import AdaLLaVA
+import Foundation
+
+/// How long requests take one after another: the first one after loading, more questions about its image, questions about other images.
+///
+/// Requests follow each other without a pause, as from one caller who waits for each answer. A round loads the model anew, so that each
+/// gives one cold request and meets every other image for the first time.
+public struct RequestPatterns: Sendable {
+    public enum Pattern: String, Sendable, CaseIterable {
+        /// The first request after loading: no features, no warm caches.
+        case cold
+        /// Another question about the image that was asked about before, whose features are kept.
+        case sameImage = "same_image"
+        /// Another question about an image that the model has not seen.
+        case otherImages = "other_images"
+
+        var title: String {
+            switch self {
+            case .cold: "cold first request"
+            case .sameImage: "same image, other questions"
+            case .otherImages: "other images, other questions"
+            }
+        }
+    }
+
+    /// An image, and the question that belongs to it if there is one.
+    public typealias Item = (image: BenchmarkImage, question: String?)
+
+    /// At least two, all different.
+    public let items: [Item]
+    /// At least two.
+    public let questions: [String]
+    /// Requests of each of the two warm patterns in a round; no more other images than there are.
+    public var requests = 8
+    public var repeats = 5
+    public var budget = 1.0
+    public var maxTokens = 32
+
+    /// What is asked where no questions are given.
+    public static let usualQuestions = [
+        "What is in the image?", "Describe the image.", "How many things are in the image?", "What colors can be seen?",
+        "Is there a person in the image?", "What does the text say?", "What is on the left?", "What is the largest thing?",
+    ]
+
+    /// Image files, each asked about with one of the questions.
+    /// - Parameter questions: empty takes the usual ones.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``
+    public init(images: [URL], questions: [String] = []) throws {
+        try self.init(items: images.map { (.file($0), nil) }, questions: questions, flag: "--images")
+    }
+
+    /// Images and questions of a benchmark.
+    /// - Parameter questions: in place of the benchmark's own; empty takes those.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``
+    public init(samples: [BenchmarkSample], questions: [String] = []) throws {
+        var own: [String] = []
+        var seen = Set<String>()
+        for sample in samples where seen.insert(sample.question).inserted { own.append(sample.question) }
+        try self.init(
+            items: samples.compactMap { sample in sample.image.map { ($0, questions.isEmpty ? sample.question : nil) } },
+            questions: questions.isEmpty ? own : questions, flag: "--data")
+    }
+
+    private init(items: [Item], questions: [String], flag: String) throws {
+        var distinct: [Item] = []
+        // More than anyone waits for.
+        for item in items where distinct.count <= 4096 && !distinct.contains(where: { $0.image == item.image }) { distinct.append(item) }
+        guard distinct.count > 1 else {
+            throw EvaluationError.argument(name: flag, expected: "at least two different images", found: "\(distinct.count)")
+        }
+        self.items = distinct
+        self.questions = questions.isEmpty ? RequestPatterns.usualQuestions : questions
+        guard self.questions.count > 1 else {
+            throw EvaluationError.argument(name: flag, expected: "at least two different questions", found: "\(self.questions.count)")
+        }
+    }
+
+    /// Checks the settings without running anything.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`
+    public func validate() throws {
+        try ExperimentLimits.require(requests, in: 1 ... 4096, "--requests")
+        try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
+        try ExperimentLimits.require(maxTokens, in: ExperimentLimits.tokens, "--max-tokens")
+        _ = try Budget.fraction(budget).validFraction()
+    }
+
+    /// A request of a round.
+    struct Request: Equatable {
+        let pattern: Pattern
+        let item: Int
+        let question: String
+    }
+
+    /// The requests of one round in their order.
+    var round: [Request] {
+        func question(_ index: Int) -> String { questions[index % questions.count] }
+        let first = items[0].question ?? question(0)
+        // Beginning after the first image's own question, wherever it stands.
+        let start = (questions.firstIndex(of: first) ?? -1) + 1
+        let others = min(requests, items.count - 1)
+        return [Request(pattern: .cold, item: 0, question: first)]
+            + (0 ..< requests).map { Request(pattern: .sameImage, item: 0, question: question(start + $0)) }
+            + (0 ..< others).map { Request(pattern: .otherImages, item: $0 + 1, question: items[$0 + 1].question ?? question(start + $0)) }
+    }
+
+    /// - Parameter load: loads the model as from nothing; called once a round.
+    /// - Throws: what the model and `load` throw, `ImageError`, ``EvaluationError``; `CancellationError` before the first round is whole.
+    public func run<Model: MeasurableModel>(
+        environment: ExperimentEnvironment, load: () async throws -> (model: Model, description: ExperimentModel),
+        onProgress: (ExperimentProgress) -> Void = { _ in }
+    ) async throws -> RequestsReport {
+        try validate()
+        let requests = round
+        var measured: [Pattern: [RequestsReport.Times]] = [:]
+        var loading: [Double] = []
+        var description: ExperimentModel?
+        var done = 0
+        do {
+            for turn in 0 ..< repeats {
+                try Task.checkCancellation()
+                let begin = ContinuousClock.now
+                let (model, loaded) = try await load()
+                let loadTime = (ContinuousClock.now - begin) / .milliseconds(1)
+                if description == nil { try loaded.require(budget: budget) }
+                description = loaded
+                var first: RGBImage?
+                var times: [(Pattern, RequestsReport.Times)] = []
+                for (index, request) in requests.enumerated() {
+                    try Task.checkCancellation()
+                    onProgress(
+                        ExperimentProgress(
+                            done: turn * requests.count + index, total: repeats * requests.count, detail: request.pattern.title))
+                    let start = ContinuousClock.now
+                    let image = try (request.item == 0 ? first : nil) ?? items[request.item].image.load()
+                    if request.item == 0 { first = image }
+                    let response = try await model.respond(to: request.question, image: image, budget: budget, maxTokens: maxTokens)
+                    times.append((request.pattern, RequestsReport.Times(response, interval: (ContinuousClock.now - start) / .milliseconds(1))))
+                }
+                // Only whole rounds count, so that all patterns are measured equally often.
+                for (pattern, value) in times { measured[pattern, default: []].append(value) }
+                loading.append(loadTime)
+                done = turn + 1
+            }
+        } catch is CancellationError where done > 0 {}
+        guard let description else { throw CancellationError() }
+        let rows = Pattern.allCases.compactMap { pattern in
+            RequestsReport.Row(pattern: pattern, times: measured[pattern] ?? [], loading: pattern == .cold ? loading : [])
+        }
+        return RequestsReport(
+            repeats: ExperimentRepeats(done: done, asked: repeats), environment: environment, model: description, budget: budget,
+            maxTokens: maxTokens, rows: rows)
+    }
+}
+
+/// What ``RequestPatterns`` found.
+public struct RequestsReport: ExperimentReport {
+    /// Milliseconds of one request.
+    struct Times {
+        let encode, firstToken, prefill, decode, whole: Double
+        /// From this request's start to the next one's.
+        let interval: Double
+
+        init(_ response: ModelResponse, interval: Double) {
+            encode = response.encodeMilliseconds
+            firstToken = response.firstTokenMilliseconds
+            prefill = response.prefillMilliseconds
+            decode = response.decodeMilliseconds
+            whole = response.wholeMilliseconds
+            self.interval = interval
+        }
+    }
+
+    /// One pattern's requests, all rounds together. Milliseconds.
+    public struct Row: Sendable {
+        public let pattern: RequestPatterns.Pattern
+        public let encode: SampleStatistics
+        /// To the first token.
+        public let firstToken: SampleStatistics
+        public let prefill: SampleStatistics
+        public let decode: SampleStatistics
+        /// Encode, prefill and decode.
+        public let whole: SampleStatistics
+        /// From one request's start to the next one's: the whole answer, and reading the image file, resizing, tokenizing and streaming.
+        public let interRequest: SampleStatistics
+        /// Opening the model; for the cold pattern only.
+        public let loading: SampleStatistics?
+
+        init?(pattern: RequestPatterns.Pattern, times: [Times], loading: [Double]) {
+            guard let encode = SampleStatistics(times.map(\.encode)), let firstToken = SampleStatistics(times.map(\.firstToken)),
+                let prefill = SampleStatistics(times.map(\.prefill)), let decode = SampleStatistics(times.map(\.decode)),
+                let whole = SampleStatistics(times.map(\.whole)), let interRequest = SampleStatistics(times.map(\.interval))
+            else { return nil }
+            (self.pattern, self.encode, self.firstToken, self.prefill) = (pattern, encode, firstToken, prefill)
+            (self.decode, self.whole, self.interRequest) = (decode, whole, interRequest)
+            self.loading = SampleStatistics(loading)
+        }
+
+        /// Name for people, key for programs, values.
+        var measurements: [(name: String, key: String, statistics: SampleStatistics)] {
+            [
+                ("encode", "encode_ms", encode), ("TTFT", "ttft_ms", firstToken), ("decode", "decode_ms", decode), ("whole", "whole_ms", whole),
+                ("inter-request", "inter_request_ms", interRequest),
+            ] + (loading.map { [("load", "load_ms", $0)] } ?? [])
+        }
+    }
+
+    public static let name = "requests"
+    public let repeats: ExperimentRepeats
+    public let environment: ExperimentEnvironment
+    public let model: ExperimentModel
+    public let budget: Double
+    public let maxTokens: Int
+    public let rows: [Row]
+
+    public var models: [ExperimentModel] { [model] }
+
+    public var resultObject: [String: Any] {
+        [
+            "budget": budget, "max_tokens": maxTokens,
+            "results": rows.map { row in
+                var object: [String: Any] = ["pattern": row.pattern.rawValue, "n": row.whole.count, "prefill_ms": row.prefill.experimentObject]
+                for measurement in row.measurements { object[measurement.key] = measurement.statistics.experimentObject }
+                return object
+            },
+        ]
+    }
+
+    public var csv: String {
+        let lines = rows.flatMap { row in
+            row.measurements.map { measurement in
+                let statistics = measurement.statistics
+                return [
+                    row.pattern.rawValue, measurement.key, "\(statistics.count)", "\(statistics.mean)", statistics.meanMargin.map { "\($0)" } ?? "",
+                    "\(statistics.median)", "\(statistics.deviation)", "\(statistics.minimum)", "\(statistics.maximum)",
+                ]
+            }
+        }
+        return ExperimentText.csv([["pattern", "measured", "n", "mean", "ci95", "median", "deviation", "min", "max"]] + lines)
+    }
+
+    public var lines: [String] {
+        let header = ["requests", "ms", "mean", "median", "deviation", "min", "max", "n"]
+        let table = [header] + rows.flatMap { row in
+            row.measurements.enumerated().map { index, measurement in
+                let statistics = measurement.statistics
+                return [index == 0 ? row.pattern.title : "", measurement.name, ExperimentText.mean(statistics)]
+                    + [statistics.median, statistics.deviation, statistics.minimum, statistics.maximum].map(ExperimentText.number)
+                    + ["\(statistics.count)"]
+            }
+        }
+        return [String(format: "budget   %g, at most %d tokens an answer; the model was loaded %d times", budget, maxTokens, repeats.done), ""]
+            + CostReport.aligned(table, textColumns: [0, 1]) + [
+                "", "inter-request: from one request's start to the next one's, image file, resizing, tokenizing and streaming included",
+                ExperimentText.meanNote,
+            ]
+    }
+
+    public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.requests(self, to: path, format: format) }
+}

@@ -1,0 +1,210 @@
+import AdaLLaVA
+import Foundation
+
+/// Tokens a second in prefill and decode, over models, quantizations, threads and budgets, as `llama-bench` measures them.
+///
+/// A repeat reads a prompt of made-up tokens, then generates from there: `pp600` and `tg64 @ d600` in llama-bench's words. No token ends
+/// it early.
+public struct Throughput: Sendable {
+    public var budgets = [1.0]
+    /// Tokens of the prompt; 0 measures decode alone, behind one token. `nil` takes 600, or what the model's context has room for.
+    public var promptTokens: Int?
+    /// Decode steps; 0 measures prefill alone.
+    public var generatedTokens = 64
+    public var repeats = 5
+
+    public static let usualPrompt = 600
+
+    public init() {}
+
+    /// Checks the settings without running anything.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`
+    public func validate(for model: AnalyzedModel? = nil) throws {
+        try ExperimentLimits.require(budgets: budgets)
+        try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
+        if let promptTokens { try ExperimentLimits.require(promptTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--prompt") }
+        try ExperimentLimits.require(generatedTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--generate")
+        if promptTokens == 0, generatedTokens == 0 {
+            throw EvaluationError.argument(name: "--prompt and --generate", expected: "1 or more of either", found: "0 and 0")
+        }
+        guard let model else { return }
+        if model.units == nil, let part = budgets.first(where: { $0 < 1 }) { throw BudgetError.notAdaptive(budget: part, model: model.name) }
+        let (room, latency) = room(model)
+        guard prompt(for: model) <= room else {
+            throw EvaluationError.argument(
+                name: "--prompt and --generate",
+                expected: "at most \(max(0, model.configuration.language.contextLength - latency)) tokens together, the context of \(model.name)"
+                    + (latency > 0 ? " less its latency token" : ""),
+                found: "\(prompt(for: model)) and \(generatedTokens)")
+        }
+    }
+
+    /// Tokens of the prompt that a model is given.
+    func prompt(for model: AnalyzedModel) -> Int {
+        if let promptTokens { return max(1, promptTokens) }
+        return max(1, min(Throughput.usualPrompt, room(model).prompt))
+    }
+
+    /// Positions that a prompt may take: the latency token, every generated token and, without any, the first one's place come off.
+    private func room(_ model: AnalyzedModel) -> (prompt: Int, latency: Int) {
+        let latency = model.configuration.adaptive == nil ? 0 : 1
+        return (model.configuration.language.contextLength - latency - max(1, generatedTokens), latency)
+    }
+
+    /// Measures one model after the other, the budgets of each in turn.
+    /// - Parameters:
+    ///   - count: models, or the same one with other threads.
+    ///   - load: loads the one of this number; it is let go before the next one is loaded.
+    /// - Throws: what the models and `load` throw, ``EvaluationError``; `CancellationError` before there is anything to report.
+    public func run<Model: MeasurableModel>(
+        count: Int, environment: ExperimentEnvironment, load: (Int) async throws -> (model: Model, description: ExperimentModel),
+        onProgress: (ExperimentProgress) -> Void = { _ in }
+    ) async throws -> ThroughputReport {
+        try validate()
+        var results: [ThroughputReport.Result] = []
+        var models: [ExperimentModel] = []
+        var done = 0
+        do {
+            for index in 0 ..< count {
+                try Task.checkCancellation()
+                let (model, description) = try await load(index)
+                let each = (repeats + 1) * budgets.count
+                let (rounds, measured) = try await measure(model, description) { progress in
+                    let detail = "\(description.name), \(description.threads) thread\(description.threads == 1 ? "" : "s"), \(progress.detail)"
+                    onProgress(ExperimentProgress(done: index * each + progress.done, total: count * each, detail: detail))
+                }
+                results += measured
+                models.append(description)
+                done += rounds.done
+                if rounds.wasStopped { break }
+            }
+        } catch is CancellationError where !results.isEmpty {}
+        return ThroughputReport(
+            repeats: ExperimentRepeats(done: done, asked: repeats * count), environment: environment, models: models, results: results)
+    }
+
+    private func measure(
+        _ model: some MeasurableModel, _ description: ExperimentModel, onProgress: (ExperimentProgress) -> Void
+    ) async throws -> (ExperimentRepeats, [ThroughputReport.Result]) {
+        try validate(for: description.analyzed)
+        let prompt = prompt(for: description.analyzed)
+        let tokens = SyntheticInput.tokens(prompt, vocabulary: description.analyzed.configuration.language.vocabularySize)
+        var responses = [[ModelResponse]](repeating: [], count: budgets.count)
+        let rounds = InterleavedRounds(repeats: repeats, cases: budgets.count)
+        let made = try await rounds.run(name: { String(format: "budget %g", budgets[$0]) }, onProgress: onProgress) { index, counts in
+            // The first token comes out of the prompt's pass, so one token more makes as many decode steps as were asked for.
+            let response = try await model.measure(tokens: tokens, images: [], budget: budgets[index], maxTokens: generatedTokens + 1)
+            guard response.generatedTokens == generatedTokens + 1 else {
+                throw EvaluationError.argument(
+                    name: "--prompt and --generate", expected: "at most \(description.contextLength) tokens together, the context of \(description.name)",
+                    found: "\(prompt) and \(generatedTokens)")
+            }
+            if counts { responses[index].append(response) }
+        }
+        let results = zip(budgets, responses).flatMap { budget, responses in
+            ThroughputReport.Kind.allCases.compactMap { kind -> ThroughputReport.Result? in
+                let tokens = kind == .prefill ? (promptTokens == 0 ? 0 : prompt) : generatedTokens
+                guard tokens > 0, let last = responses.last else { return nil }
+                let rates = responses.map { response in
+                    Double(tokens) / max((kind == .prefill ? response.prefillMilliseconds : response.decodeMilliseconds) / 1000, 1e-9)
+                }
+                return SampleStatistics(rates).map {
+                    ThroughputReport.Result(
+                        model: description, budget: budget, isBelowFloor: description.isBelowFloor(budget), executedShare: last.executedShare,
+                        kind: kind, tokens: tokens, depth: kind == .prefill || promptTokens == 0 ? 0 : prompt, rate: $0)
+                }
+            }
+        }
+        return (made, results)
+    }
+}
+
+/// What ``Throughput`` found.
+public struct ThroughputReport: ExperimentReport {
+    public enum Kind: String, Sendable, CaseIterable {
+        case prefill, decode
+    }
+
+    /// One line: a model, its threads, a budget, a phase.
+    public struct Result: Sendable {
+        public let model: ExperimentModel
+        public let budget: Double
+        /// The floor was run instead of the budget.
+        public let isBelowFloor: Bool
+        /// The share of all heads and neuron groups that ran.
+        public let executedShare: Double
+        public let kind: Kind
+        /// Tokens read, or generated.
+        public let tokens: Int
+        /// Tokens that were in the cache before.
+        public let depth: Int
+        /// Tokens a second.
+        public let rate: SampleStatistics
+
+        /// llama-bench's name of the measurement: `pp600`, `tg64 @ d600`.
+        public var test: String { (kind == .prefill ? "pp" : "tg") + "\(tokens)" + (depth > 0 ? " @ d\(depth)" : "") }
+    }
+
+    public static let name = "throughput"
+    public let repeats: ExperimentRepeats
+    public let environment: ExperimentEnvironment
+    public let models: [ExperimentModel]
+    public let results: [Result]
+
+    public var modelLines: [String] { [""] }
+
+    /// `results` with `kind`, `tokens_per_second`, `deviation` and `budget` are what other programs read.
+    public var resultObject: [String: Any] {
+        [
+            "results": results.map { result in
+                [
+                    "kind": result.kind.rawValue, "tokens_per_second": result.rate.mean, "deviation": result.rate.deviation, "budget": result.budget,
+                    "below_floor": result.isBelowFloor, "executed_share": result.executedShare, "model": result.model.name,
+                    "weight_type": result.model.weightType, "weight_bytes": result.model.weightBytes, "parameters": result.model.parameters,
+                    "threads": result.model.threads, "kernels": result.model.kernels, "test": result.test, "tokens": result.tokens,
+                    "depth": result.depth, "n": result.rate.count, "median": result.rate.median, "min": result.rate.minimum,
+                    "max": result.rate.maximum, "ci95": result.rate.meanMargin ?? NSNull(),
+                ] as [String: Any]
+            }
+        ]
+    }
+
+    /// Machine and build in every line, as llama-bench has them, so that files of many runs can be put together.
+    public var csv: String {
+        let header = [
+            "build", "processor", "model", "weight_type", "weight_bytes", "parameters", "kernels", "threads", "budget", "below_floor", "test", "kind",
+            "tokens", "depth", "n", "tokens_per_second", "deviation", "ci95",
+        ]
+        return ExperimentText.csv(
+            [header]
+                + results.map { result in
+                    [
+                        "\(environment.package), Swift \(environment.swift), \(environment.configuration)", environment.processor, result.model.name,
+                        result.model.weightType, "\(result.model.weightBytes)", "\(result.model.parameters)", result.model.kernels,
+                        "\(result.model.threads)", "\(result.budget)", "\(result.isBelowFloor)", result.test, result.kind.rawValue, "\(result.tokens)",
+                        "\(result.depth)", "\(result.rate.count)", "\(result.rate.mean)", "\(result.rate.deviation)",
+                        result.rate.meanMargin.map { "\($0)" } ?? "",
+                    ]
+                })
+    }
+
+    /// Markdown.
+    public var lines: [String] {
+        let header = ["model", "type", "size", "params", "kernels", "threads", "budget", "test", "t/s", "n"]
+        let table = [header] + results.map { result in
+            [
+                result.model.name, result.model.weightType, result.model.size, result.model.parameterCount, result.model.kernels,
+                "\(result.model.threads)", String(format: "%g", result.budget) + (result.isBelowFloor ? "\\*" : ""), result.test,
+                ExperimentText.mean(result.rate), "\(result.rate.count)",
+            ]
+        }
+        var lines = ExperimentText.markdown(table, textColumns: [0, 1, 7]) + [""]
+        let starred = results.filter(\.isBelowFloor)
+        if let first = starred.first {
+            lines.append(String(format: "\\* below the floor of %@ (%.3g), which was run instead", first.model.name, first.model.budgetFloor ?? 0))
+        }
+        return lines + ["t/s: mean over the repeats; " + ExperimentText.meanNote]
+    }
+
+    public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.throughput(self, to: path, format: format) }
+}

@@ -1,0 +1,116 @@
+import AdaEvaluation
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+/// Where an experiment's results go.
+struct BenchOutputFlags: ParsableArguments {
+    @Option(help: "Draw the chart into this .svg or .png file (needs gnuplot).")
+    var chart: String?
+
+    @Option(help: "A folder for NAME.json, NAME.csv and the chart.")
+    var output: String?
+
+    @Option(help: "What the chart in the output folder is stored as: svg or png.")
+    var charts: ChartFormat = .svg
+
+    @Flag(help: "Print one JSON object instead of a table.")
+    var json = false
+
+    func validate() throws {
+        if let chart, ChartFormat(rawValue: URL(fileURLWithPath: chart).pathExtension.lowercased()) == nil {
+            throw ValidationError("--chart: expected a file that ends in .svg or .png, found \(chart)")
+        }
+    }
+
+    /// The files that charts will be drawn into.
+    private func drawings(_ name: String) -> [(file: URL, format: ChartFormat)] {
+        var drawings: [(file: URL, format: ChartFormat)] = []
+        if let chart {
+            let file = URL(fileURLWithPath: chart)
+            drawings.append((file, ChartFormat(rawValue: file.pathExtension.lowercased()) ?? .svg))
+        }
+        if let output { drawings.append((URL(fileURLWithPath: output).appendingPathComponent("\(name).\(charts.rawValue)"), charts)) }
+        return drawings
+    }
+
+    /// Makes the output folder and looks for gnuplot, so that what is missing is told before anything runs. Without gnuplot the experiment
+    /// runs all the same: its numbers do not need it.
+    /// - Throws: ``EvaluationError`` for a place that cannot be written to.
+    func prepare() throws -> Gnuplot? {
+        if let output {
+            do {
+                try FileManager.default.createDirectory(at: URL(fileURLWithPath: output), withIntermediateDirectories: true)
+            } catch {
+                throw EvaluationError.file(path: output, reason: "cannot be made: \(error.localizedDescription)")
+            }
+        }
+        if let chart {
+            let folder = URL(fileURLWithPath: chart).deletingLastPathComponent().path
+            guard FileManager.default.isWritableFile(atPath: folder) else {
+                throw EvaluationError.file(path: chart, reason: "the folder \(folder) is not there or may not be written")
+            }
+        }
+        if chart == nil, output == nil { return nil }
+        do {
+            return try Gnuplot.locate()
+        } catch let error as EvaluationError {
+            Console.shared.message("adallava: \(error.description); the numbers come without it")
+            return nil
+        }
+    }
+
+    /// Prints the results, then writes files and charts.
+    /// - Parameters:
+    ///   - csv: print CSV instead of a table.
+    ///   - plotter: what ``prepare()`` found.
+    /// - Throws: ``EvaluationError``; `ExitCode` if the experiment was stopped, or the chart that was asked for could not be drawn.
+    func deliver(_ report: some ExperimentReport, csv: Bool, plotter: Gnuplot?) throws {
+        Console.shared.finishProgress()
+        if json {
+            printNow(try adallava.json(report.jsonObject))
+        } else if csv {
+            printNow(report.csv, terminator: "")
+        } else {
+            printNow((report.headerLines + report.lines).joined(separator: "\n"))
+        }
+        if let output { try report.write(to: URL(fileURLWithPath: output)) }
+        if let plotter {
+            for (file, format) in drawings(type(of: report).name) {
+                try report.draw(to: file, format: format, plotter: plotter)
+                Console.shared.message("chart: \(file.path)")
+            }
+        }
+        if report.repeats.wasStopped {
+            Console.shared.message("adallava: stopped after \(report.repeats.done) of \(report.repeats.asked) repeats; the results are of those")
+            throw ExitCode(130)
+        }
+        if chart != nil, plotter == nil { throw ExitCode(ErrorCategory.missingInput.rawValue) }
+    }
+}
+
+extension ModelFlags {
+    /// Opens the model and says what it is.
+    func measured() async throws -> (model: AdaptiveModel, description: ExperimentModel) {
+        let url = try locate()
+        let report = try inspect()
+        let loaded = try await compute.load(url)
+        return (loaded, ExperimentModel(report, at: url, loadedAs: loaded, precision: compute.precision))
+    }
+
+    /// What is in the checkpoint; its weights are not read.
+    func inspect() throws -> ModelReport {
+        try ModelReport(contentsOf: locate(), projector: compute.mmproj.map { URL(fileURLWithPath: $0) }, template: compute.template)
+    }
+}
+
+extension ExperimentEnvironment {
+    /// This machine and this build.
+    static var current: ExperimentEnvironment { ExperimentEnvironment(package: AdaLLaVACommand.configuration.version) }
+}
+
+extension Console {
+    func measuring(_ progress: ExperimentProgress) {
+        self.progress("measuring", done: progress.done, of: progress.total, detail: progress.detail)
+    }
+}

@@ -1,0 +1,57 @@
+import AdaEvaluation
+import AdaImages
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct BenchLinearity: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "linearity", abstract: "Fit straight lines to time against FLOPs over the budgets.",
+        discussion: """
+            Time to the first token, whole answers and single tokens at each budget that the model's units allow: budgets below the floor are \
+            left out. The image is encoded anew for every request, so that the vision tower's share of the time to the first token is seen.
+            """)
+
+    @OptionGroup var model: ModelFlags
+
+    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    var budgets = "1.0,0.9,0.8,0.7,0.6,0.5"
+
+    @Option(help: "The image of a vision model's requests; by default a made-up one.")
+    var image: String?
+
+    @Option(parsing: .unconditional, help: "Made-up text tokens of the prompt, beside the image's.")
+    var prompt = 64
+
+    @Option(parsing: .unconditional, help: "Tokens of a whole answer.")
+    var generate = 50
+
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every budget is measured, after one to warm up; by default 9 to 101, as many as fit 20 s.")
+    var repeats: Int?
+
+    @OptionGroup var output: BenchOutputFlags
+
+    @Flag(help: "Print CSV instead of a table.")
+    var csv = false
+
+    func validate() throws {
+        if output.json, csv { throw ValidationError("expected one of --json and --csv") }
+    }
+
+    func run() async throws {
+        try await reporting {
+            var linearity = Linearity()
+            linearity.budgets = try fractions(of: budgets)
+            (linearity.promptTokens, linearity.answerTokens, linearity.repeats) = (prompt, generate, repeats)
+            try linearity.validate()
+            linearity.image = try image.map { try RGBImage(ImageSource(argument: $0)) }
+            let plotter = try output.prepare()
+            let (experiment, flags) = (linearity, model)
+            let report = try await withInterruption {
+                let (model, description) = try await flags.measured()
+                return try await experiment.run(model, as: description, environment: .current) { Console.shared.measuring($0) }
+            }
+            try output.deliver(report, csv: csv, plotter: plotter)
+        }
+    }
+}

@@ -1,0 +1,58 @@
+import AdaEvaluation
+import AdaImages
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct BenchSweep: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sweep", abstract: "Ask one question about one image at every budget: answer, FLOPs, time, memory.",
+        discussion: "A budget below the model's floor is marked and run at the floor; a model without a scheduler runs at 1 alone.")
+
+    @Argument(help: "The image: a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, or a data: URL.")
+    var image: String
+
+    @Argument(help: "The question.")
+    var question: String
+
+    @OptionGroup var model: ModelFlags
+
+    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    var budgets = "1.0,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
+
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every budget is measured, after one to warm up.")
+    var repeats = 7
+
+    @Option(parsing: .unconditional, help: "The longest answer in tokens.")
+    var maxTokens = 128
+
+    @Option(help: "How FLOPs and memory are calculated. reference: the published experiments' count; exact: what the engine does.")
+    var formula: CostFormula = .exact
+
+    @OptionGroup var output: BenchOutputFlags
+
+    @Flag(help: "Print CSV instead of a table.")
+    var csv = false
+
+    func validate() throws {
+        if output.json, csv { throw ValidationError("expected one of --json and --csv") }
+    }
+
+    func run() async throws {
+        try await reporting {
+            var sweep = BudgetSweep(question: question, image: nil)
+            sweep.budgets = try fractions(of: budgets)
+            (sweep.repeats, sweep.maxTokens, sweep.formula) = (repeats, maxTokens, formula)
+            // What is wrong with the request is told before anything is loaded.
+            try sweep.validate()
+            sweep.image = try RGBImage(ImageSource(argument: image))
+            let plotter = try output.prepare()
+            let (experiment, flags) = (sweep, model)
+            let report = try await withInterruption {
+                let (model, description) = try await flags.measured()
+                return try await experiment.run(model, as: description, environment: .current) { Console.shared.measuring($0) }
+            }
+            try output.deliver(report, csv: csv, plotter: plotter)
+        }
+    }
+}

@@ -1,0 +1,94 @@
+import AdaEvaluation
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+struct BenchThroughput: AsyncParsableCommand {
+    enum Format: String, ExpressibleByArgument, CaseIterable {
+        case markdown, csv
+    }
+
+    static let configuration = CommandConfiguration(
+        commandName: "throughput", abstract: "Measure prefill and decode in tokens a second, as llama-bench does.",
+        discussion: """
+            adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt 600 --generate 64 --repeat 5
+            A repeat reads a prompt of made-up tokens and generates from there (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
+            --prompt 0 generates from nothing (tg64), --generate 0 only reads.
+            """)
+
+    @Option(parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; without any the embedded default model.")
+    var model: [String] = []
+
+    @Option(help: "Threads, with commas between them; by default one for each processor.")
+    var threads: String?
+
+    @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
+    var precision: Precision = .automatic
+
+    @Option(parsing: .unconditional, help: "Tokens of the prompt; by default \(Throughput.usualPrompt), or what the model's context has room for.")
+    var prompt: Int?
+
+    @Option(parsing: .unconditional, help: "Tokens to generate.")
+    var generate = 64
+
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that everything is measured, after one to warm up.")
+    var repeats = 5
+
+    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    var budgets = "1.0"
+
+    @Option(help: "markdown or csv.")
+    var format: Format = .markdown
+
+    @OptionGroup var output: BenchOutputFlags
+
+    func validate() throws { _ = try threadCounts() }
+
+    /// `nil` stands for one thread a processor.
+    private func threadCounts() throws -> [Int?] {
+        guard let threads else { return [nil] }
+        let counts = try threads.split(separator: ",", omittingEmptySubsequences: false).map { text in
+            guard let count = Int(text.trimmingCharacters(in: .whitespaces)), (1 ... 256).contains(count) else {
+                throw ValidationError("--threads: expected numbers from 1 to 256 with commas between them, found '\(text)'")
+            }
+            return count
+        }
+        if Set(counts).count < counts.count { throw ValidationError("--threads: expected each number once, found \(threads)") }
+        return counts
+    }
+
+    func run() async throws {
+        try await reporting {
+            var throughput = Throughput()
+            throughput.budgets = try fractions(of: budgets)
+            (throughput.promptTokens, throughput.generatedTokens, throughput.repeats) = (prompt, generate, repeats)
+            try throughput.validate()
+            let urls = try model.isEmpty ? [DefaultModel.locate()] : model.map { URL(fileURLWithPath: $0) }
+            // What one of the models cannot do is told before the first is measured.
+            let reports = try urls.map { url in
+                let report = try ModelReport(contentsOf: url)
+                try throughput.validate(for: AnalyzedModel(name: url.lastPathComponent, configuration: report.configuration))
+                return report
+            }
+            let plotter = try output.prepare()
+            let runs = try urls.indices.flatMap { index in try threadCounts().map { (index, $0) } }
+            let (experiment, precision) = (throughput, precision)
+            let report = try await withInterruption {
+                try await experiment.run(
+                    count: runs.count, environment: .current,
+                    load: { number in
+                        let (index, threads) = runs[number]
+                        var options = AdaptiveModel.Options()
+                        (options.threads, options.precision) = (threads, precision)
+                        // Quietly after the first: the progress that people see is that of the measurements.
+                        let model =
+                            number == 0
+                            ? try await loadWithProgress(urls[index], options) : try await AdaptiveModel(contentsOf: urls[index], options: options)
+                        return (model, ExperimentModel(reports[index], at: urls[index], loadedAs: model, precision: precision))
+                    }
+                ) { Console.shared.measuring($0) }
+            }
+            try output.deliver(report, csv: format == .csv, plotter: plotter)
+        }
+    }
+}
