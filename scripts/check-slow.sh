@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What takes too long for every change, run before an issue is called done (`make check-slow`): SmolLM2's tokens against llama.cpp's, the
-# cost of half the switches, and peak memory. Fetches SmolLM2 and writes random models into build/models (about 4 GB).
+# What takes too long for every change, run before an issue is called done (`make check-slow`): SmolLM2's tokens against llama.cpp's,
+# EfficientNet-Lite's features against PyTorch's, the cost of half the switches, and peak memory. Fetches SmolLM2 and EfficientNet-Lite and
+# writes random models into build/models (about 4 GB).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
@@ -23,6 +24,9 @@ done
 # The tests are built with their own flags, so in a folder of their own the benchmark's build stays.
 check "SmolLM2's greedy tokens are llama.cpp's" env ADALLAVA_SLOW_MODELS="$models" \
   swift test -c release -Xswiftc -enable-testing --filter SmolLM2Tests
+# The published vision towers' features are PyTorch's: the tests run wherever the towers lie in build/models.
+for variant in lite0 lite1 lite2; do scripts/fetch-efficientnet.sh $variant > /dev/null || exit 1; done
+check "EfficientNet-Lite's features are PyTorch's" swift test -c release -Xswiftc -enable-testing --filter EfficientNetWeightsTests
 swift build -c release --product adallava-bench >&2 && swift build -c release --product adallava >&2
 
 for variant in L H; do

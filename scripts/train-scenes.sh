@@ -17,7 +17,7 @@ data() { # SPLIT COUNT SEED FLAGS…
 }
 # Seeds from 1000000 up are for scoring.
 data train "$count" 1 --turns 5 --regions
-data single "$((count / 2))" 2
+data few "$((count / 2))" 2 --turns 2
 data held-out 2000 1000001
 
 train() { # RECIPE RUN

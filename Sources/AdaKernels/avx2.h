@@ -24,6 +24,8 @@ void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                       int32_t head_dim, int32_t first, int32_t count);
+void ak_avx2_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
+                             const ak_depthwise *shape, int32_t first, int32_t rows);
 
 // All ones in the lanes that hold n - i values: all eight, or the last few.
 AK_AVX2_INLINE __m256i ak_lanes256(size_t n, size_t i) {
@@ -61,6 +63,9 @@ AK_AVX2_INLINE float ak_max256(__m256 x) {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+
+// min(6, max(0, x)). Both give their second operand where one is NaN, so NaN stays.
+AK_AVX2_INLINE __m256 ak_relu6_256(__m256 x) { return _mm256_min_ps(_mm256_set1_ps(6.0f), _mm256_max_ps(_mm256_setzero_ps(), x)); }
 
 // Swaps rows and columns of an 8 x 8 square.
 AK_AVX2_INLINE void ak_transpose256(__m256 rows[8]) {

@@ -26,6 +26,11 @@ void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, con
                          int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_avx512_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                         int32_t head_dim, int32_t first, int32_t count);
+void ak_avx512_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
+                               const ak_depthwise *shape, int32_t first, int32_t rows);
+
+// min(6, max(0, x)). Both give their second operand where one is NaN, so NaN stays.
+AK_AVX512_INLINE __m512 ak_relu6_512(__m512 x) { return _mm512_min_ps(_mm512_set1_ps(6.0f), _mm512_max_ps(_mm512_setzero_ps(), x)); }
 
 // ------------------------------------------------------------------------------------------------------- the sums of a tile
 
@@ -57,6 +62,7 @@ AK_AVX512_INLINE void ak_sums512_finish(const ak_sums512 *sums, const ak_tile *t
         for (int t = 0; t < tokens; t++, out += tile->ldo) {
             __m512 value = _mm512_add_ps(sums->of[t][p], bias);
             if (tile->flags & AK_ACCUMULATE) value = _mm512_add_ps(_mm512_loadu_ps(out), value);
+            if (tile->flags & AK_RELU6) value = ak_relu6_512(value);
             _mm512_storeu_ps(out, value);
         }
     }

@@ -244,6 +244,7 @@ const ak_kernels ak_avx2_kernels = {
     .rope = rope,
     .attention = ak_avx2_attention,
     .store_kv = ak_avx2_store_kv,
+    .depthwise_relu6 = ak_avx2_depthwise_relu6,
     .argmax = argmax,
 };
 #endif

@@ -229,6 +229,7 @@ const ak_kernels ak_avx512_kernels = {
     .rope = rope,
     .attention = ak_avx512_attention,
     .store_kv = ak_avx512_store_kv,
+    .depthwise_relu6 = ak_avx512_depthwise_relu6,
     .argmax = argmax,
 };
 #endif

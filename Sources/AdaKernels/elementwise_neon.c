@@ -231,6 +231,7 @@ const ak_kernels ak_neon_kernels = {
     .rope = rope,
     .attention = ak_neon_attention,
     .store_kv = ak_portable_store_kv,
+    .depthwise_relu6 = ak_portable_depthwise_relu6,
     .argmax = argmax,
 };
 #endif

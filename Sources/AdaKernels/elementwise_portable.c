@@ -109,5 +109,6 @@ const ak_kernels ak_portable_kernels = {
     .rope = rope,
     .attention = ak_portable_attention,
     .store_kv = ak_portable_store_kv,
+    .depthwise_relu6 = ak_portable_depthwise_relu6,
     .argmax = argmax,
 };

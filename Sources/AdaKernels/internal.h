@@ -105,6 +105,17 @@ typedef struct {
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
                        ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 
+// --------------------------------------------------------------------------------------------------------------- convolution
+
+// min(6, max(0, x)); NaN stays NaN.
+AK_INLINE float ak_relu6(float x) { return x < 0.0f ? 0.0f : x > 6.0f ? 6.0f : x; }
+
+// The taps first ..< end of an axis that meet the input when the first tap lies at `at`.
+AK_INLINE void ak_taps(int32_t at, int32_t kernel, int32_t size, int32_t *first, int32_t *end) {
+    *first = at < 0 ? -at : 0;
+    *end = size - at < kernel ? size - at : kernel;
+}
+
 // ------------------------------------------------------------------------------------------------------- the instruction sets
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -119,6 +130,8 @@ extern const ak_matmul_parts ak_portable_matmul;
 void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
+                                 const ak_depthwise *shape, int32_t first, int32_t rows);
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                           int32_t head_dim, int32_t first, int32_t count);
 

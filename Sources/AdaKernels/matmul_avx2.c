@@ -35,6 +35,7 @@ AK_AVX2_INLINE void finish(const sums256 *sums, const ak_tile *tile, const int t
                 float *out = tile->out + (size_t)t * tile->ldo + column;
                 if (tile->bias) value = _mm256_add_ps(value, _mm256_loadu_ps(tile->bias + column));
                 if (tile->flags & AK_ACCUMULATE) value = _mm256_add_ps(_mm256_loadu_ps(out), value);
+                if (tile->flags & AK_RELU6) value = ak_relu6_256(value);
                 _mm256_storeu_ps(out, value);
             }
 }

@@ -35,6 +35,7 @@ AK_INLINE void finish(const sums128 *sums, const ak_tile *tile, const int tokens
                 float *out = tile->out + (size_t)t * tile->ldo + column;
                 if (tile->bias) value = vaddq_f32(value, vld1q_f32(tile->bias + column));
                 if (tile->flags & AK_ACCUMULATE) value = vaddq_f32(vld1q_f32(out), value);
+                if (tile->flags & AK_RELU6) value = vminq_f32(vdupq_n_f32(6.0f), vmaxq_f32(vdupq_n_f32(0.0f), value));
                 vst1q_f32(out, value);
             }
 }

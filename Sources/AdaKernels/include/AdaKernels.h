@@ -81,7 +81,16 @@ typedef struct {
 
 enum {
     AK_ACCUMULATE = 1,     // add to out instead of overwriting it
+    AK_RELU6 = 2,          // then min(6, max(0, out)); NaN stays NaN
 };
+
+// A depthwise convolution of a map with channels last: every channel with its own kernel x kernel filter.
+typedef struct {
+    int32_t height, width, channels;   // of the input
+    int32_t out_width;
+    int32_t kernel, stride;            // taps of a side (odd), input positions from one output to the next
+    int32_t top, left;                 // rows and columns of zeros before the input; behind it there are as many as the outputs reach
+} ak_depthwise;
 
 // ------------------------------------------------------------------------------------------------------------- the kernels
 
@@ -131,6 +140,12 @@ typedef struct {
     // Stores the keys and values of `count` tokens of one head at positions first … first+count-1 of the caches above.
     void (*store_kv)(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                      int32_t head_dim, int32_t first, int32_t count);
+
+    // out[y][x][c] = min(6, max(0, bias[c] + sum over r, s of in[y*stride + r - top][x*stride + s - left][c] * weight[r*kernel + s][c]))
+    // for the output rows first ..< first + rows; out, the input and the weights have strides ldo, ldx and ldw from position to position
+    // (tap to tap), out and in point at the first row of their maps. NaN stays NaN. Channels from `channels` on are not touched.
+    void (*depthwise_relu6)(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
+                            const ak_depthwise *shape, int32_t first, int32_t rows);
 
     // Index of the largest value; the first one wins a tie. NaN never wins. n >= 1.
     int32_t (*argmax)(const float *x, int32_t n);

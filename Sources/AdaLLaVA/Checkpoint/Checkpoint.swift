@@ -125,9 +125,9 @@ public struct Checkpoint: Sendable {
         let language = try RenamedTensors(weights) { name in
             TensorNames.canonical(huggingFace: name).flatMap { $0.hasPrefix(TensorNames.visionPrefix) ? nil : $0 }
         }
-        var tower: VisionTower?
+        var tower: VisionTowerFiles?
         if let llava = configuration.llava {
-            let found = try VisionTower.find(for: llava, shape: configuration.vision, inside: inside, folder: folder)
+            let found = try VisionTowerFiles.find(for: llava, shape: configuration.vision, inside: inside, folder: folder)
             try llava.validate(for: found.configuration, file: configURL.path)
             if let width = json["mm_hidden_size"], width != .integer(found.configuration.hiddenSize) {
                 throw CheckpointError.configuration(

@@ -5,7 +5,7 @@ import Foundation
 ///
 /// A destination that ends in `.gguf` becomes one GGUF file with everything in it: language model, tower, projector, scheduler, tokenizer.
 /// Any other destination becomes a folder in the source's own Hugging Face layout with float weights (safetensors has no quantized types).
-public struct CheckpointConverter: Sendable {
+public struct CheckpointConverter: WeightConverter {
     /// The element types that weights can be written in.
     public enum Target: String, Sendable, CaseIterable {
         case q8_0, q4_0, f16, bf16
@@ -20,16 +20,6 @@ public struct CheckpointConverter: Sendable {
         }
     }
 
-    /// What was written.
-    public struct Report: Sendable {
-        /// Bytes of all weight files.
-        public let bytes: Int
-        public let tensors: Int
-    }
-
-    /// Bytes of the source that are done, of all.
-    public typealias Progress = (_ done: Int, _ total: Int) -> Void
-
     let checkpoint: Checkpoint
     let source: URL
     let target: Target
@@ -42,13 +32,7 @@ public struct CheckpointConverter: Sendable {
     public init(_ source: URL, projector: URL? = nil, to target: Target, output: URL, overwrites: Bool = false) throws {
         checkpoint = try Checkpoint.open(at: source, projector: projector)
         (self.source, self.target, self.output) = (source, target, output)
-        let folder = output.deletingLastPathComponent()
-        guard FileKind(folder) == .folder else {
-            throw CheckpointError.missing(file: folder.path, needed: "the folder to write \(output.lastPathComponent) into")
-        }
-        let places = [source, checkpoint.folder].map { $0.resolvingSymlinksInPath().standardizedFileURL.path }
-        guard !places.contains(output.resolvingSymlinksInPath().standardizedFileURL.path) else { throw ConversionError.ontoItself(output.path) }
-        guard overwrites || FileKind(output) == .nothing else { throw ConversionError.exists(output.path) }
+        try ConversionOutput.check(output, sources: [source, checkpoint.folder], overwrites: overwrites)
         guard writesGGUF || (checkpoint.ggufMetadata == nil && [.f16, .bf16].contains(target)) else {
             throw ConversionError.needsGGUF(target.rawValue, fromGGUF: checkpoint.ggufMetadata != nil, output: output.path)
         }
@@ -59,29 +43,39 @@ public struct CheckpointConverter: Sendable {
     /// Writes the new checkpoint and opens it again to see that it loads. It appears under its name only when it is complete; stopped in
     /// between, nothing is left.
     /// - Throws: ``CheckpointError``; `CancellationError` between two pieces of a tensor.
-    public func run(cancellation: Cancellation = Cancellation(), progress: Progress = { _, _ in }) throws -> Report {
+    public func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
+        // A checkpoint that does not load would become another one that does not.
+        try CheckpointConverter.verify(checkpoint)
         if writesGGUF {
             try writeGGUF(cancellation: cancellation, progress: progress)
         } else {
             try writeFolder(cancellation: cancellation, progress: progress)
         }
         let written = try Checkpoint.open(at: output)
+        try CheckpointConverter.verify(written)
         let sources = [written.language, written.vision, written.projector].compactMap { $0 }
         var sizes: [String: Int] = [:]
         for source in sources {
             for name in source.names { sizes[name] = source.find(name)?.bytes.count }
         }
-        return Report(bytes: sizes.values.reduce(0, +), tensors: sizes.count)
+        return ConversionReport(bytes: sizes.values.reduce(0, +), tensors: sizes.count)
+    }
+
+    /// Checks every tensor that the architecture needs, without reading the weights.
+    private static func verify(_ checkpoint: Checkpoint) throws {
+        _ = try LoadedModel(
+            checkpoint, backend: Backend(threads: 1, packsWeights: false), template: nil, cancellation: Cancellation(), onProgress: { _ in })
     }
 
     // MARK: - A Hugging Face folder
 
-    private func writeFolder(cancellation: Cancellation, progress: Progress) throws {
+    private func writeFolder(cancellation: Cancellation, progress: ConversionProgress) throws {
+        try ConversionOutput.writeFolder(output) { try writeContents($0, cancellation: cancellation, progress: progress) }
+    }
+
+    private func writeContents(_ partial: URL, cancellation: Cancellation, progress: ConversionProgress) throws {
         let manager = FileManager.default
-        let partial = output.deletingLastPathComponent().appendingPathComponent(".\(output.lastPathComponent).\(UInt32.random(in: 0 ... .max)).partial")
-        defer { try? manager.removeItem(at: partial) }
         do {
-            try manager.createDirectory(at: partial, withIntermediateDirectories: false)
             for name in try WeightFiles.names(in: checkpoint.folder) where belongsToCheckpoint(name) {
                 try manager.copyItem(at: checkpoint.folder.appendingPathComponent(name), to: partial.appendingPathComponent(name))
             }
@@ -102,12 +96,6 @@ public struct CheckpointConverter: Sendable {
             done += tensor.bytes.count
             progress(done, total)
         }
-        do {
-            if FileKind(output) != .nothing { try manager.removeItem(at: output) }
-            try manager.moveItem(at: partial, to: output)
-        } catch {
-            throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
-        }
     }
 
     /// Configuration, tokenizer and notes, and the vision tower's own folder; not the weights, and nothing else that lies about.
@@ -126,26 +114,6 @@ public struct CheckpointConverter: Sendable {
             text = text.replacing(try Regex("\"\(key)\"\\s*:\\s*\"[a-z0-9]*\"")) { _ in "\"\(key)\": \"\(type)\"" }
         }
         try Data(text.utf8).write(to: config)
-    }
-}
-
-/// A conversion that was asked for wrongly.
-public enum ConversionError: EngineError, Equatable {
-    case exists(String)
-    case ontoItself(String)
-    case needsGGUF(String, fromGGUF: Bool, output: String)
-
-    public var category: ErrorCategory { .usage }
-
-    public var description: String {
-        switch self {
-        case .exists(let path): "\(path): already there; name another output or give --force"
-        case .ontoItself(let path): "\(path): the checkpoint cannot be written over itself; name another output"
-        case .needsGGUF(let type, true, let output):
-            "\(output): a GGUF model is written to GGUF again (\(type)); name an output that ends in .gguf"
-        case .needsGGUF(let type, false, let output):
-            "\(output): safetensors has no \(type); name an output that ends in .gguf, or convert to f16 or bf16"
-        }
     }
 }
 

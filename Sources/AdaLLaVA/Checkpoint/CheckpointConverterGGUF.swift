@@ -2,7 +2,7 @@ import Foundation
 
 /// The GGUF side of a conversion: which tensor becomes what, and what is said about the model.
 extension CheckpointConverter {
-    func writeGGUF(cancellation: Cancellation, progress: Progress) throws {
+    func writeGGUF(cancellation: Cancellation, progress: ConversionProgress) throws {
         var tensors: [String: StoredTensor] = [:]
         for source in [checkpoint.language, checkpoint.projector, checkpoint.vision].compactMap({ $0 }) {
             for name in source.names where tensors[name] == nil { tensors[name] = source.find(name) }
@@ -79,7 +79,7 @@ extension CheckpointConverter {
         var more: [(key: String, value: GGUFValue)] = []
         if let adaptive = checkpoint.configuration.adaptive { more += adaptive.ggufMetadata }
         if let vision = checkpoint.configuration.vision, let llava = checkpoint.configuration.llava {
-            more += try vision.ggufMetadata(llava: llava, imageProcessor: checkpoint.imageProcessor ?? .clip(imageSize: vision.imageSize))
+            more += try vision.ggufMetadata(llava: llava, imageProcessor: checkpoint.imageProcessor ?? .standard(for: vision))
         }
         pairs += more.filter { !present.contains($0.key) && $0.key != "general.architecture" }
         // ggml's numbers for "mostly" this type.

@@ -113,19 +113,7 @@ struct GGUFProjector {
             throw CheckpointError.unsupported(what: "LLaVA-1.6 with several image tiles", file: file.location, hint: "supported: LLaVA-1.5")
         }
         let layers = try fields.integer("clip.vision.block_count", in: Limits.layers)
-        let usesGELU = try metadata.bool("clip.use_gelu") ?? false
-        let usesSiLU = try metadata.bool("clip.use_silu") ?? false
-        vision = VisionConfiguration(
-            hiddenSize: try fields.integer("clip.vision.embedding_length", in: Limits.hidden),
-            intermediateSize: try fields.integer("clip.vision.feed_forward_length", in: Limits.intermediate),
-            numHiddenLayers: layers,
-            numAttentionHeads: try fields.integer("clip.vision.attention.head_count", in: Limits.heads),
-            imageSize: try fields.integer("clip.vision.image_size", in: Limits.imageSide),
-            patchSize: try fields.integer("clip.vision.patch_size", in: Limits.imageSide),
-            layerNormEpsilon: Float(try fields.number("clip.vision.attention.layer_norm_epsilon", in: Limits.epsilon, missing: 1e-5)),
-            activation: usesGELU ? .gelu : usesSiLU ? .silu : .quickGELU,
-            projectionDim: try fields.optionalInteger("clip.vision.projection_dim", in: 0...Limits.hidden.upperBound) ?? 512)
-        try vision.validate(file: file.location)
+        vision = try Self.tower(fields, layers: layers)
 
         let linears = (0..<16).prefix { file.find("mm.\($0 * 2).weight") != nil }.count
         guard linears > 0 else { throw CheckpointError.missingTensor(name: "mm.0.weight", file: file.location) }
@@ -141,6 +129,32 @@ struct GGUFProjector {
             centerCrop: .init(width: vision.imageSize, height: vision.imageSize),
             mean: try fields.threeFloats("clip.vision.image_mean") ?? ImageProcessorConfiguration.clipMean,
             standardDeviation: try fields.threeFloats("clip.vision.image_std") ?? ImageProcessorConfiguration.clipStandardDeviation)
+    }
+
+    /// The tower's shape: CLIP's, or an EfficientNet-Lite in a file of ours.
+    private static func tower(_ fields: GGUFFields, layers: Int) throws -> VisionConfiguration {
+        typealias Limits = ConfigurationLimits
+        let metadata = fields.metadata
+        if let type = try metadata.string("adallava.vision.model_type") {
+            guard type == EfficientNetConfiguration.modelType else {
+                throw VisionConfiguration.unsupportedTower(type, file: metadata.location)
+            }
+            return VisionConfiguration(try EfficientNetConfiguration(metadata))
+        }
+        let usesGELU = try metadata.bool("clip.use_gelu") ?? false
+        let usesSiLU = try metadata.bool("clip.use_silu") ?? false
+        let clip = VisionConfiguration(
+            hiddenSize: try fields.integer("clip.vision.embedding_length", in: Limits.hidden),
+            intermediateSize: try fields.integer("clip.vision.feed_forward_length", in: Limits.intermediate),
+            numHiddenLayers: layers,
+            numAttentionHeads: try fields.integer("clip.vision.attention.head_count", in: Limits.heads),
+            imageSize: try fields.integer("clip.vision.image_size", in: Limits.imageSide),
+            patchSize: try fields.integer("clip.vision.patch_size", in: Limits.imageSide),
+            layerNormEpsilon: Float(try fields.number("clip.vision.attention.layer_norm_epsilon", in: Limits.epsilon, missing: 1e-5)),
+            activation: usesGELU ? .gelu : usesSiLU ? .silu : .quickGELU,
+            projectionDim: try fields.optionalInteger("clip.vision.projection_dim", in: 0...Limits.hidden.upperBound) ?? 512)
+        try clip.validate(file: metadata.location)
+        return clip
     }
 
     /// The hidden state that the projector takes.

@@ -71,7 +71,9 @@ extension VisionConfiguration {
                 file: "the model",
                 hint: "GGUF has mlp projectors on patch features; write safetensors")
         }
-        return [
+        // GGUF has no rescale factor: its readers take bytes divided by 255.
+        let unit = imageProcessor.rescaleFactor.map { abs($0 * 255 - 1) < 1e-9 ? 1 : Float(1 / ($0 * 255)) } ?? Float(1.0 / 255)
+        var pairs: [(key: String, value: GGUFValue)] = [
             ("clip.has_vision_encoder", .bool(true)),
             ("clip.has_llava_projector", .bool(true)),
             ("clip.projector_type", .string("mlp")),
@@ -87,9 +89,11 @@ extension VisionConfiguration {
             ("clip.vision.attention.layer_norm_epsilon", .float32(layerNormEpsilon)),
             ("clip.vision.feature_layer", .array(GGUFArray([Int32(clamping: llava.layersToRun(of: self))]))),
             ("clip.vision.image_aspect_ratio", .string(llava.imageAspectRatio == .pad ? "pad" : "square")),
-            ("clip.vision.image_mean", .array(GGUFArray(imageProcessor.mean))),
-            ("clip.vision.image_std", .array(GGUFArray(imageProcessor.standardDeviation))),
+            ("clip.vision.image_mean", .array(GGUFArray(imageProcessor.mean.map { $0 * unit }))),
+            ("clip.vision.image_std", .array(GGUFArray(imageProcessor.standardDeviation.map { $0 * unit }))),
             ("adallava.token_selecting", .string(llava.tokenSelection.rawValue)),
         ]
+        if case .efficientNetLite(let network) = architecture { pairs += network.ggufMetadata }
+        return pairs
     }
 }

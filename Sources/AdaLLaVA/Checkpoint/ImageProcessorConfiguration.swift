@@ -62,6 +62,24 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
         .init(resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize))
     }
 
+    /// EfficientNet-Lite's values, `(byte - 127) / 128`, for a tower that sees `imageSize` by `imageSize` pixels.
+    ///
+    /// The published models were trained on the middle 224 / 256 of a picture, resized bicubically to the tower's size. Here the whole
+    /// shorter side is kept, as for CLIP: a question may be about what lies at the edge.
+    public static func efficientNetLite(imageSize: Int) -> ImageProcessorConfiguration {
+        .init(
+            resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize), rescaleFactor: nil,
+            mean: [127, 127, 127], standardDeviation: [128, 128, 128])
+    }
+
+    /// The processing that a tower without a `preprocessor_config.json` means.
+    public static func standard(for tower: VisionConfiguration) -> ImageProcessorConfiguration {
+        switch tower.architecture {
+        case .clip: .clip(imageSize: tower.imageSize)
+        case .efficientNetLite: .efficientNetLite(imageSize: tower.imageSize)
+        }
+    }
+
     /// Reads `preprocessor_config.json`, in the old form (`"size": 224`) and the new (`"size": {"shortest_edge": 224}`), or the
     /// `image_processor` of a `processor_config.json`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``

@@ -92,14 +92,29 @@ public struct LlavaConfiguration: Sendable, Equatable {
         self.patchMergeType = patchMergeType
     }
 
-    /// ``selectLayer`` counted from the front: how many of the tower's layers have to run.
+    /// ``selectLayer`` counted from the front: how many of the tower's layers have to run. All blocks of a convolutional tower.
     public func layersToRun(of vision: VisionConfiguration) -> Int {
-        selectLayer >= 0 ? selectLayer : vision.numHiddenLayers + 1 + selectLayer
+        guard case .clip = vision.architecture else { return vision.numHiddenLayers }
+        return selectLayer >= 0 ? selectLayer : vision.numHiddenLayers + 1 + selectLayer
     }
 
-    /// Checks the selected layer against the tower.
+    /// Checks the selected layer against the tower. A convolutional tower has no hidden states to select from: its own configuration names
+    /// its feature maps, and it has neither a class token nor attention.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
     func validate(for vision: VisionConfiguration, file: String) throws {
+        guard case .clip = vision.architecture else {
+            guard selectFeature == .patch else {
+                throw CheckpointError.configuration(
+                    field: "mm_vision_select_feature", expected: "patch, for a \(vision.modelType) tower has no class token",
+                    found: selectFeature.rawValue, file: file)
+            }
+            guard tokenSelection == .none else {
+                throw CheckpointError.configuration(
+                    field: "token_selecting", expected: "none, for a \(vision.modelType) tower has no attention to select by",
+                    found: tokenSelection.rawValue, file: file)
+            }
+            return
+        }
         guard (0...vision.numHiddenLayers).contains(layersToRun(of: vision)) else {
             throw CheckpointError.configuration(
                 field: "mm_vision_select_layer", expected: "from \(-vision.numHiddenLayers - 1) to \(vision.numHiddenLayers)",

@@ -1,6 +1,17 @@
-/// The shape of a CLIP vision tower.
+/// The shape of a vision tower: CLIP's fields, and which other architecture it is if it is not CLIP.
 public struct VisionConfiguration: Sendable, Equatable {
-    /// Values of a hidden state.
+    /// The networks that can be a tower.
+    public enum Architecture: Sendable, Equatable {
+        /// The vision transformer that the other fields describe.
+        case clip
+        /// A convolutional network. Of the other fields, ``hiddenSize`` (values of a row of features), ``numHiddenLayers`` (blocks),
+        /// ``imageSize`` and ``patchSize`` (pixels from one token to the next) then hold what follows from it; the rest means nothing.
+        case efficientNetLite(EfficientNetConfiguration)
+    }
+
+    /// What computes the features.
+    public internal(set) var architecture: Architecture = .clip
+    /// Values of a hidden state: the width of the features that the projector takes.
     public var hiddenSize: Int
     /// Neurons of a layer's MLP.
     public var intermediateSize: Int
@@ -38,8 +49,29 @@ public struct VisionConfiguration: Sendable, Equatable {
         self.projectionDim = projectionDim
     }
 
-    /// Patches of an image, without the class token.
-    public var patches: Int { (imageSize / patchSize) * (imageSize / patchSize) }
+    /// A convolutional tower.
+    public init(_ network: EfficientNetConfiguration) {
+        self.init(
+            hiddenSize: network.featureWidth, intermediateSize: 0, numHiddenLayers: network.blocks.count, numAttentionHeads: 1,
+            imageSize: network.imageSize, patchSize: network.totalStride, projectionDim: 0)
+        architecture = .efficientNetLite(network)
+    }
+
+    /// Rows of features of an image, without the class token.
+    public var patches: Int {
+        switch architecture {
+        case .clip: (imageSize / patchSize) * (imageSize / patchSize)
+        case .efficientNetLite(let network): network.grid * network.grid
+        }
+    }
+
+    /// The architecture as `config.json` names it.
+    public var modelType: String {
+        switch architecture {
+        case .clip: "clip_vision_model"
+        case .efficientNetLite: EfficientNetConfiguration.modelType
+        }
+    }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
     func validate(file: String) throws {
@@ -58,9 +90,9 @@ public struct VisionConfiguration: Sendable, Equatable {
         }
     }
 
-    /// Reads the configuration of a vision tower of its own: `CLIPVisionModel`, or a whole `CLIPModel` with `vision_config` inside.
-    /// Absent fields have Hugging Face's defaults.
-    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for towers that are not CLIP.
+    /// Reads the configuration of a vision tower of its own: `CLIPVisionModel`, or a whole `CLIPModel` with `vision_config` inside, whose
+    /// absent fields have Hugging Face's defaults; or an EfficientNet-Lite.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other towers.
     public static func read(_ json: JSONValue, file: String) throws -> VisionConfiguration {
         let fields = try ConfigurationFields(json, file: file)
         let type = try fields.optionalString("model_type") ?? "clip_vision_model"
@@ -71,12 +103,13 @@ public struct VisionConfiguration: Sendable, Equatable {
                 throw fields.invalid("vision_config", expected: "the vision tower's configuration")
             }
             return try VisionConfiguration(huggingFace: nested)
+        case EfficientNetConfiguration.modelType: return VisionConfiguration(try EfficientNetConfiguration(fields))
         default: throw unsupportedTower(type, file: file)
         }
     }
 
     static func unsupportedTower(_ type: String, file: String) -> CheckpointError {
-        .unsupported(what: "the vision tower \"\(type.prefix(60))\"", file: file, hint: "supported: clip_vision_model (CLIP ViT)")
+        .unsupported(what: "the vision tower \"\(type.prefix(60))\"", file: file, hint: "supported: clip_vision_model (CLIP ViT), efficientnet_lite")
     }
 
     init(huggingFace fields: ConfigurationFields) throws {

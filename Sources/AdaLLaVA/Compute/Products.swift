@@ -73,6 +73,10 @@ struct Product {
     /// Blocks of 32 inputs to read; `nil` reads all.
     var blocks: IndexList?
     var accumulate = false
+    /// Clamp the result to 0 … 6.
+    var relu6 = false
+
+    var flags: Int32 { (accumulate ? Int32(AK_ACCUMULATE) : 0) | (relu6 ? Int32(AK_RELU6) : 0) }
 }
 
 /// A product as plain numbers and addresses: what workers read while they share it out, without counting references to the objects that
@@ -95,7 +99,7 @@ private struct KernelProduct {
         panelCount = product.panels?.count ?? Int(matrix.panels)
         blocks = product.blocks?.address
         blockCount = product.blocks?.count ?? Int(matrix.blocks)
-        flags = product.accumulate ? Int32(AK_ACCUMULATE) : 0
+        flags = product.flags
     }
 
     /// Computes panels `first ..< first + step` of the list.

@@ -15,7 +15,7 @@ final class Engine: @unchecked Sendable {
 
     /// What turns pixels into image features.
     struct VisionPart: Sendable {
-        let tower: CLIPVisionTower
+        let tower: any VisionNetwork
         let projector: Projector
         let selection: LlavaConfiguration.TokenSelection
         let keepsClassToken: Bool
@@ -42,15 +42,10 @@ final class Engine: @unchecked Sendable {
     func encode(pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> (vision: Tensor, features: Tensor) {
         guard let vision else { throw GenerationError.noVision(model: name) }
         let output = try vision.tower(pixels, cancellation: cancellation, progress: progress)
-        var features = output.features
+        var features = output.rows(withClassToken: vision.keepsClassToken)
         if vision.selection != .none, let query = output.lastQuery, let key = output.lastKey {
             let attention = PruMerge.classAttention(query: query, key: key)
-            features = PruMerge.merge(features: features, key: key, attention: attention, plus: vision.selection == .pruMergePlus).merged
-        } else if vision.keepsClassToken {
-            let all = Tensor(rows: features.rows + 1, columns: features.columns)
-            all.copyRows(from: output.classFeature, to: 0)
-            all.copyRows(from: features, to: 1)
-            features = all
+            features = PruMerge.merge(features: output.features, key: key, attention: attention, plus: vision.selection == .pruMergePlus).merged
         }
         return (output.features, vision.projector(features))
     }

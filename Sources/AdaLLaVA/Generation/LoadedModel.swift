@@ -31,16 +31,14 @@ struct LoadedModel: @unchecked Sendable {
         var vision: Engine.VisionPart?
         var processor: CLIPImageProcessor?
         if let llava = configuration.llava, let tower = configuration.vision, let tensors = checkpoint.vision {
-            let layers = llava.layersToRun(of: tower)
             vision = Engine.VisionPart(
-                tower: try CLIPVisionTower(
-                    tensors, tower, layers: layers, needsLastLayer: llava.tokenSelection != .none, backend: backend,
-                    cancellation: cancellation
-                ) { onProgress(LoadProgress(part: "the vision tower", done: $0, total: layers)) },
+                tower: try VisionNetworks.load(tensors, tower, for: llava, backend: backend, cancellation: cancellation) {
+                    onProgress(LoadProgress(part: "the vision tower", done: $0, total: $1))
+                },
                 projector: try Projector(
                     checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, backend: backend),
                 selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches)
-            processor = try CLIPImageProcessor(checkpoint.imageProcessor ?? .clip(imageSize: tower.imageSize), tower: tower, file: checkpoint.name)
+            processor = try CLIPImageProcessor(checkpoint.imageProcessor ?? .standard(for: tower), tower: tower, file: checkpoint.name)
         }
 
         var adaptive: Engine.AdaptivePart?

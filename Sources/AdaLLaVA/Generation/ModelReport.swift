@@ -104,9 +104,16 @@ public struct ModelReport: Sendable {
             "decoder       \(language.numHiddenLayers) layers, hidden \(language.hiddenSize), intermediate \(language.intermediateSize), \(language.numAttentionHeads) heads of \(language.headDim)\(attention), vocabulary \(language.vocabularySize), context \(language.contextLength)"
         )
         if let vision = configuration.vision, let imageTokens {
+            let shape: String
+            switch vision.architecture {
+            case .clip:
+                shape = "\(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize)"
+            case .efficientNetLite(let network):
+                let maps = network.featureMaps.map { "\($0.rawValue) \(network.width(of: $0))" }.joined(separator: " + ")
+                shape = "EfficientNet-Lite\(network.variant.map { " (\($0))" } ?? ""), \(vision.numHiddenLayers) blocks, image \(vision.imageSize), features \(maps)"
+            }
             lines.append(
-                "vision tower  \(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize): \(imageTokens) tokens an image, selection \(configuration.llava?.tokenSelection.rawValue ?? "none")"
-            )
+                "vision tower  \(shape): \(imageTokens) tokens an image, selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
         }
         lines.append("tensors       " + types.map { "\($0.tensors) \($0.type.rawValue) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
         lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * language.contextLength)) at full context")
@@ -152,7 +159,7 @@ public struct ModelReport: Sendable {
         }
         if let vision = configuration.vision, let imageTokens {
             object["vision"] = [
-                "layers": vision.numHiddenLayers, "hidden_size": vision.hiddenSize, "image_size": vision.imageSize,
+                "model_type": vision.modelType, "layers": vision.numHiddenLayers, "hidden_size": vision.hiddenSize, "image_size": vision.imageSize,
                 "patch_size": vision.patchSize, "tokens": imageTokens,
                 "token_selecting": configuration.llava?.tokenSelection.rawValue ?? "none",
             ]

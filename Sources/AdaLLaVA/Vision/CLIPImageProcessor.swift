@@ -15,7 +15,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     public let cropSize: Int
     /// What the shorter side is resized to, in pixels.
     public let shortestEdge: Int
-    /// Per channel, red first, on the scale 0 to 1.
+    /// Per channel, red first, on the scale of rescaled bytes, usually 0 to 1.
     public let mean: [Double]
     /// What each channel is divided by, red first.
     public let standardDeviation: [Double]
@@ -40,7 +40,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
         try check(mean.count == 3 && mean.allSatisfy(\.isFinite), "image_mean", "three numbers", mean)
         let areDivisors = standardDeviation.allSatisfy { $0.isFinite && Float($0) != 0 }
         try check(standardDeviation.count == 3 && areDivisors, "image_std", "three numbers other than 0", standardDeviation)
-        try check(rescaleFactor.isFinite, "rescale_factor", "a number", rescaleFactor)
+        try check(rescaleFactor.isFinite && abs(rescaleFactor) >= 1e-12, "rescale_factor", "a number other than 0", rescaleFactor)
         self.cropSize = cropSize
         self.shortestEdge = shortestEdge
         self.mean = mean
@@ -57,7 +57,8 @@ public struct CLIPImageProcessor: Sendable, Equatable {
 
     /// The colour that ``AspectMode/pad`` fills with: the mean in bytes, rounded down.
     public var paddingColour: [UInt8] {
-        mean.map { UInt8(min(max($0 * 255, 0), 255)) }
+        // Means are in the unit of rescaled bytes, usually 1 for 255.
+        mean.map { UInt8(min(max($0 * (1 / rescaleFactor), 0), 255)) }
     }
 
     /// The vision tower's input for one image.

@@ -29,7 +29,7 @@ struct CLIPVisionLayer: Sendable {
 ///
 /// Only the layers below the selected hidden state are loaded and run, and the last layer's queries and keys when token selection asks
 /// for them.
-final class CLIPVisionTower: @unchecked Sendable {
+final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
     let configuration: VisionConfiguration
     private let patchEmbedding: Linear
     private let classEmbedding, positions: Tensor
@@ -38,17 +38,6 @@ final class CLIPVisionTower: @unchecked Sendable {
     private let last: CLIPVisionLayer?
     private let backend: Backend
     private let buffer = ActivationBuffer()
-
-    /// What one image gives.
-    struct Output {
-        /// The selected hidden state without the class token, `[patches, hidden]`.
-        let features: Tensor
-        /// The class token's row of the same hidden state, `[1, hidden]`.
-        let classFeature: Tensor
-        /// Raw query and key projections of the tower's last layer, `[patches + 1, hidden]` (PruMerge), if asked for.
-        let lastQuery: Tensor?
-        let lastKey: Tensor?
-    }
 
     /// - Parameters:
     ///   - used: layers that run, which is also the index of the hidden state they give as Hugging Face counts them (0 = embeddings).
@@ -88,7 +77,7 @@ final class CLIPVisionTower: @unchecked Sendable {
 
     /// Encodes one image.
     /// - Parameter pixels: `[3, S, S]` normalized values, `S` the tower's image size.
-    func callAsFunction(_ pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void = { _, _ in }) throws -> Output {
+    func callAsFunction(_ pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
         let c = configuration
         let patches = patchRows(pixels)
         let hidden = Tensor(rows: patches.rows + 1, columns: c.hiddenSize)
@@ -117,7 +106,7 @@ final class CLIPVisionTower: @unchecked Sendable {
             backend.multiply(normed, [Product(linear: last.query, output: q), Product(linear: last.key, output: k)], buffer)
             (query, key) = (q, k)
         }
-        return Output(features: hidden.rows(1 ..< hidden.rows), classFeature: hidden.rows(0 ..< 1), lastQuery: query, lastKey: key)
+        return VisionOutput(features: hidden.rows(1 ..< hidden.rows), classFeature: hidden.rows(0 ..< 1), lastQuery: query, lastKey: key)
     }
 
     private struct Scratch {

@@ -1,7 +1,7 @@
 import Foundation
 
 /// A checkpoint's vision tower, found: inside the checkpoint, or where `mm_vision_tower` points.
-struct VisionTower {
+struct VisionTowerFiles {
     let configuration: VisionConfiguration
     let tensors: any TensorSource
     let imageProcessor: ImageProcessorConfiguration
@@ -13,10 +13,10 @@ struct VisionTower {
     /// - Throws: ``CheckpointError``; if the tower is nowhere, the error lists the places.
     static func find(
         for llava: LlavaConfiguration, shape: VisionConfiguration?, inside: RenamedTensors, folder: URL
-    ) throws -> VisionTower {
+    ) throws -> VisionTowerFiles {
         guard let reference = llava.visionTowerReference else {
             guard let shape else { throw CheckpointError.missingTensor(name: "vision_model.*", file: inside.location) }
-            return VisionTower(configuration: shape, tensors: inside, imageProcessor: try imageProcessor(in: [folder], for: shape))
+            return VisionTowerFiles(configuration: shape, tensors: inside, imageProcessor: try imageProcessor(in: [folder], for: shape))
         }
         let candidates = self.candidates(reference, folder: folder)
         let towerFolder = candidates.first { FileKind($0.appendingPathComponent("config.json")) == .file }
@@ -34,12 +34,30 @@ struct VisionTower {
                 file: reference, needed: "the vision tower that mm_vision_tower names; looked for a folder with config.json at \(places)")
         }
         let processor = try imageProcessor(in: [towerFolder, folder].compactMap { $0 }, for: configuration)
-        if usesInside { return VisionTower(configuration: configuration, tensors: inside, imageProcessor: processor) }
+        if usesInside { return VisionTowerFiles(configuration: configuration, tensors: inside, imageProcessor: processor) }
         // Without the tower inside there is a folder, or an error was thrown above.
-        let weights = try WeightFiles.open(in: towerFolder ?? folder).tensors
-        return VisionTower(
-            configuration: configuration, tensors: try RenamedTensors(weights, rename: TensorNames.canonical(clip:)),
-            imageProcessor: processor)
+        let tensors = try weights(in: towerFolder ?? folder)
+        return VisionTowerFiles(configuration: configuration, tensors: tensors, imageProcessor: processor)
+    }
+
+    /// A tower in a folder of its own.
+    /// - Throws: ``CheckpointError``
+    init(folder: URL) throws {
+        let config = folder.appendingPathComponent("config.json")
+        let configuration = try VisionConfiguration.read(
+            JSONValue.read(contentsOf: config, needed: "the configuration of the vision tower"), file: config.path)
+        self.init(
+            configuration: configuration, tensors: try Self.weights(in: folder),
+            imageProcessor: try Self.imageProcessor(in: [folder], for: configuration))
+    }
+
+    private init(configuration: VisionConfiguration, tensors: any TensorSource, imageProcessor: ImageProcessorConfiguration) {
+        (self.configuration, self.tensors, self.imageProcessor) = (configuration, tensors, imageProcessor)
+    }
+
+    /// The weights of a tower's folder. The canonical names stay, and CLIP's own become canonical.
+    private static func weights(in folder: URL) throws -> any TensorSource {
+        try RenamedTensors(WeightFiles.open(in: folder).tensors, rename: TensorNames.canonical(clip:))
     }
 
     /// Where a tower called `reference` may lie: beside the checkpoint, at an absolute path, in the Hugging Face cache.
@@ -61,7 +79,7 @@ struct VisionTower {
                 return processor
             }
         }
-        return .clip(imageSize: tower.imageSize)
+        return .standard(for: tower)
     }
 
     /// The tower has a position for every patch, so its input must have the tower's size.

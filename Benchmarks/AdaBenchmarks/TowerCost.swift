@@ -1,0 +1,81 @@
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+/// How long vision towers take for an image, one against another.
+///
+/// One repeat encodes one image with every tower and thread count in turn, so that what else the machine does meanwhile hits all of them; the
+/// median over the repeats is reported, and the fastest.
+struct TowerCost: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tower-cost", abstract: "Time vision towers on one image each, interleaved.")
+
+    @Argument(help: "Folders of towers, or checkpoints.")
+    var towers: [String]
+
+    @Option(parsing: .upToNextOption, help: "Thread counts.")
+    var threads = [1, 2]
+
+    @Option(help: "Times that every tower encodes an image.")
+    var repeats = 30
+
+    @Option(help: "auto or f32.")
+    var precision: Precision = .automatic
+
+    @Option(help: "A file to write the numbers to.")
+    var json: String?
+
+    func validate() throws {
+        if towers.isEmpty || threads.contains(where: { $0 < 1 }) || repeats < 1 { throw ValidationError("expected towers, --threads and --repeats of 1 or more") }
+    }
+
+    private struct Contestant {
+        let name: String
+        let threads: Int
+        let tower: VisionTower
+        let pixels: [Float]
+        var milliseconds: [Double] = []
+    }
+
+    func run() async throws {
+        var contestants: [Contestant] = []
+        var random = SplitMix64(seed: 1)
+        for path in towers {
+            for count in threads {
+                let tower = try VisionTower(contentsOf: URL(fileURLWithPath: path), threads: count, precision: precision)
+                let side = tower.configuration.imageSize
+                let pixels = (0 ..< 3 * side * side).map { _ in Float(random.unit() * 2 - 1) }
+                contestants.append(Contestant(name: path, threads: count, tower: tower, pixels: pixels))
+            }
+        }
+        let clock = ContinuousClock()
+        // The first round warms caches and the processor's clock, and is not counted.
+        for round in 0 ... repeats {
+            for index in contestants.indices.map({ ($0 + round) % contestants.count }) {
+                let contestant = contestants[index]
+                let time = try clock.measure { _ = try contestant.tower.features(contestant.pixels) }
+                if round > 0 { contestants[index].milliseconds.append(time / .milliseconds(1)) }
+            }
+        }
+        print("\(repeats) repeats, load \(String(format: "%.2f", loadAverage()))")
+        print("threads  image  tokens x width   median ms  fastest ms  tower")
+        for item in contestants {
+            print(
+                String(
+                    format: "%7d  %5d  %6d x %5d  %10.2f  %10.2f  %@", item.threads, item.tower.configuration.imageSize, item.tower.tokens,
+                    item.tower.width, median(item.milliseconds), item.milliseconds.min() ?? 0, item.name))
+        }
+        try writeJSON(
+            [
+                "repeats": repeats, "load": loadAverage(),
+                "towers": contestants.map {
+                    [
+                        "tower": $0.name, "threads": $0.threads, "image_size": $0.tower.configuration.imageSize, "tokens": $0.tower.tokens,
+                        "width": $0.tower.width, "median_ms": median($0.milliseconds), "fastest_ms": $0.milliseconds.min() ?? 0,
+                    ] as [String: Any]
+                },
+            ], to: json)
+    }
+}
+
+extension Precision: ExpressibleByArgument {}

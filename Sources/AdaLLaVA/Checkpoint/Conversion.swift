@@ -1,0 +1,98 @@
+import Foundation
+
+/// Something that writes weights in another form.
+public protocol WeightConverter: Sendable {
+    /// Writes the output and opens it again to see that it loads. It appears under its name only when it is complete.
+    /// - Throws: ``CheckpointError``; `CancellationError` once `cancellation` was raised.
+    func run(cancellation: Cancellation, progress: ConversionProgress) throws -> ConversionReport
+}
+
+/// Told the bytes of the source that are done, of all.
+public typealias ConversionProgress = (_ done: Int, _ total: Int) -> Void
+
+/// What a conversion wrote.
+public struct ConversionReport: Sendable {
+    /// Bytes of all weight files.
+    public let bytes: Int
+    public let tensors: Int
+}
+
+/// Where a conversion may write, and how.
+enum ConversionOutput {
+    /// - Parameter sources: what must not be overwritten.
+    /// - Throws: ``CheckpointError/missing(file:needed:)``, ``ConversionError``
+    static func check(_ output: URL, sources: [URL], overwrites: Bool) throws {
+        let folder = output.deletingLastPathComponent()
+        guard FileKind(folder) == .folder else {
+            throw CheckpointError.missing(file: folder.path, needed: "the folder to write \(output.lastPathComponent) into")
+        }
+        let places = sources.map { $0.resolvingSymlinksInPath().standardizedFileURL.path }
+        let place = output.resolvingSymlinksInPath().standardizedFileURL.path
+        guard !places.contains(place) else { throw ConversionError.ontoItself(output.path) }
+        guard !places.contains(where: { $0.hasPrefix(place + "/") }) else { throw ConversionError.holdsSource(output.path) }
+        guard overwrites || FileKind(output) == .nothing else { throw ConversionError.exists(output.path) }
+        // Whoever forces the replacement of a checkpoint has not said that a folder of something else may go.
+        if FileKind(output) == .folder {
+            let isCheckpoint = FileKind(output.appendingPathComponent("config.json")) == .file
+            let isEmpty = (try? FileManager.default.contentsOfDirectory(atPath: output.path))?.isEmpty == true
+            guard output.pathExtension != "gguf", isCheckpoint || isEmpty else { throw ConversionError.otherFolder(output.path) }
+        }
+    }
+
+    private static func isWeights(_ name: String) -> Bool { name.hasSuffix(".safetensors") || name.hasSuffix(".safetensors.index.json") }
+
+    /// Lets `body` fill a new folder, which then takes its place at `output`; stopped in between, nothing is left.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and whatever `body` throws.
+    static func writeFolder(_ output: URL, _ body: (URL) throws -> Void) throws {
+        let manager = FileManager.default
+        func attempt(_ action: () throws -> Void) throws {
+            do { try action() } catch { throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription) }
+        }
+        let partial = output.deletingLastPathComponent().appendingPathComponent(".\(output.lastPathComponent).\(UInt32.random(in: 0 ... .max)).partial")
+        defer { try? manager.removeItem(at: partial) }
+        try attempt { try manager.createDirectory(at: partial, withIntermediateDirectories: false) }
+        try body(partial)
+        try attempt {
+            guard FileKind(output) != .nothing else { return try manager.moveItem(at: partial, to: output) }
+            guard FileKind(output) == .folder else { throw CocoaError(.fileWriteFileExists) }
+            // The checkpoint's own files are replaced; whatever else lies in its folder stays.
+            for name in try manager.contentsOfDirectory(atPath: output.path) where !isWeights(name) {
+                let kept = partial.appendingPathComponent(name)
+                if FileKind(kept) == .nothing { try manager.copyItem(at: output.appendingPathComponent(name), to: kept) }
+            }
+            let old = partial.appendingPathExtension("old")
+            try manager.moveItem(at: output, to: old)
+            try manager.moveItem(at: partial, to: output)
+            try manager.removeItem(at: old)
+        }
+    }
+}
+
+/// A conversion that was asked for wrongly.
+public enum ConversionError: EngineError, Equatable {
+    case exists(String)
+    case ontoItself(String)
+    case holdsSource(String)
+    case otherFolder(String)
+    case needsGGUF(String, fromGGUF: Bool, output: String)
+    case towerNeedsFolder(String, output: String)
+
+    public var category: ErrorCategory { .usage }
+
+    public var description: String {
+        switch self {
+        case .exists(let path): "\(path): already there; name another output or give --force"
+        case .ontoItself(let path): "\(path): the checkpoint cannot be written over itself; name another output"
+        case .holdsSource(let path): "\(path): the checkpoint that is converted lies in it; name another output"
+        case .otherFolder(let path): "\(path): a folder that is no checkpoint, which --force does not replace; name another output"
+        case .needsGGUF(let type, true, let output):
+            "\(output): a GGUF model is written to GGUF again (\(type)); name an output that ends in .gguf"
+        case .needsGGUF(let type, false, let output):
+            "\(output): safetensors has no \(type); name an output that ends in .gguf, or convert to f16 or bf16"
+        case .towerNeedsFolder(let type, let output):
+            "\(output): a vision tower by itself becomes a folder with f16 or bf16 weights, not \(type)\(output.hasSuffix(".gguf") ? " in a GGUF file" : ""); "
+                + "convert the whole model to GGUF to have its tower in other types"
+        }
+    }
+}
+

@@ -1,0 +1,53 @@
+import AdaKernels
+
+extension Backend {
+    /// ``multiply(_:_:_:)`` for a map of an image: many rows, and often fewer panels of outputs than there are threads.
+    ///
+    /// Large maps are shared out by rows, so that a piece's inputs and outputs stay in its worker's cache and any number of panels keeps all
+    /// threads busy; small ones by panels. The sums are the same either way.
+    func multiplyMap(_ x: Tensor, _ product: Product, _ buffer: ActivationBuffer) {
+        let matrix = product.linear.weight.matrix
+        let rowsPerPiece = Backend.rowsPerPiece(stride: x.stride)
+        guard x.rows >= 4 * pool.threads * Backend.tileRows, product.panels == nil, product.blocks == nil else {
+            return multiply(x, [product], buffer)
+        }
+        let activations = buffer.convert(x, to: product.linear.weight.activationType(precision), self)
+        reserveScratch(withUnsafePointer(to: matrix) { ak_matmul_scratch($0) })
+        let (kernels, scratch, output) = (kernels, scratchAddresses, product.output)
+        let (bias, flags) = (product.linear.bias.map { UnsafePointer($0.data) }, product.flags)
+        let panels = Int(matrix.panels)
+        withIdentity(panels) { identity in
+            pool.run((x.rows + rowsPerPiece - 1) / rowsPerPiece) { item, worker in
+                let first = item * rowsPerPiece
+                var piece = activations.rows(from: first, count: min(rowsPerPiece, x.rows - first))
+                withUnsafePointer(to: matrix) { matrix in
+                    kernels.matmul(
+                        output.data + first * output.stride, output.stride, &piece, matrix, bias, identity, Int32(panels), nil,
+                        matrix.pointee.blocks, flags, nil, scratch[worker])
+                }
+            }
+        }
+        withExtendedLifetime(product) {}
+    }
+
+    /// Rows that the kernels' tiles divide.
+    private static let tileRows = 24
+
+    /// Rows of a piece of work: about 64 kB of inputs, in whole tiles.
+    private static func rowsPerPiece(stride: Int) -> Int {
+        min(max(16384 / max(stride, 1) / tileRows, 1), 16) * tileRows
+    }
+}
+
+extension ak_activations {
+    /// Some of the rows; the values are shared.
+    fileprivate func rows(from first: Int, count: Int) -> ak_activations {
+        var part = self
+        part.tokens = Int32(count)
+        let size = type == AK_F32 ? 4 : type == AK_BF16 ? 2 : 1
+        part.data = data?.advanced(by: first * stride * size)
+        part.scales = scales?.advanced(by: first * Int(blocks))
+        part.sums = sums?.advanced(by: first * Int(blocks))
+        return part
+    }
+}

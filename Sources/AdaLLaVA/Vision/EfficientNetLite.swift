@@ -1,0 +1,114 @@
+import AdaKernels
+
+/// EfficientNet-Lite (Tan and Le, 2019) of any size as a vision tower: its last map, and finer ones beside it, as image features.
+///
+/// A row of features belongs to one cell of the last map, row by row. It holds, for each of the configuration's feature maps in turn, the
+/// map's cells that lie under this cell, row by row: all of one cell's channels, then the next one's. Where a side does not divide evenly,
+/// the cells beyond the map's edge are zero.
+///
+/// Weights have batch norm folded in, as ``EfficientNetWeights`` writes them: `vision_model.stem`, `.blocks.N.expand`, `.depthwise`,
+/// `.project`, `.head`, each with `weight` and `bias`.
+final class EfficientNetLite: VisionNetwork, @unchecked Sendable {
+    let configuration: EfficientNetConfiguration
+    private let stem: Linear
+    private let blocks: [MBConvBlock]
+    private let head: Linear?
+    private let backend: Backend
+    private let scratch = MapScratch()
+    /// The blocks' outputs, and the stem's before them, kept from image to image.
+    private var outputs: [Tensor] = []
+    private var patches: Tensor?
+
+    /// - Throws: ``CheckpointError``, `CancellationError`
+    init(
+        _ source: any TensorSource, _ configuration: EfficientNetConfiguration, backend: Backend, cancellation: Cancellation,
+        onLayer: (Int) -> Void
+    ) throws {
+        let (c, name) = (configuration, TensorNames.visionPrefix)
+        self.configuration = c
+        self.backend = backend
+        stem = try Linear(pointwise: source, name + "stem", rows: c.stemChannels, inputs: 3 * 3 * 3, backend: backend)
+        blocks = try c.blocks.enumerated().map { index, shape in
+            try cancellation.check()
+            defer { onLayer(index + 1) }
+            return try MBConvBlock(source, "\(name)blocks.\(index)", shape, backend: backend)
+        }
+        let channels = c.blocks.last?.outputs ?? c.stemChannels
+        head = c.featureMaps.contains(.head)
+            ? try Linear(pointwise: source, name + "head", rows: c.headChannels, inputs: channels, backend: backend) : nil
+    }
+
+    func callAsFunction(_ pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
+        let c = configuration
+        let features = Tensor(rows: c.grid * c.grid, columns: c.featureWidth)
+        if outputs.isEmpty {
+            outputs = [Tensor(rows: c.stemSide * c.stemSide, columns: c.stemChannels)]
+                + blocks.map { Tensor(rows: $0.shape.isResidual ? 0 : $0.shape.outputSide * $0.shape.outputSide, columns: $0.shape.outputs) }
+        }
+        var map = embed(pixels)
+        // A block that overwrites its input belongs to the same map, so the last block of a stride is the one to read.
+        let wanted = c.featureMaps.map { (map: $0, block: c.blockIndex(of: $0)) }
+        for (index, block) in blocks.enumerated() {
+            try cancellation.check()
+            progress(index, blocks.count)
+            map = block(map, output: outputs[index + 1], scratch, backend)
+            for item in wanted where item.block == index { store(map, item.map, in: features) }
+        }
+        if let head {
+            let last = FeatureGrid(cells: scratch.expanded(map.cells.rows, c.headChannels), side: map.side)
+            backend.multiplyMap(map.cells, Product(linear: head, output: last.cells, relu6: true), scratch.activations)
+            store(last, .head, in: features)
+        }
+        return VisionOutput(features: features)
+    }
+
+    /// The first convolution, 3 x 3 with stride 2: a matrix product over patches of 27 values, in the order of its weights.
+    private func embed(_ pixels: [Float]) -> FeatureGrid {
+        let (size, side) = (configuration.imageSize, configuration.stemSide)
+        let before = SamePadding(size: size, kernel: 3, stride: 2).before
+        let rows = patches ?? Tensor(rows: side * side, columns: 27)
+        patches = rows
+        pixels.withUnsafeBufferPointer { pixels in
+            guard let source = pixels.baseAddress, pixels.count >= 3 * size * size else { return }
+            let address = SendableValues(source)
+            backend.pool.run(side) { y, _ in
+                for x in 0 ..< side {
+                    let out = rows.data + (y * side + x) * rows.stride
+                    let (top, left) = (2 * y - before, 2 * x - before)
+                    for line in 0 ..< 9 {
+                        let row = top + line % 3
+                        let values = address.pointer + (line / 3 * size + row) * size
+                        for column in 0 ..< 3 {
+                            let isInside = row >= 0 && row < size && left + column >= 0 && left + column < size
+                            out[3 * line + column] = isInside ? values[left + column] : 0
+                        }
+                    }
+                }
+            }
+        }
+        backend.multiplyMap(rows, Product(linear: stem, output: outputs[0], relu6: true), scratch.activations)
+        return FeatureGrid(cells: outputs[0], side: side)
+    }
+
+    /// Copies a map into its columns of the features: space to depth.
+    private func store(_ map: FeatureGrid, _ name: EfficientNetConfiguration.FeatureMap, in features: Tensor) {
+        let c = configuration
+        let column = c.featureMaps.prefix { $0 != name }.reduce(0) { $0 + c.width(of: $1) }
+        let (factor, channels) = (name.stride.map { max(1, c.totalStride / $0) } ?? 1, map.cells.columns)
+        for row in 0 ..< features.rows {
+            let (top, left) = (row / c.grid * factor, row % c.grid * factor)
+            for cell in 0 ..< factor * factor {
+                let (y, x) = (top + cell / factor, left + cell % factor)
+                guard y < map.side, x < map.side else { continue }
+                (features.data + row * features.stride + column + cell * channels)
+                    .update(from: map.cells.data + (y * map.side + x) * map.cells.stride, count: channels)
+            }
+        }
+    }
+}
+
+/// Lets a pointer to values cross into the pool's closures; the pool returns before its memory can go away.
+private struct SendableValues: @unchecked Sendable {
+    let pointer: UnsafePointer<Float>
+    init(_ pointer: UnsafePointer<Float>) { self.pointer = pointer }
+}

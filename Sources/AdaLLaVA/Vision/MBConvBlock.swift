@@ -1,0 +1,127 @@
+import AdaKernels
+
+/// A map with channels last: one row for each cell, row by row.
+struct FeatureGrid {
+    /// `[side * side, channels]`.
+    let cells: Tensor
+    /// Cells of a side.
+    let side: Int
+}
+
+/// TensorFlow's "same" padding of one axis: as many outputs as strides fit, zeros on both sides so that they do, the odd one behind.
+struct SamePadding {
+    /// Positions of the output.
+    let outputs: Int
+    /// Zeros before the input.
+    let before: Int
+
+    init(size: Int, kernel: Int, stride: Int) {
+        outputs = (size + stride - 1) / stride
+        before = max(0, (outputs - 1) * stride + kernel - size) / 2
+    }
+}
+
+/// A depthwise convolution with ReLU6 behind it.
+struct DepthwiseConvolution: Sendable {
+    private let kernel, stride, channels: Int
+    /// `[kernel * kernel, channels]`: channels last, as the maps are.
+    private let weight: Tensor
+    private let bias: Tensor
+
+    /// Reads `name.weight`, `[channels, 1, kernel, kernel]`, and `name.bias`.
+    init(_ source: any TensorSource, _ name: String, channels: Int, kernel: Int, stride: Int) throws {
+        (self.kernel, self.stride, self.channels) = (kernel, stride, channels)
+        let stored = try source.tensor(name + ".weight")
+        let taps = kernel * kernel
+        guard stored.shape == [channels, 1, kernel, kernel] else {
+            throw CheckpointError.shape(
+                tensor: stored.name, expected: [channels, 1, kernel, kernel], found: stored.shape, file: stored.file.path)
+        }
+        let rows = try Tensor(vector: stored, count: channels * taps)
+        weight = Tensor(rows: taps, columns: channels)
+        for channel in 0 ..< channels {
+            for tap in 0 ..< taps { weight.data[tap * weight.stride + channel] = rows.data[channel * taps + tap] }
+        }
+        bias = try Tensor(vector: source.tensor(name + ".bias"), count: channels)
+    }
+
+    /// - Parameter output: where the result is written; its side is what "same" padding gives.
+    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ backend: Backend) -> FeatureGrid {
+        let padding = SamePadding(size: x.side, kernel: kernel, stride: stride)
+        let shape = ak_depthwise(
+            height: Int32(x.side), width: Int32(x.side), channels: Int32(channels), out_width: Int32(padding.outputs),
+            kernel: Int32(kernel), stride: Int32(stride), top: Int32(padding.before), left: Int32(padding.before))
+        let step = max(1, padding.outputs / (backend.pool.threads * 8))
+        let (kernels, input) = (backend.kernels, x.cells)
+        backend.pool.run((padding.outputs + step - 1) / step) { item, _ in
+            withUnsafePointer(to: shape) { shape in
+                kernels.depthwise_relu6(
+                    output.data, output.stride, input.data, input.stride, weight.data, weight.stride, bias.data, shape, Int32(item * step),
+                    Int32(min(step, padding.outputs - item * step)))
+            }
+        }
+        return FeatureGrid(cells: output, side: padding.outputs)
+    }
+}
+
+/// The inverted bottleneck of MobileNetV2 (Sandler et al., 2018) as EfficientNet-Lite has it: expand, filter each channel, project back.
+///
+///     x + project(relu6(depthwise(relu6(expand(x)))))
+struct MBConvBlock: Sendable {
+    let shape: EfficientNetConfiguration.Block
+    private let expand: Linear?
+    private let depthwise: DepthwiseConvolution
+    private let project: Linear
+
+    init(_ source: any TensorSource, _ name: String, _ shape: EfficientNetConfiguration.Block, backend: Backend) throws {
+        self.shape = shape
+        expand = shape.expanded == shape.inputs
+            ? nil : try Linear(pointwise: source, name + ".expand", rows: shape.expanded, inputs: shape.inputs, backend: backend)
+        depthwise = try DepthwiseConvolution(
+            source, name + ".depthwise", channels: shape.expanded, kernel: shape.kernelSize, stride: shape.stride)
+        project = try Linear(pointwise: source, name + ".project", rows: shape.outputs, inputs: shape.expanded, backend: backend)
+    }
+
+    /// - Parameter output: where the result is written. The input of a residual block is overwritten with it instead.
+    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ scratch: MapScratch, _ backend: Backend) -> FeatureGrid {
+        var map = x
+        if let expand {
+            map = FeatureGrid(cells: scratch.expanded(map.cells.rows, shape.expanded), side: map.side)
+            backend.multiplyMap(x.cells, Product(linear: expand, output: map.cells, relu6: true), scratch.activations)
+        }
+        map = depthwise(map, output: scratch.filtered(shape.outputSide * shape.outputSide, shape.expanded), backend)
+        let result = shape.isResidual ? x.cells : output
+        backend.multiplyMap(map.cells, Product(linear: project, output: result, accumulate: shape.isResidual), scratch.activations)
+        return FeatureGrid(cells: result, side: map.side)
+    }
+}
+
+/// The middle maps of the blocks. Blocks of one shape share theirs, and keep them from image to image: what lies behind a row's last
+/// channel stays zero.
+final class MapScratch {
+    private struct Key: Hashable {
+        let rows, channels: Int
+        let isFiltered: Bool
+    }
+
+    let activations = ActivationBuffer()
+    private var maps: [Key: Tensor] = [:]
+
+    func expanded(_ rows: Int, _ channels: Int) -> Tensor { map(Key(rows: rows, channels: channels, isFiltered: false)) }
+    func filtered(_ rows: Int, _ channels: Int) -> Tensor { map(Key(rows: rows, channels: channels, isFiltered: true)) }
+
+    private func map(_ key: Key) -> Tensor {
+        if let known = maps[key] { return known }
+        let map = Tensor(rows: key.rows, columns: key.channels)
+        maps[key] = map
+        return map
+    }
+}
+
+extension Linear {
+    /// A pointwise convolution, `name.weight` `[rows, inputs]`, whose bias must be there: it holds what the batch norm behind it adds.
+    init(pointwise source: any TensorSource, _ name: String, rows: Int, inputs: Int, backend: Backend) throws {
+        _ = try source.tensor(name + ".bias")
+        try self.init(source, name, rows: rows, inputs: inputs, backend: backend)
+    }
+}

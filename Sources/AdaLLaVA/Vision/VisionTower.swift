@@ -1,0 +1,110 @@
+import Foundation
+import Synchronization
+
+/// A vision tower by itself, of any architecture: image features without a language model.
+///
+///     let tower = try VisionTower(contentsOf: folder)
+///     let features = try tower.features(of: images)   // [images][tokens * width]
+///
+/// Safe to use from several threads; one image is encoded at a time, on all of the tower's threads.
+public final class VisionTower: Sendable {
+    /// The tower's shape.
+    public let configuration: VisionConfiguration
+    /// How a picture becomes the tower's input.
+    public let imageProcessor: CLIPImageProcessor
+    /// Rows of features of an image.
+    public let tokens: Int
+    /// Values of a row.
+    public var width: Int { configuration.hiddenSize }
+
+    private let network: any VisionNetwork
+    private let location: String
+    private let withClassToken: Bool
+    /// Networks keep their scratch memory between images.
+    private let turn = Mutex(())
+
+    /// Opens a tower's own folder (`config.json` beside the weights), or the tower of a whole checkpoint.
+    /// - Parameters:
+    ///   - selectLayer: the hidden state that a transformer in a folder of its own gives, as `mm_vision_select_layer`; a checkpoint says it
+    ///     itself, and other towers have none.
+    ///   - threads: `nil` takes one for each processor.
+    /// - Throws: ``CheckpointError``, ``ComputeError``
+    public convenience init(
+        contentsOf url: URL, selectLayer: Int = -2, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
+    ) throws {
+        let backend = try Backend(threads: threads, precision: precision, kernels: kernels)
+        let config = url.appendingPathComponent("config.json")
+        let types = ["clip", "clip_vision_model", EfficientNetConfiguration.modelType]
+        if FileKind(config) == .file, case .string(let type) = try JSONValue.read(contentsOf: config)["model_type"], types.contains(type) {
+            let files = try VisionTowerFiles(folder: url)
+            let llava = LlavaConfiguration(projector: .identity, selectLayer: selectLayer, towerInside: false)
+            try llava.validate(for: files.configuration, file: config.path)
+            try self.init(files.tensors, files.configuration, files.imageProcessor, llava, backend)
+        } else {
+            try self.init(Checkpoint.open(at: url), backend: backend)
+        }
+    }
+
+    /// The tower of an opened checkpoint, with the features that its projector takes when no tokens are selected.
+    /// - Throws: ``CheckpointError``, ``ComputeError``; ``GenerationError/noVision(model:)`` for text models.
+    public convenience init(
+        _ checkpoint: Checkpoint, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
+    ) throws {
+        try self.init(checkpoint, backend: Backend(threads: threads, precision: precision, kernels: kernels))
+    }
+
+    private convenience init(_ checkpoint: Checkpoint, backend: Backend) throws {
+        guard let configuration = checkpoint.configuration.vision, var llava = checkpoint.configuration.llava, let tensors = checkpoint.vision
+        else { throw GenerationError.noVision(model: checkpoint.name) }
+        llava.tokenSelection = .none
+        try self.init(tensors, configuration, checkpoint.imageProcessor ?? .standard(for: configuration), llava, backend)
+    }
+
+    private init(
+        _ tensors: any TensorSource, _ configuration: VisionConfiguration, _ processor: ImageProcessorConfiguration,
+        _ llava: LlavaConfiguration, _ backend: Backend
+    ) throws {
+        self.configuration = configuration
+        location = tensors.location
+        withClassToken = llava.selectFeature == .classAndPatches
+        tokens = configuration.patches + (withClassToken ? 1 : 0)
+        imageProcessor = try CLIPImageProcessor(processor, tower: configuration, file: location)
+        network = try VisionNetworks.load(
+            tensors, configuration, for: llava, backend: backend, cancellation: Cancellation(), onLayer: { _, _ in })
+    }
+
+    /// The features of one image.
+    /// - Parameter pixels: `[3, S, S]` normalized values, as ``imageProcessor`` makes them.
+    /// - Returns: `[tokens, width]`, row-major.
+    /// - Throws: ``VisionError/pixels(expected:found:)``, `CancellationError`
+    public func features(_ pixels: [Float], cancellation: Cancellation = Cancellation()) throws -> [Float] {
+        let expected = 3 * configuration.imageSize * configuration.imageSize
+        guard pixels.count == expected else { throw VisionError.pixels(expected: expected, found: pixels.count) }
+        return try turn.withLock { _ in
+            try network(pixels, cancellation: cancellation, progress: { _, _ in }).rows(withClassToken: withClassToken).values
+        }
+    }
+
+    /// The features of decoded images, one after another.
+    /// - Parameter mode: how an image becomes a square.
+    /// - Returns: for each image `[tokens, width]`, row-major.
+    /// - Throws: `CancellationError`
+    public func features(
+        of images: [RGBImage], mode: CLIPImageProcessor.AspectMode = .pad, cancellation: Cancellation = Cancellation()
+    ) throws -> [[Float]] {
+        try images.map { try features(imageProcessor($0, mode: mode), cancellation: cancellation) }
+    }
+}
+
+/// Pixels that a tower cannot take.
+public enum VisionError: EngineError, Equatable {
+    case pixels(expected: Int, found: Int)
+
+    public var category: ErrorCategory { .usage }
+
+    public var description: String {
+        switch self {
+        case .pixels(let expected, let found): "pixels for the vision tower: expected \(expected) values, [3, S, S], found \(found)"
+        }
+    }
+}
