@@ -17,7 +17,7 @@ data() { # SPLIT COUNT SEED FLAGS…
 }
 # Seeds from 1000000 up are for scoring.
 data train "$count" 1 --turns 5 --regions
-data few "$((count / 2))" 2 --turns 2
+data single "$((count * 3 / 5))" 2
 data held-out 2000 1000001
 
 train() { # RECIPE RUN

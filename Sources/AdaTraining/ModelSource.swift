@@ -42,12 +42,14 @@ public struct ModelSource: Sendable {
             imageProcessor = opened.imageProcessor
             checkpoint = opened
         }
-        if let vision = configuration.vision, vision.architecture != .clip {
+        let isTrainable = configuration.vision?.architecture == .clip
+        if let vision = configuration.vision, !isTrainable, recipe.unfreezeMMVisionTower {
             throw CheckpointError.unsupported(
-                what: "training with the vision tower \"\(vision.modelType)\"", file: folder.path, hint: "supported: CLIP towers")
+                what: "training the vision tower \"\(vision.modelType)\" itself", file: folder.path, hint: "CLIP towers can be trained; leave unfreeze_mm_vision_tower out")
         }
         let towerIsInside = configuration.llava?.towerInside ?? false
-        savesTower = recipe.fromScratch || recipe.unfreezeMMVisionTower || recipe.objective == .regionLabels || towerIsInside
+        let trainsTower = recipe.fromScratch || recipe.unfreezeMMVisionTower || recipe.objective == .regionLabels
+        savesTower = trainsTower && isTrainable || towerIsInside
         if configuration.llava != nil, savesTower {
             members["unfreeze_mm_vision_tower"] = .bool(true)
             configuration.llava?.towerInside = true
@@ -99,6 +101,20 @@ public struct ModelSource: Sendable {
     func makeImageProcessor() throws -> CLIPImageProcessor? {
         guard let tower = configuration.vision else { return nil }
         return try CLIPImageProcessor(imageProcessor ?? .standard(for: tower), tower: tower, file: folder.path)
+    }
+
+    /// The tower whose features the engine computes; `nil` if libtorch computes them, so that the tower may be trained.
+    func makeFrozenTower(images: Int, cache: URL?) throws -> FrozenTower? {
+        guard let vision = configuration.vision, vision.architecture != .clip else { return nil }
+        let tower: VisionTower
+        if let checkpoint {
+            tower = try VisionTower(checkpoint, threads: 1)
+        } else {
+            let reference = configuration.llava?.visionTowerReference ?? ""
+            tower = try VisionTower(
+                contentsOf: reference.hasPrefix("/") ? URL(fileURLWithPath: reference) : folder.appendingPathComponent(reference), threads: 1)
+        }
+        return try FrozenTower(tower, images: images, folder: cache)
     }
 
     /// Rows of features that an image becomes; 0 for text models.

@@ -51,7 +51,7 @@ public enum RecipeFields {
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
         flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
         flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),
-        flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too."),
+        flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too (CLIP towers; others stay frozen, and their features are computed once and kept in output_dir)."),
     ]
 
     private static let data: [RecipeField] = [

@@ -11,7 +11,7 @@ public struct TrainingSample: Sendable, Equatable {
     public var tokens: [Int64]
     /// As many as tokens; ``TrainingConversation/ignoredLabel`` where nothing is scored.
     public var labels: [Int64]
-    /// The vision tower's input for all images one after another, `[images, 3, S, S]`.
+    /// The vision tower's input for all images one after another, `[images, 3, S, S]`; of a frozen tower its features, `[images, rows, width]`.
     public var pixels: [Float]
     public var images: Int
     /// What each row of features shows, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
@@ -97,10 +97,11 @@ extension TorchModel {
     public func accumulate(
         _ batches: [TorchBatch], _ options: StepOptions, visitor: ((String, [Float]) -> Void)? = nil
     ) throws -> [BatchResult] {
-        if let image = configuration.vision?.imageSize {
-            for batch in batches where batch.pixels.count != batch.images * 3 * image * image {
+        if let vision = configuration.vision {
+            let values = vision.architecture == .clip ? 3 * vision.imageSize * vision.imageSize : vision.patches * vision.hiddenSize
+            for batch in batches where batch.pixels.count != batch.images * values {
                 throw TrainingError.torch(
-                    operation: "a batch", reason: "\(batch.images) images of \(image) by \(image) pixels have \(batch.pixels.count) values")
+                    operation: "a batch", reason: "\(batch.images) images of \(values) values each have \(batch.pixels.count)")
             }
         }
         var results = [at_result](repeating: at_result(), count: batches.count)

@@ -159,7 +159,9 @@ public final class TorchModel {
             c.vision_intermediate_size = Int32(vision.intermediateSize)
             c.vision_layers = Int32(llava.layersToRun(of: vision))
             c.vision_heads = Int32(vision.numAttentionHeads)
-            c.image_size = Int32(vision.imageSize)
+            // Other towers than CLIP's are frozen, and the engine computes their features.
+            c.image_size = vision.architecture == .clip ? Int32(vision.imageSize) : 0
+            c.feature_rows = Int32(vision.patches)
             c.patch_size = Int32(vision.patchSize)
             c.vision_epsilon = vision.layerNormEpsilon
             let activations: [Activation: Int] = [.quickGELU: AT_QUICK_GELU, .gelu: AT_GELU, .geluTanh: AT_GELU_TANH]

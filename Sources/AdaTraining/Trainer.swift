@@ -164,7 +164,8 @@ public final class Trainer {
             assembly: SampleAssembly(
                 rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
             imageProcessor: try source.makeImageProcessor(), aspect: source.configuration.llava?.imageAspectRatio == .crop ? .crop : .pad,
-            units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions)
+            units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
+            frozenTower: try source.makeFrozenTower(images: dataset.count, cache: output))
     }
 
     /// The samples of this process in each step.

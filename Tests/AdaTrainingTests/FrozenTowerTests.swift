@@ -1,0 +1,101 @@
+import AdaImages
+import AdaLLaVA
+import Foundation
+import Testing
+
+@testable import AdaTraining
+
+@Suite struct FeatureStoreTests {
+    @Test func halvesAreRoundedToTheNearest() {
+        // A mismatch means that kept features differ from computed ones by more than float16's rounding.
+        for bits in UInt16(0) ... 0x7BFF where bits % 7 == 0 {
+            let value = halfToFloat(bits)
+            #expect(floatToHalf(value) == bits && floatToHalf(-value) == bits | 0x8000)
+            guard bits < 0x7BFF else { continue }
+            let next = halfToFloat(bits + 1)
+            // A quarter of the way rounds down, three quarters round up, half goes to the even one.
+            #expect(floatToHalf(value + 0.25 * (next - value)) == bits && floatToHalf(value + 0.75 * (next - value)) == bits + 1)
+            #expect(floatToHalf(value + 0.5 * (next - value)) == (bits % 2 == 0 ? bits : bits + 1))
+        }
+        #expect(floatToHalf(1e9) == 0x7BFF && floatToHalf(-1e9) == 0xFBFF && floatToHalf(.infinity) == 0x7BFF && halfToFloat(floatToHalf(.nan)).isNaN)
+    }
+
+    @Test func vectorsAreKeptAcrossRuns() throws {
+        // A mismatch means that a resumed run trains on other features, or on some that were never written.
+        let folder = try TemporaryFolder()
+        try FeatureStore(folder: folder.url, images: 5, values: 3).write([1, -2, 0.5], at: 3)
+        let store = try FeatureStore(folder: folder.url, images: 5, values: 3)
+        #expect(store.read(3) == [1, -2, 0.5] && store.read(2) == nil && store.read(4) == nil && store.read(5) == nil && store.read(-1) == nil)
+        try store.write([1, 2], at: 0)
+        #expect(store.read(0) == nil)
+    }
+}
+
+@Suite(.needsTorch) struct FrozenTowerTests {
+    /// The small run, starting at random with a tower that is no transformer.
+    private func run() throws -> SmallRun {
+        var run = try SmallRun()
+        let base = run.folder.url.appendingPathComponent("base")
+        let tower = base.appendingPathComponent("vision_tower")
+        try FileManager.default.createDirectory(at: base, withIntermediateDirectories: true)
+        let reference = URL(fileURLWithPath: run.recipe.modelNameOrPath)
+        for name in ["tokenizer.model", "tokenizer_config.json"] {
+            try FileManager.default.copyItem(at: reference.appendingPathComponent(name), to: base.appendingPathComponent(name))
+        }
+        _ = try EfficientNetConverter(Fixtures.url("efficientnet/tiny/zip"), to: .f16, output: tower).run(cancellation: Cancellation(), progress: { _, _ in })
+        let width = try VisionTower(contentsOf: tower).width
+        var config = try String(contentsOf: reference.appendingPathComponent("config.json"), encoding: .utf8)
+        config = config.replacing("\"mm_hidden_size\": 128", with: "\"mm_hidden_size\": \(width)").replacing("\"unfreeze_mm_vision_tower\": true", with: "\"unfreeze_mm_vision_tower\": false")
+        try Data(config.utf8).write(to: base.appendingPathComponent("config.json"))
+        run.recipe.modelNameOrPath = base.path
+        run.recipe.fromScratch = true
+        run.recipe.trainBudgets = .full
+        run.recipe.learningRate = 3e-3
+        run.recipe.maxSteps = 8
+        return run
+    }
+
+    @Test func trainerAndEngineSeeTheSameFeatures() async throws {
+        // A mismatch means that the trainer gives the projector other features than the engine does, or saves what the engine cannot load.
+        let run = try run()
+        let summary = try Trainer(run.recipe).run()
+        let trained = URL(fileURLWithPath: summary.folder)
+        #expect(summary.lastLoss < 4)
+        // Its own weights stay where they were.
+        #expect(FileManager.default.fileExists(atPath: trained.appendingPathComponent("vision_tower/model.safetensors").path))
+
+        var recipe = run.recipe
+        (recipe.modelNameOrPath, recipe.fromScratch) = (summary.folder, false)
+        let source = try ModelSource(recipe)
+        let model = try source.makeModel(TorchOptions(), recipe: recipe, library: #require(torch))
+        let builder = SampleBuilder(
+            dataset: try InstructionDataset(files: [URL(fileURLWithPath: run.recipe.dataPath[0])], imageFolder: URL(fileURLWithPath: run.recipe.imageFolder)),
+            tokenizer: source.tokenizer, assembly: SampleAssembly(rowsPerImage: source.rowsPerImage, adaptive: true, maximumLength: 512),
+            imageProcessor: try source.makeImageProcessor(), aspect: .pad, units: source.units, budgets: .full, seed: 1,
+            frozenTower: try source.makeFrozenTower(images: 4, cache: run.folder.url))
+        // Computed, then read from the file.
+        for _ in 0 ..< 2 {
+            let batch = TorchBatch([try builder.sample(1, epoch: 0)])
+            var logits: [Float] = []
+            _ = try model.accumulate([batch], TorchModel.StepOptions(scored: batch.scored)) { name, values in
+                if name == "supervised_logits" { logits = values }
+            }
+            var options = AdaptiveModel.Options()
+            options.precision = .f32
+            let engine = try await AdaptiveModel(contentsOf: trained, options: options)
+            let image = try RGBImage(contentsOf: run.recipe.imageFolder + "/01.png")
+            let trace = try await engine.trace(
+                tokens: try engine.tokenize([.question("What is on the left?", images: 1)]), images: [image], budget: .full, maxTokens: 1)
+            let expected = try #require(trace.entries["prefill_last_logits"]?.values)
+            // Kept features are rounded to float16.
+            #expect(largestDifference(Array(logits.prefix(expected.count)), expected) < 0.05)
+        }
+    }
+
+    @Test func aTowerWithoutGradientsIsNotTrained() throws {
+        // A mismatch means that a recipe asks for something that silently does not happen.
+        var run = try run()
+        run.recipe.unfreezeMMVisionTower = true
+        #expect { _ = try Trainer(run.recipe) } throws: { "\($0)".contains("unfreeze_mm_vision_tower") }
+    }
+}
