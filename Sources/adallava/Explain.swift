@@ -8,7 +8,7 @@ struct Explain: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show which parts of a model run for which input, and test whether it matters.",
         discussion: """
-            adallava explain --data val.json --limit 200 --budgets 0.85,0.6 --output report.html
+            adallava explain --data val.json --limit 200 --budgets 1.0,0.85,0.6 --output report.html
             adallava explain --image photo.jpg --prompt "What is on the left?" --output report.html
             Heat maps of layers, heads and groups; what the latency token attends to; how much plans differ between inputs; and scores with the \
             scheduler's own plans, with plans swapped between inputs, with random plans of the same size and with one plan for all. \
@@ -18,19 +18,19 @@ struct Explain: AsyncParsableCommand {
     @Option(help: "The benchmark that --data is of.")
     var task: BenchmarkTask = .scenes
 
-    @Option(help: "The benchmark's folder; for scenes its JSON file.")
+    @Option(help: "The benchmark's folder; for scenes its JSON file, which may also be any list in LLaVA's instruction format.")
     var data: String?
 
     @Option(help: "An image to ask about, instead of --data; each --image goes with a --prompt.")
     var image: [String] = []
 
-    @Option(help: "The question about the image of the same place.")
+    @Option(parsing: .unconditionalSingleValue, help: "The question about the image of the same place.")
     var prompt: [String] = []
 
     @OptionGroup var model: ModelFlags
 
     @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
-    var budgets = "1,0.85,0.6"
+    var budgets = "1.0,0.85,0.6"
 
     @Option(help: "Use at most this many samples: the first, or with --seed some drawn at random.")
     var limit: Int?
@@ -54,70 +54,62 @@ struct Explain: AsyncParsableCommand {
         }
         if let limit, limit < 1 { throw ValidationError("--limit: expected 1 or more, found \(limit)") }
         if !(0 ... 1000).contains(examples) { throw ValidationError("--examples: expected 0 to 1000, found \(examples)") }
-        if let output, FileManager.default.fileExists(atPath: output, isDirectory: nil), isFolder(output) {
-            throw ValidationError("--output: expected a file, found the folder \(output)")
-        }
     }
 
     func run() async throws {
         try await reporting {
-            let wanted = try fractions(of: budgets)
-            let benchmark: any Benchmark = try data.map { try task.open(URL(fileURLWithPath: $0)) } ?? QuestionList(images: image, questions: prompt)
+            // What is wrong is told before anything runs.
+            let budgets = try fractions(of: budgets)
+            let page = output.map { URL(fileURLWithPath: $0) }
+            if let page { try expectWritable(page) }
+            let benchmark = try questions()
             let samples = EvaluationSettings.drawn(benchmark.samples, limit: limit, seed: seed)
-            let (name, source) = (model.model ?? DefaultModel.name, data ?? "the command line")
-            let study = PlanStudy(
-                benchmark: benchmark, samples: samples, budgets: wanted, sources: data == nil ? [.own] : PlanSource.allCases, seed: seed ?? 1)
-            let (flags, shown) = (model, examples)
+            let study = PlanStudy(benchmark: benchmark, samples: samples, budgets: budgets, seed: seed ?? 1)
+            let (flags, source) = (model, data ?? "the command line")
+            // Only the page shows single inputs in full, but --json holds their attention too.
+            let shown = page == nil && !json ? [] : Array(samples.prefix(examples))
             let report = try await withInterruption {
                 let loaded = try await flags.load()
-                for budget in wanted { try loaded.check(.fraction(budget)) }
+                for budget in budgets { try loaded.check(.fraction(budget)) }
                 let results = try await study.run(loaded) { Console.shared.progress("answering", done: $0, of: $1) }
-                var examples: [PlanReport.Example] = []
-                for (index, sample) in samples.prefix(shown).enumerated() {
-                    Console.shared.progress("watching attention", done: index, of: min(shown, samples.count))
-                    let image = try sample.image?.load()
-                    var attention: [(budget: Double, attention: LatencyAttention)] = []
-                    if let image {
-                        for budget in wanted {
-                            attention.append((budget, try await LatencyAttention(loaded, question: sample.question, image: image, budget: budget)))
-                        }
-                    }
-                    examples.append(PlanReport.Example(sample: sample, image: image, attention: attention, index: index))
-                }
+                let examples = try await watch(loaded, shown, budgets)
                 return PlanReport(
-                    model: URL(fileURLWithPath: name).lastPathComponent, data: source, prefixLayers: loaded.prefixLayers, cropsImages: loaded.cropsImages,
+                    model: try flags.locate().lastPathComponent, data: source, prefixLayers: loaded.prefixLayers, cropsImages: loaded.cropsImages,
                     results: results, examples: examples)
             }
             Console.shared.finishProgress()
-            if let output {
-                do {
-                    try Data(try report.html().utf8).write(to: URL(fileURLWithPath: output), options: .atomic)
-                } catch let error as CocoaError {
-                    throw EvaluationError.file(path: output, reason: error.localizedDescription)
-                }
-                Console.shared.message("report: \(output)")
+            if let page {
+                try report.write(to: page)
+                Console.shared.message("page: \(page.path)")
             }
-            printNow(json ? try adallava.json(["budgets": report.results.map(\.jsonObject)]) : report.table)
+            printNow(json ? try adallava.json(report.jsonObject) : report.table)
         }
     }
 
-    private func isFolder(_ path: String) -> Bool {
-        var isFolder: ObjCBool = false
-        return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) && isFolder.boolValue
+    private func questions() throws -> any Benchmark {
+        if let data {
+            let url = URL(fileURLWithPath: data)
+            return task == .scenes ? try InstructionQuestions.open(url) : try task.open(url)
+        }
+        // A wrong path or a damaged image is told before the model is loaded.
+        for file in image { _ = try RGBImage(contentsOf: file) }
+        return QuestionPairs(images: image, questions: prompt)
     }
 }
 
-/// Questions from the command line: without right answers, so without scores.
-private struct QuestionList: Benchmark {
-    let samples: [BenchmarkSample]
-    let mainScore = ""
-
-    init(images: [String], questions: [String]) {
-        samples = zip(images, questions).enumerated().map { index, pair in
-            BenchmarkSample(id: "\(index)", image: .file(URL(fileURLWithPath: pair.0)), question: pair.1, references: [])
+/// What the latency token attends to for some samples.
+private func watch(_ model: AdaptiveModel, _ samples: [BenchmarkSample], _ budgets: [Double]) async throws -> [PlanReport.Example] {
+    var examples: [PlanReport.Example] = []
+    for (index, sample) in samples.enumerated() {
+        Console.shared.progress("watching attention", done: index, of: samples.count)
+        let image = try sample.image?.load()
+        var attention: [(budget: Double, attention: LatencyAttention)] = []
+        if let image {
+            for budget in budgets {
+                attention.append((budget, try await LatencyAttention(model, question: sample.question, image: image, budget: budget)))
+            }
         }
+        examples.append(PlanReport.Example(sample: sample, image: image, attention: attention, index: index))
     }
-
-    func score(_ answer: String, for sample: BenchmarkSample) -> Double? { nil }
-    func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] { [] }
+    return examples
 }

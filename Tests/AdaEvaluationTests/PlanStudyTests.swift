@@ -5,11 +5,17 @@ import Testing
 @testable import AdaLLaVA
 
 /// A model whose plan is told by the question, and that answers right under that plan alone.
-private struct PlanReader: PlannedModel {
+private final class PlanReader: PlannedModel, @unchecked Sendable {
     let switchCount = 4
     let prefixLayers = 2
+    private let lock = NSLock()
+    private var asked: [(question: String, isOwn: Bool)] = []
+
+    /// What was asked, in order, and whether under the model's own plan.
+    var requests: [(question: String, isOwn: Bool)] { lock.withLock { asked } }
 
     func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse {
+        lock.withLock { asked.append((question, plan == nil)) }
         var logits = [Float](repeating: 0, count: 4)
         logits[(Int(question.suffix(1)) ?? 0) % 4] = 1
         let own = try self.plan(switchLogits: logits, units: budget < 1 ? 1 : 4)
@@ -35,10 +41,9 @@ private struct Questions: Benchmark {
 
 @Suite struct PlanStudyTests {
     /// Plans of question `n` have switch `n % 4` on.
-    private func study(_ numbers: [Int], budgets: [Double] = [1, 0.5]) -> PlanStudy {
-        PlanStudy(
-            benchmark: Questions(samples: numbers.enumerated().map { BenchmarkSample(id: "\($0)", image: nil, question: "question \($1)", references: ["right"]) }),
-            samples: numbers.enumerated().map { BenchmarkSample(id: "\($0)", image: nil, question: "question \($1)", references: ["right"]) }, budgets: budgets)
+    private func study(_ numbers: [Int], budgets: [Double] = [1, 0.5], seed: UInt64 = 1) -> PlanStudy {
+        let samples = numbers.enumerated().map { BenchmarkSample(id: "\($0)", image: nil, question: "question \($1)", references: ["right"]) }
+        return PlanStudy(benchmark: Questions(samples: samples), samples: samples, budgets: budgets, seed: seed)
     }
 
     @Test func ownPlansThatMatterScoreMore() async throws {
@@ -48,7 +53,9 @@ private struct Questions: Benchmark {
         let half = results[1]
         #expect(half.accuracy(.own) == 1)
         let swapped = PlanDifference.derangement(count: 40, seed: 1)
-        #expect(half.accuracy(.swapped) == Double(numbers.indices.count { numbers[$0] == numbers[swapped[$0]] }) / 40)
+        let kept = Double(numbers.indices.count { numbers[$0] == numbers[swapped[$0]] }) / 40
+        #expect(half.accuracy(.swapped) == kept)
+        #expect(half.changedPlans[.swapped] == 1 - kept && half.changedAnswers(.swapped) == 1 - kept)
         // All switches are on equally often; the first wins.
         #expect(half.accuracy(.fixed) == 0.25)
         #expect(try #require(half.accuracy(.random)) < 0.6)
@@ -60,17 +67,62 @@ private struct Questions: Benchmark {
         #expect(results[0].meanHamming == 0 && results[0].distinctPlans == 1)
     }
 
-    @Test func theMeanHammingDistanceIsThatOfAllPairs() async throws {
-        // A mismatch means that the reported distance is not the mean over pairs.
-        let plans = try await study([0, 1, 1, 3, 2, 0, 0], budgets: [0.5]).run(PlanReader())[0].plans
-        var (sum, pairs) = (0, 0)
-        for i in plans.indices { for j in plans.indices where j > i { (sum, pairs) = (sum + PlanDifference.hamming(plans[i], plans[j]), pairs + 1) } }
-        let mean = try #require(PlanDifference.meanHamming(plans))
-        #expect(abs(mean - Double(sum) / Double(pairs)) < 1e-12)
-        #expect(PlanDifference.meanHamming([plans[0]]) == nil)
+    @Test func eachSampleIsAskedOnceForEachPlan() async throws {
+        // A mismatch means that plans which change nothing cost a request each, or that an image is encoded again for every budget and source.
+        let numbers = (0 ..< 12).map { $0 % 4 }
+        let model = PlanReader()
+        let results = try await study(numbers, budgets: [1, 0.5, 0.4]).run(model)
+        #expect(results.allSatisfy { result in PlanSource.allCases.allSatisfy { result.answers[$0]?.count == 12 } })
+        let own = model.requests.prefix(36)
+        #expect(own.allSatisfy(\.isOwn) && own.map(\.question) == numbers.flatMap { [String](repeating: "question \($0)", count: 3) })
+        // At budget 1 all plans are the same, so at most three more for each of the two others.
+        #expect(model.requests.count > 36 && model.requests.count <= 36 + 12 * 2 * 3)
+        #expect(!model.requests.dropFirst(36).contains { $0.isOwn })
     }
 
-    @Test func swappedPlansAreAlwaysAnothers() {
+    @Test func theSameSeedGivesTheSameStudy() async throws {
+        // A mismatch means that a published comparison cannot be repeated; equality for all seeds, that the seed does nothing.
+        let numbers = (0 ..< 30).map { ($0 * 7) % 4 }
+        func answers(_ seed: UInt64) async throws -> [PlanSource: [String]] { try await study(numbers, budgets: [0.5], seed: seed).run(PlanReader())[0].answers }
+        let first = try await answers(3)
+        #expect(try await answers(3) == first)
+        let others = try await [answers(4), answers(5)]
+        #expect(others.contains { $0[.random] != first[.random] } && others.contains { $0[.swapped] != first[.swapped] })
+    }
+
+    @Test func randomPlansAreIndependent() async throws {
+        // A mismatch means that random plans repeat from sample to sample, so their score says less than its interval claims.
+        let result = try await study([Int](repeating: 0, count: 400), budgets: [0.5]).run(PlanReader())[0]
+        let right = try #require(result.scores[.random])
+        // One switch of four: a quarter is right, and a right one follows a right one a quarter of the time.
+        #expect(abs(right.reduce(0, +) / 400 - 0.25) < 0.08)
+        let pairs = zip(right, right.dropFirst()).count { $0 == 1 && $1 == 1 }
+        #expect(abs(Double(pairs) / right.reduce(0, +) - 0.25) < 0.17)
+    }
+
+    @Test func theMeanHammingDistanceIsThatOfAllPairs() async throws {
+        // A mismatch means that the reported distance is not the mean over pairs, or does not count switches.
+        let result = try await study([0, 1, 1, 3, 2, 0, 0], budgets: [0.5]).run(PlanReader())[0]
+        let plans = result.plans
+        var (sum, pairs) = (0, 0)
+        for i in plans.indices {
+            for j in plans.indices where j > i { (sum, pairs) = (sum + PlanDifference.hamming(plans[i], plans[j], result.switches), pairs + 1) }
+        }
+        let mean = try #require(result.meanHamming)
+        #expect(abs(mean - Double(sum) / Double(pairs)) < 1e-12)
+        #expect(PlanDifference.meanHamming([plans[0]], result.switches) == nil)
+        // A layer is one switch: one is on in each plan, so two plans that differ do so in two.
+        #expect(PlanDifference.hamming(plans[0], plans[1], result.switches) == 2)
+        // Heads and groups are switches of their own.
+        let heads = PlanSwitches(prefixLayers: 1, count: 2 * 2 * 2)
+        let full = ExecutionPlan.Row(heads: [0, 1], groups: [0, 1])
+        let a = ExecutionPlan(headCount: 2, rows: [full, .init(heads: [0], groups: [0, 1]), .init(heads: [], groups: [])])
+        let b = ExecutionPlan(headCount: 2, rows: [full, .init(heads: [1], groups: [0, 1]), .init(heads: [], groups: [1])])
+        #expect(PlanDifference.hamming(a, b, heads) == 3 && PlanDifference.hamming(a, a, heads) == 0)
+        #expect(heads.states(of: a) == [true, false, true, true, false, false, false, false])
+    }
+
+    @Test func swappedPlansAreAlwaysAnothers() async throws {
         // A mismatch means that swapped answers are partly own ones.
         for count in 2 ..< 40 {
             for seed in 0 ..< 5 as Range<UInt64> {
@@ -79,40 +131,46 @@ private struct Questions: Benchmark {
             }
         }
         #expect(PlanDifference.derangement(count: 1, seed: 0) == [0] && PlanDifference.derangement(count: 0, seed: 0).isEmpty)
+        // A single sample has no other to take a plan from.
+        let single = try await study([2], budgets: [0.5]).run(PlanReader())[0]
+        #expect(single.accuracy(.own) == 1 && single.accuracy(.swapped) == nil && single.answers[.swapped] == nil && single.meanHamming == nil)
+    }
+
+    @Test func anIntervalHoldsTheTruthAsOftenAsItSays() throws {
+        // A mismatch means that the 95 % intervals of the report are too narrow or too wide.
+        var generator = SplitMix64(seed: 9)
+        var held = 0
+        for round in 0 ..< 100 {
+            // First right with 0.7, second with 0.5, and both depend on the sample.
+            let draws = (0 ..< 80).map { _ in generator.unit() }
+            let first = draws.map { $0 < 0.7 ? 1.0 : 0 }
+            let second = draws.map { $0 < 0.35 || $0 > 0.85 ? 1.0 : 0 }
+            let difference = try #require(PairedDifference(first, second, seed: UInt64(round)))
+            if difference.low <= 0.2, difference.high >= 0.2 { held += 1 }
+            #expect(difference.low <= difference.mean && difference.mean <= difference.high)
+        }
+        #expect((86 ... 100).contains(held))
+        #expect(PairedDifference([], []) == nil && PairedDifference([1], [1, 0]) == nil)
+        #expect(PairedDifference([1, 0], [1, 0]).map { [$0.mean, $0.low, $0.high] } == [0, 0, 0])
     }
 
     @Test func frequenciesAreShares() async throws {
-        // A mismatch means that heat maps show other shares than those of the plans.
+        // A mismatch means that heat maps show other shares than those of the plans, or that programs read other numbers than documented.
         let result = try await study([0, 0, 0, 1], budgets: [0.5]).run(PlanReader())[0]
         let frequencies = try #require(result.frequencies)
         #expect(frequencies.row(layer: 0, part: 0).allSatisfy { $0 == 1 })
         #expect(frequencies.row(layer: 2, part: 1).allSatisfy { $0 == 0.75 } && frequencies.row(layer: 3, part: 0).allSatisfy { $0 == 0.25 })
+        #expect(frequencies.share(layer: 2) == 0.75 && frequencies.share(layer: 5) == 0)
         #expect(result.fixedPlan.rows[2].isSkipped == false && result.fixedPlan.rows[3].isSkipped)
         let object = result.jsonObject
-        // Three of six pairs differ, in all four switches of two layers.
-        #expect(object["mean_hamming"] as? Double == 4)
+        // Three pairs of six differ, in two switches each.
+        #expect(object["mean_hamming"] as? Double == 1 && object["switches"] as? Int == 4)
         #expect((object["accuracy"] as? [String: Double])?.keys.sorted() == ["fixed", "own", "random", "swapped"])
+        #expect((object["gain_of_own"] as? [String: [String: Double]])?.keys.sorted() == ["fixed", "random", "swapped"])
     }
 
-    @Test func thePageHoldsEverythingItself() async throws {
-        // A mismatch means that the page needs other files, or breaks on the texts of questions.
-        let study = study([0, 1, 2], budgets: [1, 0.5])
-        let results = try await study.run(PlanReader())
-        let image = try #require(RGBImage(width: 8, height: 4, pixels: [UInt8](repeating: 90, count: 96)))
-        let sample = BenchmarkSample(id: "x", image: nil, question: "Is 1 < 2 & \"3\"?", references: ["<yes>"])
-        let report = PlanReport(
-            model: "m<b>", data: "d & e", prefixLayers: 2, cropsImages: false, results: results,
-            examples: [PlanReport.Example(sample: sample, image: image, attention: [], index: 0)])
-        let html = try report.html()
-        #expect(html.contains("Is 1 &lt; 2 &amp; &quot;3&quot;?") && html.contains("m&lt;b&gt;") && html.contains("&lt;yes&gt;"))
-        #expect(html.contains("data:image/jpeg;base64,") && !html.contains("http") && !html.contains("<script") && !html.contains("<link"))
-        #expect(html.components(separatedBy: "<svg").count == html.components(separatedBy: "</svg>").count)
-        #expect(html.components(separatedBy: "<svg").count - 1 == 4)
-        #expect(report.table.split(separator: "\n").count == 3)
-    }
-
-    @Test func aModelWithoutASchedulerIsAnError() async {
-        // A mismatch means that a table of plans is shown for a model that has none.
+    @Test func wrongStudiesAreErrors() async {
+        // A mismatch means that a table of plans is shown for a model that has none, or that nothing is called a result.
         struct Plain: PlannedModel {
             let switchCount = 0
             let prefixLayers = 0
@@ -122,5 +180,17 @@ private struct Questions: Benchmark {
             func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan { throw CancellationError() }
         }
         await #expect(throws: EvaluationError.self) { _ = try await study([0]).run(Plain()) }
+        await #expect(throws: EvaluationError.self) { _ = try await study([]).run(PlanReader()) }
+        await #expect(throws: EvaluationError.self) { _ = try await study([0], budgets: []).run(PlanReader()) }
+        await #expect(throws: EvaluationError.self) { _ = try await study([0], budgets: [0.5, 0.5]).run(PlanReader()) }
+    }
+
+    @Test func aCancelledStudyStops() async {
+        // A mismatch means that Ctrl-C waits for the whole study.
+        let task = Task {
+            withUnsafeCurrentTask { $0?.cancel() }
+            return try await study([0, 1]).run(PlanReader())
+        }
+        await #expect(throws: CancellationError.self) { _ = try await task.value }
     }
 }

@@ -23,25 +23,65 @@ import Testing
             #expect((budget["switch_frequencies"] as? [Double])?.count == 8 * 2 * 6 && budget["mean_hamming"] is Double)
         }
         #expect(budgets[0]["mean_hamming"] as? Double == 0)
+        let examples = try #require(try result.json()["examples"] as? [[String: Any]])
+        #expect(examples.count == 2 && (examples[0]["attention"] as? [[String: Any]])?.count == 2)
         let html = try String(contentsOf: page, encoding: .utf8)
-        // Two examples, two budgets, four prefix layers each.
-        #expect(html.components(separatedBy: "class=\"overlay\"").count - 1 == 2 * 2 * 4)
+        // Two examples, two budgets: the last prefix layer, and then each of the four.
+        #expect(html.components(separatedBy: "class=\"overlay\"").count - 1 == 2 * 2 * 5)
         #expect(html.hasSuffix("</html>\n"))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() == ["few.json", "images", "page.html"])
     }
 
-    @Test func oneQuestionIsExplainedWithoutScores() throws {
-        // A failure means that a question without a right answer cannot be looked at.
-        let result = try Command.run(
+    @Test func questionsAreExplainedWithoutScores() throws {
+        // A failure means that questions without right answers cannot be looked at.
+        let one = try Command.run(
             ["explain", "--image", Files.scene(), "--prompt", "What is in the image?", "--budgets", "0.75", "--json"] + Self.model)
-        #expect(result.status == 0, "\(result.errors)")
-        let budgets = try #require(try result.json()["budgets"] as? [[String: Any]])
+        #expect(one.status == 0, "\(one.errors)")
+        let budgets = try #require(try one.json()["budgets"] as? [[String: Any]])
         #expect(budgets.count == 1 && budgets[0]["accuracy"] == nil && budgets[0]["samples"] as? Int == 1)
+        // A prompt may look like an option.
+        let two = try Command.run(
+            ["explain", "--image", Files.scene(), "--prompt", "--what?", "--image", Files.scene("01"), "--prompt", "What?", "--budgets", "0.75"] + Self.model)
+        #expect(two.status == 0 && two.output.contains("≠ swapped"), "\(two.errors)")
+    }
+
+    // A failure means that a long study cannot be stopped, or that a stopped one leaves a page that looks whole.
+    @Test func aStudyCanBeStopped() throws {
+        try withTemporaryFolder { folder in
+            let list = folder.appendingPathComponent("list.json")
+            let record = """
+                {"id": "x", "image": "a.png", "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "a"}]}
+                """
+            try Data("[\([String](repeating: record, count: 100_000).joined(separator: ","))]".utf8).write(to: list)
+            try FileManager.default.copyItem(atPath: Files.scene(), toPath: folder.appendingPathComponent("a.png").path)
+            let page = folder.appendingPathComponent("page.html")
+            let process = Command.process(["explain", "--data", list.path, "--budgets", "0.75", "--output", page.path] + Self.model)
+            let (output, errors) = (Pipe(), Pipe())
+            (process.standardOutput, process.standardError, process.standardInput) = (output, errors, FileHandle.nullDevice)
+            try process.run()
+            var messages = Data()
+            while messages.range(of: Data("answering".utf8)) == nil {
+                let piece = errors.fileHandleForReading.availableData
+                if piece.isEmpty { break }
+                messages.append(piece)
+            }
+            process.interrupt()
+            messages.append(errors.fileHandleForReading.readDataToEndOfFile())
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 130)
+            #expect(String(decoding: messages, as: UTF8.self).hasSuffix("adallava: stopped\n"))
+            #expect(output.fileHandleForReading.readDataToEndOfFile().isEmpty)
+            #expect(!FileManager.default.fileExists(atPath: page.path))
+        }
     }
 
     @Test(arguments: [
         ([], 64, "--data"), (["--data", "a.json", "--image", "b"], 64, "--data"), (["--image", "a", "--image", "b", "--prompt", "c"], 64, "--prompt"),
         (["--data", "missing.json"], 66, "missing.json"), (["--data", "missing.json", "--limit", "0"], 64, "--limit"),
         (["--image", "missing.png", "--prompt", "what"], 66, "missing.png"), (["--data", "x", "--examples", "-1"], 64, "examples"),
+        (["--image", Files.scene(), "--prompt", "what", "--output", "/nowhere/page.html"], 74, "/nowhere"),
+        (["--image", Files.scene(), "--prompt", "what", "--budgets", "0.75,0.75"], 64, "different budgets"),
+        (["--image", "x", "--prompt", "y", "--budgets", "400ms"], 64, "400ms"), (["--prompt", "y"], 64, "--image"),
         (["--image", "x", "--prompt", "y", "--budgets", "2"], 64, "2"), (["--image", "x", "--prompt", "y", "--budgets", ","], 64, "budget"),
     ]) func wrongRequestsSayWhatIsExpected(flags: [String], status: Int32, part: String) throws {
         // A failure means that a typing error ends in a trap, or in a message that does not help.

@@ -13,6 +13,7 @@ import Testing
         ("inspect", ["--json", "--mmproj", "--template"]),
         ("trace", ["--image", "--no-image", "--prompt", "--tokens", "--budget", "--max-tokens", "--output", "--layers", "--json"] + model),
         ("data", ["scenes"]),
+        ("explain", ["--data", "--image", "--prompt", "--budgets", "--limit", "--seed", "--examples", "--output", "--model", "--json"] + model),
     ]
 
     // A failure means that people cannot find an option that the documentation names.

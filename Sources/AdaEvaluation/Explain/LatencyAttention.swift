@@ -7,13 +7,22 @@ public struct LatencyAttention: Sendable, Equatable {
         public let index: Int
         /// Share of the attention that goes to the image, 0 ... 1.
         public let imageShare: Double
+        /// Share that goes to the latency token itself; the rest goes to the text.
+        public let ownShare: Double
         /// To each row of image features, in the order of the rows.
         public let weights: [Double]
     }
 
     public let layers: [Layer]
-    /// Rows of features of a side, if they are the patches of a square.
+    /// Patches of a side, if the image's features are those of a square of patches.
     public let grid: Int?
+    /// Rows of features before those of the patches.
+    public let leadingRows: Int
+
+    /// An attention given by value.
+    public init(layers: [Layer], grid: Int?, leadingRows: Int = 0) {
+        (self.layers, self.grid, self.leadingRows) = (layers, grid, leadingRows)
+    }
 
     /// Runs one question about one image and keeps the attention.
     /// - Throws: ``GenerationError``, `CancellationError`
@@ -23,14 +32,23 @@ public struct LatencyAttention: Sendable, Equatable {
         let rows = trace.entries["image_features"]?.shape.first ?? 0
         let place = tokens.firstIndex(of: PromptEncoder.imageToken) ?? 0
         layers = (0 ..< model.prefixLayers).compactMap { layer in
-            guard let entry = trace.entries["latency_attention.\(layer)"], entry.shape.count == 2, place + rows <= entry.shape[1] else { return nil }
+            guard let entry = trace.entries["latency_attention.\(layer)"], entry.shape.count == 2, place + rows < entry.shape[1] else { return nil }
             let (heads, positions) = (entry.shape[0], entry.shape[1])
-            let weights = (place ..< place + rows).map { position in
+            func weight(_ position: Int) -> Double {
                 (0 ..< heads).reduce(0.0) { $0 + Double(entry.values[$1 * positions + position]) } / Double(max(heads, 1))
             }
-            return Layer(index: layer, imageShare: weights.reduce(0, +), weights: weights)
+            let weights = (place ..< place + rows).map(weight)
+            return Layer(index: layer, imageShare: weights.reduce(0, +), ownShare: weight(positions - 1), weights: weights)
         }
-        let side = Int(Double(rows).squareRoot().rounded())
-        grid = side > 1 && side * side == rows ? side : nil
+        leadingRows = model.featuresBeforePatches ?? 0
+        let patches = rows - leadingRows
+        let side = Int(Double(max(patches, 0)).squareRoot().rounded())
+        grid = model.featuresBeforePatches != nil && side > 1 && side * side == patches ? side : nil
+    }
+
+    /// What a layer gives to each patch, row by row from the upper left; `nil` if features are not patches of a square.
+    func patchWeights(_ layer: Layer) -> (grid: Int, weights: [Double])? {
+        guard let grid, layer.weights.count >= leadingRows + grid * grid else { return nil }
+        return (grid, Array(layer.weights[leadingRows ..< leadingRows + grid * grid]))
     }
 }

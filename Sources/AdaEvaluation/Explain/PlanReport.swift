@@ -1,8 +1,7 @@
-import AdaImages
 import AdaLLaVA
 import Foundation
 
-/// One self-contained HTML page about a ``PlanStudy``: no scripts, nothing from elsewhere.
+/// One self-contained HTML page about a ``PlanStudy``: no scripts, nothing from elsewhere. Also the study as a table and as JSON.
 public struct PlanReport: Sendable {
     /// An input that the page shows by itself.
     public struct Example: Sendable {
@@ -21,6 +20,7 @@ public struct PlanReport: Sendable {
     public let model: String
     public let data: String
     public let prefixLayers: Int
+    /// The model sees the middle square of an image, instead of all of it with margins.
     public let cropsImages: Bool
     public let results: [PlanStudy.Result]
     public let examples: [Example]
@@ -30,117 +30,163 @@ public struct PlanReport: Sendable {
         (self.results, self.examples) = (results, examples)
     }
 
+    // MARK: - Terminal and programs
+
     /// What the page's table says, for a terminal.
     public var table: String {
-        var lines = ["budget  units  plans  Hamming     own  swapped   random    fixed"]
+        func padded(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
+        let isScored = results.contains { !$0.scores.isEmpty }
+        var rows = [["budget", "units", "plans", "Hamming"] + PlanSource.allCases.map { isScored || $0 == .own ? $0.rawValue : "≠ \($0.rawValue)" }]
+        if !isScored { rows[0].remove(at: 4) }
         for result in results {
-            func cell(_ source: PlanSource) -> String { result.accuracy(source).map { String(format: "%.3f", $0) } ?? "-" }
-            func padded(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
-            let cells = [
-                (String(format: "%.2f", result.budget), 6), (result.units.map(String.init) ?? "-", 7), ("\(result.distinctPlans)", 7),
-                (result.meanHamming.map { String(format: "%.2f", $0) } ?? "-", 9), (cell(.own), 8), (cell(.swapped), 9), (cell(.random), 9),
-                (cell(.fixed), 9),
+            var cells = [
+                String(format: "%g", result.budget), result.units.map(String.init) ?? "-", "\(result.distinctPlans)",
+                result.meanHamming.map { String(format: "%.2f", $0) } ?? "-",
             ]
-            lines.append(cells.map { padded($0.0, $0.1) }.joined())
+            for source in PlanSource.allCases where isScored || source != .own {
+                let value = isScored ? result.accuracy(source) : result.changedAnswers(source)
+                cells.append(value.map { String(format: "%.3f", $0) } ?? "-")
+            }
+            rows.append(cells)
+        }
+        var lines = rows.map { row in row.map { padded($0, 9) }.joined() }
+        lines.append(
+            isScored
+                ? "own … fixed: mean score under the scheduler's plans, those of other inputs, random ones of the same size, one for all"
+                : "≠: share of answers that change under plans of other inputs, random ones of the same size, one for all")
+        for result in results {
+            let gains = PlanSource.allCases.compactMap { source in
+                result.gain(over: source).map { String(format: "%@ %+.1f (%+.1f to %+.1f)", source.rawValue, 100 * $0.mean, 100 * $0.low, 100 * $0.high) }
+            }
+            if !gains.isEmpty { lines.append(String(format: "budget %g: own plans gain, in points (95%% interval), over ", result.budget) + gains.joined(separator: ", ")) }
         }
         return lines.joined(separator: "\n")
     }
 
+    /// What `explain --json` prints.
+    public var jsonObject: [String: Any] {
+        [
+            "model": model, "data": data, "prefix_layers": prefixLayers, "budgets": results.map(\.jsonObject),
+            "examples": examples.map { example in
+                [
+                    "id": example.sample.id, "question": example.sample.question,
+                    "attention": example.attention.map { budget, attention in
+                        [
+                            "budget": budget,
+                            "layers": attention.layers.map { ["layer": $0.index, "image": $0.imageShare, "latency_token": $0.ownShare] },
+                        ]
+                    },
+                ] as [String: Any]
+            },
+        ]
+    }
+
+    // MARK: - Page
+
+    /// - Throws: `ImageError` if a picture cannot be written.
     public func html() throws -> String {
         let count = results.first?.plans.count ?? 0
         var page = """
             <!doctype html>
             <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-            <title>Plans of \(PlanDrawing.escape(model))</title>
-            <style>\(PlanReport.style)</style></head><body><main>
-            <h1>Which parts of \(PlanDrawing.escape(model)) run</h1>
-            <p>\(count) input\(count == 1 ? "" : "s") from \(PlanDrawing.escape(data)), at \(results.count) budget\(results.count == 1 ? "" : "s").</p>
-            <h2>Do plans depend on the input, and does it matter?</h2>
-            <p>Each input is answered under the plan that the scheduler made for it (own), under the plan made for another input (swapped), under a
-            random plan of the same size, and under one plan for all inputs: the switches that were on most often (fixed). Differences in
-            brackets are own minus the other, with a 95 % interval (paired bootstrap). Where own plans are no better than swapped ones, plans
-            differ without using what they see.</p>
+            <title>Plans of \(SVG.escape(model))</title>
+            <style>
+            \(PlanReport.style)
+            </style></head><body><main>
+            <h1>Which parts of \(SVG.escape(model)) run, and whether it matters</h1>
+            <p>\(counted(count, "input")) from \(SVG.escape(data)), at \(counted(results.count, "budget")). Of \(counted(results.first?.frequencies?.layers ?? 0, "decoder layer")) the first \
+            \(prefixLayers) always run; behind them the scheduler reads the latency token and decides \(counted(results.first?.switches.count ?? 0, "switch", "switches")).</p>
 
             """
-        page += summary()
-        page += "<h2>How often each part runs</h2>\n<p>The darker (on a dark page: the brighter), the more inputs run it. Exact shares: hold the pointer over a cell.</p>\n"
-        for result in results {
-            guard let frequencies = result.frequencies else { continue }
-            page += "<figure><figcaption>Budget \(trimmed(result.budget))</figcaption>\n"
-            page += PlanDrawing.heatMap(frequencies, prefix: prefixLayers, title: "How often each part runs at budget \(trimmed(result.budget))") + "</figure>\n"
+        page += comparison() + maps()
+        if !examples.isEmpty {
+            page += "<h2>Single inputs</h2>\n<p>What ran for each, what it was answered under each plan, and what the latency token attended to.</p>\n"
         }
-        if !examples.isEmpty { page += "<h2>Single inputs</h2>\n" }
-        for example in examples { page += try section(example) }
+        for example in examples { page += try PlanReportExample(report: self, example: example).html() }
         return page + "</main></body></html>\n"
     }
 
-    private func summary() -> String {
-        let scored = results.contains { !$0.scores.isEmpty }
-        var html = "<div class=\"scroll\"><table><thead><tr><th>budget</th><th>optional units</th><th>distinct plans</th><th>mean Hamming distance, switches</th>"
-        if scored { for source in PlanSource.allCases { html += "<th>\(source.rawValue)</th>" } }
+    /// Writes the page; it appears whole or not at all.
+    /// - Throws: ``EvaluationError/file(path:reason:)``, `ImageError`
+    public func write(to file: URL) throws { try RunFiles.write(Data(try html().utf8), to: file) }
+
+    private func comparison() -> String {
+        let isScored = results.contains { !$0.scores.isEmpty }
+        let others = PlanSource.allCases.filter { $0 != .own }
+        var html = """
+            <h2>Do plans depend on the input, and does it matter?</h2>
+            <p>Each input is answered under the plan that the scheduler made for it (own), under the plan it made for another input (swapped), under a
+            random plan of the same size, and under one plan for all inputs: the switches that were on most often (fixed). The Hamming distance of two plans
+            is the number of switches that differ; its mean is over all pairs of inputs.\(isScored ? " What own plans gain is in percentage points, with a 95% interval. Where own plans score no better than the others, plans differ without making use of what they see." : "")</p>
+            <div class="scroll"><table><thead><tr><th>budget</th><th>optional units</th><th>distinct plans</th><th>mean Hamming distance</th>
+
+            """
+        for source in PlanSource.allCases where isScored || source != .own { html += "<th>\(source.rawValue)</th>" }
         html += "</tr></thead><tbody>\n"
         for result in results {
             html += "<tr><td>\(trimmed(result.budget))</td><td>\(result.units.map(String.init) ?? "–")</td><td>\(result.distinctPlans) of \(result.plans.count)</td>"
-            html += "<td>\(result.meanHamming.map { String(format: "%.2f", $0) } ?? "–")</td>"
-            if scored {
-                for source in PlanSource.allCases {
-                    var cell = result.accuracy(source).map { String(format: "%.3f", $0) } ?? "–"
-                    if source != .own, let gain = result.gain(over: source) {
-                        cell += String(format: " <span class=\"small\">(%+.3f, %+.3f to %+.3f)</span>", gain.mean, gain.low, gain.high)
+            html += "<td class=\"line\">\(result.meanHamming.map { String(format: "%.2f", $0) } ?? "–") of \(result.switches.count)</td>"
+            if isScored { html += "<td>\(result.accuracy(.own).map { String(format: "%.3f", $0) } ?? "–")</td>" }
+            for source in others {
+                var lines: [String] = []
+                if result.changedPlans[source] == 0 {
+                    lines.append("the same plans")
+                } else {
+                    if let gain = result.gain(over: source) {
+                        lines.append(String(format: "own %+.1f (%+.1f to %+.1f)", 100 * gain.mean, 100 * gain.low, 100 * gain.high))
                     }
-                    html += "<td>\(cell)</td>"
+                    if let plans = result.changedPlans[source] { lines.append("other plans \(SVG.percent(plans))") }
+                    if let answers = result.changedAnswers(source) { lines.append("other answers \(SVG.percent(answers))") }
                 }
+                let score = isScored ? result.accuracy(source).map { String(format: "%.3f", $0) } ?? "–" : lines.isEmpty ? "–" : ""
+                html += "<td>\(score)\(lines.map { " <span class=\"small\">\($0)</span>" }.joined())</td>"
             }
             html += "</tr>\n"
         }
-        return html + "</tbody></table></div>\n"
+        html += "</tbody></table></div>\n"
+        if let chart = GainChart.draw(results) {
+            html += "<figure><div class=\"scroll\">\(chart)</div><figcaption>Right of zero, own plans are better. An interval that holds zero does not tell them apart (paired bootstrap, \(PairedDifference.draws) draws).</figcaption></figure>\n"
+        }
+        return html
     }
 
-    private func section(_ example: Example) throws -> String {
-        var html = "<section><h3>\(PlanDrawing.escape(example.sample.question.replacingOccurrences(of: "\n", with: " ")))</h3>\n"
-        let picture = try example.image.map { "data:image/jpeg;base64," + Data(try ImageEncoder.jpeg($0, quality: 85)).base64EncodedString() }
-        html += "<div class=\"row\">\n"
-        if let picture { html += "<img src=\"\(picture)\" alt=\"The picture of this input\" width=\"168\">\n" }
-        html += "<table><thead><tr><th>budget</th><th>answer</th></tr></thead><tbody>\n"
-        for result in results {
-            let answer = result.answers[.own].flatMap { $0.indices.contains(example.index) ? $0[example.index] : nil } ?? ""
-            html += "<tr><td>\(trimmed(result.budget))</td><td>\(PlanDrawing.escape(answer))</td></tr>\n"
-        }
-        if let reference = example.sample.references.first { html += "<tr><td>right</td><td>\(PlanDrawing.escape(reference))</td></tr>\n" }
-        html += "</tbody></table></div>\n"
-        if let picture {
-            html += "<p>What the latency token attends to in the layers before the scheduler (the brightest patch has the largest weight):</p><div class=\"row\">\n"
-            for (budget, attention) in example.attention {
-                for layer in attention.layers {
-                    guard let grid = attention.grid else { continue }
-                    let title = "budget \(trimmed(budget)), layer \(layer.index)"
-                    html += "<figure>" + PlanDrawing.overlay(layer.weights, grid: grid, picture: picture, crops: cropsImages, title: "Attention of the latency token, \(title)")
-                    html += "<figcaption>\(title)<br>\(PlanDrawing.percent(layer.imageShare)) on the image</figcaption></figure>\n"
-                }
+    private func maps() -> String {
+        let known = results.compactMap { result in result.frequencies.map { (label: trimmed(result.budget), frequencies: $0, result: result) } }
+        guard let first = known.first else { return "" }
+        let areLayers = first.result.plans.first.map(first.result.switches.areLayers) ?? false
+        var html = "<h2>How often each part runs</h2>\n<p>Averaged over all inputs. The pointer over a cell shows its exact share.</p>\n" + SwitchMap.legend(graded: true)
+        if areLayers {
+            let drawing = SwitchMap.layers(known.map { ($0.label, $0.frequencies) }, prefix: prefixLayers, title: "How often each layer runs at each budget")
+            html += "<figure><div class=\"scroll\">\(drawing)</div></figure>\n"
+        } else {
+            html += "<div class=\"row\">\n"
+            for item in known {
+                let drawing = SwitchMap.heads(item.frequencies, prefix: prefixLayers, title: "How often each head and group runs at budget \(item.label)")
+                html += "<figure><figcaption>Budget \(item.label)</figcaption><div class=\"scroll\">\(drawing)</div></figure>\n"
             }
             html += "</div>\n"
         }
-        html += "<div class=\"row\">\n"
-        for result in results where result.plans.indices.contains(example.index) {
-            guard let frequencies = SwitchFrequencies([result.plans[example.index]]) else { continue }
-            html += "<figure>" + PlanDrawing.heatMap(frequencies, prefix: prefixLayers, title: "What runs at budget \(trimmed(result.budget))", cell: 11)
-            html += "<figcaption>budget \(trimmed(result.budget))</figcaption></figure>\n"
+        html += "<details><summary>The same in numbers, by layer</summary><div class=\"scroll\"><table><thead><tr><th>layer</th>"
+        for item in known { html += "<th>budget \(item.label)</th>" }
+        html += "</tr></thead><tbody>\n"
+        for layer in 0 ..< first.frequencies.layers {
+            html += "<tr><td>\(layer)</td>"
+            for item in known {
+                let (heads, groups) = (item.frequencies.row(layer: layer, part: 0), item.frequencies.row(layer: layer, part: 1))
+                let text =
+                    areLayers
+                    ? SVG.percent(item.frequencies.share(layer: layer))
+                    : String(format: "%.2f heads, %.2f groups", heads.reduce(0, +), groups.reduce(0, +))
+                html += "<td>\(text)</td>"
+            }
+            html += "</tr>\n"
         }
-        return html + "</div></section>\n"
+        return html + "</tbody></table></div></details>\n"
     }
 
-    private func trimmed(_ budget: Double) -> String { String(format: "%g", budget) }
+    func trimmed(_ budget: Double) -> String { String(format: "%g", budget) }
 
-    private static let style = """
-        :root { color-scheme: light dark; --ink: #1d2733; --paper: #fff; --faint: #d5dbe2; --cell: #1f5fae; --prefix: #6b7785; }
-        @media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --paper: #14181d; --faint: #39434e; --cell: #7db4ff; --prefix: #98a4b1; } }
-        body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-        main { max-width: 62rem; margin: 0 auto; padding: 1rem; }
-        table { border-collapse: collapse; } th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--faint); text-align: left; }
-        th { font-weight: 600; } .scroll { overflow-x: auto; } .small, svg .small { font-size: 12px; opacity: 0.8; }
-        figure { margin: 0.8rem 0; } figcaption { font-size: 14px; } section { border-top: 1px solid var(--faint); margin-top: 1.5rem; }
-        .row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-        svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
-        svg .cell { fill: var(--cell); } svg .prefix { fill: var(--prefix); } svg .light { fill: #ffd84a; }
-        """
+    private func counted(_ count: Int, _ word: String, _ plural: String? = nil) -> String {
+        "\(count) \(count == 1 ? word : plural ?? word + "s")"
+    }
 }

@@ -1,5 +1,28 @@
 import AdaLLaVA
 
+/// The switches that a scheduler decides: optional layers (variant L), or their attention heads and MLP neuron groups (variant H).
+public struct PlanSwitches: Sendable, Equatable {
+    /// Layers at the front that always run.
+    public let prefixLayers: Int
+    /// Switches in all.
+    public let count: Int
+
+    public init(prefixLayers: Int, count: Int) { (self.prefixLayers, self.count) = (prefixLayers, count) }
+
+    /// Whether a switch is a whole layer, which a plan of as many optional layers says.
+    func areLayers(of plan: ExecutionPlan) -> Bool { count == plan.rows.count - prefixLayers }
+
+    /// Which switches are on; per layer attention heads first, then groups.
+    func states(of plan: ExecutionPlan) -> [Bool] {
+        let optional = plan.rows.dropFirst(prefixLayers)
+        if areLayers(of: plan) { return optional.map { !$0.isSkipped } }
+        return optional.flatMap { row in
+            let (heads, groups) = (Set(row.heads), Set(row.groups))
+            return (0 ..< plan.headCount).map(heads.contains) + (0 ..< plan.headCount).map(groups.contains)
+        }
+    }
+}
+
 /// How often each switch of a model is on over some plans.
 public struct SwitchFrequencies: Sendable, Equatable {
     public let layers: Int
@@ -20,15 +43,15 @@ public struct SwitchFrequencies: Sendable, Equatable {
     /// Attention heads (`part` 0) or MLP groups (1) of a layer.
     public func row(layer: Int, part: Int) -> ArraySlice<Double> { values[(layer * 2 + part) * heads ..< (layer * 2 + part + 1) * heads] }
 
+    /// Heads and groups of a layer that run, as a share of all of them.
+    public func share(layer: Int) -> Double {
+        (row(layer: layer, part: 0).reduce(0, +) + row(layer: layer, part: 1).reduce(0, +)) / Double(2 * max(heads, 1))
+    }
+
     /// What a scheduler would have to put out for the switches that were on most often: one value for each switch that it decides.
-    /// - Parameter switches: layers behind the prefix, or their heads and groups.
-    func logits(switches: Int, prefix: Int) -> [Float] {
-        let optional = layers - prefix
-        if switches == optional {
-            return (prefix ..< layers).map { layer in
-                Float((row(layer: layer, part: 0).reduce(0, +) + row(layer: layer, part: 1).reduce(0, +)) / Double(2 * heads))
-            }
-        }
+    func logits(_ switches: PlanSwitches) -> [Float] {
+        let optional = layers - switches.prefixLayers
+        if switches.count == optional { return (switches.prefixLayers ..< layers).map { Float(share(layer: $0)) } }
         return values.suffix(optional * 2 * heads).map { Float($0) }
     }
 }
@@ -36,15 +59,17 @@ public struct SwitchFrequencies: Sendable, Equatable {
 /// How much plans differ.
 public enum PlanDifference {
     /// Switches that are on in one plan and off in the other.
-    public static func hamming(_ a: ExecutionPlan, _ b: ExecutionPlan) -> Int { zip(a.mask, b.mask).count { $0 != $1 } }
+    public static func hamming(_ a: ExecutionPlan, _ b: ExecutionPlan, _ switches: PlanSwitches) -> Int {
+        zip(switches.states(of: a), switches.states(of: b)).count { $0 != $1 }
+    }
 
     /// The mean over all pairs of plans; `nil` with fewer than two.
     ///
     /// Counted by switch: of `n` plans, `k` of which have a switch on, `k (n - k)` pairs differ in it.
-    public static func meanHamming(_ plans: [ExecutionPlan]) -> Double? {
-        guard plans.count > 1, let first = plans.first else { return nil }
-        var counts = [Int](repeating: 0, count: first.mask.count)
-        for plan in plans { for (index, switched) in plan.mask.enumerated() where switched > 0 { counts[index] += 1 } }
+    public static func meanHamming(_ plans: [ExecutionPlan], _ switches: PlanSwitches) -> Double? {
+        guard plans.count > 1 else { return nil }
+        var counts = [Int](repeating: 0, count: switches.count)
+        for plan in plans { for (index, isOn) in switches.states(of: plan).enumerated() where isOn && index < counts.count { counts[index] += 1 } }
         let pairs = Double(plans.count) * Double(plans.count - 1) / 2
         return counts.reduce(0.0) { $0 + Double($1) * Double(plans.count - $1) } / pairs
     }
@@ -55,28 +80,5 @@ public enum PlanDifference {
         var generator = SplitMix64(seed: seed)
         for last in stride(from: count - 1, to: 0, by: -1) { order.swapAt(last, generator.index(below: last)) }
         return order
-    }
-}
-
-/// A difference between two ways of answering the same samples.
-public struct PairedDifference: Sendable, Equatable {
-    /// Of the mean scores, first minus second.
-    public let mean: Double
-    /// The 95 % confidence interval, from a paired bootstrap (Efron, 1979) of 2,000 draws.
-    public let low: Double
-    public let high: Double
-
-    /// - Returns: `nil` without samples.
-    public init?(_ first: [Double], _ second: [Double], seed: UInt64 = 1) {
-        guard !first.isEmpty, first.count == second.count else { return nil }
-        let differences = zip(first, second).map { $0 - $1 }
-        let count = differences.count
-        var generator = SplitMix64(seed: seed)
-        let draws = (0 ..< 2000).map { _ in
-            (0 ..< count).reduce(0.0) { sum, _ in sum + differences[generator.index(below: count)] } / Double(count)
-        }
-        guard let statistics = SampleStatistics(draws) else { return nil }
-        mean = differences.reduce(0, +) / Double(count)
-        (low, high) = (statistics.percentile(2.5), statistics.percentile(97.5))
     }
 }

@@ -14,31 +14,12 @@ public enum PlanSource: String, Sendable, CaseIterable {
 
 /// Whether a model's plans depend on the input, and whether it matters: plans and scores at each budget with the scheduler's plans, with those
 /// of other inputs, with random ones and with one for all. The causal test of what AdaLLaVA (Xu et al., ICCV 2025, section 4.4) shows by example.
+///
+///     let study = PlanStudy(benchmark: scenes, samples: scenes.samples, budgets: [0.85, 0.6])
+///     for result in try await study.run(model) { print(result.budget, result.accuracy(.own), result.gain(over: .swapped)) }
+///
+/// In every case the latency token carries the budget; only the plan is replaced. Answers are greedy.
 public struct PlanStudy: Sendable {
-    /// One budget.
-    public struct Result: Sendable {
-        public let budget: Double
-        /// The scheduler's plan for each sample.
-        public let plans: [ExecutionPlan]
-        public let units: Int?
-        public let fixedPlan: ExecutionPlan
-        /// Answers by the source of the plan, as many as samples.
-        public internal(set) var answers: [PlanSource: [String]]
-        /// Scores, 0 ... 1, by the source of the plan; empty where the benchmark's answers are kept by a server.
-        public internal(set) var scores: [PlanSource: [Double]]
-
-        public var frequencies: SwitchFrequencies? { SwitchFrequencies(plans) }
-        public var meanHamming: Double? { PlanDifference.meanHamming(plans) }
-        /// Plans that differ from each other.
-        public var distinctPlans: Int { Set(plans.map(\.mask)).count }
-        public func accuracy(_ source: PlanSource) -> Double? { scores[source]?.mean }
-        /// What the own plans gain over those of another source.
-        public func gain(over source: PlanSource) -> PairedDifference? {
-            guard let own = scores[.own], let other = scores[source] else { return nil }
-            return PairedDifference(own, other)
-        }
-    }
-
     public let benchmark: any Benchmark
     public let samples: [BenchmarkSample]
     public let budgets: [Double]
@@ -46,78 +27,104 @@ public struct PlanStudy: Sendable {
     public let seed: UInt64
 
     /// - Parameters:
-    ///   - samples: of the benchmark.
+    ///   - samples: of the benchmark. A single one has no other to take a plan from, so nothing is swapped.
     ///   - sources: beside the scheduler's own plans, which always run.
+    ///   - seed: decides who gets whose plan, the random plans, and the draws behind the intervals.
     public init(benchmark: any Benchmark, samples: [BenchmarkSample], budgets: [Double], sources: [PlanSource] = PlanSource.allCases, seed: UInt64 = 1) {
         (self.benchmark, self.samples, self.budgets, self.seed) = (benchmark, samples, budgets, seed)
-        self.sources = [.own] + PlanSource.allCases.filter { $0 != .own && sources.contains($0) }
+        self.sources = [.own] + PlanSource.allCases.filter { $0 != .own && sources.contains($0) && ($0 != .swapped || samples.count > 1) }
     }
 
+    /// Answers every sample at every budget under the plans of every source.
+    ///
+    /// Sample by sample, first under all own plans, then under all others, so that the engine encodes an image once in each pass. Greedy
+    /// answers under the same plan are the same, so no plan is run twice for a sample.
     /// - Parameter onProgress: called after each answer with how many are done, of how many.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
     public func run(_ model: some PlannedModel, onProgress: (Int, Int) -> Void = { _, _ in }) async throws -> [Result] {
-        guard model.switchCount > 0 else {
-            throw EvaluationError.argument(name: "--model", expected: "an adaptive model, whose plans can be looked at", found: "one without a scheduler")
-        }
+        try check(model)
         let total = samples.count * budgets.count * sources.count
         var done = 0
-        var results: [Result] = []
-        for budget in budgets {
-            var own: [ModelResponse] = []
-            for sample in samples {
-                own.append(try await respond(model, sample, budget, plan: nil))
+        var own = [[ModelResponse]](repeating: [], count: budgets.count)
+        for sample in samples {
+            let image = try sample.image?.load()
+            for (place, budget) in budgets.enumerated() {
+                own[place].append(try await respond(model, sample, image, budget, plan: nil))
                 done += 1
                 onProgress(done, total)
             }
-            var result = try makeResult(model, budget, own)
-            for source in sources.dropFirst() {
-                let plans = try self.plans(source, model, result)
-                var answers: [String] = []
-                for (index, sample) in samples.enumerated() {
-                    // Greedy answers under the same plan are the same.
-                    let same = plans[index] == result.plans[index]
-                    answers.append(same ? own[index].text : try await respond(model, sample, budget, plan: plans[index]).text)
+        }
+        var results = try zip(budgets, own).map { try makeResult(model, $0, $1) }
+        var random = SplitMix64(seed: seed)
+        let plans = try results.map { result in
+            try sources.dropFirst().map { try self.plans($0, model, result, seed: random.next()) }
+        }
+        var answers = results.map { _ in sources.dropFirst().map { _ in [String]() } }
+        for (index, sample) in samples.enumerated() {
+            let isAnythingNew = plans.indices.contains { place in plans[place].contains { $0[index] != results[place].plans[index] } }
+            let image = isAnythingNew ? try sample.image?.load() : nil
+            for (place, budget) in budgets.enumerated() {
+                var known = [(plan: results[place].plans[index], answer: own[place][index].text)]
+                for source in plans[place].indices {
+                    let plan = plans[place][source][index]
+                    let earlier = known.first { $0.plan == plan }?.answer
+                    let answer = if let earlier { earlier } else { try await respond(model, sample, image, budget, plan: plan).text }
+                    known.append((plan, answer))
+                    answers[place][source].append(answer)
                     done += 1
                     onProgress(done, total)
                 }
-                result.answers[source] = answers
-                result.scores[source] = scores(answers)
             }
-            results.append(result)
+        }
+        for place in results.indices {
+            for (index, source) in sources.dropFirst().enumerated() {
+                results[place].add(source, plans: plans[place][index], answers: answers[place][index], scores: scores(answers[place][index]), seed: seed)
+            }
         }
         return results
     }
 
-    private func respond(_ model: some PlannedModel, _ sample: BenchmarkSample, _ budget: Double, plan: ExecutionPlan?) async throws -> ModelResponse {
+    private func check(_ model: some PlannedModel) throws {
+        guard model.switchCount > 0 else {
+            throw EvaluationError.argument(name: "--model", expected: "an adaptive model, whose plans can be looked at", found: "one without a scheduler")
+        }
+        guard !samples.isEmpty else { throw EvaluationError.argument(name: "--data", expected: "at least one sample", found: "none") }
+        guard !budgets.isEmpty, Set(budgets).count == budgets.count else {
+            throw EvaluationError.argument(name: "--budgets", expected: "one or more different budgets", found: "\(budgets)")
+        }
+    }
+
+    private func respond(
+        _ model: some PlannedModel, _ sample: BenchmarkSample, _ image: RGBImage?, _ budget: Double, plan: ExecutionPlan?
+    ) async throws -> ModelResponse {
         try Task.checkCancellation()
-        let image = try sample.image?.load()
         return try await model.respond(to: sample.question, image: image, budget: budget, maxTokens: benchmark.maxTokens, plan: plan)
     }
 
     private func makeResult(_ model: some PlannedModel, _ budget: Double, _ own: [ModelResponse]) throws -> Result {
         let plans = own.map(\.plan)
+        let switches = PlanSwitches(prefixLayers: model.prefixLayers, count: model.switchCount)
         guard let first = plans.first, let frequencies = SwitchFrequencies(plans) else {
             throw EvaluationError.argument(name: "--data", expected: "at least one sample", found: "none")
         }
         let units = own.first?.units
-        let fixed = try units.map {
-            try model.plan(switchLogits: frequencies.logits(switches: model.switchCount, prefix: model.prefixLayers), units: $0)
-        }
+        let fixed = try units.map { try model.plan(switchLogits: frequencies.logits(switches), units: $0) }
         let answers = own.map(\.text)
         return Result(
-            budget: budget, plans: plans, units: units, fixedPlan: fixed ?? first, answers: [.own: answers], scores: scores(answers).map { [.own: $0] } ?? [:])
+            budget: budget, switches: switches, plans: plans, units: units, fixedPlan: fixed ?? first, answers: [.own: answers],
+            scores: scores(answers).map { [.own: $0] } ?? [:])
     }
 
-    private func plans(_ source: PlanSource, _ model: some PlannedModel, _ result: Result) throws -> [ExecutionPlan] {
+    private func plans(_ source: PlanSource, _ model: some PlannedModel, _ result: Result, seed draw: UInt64) throws -> [ExecutionPlan] {
         switch source {
         case .own: return result.plans
         case .fixed: return result.plans.map { _ in result.fixedPlan }
         case .swapped: return PlanDifference.derangement(count: samples.count, seed: seed).map { result.plans[$0] }
         case .random:
             guard let units = result.units else { return result.plans }
-            return try samples.indices.map { index in
-                var generator = SplitMix64(seed: seed &+ UInt64(index) &* 0x9E37_79B9_7F4A_7C15)
-                return try model.plan(switchLogits: (0 ..< model.switchCount).map { _ in Float(generator.unit()) }, units: units)
+            var generator = SplitMix64(seed: draw)
+            return try samples.map { _ in
+                try model.plan(switchLogits: (0 ..< model.switchCount).map { _ in Float(generator.unit()) }, units: units)
             }
         }
     }
@@ -126,23 +133,5 @@ public struct PlanStudy: Sendable {
     private func scores(_ answers: [String]) -> [Double]? {
         let scores = zip(samples, answers).compactMap { benchmark.score($1, for: $0) }
         return scores.count == samples.count ? scores : nil
-    }
-}
-
-extension PlanStudy.Result {
-    /// What `explain --json` prints of a budget.
-    public var jsonObject: [String: Any] {
-        var object: [String: Any] = ["budget": budget, "samples": plans.count, "distinct_plans": distinctPlans]
-        if let units { object["units"] = units }
-        if let meanHamming { object["mean_hamming"] = meanHamming }
-        if let frequencies { object["switch_frequencies"] = frequencies.values }
-        if !scores.isEmpty {
-            object["accuracy"] = Dictionary(uniqueKeysWithValues: scores.keys.compactMap { source in accuracy(source).map { (source.rawValue, $0) } })
-            object["gain_of_own"] = Dictionary(
-                uniqueKeysWithValues: scores.keys.filter { $0 != .own }.compactMap { source in
-                    gain(over: source).map { (source.rawValue, ["mean": $0.mean, "low": $0.low, "high": $0.high]) }
-                })
-        }
-        return object
     }
 }

@@ -61,6 +61,13 @@ public final class AdaptiveModel: Sendable {
     /// Whether images are cut to their middle square, instead of being squared with margins.
     public var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
 
+    /// Features of an image that stand before those of its patches: the class token's, where it is kept. `nil` where token selection leaves
+    /// no grid of patches, or without a vision tower.
+    public var featuresBeforePatches: Int? {
+        guard let llava = loaded.checkpoint.configuration.llava, llava.tokenSelection == .none else { return nil }
+        return llava.selectFeature == .classAndPatches ? 1 : 0
+    }
+
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
     public func check(_ budget: Budget) throws {

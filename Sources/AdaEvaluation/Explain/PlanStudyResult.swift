@@ -1,0 +1,75 @@
+import AdaLLaVA
+
+extension PlanStudy {
+    /// One budget.
+    public struct Result: Sendable {
+        public let budget: Double
+        public let switches: PlanSwitches
+        /// The scheduler's plan for each sample.
+        public let plans: [ExecutionPlan]
+        /// Optional units that the budget grants.
+        public let units: Int?
+        public let fixedPlan: ExecutionPlan
+        /// Answers by the source of the plan, as many as samples.
+        public private(set) var answers: [PlanSource: [String]]
+        /// Scores, 0 ... 1, by the source of the plan; empty where a sample cannot be scored on its own.
+        public private(set) var scores: [PlanSource: [Double]]
+        /// By source, the share of samples whose plan is another than their own.
+        public private(set) var changedPlans: [PlanSource: Double] = [:]
+        private var gains: [PlanSource: PairedDifference] = [:]
+
+        init(
+            budget: Double, switches: PlanSwitches, plans: [ExecutionPlan], units: Int?, fixedPlan: ExecutionPlan,
+            answers: [PlanSource: [String]], scores: [PlanSource: [Double]]
+        ) {
+            (self.budget, self.switches, self.plans, self.units) = (budget, switches, plans, units)
+            (self.fixedPlan, self.answers, self.scores) = (fixedPlan, answers, scores)
+        }
+
+        mutating func add(_ source: PlanSource, plans others: [ExecutionPlan], answers new: [String], scores newScores: [Double]?, seed: UInt64) {
+            answers[source] = new
+            scores[source] = newScores
+            changedPlans[source] = zip(plans, others).map { $0 == $1 ? 0 : 1 }.mean
+            if let own = scores[.own], let newScores { gains[source] = PairedDifference(own, newScores, seed: seed) }
+        }
+
+        public var frequencies: SwitchFrequencies? { SwitchFrequencies(plans) }
+
+        /// Switches in which two samples' plans differ, over all pairs; `nil` for a single sample.
+        public var meanHamming: Double? { PlanDifference.meanHamming(plans, switches) }
+
+        /// Plans that differ from each other.
+        public var distinctPlans: Int { Set(plans.map(\.mask)).count }
+
+        public func accuracy(_ source: PlanSource) -> Double? { scores[source]?.mean }
+
+        /// What the own plans gain over those of another source.
+        public func gain(over source: PlanSource) -> PairedDifference? { gains[source] }
+
+        /// The share of samples that are answered otherwise than under their own plan.
+        public func changedAnswers(_ source: PlanSource) -> Double? {
+            guard let own = answers[.own], let other = answers[source] else { return nil }
+            return zip(own, other).map { $0 == $1 ? 0 : 1 }.mean
+        }
+
+        /// What `explain --json` prints of a budget.
+        public var jsonObject: [String: Any] {
+            var object: [String: Any] = [
+                "budget": budget, "samples": plans.count, "distinct_plans": distinctPlans, "switches": switches.count,
+                "changed_plans": named { changedPlans[$0] }, "changed_answers": named { $0 == .own ? nil : changedAnswers($0) },
+            ]
+            if let units { object["units"] = units }
+            if let meanHamming { object["mean_hamming"] = meanHamming }
+            if let frequencies { object["switch_frequencies"] = frequencies.values }
+            if !scores.isEmpty {
+                object["accuracy"] = named(accuracy)
+                object["gain_of_own"] = named { source in gain(over: source).map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } }
+            }
+            return object
+        }
+
+        private func named<Value>(_ value: (PlanSource) -> Value?) -> [String: Value] {
+            Dictionary(uniqueKeysWithValues: PlanSource.allCases.compactMap { source in value(source).map { (source.rawValue, $0) } })
+        }
+    }
+}

@@ -1,0 +1,58 @@
+import AdaLLaVA
+import Foundation
+
+/// Images and questions given one by one: without right answers, so without scores.
+public struct QuestionPairs: Benchmark {
+    public let samples: [BenchmarkSample]
+    public let mainScore = ""
+
+    /// - Parameters:
+    ///   - images: files, one for each question.
+    public init(images: [String], questions: [String]) {
+        samples = zip(images, questions).enumerated().map { index, pair in
+            BenchmarkSample(id: "\(index)", image: .file(URL(fileURLWithPath: pair.0)), question: pair.1, references: [])
+        }
+    }
+
+    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? { nil }
+    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] { [] }
+}
+
+/// A list in LLaVA's instruction format (`id`, `image`, `conversations`): the first question of each conversation, right if the answer is
+/// the text that follows it there.
+public struct InstructionQuestions: Benchmark {
+    public let samples: [BenchmarkSample]
+    public let maxTokens = 64
+    public let mainScore = "exact_match"
+
+    /// Reads a list, as Scenes if its records name tasks.
+    /// - Parameter file: images are found relative to its folder.
+    /// - Throws: ``EvaluationError``, `CheckpointError` for a file that is missing or no JSON.
+    public static func open(_ file: URL) throws -> any Benchmark {
+        let records = try JSONPlace(contentsOf: file, needed: "the list named with --data").array()
+        if records.isEmpty || records.contains(where: { $0.optionalMember("task") != nil }) { return try ScenesBenchmark(contentsOf: file) }
+        return try InstructionQuestions(records, folder: file.deletingLastPathComponent())
+    }
+
+    private init(_ records: [JSONPlace], folder: URL) throws {
+        samples = try records.enumerated().map { index, record in
+            let turns = try record.member("conversations").array()
+            guard turns.count >= 2 else { throw record.failure("a question and its answer", "\(turns.count) turns") }
+            let image = try record.optionalMember("image").map { BenchmarkImage.file(try safePath(try $0.string(), below: folder, in: $0)) }
+            // Files in circulation name some conversations twice.
+            let name = try record.optionalMember("id")?.identifier() ?? ""
+            return BenchmarkSample(
+                id: "\(index) \(name)", image: image, question: LLaVAPrompt.withoutImageMark(try turns[0].member("value").string()),
+                references: [try turns[1].member("value").string()])
+        }
+    }
+
+    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+        guard let reference = sample.references.first else { return nil }
+        return answer.trimmingCharacters(in: .whitespacesAndNewlines) == reference.trimmingCharacters(in: .whitespacesAndNewlines) ? 1 : 0
+    }
+
+    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+        answers.compactMap { score($0.answer, for: $0.sample) }.mean.map { [BenchmarkScore(mainScore, $0)] } ?? []
+    }
+}
