@@ -62,10 +62,10 @@ Tensor at_model::tower_features(const at_batch &batch) const {
     return features.reshape({-1, c.vision_hidden_size});
 }
 
-// The projected features of all images, (images * rows, hidden_size).
-Tensor at_model::image_features(const at_batch &batch) const {
+// The projector: (rows, vision_hidden_size) to (rows, hidden_size).
+Tensor at_model::project(Tensor features) const {
     const auto &c = config;
-    Tensor features = tower_features(batch).to(compute_type);
+    features = features.to(compute_type);
     if (c.projector_layers == 1) features = linear(features, "model.mm_projector");
     for (int64_t layer = 0; c.projector_layers > 1 && layer < c.projector_layers; layer++) {
         if (layer > 0) features = at::gelu(features);
@@ -74,11 +74,12 @@ Tensor at_model::image_features(const at_batch &batch) const {
     return features.to(at::kFloat);
 }
 
-// Cross entropy of the region labels, summed over rows and slots.
+// Cross entropy of the region labels, summed over rows and slots, and of the tokens that name what is in a row.
 Loss at_model::region_loss(const at_batch &batch) const {
     if (label_classes.empty()) throw std::invalid_argument("the batch has region labels, but the model has no head for them");
     const int64_t slots = int64_t(label_classes.size()), rows = batch.images * rows_per_image();
-    const Tensor logits = linear(tower_features(batch).to(compute_type), "region_labels").to(at::kFloat);
+    const Tensor features = tower_features(batch);
+    const Tensor logits = linear(features.to(compute_type), "region_labels").to(at::kFloat);
     const Tensor labels = from_host(batch.region_labels, {rows, slots}, at::kInt, device).to(at::kLong);
     Loss loss;
     int64_t first = 0;
@@ -91,9 +92,26 @@ Loss at_model::region_loss(const at_batch &batch) const {
         loss.sum = loss.sum.defined() ? loss.sum + sum : sum;
         const Tensor present = wanted > 0;
         loss.scored += (wanted >= 0).sum().item<int64_t>();
-        loss.labelled += present.sum().item<int64_t>();
-        loss.recognized += (present & (mine.argmax(1) == wanted)).sum().item<int64_t>();
+        loss.counts.push_back(present.sum().item<int64_t>());
+        loss.counts.push_back((present & (mine.argmax(1) == wanted)).sum().item<int64_t>());
         first += classes;
+    }
+    std::vector<int64_t> places, tokens;
+    for (int64_t row = 0; batch.region_tokens && row < rows; row++) {
+        const int64_t token = batch.region_tokens[row];
+        if (token == AT_IGNORED_LABEL) continue;
+        if (token < 0 || token >= config.vocabulary_size) throw std::invalid_argument("token " + std::to_string(token) + " is not in the vocabulary");
+        places.push_back(row);
+        tokens.push_back(token);
+    }
+    loss.counts.insert(loss.counts.end(), {int64_t(tokens.size()), 0});
+    if (!tokens.empty()) {
+        const auto indices = [&](const std::vector<int64_t> &values) { return from_host(values.data(), {int64_t(values.size())}, at::kLong, device).clone(); };
+        const Tensor wanted = indices(tokens);
+        const Tensor named = scored_logits(project(features), indices(places));
+        loss.sum = loss.sum + at::cross_entropy_loss(named, wanted, {}, at::Reduction::Sum);
+        loss.scored += int64_t(tokens.size());
+        loss.counts.back() = (named.argmax(1) == wanted).sum().item<int64_t>();
     }
     return loss;
 }
@@ -195,7 +213,7 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     std::vector<Tensor> table{at::embedding(embeddings, indices(text), c.padding_token)};
     int64_t rows = int64_t(text.size());
     if (!images.empty()) {
-        const Tensor features = image_features(batch);
+        const Tensor features = project(tower_features(batch));
         if (features.size(0) != int64_t(images.size()))
             throw std::invalid_argument(
                 "the batch has " + std::to_string(images.size()) + " places for image features, its images give " + std::to_string(features.size(0)));

@@ -37,7 +37,7 @@ struct Intermediates {
 struct Loss {
     Tensor sum, distill; // scalars; distill is undefined without the term
     int64_t scored = 0;
-    int64_t labelled = 0, recognized = 0; // region labels above 0, and those of them that were right
+    std::vector<int64_t> counts; // as at_step_options' region_counts
 };
 
 } // namespace adatorch
@@ -78,7 +78,7 @@ private:
     int64_t rows_per_image() const;
 
     at::Tensor tower_features(const at_batch &batch) const;
-    at::Tensor image_features(const at_batch &batch) const;
+    at::Tensor project(at::Tensor features) const;
     adatorch::Loss region_loss(const at_batch &batch) const;
     at::Tensor latency_embedding(const at_batch &batch) const;
     at::Tensor decoder_layer(

@@ -45,8 +45,11 @@ std::vector<Tensor> gradients(
     result.loss_sum = loss.sum.item<double>();
     result.distill_sum = loss.distill.defined() ? loss.distill.item<double>() : 0;
     result.scored = loss.scored;
-    result.labelled = loss.labelled;
-    result.recognized = loss.recognized;
+    if (options.region_counts) {
+        static std::mutex counting;
+        std::lock_guard<std::mutex> lock(counting);
+        for (size_t i = 0; i < loss.counts.size(); i++) options.region_counts[i] += loss.counts[i];
+    }
     size_t next = indices.size();
     for (const auto &item : intermediates.tensors) {
         visit(options, item.first, item.second);

@@ -151,7 +151,10 @@ extension Recipe {
         let name = parameter.name
         if objective == .regionLabels {
             if name.hasPrefix(TorchModel.regionHead) { return learningRate }
-            return name.hasPrefix(TensorNames.visionPrefix) ? mmVisionTowerLR ?? learningRate : 0
+            if name.hasPrefix(TensorNames.visionPrefix) { return mmVisionTowerLR ?? learningRate }
+            // What projected features are named through.
+            let isOutput = name == "lm_head.weight" || name == "model.norm.weight" || name.hasPrefix("model.mm_projector")
+            return isOutput ? learningRate : 0
         }
         if name.hasPrefix("model.mm_projector") { return mmProjectorLR ?? learningRate }
         if tuneMMMLPAdapter { return 0 }

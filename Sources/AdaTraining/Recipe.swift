@@ -19,7 +19,8 @@ public struct Recipe: Sendable, Equatable {
     public enum Objective: String, Sendable, CaseIterable {
         /// The next token of answers.
         case language
-        /// What each patch of the image shows, by the `regions` of the data: teaches the vision tower alone.
+        /// What each patch of the image shows, by the `regions` of the data: teaches the vision tower, and lets the projector put features
+        /// where the output matrix has the words for them.
         case regionLabels = "region_labels"
     }
 

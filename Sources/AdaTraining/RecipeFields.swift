@@ -47,7 +47,7 @@ public enum RecipeFields {
             return true
         },
         number("tau", \.tau, 1e-3 ... 1e3, "Temperature of the Gumbel-softmax."),
-        choice("objective", \.objective, "language: the next token of answers; region_labels: what each patch shows, by the data's `regions`, for the tower alone."),
+        choice("objective", \.objective, "language: the next token of answers; region_labels: what each patch shows, by the data's `regions`, for tower, projector and output matrix."),
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
         flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
         flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),

@@ -88,6 +88,42 @@ public struct RegionVocabulary: Sendable, Equatable {
     }
 }
 
+extension RegionVocabulary {
+    /// The share of labels that were recognized, by kind, and `name` for the words of things.
+    /// - Parameter counts: for each slot, then for names: labels that something is there, and how many were recognized.
+    func shares(_ counts: [Double]) -> [String: Double] {
+        var shares: [String: Double] = [:]
+        let width = 2 * RegionVocabulary.points.count
+        func share(_ range: Range<Int>) -> Double? {
+            let present = range.filter { $0 % 2 == 0 }.reduce(0.0) { $0 + counts[$1] }
+            return present > 0 ? range.filter { $0 % 2 == 1 }.reduce(0.0) { $0 + counts[$1] } / present : nil
+        }
+        guard counts.count == kinds.count * width + 2 else { return shares }
+        for (index, kind) in kinds.enumerated() { shares[kind.name] = share(index * width ..< (index + 1) * width) }
+        shares["name"] = share(counts.count - 2 ..< counts.count)
+        return shares
+    }
+
+    /// The tokens that name what the middle of each patch shows, `[rows]`: the first token of the region's label of the kind `word`, or else
+    /// `thing`.
+    func tokens(
+        _ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int, first: (String) -> Int?
+    ) -> [Int32] {
+        let side = Double(aspect == .pad ? max(width, height) : min(width, height))
+        let (left, top) = ((Double(width) - side) / 2, (Double(height) - side) / 2)
+        var tokens = [Int32](repeating: Int32(TrainingConversation.ignoredLabel), count: grid * grid)
+        for region in regions where region.box.count == 4 {
+            guard let name = region.labels["word"] ?? region.labels["thing"], let token = first(name) else { continue }
+            for place in tokens.indices {
+                let x = left + (Double(place % grid) + 0.5) / Double(grid) * side
+                let y = top + (Double(place / grid) + 0.5) / Double(grid) * side
+                if x >= region.box[0], x < region.box[2], y >= region.box[1], y < region.box[3] { tokens[place] = Int32(token) }
+            }
+        }
+        return tokens
+    }
+}
+
 extension ImageRegion {
     /// Reads a record's `regions`.
     /// - Returns: `nil` for anything else than a list of boxes with labels.

@@ -73,6 +73,9 @@ public struct SampleBuilder: Sendable {
         let pixels = try frozenTower?.features(place: number, aspect: aspect) { image } ?? imageProcessor(image, mode: aspect)
         var sample = TrainingSample(tokens: [], labels: [], pixels: pixels, images: 1)
         sample.regionLabels = regions.labels(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid)
+        sample.regionTokens = regions.tokens(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid) { name in
+            tokenizer.encode(name).first { $0 != tokenizer.bosToken }
+        }
         sample.name = record.id
         return sample
     }

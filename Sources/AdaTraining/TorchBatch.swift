@@ -16,6 +16,8 @@ public struct TrainingSample: Sendable, Equatable {
     public var images: Int
     /// What each row of features shows, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
     public var regionLabels: [Int32] = []
+    /// Tokens that name what each row shows, as many as rows, or none; ``TrainingConversation/ignoredLabel`` where nothing is.
+    public var regionTokens: [Int32] = []
     /// Optional units that the sample's budget grants, and what the latency embedding encodes for them.
     public var units = 0
     public var latency: Float = 0
@@ -30,7 +32,8 @@ public struct TrainingSample: Sendable, Equatable {
 
     /// Positions whose next token is scored, or labels of regions.
     public var scored: Int {
-        regionLabels.isEmpty ? labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } : regionLabels.count { $0 >= 0 }
+        regionLabels.isEmpty
+            ? labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } : regionLabels.count { $0 >= 0 } + regionTokens.count { $0 >= 0 }
     }
 }
 
@@ -45,7 +48,7 @@ public struct TorchBatch: Sendable {
     let seeds: [UInt64]
     let images: Int
     let pixels: [Float]
-    let regionLabels: [Int32]
+    let regionLabels, regionTokens: [Int32]
     /// Gumbel noise instead of the seeds: for each sample and unit `[switches]`, for heads also `[heads]` and `[heads]`.
     public var noise: [Float]?
 
@@ -65,6 +68,7 @@ public struct TorchBatch: Sendable {
         images = samples.reduce(0) { $0 + $1.images }
         pixels = samples.flatMap(\.pixels)
         regionLabels = samples.flatMap(\.regionLabels)
+        regionTokens = samples.flatMap(\.regionTokens)
     }
 }
 
@@ -75,9 +79,6 @@ public struct BatchResult: Sendable, Equatable {
     /// The distillation term before its weight, summed.
     public var distillSum = 0.0
     public var scored = 0
-    /// Labels of regions that say that something is there, and how many of them were right.
-    public var labelled = 0
-    public var recognized = 0
 }
 
 extension TorchModel {
@@ -93,9 +94,12 @@ extension TorchModel {
     }
 
     /// Forward and backward of some batches; adds to the gradients.
-    /// - Parameter visitor: called with each intermediate tensor and its gradient, in the reference's names; then there is one batch.
+    /// - Parameters:
+    ///   - regionCounts: for each slot of region labels, then for names: labels that something is there, and how many of them were
+    ///     recognized; added to.
+    ///   - visitor: called with each intermediate tensor and its gradient, in the reference's names; then there is one batch.
     public func accumulate(
-        _ batches: [TorchBatch], _ options: StepOptions, visitor: ((String, [Float]) -> Void)? = nil
+        _ batches: [TorchBatch], _ options: StepOptions, regionCounts: UnsafeMutablePointer<Int64>? = nil, visitor: ((String, [Float]) -> Void)? = nil
     ) throws -> [BatchResult] {
         if let vision = configuration.vision {
             let values = vision.architecture == .clip ? 3 * vision.imageSize * vision.imageSize : vision.patches * vision.hiddenSize
@@ -108,7 +112,7 @@ extension TorchModel {
         let box = visitor.map { Visitor(visit: $0) }
         var settings = at_step_options(
             scored: Double(options.scored), distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
-            visitor: nil, context: nil)
+            visitor: nil, context: nil, region_counts: regionCounts)
         if let box {
             settings.context = Unmanaged.passUnretained(box).toOpaque()
             settings.visitor = { context, name, values, count in
@@ -124,7 +128,7 @@ extension TorchModel {
             }
         }
         try library.check(status, "the training step")
-        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, scored: Int($0.scored), labelled: Int($0.labelled), recognized: Int($0.recognized)) }
+        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, scored: Int($0.scored)) }
     }
 
     private final class Visitor {
@@ -145,14 +149,17 @@ extension TorchModel {
                             batch.pixels.withUnsafeBufferPointer { pixels in
                                 (batch.noise ?? []).withUnsafeBufferPointer { noise in
                                     batch.regionLabels.withUnsafeBufferPointer { regions in
-                                        raw.append(
-                                            at_batch(
-                                                samples: Int32(batch.samples), length: Int32(batch.length), tokens: tokens.baseAddress,
-                                                labels: labels.baseAddress, units: units.baseAddress, latency: latency.baseAddress,
-                                                seeds: seeds.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
-                                                noise_count: Int64(noise.count), images: Int32(batch.images), pixels: pixels.baseAddress,
-                                                region_labels: batch.regionLabels.isEmpty ? nil : regions.baseAddress))
-                                        return collect(batches.dropFirst(), into: &raw, body)
+                                        batch.regionTokens.withUnsafeBufferPointer { names in
+                                            raw.append(
+                                                at_batch(
+                                                    samples: Int32(batch.samples), length: Int32(batch.length), tokens: tokens.baseAddress,
+                                                    labels: labels.baseAddress, units: units.baseAddress, latency: latency.baseAddress,
+                                                    seeds: seeds.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
+                                                    noise_count: Int64(noise.count), images: Int32(batch.images), pixels: pixels.baseAddress,
+                                                    region_labels: batch.regionLabels.isEmpty ? nil : regions.baseAddress,
+                                                    region_tokens: batch.regionTokens.isEmpty ? nil : names.baseAddress))
+                                            return collect(batches.dropFirst(), into: &raw, body)
+                                        }
                                     }
                                 }
                             }

@@ -211,12 +211,12 @@ public final class Trainer {
         var options = TorchModel.StepOptions(scored: scored)
         options.distillWeight = Float(recipe.distillWeight)
         options.distillTemperature = Float(recipe.distillTemperature)
-        let results = try model.accumulate(batches, options)
+        var counts = [Int64](repeating: 0, count: 2 * ((regions?.slotClasses.count ?? 0) + 1))
+        let results = try counts.withUnsafeMutableBufferPointer { try model.accumulate(batches, options, regionCounts: $0.baseAddress) }
         var sums = [
             results.reduce(0) { $0 + $1.lossSum }, results.reduce(0) { $0 + $1.distillSum }, Double(samples.count),
-            Double(samples.reduce(0) { $0 + $1.tokens.count }), Double(results.reduce(0) { $0 + $1.labelled }),
-            Double(results.reduce(0) { $0 + $1.recognized }),
-        ]
+            Double(samples.reduce(0) { $0 + $1.tokens.count }),
+        ] + counts.map(Double.init)
         if let group { sums = try group.sum(sums) }
         func finite(_ value: Double, _ what: String) throws {
             guard !value.isFinite else { return }
@@ -231,7 +231,7 @@ public final class Trainer {
         progress.gradNorm = try model.update(update, group: group)
         try finite(progress.gradNorm, "the gradient's norm")
         progress.loss = sums[0] / Double(scored)
-        if regions != nil { progress.recognized = sums[4] > 0 ? sums[5] / sums[4] : 0 }
+        progress.recognized = regions?.shares(sums.dropFirst(4).map { $0 })
         if recipe.distillWeight > 0 { progress.distillation = sums[1] / Double(scored) }
         (progress.samplesPerSecond, progress.tokensPerSecond) = (sums[2], sums[3])
         return progress

@@ -10,8 +10,8 @@ public struct TrainingProgress: Sendable, Codable, Equatable {
     public var loss = 0.0
     /// The distillation term, before its weight.
     public var distillation: Double?
-    /// Share of the regions' labels that were recognized, with the objective `region_labels`.
-    public var recognized: Double?
+    /// Shares of the regions' labels that were recognized, with the objective `region_labels`: by kind, and `name` for their words.
+    public var recognized: [String: Double]?
     public var learningRate = 0.0
     /// Before clipping.
     public var gradNorm = 0.0

@@ -85,7 +85,7 @@ struct Train: AsyncParsableCommand {
 
 extension Console {
     func show(_ p: TrainingProgress) {
-        let recognized = p.recognized.map { String(format: ", recognized %.1f %%", 100 * $0) } ?? ""
+        let recognized = (p.recognized ?? [:]).sorted { $0.key < $1.key }.map { String(format: ", %@ %.0f %%", $0.key, 100 * $0.value) }.joined()
         let detail = String(
             format: "step %d of %d, loss %.4f%@, learning rate %.3g, %.1f samples/s, %.0f tokens/s, %.2f GB", p.step, p.totalSteps, p.loss, recognized,
             p.learningRate, p.samplesPerSecond, p.tokensPerSecond, Double(p.memoryBytes) / 1e9)

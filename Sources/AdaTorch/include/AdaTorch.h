@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define AT_INTERFACE_VERSION 2
+#define AT_INTERFACE_VERSION 3
 
 // What stands in `at_batch.tokens` where no token does.
 #define AT_IMAGE_ROW (-200)     // one row of image features; the rows of all images follow each other in reading order
@@ -82,13 +82,15 @@ typedef struct {
     // (images, rows, label_slots) classes, AT_IGNORED_LABEL where none is scored; class 0 is "nothing there". Given, the loss is theirs,
     // and samples, tokens and what belongs to them are not looked at.
     const int32_t *region_labels;
+    // (images, rows) tokens that name what is there, AT_IGNORED_LABEL where nothing is; or NULL. Beside region_labels, each projected row's logits
+    // through the output matrix are scored against them, so that features come to lie where the words for them do.
+    const int32_t *region_tokens;
 } at_batch;
 
 typedef struct {
     double loss_sum;    // over scored positions
     double distill_sum; // of the distillation term before its weight
     int64_t scored;
-    int64_t labelled, recognized; // of region_labels: those above 0, and how many of them have the highest logit
 } at_result;
 
 // What a step computes besides gradients, for comparison with recorded numbers: called for each named tensor.
@@ -100,6 +102,9 @@ typedef struct {
     float distill_temperature;
     at_visitor visitor;    // NULL: none; otherwise one batch
     void *context;
+    // (label_slots + 1, 2), added to: for each slot of region_labels the labels above 0 and how many of them were recognized, then the same of
+    // region_tokens. NULL: not wanted.
+    int64_t *region_counts;
 } at_step_options;
 
 typedef struct {
