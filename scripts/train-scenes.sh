@@ -1,29 +1,30 @@
 #!/usr/bin/env bash
-# Trains the embedded default models from nothing: data, vision tower, language, random budgets (variants L and H), conversion, scores.
+# Trains the embedded default models: data, projector, language, random budgets (variants L and H), conversion, scores.
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
-#   SCENES=200000 scripts/train-scenes.sh      pictures of the larger set
+#   SCENES=100000 scripts/train-scenes.sh      pictures to train on; their features take 230 kB each on disk
 #   NICE=10 …                                  lets other programs go first
 set -euo pipefail
 cd "$(dirname "$0")/.."
 adallava=.build/release/adallava
 out=build/scenes
-count=${SCENES:-200000}
+count=${SCENES:-100000}
 nice=(nice -n "${NICE:-0}")
 mkdir -p "$out/data"
+
+scripts/fetch-efficientnet.sh lite0
 
 data() { # SPLIT COUNT SEED FLAGS…
   local split=$1 number=$2 seed=$3; shift 3
   [ -s "$out/data/$split.json" ] || "${nice[@]}" "$adallava" data scenes --out "$out/data" --split "$split" --count "$number" --seed "$seed" "$@"
 }
 # Seeds from 1000000 up are for scoring.
-data train "$count" 1 --turns 5 --regions
-data single "$((count * 3 / 5))" 2
+data train "$count" 1 --turns 6 --regions --separate
 data held-out 2000 1000001
 
 train() { # RECIPE RUN
   [ -s "$out/runs/$2/config.json" ] || "${nice[@]}" "$adallava" train "Recipes/scenes/$1.yaml"
 }
-train 1-tower tower
+train 1-projector projector
 train 2-language language
 train 3-layers layers
 train 3-heads heads

@@ -13,7 +13,7 @@ public struct SceneDataset: Sendable {
             public let value: String
         }
 
-        /// The record's name, which is that of its picture without the ending.
+        /// The record's name: that of its picture without the ending; in a separate list the question's number behind it.
         public let id: String
         /// Relative to the folder that holds `SPLIT.json`.
         public let image: String
@@ -39,10 +39,12 @@ public struct SceneDataset: Sendable {
         public var turns: Int
         /// Whether records say where everything is drawn.
         public var regions: Bool
+        /// Whether `SPLIT-separate.json` is written too, in which each question is a record of its own.
+        public var separate: Bool
 
-        public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false) {
+        public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Bool = false) {
             (self.count, self.seed, self.split) = (count, seed, split)
-            (self.size, self.turns, self.regions) = (size, turns, regions)
+            (self.size, self.turns, self.regions, self.separate) = (size, turns, regions, separate)
         }
 
         fileprivate func check() throws {
@@ -84,16 +86,19 @@ public struct SceneDataset: Sendable {
         try options.check()
         let generator = try SceneGenerator(seed: options.seed, size: options.size)
         let list = folder.appendingPathComponent(options.split + ".json")
-        try prepare(folder, list: list)
+        let separateList = folder.appendingPathComponent(options.split + "-separate.json")
+        try prepare(folder, lists: [list, separateList])
         let writer = try SceneListWriter(list)
         defer { writer.abandon() }
+        let separateWriter = options.separate ? try SceneListWriter(separateList) : nil
+        defer { separateWriter?.abandon() }
 
         // Batches end in any order; their lines are kept until it is their turn.
-        var waiting: [Int: [String]] = [:]
+        var waiting: [Int: Lines] = [:]
         var written = 0
         var done = 0
         progress(Progress(done: 0, count: options.count))
-        try await withThrowingTaskGroup(of: (first: Int, lines: [String]).self) { group in
+        try await withThrowingTaskGroup(of: (first: Int, lines: Lines).self) { group in
             var next = 0
             func startBatch() {
                 guard next < options.count else { return }
@@ -102,10 +107,12 @@ public struct SceneDataset: Sendable {
                 group.addTask {
                     let encoder = JSONEncoder()
                     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-                    let lines = try range.map { index in
+                    var lines = Lines(scenes: range.count)
+                    for index in range {
                         try Task.checkCancellation()
-                        let record = try writeScene(index, generator: generator, options: options, folder: folder)
-                        return String(decoding: try encoder.encode(record), as: UTF8.self)
+                        let (record, separate) = try writeScene(index, generator: generator, options: options, folder: folder)
+                        lines.records.append(String(decoding: try encoder.encode(record), as: UTF8.self))
+                        for record in separate { lines.separate.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
                     }
                     return (range.lowerBound, lines)
                 }
@@ -113,42 +120,57 @@ public struct SceneDataset: Sendable {
             for _ in 0..<max(1, ProcessInfo.processInfo.activeProcessorCount) { startBatch() }
             while let finished = try await group.next() {
                 waiting[finished.first] = finished.lines
-                done += finished.lines.count
+                done += finished.lines.scenes
                 while let lines = waiting.removeValue(forKey: written) {
-                    try writer.append(lines)
-                    written += lines.count
+                    try writer.append(lines.records)
+                    try separateWriter?.append(lines.separate)
+                    written += lines.scenes
                 }
                 progress(Progress(done: done, count: options.count))
                 startBatch()
             }
         }
         try Task.checkCancellation()
+        try separateWriter?.finish()
         try writer.finish()
     }
 
-    private static func prepare(_ folder: URL, list: URL) throws {
+    /// What a batch adds to the lists.
+    private struct Lines: Sendable {
+        let scenes: Int
+        var records: [String] = []
+        var separate: [String] = []
+    }
+
+    private static func prepare(_ folder: URL, lists: [URL]) throws {
         do {
             try FileManager.default.createDirectory(at: folder.appendingPathComponent("images"), withIntermediateDirectories: true)
-            if FileManager.default.fileExists(atPath: list.path) { try FileManager.default.removeItem(at: list) }
+            for list in lists where FileManager.default.fileExists(atPath: list.path) { try FileManager.default.removeItem(at: list) }
         } catch {
             throw SceneError.unwritable(path: folder.path, reason: reason(error))
         }
     }
 
-    private static func writeScene(_ index: Int, generator: SceneGenerator, options: Options, folder: URL) throws -> Record {
+    /// - Returns: the scene's record, and, if asked for, one for each of its questions.
+    private static func writeScene(
+        _ index: Int, generator: SceneGenerator, options: Options, folder: URL
+    ) throws -> (record: Record, separate: [Record]) {
         let scene = try generator.scene(index, turns: options.turns)
         let number = String(index)
         let id = options.split + "-" + String(repeating: "0", count: max(0, 6 - number.count)) + number
         let image = "images/\(id).jpg"
         try save(Data(ImageEncoder.jpeg(scene.image, quality: quality)), to: folder.appendingPathComponent(image))
-        let conversations = scene.turns.enumerated().flatMap { turn, question in
-            [
-                Record.Turn(from: "human", value: (turn == 0 ? "<image>\n" : "") + question.question),
-                Record.Turn(from: "gpt", value: question.answer),
-            ]
+        func turns(_ question: SceneQuestion, isFirst: Bool) -> [Record.Turn] {
+            [Record.Turn(from: "human", value: (isFirst ? "<image>\n" : "") + question.question), Record.Turn(from: "gpt", value: question.answer)]
         }
-        return Record(
-            id: id, image: image, task: scene.task.rawValue, conversations: conversations, regions: options.regions ? scene.regions : nil)
+        let record = Record(
+            id: id, image: image, task: scene.task.rawValue,
+            conversations: scene.turns.enumerated().flatMap { turns($1, isFirst: $0 == 0) }, regions: options.regions ? scene.regions : nil)
+        guard options.separate else { return (record, []) }
+        let separate = scene.turns.enumerated().map { turn, question in
+            Record(id: "\(id)-\(turn)", image: image, task: question.task.rawValue, conversations: turns(question, isFirst: true), regions: nil)
+        }
+        return (record, separate)
     }
 
     private static func save(_ data: Data, to url: URL) throws {

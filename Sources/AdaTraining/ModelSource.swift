@@ -104,18 +104,22 @@ public struct ModelSource: Sendable {
     }
 
     /// The tower whose features the engine computes; `nil` if libtorch computes them, so that the tower may be trained.
-    func makeFrozenTower(images: Int, cache: URL?) throws -> FrozenTower? {
+    /// - Parameters:
+    ///   - folder: where features are kept.
+    ///   - workers: images that may be encoded at the same time.
+    func makeFrozenTower(_ dataset: InstructionDataset, folder: URL, workers: Int) throws -> FrozenTower? {
         guard let vision = configuration.vision, vision.architecture != .clip else { return nil }
-        let tower: VisionTower
-        if let checkpoint {
-            tower = try VisionTower(checkpoint, threads: 1)
-        } else {
+        let towers = try (0 ..< workers).map { _ in
+            if let checkpoint { return try VisionTower(checkpoint, threads: 1) }
             let reference = configuration.llava?.visionTowerReference ?? ""
-            tower = try VisionTower(
-                contentsOf: reference.hasPrefix("/") ? URL(fileURLWithPath: reference) : folder.appendingPathComponent(reference), threads: 1)
+            let location = reference.hasPrefix("/") ? URL(fileURLWithPath: reference) : self.folder.appendingPathComponent(reference)
+            return try VisionTower(contentsOf: location, threads: 1)
         }
-        return try FrozenTower(tower, images: images, folder: cache)
+        return try FrozenTower(towers, images: ImageTable(dataset), aspect: imageAspect, folder: folder)
     }
+
+    /// How images become squares.
+    var imageAspect: CLIPImageProcessor.AspectMode { configuration.llava?.imageAspectRatio == .crop ? .crop : .pad }
 
     /// Rows of features that an image becomes; 0 for text models.
     var rowsPerImage: Int {

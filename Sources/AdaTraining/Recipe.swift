@@ -54,6 +54,7 @@ public struct Recipe: Sendable, Equatable {
     public var groupByModalityLength = false
     public var skipBadSamples = false
     public var dataloaderNumWorkers = 1
+    public var featuresDir = ""
 
     // Optimization.
     public var numTrainEpochs = 1.0

@@ -51,7 +51,7 @@ public enum RecipeFields {
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
         flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
         flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),
-        flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too (CLIP towers; others stay frozen, and their features are computed once and kept in output_dir)."),
+        flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too (CLIP towers; others stay frozen, and their features are computed once and kept in features_dir)."),
     ]
 
     private static let data: [RecipeField] = [
@@ -77,7 +77,8 @@ public enum RecipeFields {
         integer("model_max_length", \.modelMaxLength, 16 ... 1 << 20, "Longer samples are cut here."),
         flag("group_by_modality_length", \.groupByModalityLength, "Steps of like lengths, with and without images apart."),
         flag("skip_bad_samples", \.skipBadSamples, "Leave out, and count, samples that cannot be trained on, instead of stopping."),
-        integer("dataloader_num_workers", \.dataloaderNumWorkers, 1 ... 256, "Threads that decode images and tokenize."),
+        integer("dataloader_num_workers", \.dataloaderNumWorkers, 1 ... 256, "Threads that decode images and tokenize, and compute the features of a frozen tower."),
+        text("features_dir", \.featuresDir, "Where the features of a frozen tower are kept, about 2 bytes a value; runs over the same images share them.", missing: "output_dir"),
     ]
 
     private static let optimization: [RecipeField] = [

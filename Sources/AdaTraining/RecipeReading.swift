@@ -72,6 +72,7 @@ extension Recipe {
         dataPath = dataPath.map(resolved)
         imageFolder = resolved(imageFolder)
         outputDir = resolved(outputDir)
+        featuresDir = resolved(featuresDir)
     }
 
     private func validate(file: String) throws {

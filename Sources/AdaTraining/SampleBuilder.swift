@@ -47,7 +47,7 @@ public struct SampleBuilder: Sendable {
         guard marks == (isMultimodal ? record.images.count : 0) else {
             throw bad("\(marks) <image> marks for \(record.images.count) images")
         }
-        let pixels = isMultimodal ? try record.images.map { try input($0, of: number, isOnly: record.images.count == 1, bad) } : []
+        let pixels = isMultimodal ? try record.images.map { try input($0, of: number, bad) } : []
         var sample = assembly.sample(ids: labels.inputIDs, labels: labels.labels, pixels: pixels)
         guard sample.scored > 0 else { throw bad("no token of it is scored: its answers are empty, or lie behind model_max_length") }
         var generator = SplitMix64(seed: seed ^ (UInt64(number) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(epoch) &* 0xD1B5_4A32_D192_ED03))
@@ -70,7 +70,8 @@ public struct SampleBuilder: Sendable {
         guard record.images.count == 1 else { throw bad("expected one image with its regions, found \(record.images.count) images") }
         guard let grid = labelGrid else { throw bad("the tower's features are not one row for each patch of a square") }
         let image = try open(record.images[0], of: number, bad)
-        let pixels = try frozenTower?.features(place: number, aspect: aspect) { image } ?? imageProcessor(image, mode: aspect)
+        let path = dataset.url(record.images[0], of: number).path
+        let pixels = try frozenTower?.features(of: path, aspect: aspect) { image } ?? imageProcessor(image, mode: aspect)
         var sample = TrainingSample(tokens: [], labels: [], pixels: pixels, images: 1)
         sample.regionLabels = regions.labels(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid)
         sample.regionTokens = regions.tokens(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid) { name in
@@ -87,8 +88,10 @@ public struct SampleBuilder: Sendable {
     }
 
     /// What the model takes of an image: pixels for its tower, or the features of a frozen one.
-    private func input(_ image: String, of number: Int, isOnly: Bool, _ bad: (String) -> TrainingError) throws -> [Float] {
-        if let frozenTower { return try frozenTower.features(place: isOnly ? number : nil, aspect: aspect) { try open(image, of: number, bad) } }
+    private func input(_ image: String, of number: Int, _ bad: (String) -> TrainingError) throws -> [Float] {
+        if let frozenTower {
+            return try frozenTower.features(of: dataset.url(image, of: number).path, aspect: aspect) { try open(image, of: number, bad) }
+        }
         let decoded = try open(image, of: number, bad)
         return imageProcessor?(decoded, mode: aspect) ?? []
     }

@@ -159,13 +159,19 @@ public final class Trainer {
     }
 
     private func makeBuilder() throws -> SampleBuilder {
+        let features = recipe.featuresDir.isEmpty ? output : URL(fileURLWithPath: recipe.featuresDir, isDirectory: true)
+        try makeFolder(features)
+        return try makeBuilder(features: features)
+    }
+
+    private func makeBuilder(features: URL) throws -> SampleBuilder {
         SampleBuilder(
             dataset: dataset, tokenizer: source.tokenizer,
             assembly: SampleAssembly(
                 rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
-            imageProcessor: try source.makeImageProcessor(), aspect: source.configuration.llava?.imageAspectRatio == .crop ? .crop : .pad,
+            imageProcessor: try source.makeImageProcessor(), aspect: source.imageAspect,
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
-            frozenTower: try source.makeFrozenTower(images: dataset.count, cache: output))
+            frozenTower: try source.makeFrozenTower(dataset, folder: features, workers: recipe.dataloaderNumWorkers))
     }
 
     /// The samples of this process in each step.

@@ -37,6 +37,9 @@ struct DataSets: AsyncParsableCommand {
         @Flag(help: "Add the boxes of all things and letters to every record.")
         var regions = false
 
+        @Flag(help: "Also write DIR/SPLIT-separate.json, in which each of a picture's questions is a sample of its own.")
+        var separate = false
+
         @Flag(help: "Print one JSON object.")
         var json = false
 
@@ -49,7 +52,7 @@ struct DataSets: AsyncParsableCommand {
         func run() async throws {
             try await reporting {
                 let folder = URL(fileURLWithPath: out)
-                let options = SceneDataset.Options(count: count, seed: seed, split: split, turns: turns, regions: regions)
+                let options = SceneDataset.Options(count: count, seed: seed, split: split, turns: turns, regions: regions, separate: separate)
                 if seed >= SceneGenerator.firstEvaluationSeed {
                     Console.shared.message("note: seeds from \(SceneGenerator.firstEvaluationSeed) up are for evaluation; do not train on this set")
                 }

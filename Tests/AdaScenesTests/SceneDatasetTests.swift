@@ -53,6 +53,20 @@ import Testing
             let values = scene.turns.enumerated().flatMap { [($0 == 0 ? "<image>\n" : "") + $1.question, $1.answer] }
             #expect(record.conversations.map(\.value) == values)
         }
+        // Each question by itself, about the same pictures.
+        try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true, separate: true))
+        let separate = try self.records(folder, "train-separate")
+        #expect(try self.records(folder, "train") == records)
+        #expect(separate.count == records.reduce(0) { $0 + $1.conversations.count / 2 } && Set(separate.map(\.id)).count == separate.count)
+        var place = 0
+        for (index, record) in records.enumerated() {
+            for question in try generator.scene(index, turns: 4).turns {
+                let own = separate[place]
+                place += 1
+                #expect(own.image == record.image && own.task == question.task.rawValue && own.regions == nil)
+                #expect(own.conversations.map(\.value) == ["<image>\n" + question.question, question.answer])
+            }
+        }
         // The bytes must not depend on which batch ended first.
         let list = try Data(contentsOf: folder.appendingPathComponent("train.json"))
         try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true))

@@ -23,8 +23,9 @@ import Testing
     @Test func vectorsAreKeptAcrossRuns() throws {
         // A mismatch means that a resumed run trains on other features, or on some that were never written.
         let folder = try TemporaryFolder()
-        try FeatureStore(folder: folder.url, images: 5, values: 3).write([1, -2, 0.5], at: 3)
-        let store = try FeatureStore(folder: folder.url, images: 5, values: 3)
+        try FeatureStore(folder: folder.url, name: "a", images: 5, values: 3).write([1, -2, 0.5], at: 3)
+        let store = try FeatureStore(folder: folder.url, name: "a", images: 5, values: 3)
+        #expect(try FeatureStore(folder: folder.url, name: "b", images: 5, values: 3).read(3) == nil)
         #expect(store.read(3) == [1, -2, 0.5] && store.read(2) == nil && store.read(4) == nil && store.read(5) == nil && store.read(-1) == nil)
         try store.write([1, 2], at: 0)
         #expect(store.read(0) == nil)
@@ -68,11 +69,13 @@ import Testing
         (recipe.modelNameOrPath, recipe.fromScratch) = (summary.folder, false)
         let source = try ModelSource(recipe)
         let model = try source.makeModel(TorchOptions(), recipe: recipe, library: #require(torch))
+        let dataset = try InstructionDataset(
+            files: [URL(fileURLWithPath: run.recipe.dataPath[0])], imageFolder: URL(fileURLWithPath: run.recipe.imageFolder))
         let builder = SampleBuilder(
-            dataset: try InstructionDataset(files: [URL(fileURLWithPath: run.recipe.dataPath[0])], imageFolder: URL(fileURLWithPath: run.recipe.imageFolder)),
+            dataset: dataset,
             tokenizer: source.tokenizer, assembly: SampleAssembly(rowsPerImage: source.rowsPerImage, adaptive: true, maximumLength: 512),
             imageProcessor: try source.makeImageProcessor(), aspect: .pad, units: source.units, budgets: .full, seed: 1,
-            frozenTower: try source.makeFrozenTower(images: 4, cache: run.folder.url))
+            frozenTower: try source.makeFrozenTower(dataset, folder: run.folder.url, workers: 2))
         // Computed, then read from the file.
         for _ in 0 ..< 2 {
             let batch = TorchBatch([try builder.sample(1, epoch: 0)])
@@ -90,6 +93,30 @@ import Testing
             // Kept features are rounded to float16.
             #expect(largestDifference(Array(logits.prefix(expected.count)), expected) < 0.05)
         }
+    }
+
+    @Test func runsOverTheSameImagesShareFeatures() throws {
+        // A mismatch means that a second stage computes everything again, or takes the features of other images or of another tower.
+        var run = try run()
+        let shared = run.folder.url.appendingPathComponent("features")
+        run.recipe.featuresDir = shared.path
+        run.recipe.maxSteps = 1
+        _ = try Trainer(run.recipe).run()
+        func files() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: shared.path).filter { $0.hasSuffix(".f16") } }
+        let first = try files()
+        #expect(first.count == 1)
+        run.recipe.outputDir = run.folder.url.appendingPathComponent("second").path
+        run.recipe.dataPath += run.recipe.dataPath
+        _ = try Trainer(run.recipe).run()
+        #expect(try files() == first)
+        // Another tower, of the same shape.
+        let weights = URL(fileURLWithPath: run.recipe.modelNameOrPath).appendingPathComponent("vision_tower/model.safetensors")
+        var bytes = try Data(contentsOf: weights)
+        bytes[bytes.count - 1] ^= 0x04
+        try bytes.write(to: weights)
+        run.recipe.outputDir = run.folder.url.appendingPathComponent("third").path
+        _ = try Trainer(run.recipe).run()
+        #expect(try files().count == 2)
     }
 
     @Test func aTowerWithoutGradientsIsNotTrained() throws {
