@@ -18,19 +18,37 @@ data() { # SPLIT COUNT SEED FLAGS…
   [ -s "$out/data/$split.json" ] || "${nice[@]}" "$adallava" data scenes --out "$out/data" --split "$split" --count "$number" --seed "$seed" "$@"
 }
 # Seeds from 1000000 up are for scoring.
-data train "$count" 1 --turns 6 --regions --separate
+data train "$count" 1 --turns 6 --regions --separate 5
 data held-out 2000 1000001
 
 train() { # RECIPE RUN
   [ -s "$out/runs/$2/config.json" ] || "${nice[@]}" "$adallava" train "Recipes/scenes/$1.yaml"
 }
 train 1-projector projector
-train 2-language language
-train 3-layers layers
-train 3-heads heads
+train 2-conversations conversations
+train 3-questions questions
+train 4-layers layers
+train 4-heads heads
 
-for variant in layers heads; do
-  [ -s "$out/$variant-f16/config.json" ] || "$adallava" convert "$out/runs/$variant" "$out/$variant-f16" --to f16
-  "$adallava" eval --task scenes --data "${SCENES_EVALUATION:-$out/data/held-out.json}" --model "$out/$variant-f16" \
-    --budgets 1.0,0.85,0.6,0.3 --output "$out/scores-$variant"
+# What ships: float16, both variants beside one tower.
+models=$out/models
+mkdir -p "$models"
+scripts/fetch-efficientnet.sh lite0 > /dev/null
+[ -s "$models/vision_tower/config.json" ] || cp -r build/models/efficientnet-lite0 "$models/vision_tower"
+questions=${SCENES_EVALUATION:-$out/data/held-out.json}   # a list of Scenes' reference script scores too
+for variant in L:layers H:heads; do
+  run=${variant#*:} variant=${variant%:*}
+  if [ ! -s "$models/$variant/config.json" ]; then
+    "$adallava" convert "$out/runs/$run" "$models/$variant" --to f16
+    rm -rf "$models/$variant/vision_tower"
+    sed -i 's#"mm_vision_tower" *: *"[^"]*"#"mm_vision_tower" : "../vision_tower"#' "$models/$variant/config.json"
+  fi
+  "$adallava" eval --task scenes --data "$questions" --model "$models/$variant" --budgets 1.0,0.85,0.6,0.25 --output "$out/scores-$variant"
+  [ -s "$out/study-$variant.json" ] ||
+    "$adallava" explain --data "$questions" --model "$models/$variant" --budgets 0.85,0.6 --json > "$out/study-$variant.json"
 done
+"$adallava" eval --task scenes --data "$questions" --model "$models/L" --blank-images --output "$out/scores-blank"
+cp Models/scenes/README.md "$models/README.md"
+scripts/scenes-card.py "$models/README.md" --questions "$questions" --answers "$out/data/train-separate.json" --blank "$out/scores-blank" \
+  --variant L "$out/scores-L" "$out/study-L.json" --variant H "$out/scores-H" "$out/study-H.json"
+echo "The models and their card are in $models; copy them to Models/scenes to make them the default." >&2

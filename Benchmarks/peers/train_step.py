@@ -3,8 +3,9 @@
 
     train_step.py MODEL_FOLDER --batch 48 --steps 12 --length 113 --threads 1 [--bf16]
 
-Eager mode, AdamW, a CLIP-like tower, an mlp2x_gelu projector and a LLaMA decoder, all layers running, random pictures and tokens, the loss on
-the last two positions of each sample, as an answer of one word has. Prints samples per second, the median over steps.
+Eager mode, AdamW, a CLIP-like tower (a frozen one of another kind gives random features), an mlp2x_gelu projector and a LLaMA decoder, all
+layers running, random pictures and tokens, the loss on the last two positions of each sample, as an answer of one word has. Prints samples per
+second, the median over steps.
 """
 import argparse, json, os, statistics, time
 
@@ -76,8 +77,8 @@ class Model(nn.Module):
     def __init__(self, c, v):
         super().__init__()
         h = c["hidden_size"]
-        self.tower = Tower(v)
-        self.projector = nn.Sequential(nn.Linear(v["hidden_size"], h), nn.GELU(), nn.Linear(h, h))
+        self.tower = Tower(v) if v else nn.Identity()
+        self.projector = nn.Sequential(nn.Linear(c["mm_hidden_size"], h), nn.GELU(), nn.Linear(h, h))
         self.embed, self.norm = nn.Embedding(c["vocab_size"], h), RMSNorm(h)
         self.layers, self.head = nn.ModuleList(Layer(c) for _ in range(c["num_hidden_layers"])), nn.Linear(h, c["vocab_size"], bias=False)
         self.dim = h // c["num_attention_heads"]
@@ -102,12 +103,13 @@ def main():
     torch.manual_seed(0)
     with open(os.path.join(options.model, "config.json")) as file: c = json.load(file)
     with open(os.path.join(options.model, c["mm_vision_tower"], "config.json")) as file: v = json.load(file)
-    model = Model(c, v)
+    is_clip = v["model_type"] == "clip_vision_model"
+    model = Model(c, v if is_clip else None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    patches = (v["image_size"] // v["patch_size"]) ** 2
+    patches = (v["image_size"] // (v["patch_size"] if is_clip else 32)) ** 2
     speeds = []
     for step in range(options.steps):
-        pixels = torch.randn(options.batch, 3, v["image_size"], v["image_size"])
+        pixels = torch.randn(options.batch, *((3, v["image_size"], v["image_size"]) if is_clip else (patches, c["mm_hidden_size"])))
         tokens = torch.randint(0, c["vocab_size"], (options.batch, options.length - patches))
         started = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16): loss = model(pixels, tokens, tokens[:, -2:])

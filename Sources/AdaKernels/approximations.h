@@ -12,6 +12,14 @@
 #define AK_EXP_3 0x1.1239e8p-7f
 #define AK_EXP_4 0x1.6a2436p-10f
 
+// 2^r = p(r) for 0 <= r <= 1, relative error 8e-8.
+#define AK_EXP2_0 0x1.fffffep-1f
+#define AK_EXP2_1 0x1.62e4f6p-1f
+#define AK_EXP2_2 0x1.ebd5a8p-3f
+#define AK_EXP2_3 0x1.c95446p-5f
+#define AK_EXP2_4 0x1.26900cp-7f
+#define AK_EXP2_5 0x1.ec320ap-10f
+
 // The normal distribution function, Phi(x) = (1 + erf(x / sqrt 2)) / 2, that GELU multiplies with.
 // |x| <= 1.5: Phi(x) = 1/2 + x p(x^2), absolute error 1e-9.
 #define AK_PHI_LIMIT 1.5f

@@ -1,8 +1,10 @@
-// AVX-512 attention: scores 16 keys at a time, values 16 of a row at a time, for one to eight queries together.
+// AVX-512 attention: scores 16 keys at a time, values 16 of a row at a time, for one to six queries together.
 #include "avx512.h"
 
 #if AK_X86
 #include <math.h>
+
+#define TOGETHER 6   // queries that a tile takes, with four panels of keys or of a value's columns
 
 // 16 elements of the cache from element `at` on.
 AK_AVX512_INLINE __m512 load16(const void *data, size_t at, const ak_type type) {
@@ -14,11 +16,13 @@ AK_AVX512_INLINE __m512 load16(const void *data, size_t at, const ak_type type) 
 AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
                                  int32_t head_dim, int32_t panel, const int count, const int queries) {
     const size_t panel_size = (size_t)head_dim * AK_PANEL;
-    __m512 sums[AK_QUERY_TILE][4];
+    __m512 sums[TOGETHER][4];
 #pragma unroll
     for (int t = 0; t < queries; t++)
 #pragma unroll
         for (int p = 0; p < count; p++) sums[t][p] = _mm512_setzero_ps();
+    // Not unrolled: a compiler that moves later loads ahead runs out of registers for the sums.
+#pragma clang loop unroll(disable)
     for (size_t d = 0; d < (size_t)head_dim; d++) {
         __m512 keys[4];
 #pragma unroll
@@ -38,7 +42,7 @@ AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, s
 
 AK_AVX512_INLINE void score_panels(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
                                    int32_t head_dim, int32_t panels, const int queries) {
-    const int together = queries > 3 ? 2 : 4;
+    const int together = 4;
     int32_t panel = 0;
     for (; panel + together <= panels; panel += together)
         score_tile(scores, stride, q, ldq, k, type, head_dim, panel, together, queries);
@@ -50,11 +54,12 @@ AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, si
                                  const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const int count,
                                  const int queries) {
     const size_t width = (size_t)ak_value_width(head_dim);
-    __m512 sums[AK_QUERY_TILE][8];
+    __m512 sums[TOGETHER][8];
 #pragma unroll
     for (int t = 0; t < queries; t++)
 #pragma unroll
         for (int c = 0; c < count; c++) sums[t][c] = _mm512_setzero_ps();
+#pragma clang loop unroll(disable)
     for (size_t s = 0; s < (size_t)positions; s++) {
         __m512 values[8];
 #pragma unroll
@@ -78,7 +83,7 @@ AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, si
 
 AK_AVX512_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
                                     const ak_type type, int32_t head_dim, int32_t positions, const int queries) {
-    const int together = queries > 6 ? 2 : queries > 3 ? 4 : 8;
+    const int together = queries > 3 ? 4 : 8;
     int32_t column = 0;
     for (; column + 16 * together <= head_dim; column += 16 * together)
         value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, together, queries);
@@ -102,58 +107,67 @@ AK_AVX512_INLINE void value_columns(float *out, size_t ldo, const float *scores,
         case 3: f(__VA_ARGS__, 3); break; \
         case 4: f(__VA_ARGS__, 4); break; \
         case 5: f(__VA_ARGS__, 5); break; \
-        case 6: f(__VA_ARGS__, 6); break; \
-        case 7: f(__VA_ARGS__, 7); break; \
-        default: f(__VA_ARGS__, 8); break; \
+        default: f(__VA_ARGS__, 6); break; \
     }
 
-static AK_AVX512 void scores_f32(float *scores, size_t stride, const float *q, size_t ldq, const void *k, int32_t head_dim,
-                                 int32_t panels, int32_t queries) {
-    FOR_QUERIES(score_panels, queries, scores, stride, q, ldq, k, AK_F32, head_dim, panels)
-}
-static AK_AVX512 void scores_f16(float *scores, size_t stride, const float *q, size_t ldq, const void *k, int32_t head_dim,
-                                 int32_t panels, int32_t queries) {
-    FOR_QUERIES(score_panels, queries, scores, stride, q, ldq, k, AK_F16, head_dim, panels)
-}
-static AK_AVX512 void values_f32(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                                 int32_t head_dim, int32_t positions, int32_t queries) {
-    FOR_QUERIES(value_columns, queries, out, ldo, scores, stride, inverse, v, AK_F32, head_dim, positions)
-}
-static AK_AVX512 void values_f16(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                                 int32_t head_dim, int32_t positions, int32_t queries) {
-    FOR_QUERIES(value_columns, queries, out, ldo, scores, stride, inverse, v, AK_F16, head_dim, positions)
+static AK_AVX512 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+                             int32_t panels, int32_t queries) {
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        float *rows = scores + (size_t)t * stride;
+        const float *tile = q + (size_t)t * ldq;
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels)
+        else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels)
+    }
 }
 
-static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
-                   int32_t panels, int32_t queries) {
-    (kv_type == AK_F32 ? scores_f32 : scores_f16)(scores, stride, q, ldq, k, head_dim, panels, queries);
+static AK_AVX512 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                              ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries) {
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        float *tile = out + (size_t)t * ldo;
+        const float *rows = scores + (size_t)t * stride;
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        if (kv_type == AK_F32) FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
+        else FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
+    }
 }
 
-static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries) {
-    (kv_type == AK_F32 ? values_f32 : values_f16)(out, ldo, scores, stride, inverse, v, head_dim, positions, queries);
+// 2^x with a relative error below 2e-7, for x well below 128; zero below about -150, NaN for NaN.
+AK_AVX512_INLINE __m512 exp2_of(__m512 x) {
+    const __m512 clamped = _mm512_max_ps(_mm512_set1_ps(-256.0f), x);
+    const __m512 r = _mm512_reduce_ps(clamped, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);   // x - floor(x); scalef takes the floor itself
+    __m512 p = _mm512_set1_ps(AK_EXP2_5);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP2_4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP2_3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP2_2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP2_1));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP2_0));
+    return _mm512_scalef_ps(p, clamped);
 }
 
 static AK_AVX512 float softmax(float *scores, size_t stride, int32_t visible, float scale) {
-    const __m512 factor = _mm512_set1_ps(scale);
-    __m512 largest = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-    for (size_t s = 0; s < (size_t)visible; s += 16) {
-        const size_t left = (size_t)visible - s;
-        const __mmask16 lanes = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-        largest = _mm512_mask_max_ps(largest, lanes, largest, _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor));
-    }
-    const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+    const __m512 factor = _mm512_set1_ps(scale * AK_LOG2_E);
+    const size_t whole = (size_t)visible / 16 * 16;
+    const __mmask16 rest = (__mmask16)((1u << ((size_t)visible - whole)) - 1);
+    __m512 largest[2] = {_mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY)}, sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (size_t s = 0; s < whole; s += 16)
+        largest[s / 16 % 2] = _mm512_max_ps(largest[s / 16 % 2], _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor));
+    if (rest) largest[0] = _mm512_mask_max_ps(largest[0], rest, largest[0], _mm512_mul_ps(_mm512_loadu_ps(scores + whole), factor));
+    const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(_mm512_max_ps(largest[0], largest[1])));
     size_t s = 0;
-    for (; s < (size_t)visible; s += 16) {
-        const size_t left = (size_t)visible - s;
-        const __mmask16 lanes = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-        const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor);
-        const __m512 weight = _mm512_maskz_mov_ps(lanes, ak_exp512(_mm512_sub_ps(scaled, shift)));
+    for (; s < whole; s += 16) {
+        const __m512 weight = exp2_of(_mm512_fmsub_ps(_mm512_loadu_ps(scores + s), factor, shift));
         _mm512_storeu_ps(scores + s, weight);
-        sum = _mm512_add_ps(sum, weight);
+        sums[s / 16 % 2] = _mm512_add_ps(sums[s / 16 % 2], weight);
+    }
+    if (rest) {
+        const __m512 weight = _mm512_maskz_mov_ps(rest, exp2_of(_mm512_fmsub_ps(_mm512_loadu_ps(scores + s), factor, shift)));
+        _mm512_storeu_ps(scores + s, weight);
+        sums[0] = _mm512_add_ps(sums[0], weight);
+        s += 16;
     }
     for (; s < stride; s += 16) _mm512_storeu_ps(scores + s, _mm512_setzero_ps());
-    return _mm512_reduce_add_ps(sum);
+    return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
 }
 
 static const ak_attention_parts parts = {scores, softmax, combine};

@@ -14,7 +14,7 @@
 int ak_avx2_available(void);
 
 extern const ak_kernels ak_avx2_kernels;
-extern const ak_tile_set *const ak_avx2_q8_set;   // also for processors with AVX-512 but without VNNI
+extern const ak_tile_set *const ak_avx2_quantized_sets[3];   // Q8_0, Q4_0, Q4_1; also for processors with AVX-512 but without VNNI
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,

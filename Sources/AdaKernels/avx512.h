@@ -38,6 +38,13 @@ typedef struct { __m512 of[AK_TILE_TOKENS][AK_TILE_PANELS]; } ak_sums512;
 
 AK_AVX512_INLINE void ak_sums512_start(ak_sums512 *sums, const ak_tile *tile, const int tokens, const int panels) {
     const int resume = tile->flags & AK_TILE_RESUME;
+    // The lines that will be written come while the sums are computed.
+    if (tokens > 3)
+#pragma unroll
+        for (int p = 0; p < panels; p++)
+#pragma unroll
+            for (int t = 0; t < tokens; t++)
+                __builtin_prefetch(tile->out + (size_t)t * tile->ldo + (size_t)tile->panel[p] * AK_PANEL, 1, 3);
 #pragma unroll
     for (int t = 0; t < tokens; t++)
 #pragma unroll

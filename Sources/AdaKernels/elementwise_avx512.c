@@ -9,29 +9,45 @@ AK_AVX512_INLINE __mmask16 lanes_left(size_t n, size_t i) { return n - i >= 16 ?
 
 // ------------------------------------------------------------------------------------------------------ activations of matmul
 
+// The scales of up to 16 blocks with largest magnitudes `largest`, and the factors that quantize.
+AK_AVX512_INLINE __m512 block_scales(__m512 largest, __m512 *inverse) {
+    const __m512 scale = _mm512_div_ps(largest, _mm512_set1_ps(127.0f)), all = _mm512_div_ps(_mm512_set1_ps(1.0f), scale);
+    const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(all), _mm512_set1_ps(3.4028235e38f), _CMP_LE_OQ);
+    *inverse = _mm512_maskz_mov_ps(finite, all);
+    const __mmask16 holds = _mm512_cmp_ps_mask(scale, _mm512_set1_ps(0x1p-14f), _CMP_GE_OQ) &
+                            _mm512_cmp_ps_mask(scale, _mm512_set1_ps(65504.0f), _CMP_LE_OQ);
+    return _mm512_mask_mov_ps(scale, holds, _mm512_cvtph_ps(_mm512_cvtps_ph(scale, _MM_FROUND_TO_NEAREST_INT)));
+}
+
+// 16 values as integers, half away from zero: the largest float below 1/2, with the value's sign, then the fraction is cut off.
+AK_AVX512_INLINE __m512i quants16(const float *x, __m512 inverse) {
+    const __m512 below_half = _mm512_set1_ps(0x1.fffffep-2f), sign = _mm512_set1_ps(-0.0f);
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x), inverse);
+    const __m512 nudged = _mm512_add_ps(scaled, _mm512_or_ps(below_half, _mm512_and_ps(scaled, sign)));
+    return _mm512_maskz_cvttps_epi32(_mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q), nudged);
+}
+
 static AK_AVX512 void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens,
                                   int32_t blocks) {
-    const __m512 below_half = _mm512_set1_ps(0x1.fffffep-2f), sign = _mm512_set1_ps(-0.0f);
-    for (int32_t t = 0; t < tokens; t++) {
-        for (int32_t b = 0; b < blocks; b++) {
-            const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
-            const size_t at = (size_t)t * (size_t)blocks + (size_t)b;
-            const __m512 values[2] = {_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)};
-            const float scale = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(values[0]), _mm512_abs_ps(values[1]))) / 127.0f;
-            const __m512 inverse = _mm512_set1_ps(ak_inverse_scale(scale));
-            __m512i sum = _mm512_setzero_si512();
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                // Half away from zero: the largest float below 1/2, with the value's sign, then the fraction is cut off.
-                const __m512 scaled = _mm512_mul_ps(values[half], inverse);
-                const __m512 nudge = _mm512_or_ps(below_half, _mm512_and_ps(scaled, sign));
-                const __mmask16 finite = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
-                const __m512i quants = _mm512_maskz_cvttps_epi32(finite, _mm512_add_ps(scaled, nudge));
-                _mm_storeu_si128((__m128i *)(out + at * AK_BLOCK + 16 * half), _mm512_cvtsepi32_epi8(quants));
-                sum = _mm512_add_epi32(sum, quants);
+    for (int32_t t = 0; t < tokens; t++, src += ld) {
+        for (size_t first = 0; first < (size_t)blocks; first += 16) {
+            // Up to 16 blocks at a time: what is done once a block is done for all of them together.
+            const size_t count = (size_t)blocks - first < 16 ? (size_t)blocks - first : 16, at = (size_t)t * (size_t)blocks + first;
+            const float *x = src + first * AK_BLOCK;
+            float per_block[16] = {0};
+            for (size_t b = 0; b < count; b++)
+                per_block[b] = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + b * AK_BLOCK)),
+                                                                  _mm512_abs_ps(_mm512_loadu_ps(x + b * AK_BLOCK + 16))));
+            __m512 inverse;
+            _mm512_mask_storeu_ps(scales + at, lanes_left(count, 0), block_scales(_mm512_loadu_ps(per_block), &inverse));
+            _mm512_storeu_ps(per_block, inverse);
+            for (size_t b = 0; b < count; b++) {
+                const __m512 factor = _mm512_set1_ps(per_block[b]);
+                const __m512i low = quants16(x + b * AK_BLOCK, factor), high = quants16(x + b * AK_BLOCK + 16, factor);
+                _mm_storeu_si128((__m128i *)(out + (at + b) * AK_BLOCK), _mm512_cvtsepi32_epi8(low));
+                _mm_storeu_si128((__m128i *)(out + (at + b) * AK_BLOCK + 16), _mm512_cvtsepi32_epi8(high));
+                sums[at + b] = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
             }
-            scales[at] = ak_half_holds(scale) ? _cvtsh_ss(_cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT)) : scale;
-            sums[at] = -128 * _mm512_reduce_add_epi32(sum);
         }
     }
 }

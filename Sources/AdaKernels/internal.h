@@ -13,6 +13,21 @@
 #define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
 #define AK_TILE_TOKENS 12   // tokens of a tile, at most
 
+// Bytes that one block of a packed panel takes, and its scales and minima: 0 for the float types.
+AK_INLINE size_t ak_block_bytes(ak_type type) {
+    const size_t values = (size_t)AK_BLOCK * AK_PANEL;
+    switch (type) {
+        case AK_F32: return values * 4;
+        case AK_F16: case AK_BF16: return values * 2;
+        case AK_Q4_0: case AK_Q4_1: return values / 2;
+        default: return values;
+    }
+}
+AK_INLINE size_t ak_block_scale_bytes(ak_type type) {
+    if (type == AK_F32 || type == AK_F16 || type == AK_BF16) return 0;
+    return (size_t)AK_PANEL * 2 * (type == AK_Q4_1 ? 2 : 1);
+}
+
 enum {
     // The first values are the public flags.
     AK_TILE_RESUME = 1 << 8,    // go on from the sums in partial instead of from zero
@@ -31,10 +46,11 @@ typedef struct {
     const int32_t *act_sums;                // (tokens, act_blocks), Q8_0 only
     size_t act_blocks;
     const uint8_t *weight[AK_TILE_PANELS];  // packed panels: their first blocks
-    const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales, Q8_0 only
+    const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales (and minima), quantized types only
     size_t step, scale_step;                // bytes from one block, and its scales, to the next
     size_t line;                            // bytes from one 64 bytes of a block to the next
     const uint8_t *next[AK_TILE_PANELS];    // first blocks of what is multiplied after this tile, or NULL; laid out as `weight`
+    const uint8_t *next_scales[AK_TILE_PANELS];   // and their scales
     int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
     const int32_t *blocks;                  // NULL: block i is i
     int32_t first, last;
@@ -55,9 +71,14 @@ typedef struct {
 // Dequantizes listed blocks first ..< last of panel `panel` of a matrix in AK_ROWS layout: out [last - first][32][16].
 typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 
-// What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations.
+// Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
+typedef void (*ak_pairs_function)(uint16_t *out, const uint8_t *block, size_t line);
+
+// What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
+// and q4_1 are panels of those types with Q8_0 activations.
 typedef struct {
-    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8;
+    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1;
+    ak_pairs_function half_pairs;
     ak_rows_function rows;
 } ak_matmul_parts;
 
@@ -71,24 +92,42 @@ AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t b
     return tile->flags & AK_TILE_DENSE ? i - tile->first : block;
 }
 
-// Bytes of a panel ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages
-// where the hardware's own prefetching stops.
-#define AK_AHEAD 2048
+// A 4-bit weight w stands for (w - 8) * scale (Q4_0) or w * scale + minimum (Q4_1). The activations' sums come times -128, so that Q4_0's
+// -8 adds sums / 16, which is exact, and a minimum adds itself times sums * AK_SUM_UNIT.
+#define AK_SUM_UNIT (-1.0f / 128)
+AK_INLINE int32_t ak_tile_q4_0_sum(const ak_tile *tile, size_t at) { return tile->act_sums[at] / 16; }
 
-// Where the weights lie that panel p's tile reads AK_AHEAD bytes after listed block i: further on in its blocks (what a plan leaves out is
-// not fetched either), or in the tile that comes next.
-AK_INLINE const uint8_t *ak_tile_ahead(const ak_tile *tile, int p, int32_t i, size_t block_bytes) {
-    const int32_t later = i + (int32_t)(AK_AHEAD / block_bytes);
-    if (later < tile->last) return tile->weight[p] + (size_t)ak_tile_weight_block(tile, later, ak_tile_block(tile, later)) * tile->step;
-    const int32_t over = tile->first + later - tile->last;
+// Bytes of a panel ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages
+// where the hardware's own prefetching stops. Of 4-bit panels twice as many: their scales are a larger part of what is read.
+#define AK_AHEAD 2048
+#define AK_AHEAD_4BIT_BLOCKS (2 * AK_AHEAD / (AK_BLOCK * AK_PANEL / 2))
+
+// Where a panel's blocks of `step` bytes are read `distance` listed blocks after listed block i: further on from `base` (what a plan leaves
+// out is not fetched either), or from `next` in the tile that comes then.
+AK_INLINE const uint8_t *ak_tile_later(const ak_tile *tile, const uint8_t *base, const uint8_t *next, size_t step, int32_t i,
+                                       int32_t distance) {
+    const int32_t count = tile->last - tile->first, later = i + (distance < count ? distance : count);
+    if (later < tile->last) return base + (size_t)ak_tile_weight_block(tile, later, ak_tile_block(tile, later)) * step;
     // What is being read already costs nothing to ask for again.
-    if (tile->next[p] == NULL || over >= tile->last) return tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, ak_tile_block(tile, i)) * tile->step;
-    return tile->next[p] + (size_t)ak_tile_block(tile, over) * tile->step;
+    if (next == NULL) return base + (size_t)ak_tile_weight_block(tile, i, ak_tile_block(tile, i)) * step;
+    return next + (size_t)ak_tile_block(tile, tile->first + later - tile->last) * step;
+}
+
+// Where the weights lie that panel p's tile reads AK_AHEAD bytes after listed block i.
+AK_INLINE const uint8_t *ak_tile_ahead(const ak_tile *tile, int p, int32_t i, size_t block_bytes) {
+    return ak_tile_later(tile, tile->weight[p], tile->next[p], tile->step, i, (int32_t)(AK_AHEAD / block_bytes));
+}
+// The same of 4-bit weights, and of their scales.
+AK_INLINE const uint8_t *ak_tile_ahead_4bit(const ak_tile *tile, int p, int32_t i) {
+    return ak_tile_later(tile, tile->weight[p], tile->next[p], tile->step, i, AK_AHEAD_4BIT_BLOCKS);
+}
+AK_INLINE const uint8_t *ak_tile_scales_ahead_4bit(const ak_tile *tile, int p, int32_t i) {
+    return ak_tile_later(tile, tile->scales[p], tile->next_scales[p], tile->scale_step, i, AK_AHEAD_4BIT_BLOCKS);
 }
 
 // ----------------------------------------------------------------------------------------------------------------- attention
 
-#define AK_QUERY_TILE 8   // queries whose scores are held at once
+#define AK_QUERY_TILE 12  // queries whose scores are held at once
 
 // What an instruction set brings to attention. Scores are rows of `stride` floats in scratch; key panels and value rows as in AdaKernels.h.
 typedef struct {
@@ -130,6 +169,7 @@ extern const ak_matmul_parts ak_portable_matmul;
 void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                                  const ak_depthwise *shape, int32_t first, int32_t rows);
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

@@ -3,6 +3,8 @@
 // Loop order, outermost first: a group of panels; up to AK_STRIP tokens; a part of the inputs whose weights fit the second-level
 // cache; tiles of a few tokens. A tile's sums wait in `partial` between two parts, so every output is summed over its inputs in
 // ascending order, whatever the tiles.
+#include <string.h>
+
 #include "internal.h"
 
 #define AK_STRIP 128                    // tokens whose partial sums are held at once
@@ -17,29 +19,31 @@ static int32_t even_part(int32_t count, int32_t limit) {
     return parts > 0 ? (count + parts - 1) / parts : limit;
 }
 
-// Bytes of one block of a packed panel.
-static size_t block_bytes(ak_type type) { return (size_t)AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2); }
+static int is_quantized(ak_type type) { return ak_block_scale_bytes(type) > 0; }
 
 static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight) {
     if (weight->layout == AK_ROWS) return act == AK_F32 ? parts->f32 : NULL;
     switch (weight->type) {
         case AK_F32: return act == AK_F32 ? parts->f32 : NULL;
-        case AK_F16: return act == AK_F32 ? parts->f16 : NULL;
+        case AK_F16: return act == AK_F32 ? parts->f16 : act == AK_BF16 ? parts->bf16_dot : NULL;
         case AK_BF16: return act == AK_F32 ? parts->bf16 : act == AK_BF16 ? parts->bf16_dot : NULL;
         case AK_Q8_0: return act == AK_Q8_0 ? parts->q8 : act == AK_F32 ? parts->f32 : NULL;
+        case AK_Q4_0: return act == AK_Q8_0 ? parts->q4_0 : act == AK_F32 ? parts->f32 : NULL;
+        case AK_Q4_1: return act == AK_Q8_0 ? parts->q4_1 : act == AK_F32 ? parts->f32 : NULL;
         default: return NULL;
     }
 }
 
-// Whether weights are turned into F32 panels on the way: those that lie in rows, and 8-bit panels under float activations.
+// Whether weights are turned into panels of the activations' type on the way: those that lie in rows, and quantized panels under float
+// activations, to F32; F16 panels under BF16 activations to BF16.
 static int unpacks(ak_type act, const ak_matrix *weight) {
-    return weight->layout == AK_ROWS || (weight->type == AK_Q8_0 && act == AK_F32);
+    return weight->layout == AK_ROWS || (is_quantized(weight->type) && act == AK_F32) || (weight->type == AK_F16 && act == AK_BF16);
 }
 
 // Where the blocks of packed panel `panel` lie, as panel i of the tile.
 static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
     const size_t bundle = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1, member = (size_t)panel % bundle;
-    const size_t values = block_bytes(weight->type), scales = AK_PANEL * 2;
+    const size_t values = ak_block_bytes(weight->type), scales = ak_block_scale_bytes(weight->type);
     const uint8_t *panels = (const uint8_t *)weight->data + ((size_t)panel - member) * weight->stride;
     tile->weight[i] = panels + member * AK_LINE;
     tile->scales[i] = panels + bundle * (size_t)weight->blocks * values + member * scales;
@@ -60,28 +64,64 @@ static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest
         ak_tile next;
         if (i < rest_count) set_weights(&next, weight, rest[i], 0);
         tile->next[i] = i < rest_count ? next.weight[0] : NULL;
+        tile->next_scales[i] = i < rest_count ? next.scales[0] : NULL;
     }
 }
 
-// Listed blocks first ..< last of a packed Q8_0 panel as F32: out [last - first][32][16].
-static void q8_panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
+// One input's weights of a panel's 16 rows in a block at `source`.
+AK_INLINE void panel_row(float *out, const ak_type type, const uint8_t *source, size_t line, int k, const float *scales,
+                         const float *minima) {
+    uint32_t fours[AK_PANEL];   // four inputs (or twice four) of each row
+    memcpy(fours, source + (size_t)(type == AK_Q8_0 ? k / 4 : k / 4 % 4) * line, sizeof fours);
+    const int shift = k % 4 * 8 + (type != AK_Q8_0 && k >= AK_BLOCK / 2 ? 4 : 0);
+    const uint32_t bits = type == AK_Q8_0 ? 255 : 15;
+    const int32_t zero = type == AK_Q8_0 ? 128 : type == AK_Q4_0 ? 8 : 0;
+    for (int r = 0; r < AK_PANEL; r++) {
+        const float product = (float)((int32_t)(fours[r] >> shift & bits) - zero) * scales[r];
+        out[r] = type == AK_Q4_1 ? product + minima[r] : product;   // two roundings, as the format defines it
+    }
+}
+
+// Listed blocks first ..< last of a packed quantized panel as F32: out [last - first][32][16].
+static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
     ak_tile tile;
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
-        float scale[AK_PANEL];
+        float scale[AK_PANEL], minima[AK_PANEL];
         const uint16_t *scales = (const uint16_t *)(tile.scales[0] + block * tile.scale_step);
-        for (int r = 0; r < AK_PANEL; r++) scale[r] = ak_half_to_float(scales[r]);
+        for (int r = 0; r < AK_PANEL; r++) {
+            scale[r] = ak_half_to_float(scales[r]);
+            minima[r] = weight->type == AK_Q4_1 ? ak_half_to_float(scales[AK_PANEL + r]) : 0;
+        }
         const uint8_t *source = tile.weight[0] + block * tile.step;
-        for (int k = 0; k < AK_BLOCK; k++)
-            for (int r = 0; r < AK_PANEL; r++)
-                out[k * AK_PANEL + r] = (float)((int)source[(size_t)(k / 4) * tile.line + (size_t)(r * 4 + k % 4)] - 128) * scale[r];
+        for (int k = 0; k < AK_BLOCK; k++) {
+            float *row = out + k * AK_PANEL;
+            switch (weight->type) {
+                case AK_Q8_0: panel_row(row, AK_Q8_0, source, tile.line, k, scale, minima); break;
+                case AK_Q4_0: panel_row(row, AK_Q4_0, source, tile.line, k, scale, minima); break;
+                default: panel_row(row, AK_Q4_1, source, tile.line, k, scale, minima);
+            }
+        }
     }
 }
 
+// Listed blocks first ..< last of a panel as a panel of the activations' type, block after block.
+static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                   int32_t first, int32_t last) {
+    if (weight->layout == AK_ROWS) return parts->rows(out, weight, panel, blocks, first, last);
+    if (act == AK_F32) return panel_rows(out, weight, panel, blocks, first, last);
+    ak_tile tile;
+    set_weights(&tile, weight, panel, 0);
+    uint16_t *pairs = out;
+    for (int32_t i = first; i < last; i++, pairs += AK_BLOCK * AK_PANEL)
+        parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
+}
+
+// Two F32 panels or four BF16 panels.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
-    if (weight->layout != AK_ROWS && weight->type != AK_Q8_0) return 0;
-    return (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * block_bytes(AK_F32) * 2;
+    if (weight->layout != AK_ROWS && !is_quantized(weight->type) && weight->type != AK_F16) return 0;
+    return (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * ak_block_bytes(AK_F32) * 2;
 }
 
 // The rows of the activations that belong to tokens `token` …
@@ -100,19 +140,20 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     int32_t flags, const ak_upcoming *upcoming, void *scratch) {
     const ak_tile_set *set = tile_set(parts, act->type, weight);
     if (set == NULL || act->tokens <= 0) return;
-    const int in_rows = unpacks(act->type, weight);
-    const ak_rows_function rows = weight->layout == AK_ROWS ? parts->rows : q8_panel_rows;
+    const int unpacked = unpacks(act->type, weight);
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
-    const int32_t strip = even_part(act->tokens, AK_STRIP);
-    const int32_t tile_tokens = even_part(strip, set->tokens);
-    const int32_t group = in_rows ? smaller(2, set->panels[tile_tokens]) : set->panels[tile_tokens];
+    const int32_t tile_tokens = even_part(act->tokens, set->tokens);
+    const int32_t group = unpacked ? smaller(act->type == AK_F32 ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
 
     // Weights that are read once need no part that fits a cache.
     int32_t part = listed;
-    if (in_rows) part = AK_ROWS_BLOCKS;
-    else if (act->tokens > tile_tokens) part = (int32_t)(AK_CHUNK_BYTES / ((size_t)group * block_bytes(weight->type)));
+    if (unpacked) part = AK_ROWS_BLOCKS;
+    else if (act->tokens > tile_tokens) part = (int32_t)(AK_CHUNK_BYTES / ((size_t)group * ak_block_bytes(weight->type)));
+    // Whole tiles, so that only the last tile of all can be a smaller one. What is unpacked in one part is unpacked once for all tokens.
+    const int single_strip = unpacked && listed <= part;
+    const int32_t strip = single_strip ? act->tokens : (even_part(act->tokens, AK_STRIP) + tile_tokens - 1) / tile_tokens * tile_tokens;
 
-    float partial[AK_STRIP * AK_TILE_PANELS * AK_PANEL];
+    float partial[(AK_STRIP + AK_TILE_TOKENS) * AK_TILE_PANELS * AK_PANEL];
     for (int32_t p = 0; p < panel_count; p += group) {
         ak_tile tile = {
             .panels = smaller(group, panel_count - p), .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks,
@@ -120,9 +161,9 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
         };
         for (int32_t i = 0; i < tile.panels; i++) {
             tile.panel[i] = panels[p + i];
-            if (!in_rows) set_weights(&tile, weight, panels[p + i], i);
+            if (!unpacked) set_weights(&tile, weight, panels[p + i], i);
         }
-        if (!in_rows) set_next(&tile, weight, panels + p + tile.panels, panel_count - p - tile.panels, upcoming);
+        if (!unpacked) set_next(&tile, weight, panels + p + tile.panels, panel_count - p - tile.panels, upcoming);
         for (int32_t token = 0; token < act->tokens; token += strip) {
             const int32_t strip_end = smaller(token + strip, act->tokens);
             int32_t first = 0;
@@ -130,19 +171,20 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 tile.first = first;
                 tile.last = smaller(listed, first + part);
                 tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
-                if (in_rows) {
+                if (unpacked) {
                     tile.flags |= AK_TILE_DENSE;
-                    tile.step = block_bytes(AK_F32);
+                    tile.step = ak_block_bytes(act->type);
                     tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
-                        float *dense = (float *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * AK_BLOCK * AK_PANEL;
-                        rows(dense, weight, tile.panel[i], blocks, tile.first, tile.last);
-                        tile.weight[i] = (const uint8_t *)dense;
+                        uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * tile.step;
+                        unpack(dense, parts, act->type, weight, tile.panel[i], blocks, tile.first, tile.last);
+                        tile.weight[i] = dense;
                     }
                 }
                 for (int32_t t = token; t < strip_end; t += tile_tokens) {
                     tile.tokens = smaller(tile_tokens, strip_end - t);
-                    tile.partial = partial + (size_t)(t - token) * (size_t)(tile.panels * AK_PANEL);
+                    // A single strip may be longer than there is room for, and has no second part that would need it.
+                    tile.partial = single_strip ? NULL : partial + (size_t)(t - token) * (size_t)(tile.panels * AK_PANEL);
                     set_tokens(&tile, act, out, ldo, t);
                     set->run[tile.panels - 1][tile.tokens - 1](&tile);
                 }

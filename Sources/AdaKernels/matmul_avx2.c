@@ -78,7 +78,7 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
                 for (int p = 0; p < panels; p++) {
                     const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     if (tokens <= 2 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T0);
+                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T1);
                     const __m256 low = load_weights(pair, line, type, odd, 0), high = load_weights(pair, line, type, odd, 1);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
@@ -117,7 +117,7 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
             for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
 #pragma unroll
             for (int k = 0; k < AK_BLOCK / 4; k++) {
-                if (tokens <= 2) _mm_prefetch((const char *)ahead + (size_t)k * line, _MM_HINT_T0);
+                if (tokens <= 2) _mm_prefetch((const char *)ahead + (size_t)k * line, _MM_HINT_T1);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     // Products of unsigned and signed bytes are added in pairs to 16 bits. |weight| <= 128 times 127 twice just fits
@@ -148,19 +148,91 @@ AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) 
     finish(&sums, tile, tokens, panels);
 }
 
+// ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
+
+AK_AVX2_INLINE __m256i four_inputs(const int8_t *act) {
+    int32_t four;
+    memcpy(&four, act, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+AK_AVX2_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
+    const size_t line = tile->line;
+    const __m256i halves = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    sums256 sums;
+    start(&sums, tile, tokens, panels);
+    for (int32_t i = tile->first; i < tile->last; i++) {
+        const size_t block = (size_t)ak_tile_block(tile, i);
+        const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
+#pragma unroll
+        for (int p = 0; p < panels; p++) {
+            const uint8_t *weight = tile->weight[p] + block * tile->step;
+            const uint8_t *ahead = tokens <= 2 ? ak_tile_ahead_4bit(tile, p, i) : NULL;
+            if (tokens <= 2) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
+            // A 16-bit sum takes 16 products of at most 15 * 127, which just fits.
+            __m256i dots[AK_TILE_TOKENS][2];
+#pragma unroll
+            for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                if (tokens <= 2) _mm_prefetch((const char *)ahead + (size_t)j * line, _MM_HINT_T1);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + (size_t)j * line + 32 * h));
+                    const __m256i low = _mm256_and_si256(bytes, halves), high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), halves);
+#pragma unroll
+                    for (int t = 0; t < tokens; t++) {
+                        const int8_t *inputs = act + (size_t)t * tile->stride + j * 4;
+                        dots[t][h] = _mm256_add_epi16(dots[t][h], _mm256_maddubs_epi16(low, four_inputs(inputs)));
+                        dots[t][h] = _mm256_add_epi16(dots[t][h], _mm256_maddubs_epi16(high, four_inputs(inputs + 16)));
+                    }
+                }
+            }
+            const __m128i *scales = (const __m128i *)(tile->scales[p] + block * tile->scale_step);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const __m256 weight_scales = _mm256_cvtph_ps(_mm_loadu_si128(scales + h));
+                const __m256 minima = type == AK_Q4_1
+                    ? _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales + 2 + h)), _mm256_set1_ps(AK_SUM_UNIT)) : _mm256_setzero_ps();
+#pragma unroll
+                for (int t = 0; t < tokens; t++) {
+                    const size_t at = (size_t)t * tile->act_blocks + block;
+                    const __m256 act_scale = _mm256_broadcast_ss(tile->act_scales + at);
+                    const __m256i dot = _mm256_madd_epi16(dots[t][h], ones);
+                    if (type == AK_Q4_0) {
+                        const __m256 whole = _mm256_cvtepi32_ps(_mm256_add_epi32(dot, _mm256_set1_epi32(ak_tile_q4_0_sum(tile, at))));
+                        sums.of[t][p][h] = _mm256_fmadd_ps(whole, _mm256_mul_ps(weight_scales, act_scale), sums.of[t][p][h]);
+                    } else {
+                        const __m256 shift = _mm256_mul_ps(minima, _mm256_cvtepi32_ps(_mm256_set1_epi32(tile->act_sums[at])));
+                        const __m256 whole = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), weight_scales, shift);
+                        sums.of[t][p][h] = _mm256_fmadd_ps(whole, act_scale, sums.of[t][p][h]);
+                    }
+                }
+            }
+        }
+    }
+    finish(&sums, tile, tokens, panels);
+}
+
+AK_AVX2_INLINE void q4_0(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_0); }
+AK_AVX2_INLINE void q4_1(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_1); }
+
 AK_TILES_6X1(AK_AVX2, f32);
 AK_TILES_6X1(AK_AVX2, f16);
 AK_TILES_6X1(AK_AVX2, bf16);
 AK_TILES_6X1(AK_AVX2, bf16_dot);
 AK_TILES_6X1(AK_AVX2, q8);
+AK_TILES_6X1(AK_AVX2, q4_0);
+AK_TILES_6X1(AK_AVX2, q4_1);
 
-const ak_tile_set *const ak_avx2_q8_set = &q8_set;
+const ak_tile_set *const ak_avx2_quantized_sets[3] = {&q8_set, &q4_0_set, &q4_1_set};
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                     const ak_upcoming *upcoming, void *scratch) {
     static const ak_matmul_parts parts = {
-        .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set, .rows = ak_avx2_rows,
+        .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set,
+        .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .half_pairs = ak_portable_half_pairs, .rows = ak_avx2_rows,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }

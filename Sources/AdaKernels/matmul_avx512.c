@@ -34,16 +34,18 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
             weight[p] = tile->weight[p] + offset;
             ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2)) : NULL;
         }
-#pragma clang loop unroll_count(4)
+        // Not unrolled further: a compiler that moves the loads of later inputs ahead runs out of registers for the sums.
+#pragma clang loop unroll(disable)
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int odd = 0; odd < 2; odd++) {
+                __asm__ volatile("" ::: "memory");   // nor are the loads of an odd input moved ahead of its even one
                 __m512 weights[AK_TILE_PANELS];
 #pragma unroll
                 for (int p = 0; p < panels; p++) {
                     weights[p] = load_weights(weight[p] + (size_t)(k / 2) * pair_bytes, line, type, odd);
                     if (tokens <= 3 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T0);
+                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T1);
                 }
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {

@@ -37,7 +37,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + (size_t)k * line);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)k * line, _MM_HINT_T0);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)k * line, _MM_HINT_T1);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -63,6 +63,87 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 
 AK_TILES_6X2(VNNI, q8);
 
+// ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
+
+VNNI_INLINE __m512i four_inputs(const int8_t *act) {
+    int32_t four;
+    memcpy(&four, act, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
+    const size_t line = tile->line;
+    const __m512i halves = _mm512_set1_epi8(15);
+    ak_sums512 sums;
+    ak_sums512_start(&sums, tile, tokens, panels);
+    for (int32_t i = tile->first; i < tile->last; i++) {
+        const size_t block = (size_t)ak_tile_block(tile, i);
+        const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
+        const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
+        __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
+#pragma unroll
+        for (int p = 0; p < panels; p++) {
+            weight[p] = tile->weight[p] + block * tile->step;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead_4bit(tile, p, i) : NULL;
+            if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
+#pragma unroll
+            for (int t = 0; t < tokens; t++) {
+                const size_t at = (size_t)t * tile->act_blocks + block;
+                dots[t][p] = type == AK_Q4_0 ? _mm512_set1_epi32(ak_tile_q4_0_sum(tile, at)) : _mm512_setzero_si512();
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            __m512i pairs[AK_TILE_PANELS], weights[AK_TILE_PANELS];
+#pragma unroll
+            for (int p = 0; p < panels; p++) {
+                pairs[p] = _mm512_loadu_si512(weight[p] + (size_t)j * line);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)j * line, _MM_HINT_T1);
+                weights[p] = _mm512_and_si512(pairs[p], halves);
+            }
+#pragma unroll
+            for (int t = 0; t < tokens; t++) {
+                const __m512i values = four_inputs(act + (size_t)t * tile->stride + j * 4);
+#pragma unroll
+                for (int p = 0; p < panels; p++) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], weights[p], values);
+            }
+#pragma unroll
+            for (int p = 0; p < panels; p++) weights[p] = _mm512_and_si512(_mm512_srli_epi32(pairs[p], 4), halves);
+#pragma unroll
+            for (int t = 0; t < tokens; t++) {
+                const __m512i values = four_inputs(act + (size_t)t * tile->stride + 16 + j * 4);
+#pragma unroll
+                for (int p = 0; p < panels; p++) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], weights[p], values);
+            }
+        }
+#pragma unroll
+        for (int p = 0; p < panels; p++) {
+            const __m256i *halves16 = (const __m256i *)(tile->scales[p] + block * tile->scale_step);
+            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(halves16));
+            const __m512 minima = type == AK_Q4_1
+                ? _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256(halves16 + 1)), _mm512_set1_ps(AK_SUM_UNIT)) : _mm512_setzero_ps();
+#pragma unroll
+            for (int t = 0; t < tokens; t++) {
+                const size_t at = (size_t)t * tile->act_blocks + block;
+                const __m512 act_scale = _mm512_set1_ps(tile->act_scales[at]), whole = _mm512_cvtepi32_ps(dots[t][p]);
+                if (type == AK_Q4_0) {
+                    sums.of[t][p] = _mm512_fmadd_ps(whole, _mm512_mul_ps(scales, act_scale), sums.of[t][p]);
+                } else {
+                    const __m512 shift = _mm512_mul_ps(minima, _mm512_cvtepi32_ps(_mm512_set1_epi32(tile->act_sums[at])));
+                    sums.of[t][p] = _mm512_fmadd_ps(_mm512_fmadd_ps(whole, scales, shift), act_scale, sums.of[t][p]);
+                }
+            }
+        }
+    }
+    ak_sums512_finish(&sums, tile, tokens, panels);
+}
+
+VNNI_INLINE void q4_0(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_0); }
+VNNI_INLINE void q4_1(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_1); }
+
+AK_TILES_6X2(VNNI, q4_0);
+AK_TILES_6X2(VNNI, q4_1);
+
 // ------------------------------------------------------------------------------------------------------------------- BF16
 
 // How BF16 activations and panels multiply: pairs of inputs by a dot product, or one after the other.
@@ -76,16 +157,17 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
         const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            weight[p] = tile->weight[p] + (size_t)block * tile->step;
+            weight[p] = tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
             ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * 2) : NULL;
         }
-#pragma clang loop unroll_count(8)
+        // Not unrolled: a compiler that moves the loads of later inputs ahead runs out of registers for the sums.
+#pragma clang loop unroll(disable)
         for (int k = 0; k < AK_BLOCK; k += 2) {
             __m512i weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + (size_t)(k / 2) * line);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * line, _MM_HINT_T0);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * line, _MM_HINT_T1);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -116,7 +198,7 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                const __m512i weights = _mm512_loadu_si512(tile->weight[p] + (size_t)block * tile->step + (size_t)(k / 2) * line);
+                const __m512i weights = _mm512_loadu_si512(tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step + (size_t)(k / 2) * line);
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {
                     int32_t pair;
@@ -132,6 +214,19 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
 }
 
 AK_TILES_8X3(BF16, bf16_dot);
+
+// A block of an F16 panel as BF16 pairs: a line of it holds one input of 16 rows after another, a line of out the pairs of each row.
+static BF16 void half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
+    // Of 16 even inputs and then 16 odd ones, one of each in turn.
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                                19, 3, 18, 2, 17, 1, 16, 0);
+    for (int k = 0; k < AK_BLOCK; k += 2, block += line, out += 2 * AK_PANEL) {
+        const __m512 even = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)block));
+        const __m512 odd = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + 32)));
+        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+    }
+}
+
 AK_TILES_6X2(AK_AVX512, bf16_widen);
 
 // ------------------------------------------------------------------------------------------------------------- the product
@@ -139,11 +234,14 @@ AK_TILES_6X2(AK_AVX512, bf16_widen);
 void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                       const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                       const ak_upcoming *upcoming, void *scratch) {
+    const int vnni = ak_avx512_has_vnni();
     const ak_matmul_parts parts = {
         .f32 = ak_avx512_float_sets[0], .f16 = ak_avx512_float_sets[1], .bf16 = ak_avx512_float_sets[2],
         .bf16_dot = ak_avx512_has_bf16() ? &bf16_dot_set : &bf16_widen_set,
-        .q8 = ak_avx512_has_vnni() ? &q8_set : ak_avx2_q8_set,
-        .rows = ak_avx512_rows,
+        .q8 = vnni ? &q8_set : ak_avx2_quantized_sets[0],
+        .q4_0 = vnni ? &q4_0_set : ak_avx2_quantized_sets[1],
+        .q4_1 = vnni ? &q4_1_set : ak_avx2_quantized_sets[2],
+        .half_pairs = ak_avx512_has_bf16() ? half_pairs : ak_portable_half_pairs, .rows = ak_avx512_rows,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }

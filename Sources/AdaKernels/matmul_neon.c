@@ -145,6 +145,65 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
 Q8_TILE(DOT_INLINE, q8_dot, dot)
 Q8_TILE(AK_INLINE, q8_pairwise, pairwise)
 
+// ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
+
+// Q4_0's -8 is taken off first; Q4_1's minima are added to a block's sums.
+#define Q4_TILE(inline_attributes, name, multiply, type) \
+    inline_attributes void name(const ak_tile *tile, const int tokens, const int panels) { \
+        const uint8x16_t low_half = vdupq_n_u8(15); \
+        const int8x16_t offset = vdupq_n_s8(type == AK_Q4_0 ? 8 : 0); \
+        sums128 sums; \
+        start(&sums, tile, tokens, panels); \
+        for (int32_t i = tile->first; i < tile->last; i++) { \
+            const size_t block = (size_t)ak_tile_block(tile, i); \
+            const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK; \
+            _Pragma("unroll") for (int p = 0; p < panels; p++) { \
+                const uint8_t *weight = tile->weight[p] + block * tile->step; \
+                int32x4_t dots[AK_TILE_TOKENS][4]; \
+                _Pragma("unroll") for (int t = 0; t < tokens; t++) \
+                    _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = vdupq_n_s32(0); \
+                for (int j = 0; j < 4; j++) { \
+                    int8x16_t low[4], high[4]; \
+                    _Pragma("unroll") for (int h = 0; h < 4; h++) { \
+                        const uint8x16_t pairs = vld1q_u8(weight + (size_t)j * tile->line + 16 * h); \
+                        low[h] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, low_half)), offset); \
+                        high[h] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), offset); \
+                    } \
+                    _Pragma("unroll") for (int t = 0; t < tokens; t++) { \
+                        int32_t first, second; \
+                        memcpy(&first, act + (size_t)t * tile->stride + j * 4, sizeof first); \
+                        memcpy(&second, act + (size_t)t * tile->stride + 16 + j * 4, sizeof second); \
+                        const int8x16_t values = vreinterpretq_s8_s32(vdupq_n_s32(first)), later = vreinterpretq_s8_s32(vdupq_n_s32(second)); \
+                        _Pragma("unroll") for (int h = 0; h < 4; h++) \
+                            dots[t][h] = multiply(multiply(dots[t][h], low[h], values), high[h], later); \
+                    } \
+                } \
+                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + block * tile->scale_step); \
+                _Pragma("unroll") for (int h = 0; h < 4; h++) { \
+                    const float32x4_t weight_scales = ak_load_half4(scales + 4 * h); \
+                    const float32x4_t minima = type == AK_Q4_1 \
+                        ? vmulq_n_f32(ak_load_half4(scales + AK_PANEL + 4 * h), AK_SUM_UNIT) : vdupq_n_f32(0); \
+                    _Pragma("unroll") for (int t = 0; t < tokens; t++) { \
+                        const size_t at = (size_t)t * tile->act_blocks + block; \
+                        const float32x4_t whole = vcvtq_f32_s32(dots[t][h]); \
+                        if (type == AK_Q4_0) { \
+                            sums.of[t][p][h] = vfmaq_f32(sums.of[t][p][h], whole, vmulq_n_f32(weight_scales, tile->act_scales[at])); \
+                        } else { \
+                            const float32x4_t shift = vmulq_n_f32(minima, (float)tile->act_sums[at]); \
+                            sums.of[t][p][h] = vfmaq_n_f32(sums.of[t][p][h], vfmaq_f32(shift, whole, weight_scales), tile->act_scales[at]); \
+                        } \
+                    } \
+                } \
+            } \
+        } \
+        finish(&sums, tile, tokens, panels); \
+    }
+
+Q4_TILE(DOT_INLINE, q4_0_dot, dot, AK_Q4_0)
+Q4_TILE(DOT_INLINE, q4_1_dot, dot, AK_Q4_1)
+Q4_TILE(AK_INLINE, q4_0_pairwise, pairwise, AK_Q4_0)
+Q4_TILE(AK_INLINE, q4_1_pairwise, pairwise, AK_Q4_1)
+
 #define BASE   // no attribute
 AK_TILES_6X1(BASE, f32);
 AK_TILES_6X1(BASE, f16);
@@ -152,12 +211,18 @@ AK_TILES_6X1(BASE, bf16);
 AK_TILES_6X1(BASE, bf16_dot);
 AK_TILES_6X1(DOT, q8_dot);
 AK_TILES_6X1(BASE, q8_pairwise);
+AK_TILES_6X1(DOT, q4_0_dot);
+AK_TILES_6X1(BASE, q4_0_pairwise);
+AK_TILES_6X1(DOT, q4_1_dot);
+AK_TILES_6X1(BASE, q4_1_pairwise);
 
 void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, const ak_upcoming *upcoming, void *scratch) {
+    const int dot_products = ak_neon_has_dot();
     const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set,
-        .q8 = ak_neon_has_dot() ? &q8_dot_set : &q8_pairwise_set, .rows = ak_portable_rows,
+        .q8 = dot_products ? &q8_dot_set : &q8_pairwise_set, .q4_0 = dot_products ? &q4_0_dot_set : &q4_0_pairwise_set,
+        .q4_1 = dot_products ? &q4_1_dot_set : &q4_1_pairwise_set, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }

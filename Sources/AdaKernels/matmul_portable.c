@@ -91,6 +91,44 @@ static void tile_q8(const ak_tile *tile) {
     }
 }
 
+// Two 4-bit weights in each byte: inputs k of operand j in the low half, of operand j + 4 in the high half.
+AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
+    for (int32_t p = 0; p < tile->panels; p++) {
+        float sums[AK_TILE_TOKENS][AK_PANEL];
+        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t i = tile->first; i < tile->last; i++) {
+            const int32_t block = ak_tile_block(tile, i);
+            const uint8_t *values = tile->weight[p] + (size_t)block * tile->step;
+            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)block * tile->scale_step);
+            float weight_scales[AK_PANEL], minima[AK_PANEL];
+            for (int r = 0; r < AK_PANEL; r++) {
+                weight_scales[r] = ak_half_to_float(scales[r]);
+                if (type == AK_Q4_1) minima[r] = ak_half_to_float(scales[AK_PANEL + r]) * AK_SUM_UNIT;
+            }
+            for (int32_t t = 0; t < tile->tokens; t++) {
+                const int8_t *act = (const int8_t *)tile->act + (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
+                const size_t at = (size_t)t * tile->act_blocks + (size_t)block;
+                int32_t dots[AK_PANEL];
+                for (int r = 0; r < AK_PANEL; r++) dots[r] = type == AK_Q4_0 ? ak_tile_q4_0_sum(tile, at) : 0;
+                for (int j = 0; j < 4; j++)
+                    for (int r = 0; r < AK_PANEL; r++)
+                        for (int k = 0; k < 4; k++) {
+                            const int32_t pair = values[(size_t)j * tile->line + (size_t)(r * 4 + k)];
+                            dots[r] += (pair & 15) * act[j * 4 + k] + (pair >> 4) * act[16 + j * 4 + k];
+                        }
+                const float scale = tile->act_scales[at], sum = (float)tile->act_sums[at];
+                for (int r = 0; r < AK_PANEL; r++)
+                    sums[t][r] += type == AK_Q4_0 ? (float)dots[r] * (weight_scales[r] * scale)
+                                                  : ((float)dots[r] * weight_scales[r] + minima[r] * sum) * scale;
+            }
+        }
+        for (int32_t t = 0; t < tile->tokens; t++) finish(sums[t], tile, t, p);
+    }
+}
+
+static void tile_q4_0(const ak_tile *tile) { q4_tile(tile, AK_Q4_0); }
+static void tile_q4_1(const ak_tile *tile) { q4_tile(tile, AK_Q4_1); }
+
 // -------------------------------------------------------------------------------------------------- weights as the file has them
 
 void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t first, int32_t count) {
@@ -123,11 +161,20 @@ void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const 
     }
 }
 
+void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
+    for (size_t k = 0; k < AK_BLOCK; k++) {
+        const uint16_t *values = (const uint16_t *)(block + k / 2 * line) + k % 2 * AK_PANEL;
+        for (size_t r = 0; r < AK_PANEL; r++) out[(k / 2 * AK_PANEL + r) * 2 + k % 2] = ak_float_to_bf16(ak_half_to_float(values[r]));
+    }
+}
+
 #define ROW(f) {f, f, f, f, f, f, f, f}
 #define SET(f) {.tokens = 8, .panels = {4, 4, 4, 4, 4, 4, 4, 4, 4}, .run = {ROW(f), ROW(f), ROW(f), ROW(f)}}
 static const ak_tile_set f32_tiles = SET(tile_f32), f16_tiles = SET(tile_f16), bf16_tiles = SET(tile_bf16);
 static const ak_tile_set bf16_dot_tiles = SET(tile_bf16_dot), q8_tiles = SET(tile_q8);
+static const ak_tile_set q4_0_tiles = SET(tile_q4_0), q4_1_tiles = SET(tile_q4_1);
 
 const ak_matmul_parts ak_portable_matmul = {
-    .f32 = &f32_tiles, .f16 = &f16_tiles, .bf16 = &bf16_tiles, .bf16_dot = &bf16_dot_tiles, .q8 = &q8_tiles, .rows = ak_portable_rows,
+    .f32 = &f32_tiles, .f16 = &f16_tiles, .bf16 = &bf16_tiles, .bf16_dot = &bf16_dot_tiles, .q8 = &q8_tiles,
+    .q4_0 = &q4_0_tiles, .q4_1 = &q4_1_tiles, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
 };

@@ -7,12 +7,10 @@ static int32_t blocks_of(int32_t inputs) { return inputs / AK_BLOCK + (inputs % 
 
 size_t ak_panel_bytes(ak_type type, int32_t inputs) {
     if (inputs < 0) return 0;
-    const size_t blocks = (size_t)blocks_of(inputs), values = blocks * AK_BLOCK * AK_PANEL;
     switch (type) {
-        case AK_F32: return values * 4;
-        case AK_F16: case AK_BF16: return values * 2;
         // Rounded up so that every panel begins on a cache line.
-        case AK_Q8_0: return (values + blocks * AK_PANEL * 2 + 63) / 64 * 64;
+        case AK_F32: case AK_F16: case AK_BF16: case AK_Q8_0: case AK_Q4_0: case AK_Q4_1:
+            return ((size_t)blocks_of(inputs) * (ak_block_bytes(type) + ak_block_scale_bytes(type)) + 63) / 64 * 64;
         default: return 0;
     }
 }
@@ -52,11 +50,20 @@ static void pack_q8_block(uint8_t *values, size_t line, uint8_t *scales, int32_t
     memcpy(scales + (size_t)lane * 2, source, 2);
 }
 
+// block: one GGUF Q4_0 or Q4_1 block: a half scale, Q4_1's half minimum, 16 bytes that hold values i and i + 16.
+static void pack_q4_block(uint8_t *values, size_t line, uint8_t *scales, ak_type type, int32_t lane, const uint8_t *source) {
+    memcpy(scales + (size_t)lane * 2, source, 2);
+    if (type == AK_Q4_1) memcpy(scales + (size_t)(AK_PANEL + lane) * 2, source + 2, 2);
+    const uint8_t *pairs = source + (type == AK_Q4_1 ? 4 : 2);
+    for (size_t j = 0; j < 4; j++) memcpy(values + j * line + (size_t)lane * 4, pairs + 4 * j, 4);
+}
+
 int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count) {
     const int float_source = source_type == AK_F32 || source_type == AK_F16 || source_type == AK_BF16;
     const int float_panel = type == AK_F32 || type == AK_F16 || type == AK_BF16;
-    if (!(float_source && (float_panel || type == AK_Q8_0)) && !(source_type == AK_Q8_0 && type == AK_Q8_0)) return -1;
+    const int as_it_is = source_type == type && (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1);
+    if (!(float_source && (float_panel || type == AK_Q8_0)) && !as_it_is) return -1;
     const int32_t bundle = layout == AK_BUNDLES ? AK_BUNDLE : 1;
     if (layout == AK_ROWS || first % bundle != 0 || count % bundle != 0) return -1;
 
@@ -65,12 +72,14 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     const float zeros[AK_BLOCK] = {0};
     uint8_t quantized[34];
     float values[AK_BLOCK];
+    const size_t block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type), line = (size_t)bundle * AK_LINE;
+    const size_t stored_bytes = as_it_is ? (size_t)ak_type_bytes(type) : 0;   // of a block of the source
+    const size_t panel_values = (size_t)blocks * block_bytes;
     for (int32_t p = 0; p < count; p++) {
         const int32_t member = p % bundle;
         uint8_t *panels = (uint8_t *)out + (size_t)(p - member) * panel_bytes;
-        const size_t panel_values = (size_t)blocks * AK_BLOCK * AK_PANEL;
-        if (type == AK_Q8_0 && member == 0) {   // what lies between the scales and the next cache line
-            const size_t used = (panel_values + (size_t)blocks * AK_PANEL * 2) * (size_t)bundle;
+        if (member == 0) {   // what lies between the scales and the next cache line
+            const size_t used = (panel_values + (size_t)blocks * scale_bytes) * (size_t)bundle;
             memset(panels + used, 0, panel_bytes * (size_t)bundle - used);
         }
         for (int32_t lane = 0; lane < AK_PANEL; lane++) {
@@ -78,13 +87,13 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
             const uint8_t *row_data = row < rows ? (const uint8_t *)source + (size_t)row * row_bytes : NULL;
             for (int32_t block = 0; block < blocks; block++) {
                 const size_t at = (size_t)block * (size_t)bundle + (size_t)member;
-                const size_t block_bytes = AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2), line = (size_t)bundle * AK_LINE;
                 uint8_t *block_values = panels + (size_t)block * (size_t)bundle * block_bytes + (size_t)member * AK_LINE;
-                uint8_t *block_scales = panels + panel_values * (size_t)bundle + at * AK_PANEL * 2;   // Q8_0
-                if (source_type == AK_Q8_0) {
+                uint8_t *block_scales = panels + panel_values * (size_t)bundle + at * scale_bytes;
+                if (as_it_is) {
                     memset(quantized, 0, sizeof quantized);
-                    if (row_data) memcpy(quantized, row_data + (size_t)block * sizeof quantized, sizeof quantized);
-                    pack_q8_block(block_values, line, block_scales, lane, quantized);
+                    if (row_data) memcpy(quantized, row_data + (size_t)block * stored_bytes, stored_bytes);
+                    if (type == AK_Q8_0) pack_q8_block(block_values, line, block_scales, lane, quantized);
+                    else pack_q4_block(block_values, line, block_scales, type, lane, quantized);
                     continue;
                 }
                 if (row_data) load_block(values, source_type, row_data, inputs, block);

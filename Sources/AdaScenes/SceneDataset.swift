@@ -39,10 +39,10 @@ public struct SceneDataset: Sendable {
         public var turns: Int
         /// Whether records say where everything is drawn.
         public var regions: Bool
-        /// Whether `SPLIT-separate.json` is written too, in which each question is a record of its own.
-        public var separate: Bool
+        /// Questions on one picture at most that become records of their own, in `SPLIT-separate.json`; 0 to 16, 0 writes none.
+        public var separate: Int
 
-        public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Bool = false) {
+        public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Int = 0) {
             (self.count, self.seed, self.split) = (count, seed, split)
             (self.size, self.turns, self.regions, self.separate) = (size, turns, regions, separate)
         }
@@ -57,6 +57,9 @@ public struct SceneDataset: Sendable {
             }
             guard SceneGenerator.turnRange.contains(turns) else {
                 throw SceneError.argument(name: "turns", expected: "1 to 16 questions", found: "\(turns)")
+            }
+            guard separate == 0 || SceneGenerator.turnRange.contains(separate) else {
+                throw SceneError.argument(name: "separate", expected: "0 to 16 questions", found: "\(separate)")
             }
         }
     }
@@ -90,7 +93,7 @@ public struct SceneDataset: Sendable {
         try prepare(folder, lists: [list, separateList])
         let writer = try SceneListWriter(list)
         defer { writer.abandon() }
-        let separateWriter = options.separate ? try SceneListWriter(separateList) : nil
+        let separateWriter = options.separate > 0 ? try SceneListWriter(separateList) : nil
         defer { separateWriter?.abandon() }
 
         // Batches end in any order; their lines are kept until it is their turn.
@@ -155,7 +158,7 @@ public struct SceneDataset: Sendable {
     private static func writeScene(
         _ index: Int, generator: SceneGenerator, options: Options, folder: URL
     ) throws -> (record: Record, separate: [Record]) {
-        let scene = try generator.scene(index, turns: options.turns)
+        let scene = try generator.scene(index, turns: options.turns, separate: options.separate)
         let number = String(index)
         let id = options.split + "-" + String(repeating: "0", count: max(0, 6 - number.count)) + number
         let image = "images/\(id).jpg"
@@ -166,9 +169,8 @@ public struct SceneDataset: Sendable {
         let record = Record(
             id: id, image: image, task: scene.task.rawValue,
             conversations: scene.turns.enumerated().flatMap { turns($1, isFirst: $0 == 0) }, regions: options.regions ? scene.regions : nil)
-        guard options.separate else { return (record, []) }
-        let separate = scene.turns.enumerated().map { turn, question in
-            Record(id: "\(id)-\(turn)", image: image, task: question.task.rawValue, conversations: turns(question, isFirst: true), regions: nil)
+        let separate = scene.separate.enumerated().map { number, question in
+            Record(id: "\(id)-\(number)", image: image, task: question.task.rawValue, conversations: turns(question, isFirst: true), regions: nil)
         }
         return (record, separate)
     }

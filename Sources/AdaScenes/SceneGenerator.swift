@@ -8,6 +8,8 @@ public struct Scene: Sendable, Equatable {
     public let things: [SceneThing]
     /// The questions and answers, at least one; a description comes last.
     public let turns: [SceneQuestion]
+    /// Questions drawn one by one, each without regard to the others.
+    public let separate: [SceneQuestion]
     /// Where everything is drawn, in the things' order, a word's letters behind it.
     public let regions: [SceneRegion]
 
@@ -55,11 +57,16 @@ public struct SceneGenerator: Sendable {
     }
 
     /// Scene number `index` of the set.
-    /// - Parameter turns: how many questions to ask at most, 1 to 16. There are fewer where the picture has no more to tell.
+    /// - Parameters:
+    ///   - turns: how many questions to ask at most, 1 to 16. There are fewer where the picture has no more to tell.
+    ///   - separate: how many separate questions to draw at most, 0 to 16; the same one is not asked twice.
     /// - Throws: ``SceneError/argument(name:expected:found:)``
-    public func scene(_ index: Int, turns: Int = 1) throws -> Scene {
+    public func scene(_ index: Int, turns: Int = 1, separate: Int = 0) throws -> Scene {
         guard Self.turnRange.contains(turns) else {
             throw SceneError.argument(name: "turns", expected: "1 to 16 questions", found: "\(turns)")
+        }
+        guard separate == 0 || Self.turnRange.contains(separate) else {
+            throw SceneError.argument(name: "separate", expected: "0 to 16 questions", found: "\(separate)")
         }
         var random = SceneRandom(seed: seed, index: index)
         let layout = SceneLayout(random: &random)
@@ -69,7 +76,11 @@ public struct SceneGenerator: Sendable {
         guard let image = renderer.render(layout, placed: placed, random: &random) else {
             throw SceneError.argument(name: "size", expected: "56 to 2048 pixels", found: "\(size)")
         }
+        let conversation = questions.turns(turns, &questionRandom)
+        // From the picture's own numbers, so that they do not depend on how many turns were asked.
+        var separateRandom = SceneRandom(seed: random.next(), index: index)
         return Scene(
-            image: image, things: layout.things, turns: questions.turns(turns, &questionRandom), regions: renderer.regions(placed))
+            image: image, things: layout.things, turns: conversation, separate: questions.separate(separate, &separateRandom),
+            regions: renderer.regions(placed))
     }
 }

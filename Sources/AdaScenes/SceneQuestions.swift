@@ -52,6 +52,29 @@ struct SceneQuestions {
         return chosen + [description].compactMap(\.self)
     }
 
+    /// How much more often than by the forms' shares a task is asked for in separate questions. What takes longest to learn is asked more:
+    /// to find one name among those of a picture, and to find a picture's name among options.
+    private static func emphasis(_ task: SceneTask) -> Double {
+        switch task {
+        case .vqa, .text: 1
+        case .pope: 1.5
+        case .choice: 3
+        case .caption: 0.7
+        }
+    }
+
+    /// Up to `count` different questions, each drawn by itself: unlike a conversation's turns, which avoid what was told before and so mostly
+    /// ask for what is not there, they are as often answered yes as no.
+    func separate(_ count: Int, _ random: inout SceneRandom) -> [SceneQuestion] {
+        var chosen: [SceneQuestion] = []
+        for _ in 0..<count {
+            let candidates = weighted(candidates(&random)).map { (element: $0.candidate.question, weight: $0.weight * Self.emphasis($0.candidate.question.task)) }
+            guard let question = random.pick(weighted: candidates) else { break }
+            if !chosen.contains(where: { $0.question == question.question }) { chosen.append(question) }
+        }
+        return chosen
+    }
+
     /// Every question that the scene supports, none twice.
     func candidates(_ random: inout SceneRandom) -> [SceneCandidate] {
         let all = classic(&random) + relations(&random) + further(&random)

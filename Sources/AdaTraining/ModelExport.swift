@@ -17,21 +17,29 @@ struct ModelExport {
     func write(to folder: URL) throws {
         try copyCompanions(to: folder)
         try writeWeights(to: folder.appendingPathComponent("model.safetensors"))
-        try writeJSON(.object(source.members), to: folder.appendingPathComponent("config.json"))
+        var members = source.members
+        if let tower { members["mm_vision_tower"] = .string(tower.name) }
+        try writeJSON(.object(members), to: folder.appendingPathComponent("config.json"))
     }
 
     private func copyCompanions(to folder: URL) throws {
-        for name in ModelExport.companions { try copy(name, to: folder) }
-        // A tower that mm_vision_tower names relative to the checkpoint goes with it.
-        guard let reference = source.configuration.llava?.visionTowerReference, !reference.hasPrefix("/"), !reference.contains("..") else { return }
-        let tower = source.folder.appendingPathComponent(reference)
-        guard let names = try? FileManager.default.contentsOfDirectory(atPath: tower.path) else { return }
-        try makeFolder(folder.appendingPathComponent(reference))
-        for name in names.sorted() { try copy(reference + "/" + name, to: folder) }
+        for name in ModelExport.companions { try copy(name, from: source.folder, to: folder) }
+        guard let tower else { return }
+        let copied = folder.appendingPathComponent(tower.name)
+        try makeFolder(copied)
+        for name in tower.files { try copy(name, from: tower.folder, to: copied) }
     }
 
-    private func copy(_ name: String, to folder: URL) throws {
-        let (from, to) = (source.folder.appendingPathComponent(name), folder.appendingPathComponent(name))
+    /// A tower that `mm_vision_tower` names relative to the checkpoint: it goes with it, so that the checkpoint can be moved.
+    private var tower: (folder: URL, name: String, files: [String])? {
+        guard let reference = source.configuration.llava?.visionTowerReference, !reference.isEmpty, !reference.hasPrefix("/") else { return nil }
+        let folder = source.folder.appendingPathComponent(reference).standardizedFileURL
+        guard let files = try? FileManager.default.contentsOfDirectory(atPath: folder.path), files.contains("config.json") else { return nil }
+        return (folder, reference.split(separator: "/").contains("..") ? "vision_tower" : reference, files.sorted())
+    }
+
+    private func copy(_ name: String, from: URL, to: URL) throws {
+        let (from, to) = (from.appendingPathComponent(name), to.appendingPathComponent(name))
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: from.path, isDirectory: &isFolder), !isFolder.boolValue else { return }
         do {

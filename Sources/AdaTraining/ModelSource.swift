@@ -139,7 +139,9 @@ public struct ModelSource: Sendable {
         let model = try TorchModel(configuration, options: options, library: library)
         var random = model.parameters
         if let checkpoint { random = try model.load(checkpoint, skipping: startsAtRandom) }
-        try model.initialize(random, seed: UInt64(recipe.seed), deviation: Float(recipe.initializerRange))
+        try model.initialize(
+            random, seed: UInt64(recipe.seed), deviation: Float(recipe.initializerRange),
+            mimetic: recipe.mimeticAttention ? MimeticAttention(configuration.language) : nil)
         for parameter in model.parameters {
             try model.setTraining(
                 parameter, learningRate: recipe.learningRate(of: parameter),
@@ -157,7 +159,7 @@ extension Recipe {
             if name.hasPrefix(TorchModel.regionHead) { return learningRate }
             if name.hasPrefix(TensorNames.visionPrefix) { return mmVisionTowerLR ?? learningRate }
             // What projected features are named through.
-            let isOutput = name == "lm_head.weight" || name == "model.norm.weight" || name.hasPrefix("model.mm_projector")
+            let isOutput = name == "lm_head.weight" || name == "model.embed_tokens.weight" || name == "model.norm.weight" || name.hasPrefix("model.mm_projector")
             return isOutput ? learningRate : 0
         }
         if name.hasPrefix("model.mm_projector") { return mmProjectorLR ?? learningRate }

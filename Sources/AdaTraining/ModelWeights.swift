@@ -30,8 +30,13 @@ extension TorchModel {
 
     /// Fills parameters with random values: normal with a deviation of `deviation` for matrices and embeddings (Hugging Face's
     /// `initializer_range`), ones for norms, zeros for biases and LoRA's second matrices.
-    public func initialize(_ parameters: [Parameter], seed: UInt64, deviation: Float = 0.02) throws {
+    /// - Parameter mimetic: given, queries and keys of the decoder start as it says.
+    public func initialize(_ parameters: [Parameter], seed: UInt64, deviation: Float = 0.02, mimetic: MimeticAttention? = nil) throws {
         for parameter in parameters {
+            if let mimetic, let values = mimetic.values(parameter.name, shape: parameter.shape, seed: seed) {
+                try write(values, to: parameter)
+                continue
+            }
             // A generator for each name, so that a parameter's values do not depend on which others there are.
             var generator = SplitMix64(seed: seed ^ fingerprint(parameter.name))
             try write(TorchModel.initialValues(parameter.name, shape: parameter.shape, deviation: deviation, using: &generator), to: parameter)
@@ -44,6 +49,37 @@ extension TorchModel {
         // Vectors called weights are those of norms.
         if shape.count == 1, name.hasSuffix(".weight") { return [Float](repeating: 1, count: count) }
         return (0 ..< count).map { _ in deviation * Float(generator.normal()) }
+    }
+}
+
+/// Queries and keys that start alike, so that a position attends to positions with like contents before anything is learned ("Mimetic
+/// Initialization of Self-Attention Layers", Trockman and Kolter, ICML 2023): a small model that must find the name of a question among the
+/// things of a picture otherwise stays at chance for a long time.
+public struct MimeticAttention: Sendable, Equatable {
+    public let headDim: Int
+    /// Query heads that share a key head.
+    public let group: Int
+    /// What a position's own logit is at first, on average.
+    static let ownLogit: Float = 4
+
+    public init(_ c: LlamaConfiguration) { (headDim, group) = (c.headDim, max(1, c.numAttentionHeads / max(1, c.numKeyValueHeads))) }
+
+    /// The values of a decoder's `q_proj` or `k_proj`, `[heads * headDim, hidden]`; `nil` for all others.
+    func values(_ name: String, shape: [Int], seed: UInt64) -> [Float]? {
+        let (query, key) = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
+        guard name.hasPrefix("model.layers."), shape.count == 2, name.hasSuffix(query) || name.hasSuffix(key) else { return nil }
+        // Normalized hidden states have a squared length of `hidden`.
+        let deviation = (MimeticAttention.ownLogit / (Float(headDim).squareRoot() * Float(shape[1]))).squareRoot()
+        let layer = fingerprint(name.replacing(query, with: "").replacing(key, with: ""))
+        let step = headDim * shape[1]
+        let share = name.hasSuffix(query) ? group : 1
+        var values: [Float] = []
+        values.reserveCapacity(shape[0] * shape[1])
+        for head in 0 ..< shape[0] / max(1, headDim) {
+            var generator = SplitMix64(seed: seed ^ layer &+ UInt64(head / share))
+            values += (0 ..< step).map { _ in deviation * Float(generator.normal()) }
+        }
+        return values.count == shape[0] * shape[1] ? values : nil
     }
 }
 

@@ -34,6 +34,7 @@ public struct Recipe: Sendable, Equatable {
     public var modelNameOrPath = ""
     public var fromScratch = false
     public var initializerRange = 0.02
+    public var mimeticAttention = false
     public var schedulerType: AdaptiveConfiguration.SchedulerType?
     public var schedulerRank: Int?
     public var numPrefixLayers: Int?

@@ -34,6 +34,7 @@ public enum RecipeFields {
         text("model_name_or_path", \.modelNameOrPath, "The folder to start from: a checkpoint, or with from_scratch only its config.json, tokenizer and vision_tower/."),
         flag("from_scratch", \.fromScratch, "Start from random weights in the shape that config.json gives."),
         number("initializer_range", \.initializerRange, 1e-6 ... 1, "Standard deviation of random weights."),
+        flag("mimetic_attention", \.mimeticAttention, "Random queries and keys of the decoder start alike, so that positions attend to like ones at first."),
         RecipeField(name: "scheduler_type", help: "What the scheduler switches: L layers, H attention heads and groups of neurons.", expected: "L or H", missing: "the checkpoint's") {
             guard let type = $1.text.flatMap(AdaptiveConfiguration.SchedulerType.init) else { return false }
             $0.schedulerType = type

@@ -37,8 +37,8 @@ struct DataSets: AsyncParsableCommand {
         @Flag(help: "Add the boxes of all things and letters to every record.")
         var regions = false
 
-        @Flag(help: "Also write DIR/SPLIT-separate.json, in which each of a picture's questions is a sample of its own.")
-        var separate = false
+        @Option(help: "Also write DIR/SPLIT-separate.json: this many questions on each picture at most, drawn one by one, each a sample of its own (0 to 16).")
+        var separate = 0
 
         @Flag(help: "Print one JSON object.")
         var json = false
@@ -46,6 +46,7 @@ struct DataSets: AsyncParsableCommand {
         func validate() throws {
             if !(1 ... 10_000_000).contains(count) { throw ValidationError("--count: expected 1 to 10000000, found \(count)") }
             if !SceneGenerator.turnRange.contains(turns) { throw ValidationError("--turns: expected 1 to 16, found \(turns)") }
+            if separate != 0, !SceneGenerator.turnRange.contains(separate) { throw ValidationError("--separate: expected 0 to 16, found \(separate)") }
             if split.isEmpty || split.contains("/") { throw ValidationError("--split: expected a name without '/', found '\(split)'") }
         }
 

@@ -40,6 +40,9 @@ struct Evaluate: AsyncParsableCommand {
     @Option(help: "Draw the samples of --limit with this seed.")
     var seed: UInt64?
 
+    @Flag(help: "Show the model grey pictures instead: the baseline of what questions alone let it guess.")
+    var blankImages = false
+
     @Option(help: "A folder for answers, results and charts; naming it again goes on with an interrupted run.")
     var output: String?
 
@@ -109,16 +112,22 @@ struct Evaluate: AsyncParsableCommand {
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
-            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")", budgets: try fractions(of: budgets),
+            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")" + (blankImages ? ", blank images" : ""),
+            budgets: try fractions(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
         let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)
         if evaluation.isComplete { return evaluation }
-        let flags = model
+        let (flags, hidesImages) = (model, blankImages)
         let run = RunningEvaluation(evaluation)
         try await withInterruption {
             let loaded = try await flags.load()
             for budget in settings.budgets { try loaded.check(.fraction(budget)) }
-            try await run.evaluation.run(loaded) { Console.shared.progress("answering", done: $0.done, of: $0.total) }
+            func show(_ progress: Evaluation.Progress) { Console.shared.progress("answering", done: progress.done, of: progress.total) }
+            if hidesImages {
+                try await run.evaluation.run(BlankImages(loaded), onProgress: show)
+            } else {
+                try await run.evaluation.run(loaded, onProgress: show)
+            }
         }
         Console.shared.finishProgress()
         return evaluation

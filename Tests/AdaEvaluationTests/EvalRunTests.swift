@@ -1,4 +1,4 @@
-import AdaLLaVA
+@testable import AdaLLaVA
 import Foundation
 import Testing
 
@@ -33,6 +33,25 @@ import Testing
         #expect(lines.count == 3)
         #expect(Set(lines.map { $0.split(separator: ",", omittingEmptySubsequences: false).count }).count == 1)
         #expect(report.table.contains("exact_match"))
+    }
+
+    /// Answers with the brightest and the darkest value of the picture.
+    private struct RangeModel: AnsweringModel {
+        func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+            let text = image.map { "\($0.width)x\($0.height) \($0.pixels.min() ?? 0) \($0.pixels.max() ?? 0)" } ?? "none"
+            let plan = ExecutionPlan(headCount: 1, rows: [.init(heads: [0], groups: [0])])
+            return ModelResponse(
+                text: text, plan: plan, units: nil, promptTokens: 1, generatedTokens: 1, keyValueBytes: 0, measured: MeasuredTimes())
+        }
+    }
+
+    // A failure means that the baseline without images sees something of them, or is asked other questions than the model.
+    @Test func blankImagesShowNothing() async throws {
+        let image = try #require(try scenes().samples[0].image).load()
+        let shown = try await RangeModel().respond(to: "?", image: image, budget: 1, maxTokens: 1).text
+        let blank = try await BlankImages(RangeModel()).respond(to: "?", image: image, budget: 1, maxTokens: 1).text
+        #expect(blank == "\(image.width)x\(image.height) 128 128" && shown != blank)
+        #expect(try await BlankImages(RangeModel()).respond(to: "?", image: nil, budget: 1, maxTokens: 1).text == "none")
     }
 
     private struct FixedCost: CostReporter {

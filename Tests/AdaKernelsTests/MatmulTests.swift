@@ -41,7 +41,7 @@ final class MatmulProblem {
 
         // Weights.
         let source: [UInt8], sourceType: ak_type
-        if test.layout == AK_ROWS || test.weight == AK_Q8_0, ak_type_block(test.weight) > 1, inputs % Int(ak_type_block(test.weight)) == 0 {
+        if ak_type_block(test.weight) > 1, inputs % Int(ak_type_block(test.weight)) == 0 {
             source = randomBlocks(test.weight, count: rows * inputs / Int(ak_type_block(test.weight)), numbers: &numbers)
             sourceType = test.weight
         } else {
@@ -58,6 +58,8 @@ final class MatmulProblem {
             var decoded = [Float](repeating: 0, count: inputs)
             ak_dequantize(&decoded, sourceType, bytes, 0, Int64(inputs))
             if test.layout != AK_ROWS, test.weight != sourceType { decoded = MatmulProblem.stored(decoded, as: test.weight) }
+            // Rounded to the activations' type on the way.
+            if test.act == AK_BF16, test.weight == AK_F16 { decoded = MatmulProblem.stored(decoded, as: AK_BF16) }
             values.replaceSubrange(row * inputs..<(row + 1) * inputs, with: decoded)
         }
         weightValues = values
@@ -187,13 +189,13 @@ final class MatmulProblem {
 
 struct MatmulTests {
     static let pairs: [(ak_type, ak_type)] = [(AK_F32, AK_F32), (AK_F32, AK_F16), (AK_F32, AK_BF16), (AK_BF16, AK_BF16), (AK_Q8_0, AK_Q8_0),
-                                             (AK_F32, AK_Q8_0)]
+                                             (AK_F32, AK_Q8_0), (AK_BF16, AK_F16)]
     static let rowTypes = [AK_F32, AK_F16, AK_BF16, AK_Q8_0, AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K]
 
     // A failure means that every layer of a model of this weight type computes something else.
-    @Test(arguments: KernelSet.available, 0..<12)
+    @Test(arguments: KernelSet.available, 0..<14)
     func everyTokenCountAndTail(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 6], layout = pair < 6 ? AK_PANELS : AK_BUNDLES
+        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
         for tokens in 1...14 {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [32, 33, 64, 7, 95, 200][tokens % 6]
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: rows, inputs: inputs, tokens: tokens, seed: UInt64(tokens))).check(set)
@@ -201,9 +203,9 @@ struct MatmulTests {
     }
 
     // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
-    @Test(arguments: KernelSet.available, 0..<12)
+    @Test(arguments: KernelSet.available, 0..<14)
     func subsetsBiasAndAccumulation(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 6], layout = pair < 6 ? AK_PANELS : AK_BUNDLES
+        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
         for tokens in [1, 2, 3, 5, 8, 13] {
             for (bias, accumulate) in [(false, true), (true, false), (true, true)] {
                 MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 150, inputs: 330, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10],
@@ -216,27 +218,27 @@ struct MatmulTests {
     }
 
     // A failure means that layers wider than the cache, which are multiplied in parts, lose or repeat a part.
-    @Test(arguments: KernelSet.available, 0..<12)
+    @Test(arguments: KernelSet.available, 0..<14)
     func wideInputsInParts(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 6], layout = pair < 6 ? AK_PANELS : AK_BUNDLES
+        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
         for tokens in [1, 17] {
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 36, inputs: weight == AK_Q8_0 ? 9000 : 5000, tokens: tokens, accumulate: true, bias: true)).check(set)
         }
     }
 
     // A failure means that prompts longer than a strip of tokens are multiplied wrongly.
-    @Test(arguments: KernelSet.available, 0..<12)
+    @Test(arguments: KernelSet.available, 0..<14)
     func manyTokens(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 6], layout = pair < 6 ? AK_PANELS : AK_BUNDLES
+        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
         MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 50, inputs: 64, tokens: 263, bias: true)).check(set)
     }
 
     // A failure means that the same prompt gives other tokens depending on how it is cut into pieces or shared out among threads.
-    @Test(arguments: KernelSet.available, 0..<13)
+    @Test(arguments: KernelSet.available, 0..<15)
     func resultsDoNotDependOnTiles(set: KernelSet, pair: Int) {
-        let (act, weight) = pair < 12 ? Self.pairs[pair % 6] : (AK_F32, AK_Q4_K)
-        let wide = pair % 6 == 0 || pair % 6 >= 5
-        let problem = MatmulProblem(.init(act: act, weight: weight, layout: pair < 6 ? AK_PANELS : pair < 12 ? AK_BUNDLES : AK_ROWS, rows: 80, inputs: wide ? 2304 : 256, tokens: 19, bias: true))
+        let (act, weight) = pair < 14 ? Self.pairs[pair % 7] : (AK_F32, AK_Q4_K)
+        let wide = pair % 7 == 0 || pair % 7 >= 5   // more than is multiplied or unpacked at once
+        let problem = MatmulProblem(.init(act: act, weight: weight, layout: pair < 7 ? AK_PANELS : pair < 14 ? AK_BUNDLES : AK_ROWS, rows: 80, inputs: wide ? 2304 : 256, tokens: 19, bias: true))
         var together = problem.initial
         problem.run(set, into: &together, panels: [0, 1, 2, 3, 4], tokens: 0..<19)
         for size in [1, 2, 3, 5, 7, 8, 12] {

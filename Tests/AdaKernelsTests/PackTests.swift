@@ -89,10 +89,13 @@ struct PackTests {
     @Test func unsupportedTypes() {
         var out = [UInt8](repeating: 0, count: 4096)
         let source = [UInt8](repeating: 0, count: 4096)
-        #expect(ak_pack_panels(&out, AK_Q4_0, AK_PANELS, source, AK_Q4_0, 18, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_Q5_0, AK_PANELS, source, AK_Q5_0, 22, 16, 32, 0, 1) == -1)
+        for (type, other) in [(AK_Q4_0, AK_Q4_1), (AK_Q4_1, AK_Q4_0), (AK_Q4_0, AK_F32), (AK_Q8_0, AK_Q4_0)] {
+            #expect(ak_pack_panels(&out, type, AK_PANELS, source, other, 128, 16, 32, 0, 1) == -1)
+        }
         #expect(ak_pack_panels(&out, AK_F32, AK_PANELS, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
         #expect(ak_pack_panels(&out, AK_Q8_0, AK_PANELS, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
-        for type in [AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K] { #expect(ak_panel_bytes(type, 256) == 0) }
+        for type in [AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K] { #expect(ak_panel_bytes(type, 256) == 0) }
         #expect(ak_panel_bytes(AK_F32, 0) == 0 && ak_panel_bytes(AK_F32, -5) == 0)
     }
 

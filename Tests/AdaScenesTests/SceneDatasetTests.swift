@@ -54,19 +54,22 @@ import Testing
             #expect(record.conversations.map(\.value) == values)
         }
         // Each question by itself, about the same pictures.
-        try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true, separate: true))
+        try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true, separate: 5))
         let separate = try self.records(folder, "train-separate")
         #expect(try self.records(folder, "train") == records)
-        #expect(separate.count == records.reduce(0) { $0 + $1.conversations.count / 2 } && Set(separate.map(\.id)).count == separate.count)
+        #expect(Set(separate.map(\.id)).count == separate.count)
         var place = 0
         for (index, record) in records.enumerated() {
-            for question in try generator.scene(index, turns: 4).turns {
+            let questions = try generator.scene(index, separate: 5).separate
+            #expect((1...5).contains(questions.count) && Set(questions.map(\.question)).count == questions.count)
+            for question in questions {
                 let own = separate[place]
                 place += 1
                 #expect(own.image == record.image && own.task == question.task.rawValue && own.regions == nil)
                 #expect(own.conversations.map(\.value) == ["<image>\n" + question.question, question.answer])
             }
         }
+        #expect(place == separate.count)
         // The bytes must not depend on which batch ended first.
         let list = try Data(contentsOf: folder.appendingPathComponent("train.json"))
         try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true))

@@ -95,6 +95,26 @@ import Testing
         }
     }
 
+    @Test func aTowerBesideTheModelGoesWithIt() throws {
+        // A mismatch means that what was trained from a tower of another folder does not load, or cannot be gone on from.
+        var run = try run()
+        let base = URL(fileURLWithPath: run.recipe.modelNameOrPath)
+        let elsewhere = run.folder.url.appendingPathComponent("towers")
+        try FileManager.default.moveItem(at: base.appendingPathComponent("vision_tower"), to: elsewhere)
+        let file = base.appendingPathComponent("config.json")
+        let config = try String(contentsOf: file, encoding: .utf8)
+        let moved = config.replacing(/"mm_vision_tower": "[^"]*"/, with: "\"mm_vision_tower\": \"../towers\"")
+        #expect(moved != config)
+        try Data(moved.utf8).write(to: file)
+        run.recipe.maxSteps = 1
+        _ = try Trainer(run.recipe).run()
+        run.recipe.maxSteps = 2
+        let summary = try Trainer(run.recipe).run()
+        #expect(summary.steps == 2)
+        let tower = try #require(Checkpoint.open(at: URL(fileURLWithPath: summary.folder)).vision)
+        #expect(tower.location.hasPrefix(summary.folder))
+    }
+
     @Test func runsOverTheSameImagesShareFeatures() throws {
         // A mismatch means that a second stage computes everything again, or takes the features of other images or of another tower.
         var run = try run()

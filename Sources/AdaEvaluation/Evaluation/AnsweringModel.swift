@@ -41,6 +41,20 @@ extension PlannedModel {
     }
 }
 
+/// A model that is shown grey pictures of the right size: what questions alone let it guess, the baseline without images.
+public struct BlankImages<Model: AnsweringModel>: AnsweringModel {
+    private let model: Model
+
+    public init(_ model: Model) { self.model = model }
+
+    public func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        let blank = image.flatMap { image in
+            RGBImage(width: image.width, height: image.height, pixels: Array(repeating: 128, count: image.pixels.count))
+        }
+        return try await model.respond(to: question, image: blank, budget: budget, maxTokens: maxTokens)
+    }
+}
+
 extension AdaptiveModel: PlannedModel {
     public func respond(
         to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?

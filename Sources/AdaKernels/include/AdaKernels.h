@@ -26,9 +26,12 @@
 //       F16   half     [blocks*32][16]
 //       BF16  bfloat16 [blocks*16][16][2]            pairs of inputs side by side, as the BF16 dot product wants them
 //       Q8_0  uint8    [blocks][8][16][4], then half scales [blocks][16];   the byte is the quantized value + 128
-//   AK_BUNDLES: the same panels four at a time, block by block, a cache line (64 bytes) of each in turn; then (Q8_0) the scales, [16] of
-//     each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads some blocks: what is read lies in runs four
-//     times as long, and the processor's prefetching fetches less of what is not.
+//       Q4_0  uint8    [blocks][4][16][4], then half scales [blocks][16];   byte [b][j][r][i] holds the file's 4 bits of input
+//                      32b + 4j + i of row r in its low half and of input 32b + 16 + 4j + i in its high half
+//       Q4_1  uint8    [blocks][4][16][4] as Q4_0, then half [blocks][2][16]: 16 scales, then the 16 rows' minima
+//   AK_BUNDLES: the same panels four at a time, block by block, a cache line (64 bytes) of each in turn; then (quantized types) the
+//     scales of a block, [16] or [2][16], of each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads
+//     some blocks: what is read lies in runs four times as long, and the processor's prefetching fetches less of what is not.
 //   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every
 //     type, not fast: rows are dequantized on the way.
 typedef enum { AK_PANELS = 0, AK_ROWS = 1, AK_BUNDLES = 2 } ak_layout;
@@ -46,12 +49,13 @@ typedef struct {
     const void *data;
 } ak_matrix;
 
-// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (everything but F32, F16, BF16, Q8_0).
+// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (Q5_0, Q5_1 and the K types).
 size_t ak_panel_bytes(ak_type type, int32_t inputs);
 
 // Packs `count` panels starting at panel `first`: out (count, ak_panel_bytes) from source rows (rows, inputs) of `source_type`,
 // `row_bytes` bytes apart. F32, F16 and BF16 panels take any F32, F16 or BF16 source, converting by round-to-nearest-even;
-// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16 sources quantized as ak_quantize_row does.
+// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16 sources quantized as ak_quantize does; Q4_0 and Q4_1 panels take
+// a source of their own type as it is.
 // `layout` is AK_PANELS or AK_BUNDLES; bundles are packed whole: `first` and `count` are multiples of four.
 // Returns 0, or -1 if the pair of types or the layout is not supported.
 int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
@@ -100,10 +104,11 @@ typedef struct {
     // out[t*ldo + r] (+)= sum_k act[t][k] * weight[r][k] + bias[r]   for every row r of the listed panels.
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
-    //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 act with BF16 panels; Q8_0 act with Q8_0 panels.
+    //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 act with BF16 and F16 panels; Q8_0 act with Q8_0,
+    //   Q4_0 and Q4_1 panels. F16 weights are exact under F32 activations and rounded to BF16 under BF16 activations.
     //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
-    //   Each output element is summed in an order that does not depend on tokens, panels or the thread.
+    //   For one type of activations, each output element is summed in an order that does not depend on tokens, panels or the thread.
     void (*matmul)(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                    const ak_upcoming *upcoming, void *scratch);

@@ -8,9 +8,14 @@ final class Backend: @unchecked Sendable {
     let precision: Precision
     /// Whether weights are packed for speed at load. Without it they stay in the mapped file, which loads at once and computes slowly.
     let packsWeights: Bool
+    /// Where packed weights go.
+    let weights = WeightArena()
+    /// Whether the kernels multiply BF16 by dot products, faster than float32.
+    let hasBF16Dot: Bool
     private var scratch: [AlignedMemory]
-    /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``.
-    private(set) var scratchAddresses: [UnsafeMutableRawPointer]
+    /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
+    /// count references to it, and wait for each other's counts.
+    let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
     private var identity: [Int32] = []
 
     /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
@@ -19,9 +24,13 @@ final class Backend: @unchecked Sendable {
         self.precision = precision
         self.packsWeights = packsWeights
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
+        hasBF16Dot = ak_has_bf16_dot() != 0 && String(cString: kernels.name) == "avx512"
         scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
-        scratchAddresses = scratch.map(\.address)
+        scratchAddresses = .allocate(capacity: scratch.count)
+        for (worker, memory) in scratch.enumerated() { (scratchAddresses + worker).initialize(to: memory.address) }
     }
+
+    deinit { scratchAddresses.deallocate() }
 
     static let kernelNames = ["portable", "avx2", "avx512", "neon"]
 
@@ -55,8 +64,8 @@ final class Backend: @unchecked Sendable {
 
 /// In what arithmetic a model computes.
 public enum Precision: String, Sendable, CaseIterable {
-    /// The fastest arithmetic that suits the weights: 8-bit dot products for 8-bit weights, BF16 dot products for BF16 weights, float32
-    /// for the rest; keys and values in 16 bits.
+    /// The fastest arithmetic that suits the weights: 8-bit dot products for 8-bit weights, BF16 dot products for BF16 weights and, for
+    /// more than four tokens at once, for float16 weights; float32 for the rest; keys and values in 16 bits.
     case automatic = "auto"
     /// Everything in float32, whatever the weights are stored in: for comparing with another implementation.
     case f32

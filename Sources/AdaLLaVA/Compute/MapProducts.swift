@@ -11,7 +11,7 @@ extension Backend {
         guard x.rows >= 4 * pool.threads * Backend.tileRows, product.panels == nil, product.blocks == nil else {
             return multiply(x, [product], buffer)
         }
-        let activations = buffer.convert(x, to: product.linear.weight.activationType(precision), self)
+        let activations = buffer.convert(x, to: product.linear.weight.activationType(self, rows: x.rows), self)
         reserveScratch(withUnsafePointer(to: matrix) { ak_matmul_scratch($0) })
         let (kernels, scratch, output) = (kernels, scratchAddresses, product.output)
         let (bias, flags) = (product.linear.bias.map { UnsafePointer($0.data) }, product.flags)

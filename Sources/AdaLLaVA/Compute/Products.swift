@@ -91,6 +91,9 @@ private struct KernelProduct {
     let blocks: UnsafePointer<Int32>?
     let blockCount: Int
     let flags: Int32
+    /// Panels that one piece of work takes.
+    var step = 1
+    var items: Int { (panelCount + step - 1) / step }
 
     init(_ product: Product, identity: UnsafePointer<Int32>) {
         (output, stride, matrix) = (product.output.data, product.output.stride, product.linear.weight.matrix)
@@ -134,12 +137,12 @@ extension Backend {
     func multiply(_ x: Tensor, _ products: [Product], _ buffer: ActivationBuffer) {
         guard let first = products.first else { return }
         // Nearly always all weights of a layer have one type.
-        let type = first.linear.weight.activationType(precision)
-        if products.allSatisfy({ $0.linear.weight.activationType(precision) == type }) {
+        let type = first.linear.weight.activationType(self, rows: x.rows)
+        if products.allSatisfy({ $0.linear.weight.activationType(self, rows: x.rows) == type }) {
             return run(buffer.convert(x, to: type, self), products)
         }
-        run(buffer.convert(x, to: type, self), products.filter { $0.linear.weight.activationType(precision) == type })
-        multiply(x, products.filter { $0.linear.weight.activationType(precision) != type }, buffer)
+        run(buffer.convert(x, to: type, self), products.filter { $0.linear.weight.activationType(self, rows: x.rows) == type })
+        multiply(x, products.filter { $0.linear.weight.activationType(self, rows: x.rows) != type }, buffer)
     }
 
     private func run(_ activations: ak_activations, _ products: [Product]) {
@@ -147,22 +150,27 @@ extension Backend {
         for product in products { reserveScratch(for: product) }
         let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(largest) { identity in
-            let calls = products.map { KernelProduct($0, identity: identity) }
-            let steps = calls.map { panelsPerItem($0.matrix, count: $0.panelCount, tokens: Int(activations.tokens)) }
-            let items = zip(calls, steps).map { ($0.panelCount + $1 - 1) / $1 }
+            let tokens = Int(activations.tokens)
+            let calls = products.map { product in
+                var call = KernelProduct(product, identity: identity)
+                call.step = panelsPerItem(call.matrix, count: call.panelCount, tokens: tokens)
+                return call
+            }
             // Workers usually take pieces in turn.
             let threads = pool.threads
-            withUnsafePointer(to: activations) { activations in
-                pool.run(items.reduce(0, +)) { item, worker in
-                    var (index, item) = (0, item)
-                    while item >= items[index] {
-                        item -= items[index]
-                        index += 1
+            calls.withUnsafeBufferPointer { calls in
+                withUnsafePointer(to: activations) { activations in
+                    pool.run(calls.reduce(0) { $0 + $1.items }) { item, worker in
+                        var (index, item) = (0, item)
+                        while item >= calls[index].items {
+                            item -= calls[index].items
+                            index += 1
+                        }
+                        let call = calls[index]
+                        call.run(
+                            kernels, activations, first: item * call.step, step: call.step, next: call,
+                            nextFirst: (item + threads) * call.step, scratch: scratch[worker])
                     }
-                    let (call, step) = (calls[index], steps[index])
-                    call.run(
-                        kernels, activations, first: item * step, step: step, next: call, nextFirst: (item + threads) * step,
-                        scratch: scratch[worker])
                 }
             }
         }
@@ -183,25 +191,27 @@ extension Backend {
         // Kernels take up to four panels at a time.
         let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
         if matrix.layout == AK_BUNDLES { return max(step, Int(AK_BUNDLE)) / Int(AK_BUNDLE) * Int(AK_BUNDLE) }
-        if tokens > 4 { return step }
-        // A decoded token has few pieces: a little smaller is better if then each thread gets as many as the others.
+        // A little smaller is better if then each thread gets as many as the others.
         func longestShare(_ step: Int) -> Int {
             let items = (count + step - 1) / step
             return (items + pool.threads - 1) / pool.threads * step
         }
-        return (max(step / 2, 1) ... step).reversed().min { longestShare($0) < longestShare($1) } ?? step
+        // 8-bit weights meet many tokens two panels at a time.
+        let multiple = tokens > 4 && matrix.type == AK_Q8_0 ? min(2, step) : 1
+        let sizes = stride(from: step, through: max(step / 2, 1), by: -multiple)
+        return sizes.min { longestShare($0) < longestShare($1) } ?? step
     }
 
     /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels: both products of a panel are made by the same worker, then combined while
     /// they are in its cache.
     func multiplyGated(_ x: Tensor, gate: Product, up: Product, _ buffer: ActivationBuffer) {
-        let gateType = gate.linear.weight.activationType(precision)
-        guard gateType == up.linear.weight.activationType(precision) else {
+        let gateType = gate.linear.weight.activationType(self, rows: x.rows)
+        guard gateType == up.linear.weight.activationType(self, rows: x.rows) else {
             // Two types of weights: one after the other.
             multiply(x, [gate, up], buffer)
             return withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
-                let product = KernelProduct(gate, identity: identity)
-                forRows(x.rows) { combine(product, up.output, panels: 0 ..< product.panelCount, rows: $0) }
+                let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
+                forRows(x.rows) { combine(gateCall, upCall, panels: 0 ..< gateCall.panelCount, rows: $0) }
             }
         }
         let activations = buffer.convert(x, to: gateType, self)
@@ -212,7 +222,7 @@ extension Backend {
             let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
             let count = gateCall.panelCount
             let step = panelsPerItem(gateCall.matrix, count: count, tokens: x.rows)
-            let threads = pool.threads
+            let (threads, tokens) = (pool.threads, x.rows)
             withUnsafePointer(to: activations) { activations in
                 pool.run((count + step - 1) / step) { item, worker in
                     let first = item * step
@@ -220,7 +230,7 @@ extension Backend {
                     upCall.run(
                         kernels, activations, first: first, step: step, next: gateCall, nextFirst: first + threads * step,
                         scratch: scratch[worker])
-                    combine(gateCall, up.output, panels: first ..< min(first + step, count), rows: 0 ..< x.rows)
+                    combine(gateCall, upCall, panels: first ..< min(first + step, count), rows: 0 ..< tokens)
                 }
             }
         }
@@ -228,7 +238,7 @@ extension Backend {
     }
 
     /// `gate = silu(gate) * up` in some panels of a list.
-    private func combine(_ gate: KernelProduct, _ up: Tensor, panels: Range<Int>, rows: Range<Int>) {
+    private func combine(_ gate: KernelProduct, _ up: KernelProduct, panels: Range<Int>, rows: Range<Int>) {
         let silu = kernels.silu_mul
         // Panels usually lie side by side, so each run of them is one call a token.
         var start = panels.lowerBound
@@ -238,7 +248,7 @@ extension Backend {
             while start + length < panels.upperBound, gate.panels[start + length] == panel + Int32(length) { length += 1 }
             let column = Int(panel) * Int(AK_PANEL)
             for token in rows {
-                silu?(gate.output + token * gate.stride + column, up.data + token * up.stride + column, length * Int(AK_PANEL))
+                silu?(gate.output + token * gate.stride + column, up.output + token * up.stride + column, length * Int(AK_PANEL))
             }
             start += length
         }

@@ -1,20 +1,5 @@
 import AdaKernels
 
-/// Zeroed memory aligned to a cache line, freed with its last user.
-final class AlignedMemory: @unchecked Sendable {
-    let address: UnsafeMutableRawPointer
-    let byteCount: Int
-
-    /// - Parameter zeroed: `false` for memory that is overwritten whole right away (packed weights).
-    init(byteCount: Int, zeroed: Bool = true) {
-        self.byteCount = max(byteCount, 64)
-        address = .allocate(byteCount: self.byteCount, alignment: 64)
-        if zeroed { address.initializeMemory(as: UInt8.self, repeating: 0, count: self.byteCount) }
-    }
-
-    deinit { address.deallocate() }
-}
-
 /// A float32 matrix of activations, `[rows, columns]`, row-major.
 ///
 /// Rows are padded to whole blocks of 32 values so that kernels need no tails; the padding stays zero. A tensor is a handle:

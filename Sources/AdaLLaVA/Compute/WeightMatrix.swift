@@ -2,7 +2,8 @@ import AdaKernels
 
 /// The weights of a linear map, `[rows, inputs]`, ready for the kernels.
 ///
-/// F32, F16, BF16 and Q8_0 are packed into panels of 16 rows, once, at load; the other quantized types stay in the mapped file.
+/// F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are packed into panels of 16 rows, once, at load; the other quantized types stay in the mapped
+/// file.
 public final class WeightMatrix: @unchecked Sendable {
     let matrix: ak_matrix
     /// Outputs.
@@ -42,7 +43,7 @@ public final class WeightMatrix: @unchecked Sendable {
             let layout = picksInputs ? AK_BUNDLES : AK_PANELS
             let bundle = picksInputs ? Int(AK_BUNDLE) : 1
             let packedPanels = (panels + bundle - 1) / bundle * bundle
-            let memory = AlignedMemory(byteCount: packedPanels * panelBytes, zeroed: false)
+            let memory = backend.weights.allocate(byteCount: packedPanels * panelBytes)
             let perItem = max(1, (1 << 18) / panelBytes / bundle) * bundle
             let address = SendablePointer(memory.address)
             backend.pool.run((packedPanels + perItem - 1) / perItem) { item, _ in
@@ -68,12 +69,15 @@ public final class WeightMatrix: @unchecked Sendable {
     /// Bytes that one pass over all the weights reads.
     public var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
 
-    /// The type that activations take before they meet these weights.
-    func activationType(_ precision: Precision) -> ak_type {
-        guard precision == .automatic, matrix.layout != AK_ROWS else { return AK_F32 }
+    /// The type that activations take before they meet these weights. A few tokens wait for memory whatever they are computed in, so float16
+    /// weights are rounded to BF16 for many tokens only.
+    /// - Parameter rows: rows of the activations.
+    func activationType(_ backend: Backend, rows: Int) -> ak_type {
+        guard backend.precision == .automatic, matrix.layout != AK_ROWS else { return AK_F32 }
         switch matrix.type {
-        case AK_Q8_0: return AK_Q8_0
+        case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
         case AK_BF16 where ak_has_bf16_dot() != 0: return AK_BF16
+        case AK_F16 where rows > 4 && backend.hasBF16Dot: return AK_BF16
         default: return AK_F32
         }
     }

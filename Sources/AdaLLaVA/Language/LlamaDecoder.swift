@@ -202,24 +202,44 @@ final class LlamaDecoder: @unchecked Sendable {
         }
 
         clear(selection?.droppedHeadColumns ?? [], of: attended)
-        let perKeyValueHead = c.numAttentionHeads / c.numKeyValueHeads
         let positions = position + x.rows
         backend.reserveScratch(ak_attention_scratch(Int32(positions), headDim))
-        let scale = 1 / Float(c.headDim).squareRoot()
-        let tile = 32
-        let tiles = (x.rows + tile - 1) / tile
-        backend.pool.run(heads.count * tiles) { item, worker in
-            let head = heads[item / tiles]
-            // Last tiles first: they see the most keys, and the longest pieces should not come last.
-            let start = (tiles - 1 - item % tiles) * tile
-            guard let index = cache.heads.firstIndex(of: head / perKeyValueHead) else { return }
-            let count = min(tile, x.rows - start)
-            kernels.attention(
-                attended.data + start * attended.stride + head * c.headDim, attended.stride,
-                query.data + start * query.stride + head * c.headDim, query.stride, cache.keys(index), cache.values(index), cache.type,
-                headDim, Int32(position + start + count), Int32(count), Int32(position + start), scale, self.backend.scratch(worker))
+        let shares = heads.compactMap { HeadShare(head: $0, query: query, attended: attended, cache: cache, c) }
+        let (type, scale, positionCount) = (cache.type, 1 / Float(c.headDim).squareRoot(), x.rows)
+        // Twice what the kernels take at once.
+        let (tile, scratch) = (24, backend.scratchAddresses)
+        let tiles = (positionCount + tile - 1) / tile
+        shares.withUnsafeBufferPointer { shares in
+            backend.pool.run(shares.count * tiles) { item, worker in
+                let share = shares[item / tiles]
+                // Last tiles first: they see the most keys, and the longest pieces should not come last.
+                let start = (tiles - 1 - item % tiles) * tile
+                let count = min(tile, positionCount - start)
+                kernels.attention(
+                    share.attended + start * share.attendedStride, share.attendedStride, share.query + start * share.queryStride,
+                    share.queryStride, share.keys, share.values, type, headDim, Int32(position + start + count), Int32(count),
+                    Int32(position + start), scale, scratch[worker])
+            }
         }
+        withExtendedLifetime((cache, query, attended)) {}
         return attended
+    }
+
+    /// Where one head's part of attention lies: addresses only, so that threads that share it out do not count references to what owns it.
+    private struct HeadShare {
+        let query: UnsafeMutablePointer<Float>
+        let attended: UnsafeMutablePointer<Float>
+        let queryStride, attendedStride: Int
+        let keys, values: UnsafeMutableRawPointer
+
+        /// `nil` if the cache does not hold the head's keys.
+        init?(head: Int, query: Tensor, attended: Tensor, cache: LayerCache, _ c: LlamaConfiguration) {
+            guard let index = cache.heads.firstIndex(of: head / (c.numAttentionHeads / c.numKeyValueHeads)) else { return nil }
+            self.query = query.data + head * c.headDim
+            self.attended = attended.data + head * c.headDim
+            (queryStride, attendedStride) = (query.stride, attended.stride)
+            (keys, values) = (cache.keys(index), cache.values(index))
+        }
     }
 
     private func layerCache(_ index: Int, _ selection: LayerSelection?, in cache: KeyValueCache) -> LayerCache {
