@@ -25,10 +25,9 @@ train() { # RECIPE RUN
   [ -s "$out/runs/$2/config.json" ] || "${nice[@]}" "$adallava" train "Recipes/scenes/$1.yaml"
 }
 train 1-projector projector
-train 2-conversations conversations
-train 3-questions questions
-train 4-layers layers
-train 4-heads heads
+train 2-language language
+train 3-layers layers
+train 3-heads heads
 
 # What ships: float16, both variants beside one tower.
 models=$out/models
