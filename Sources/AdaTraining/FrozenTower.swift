@@ -14,7 +14,6 @@ final class FrozenTower: Sendable {
     /// Copies of one tower: each encodes one image at a time.
     private let towers: [VisionTower]
     private let turn = Atomic<Int>(0)
-    private let images: ImageTable
     private let store: FeatureStore
 
     var rows: Int { towers[0].tokens }
@@ -22,130 +21,126 @@ final class FrozenTower: Sendable {
 
     /// - Parameters:
     ///   - towers: at least one; as many images are encoded at the same time.
-    ///   - images: the data's images; the file has a place for each.
     ///   - aspect: how images become squares.
     ///   - folder: where the file goes.
-    init(_ towers: [VisionTower], images: ImageTable, aspect: CLIPImageProcessor.AspectMode, folder: URL) throws {
+    /// - Throws: ``TrainingError/unwritable(path:reason:)``
+    init(_ towers: [VisionTower], aspect: CLIPImageProcessor.AspectMode, folder: URL) throws {
         precondition(!towers.isEmpty)
-        (self.towers, self.images) = (towers, images)
-        let fingerprint = images.fingerprint(with: [try FrozenTower.probe(towers[0]), aspect == .pad ? 0 : 1])
-        store = try FeatureStore(folder: folder, name: fingerprint, images: images.count, values: towers[0].tokens * towers[0].width)
+        self.towers = towers
+        var hash = try FrozenTower.probe(towers[0])
+        hash.add(aspect == .pad ? 0 : 1)
+        let digits = String(hash.value, radix: 16)
+        store = try FeatureStore(
+            folder: folder, name: String(repeating: "0", count: 16 - digits.count) + digits, values: towers[0].tokens * towers[0].width)
     }
 
     /// `[rows, width]` of an image.
     /// - Parameters:
-    ///   - path: the image's, as the data set gives it.
+    ///   - path: the image's own, by which its features are found again.
     ///   - open: decodes the image, if its features are not kept.
     func features(of path: String, aspect: CLIPImageProcessor.AspectMode, open: () throws -> RGBImage) throws -> [Float] {
-        let place = images.place(of: path)
-        if let place, let known = store.read(place) { return known }
+        var key = FNV1a()
+        for byte in path.utf8 { key.add(UInt64(byte)) }
+        if let known = store.read(key.value) { return known }
         let tower = towers[turn.wrappingAdd(1, ordering: .relaxed).oldValue % towers.count]
         let features = try tower.features(tower.imageProcessor(try open(), mode: aspect))
-        if let place { try store.write(features, at: place) }
+        try store.write(features, key: key.value)
         return features
     }
 
     /// What tells one tower's features from another's: those of a test picture, hashed.
-    private static func probe(_ tower: VisionTower) throws -> UInt64 {
+    private static func probe(_ tower: VisionTower) throws -> FNV1a {
         let side = tower.configuration.imageSize
         let ramp = (0 ..< 3 * side * side).map { Float($0 % 251) / 251 - 0.5 }
         var hash = FNV1a()
         for value in try tower.features(ramp) { hash.add(UInt64(value.bitPattern)) }
-        return hash.value
+        return hash
     }
 }
 
-/// The different images of a data set, by path.
-struct ImageTable: Sendable {
-    private let places: [String: Int32]
-    private let paths: FNV1a
-
-    var count: Int { places.count }
-
-    /// Reads all records for their images.
-    /// - Throws: ``TrainingError/sample(id:index:file:reason:)``
-    init(_ dataset: InstructionDataset) throws {
-        var found: Set<String> = []
-        for number in 0 ..< dataset.count where dataset.length(number).hasImage {
-            for image in try dataset.record(number).images { found.insert(dataset.url(image, of: number).path) }
-        }
-        var hash = FNV1a()
-        var places: [String: Int32] = [:]
-        places.reserveCapacity(found.count)
-        for (place, path) in found.sorted().enumerated() {
-            places[path] = Int32(place)
-            for byte in path.utf8 { hash.add(UInt64(byte)) }
-            hash.add(0)
-        }
-        (self.places, paths) = (places, hash)
-    }
-
-    /// The image's number; `nil` for one that the data set did not have.
-    func place(of path: String) -> Int? { places[path].map(Int.init) }
-
-    /// A file name's part that is the same for the same paths and values.
-    func fingerprint(with values: [UInt64]) -> String {
-        var hash = paths
-        for value in values { hash.add(value) }
-        let digits = String(hash.value, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
-    }
-}
-
-/// The hash of Fowler, Noll and Vo (FNV-1a), eight bytes at a time.
+/// The hash of Fowler, Noll and Vo (FNV-1a), a value at a time.
 struct FNV1a: Sendable {
     private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325
 
     mutating func add(_ next: UInt64) { value = (value ^ next) &* 0x0000_0100_0000_01B3 }
 }
 
-/// Float16 vectors of one size by number, in a sparse file; which are there is known from a byte for each in a second file. A vector counts
-/// only once its byte is written, so a run that was killed leaves none that is half there.
+/// Float16 vectors of one size by key. Vectors lie one behind the other in a data file; an index file has their keys in the same order. A key is
+/// written behind its vector, so that a run which was killed leaves none that is half there; several processes may add to the same files.
 final class FeatureStore: Sendable {
     private let values: Int
-    private let images: Int
     private let data: Int32
-    private let marks: Int32
+    private let index: Int32
     private let path: String
+
+    private struct State {
+        var places: [UInt64: Int] = [:]
+        /// Keys of the index that were read.
+        var count = 0
+    }
+    private let state = Mutex(State())
 
     /// - Parameter name: tells files of one folder apart.
     /// - Throws: ``TrainingError/unwritable(path:reason:)``
-    init(folder: URL, name: String, images: Int, values: Int) throws {
-        (self.images, self.values) = (images, values)
-        path = folder.appendingPathComponent("features-\(name).\(images)x\(values).f16").path
+    init(folder: URL, name: String, values: Int) throws {
+        self.values = values
+        path = folder.appendingPathComponent("features-\(name)x\(values).f16").path
         data = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
-        marks = open(path + ".done", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
-        guard data >= 0, marks >= 0 else {
-            let reason = String(cString: strerror(errno))
+        index = open(path + ".keys", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard data >= 0, index >= 0 else {
+            let failure = unwritable()
             if data >= 0 { close(data) }
-            if marks >= 0 { close(marks) }
-            throw TrainingError.unwritable(path: path, reason: reason)
+            if index >= 0 { close(index) }
+            throw failure
         }
+        state.withLock { readIndex(&$0) }
     }
 
     deinit {
         close(data)
-        close(marks)
+        close(index)
     }
 
-    func read(_ place: Int) -> [Float]? {
-        guard (0 ..< images).contains(place) else { return nil }
-        var mark: UInt8 = 0
-        guard pread(marks, &mark, 1, off_t(place)) == 1, mark == 1 else { return nil }
+    private func unwritable() -> TrainingError { .unwritable(path: path, reason: String(cString: strerror(errno))) }
+
+    /// Takes in what this and other processes have added.
+    private func readIndex(_ state: inout State) {
+        var keys = [UInt64](repeating: 0, count: 4096)
+        while true {
+            let bytes = pread(index, &keys, keys.count * 8, off_t(state.count * 8))
+            guard bytes >= 8 else { return }
+            for key in keys.prefix(bytes / 8) {
+                state.places[UInt64(littleEndian: key)] = state.count
+                state.count += 1
+            }
+        }
+    }
+
+    func read(_ key: UInt64) -> [Float]? {
+        guard let place = state.withLock({ $0.places[key] }) else { return nil }
         var halves = [UInt16](repeating: 0, count: values)
         let bytes = 2 * values
         guard pread(data, &halves, bytes, off_t(place) * off_t(bytes)) == bytes else { return nil }
         return halves.map(halfToFloat)
     }
 
-    /// Values beyond float16's range are kept at its ends.
-    func write(_ features: [Float], at place: Int) throws {
-        guard (0 ..< images).contains(place), features.count == values else { return }
+    /// Values beyond float16's range are kept at its ends. A key that is known, and vectors of another size, are left out.
+    /// - Throws: ``TrainingError/unwritable(path:reason:)``
+    func write(_ features: [Float], key: UInt64) throws {
+        guard features.count == values else { return }
         let halves = features.map { floatToHalf($0) }
-        var mark: UInt8 = 1
-        let bytes = 2 * values
-        guard pwrite(data, halves, bytes, off_t(place) * off_t(bytes)) == bytes, pwrite(marks, &mark, 1, off_t(place)) == 1 else {
-            throw TrainingError.unwritable(path: path, reason: String(cString: strerror(errno)))
+        try state.withLock { state in
+            guard flock(index, LOCK_EX) == 0 else { throw unwritable() }
+            defer { _ = flock(index, LOCK_UN) }
+            readIndex(&state)
+            guard state.places[key] == nil else { return }
+            var stored = key.littleEndian
+            let bytes = 2 * values
+            guard pwrite(data, halves, bytes, off_t(state.count) * off_t(bytes)) == bytes,
+                pwrite(index, &stored, 8, off_t(state.count * 8)) == 8
+            else { throw unwritable() }
+            state.places[key] = state.count
+            state.count += 1
         }
     }
 }

@@ -107,7 +107,7 @@ public struct ModelSource: Sendable {
     /// - Parameters:
     ///   - folder: where features are kept.
     ///   - workers: images that may be encoded at the same time.
-    func makeFrozenTower(_ dataset: InstructionDataset, folder: URL, workers: Int) throws -> FrozenTower? {
+    func makeFrozenTower(folder: URL, workers: Int) throws -> FrozenTower? {
         guard let vision = configuration.vision, vision.architecture != .clip else { return nil }
         let towers = try (0 ..< workers).map { _ in
             if let checkpoint { return try VisionTower(checkpoint, threads: 1) }
@@ -115,7 +115,7 @@ public struct ModelSource: Sendable {
             let location = reference.hasPrefix("/") ? URL(fileURLWithPath: reference) : self.folder.appendingPathComponent(reference)
             return try VisionTower(contentsOf: location, threads: 1)
         }
-        return try FrozenTower(towers, images: ImageTable(dataset), aspect: imageAspect, folder: folder)
+        return try FrozenTower(towers, aspect: imageAspect, folder: folder)
     }
 
     /// How images become squares.

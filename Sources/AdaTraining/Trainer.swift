@@ -171,7 +171,7 @@ public final class Trainer {
                 rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
             imageProcessor: try source.makeImageProcessor(), aspect: source.imageAspect,
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
-            frozenTower: try source.makeFrozenTower(dataset, folder: features, workers: recipe.dataloaderNumWorkers))
+            frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers))
     }
 
     /// The samples of this process in each step.

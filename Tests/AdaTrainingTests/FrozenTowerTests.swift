@@ -23,12 +23,29 @@ import Testing
     @Test func vectorsAreKeptAcrossRuns() throws {
         // A mismatch means that a resumed run trains on other features, or on some that were never written.
         let folder = try TemporaryFolder()
-        try FeatureStore(folder: folder.url, name: "a", images: 5, values: 3).write([1, -2, 0.5], at: 3)
-        let store = try FeatureStore(folder: folder.url, name: "a", images: 5, values: 3)
-        #expect(try FeatureStore(folder: folder.url, name: "b", images: 5, values: 3).read(3) == nil)
-        #expect(store.read(3) == [1, -2, 0.5] && store.read(2) == nil && store.read(4) == nil && store.read(5) == nil && store.read(-1) == nil)
-        try store.write([1, 2], at: 0)
-        #expect(store.read(0) == nil)
+        func open(_ name: String = "a") throws -> FeatureStore { try FeatureStore(folder: folder.url, name: name, values: 3) }
+        let first = try open()
+        try first.write([1, -2, 0.5], key: 30)
+        let store = try open()
+        #expect(store.read(30) == [1, -2, 0.5] && store.read(20) == nil && store.read(0) == nil)
+        #expect(try open("b").read(30) == nil)
+        // Another size; a key that is there.
+        try store.write([1, 2], key: 1)
+        try store.write([7, 7, 7], key: 30)
+        #expect(store.read(1) == nil && store.read(30) == [1, -2, 0.5])
+        // Two that add in turn, as two processes do.
+        try store.write([4, 5, 6], key: 40)
+        try first.write([7, 8, 9], key: 50)
+        try first.write([0, 0, 0], key: 40)
+        #expect(try open().read(40) == [4, 5, 6] && open().read(50) == [7, 8, 9])
+        // A run that was killed between a vector and the end of its key.
+        let keys = try #require(FileManager.default.contentsOfDirectory(atPath: folder.url.path).first { $0.hasSuffix("a" + "x3.f16.keys") })
+        let handle = try FileHandle(forWritingTo: folder.url.appendingPathComponent(keys))
+        try handle.seekToEnd()
+        try handle.write(contentsOf: Data([1, 2, 3]))
+        try handle.close()
+        try open().write([3, 2, 1], key: 60)
+        #expect(try open().read(60) == [3, 2, 1] && open().read(50) == [7, 8, 9])
     }
 }
 
@@ -75,7 +92,7 @@ import Testing
             dataset: dataset,
             tokenizer: source.tokenizer, assembly: SampleAssembly(rowsPerImage: source.rowsPerImage, adaptive: true, maximumLength: 512),
             imageProcessor: try source.makeImageProcessor(), aspect: .pad, units: source.units, budgets: .full, seed: 1,
-            frozenTower: try source.makeFrozenTower(dataset, folder: run.folder.url, workers: 2))
+            frozenTower: try source.makeFrozenTower(folder: run.folder.url, workers: 2))
         // Computed, then read from the file.
         for _ in 0 ..< 2 {
             let batch = TorchBatch([try builder.sample(1, epoch: 0)])
