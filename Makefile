@@ -3,6 +3,7 @@
 #   make test        every test that belongs to a change (minutes)
 #   make check-slow  comparisons with llama.cpp's recorded tokens on SmolLM2, memory and cost limits on larger models
 #   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
+#   make bench       speed against the machine's limits and the peers: one table, and build/bench/results.json (SECTIONS="smollm2 busy")
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
 #   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
 #   make build       the release executable, .build/release/adallava
@@ -13,7 +14,7 @@ SWIFTFLAGS ?=
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 
-.PHONY: setup torch build demo test check-slow bench-train train-scenes clean
+.PHONY: setup torch build demo test check-slow bench bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -33,6 +34,9 @@ test: torch
 
 check-slow: build
 	@scripts/check-slow.sh
+
+bench: setup
+	@SWIFTFLAGS="$(SWIFTFLAGS)" scripts/bench.sh $(SECTIONS)
 
 bench-train: build torch
 	@scripts/bench-train.sh

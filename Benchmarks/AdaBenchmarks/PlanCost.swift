@@ -47,6 +47,8 @@ struct PlanCost: AsyncParsableCommand {
         var prefill: [Double] = []
         var decode: [Double] = []
         var plan: ExecutionPlan?
+        /// Milliseconds of choosing the plan, once a repeat.
+        var planning: [Double] = []
     }
 
     func run() async throws {
@@ -68,6 +70,8 @@ struct PlanCost: AsyncParsableCommand {
                 if round == 0 { continue }
                 times[index].prefill.append(summary.measured.prefill / .milliseconds(1))
                 times[index].decode.append(summary.measured.decode / .milliseconds(1) / Double(summary.tokens.count - 1))
+                let planning = try await loaded.measurePlanning(budget: .fraction(all[index]), repeats: 5) ?? []
+                times[index].planning.append(median(planning.map { $0 / .milliseconds(1) }))
             }
         }
         try report(all, times, language, url.deletingPathExtension().lastPathComponent)
@@ -80,23 +84,24 @@ struct PlanCost: AsyncParsableCommand {
         var rows: [[String: Any]] = []
         var (shares, decodeRatios, prefillRatios): ([Double], [Double], [Double]) = ([], [], [])
         print("\(name): prompt \(prompt), \(tokens) tokens, \(repeats) repeats, load \(String(format: "%.2f", loadAverage()))")
-        print("budget  switches  weights   decode ms  ratio  excess   prefill ms  ratio")
+        print("budget  switches  weights   decode ms  ratio  excess   prefill ms  ratio  plan ms  of prefill")
         for (budget, time) in zip(budgets, times) {
             guard let plan = time.plan else { continue }
             let on = Double(plan.mask.reduce(0, +)) / switches
             let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
             let decodeRatio = median(zip(time.decode, full.decode).map { $0 / $1 })
             let prefillRatio = median(zip(time.prefill, full.prefill).map { $0 / $1 })
+            let planShare = median(zip(time.planning, time.prefill).map { $0 / $1 })
             shares.append(on)
             decodeRatios.append(decodeRatio)
             prefillRatios.append(prefillRatio)
             print(
                 String(
-                    format: "%6.2f  %8.3f  %7.3f  %10.3f  %5.3f  %+6.3f  %11.1f  %5.3f", budget, on, weights, median(time.decode), decodeRatio,
-                    decodeRatio - weights, median(time.prefill), prefillRatio))
+                    format: "%6.2f  %8.3f  %7.3f  %10.3f  %5.3f  %+6.3f  %11.1f  %5.3f  %7.3f  %8.2f %%", budget, on, weights, median(time.decode),
+                    decodeRatio, decodeRatio - weights, median(time.prefill), prefillRatio, median(time.planning), 100 * planShare))
             rows.append([
                 "budget": budget, "switches": on, "weights": weights, "decode_ms": median(time.decode), "decode_ratio": decodeRatio,
-                "prefill_ms": median(time.prefill), "prefill_ratio": prefillRatio,
+                "prefill_ms": median(time.prefill), "prefill_ratio": prefillRatio, "plan_ms": median(time.planning), "plan_share": planShare,
             ])
         }
         let fit = (coefficientOfDetermination(shares, decodeRatios), coefficientOfDetermination(shares, prefillRatios))

@@ -14,10 +14,10 @@ struct RandomModel {
     let seed: UInt64
 
     /// Types that ``write(to:)`` can fill with random values.
-    static let types: [ElementType] = [.f32, .f16, .bf16, .q8_0, .q4_0, .q4_1]
+    static let types = RandomWeights.types
 
     func write(to url: URL) throws {
-        var blocks: [String: RandomBlock] = [:]
+        var blocks: [String: RandomWeights] = [:]
         var random = SplitMix64(seed: seed)
         try GGUFWriter.write(tensors, metadata: metadata, to: url) { tensor, sink in
             if tensor.shape.count == 1 {
@@ -29,8 +29,8 @@ struct RandomModel {
             // The embedding's rows are looked up, not multiplied: they have deviation 1.
             let deviation = tensor.name == "token_embd.weight" ? 1 : 1 / Float(inputs).squareRoot()
             let key = "\(tensor.type.rawValue) \(deviation)"
-            if blocks[key] == nil { blocks[key] = RandomBlock(tensor.type, deviation: deviation, &random) }
-            try blocks[key]?.write(rows * rowBytes, to: sink, &random)
+            if blocks[key] == nil { blocks[key] = RandomWeights(tensor.type, deviation: deviation, &random) }
+            try blocks[key]?.read(rows * rowBytes, &random) { try sink.write($0) }
         }
     }
 
@@ -72,57 +72,4 @@ struct RandomModel {
         ]
         return tensors
     }
-}
-
-/// A few megabytes of random values in a type's own blocks.
-private struct RandomBlock {
-    private let bytes: [UInt8]
-    private let blockBytes: Int
-
-    /// - Parameter deviation: the values' standard deviation.
-    init(_ type: ElementType, deviation: Float, _ random: inout SplitMix64) {
-        blockBytes = type.block.bytes
-        var bytes: [UInt8] = []
-        let blocks = (4 << 20) / type.block.bytes
-        bytes.reserveCapacity(blocks * type.block.bytes)
-        // Uniform in (-limit, limit) has the deviation limit / sqrt(3).
-        let limit = deviation * Float(3).squareRoot()
-        func append<Value: BitwiseCopyable>(_ value: Value) { withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) } }
-        func value(_ random: inout SplitMix64) -> Float { (2 * Float(random.unit()) - 1) * limit }
-        for _ in 0 ..< blocks {
-            switch type {
-            case .f16: append(halfBits(value(&random)))
-            case .bf16: append(UInt16(truncatingIfNeeded: value(&random).bitPattern >> 16))
-            case .q8_0:
-                append(halfBits(limit / 127))
-                for _ in 0 ..< 4 { append(random.next()) }
-            case .q4_0, .q4_1:
-                append(halfBits(limit / 7.5))
-                if type == .q4_1 { append(halfBits(-limit)) }
-                for _ in 0 ..< 2 { append(random.next()) }
-            default: append(value(&random))
-            }
-        }
-        self.bytes = bytes
-    }
-
-    /// Appends `count` bytes, starting at a random place.
-    func write(_ count: Int, to sink: TensorSink, _ random: inout SplitMix64) throws {
-        var start = Int(random.unit() * Double(bytes.count / blockBytes)) * blockBytes
-        var left = count
-        while left > 0 {
-            let length = min(left, bytes.count - start)
-            try bytes.withUnsafeBytes { try sink.write(UnsafeRawBufferPointer(rebasing: $0[start ..< start + length])) }
-            left -= length
-            start = 0
-        }
-    }
-}
-
-/// A positive or negative normal number as the bits of a half float, fractions dropped; numbers below the smallest normal become zero.
-private func halfBits(_ value: Float) -> UInt16 {
-    let sign = UInt16(truncatingIfNeeded: value.bitPattern >> 16) & 0x8000
-    let exponent = Int(value.bitPattern >> 23 & 0xff) - 127 + 15
-    guard exponent > 0 else { return sign }
-    return sign | UInt16(min(exponent, 30)) << 10 | UInt16(truncatingIfNeeded: value.bitPattern >> 13 & 0x3ff)
 }

@@ -19,6 +19,12 @@ struct TowerCost: AsyncParsableCommand {
     @Option(help: "Times that every tower encodes an image.")
     var repeats = 30
 
+    @Flag(help: "Compare features with the first tower's, computed in float32: for towers with the same weights in other types.")
+    var compare = false
+
+    @Flag(help: "Encode once with each tower for each line on standard input, and print the milliseconds as a line of JSON.")
+    var resident = false
+
     @Option(help: "auto or f32.")
     var precision: Precision = .automatic
 
@@ -35,6 +41,8 @@ struct TowerCost: AsyncParsableCommand {
         let tower: VisionTower
         let pixels: [Float]
         var milliseconds: [Double] = []
+        /// The least cosine similarity of a row of features to the first tower's in float32; `nil` for other shapes.
+        var cosine: Double?
     }
 
     func run() async throws {
@@ -48,6 +56,15 @@ struct TowerCost: AsyncParsableCommand {
                 contestants.append(Contestant(name: path, threads: count, tower: tower, pixels: pixels))
             }
         }
+        if compare, let first = contestants.first {
+            let reference = try VisionTower(contentsOf: URL(fileURLWithPath: first.name), precision: .f32).features(first.pixels)
+            for index in contestants.indices where contestants[index].tower.width == first.tower.width {
+                // The same picture for all, whatever was drawn for each.
+                let features = try contestants[index].tower.features(first.pixels)
+                contestants[index].cosine = leastCosine(features, reference, width: first.tower.width)
+            }
+        }
+        if resident { return try serve(contestants) }
         let clock = ContinuousClock()
         // The first round warms caches and the processor's clock, and is not counted.
         for round in 0 ... repeats {
@@ -58,12 +75,12 @@ struct TowerCost: AsyncParsableCommand {
             }
         }
         print("\(repeats) repeats, load \(String(format: "%.2f", loadAverage()))")
-        print("threads  image  tokens x width   median ms  fastest ms  tower")
+        print("threads  image  tokens x width   median ms  fastest ms   cosine  tower")
         for item in contestants {
             print(
                 String(
-                    format: "%7d  %5d  %6d x %5d  %10.2f  %10.2f  %@", item.threads, item.tower.configuration.imageSize, item.tower.tokens,
-                    item.tower.width, median(item.milliseconds), item.milliseconds.min() ?? 0, item.name))
+                    format: "%7d  %5d  %6d x %5d  %10.2f  %10.2f  %7@  %@", item.threads, item.tower.configuration.imageSize, item.tower.tokens,
+                    item.tower.width, median(item.milliseconds), item.milliseconds.min() ?? 0, item.cosine.map { String(format: "%.5f", $0) } ?? "", item.name))
         }
         try writeJSON(
             [
@@ -72,10 +89,44 @@ struct TowerCost: AsyncParsableCommand {
                     [
                         "tower": $0.name, "threads": $0.threads, "image_size": $0.tower.configuration.imageSize, "tokens": $0.tower.tokens,
                         "width": $0.tower.width, "median_ms": median($0.milliseconds), "fastest_ms": $0.milliseconds.min() ?? 0,
+                        "cosine": $0.cosine ?? NSNull(),
                     ] as [String: Any]
                 },
             ], to: json)
     }
+}
+
+extension TowerCost {
+    /// Measures when it is told to, so that another program can measure others in between.
+    private func serve(_ contestants: [Contestant]) throws {
+        func answer(_ object: [String: Any]) throws {
+            let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys])
+            try FileHandle.standardOutput.write(contentsOf: data + Data("\n".utf8))
+        }
+        for contestant in contestants { _ = try contestant.tower.features(contestant.pixels) }
+        try answer(["ready": true, "cosines": contestants.map { $0.cosine as Any? ?? NSNull() }])
+        let clock = ContinuousClock()
+        while readLine() != nil {
+            let times = try contestants.map { contestant in
+                try clock.measure { _ = try contestant.tower.features(contestant.pixels) } / .milliseconds(1)
+            }
+            try answer(["milliseconds": times])
+        }
+    }
+}
+
+/// The least cosine similarity of two features' rows; `nil` if their sizes differ.
+private func leastCosine(_ a: [Float], _ b: [Float], width: Int) -> Double? {
+    guard a.count == b.count, width > 0, !a.isEmpty else { return nil }
+    return stride(from: 0, to: a.count, by: width).map { row in
+        var (dot, squareA, squareB) = (0.0, 0.0, 0.0)
+        for index in row ..< min(row + width, a.count) {
+            dot += Double(a[index]) * Double(b[index])
+            squareA += Double(a[index]) * Double(a[index])
+            squareB += Double(b[index]) * Double(b[index])
+        }
+        return dot / (squareA * squareB).squareRoot()
+    }.min()
 }
 
 extension Precision: ExpressibleByArgument {}

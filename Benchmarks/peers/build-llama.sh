@@ -3,10 +3,11 @@
 #
 #     build-llama.sh DIR
 #
-# Afterwards DIR/bin holds llama-quantize, llama-bench, llama-mtmd-cli and greedy_tokens, DIR/sources llama.cpp's sources.
+# Afterwards DIR/bin holds llama-quantize, llama-bench, llama-mtmd-cli, greedy_tokens and encode_image, DIR/build-avx2/bin a llama-bench that
+# uses no AVX-512 (on x86), DIR/sources llama.cpp's sources.
 # DIR must lie outside the repository. The sources come from the source distribution of the Python package llama-cpp-python,
 # whose version is fixed here, so that everyone measures the same thing. Needs a C++ compiler, cmake, ninja and Python with pip
-# (Debian: apt-get install g++ cmake ninja-build python3-pip). About five minutes on two cores.
+# (Debian: apt-get install g++ cmake ninja-build python3-pip). About eight minutes on two cores.
 set -eu
 
 version=0.3.36
@@ -37,18 +38,30 @@ if [ ! -f "$sources/CMakeLists.txt" ]; then
 fi
 ln -sfn "$sources" "$directory/sources"
 
-# Tools are built for the processor they run on, as ours are; no network access, no server, no web interface.
-cmake -S "$sources" -B "$directory/build" -G Ninja \
-    -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON \
-    -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-    -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_TOOLS=ON >"$directory/configure.log" 2>&1 || {
-    tail -n 20 "$directory/configure.log" >&2
-    exit 70
+# build FOLDER TARGETS OPTIONS: no network access, no server, no web interface.
+build() {
+    folder=$directory/$1 targets=$2
+    shift 2
+    cmake -S "$sources" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON "$@" \
+        -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+        -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_TOOLS=ON >"$folder.configure.log" 2>&1 || {
+        tail -n 20 "$folder.configure.log" >&2
+        exit 70
+    }
+    # shellcheck disable=SC2086
+    cmake --build "$folder" --target $targets
 }
-cmake --build "$directory/build" --target llama llama-quantize llama-bench llama-mtmd-cli
+# Tools are built for the processor they run on, as ours are.
+build build "llama llama-quantize llama-bench llama-mtmd-cli" -DGGML_NATIVE=ON
+case "$(uname -m)" in x86_64 | amd64)
+    build build-avx2 llama-bench -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON ;;
+esac
 ln -sfn "$directory/build/bin" "$directory/bin"
 
 c++ -std=c++17 -O2 -Wall -Wextra "$here/greedy_tokens.cpp" -o "$directory/bin/greedy_tokens" \
     -I"$sources/include" -I"$sources/ggml/include" \
     -L"$directory/bin" -Wl,-rpath,"$directory/bin" -lllama -lggml -lggml-base
+c++ -std=c++17 -O2 -Wall -Wextra "$here/encode_image.cpp" -o "$directory/bin/encode_image" \
+    -I"$sources/include" -I"$sources/ggml/include" -I"$sources/tools/mtmd" \
+    -L"$directory/bin" -Wl,-rpath,"$directory/bin" -lmtmd -lllama -lggml -lggml-base
 echo "built: $directory/bin" >&2

@@ -89,6 +89,20 @@ struct BenchOutputFlags: ParsableArguments {
     }
 }
 
+/// Numbers of threads with commas between them: `1,2`. `nil` in the list stands for one thread a processor.
+/// - Throws: `ValidationError`
+func threadCounts(_ threads: String?) throws -> [Int?] {
+    guard let threads else { return [nil] }
+    let counts = try threads.split(separator: ",", omittingEmptySubsequences: false).map { text in
+        guard let count = Int(text.trimmingCharacters(in: .whitespaces)), (1 ... 256).contains(count) else {
+            throw ValidationError("--threads: expected numbers from 1 to 256 with commas between them, found '\(text)'")
+        }
+        return count
+    }
+    if Set(counts).count < counts.count { throw ValidationError("--threads: expected each number once, found \(threads)") }
+    return counts
+}
+
 extension ModelFlags {
     /// Opens the model and says what it is.
     func measured() async throws -> (model: AdaptiveModel, description: ExperimentModel) {

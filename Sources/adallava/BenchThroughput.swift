@@ -42,20 +42,7 @@ struct BenchThroughput: AsyncParsableCommand {
 
     @OptionGroup var output: BenchOutputFlags
 
-    func validate() throws { _ = try threadCounts() }
-
-    /// `nil` stands for one thread a processor.
-    private func threadCounts() throws -> [Int?] {
-        guard let threads else { return [nil] }
-        let counts = try threads.split(separator: ",", omittingEmptySubsequences: false).map { text in
-            guard let count = Int(text.trimmingCharacters(in: .whitespaces)), (1 ... 256).contains(count) else {
-                throw ValidationError("--threads: expected numbers from 1 to 256 with commas between them, found '\(text)'")
-            }
-            return count
-        }
-        if Set(counts).count < counts.count { throw ValidationError("--threads: expected each number once, found \(threads)") }
-        return counts
-    }
+    func validate() throws { _ = try threadCounts(threads) }
 
     func run() async throws {
         try await reporting {
@@ -71,7 +58,7 @@ struct BenchThroughput: AsyncParsableCommand {
                 return report
             }
             let plotter = try output.prepare()
-            let runs = try urls.indices.flatMap { index in try threadCounts().map { (index, $0) } }
+            let runs = try urls.indices.flatMap { index in try threadCounts(threads).map { (index, $0) } }
             let (experiment, precision) = (throughput, precision)
             let report = try await withInterruption {
                 try await experiment.run(

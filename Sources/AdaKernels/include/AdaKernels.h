@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ak_ceilings.h"
 #include "ak_pool.h"
 #include "ak_quants.h"
 

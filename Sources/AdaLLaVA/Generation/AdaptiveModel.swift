@@ -24,7 +24,7 @@ public final class AdaptiveModel: Sendable {
     }
 
     let loaded: LoadedModel
-    private let queue: DispatchQueue
+    let queue: DispatchQueue
 
     /// Loads a checkpoint folder, a `.safetensors` or a `.gguf` file.
     /// - Parameter onProgress: called after each layer, on the loading thread.

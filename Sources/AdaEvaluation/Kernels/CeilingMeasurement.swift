@@ -1,0 +1,118 @@
+import AdaKernels
+import AdaLLaVA
+import Foundation
+
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#endif
+
+/// What some threads of this machine reach when they do one thing only: read memory, or multiply in registers (`ak_ceilings.h`).
+public struct CeilingMeasurement: Sendable, Equatable {
+    public let threads: Int
+    /// Bytes a second, read by all threads from a buffer beyond the last-level cache.
+    public let bandwidth: Double
+    /// Operations a second, a multiplication and an addition counting one each: 8-bit dot products, BF16 dot products (`nil` where the
+    /// processor has none), float32.
+    public let int8: Double
+    public let bf16: Double?
+    public let fp32: Double
+
+    /// What operations of one kind are held against.
+    package func ceiling(_ arithmetic: OperationProbe.Arithmetic) -> Double? {
+        switch arithmetic {
+        case .int8: int8
+        case .bf16: bf16
+        case .f32: fp32
+        }
+    }
+
+    /// Measures each ceiling as the best of many short rounds: other programs only ever slow one down. Takes about a second and a half.
+    /// - Parameters:
+    ///   - time: how long each ceiling is tried.
+    ///   - bufferBytes: what is read; `nil` takes four times the last-level cache, 256 MB at least.
+    /// - Throws: `ComputeError`
+    public static func measure(threads: Int? = nil, time: Duration = .milliseconds(400), bufferBytes: Int? = nil) throws -> CeilingMeasurement {
+        let pool = try ThreadPool(threads: threads)
+        let int8 = multiply(AK_CEILING_INT8, pool, time)
+        let bf16 = multiply(AK_CEILING_BF16, pool, time)
+        let fp32 = multiply(AK_CEILING_F32, pool, time)
+        let bandwidth = read(min(max(bufferBytes ?? max(256 << 20, 4 * lastLevelCache), 1 << 20), 2 << 30), pool, time)
+        return CeilingMeasurement(threads: pool.threads, bandwidth: bandwidth, int8: int8, bf16: bf16 > 0 ? bf16 : nil, fp32: fp32)
+    }
+
+    /// Bytes of the cache before memory, as far as one core reaches it; 32 MB where the system does not say.
+    public static let lastLevelCache: Int = {
+        #if canImport(Darwin)
+            let sizes = [cacheSize("hw.l3cachesize"), cacheSize("hw.l2cachesize")]
+        #else
+            // Not sysconf's: in a virtual machine it multiplies by processors that others have.
+            let sizes = [3, 2].map { index -> Int in
+                let file = "/sys/devices/system/cpu/cpu0/cache/index\(index)/size"
+                guard let text = try? String(contentsOfFile: file, encoding: .utf8) else { return 0 }
+                let unit = text.contains("M") ? 1 << 20 : text.contains("K") ? 1 << 10 : 1
+                return min(Int(text.prefix { $0.isNumber }) ?? 0, 1 << 20) * unit
+            }
+        #endif
+        return sizes.first { (1 << 16 ... 1 << 32).contains($0) } ?? 32 << 20
+    }()
+
+    #if canImport(Darwin)
+        private static func cacheSize(_ name: String) -> Int {
+            var value: Int64 = 0
+            var size = MemoryLayout<Int64>.size
+            return sysctlbyname(name, &value, &size, nil, 0) == 0 ? Int(value) : 0
+        }
+    #endif
+
+    /// The best rate of rounds of `body`, each of which does `amount`.
+    private static func best(_ time: Duration, _ amount: Double, _ body: () -> Void) -> Double {
+        var best = 0.0
+        let start = ContinuousClock.now
+        var rounds = 0
+        while rounds < 3 || (ContinuousClock.now - start < time && rounds < 10000) {
+            let seconds = ContinuousClock().measure(body) / .seconds(1)
+            if seconds > 0 { best = max(best, amount / seconds) }
+            rounds += 1
+        }
+        return best
+    }
+
+    private static func multiply(_ kind: ak_ceiling, _ pool: ThreadPool, _ time: Duration) -> Double {
+        // Long enough for the clock, short enough to fit between two interruptions.
+        let rounds: Int64 = 20000
+        let each = ak_ceiling_multiply(kind, rounds)
+        guard each > 0 else { return 0 }
+        let items = pool.threads * 8
+        return best(time, each * Double(items)) {
+            pool.run(items) { _, _ in _ = ak_ceiling_multiply(kind, rounds) }
+        }
+    }
+
+    private static func read(_ bytes: Int, _ pool: ThreadPool, _ time: Duration) -> Double {
+        let hugePage = 2 << 20
+        let piece = 1 << 20
+        let bytes = bytes / piece * piece
+        let data = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: hugePage)
+        defer { data.deallocate() }
+        #if os(Linux)
+            // Fewer translations to look up; without huge pages it is a little slower, and nothing else changes.
+            madvise(data, bytes, Int32(MADV_HUGEPAGE))
+        #endif
+        // Written, not only reserved: pages that nobody wrote to would all be the same page.
+        memset(data, 1, bytes)
+        let base = SharedAddress(data)
+        // How many places are best read at once differs between processors.
+        return [1, 2, 4].map { (streams: Int32) in
+            best(time / 3, Double(bytes)) {
+                pool.run(bytes / piece) { item, _ in _ = ak_ceiling_read(base.address + item * piece, piece, streams) }
+            }
+        }.max() ?? 0
+    }
+
+    private struct SharedAddress: @unchecked Sendable {
+        let address: UnsafeMutableRawPointer
+        init(_ address: UnsafeMutableRawPointer) { self.address = address }
+    }
+}

@@ -1,0 +1,226 @@
+import AdaKernels
+
+/// One operation on made-up values, to be timed by itself: computed as the engine computes it, shared out among the pool's threads and with
+/// activations converted on the way.
+package struct OperationProbe {
+    /// The arithmetic that bounds an operation.
+    package enum Arithmetic: String, Sendable, CaseIterable {
+        case int8, bf16, f32
+    }
+
+    /// Operands that ``run()`` takes in turn, each in memory of its own. With enough of them none is still in a cache when its turn
+    /// comes, as in a decode, where other layers' weights are read in between.
+    package let copies: Int
+    /// Multiplications and additions of one turn.
+    package let operations: Double
+    /// Bytes that one turn reads of weights, keys and values, or reads and writes of activations.
+    package let bytes: Double
+    package let arithmetic: Arithmetic
+    fileprivate let body: (Int) -> Void
+
+    /// Computes every copy once.
+    package func run() {
+        for copy in 0 ..< copies { body(copy) }
+    }
+}
+
+/// Makes ``OperationProbe``s for one number of threads. One of its probes runs at a time.
+package final class OperationProbes {
+    private let backend: Backend
+    private let buffer = ActivationBuffer()
+    private let streamedBytes: Int
+    private var random = SplitMix64(seed: 1)
+
+    /// - Parameters:
+    ///   - threads: `nil` takes one for each processor.
+    ///   - streamedBytes: how much is read, in operations that wait for memory, before the same is read again.
+    /// - Throws: ``ComputeError``
+    package init(threads: Int?, streamedBytes: Int) throws {
+        backend = try Backend(threads: threads)
+        self.streamedBytes = streamedBytes
+    }
+
+    package var threads: Int { backend.pool.threads }
+    /// The kernels in use: `avx512`, ….
+    package var kernels: String { String(cString: backend.kernels.name) }
+
+    /// Whether weights of this type are packed for the kernels; others are dequantized on the way, which is correct and slow.
+    package static func packs(_ type: ElementType) -> Bool {
+        type.kernelType.map { ak_panel_bytes($0, AK_BLOCK) > 0 } ?? false
+    }
+
+    /// A run of the pool that has nothing to do: what sharing work out costs.
+    package func emptyRun() -> OperationProbe {
+        let pool = backend.pool
+        return OperationProbe(copies: 1, operations: 0, bytes: 0, arithmetic: .f32) { _ in pool.run(pool.threads * 4) { _, _ in } }
+    }
+
+    // MARK: - Matrix products
+
+    /// Products of the same activations with matrices of `rows` outputs each.
+    /// - Parameters:
+    ///   - tokens: rows of activations; one stands for a decode, in which weights come from memory.
+    ///   - isGated: `silu(x · gateᵀ) * (x · upᵀ)` of two matrices of equal size.
+    /// - Throws: ``CheckpointError`` for a type that cannot be multiplied.
+    package func product(_ rows: [Int], inputs: Int, type: ElementType, tokens: Int, isGated: Bool = false) throws -> OperationProbe {
+        let (backend, buffer) = (backend, buffer)
+        let weights = try rows.map { rows in
+            let tensor = try randomMatrix(rows, inputs, type)
+            let first = try WeightMatrix(tensor, rows: rows, inputs: inputs, backend: backend)
+            return (tensor, first)
+        }
+        let bytes = weights.reduce(0) { $0 + $1.1.streamedBytes }
+        let copies = tokens == 1 ? max(1, (streamedBytes + bytes - 1) / max(bytes, 1)) : 1
+        let linears = try (0 ..< copies).map { copy in
+            try weights.map { tensor, first in
+                let weight = copy == 0 ? first : try WeightMatrix(tensor, rows: first.rows, inputs: inputs, backend: backend)
+                return Linear(weight: weight, bias: nil)
+            }
+        }
+        let x = randomTensor(tokens, inputs)
+        let outputs = rows.map { Tensor(rows: tokens, columns: $0) }
+        let arithmetic: OperationProbe.Arithmetic
+        switch weights.first?.1.activationType(backend, rows: tokens) {
+        case AK_Q8_0: arithmetic = .int8
+        case AK_BF16: arithmetic = .bf16
+        default: arithmetic = .f32
+        }
+        return OperationProbe(
+            copies: copies, operations: 2 * Double(tokens) * Double(inputs) * Double(rows.reduce(0, +)), bytes: Double(bytes),
+            arithmetic: arithmetic
+        ) { copy in
+            let products = zip(linears[copy], outputs).map { Product(linear: $0, output: $1) }
+            if isGated, products.count == 2 {
+                backend.multiplyGated(x, gate: products[0], up: products[1], buffer)
+            } else {
+                backend.multiply(x, products, buffer)
+            }
+        }
+    }
+
+    private func randomMatrix(_ rows: Int, _ inputs: Int, _ type: ElementType) throws -> StoredTensor {
+        guard let rowBytes = type.bytes(for: inputs), RandomWeights.types.contains(type) else {
+            throw CheckpointError.elementType(
+                tensor: "weights", expected: RandomWeights.types.map(\.rawValue).joined(separator: ", ") + ", with blocks that divide \(inputs) inputs",
+                found: type.rawValue, file: "made-up weights")
+        }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(rows * rowBytes)
+        RandomWeights(type, deviation: 1 / Float(inputs).squareRoot(), &random).read(rows * rowBytes, &random) { bytes.append(contentsOf: $0) }
+        let file = MappedFile(copying: bytes, path: "made-up weights")
+        return StoredTensor(name: "weights", type: type, shape: [rows, inputs], bytes: file.bytes, file: file)
+    }
+
+    private func randomTensor(_ rows: Int, _ columns: Int) -> Tensor {
+        let tensor = Tensor(rows: rows, columns: columns)
+        for row in 0 ..< rows { tensor.set(row: row, to: (0 ..< columns).map { _ in Float(random.unit() * 2 - 1) }) }
+        return tensor
+    }
+
+    // MARK: - Attention
+
+    /// Attention of all heads of a layer.
+    /// - Parameters:
+    ///   - positions: keys, the queries' own included.
+    ///   - queries: the last positions; one stands for a decode.
+    ///   - isCausal: whether a query sees only the keys up to its own.
+    ///   - type: of keys and values, `f16` or `f32`.
+    package func attention(
+        heads: Int, keyValueHeads: Int, headDim: Int, positions: Int, queries: Int, isCausal: Bool = true, type: ElementType = .f16
+    ) -> OperationProbe {
+        let cacheType = type == .f32 ? AK_F32 : AK_F16
+        func cache() -> LayerCache {
+            LayerCache(heads: Array(0 ..< keyValueHeads), headDim: headDim, capacity: positions, type: cacheType)
+        }
+        let first = cache()
+        let bytes = first.byteCount
+        let copies = queries == 1 ? max(1, (streamedBytes + bytes - 1) / max(bytes, 1)) : 1
+        let caches = (0 ..< copies).map { $0 == 0 ? first : cache() }
+        let (backend, kernels) = (backend, backend.kernels)
+        let (keys, values) = (randomTensor(positions, headDim), randomTensor(positions, headDim))
+        for cache in caches {
+            for head in 0 ..< keyValueHeads {
+                kernels.store_kv(
+                    cache.keys(head), cache.values(head), cache.type, keys.data, keys.stride, values.data, values.stride, Int32(headDim), 0,
+                    Int32(positions))
+            }
+        }
+        let query = randomTensor(queries, heads * headDim)
+        let out = Tensor(rows: queries, columns: heads * headDim)
+        let shared = max(1, heads / max(keyValueHeads, 1))
+        let scale = 1 / Float(headDim).squareRoot()
+        let start = positions - queries
+        // Shared out as the decoder does: 32 queries of a head a piece, the pieces that see the most keys first.
+        let tile = 32
+        let tiles = (queries + tile - 1) / tile
+        let seen = isCausal ? (0 ..< queries).reduce(0.0) { $0 + Double(start + $1 + 1) } : Double(queries) * Double(positions)
+        return OperationProbe(
+            copies: copies, operations: 4 * Double(heads) * Double(headDim) * seen, bytes: Double(bytes), arithmetic: .f32
+        ) { copy in
+            let cache = caches[copy]
+            backend.reserveScratch(ak_attention_scratch(Int32(positions), Int32(headDim)))
+            backend.pool.run(heads * tiles) { item, worker in
+                let head = item / tiles
+                let from = (tiles - 1 - item % tiles) * tile
+                let count = min(tile, queries - from)
+                let index = min(head / shared, keyValueHeads - 1)
+                kernels.attention(
+                    out.data + from * out.stride + head * headDim, out.stride, query.data + from * query.stride + head * headDim, query.stride,
+                    cache.keys(index), cache.values(index), cache.type, Int32(headDim), Int32(isCausal ? start + from + count : positions),
+                    Int32(count), isCausal ? Int32(start + from) : -1, scale, backend.scratch(worker))
+            }
+        }
+    }
+
+    // MARK: - Elementwise
+
+    /// What is done to activations value by value.
+    package enum Elementwise: String, CaseIterable, Sendable {
+        case rmsNorm = "rms_norm"
+        case layerNorm = "layer_norm"
+        case siluMul = "silu_mul"
+        case geluQuick = "gelu_quick"
+        case add, rope
+        case quantize = "to int8"
+        case argmax
+    }
+
+    /// - Parameter columns: values of a row.
+    package func elementwise(_ operation: Elementwise, tokens: Int, columns: Int, headDim: Int) -> OperationProbe {
+        let (x, y) = (randomTensor(tokens, columns), randomTensor(tokens, columns))
+        let (weight, bias) = (randomTensor(1, columns), randomTensor(1, columns))
+        let (backend, kernels, buffer) = (backend, backend.kernels, buffer)
+        let heads = max(1, columns / max(headDim, 1))
+        // Bytes read and written for each value.
+        let perValue: Double
+        switch operation {
+        case .rmsNorm, .layerNorm, .geluQuick, .rope: perValue = 8
+        case .siluMul, .add: perValue = 12
+        case .quantize: perValue = 5
+        case .argmax: perValue = 4
+        }
+        return OperationProbe(copies: 1, operations: 0, bytes: perValue * Double(tokens) * Double(columns), arithmetic: .f32) { _ in
+            if operation == .quantize {
+                _ = buffer.convert(x, to: AK_Q8_0, backend)
+                return
+            }
+            backend.forRows(tokens) { rows in
+                let (first, count) = (rows.lowerBound, Int32(rows.count))
+                let (rowX, rowY) = (x.data + first * x.stride, y.data + first * y.stride)
+                let values = rows.count * x.stride
+                switch operation {
+                case .rmsNorm: kernels.rms_norm(rowY, y.stride, rowX, x.stride, weight.data, 1e-5, count, Int32(columns))
+                case .layerNorm:
+                    kernels.layer_norm(rowY, y.stride, rowX, x.stride, weight.data, bias.data, 1e-5, count, Int32(columns))
+                case .siluMul: kernels.silu_mul(rowX, rowY, values)
+                case .geluQuick: kernels.gelu_quick(rowX, values)
+                case .add: kernels.add(rowX, rowY, values)
+                case .rope:
+                    for row in rows { kernels.rope(x.data + row * x.stride, weight.data, bias.data, Int32(heads), Int32(headDim), 0) }
+                case .argmax: for row in rows { _ = kernels.argmax(x.data + row * x.stride, Int32(columns)) }
+                case .quantize: break
+                }
+            }
+        }
+    }
+}

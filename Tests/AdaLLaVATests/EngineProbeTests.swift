@@ -1,0 +1,25 @@
+import Foundation
+import Testing
+
+@testable import AdaLLaVA
+
+@Suite struct EngineProbeTests {
+    // A failure means that choosing a plan is reported as free, or that a model which has nothing to choose is said to have chosen.
+    @Test func planningIsTimed() async throws {
+        let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
+        let times = try #require(try await model.measurePlanning(budget: .fraction(0.7), repeats: 3))
+        #expect(times.count == 3 && times.allSatisfy { $0 > .zero })
+        await #expect(throws: BudgetError.self) { _ = try await model.measurePlanning(budget: .fraction(2), repeats: 1) }
+        let plain = try await AdaptiveModel(contentsOf: Fixtures.url("llava-hf/old-layout"))
+        #expect(try await plain.measurePlanning(budget: .full, repeats: 3) == nil)
+    }
+
+    // A failure means that the decoder alone is timed on other tokens than the answer's, or that bad ids reach the embedding.
+    @Test func decoderAloneTakesItsTokens() async throws {
+        let model = try await AdaptiveModel(contentsOf: Fixtures.url("llava-hf/old-layout"))
+        #expect(try await model.measureDecoder(prompt: [1, 5], tokens: [6, 7, 8]) > .zero)
+        await #expect(throws: GenerationError.self) { _ = try await model.measureDecoder(prompt: [1, -200], tokens: [6]) }
+        await #expect(throws: GenerationError.self) { _ = try await model.measureDecoder(prompt: [1], tokens: [1 << 40]) }
+        await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureDecoder(prompt: [], tokens: [6]) }
+    }
+}
