@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def main() -> int:
         parser.error(
             f"unknown section {wrong[0]}" if wrong else f"unknown type {unknown[0]}; known: {', '.join(language.ARITHMETIC)}" if unknown
             else "expected --repeats and --threads of 1 or more")
+    if "ADALLAVA_BUILD" not in os.environ:
+        for product in ("adallava", "adallava-bench"):
+            command = ["swift", "build", "-c", "release", "--product", product, *os.environ.get("SWIFTFLAGS", "").split()]
+            if subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode != 0:
+                note(f"bench: {product} could not be built")
+                return 70
     setting = Setting(options.peers.expanduser(), options.threads, options.repeats, types)
     rows = []
     for name in options.sections or SECTIONS:

@@ -150,7 +150,9 @@ public struct KernelReport: ExperimentReport {
         let spread = ExperimentText.number(time.minimum) + " … " + ExperimentText.number(time.maximum)
         let share = result.share.map { String(format: "%.1f %% ", $0 * 100) + (result.bound ?? "") } ?? ""
         let names: [String] = [result.operation, result.shape, result.type ?? "", "\(result.threads)", result.tokens > 0 ? "\(result.tokens)" : ""]
-        let rates: [String] = [result.bytes > 0 ? giga(result.bandwidth) : "", result.operations > 0 ? giga(result.rate) : "", share]
+        // What a prompt's products read does not matter to them.
+        let readsMatter = result.bytes > 0 && (result.isBoundByMemory || result.operations == 0)
+        let rates: [String] = [readsMatter ? giga(result.bandwidth) : "", result.operations > 0 ? giga(result.rate) : "", share]
         return names + [ExperimentText.number(time.median), spread] + rates
     }
 
