@@ -39,7 +39,7 @@ public struct SceneDataset: Sendable {
         public var turns: Int
         /// Whether records say where everything is drawn.
         public var regions: Bool
-        /// Questions on one picture at most that become records of their own, in `SPLIT-separate.json`; 0 to 16, 0 writes none.
+        /// Questions on one picture at most, each drawn without regard to the others, in `SPLIT-separate.json`; 0 to 16, 0 writes none.
         public var separate: Int
 
         public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Int = 0) {
@@ -115,7 +115,7 @@ public struct SceneDataset: Sendable {
                         try Task.checkCancellation()
                         let (record, separate) = try writeScene(index, generator: generator, options: options, folder: folder)
                         lines.records.append(String(decoding: try encoder.encode(record), as: UTF8.self))
-                        for record in separate { lines.separate.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
+                        if let record = separate { lines.separate.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
                     }
                     return (range.lowerBound, lines)
                 }
@@ -154,10 +154,10 @@ public struct SceneDataset: Sendable {
         }
     }
 
-    /// - Returns: the scene's record, and, if asked for, one for each of its questions.
+    /// - Returns: the scene's record, and, if asked for, one of separate questions.
     private static func writeScene(
         _ index: Int, generator: SceneGenerator, options: Options, folder: URL
-    ) throws -> (record: Record, separate: [Record]) {
+    ) throws -> (record: Record, separate: Record?) {
         let scene = try generator.scene(index, turns: options.turns, separate: options.separate)
         let number = String(index)
         let id = options.split + "-" + String(repeating: "0", count: max(0, 6 - number.count)) + number
@@ -169,8 +169,10 @@ public struct SceneDataset: Sendable {
         let record = Record(
             id: id, image: image, task: scene.task.rawValue,
             conversations: scene.turns.enumerated().flatMap { turns($1, isFirst: $0 == 0) }, regions: options.regions ? scene.regions : nil)
-        let separate = scene.separate.enumerated().map { number, question in
-            Record(id: "\(id)-\(number)", image: image, task: question.task.rawValue, conversations: turns(question, isFirst: true), regions: nil)
+        let separate = scene.separate.first.map { first in
+            Record(
+                id: id, image: image, task: first.task.rawValue,
+                conversations: scene.separate.enumerated().flatMap { turns($1, isFirst: $0 == 0) }, regions: options.regions ? scene.regions : nil)
         }
         return (record, separate)
     }

@@ -8,6 +8,7 @@
 
 using adatorch::Intermediates;
 using adatorch::Loss;
+using adatorch::Places;
 using at::Tensor;
 
 namespace {
@@ -96,24 +97,48 @@ Loss at_model::region_loss(const at_batch &batch) const {
         loss.counts.push_back((present & (mine.argmax(1) == wanted)).sum().item<int64_t>());
         first += classes;
     }
-    std::vector<int64_t> places, tokens;
-    for (int64_t row = 0; batch.region_tokens && row < rows; row++) {
-        const int64_t token = batch.region_tokens[row];
-        if (token == AT_IGNORED_LABEL) continue;
-        if (token < 0 || token >= config.vocabulary_size) throw std::invalid_argument("token " + std::to_string(token) + " is not in the vocabulary");
-        places.push_back(row);
-        tokens.push_back(token);
-    }
-    loss.counts.insert(loss.counts.end(), {int64_t(tokens.size()), 0});
-    if (!tokens.empty()) {
-        const auto indices = [&](const std::vector<int64_t> &values) { return from_host(values.data(), {int64_t(values.size())}, at::kLong, device).clone(); };
-        const Tensor wanted = indices(tokens);
-        const Tensor named = scored_logits(project(features), indices(places));
-        loss.sum = loss.sum + at::cross_entropy_loss(named, wanted, {}, at::Reduction::Sum);
-        loss.scored += int64_t(tokens.size());
-        loss.counts.back() = (named.argmax(1) == wanted).sum().item<int64_t>();
+    if (batch.region_tokens) {
+        const int64_t before = loss.scored;
+        const Tensor naming = naming_loss(batch, project(features), loss);
+        if (loss.scored > before) loss.sum = loss.sum + naming;
+    } else {
+        loss.counts.insert(loss.counts.end(), {0, 0});
     }
     return loss;
+}
+
+// Cross entropy of the tokens that name what is in a projected row (rows, hidden_size), summed; undefined where none is named. Adds how many
+// there are to what `loss` scored, and to its counts those and how many of them are among the row's best.
+Tensor at_model::naming_loss(const at_batch &batch, const Tensor &projected, Loss &loss) const {
+    const int64_t rows = batch.images * rows_per_image(), names = batch.region_names;
+    std::vector<int64_t> places, pairs, tokens, last; // for each name its row among the places; for each place how many names it has, less one
+    for (int64_t row = 0; row < rows; row++) {
+        const size_t before = tokens.size();
+        for (int64_t i = 0; i < names; i++) {
+            const int64_t token = batch.region_tokens[row * names + i];
+            if (token == AT_IGNORED_LABEL) continue;
+            if (token < 0 || token >= config.vocabulary_size) throw std::invalid_argument("token " + std::to_string(token) + " is not in the vocabulary");
+            pairs.push_back(int64_t(places.size()));
+            tokens.push_back(token);
+        }
+        if (tokens.size() == before) continue;
+        places.push_back(row);
+        last.push_back(int64_t(tokens.size() - before) - 1);
+    }
+    loss.counts.insert(loss.counts.end(), {int64_t(tokens.size()), 0});
+    if (tokens.empty()) return {};
+    const auto indices = [&](const std::vector<int64_t> &values) { return from_host(values.data(), {int64_t(values.size())}, at::kLong, device).clone(); };
+    const Tensor row = indices(pairs), wanted = indices(tokens).unsqueeze(1);
+    const Tensor logits = scored_logits(projected, indices(places));
+    const Tensor likelihoods = at::log_softmax(logits, -1).index_select(0, row).gather(1, wanted);
+    {
+        torch::autograd::AutoGradMode off(false);
+        const Tensor best = std::get<0>(logits.topk(std::min(names, int64_t(config.vocabulary_size)), 1));
+        const Tensor least = best.gather(1, indices(last).unsqueeze(1)).index_select(0, row);
+        loss.counts.back() = (logits.index_select(0, row).gather(1, wanted) >= least).sum().item<int64_t>();
+    }
+    loss.scored += int64_t(tokens.size());
+    return -likelihoods.sum();
 }
 
 // The latency tokens' embeddings, (samples, hidden_size).
@@ -133,10 +158,43 @@ Tensor at_model::latency_embedding(const at_batch &batch) const {
     return linear(at::gelu(linear(normed, net + "1")), net + "3");
 }
 
+// What tokens stand where, for attention and its rotations.
+Places at_model::positions(const at_batch &batch) const {
+    const int64_t samples = batch.samples, length = batch.length;
+    Places places;
+    Tensor numbers;
+    if (batch.branches) {
+        numbers = at::empty({samples, length}, at::kFloat);
+        places.mask = at::full({samples, 1, length, length}, -INFINITY, at::kFloat);
+        for (int64_t i = 0; i < samples; i++) {
+            const int32_t *branch = batch.branches + i * length;
+            float *number = numbers.data_ptr<float>() + i * length, *mask = places.mask.data_ptr<float>() + i * length * length;
+            int64_t shared = 0;
+            while (shared < length && branch[shared] == 0) shared++;
+            for (int64_t t = 0, start = 0; t < length; t++) {
+                if (t >= shared && branch[t] == 0) throw std::invalid_argument("what all branches see must come before them");
+                if (t == 0 || branch[t] != branch[t - 1]) start = t;
+                number[t] = float(branch[t] == 0 ? t : shared + t - start);
+                std::fill_n(mask + t * length, std::min(shared, t + 1), 0.0f);
+                for (int64_t j = shared; j <= t; j++)
+                    if (branch[j] == branch[t]) mask[t * length + j] = 0;
+            }
+        }
+        numbers = numbers.to(device).unsqueeze(-1);
+        places.mask = places.mask.to(device);
+    } else {
+        numbers = at::arange(length, inverse_frequencies.options()).unsqueeze(-1);
+    }
+    const Tensor angles = numbers * inverse_frequencies;
+    places.cosines = (angles.cos() * config.rotary_scale).to(compute_type);
+    places.sines = (angles.sin() * config.rotary_scale).to(compute_type);
+    return places;
+}
+
 // One LLaMA block. x (samples, positions, hidden_size) float32; heads (samples, 1, heads, 1) and neurons (samples, 1, intermediate_size) are
 // the plan's factors, undefined where everything runs.
 Tensor at_model::decoder_layer(
-    int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Tensor &cosines, const Tensor &sines) const {
+    int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Places &places) const {
     const auto &c = config;
     const std::string name = "model.layers." + std::to_string(layer) + ".";
     const int64_t samples = x.size(0), length = x.size(1);
@@ -144,14 +202,14 @@ Tensor at_model::decoder_layer(
     auto split = [&](const char *part, int64_t count) {
         return linear(normed, name + "self_attn." + part).view({samples, length, count, c.head_dim});
     };
-    Tensor query = adatorch::rotate(split("q_proj", c.heads), cosines, sines).transpose(1, 2);
-    Tensor key = adatorch::rotate(split("k_proj", c.key_value_heads), cosines, sines).transpose(1, 2);
+    Tensor query = adatorch::rotate(split("q_proj", c.heads), places.cosines, places.sines).transpose(1, 2);
+    Tensor key = adatorch::rotate(split("k_proj", c.key_value_heads), places.cosines, places.sines).transpose(1, 2);
     Tensor value = split("v_proj", c.key_value_heads).transpose(1, 2);
     if (c.heads != c.key_value_heads) {
         key = key.repeat_interleave(c.heads / c.key_value_heads, 1);
         value = value.repeat_interleave(c.heads / c.key_value_heads, 1);
     }
-    Tensor attended = adatorch::attention(query, key, value, true).transpose(1, 2); // (samples, positions, heads, head_dim)
+    Tensor attended = adatorch::attention(query, key, value, true, places.mask).transpose(1, 2); // (samples, positions, heads, head_dim)
     if (heads.defined()) attended = attended * heads.to(compute_type);
     const Tensor y = x + linear(attended.reshape({samples, length, int64_t(c.heads) * c.head_dim}), name + "self_attn.o_proj");
 
@@ -162,17 +220,17 @@ Tensor at_model::decoder_layer(
 }
 
 Tensor at_model::maybe_checkpointed(
-    int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Tensor &cosines, const Tensor &sines) const {
-    if (!config.gradient_checkpointing || !at::GradMode::is_enabled()) return decoder_layer(layer, x, heads, neurons, cosines, sines);
+    int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Places &places) const {
+    if (!config.gradient_checkpointing || !at::GradMode::is_enabled()) return decoder_layer(layer, x, heads, neurons, places);
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     std::vector<Tensor> inputs{x};
     if (heads.defined()) inputs.insert(inputs.end(), {heads, neurons});
     const size_t own = inputs.size();
     for (const auto &parameter : parameters)
         if (parameter.trained() && parameter.name.compare(0, prefix.size(), prefix) == 0) inputs.push_back(parameter.value);
-    return adatorch::checkpointed(inputs, own, [this, layer, cosines, sines](const std::vector<Tensor> &in) {
+    return adatorch::checkpointed(inputs, own, [this, layer, places](const std::vector<Tensor> &in) {
         const Tensor none;
-        return in.size() > 1 ? decoder_layer(layer, in[0], in[1], in[2], cosines, sines) : decoder_layer(layer, in[0], none, none, cosines, sines);
+        return in.size() > 1 ? decoder_layer(layer, in[0], in[1], in[2], places) : decoder_layer(layer, in[0], none, none, places);
     });
 }
 
@@ -188,7 +246,7 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     const auto &c = config;
     const int64_t samples = batch.samples, length = batch.length, places = samples * length;
     // Rows of the input come from a table: text embeddings, image features, latency tokens, and zeros for padding.
-    std::vector<int64_t> text, order(size_t(places), 0), images, latency, padding, positions, targets;
+    std::vector<int64_t> text, order(size_t(places), 0), images, latency, padding, scored, targets;
     for (int64_t i = 0; i < places; i++) {
         const int64_t token = batch.tokens[i], label = batch.labels[i];
         if (token == AT_IMAGE_ROW) images.push_back(i);
@@ -198,13 +256,13 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
         else order[size_t(i)] = int64_t(text.size()), text.push_back(token);
         if (label == AT_IGNORED_LABEL || i % length == 0) continue;
         if (label < 0 || label >= c.vocabulary_size) throw std::invalid_argument("label " + std::to_string(label) + " is not in the vocabulary");
-        positions.push_back(i - 1);
+        scored.push_back(i - 1);
         targets.push_back(label);
     }
     const bool adaptive = c.scheduler != AT_SCHEDULER_NONE;
-    for (int64_t i = 0; i < samples && adaptive; i++)
+    for (int64_t i = 0; i < samples && adaptive && !batch.branches; i++)
         if (int64_t(latency.size()) != samples || latency[size_t(i)] / length != i) throw std::invalid_argument("every sample needs one latency token");
-    if (positions.empty()) throw std::invalid_argument("a batch without a scored position");
+    if (scored.empty()) throw std::invalid_argument("a batch without a scored position");
 
     auto indices = [&](const std::vector<int64_t> &values) {
         return from_host(values.data(), {int64_t(values.size())}, at::kLong, device).clone();
@@ -212,8 +270,10 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     const Tensor embeddings = weight("model.embed_tokens.weight");
     std::vector<Tensor> table{at::embedding(embeddings, indices(text), c.padding_token)};
     int64_t rows = int64_t(text.size());
+    Loss naming; // what the images' rows are called
     if (!images.empty()) {
         const Tensor features = project(tower_features(batch));
+        if (batch.region_tokens && options.naming_weight > 0) naming.naming = naming_loss(batch, features, naming);
         if (features.size(0) != int64_t(images.size()))
             throw std::invalid_argument(
                 "the batch has " + std::to_string(images.size()) + " places for image features, its images give " + std::to_string(features.size(0)));
@@ -224,30 +284,33 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     if (adaptive) {
         token = latency_embedding(batch);
         if (intermediates) intermediates->keep("latency_embedding", token);
-        for (int64_t place : latency) order[size_t(place)] = rows++;
+        for (int64_t place : latency) order[size_t(place)] = rows + place / length;
+        rows += samples;
         table.push_back(token);
     }
     for (int64_t place : padding) order[size_t(place)] = rows;
     if (!padding.empty()) table.push_back(at::zeros({1, c.hidden_size}, embeddings.options()));
     const Tensor input = at::cat(table, 0).index_select(0, indices(order)).view({samples, length, c.hidden_size});
 
-    const Tensor angles = at::outer(at::arange(length, inverse_frequencies.options()), inverse_frequencies);
-    const Tensor cosines = (angles.cos() * c.rotary_scale).to(compute_type), sines = (angles.sin() * c.rotary_scale).to(compute_type);
+    const Places where = positions(batch);
     const Tensor none;
-    const int64_t prefix = adaptive ? c.prefix_layers : c.layers;
+    const bool scheduled = adaptive && !batch.branches;
+    const int64_t prefix = scheduled ? c.prefix_layers : c.layers;
     Tensor x = input;
-    for (int64_t layer = 0; layer < prefix; layer++) x = maybe_checkpointed(layer, x, none, none, cosines, sines);
+    for (int64_t layer = 0; layer < prefix; layer++) x = maybe_checkpointed(layer, x, none, none, where);
 
-    const Tensor places_scored = indices(positions), labels = indices(targets);
+    const Tensor places_scored = indices(scored), labels = indices(targets);
     Loss loss;
-    loss.scored = int64_t(positions.size());
+    loss.scored = int64_t(scored.size());
+    loss.naming = naming.naming;
+    loss.counts = naming.counts;
     Tensor teacher;
-    if (adaptive) {
+    if (scheduled) {
         if (options.distill_weight > 0) {
             // The full model's predictions are a target, not a path for gradients.
             torch::autograd::AutoGradMode off(false);
             Tensor full = x;
-            for (int64_t layer = prefix; layer < c.layers; layer++) full = decoder_layer(layer, full, none, none, cosines, sines);
+            for (int64_t layer = prefix; layer < c.layers; layer++) full = decoder_layer(layer, full, none, none, where);
             teacher = at::softmax(scored_logits(full.flatten(0, 1), places_scored) / options.distill_temperature, -1);
         }
         const Tensor state = x.flatten(0, 1).index_select(0, indices(latency));
@@ -268,7 +331,7 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
             const Tensor row = plan.select(1, layer - prefix);
             const Tensor heads = row.select(1, 0).view({samples, 1, c.heads, 1});
             const Tensor neurons = row.select(1, 1).index_select(1, group_of_neuron).unsqueeze(1);
-            x = maybe_checkpointed(layer, x, heads, neurons, cosines, sines);
+            x = maybe_checkpointed(layer, x, heads, neurons, where);
         }
     }
     const Tensor logits = scored_logits(x.flatten(0, 1), places_scored);

@@ -33,9 +33,15 @@ struct Intermediates {
     void keep(const char *name, const Tensor &tensor) { tensors.emplace_back(name, tensor); }
 };
 
+// Where the tokens of a batch stand.
+struct Places {
+    Tensor cosines, sines; // of their positions: (positions, head_dim / 2), or with samples before that
+    Tensor mask;           // (samples, 1, positions, positions), 0 or -infinity; undefined: causal
+};
+
 // Sums over the scored positions of a batch.
 struct Loss {
-    Tensor sum, distill; // scalars; distill is undefined without the term
+    Tensor sum, distill, naming; // scalars; undefined without the term
     int64_t scored = 0;
     std::vector<int64_t> counts; // as at_step_options' region_counts
 };
@@ -80,12 +86,14 @@ private:
     at::Tensor tower_features(const at_batch &batch) const;
     at::Tensor project(at::Tensor features) const;
     adatorch::Loss region_loss(const at_batch &batch) const;
+    at::Tensor naming_loss(const at_batch &batch, const at::Tensor &projected, adatorch::Loss &loss) const;
     at::Tensor latency_embedding(const at_batch &batch) const;
+    adatorch::Places positions(const at_batch &batch) const;
     at::Tensor decoder_layer(
-        int64_t layer, const at::Tensor &x, const at::Tensor &heads, const at::Tensor &neurons, const at::Tensor &cosines,
-        const at::Tensor &sines) const;
+        int64_t layer, const at::Tensor &x, const at::Tensor &heads, const at::Tensor &neurons,
+        const adatorch::Places &places) const;
     at::Tensor maybe_checkpointed(
-        int64_t layer, const at::Tensor &x, const at::Tensor &heads, const at::Tensor &neurons, const at::Tensor &cosines,
-        const at::Tensor &sines) const;
+        int64_t layer, const at::Tensor &x, const at::Tensor &heads, const at::Tensor &neurons,
+        const adatorch::Places &places) const;
     at::Tensor scored_logits(at::Tensor x, const at::Tensor &positions) const;
 };

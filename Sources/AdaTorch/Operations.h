@@ -10,11 +10,13 @@ Tensor rms_norm(const Tensor &x, const Tensor &weight, double epsilon, at::Scala
 
 Tensor layer_norm(const Tensor &x, const Tensor &weight, const Tensor &bias, double epsilon, at::ScalarType type);
 
-// Rotary position embedding of x (samples, positions, heads, head_dim), pairs (i, i + head_dim / 2); cosines, sines (positions, head_dim / 2).
+// Rotary position embedding of x (samples, positions, heads, head_dim), pairs (i, i + head_dim / 2); cosines, sines (positions, head_dim / 2), or
+// with samples before that.
 Tensor rotate(const Tensor &x, const Tensor &cosines, const Tensor &sines);
 
-// softmax(q k^T / sqrt(d)) v; all (samples, heads, positions, d). Causal: a position sees itself and those before it.
-Tensor attention(const Tensor &query, const Tensor &key, const Tensor &value, bool causal);
+// softmax(q k^T / sqrt(d) + mask) v; all (samples, heads, positions, d). Causal: a position sees itself and those before it; with a mask
+// (samples, 1, positions, positions), 0 or -infinity, that alone says what is seen.
+Tensor attention(const Tensor &query, const Tensor &key, const Tensor &value, bool causal, const Tensor &mask = {});
 
 // silu(gate) * up.
 Tensor gated(const Tensor &gate, const Tensor &up);

@@ -36,6 +36,7 @@ std::vector<Tensor> gradients(
     const Loss loss = model.forward(batch, options, options.visitor ? &intermediates : nullptr);
     Tensor total = loss.sum / options.scored;
     if (loss.distill.defined()) total = total + loss.distill * (options.distill_weight / options.scored);
+    if (loss.naming.defined()) total = total + loss.naming * (options.naming_weight / options.named);
     std::vector<Tensor> wanted;
     for (size_t index : indices) wanted.push_back(model.parameters[index].value);
     for (const auto &item : intermediates.tensors)
@@ -44,11 +45,14 @@ std::vector<Tensor> gradients(
     if (!wanted.empty()) found = torch::autograd::grad({total}, wanted, {}, c10::nullopt, false, /* allow_unused */ true);
     result.loss_sum = loss.sum.item<double>();
     result.distill_sum = loss.distill.defined() ? loss.distill.item<double>() : 0;
+    result.naming_sum = loss.naming.defined() ? loss.naming.item<double>() : 0;
     result.scored = loss.scored;
     if (options.region_counts) {
         static std::mutex counting;
         std::lock_guard<std::mutex> lock(counting);
-        for (size_t i = 0; i < loss.counts.size(); i++) options.region_counts[i] += loss.counts[i];
+        // A language batch has no labels' slots; the names' counts stand last.
+        const size_t slots = model.label_classes.size() + 1, first = 2 * slots - loss.counts.size();
+        for (size_t i = 0; i < loss.counts.size(); i++) options.region_counts[first + i] += loss.counts[i];
     }
     size_t next = indices.size();
     for (const auto &item : intermediates.tensors) {

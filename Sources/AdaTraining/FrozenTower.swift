@@ -121,7 +121,7 @@ final class FeatureStore: Sendable {
         var halves = [UInt16](repeating: 0, count: values)
         let bytes = 2 * values
         guard pread(data, &halves, bytes, off_t(place) * off_t(bytes)) == bytes else { return nil }
-        return halves.map(halfToFloat)
+        return widened(halves)
     }
 
     /// Values beyond float16's range are kept at its ends. A key that is known, and vectors of another size, are left out.
@@ -143,6 +143,13 @@ final class FeatureStore: Sendable {
             state.count += 1
         }
     }
+}
+
+/// Float32 values of halves; many at a time, where none is infinite or not a number.
+func widened(_ halves: [UInt16]) -> [Float] {
+    guard halves.allSatisfy({ $0 & 0x7C00 != 0x7C00 }) else { return halves.map(halfToFloat) }
+    // The half's exponent and fraction, read as a float's, are 2^112 times too small, below the smallest normal half too.
+    return halves.map { Float(bitPattern: UInt32($0 & 0x8000) << 16 | UInt32($0 & 0x7FFF) << 13) * 0x1p112 }
 }
 
 /// IEEE half precision, rounded to the nearest, ties to even; beyond its range the largest finite value.

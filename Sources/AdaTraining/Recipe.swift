@@ -52,6 +52,7 @@ public struct Recipe: Sendable, Equatable {
     public var version = "v1"
     public var imageAspectRatio: String?
     public var modelMaxLength = 2048
+    public var independentTurns = false
     public var groupByModalityLength = false
     public var skipBadSamples = false
     public var dataloaderNumWorkers = 1
@@ -78,6 +79,7 @@ public struct Recipe: Sendable, Equatable {
     public var loraTargets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     public var distillWeight = 0.0
     public var distillTemperature = 1.0
+    public var regionNamingWeight = 0.0
     public var seed = 42
 
     // Computing.

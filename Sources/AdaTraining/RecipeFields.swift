@@ -76,6 +76,7 @@ public enum RecipeFields {
             return true
         },
         integer("model_max_length", \.modelMaxLength, 16 ... 1 << 20, "Longer samples are cut here."),
+        flag("independent_turns", \.independentTurns, "Each question of a conversation is trained as if it stood alone behind its image: all in one pass with train_budgets full, else one of them, drawn in each epoch."),
         flag("group_by_modality_length", \.groupByModalityLength, "Steps of like lengths, with and without images apart."),
         flag("skip_bad_samples", \.skipBadSamples, "Leave out, and count, samples that cannot be trained on, instead of stopping."),
         integer("dataloader_num_workers", \.dataloaderNumWorkers, 1 ... 256, "Threads that decode images and tokenize, and compute the features of a frozen tower."),
@@ -109,6 +110,7 @@ public enum RecipeFields {
         },
         number("distill_weight", \.distillWeight, 0 ... 1e3, "Weight of the KL divergence from the full model's predictions to those under the budget; 0: none."),
         number("distill_temperature", \.distillTemperature, 1e-3 ... 1e3, "Temperature of both in that term."),
+        number("region_naming_weight", \.regionNamingWeight, 0 ... 1e3, "Objective language: weight of the loss that draws projected features towards the words for what they show, where records have `regions`; 0: none."),
         integer("seed", \.seed, 0 ... Int.max, "Order, budgets, noise and random weights follow from it."),
     ]
 

@@ -104,23 +104,39 @@ extension RegionVocabulary {
         return shares
     }
 
-    /// The tokens that name what the middle of each patch shows, `[rows]`: the first token of the region's label of the kind `word`, or else
-    /// `thing`.
-    func tokens(
-        _ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int, first: (String) -> Int?
+    /// How many tokens can name what a patch shows.
+    static let namesPerRow = 4
+
+    /// The tokens that name what each patch shows, `[rows, namesPerRow]`: those of the `thing` and the `color` in its middle, and of the letters
+    /// (`character`) at the points where patches are labelled. A printed word is wider than a patch, so patches are not asked for it whole.
+    /// - Parameter encode: a name's own tokens.
+    static func tokens(
+        _ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int, tokens encode: (String) -> [Int]
     ) -> [Int32] {
         let side = Double(aspect == .pad ? max(width, height) : min(width, height))
         let (left, top) = ((Double(width) - side) / 2, (Double(height) - side) / 2)
-        var tokens = [Int32](repeating: Int32(TrainingConversation.ignoredLabel), count: grid * grid)
+        var names = [[Int]](repeating: [], count: grid * grid)
         for region in regions where region.box.count == 4 {
-            guard let name = region.labels["word"] ?? region.labels["thing"], let token = first(name) else { continue }
-            for place in tokens.indices {
-                let x = left + (Double(place % grid) + 0.5) / Double(grid) * side
+            let isLetter = region.labels["character"] != nil
+            // A letter may be spelled with a space's token before it.
+            let mine = region.labels["character"].map { Array(encode($0).suffix(1)) }
+                ?? [region.labels["thing"], region.labels["color"]].compactMap(\.self).flatMap(encode)
+            for place in 0 ..< grid * grid {
                 let y = top + (Double(place / grid) + 0.5) / Double(grid) * side
-                if x >= region.box[0], x < region.box[2], y >= region.box[1], y < region.box[3] { tokens[place] = Int32(token) }
+                guard y >= region.box[1], y < region.box[3] else { continue }
+                let covered = (isLetter ? points : [0.5]).filter { point in
+                    let x = left + (Double(place % grid) + point) / Double(grid) * side
+                    return x >= region.box[0] && x < region.box[2]
+                }
+                guard !covered.isEmpty else { continue }
+                if !isLetter { names[place] = [] }
+                names[place] += mine.filter { !names[place].contains($0) }
             }
         }
-        return tokens
+        return names.flatMap { names in
+            let kept = names.prefix(namesPerRow).map { Int32($0) }
+            return kept + Array(repeating: Int32(TrainingConversation.ignoredLabel), count: namesPerRow - kept.count)
+        }
     }
 }
 

@@ -44,4 +44,30 @@ public struct SampleAssembly: Sendable, Equatable {
         }
         return TrainingSample(tokens: tokens, labels: targets, pixels: pixels.prefix(images).flatMap { $0 }, images: images)
     }
+
+    /// One sample out of several that begin alike, about the same image: what they share stands once, and behind it a branch for each with the
+    /// rest of it. Under a mask that lets branches see what is shared and themselves, every question is answered as if it stood alone, for a
+    /// fraction of the cost, because the image is most of a sample. Only for budgets that let everything run: a plan would change what is shared.
+    /// - Returns: `nil` if the samples share nothing, or are one.
+    public static func sample(of samples: [TrainingSample]) -> TrainingSample? {
+        guard samples.count > 1, let first = samples.first else { return nil }
+        var shared = first.tokens.count
+        for sample in samples {
+            // Each branch holds at least what is scored and the latency token before it.
+            let scored = sample.labels.firstIndex { $0 != Int64(TrainingConversation.ignoredLabel) } ?? sample.labels.count
+            let own = sample.tokens.firstIndex(of: TrainingSample.latencyToken) ?? sample.tokens.count
+            shared = min(shared, scored, own, zip(first.tokens, sample.tokens).prefix { $0 == $1 }.count)
+        }
+        guard shared > 0, samples.allSatisfy({ $0.tokens.count > shared && $0.images == first.images }) else { return nil }
+        var packed = first
+        packed.tokens.removeSubrange(shared...)
+        packed.labels.removeSubrange(shared...)
+        packed.branches = [Int32](repeating: 0, count: shared)
+        for (number, sample) in samples.enumerated() {
+            packed.tokens += sample.tokens[shared...]
+            packed.labels += sample.labels[shared...]
+            packed.branches += [Int32](repeating: Int32(number + 1), count: sample.tokens.count - shared)
+        }
+        return packed
+    }
 }

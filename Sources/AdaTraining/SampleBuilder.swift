@@ -18,6 +18,10 @@ public struct SampleBuilder: Sendable {
     var regions: RegionVocabulary?
     /// Given, it computes the features, which take the place of pixels.
     var frozenTower: FrozenTower?
+    /// Whether each question of a conversation is asked as if it stood alone.
+    var independentTurns = false
+    /// Whether samples with text also say what their images' rows show, where their records have regions.
+    var namesRegions = false
 
     /// One sample of one pass over the data. The same numbers give the same sample.
     /// - Parameters:
@@ -32,7 +36,47 @@ public struct SampleBuilder: Sendable {
         if let regions { return try labelledImage(number, record, regions, bad) }
         let isMultimodal = !record.images.isEmpty && imageProcessor != nil
         if !record.images.isEmpty, imageProcessor == nil { throw bad("it has an image, but the model has no vision tower") }
-        var conversation = TrainingConversation(turns: record.turns)
+        var generator = SplitMix64(seed: seed ^ (UInt64(number) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(epoch) &* 0xD1B5_4A32_D192_ED03))
+        var conversations = [record.turns]
+        if independentTurns {
+            conversations = SampleBuilder.questions(of: record.turns)
+            // What several questions share depends on a plan that lets less than everything run.
+            if units != nil, budgets != .full { conversations = [conversations[generator.index(below: conversations.count)]] }
+        }
+        let pixels = isMultimodal ? try record.images.map { try input($0, of: number, bad) } : []
+        let samples = try conversations.map { try text($0, record, isMultimodal, pixels, bad) }
+        var sample = samples[0]
+        if samples.count > 1 {
+            guard let packed = SampleAssembly.sample(of: samples) else { throw bad("its questions do not begin alike") }
+            sample = packed
+        }
+        if let units {
+            // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
+            let granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
+            sample.units = units.granted(fraction: Float(granted) / Float(units.total))
+            sample.latency = units.normalized(sample.units)
+        }
+        sample.seed = generator.next()
+        sample.name = record.id
+        if namesRegions { sample.regionTokens = try regionTokens(record, number, bad) }
+        return sample
+    }
+
+    /// A conversation's questions with their answers, each as a conversation of its own, about the first turn's images.
+    static func questions(of turns: [String]) -> [[String]] {
+        let mark = ChatMessage.imageMark
+        let isAboutImage = turns.first?.contains(mark) ?? false
+        return stride(from: 0, to: turns.count - 1, by: 2).map { first in
+            let question = turns[first]
+            return [isAboutImage && !question.contains(mark) ? mark + "\n" + question : question, turns[first + 1]]
+        }
+    }
+
+    /// A conversation with its images: tokens and labels.
+    private func text(
+        _ turns: [String], _ record: InstructionRecord, _ isMultimodal: Bool, _ pixels: [[Float]], _ bad: (String) -> TrainingError
+    ) throws -> TrainingSample {
+        var conversation = TrainingConversation(turns: turns)
         if isMultimodal { conversation = conversation.withImagesInFront }
         let labels: TrainingConversation.Labels
         do {
@@ -47,19 +91,25 @@ public struct SampleBuilder: Sendable {
         guard marks == (isMultimodal ? record.images.count : 0) else {
             throw bad("\(marks) <image> marks for \(record.images.count) images")
         }
-        let pixels = isMultimodal ? try record.images.map { try input($0, of: number, bad) } : []
-        var sample = assembly.sample(ids: labels.inputIDs, labels: labels.labels, pixels: pixels)
+        let sample = assembly.sample(ids: labels.inputIDs, labels: labels.labels, pixels: pixels)
         guard sample.scored > 0 else { throw bad("no token of it is scored: its answers are empty, or lie behind model_max_length") }
-        var generator = SplitMix64(seed: seed ^ (UInt64(number) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(epoch) &* 0xD1B5_4A32_D192_ED03))
-        if let units {
-            // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
-            let granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
-            sample.units = units.granted(fraction: Float(granted) / Float(units.total))
-            sample.latency = units.normalized(sample.units)
-        }
-        sample.seed = generator.next()
-        sample.name = record.id
         return sample
+    }
+
+    /// The tokens that name what an image's rows show: ignored ones for each row where the record has no regions, or several images.
+    private func regionTokens(_ record: InstructionRecord, _ number: Int, _ bad: (String) -> TrainingError) throws -> [Int32] {
+        guard imageProcessor != nil, !record.images.isEmpty else { return [] }
+        guard record.images.count == 1, !record.regions.isEmpty, let grid = labelGrid else {
+            let count = record.images.count * assembly.rowsPerImage * RegionVocabulary.namesPerRow
+            return [Int32](repeating: Int32(TrainingConversation.ignoredLabel), count: count)
+        }
+        return names(record.regions, of: try open(record.images[0], of: number, bad), grid: grid)
+    }
+
+    private func names(_ regions: [ImageRegion], of image: RGBImage, grid: Int) -> [Int32] {
+        RegionVocabulary.tokens(regions, width: image.width, height: image.height, aspect: aspect, grid: grid) { name in
+            tokenizer.encode(name).filter { $0 != tokenizer.bosToken }
+        }
     }
 
     /// An image and what its patches show.
@@ -74,9 +124,7 @@ public struct SampleBuilder: Sendable {
         let pixels = try frozenTower?.features(of: path, aspect: aspect) { image } ?? imageProcessor(image, mode: aspect)
         var sample = TrainingSample(tokens: [], labels: [], pixels: pixels, images: 1)
         sample.regionLabels = regions.labels(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid)
-        sample.regionTokens = regions.tokens(record.regions, width: image.width, height: image.height, aspect: aspect, grid: grid) { name in
-            tokenizer.encode(name).first { $0 != tokenizer.bosToken }
-        }
+        sample.regionTokens = names(record.regions, of: image, grid: grid)
         sample.name = record.id
         return sample
     }

@@ -11,12 +11,14 @@ public struct TrainingSample: Sendable, Equatable {
     public var tokens: [Int64]
     /// As many as tokens; ``TrainingConversation/ignoredLabel`` where nothing is scored.
     public var labels: [Int64]
+    /// Which question each token belongs to, from 1, and 0 for what all of them see; empty: there is one question. See ``SampleAssembly/sample(of:)``.
+    public var branches: [Int32] = []
     /// The vision tower's input for all images one after another, `[images, 3, S, S]`; of a frozen tower its features, `[images, rows, width]`.
     public var pixels: [Float]
     public var images: Int
     /// What each row of features shows, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
     public var regionLabels: [Int32] = []
-    /// Tokens that name what each row shows, as many as rows, or none; ``TrainingConversation/ignoredLabel`` where nothing is.
+    /// Tokens that name what each row shows, `[rows, names]`, or none; ``TrainingConversation/ignoredLabel`` where there are fewer.
     public var regionTokens: [Int32] = []
     /// Optional units that the sample's budget grants, and what the latency embedding encodes for them.
     public var units = 0
@@ -30,10 +32,13 @@ public struct TrainingSample: Sendable, Equatable {
         (self.tokens, self.labels, self.pixels, self.images) = (tokens, labels, pixels, images)
     }
 
+    /// Tokens that name what rows show.
+    public var named: Int { regionTokens.count { $0 >= 0 } }
+
     /// Positions whose next token is scored, or labels of regions.
     public var scored: Int {
         regionLabels.isEmpty
-            ? labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } : regionLabels.count { $0 >= 0 } + regionTokens.count { $0 >= 0 }
+            ? labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } : regionLabels.count { $0 >= 0 } + named
     }
 }
 
@@ -42,6 +47,8 @@ public struct TorchBatch: Sendable {
     public let samples: Int
     public let length: Int
     public let scored: Int
+    /// Tokens that name what rows of features show.
+    public let named: Int
     let tokens, labels: [Int64]
     let units: [Int32]
     let latency: [Float]
@@ -49,6 +56,8 @@ public struct TorchBatch: Sendable {
     let images: Int
     let pixels: [Float]
     let regionLabels, regionTokens: [Int32]
+    /// Padding is a branch of its own, so that what all see stays in front; empty if no sample has branches.
+    let branches: [Int32]
     /// Gumbel noise instead of the seeds: for each sample and unit `[switches]`, for heads also `[heads]` and `[heads]`.
     public var noise: [Float]?
 
@@ -62,11 +71,16 @@ public struct TorchBatch: Sendable {
         tokens = samples.flatMap { padded($0.tokens, AT_PADDING) }
         labels = samples.flatMap { padded($0.labels, AT_IGNORED_LABEL) }
         scored = samples.reduce(0) { $0 + $1.scored }
+        named = samples.reduce(0) { $0 + $1.named }
         units = samples.map { Int32($0.units) }
         latency = samples.map(\.latency)
         seeds = samples.map(\.seed)
         images = samples.reduce(0) { $0 + $1.images }
         pixels = samples.flatMap(\.pixels)
+        branches = samples.contains { !$0.branches.isEmpty } ? samples.flatMap { sample in
+            let own = sample.branches.isEmpty ? [Int32](repeating: 0, count: sample.tokens.count) : sample.branches
+            return own + [Int32](repeating: (own.max() ?? 0) + 1, count: length - own.count)
+        } : []
         regionLabels = samples.flatMap(\.regionLabels)
         regionTokens = samples.flatMap(\.regionTokens)
     }
@@ -78,6 +92,8 @@ public struct BatchResult: Sendable, Equatable {
     public var lossSum = 0.0
     /// The distillation term before its weight, summed.
     public var distillSum = 0.0
+    /// The naming term before its weight, summed.
+    public var namingSum = 0.0
     public var scored = 0
 }
 
@@ -89,6 +105,10 @@ extension TorchModel {
         /// Weight of the KL divergence from the full model's predictions to those under the sampled plan; 0 leaves it out.
         public var distillWeight: Float = 0
         public var distillTemperature: Float = 1
+        /// Tokens that name what rows of features show, in the whole step: their loss is the mean over them.
+        public var named = 0
+        /// Weight of that loss beside the language loss; 0 leaves it out.
+        public var namingWeight: Float = 0
 
         public init(scored: Int) { self.scored = scored }
     }
@@ -111,7 +131,7 @@ extension TorchModel {
         var results = [at_result](repeating: at_result(), count: batches.count)
         let box = visitor.map { Visitor(visit: $0) }
         var settings = at_step_options(
-            scored: Double(options.scored), distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
+            scored: Double(options.scored), named: Double(max(1, options.named)), naming_weight: options.namingWeight, distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
             visitor: nil, context: nil, region_counts: regionCounts)
         if let box {
             settings.context = Unmanaged.passUnretained(box).toOpaque()
@@ -128,7 +148,7 @@ extension TorchModel {
             }
         }
         try library.check(status, "the training step")
-        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, scored: Int($0.scored)) }
+        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, namingSum: $0.naming_sum, scored: Int($0.scored)) }
     }
 
     private final class Visitor {
@@ -150,15 +170,18 @@ extension TorchModel {
                                 (batch.noise ?? []).withUnsafeBufferPointer { noise in
                                     batch.regionLabels.withUnsafeBufferPointer { regions in
                                         batch.regionTokens.withUnsafeBufferPointer { names in
+                                            batch.branches.withUnsafeBufferPointer { branches in
                                             raw.append(
                                                 at_batch(
                                                     samples: Int32(batch.samples), length: Int32(batch.length), tokens: tokens.baseAddress,
                                                     labels: labels.baseAddress, units: units.baseAddress, latency: latency.baseAddress,
-                                                    seeds: seeds.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
+                                                    seeds: seeds.baseAddress, branches: batch.branches.isEmpty ? nil : branches.baseAddress, noise: batch.noise == nil ? nil : noise.baseAddress,
                                                     noise_count: Int64(noise.count), images: Int32(batch.images), pixels: pixels.baseAddress,
                                                     region_labels: batch.regionLabels.isEmpty ? nil : regions.baseAddress,
-                                                    region_tokens: batch.regionTokens.isEmpty ? nil : names.baseAddress))
+                                                    region_tokens: batch.regionTokens.isEmpty ? nil : names.baseAddress,
+                                                    region_names: Int32(RegionVocabulary.namesPerRow)))
                                             return collect(batches.dropFirst(), into: &raw, body)
+                                            }
                                         }
                                     }
                                 }

@@ -171,7 +171,8 @@ public final class Trainer {
                 rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
             imageProcessor: try source.makeImageProcessor(), aspect: source.imageAspect,
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
-            frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers))
+            frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers),
+            independentTurns: recipe.independentTurns, namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0)
     }
 
     /// The samples of this process in each step.
@@ -205,7 +206,11 @@ public final class Trainer {
             TorchBatch(Array(samples[first ..< min(first + microBatch, samples.count)]))
         }
         var scored = batches.reduce(0) { $0 + $1.scored }
-        if let group { scored = Int(try group.sum([Double(scored)])[0]) }
+        var named = batches.reduce(0) { $0 + $1.named }
+        if let group {
+            let sums = try group.sum([Double(scored), Double(named)])
+            (scored, named) = (Int(sums[0]), Int(sums[1]))
+        }
         let rate = schedule.factor(state.step)
         state.step += 1
         var progress = TrainingProgress(
@@ -217,11 +222,12 @@ public final class Trainer {
         var options = TorchModel.StepOptions(scored: scored)
         options.distillWeight = Float(recipe.distillWeight)
         options.distillTemperature = Float(recipe.distillTemperature)
+        (options.named, options.namingWeight) = (named, Float(recipe.regionNamingWeight))
         var counts = [Int64](repeating: 0, count: 2 * ((regions?.slotClasses.count ?? 0) + 1))
         let results = try counts.withUnsafeMutableBufferPointer { try model.accumulate(batches, options, regionCounts: $0.baseAddress) }
         var sums = [
             results.reduce(0) { $0 + $1.lossSum }, results.reduce(0) { $0 + $1.distillSum }, Double(samples.count),
-            Double(samples.reduce(0) { $0 + $1.tokens.count }),
+            Double(samples.reduce(0) { $0 + $1.tokens.count }), results.reduce(0) { $0 + $1.namingSum },
         ] + counts.map(Double.init)
         if let group { sums = try group.sum(sums) }
         func finite(_ value: Double, _ what: String) throws {
@@ -237,7 +243,11 @@ public final class Trainer {
         progress.gradNorm = try model.update(update, group: group)
         try finite(progress.gradNorm, "the gradient's norm")
         progress.loss = sums[0] / Double(scored)
-        progress.recognized = regions?.shares(sums.dropFirst(4).map { $0 })
+        progress.recognized = regions?.shares(sums.dropFirst(5).map { $0 })
+        if regions == nil, named > 0 {
+            progress.recognized = ["name": sums[6] / Double(named)]
+            progress.naming = sums[4] / Double(named)
+        }
         if recipe.distillWeight > 0 { progress.distillation = sums[1] / Double(scored) }
         (progress.samplesPerSecond, progress.tokensPerSecond) = (sums[2], sums[3])
         return progress

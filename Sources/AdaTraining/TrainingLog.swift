@@ -10,6 +10,8 @@ public struct TrainingProgress: Sendable, Codable, Equatable {
     public var loss = 0.0
     /// The distillation term, before its weight.
     public var distillation: Double?
+    /// The loss of `region_naming_weight`, before its weight: mean over the tokens that name rows of features.
+    public var naming: Double?
     /// Shares of the regions' labels that were recognized, with the objective `region_labels`: by kind, and `name` for their words.
     public var recognized: [String: Double]?
     public var learningRate = 0.0

@@ -150,6 +150,32 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
         }
     }
 
+    // A failure means that colours are read from another place than the rest of a row's features, or do not sum up a picture's pixels.
+    @Test func coloursAreTheMeansOfThePixels() throws {
+        try CheckpointFixtures.withTemporaryFolder { folder in
+            let url = try TinyEfficientNet.tower(in: folder)
+            let config = url.appendingPathComponent("config.json")
+            guard case .object(var members) = try JSONValue.read(contentsOf: config) else { return }
+            members["feature_maps"] = .array([.string("head"), .string("color8")])
+            try CheckpointFixtures.write(.object(members), to: config)
+            let tower = try VisionTower(contentsOf: url)
+            // 72 pixels: 9 x 9 blocks of 8; 3 x 3 tokens of 32, the last of them with one block of each side inside.
+            let size = 72
+            let pixels = (0 ..< 3 * size * size).map { Float($0 / (size * size)) + Float($0 % (size * size) / size / 8) * 0.01 + Float($0 % size / 8) * 0.1 }
+            let (features, width) = (try tower.features(pixels), tower.width)
+            #expect(width == 48 + 16 * 3 && features.count == 9 * width)
+            for row in 0 ..< 9 {
+                for cell in 0 ..< 16 {
+                    let (y, x) = (row / 3 * 4 + cell / 4, row % 3 * 4 + cell % 4)
+                    for channel in 0 ..< 3 {
+                        let wanted = y < 9 && x < 9 ? Float(channel) + Float(y) * 0.01 + Float(x) * 0.1 : 0
+                        #expect(abs(features[row * width + 48 + 3 * cell + channel] - wanted) < 1e-4, "row \(row), cell \(cell)")
+                    }
+                }
+            }
+        }
+    }
+
     // A failure means that the padding colour of a picture is not the one that becomes zero, or that pixels are not (byte - 127) / 128.
     @Test func pixelsAreCenteredAt127() throws {
         let processor = try CLIPImageProcessor(

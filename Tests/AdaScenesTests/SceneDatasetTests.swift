@@ -57,19 +57,14 @@ import Testing
         try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true, separate: 5))
         let separate = try self.records(folder, "train-separate")
         #expect(try self.records(folder, "train") == records)
-        #expect(Set(separate.map(\.id)).count == separate.count)
-        var place = 0
-        for (index, record) in records.enumerated() {
+        #expect(separate.map(\.id) == records.map(\.id))
+        for (index, (record, own)) in zip(records, separate).enumerated() {
             let questions = try generator.scene(index, separate: 5).separate
             #expect((1...5).contains(questions.count) && Set(questions.map(\.question)).count == questions.count)
-            for question in questions {
-                let own = separate[place]
-                place += 1
-                #expect(own.image == record.image && own.task == question.task.rawValue && own.regions == nil)
-                #expect(own.conversations.map(\.value) == ["<image>\n" + question.question, question.answer])
-            }
+            #expect(own.image == record.image && own.task == questions[0].task.rawValue && own.regions == record.regions)
+            let values = questions.enumerated().flatMap { [($0 == 0 ? "<image>\n" : "") + $1.question, $1.answer] }
+            #expect(own.conversations.map(\.value) == values)
         }
-        #expect(place == separate.count)
         // The bytes must not depend on which batch ended first.
         let list = try Data(contentsOf: folder.appendingPathComponent("train.json"))
         try await SceneDataset.write(to: folder, .init(count: 70, seed: 9, turns: 4, regions: true))

@@ -17,6 +17,8 @@ import Testing
             #expect(floatToHalf(value + 0.25 * (next - value)) == bits && floatToHalf(value + 0.75 * (next - value)) == bits + 1)
             #expect(floatToHalf(value + 0.5 * (next - value)) == (bits % 2 == 0 ? bits : bits + 1))
         }
+        let all = (0 ..< 0x7C00).flatMap { [UInt16($0), UInt16($0) | 0x8000] }
+        #expect(widened(all) == all.map(halfToFloat) && widened([0x3C00, 0x7C00]) == [1, .infinity])
         #expect(floatToHalf(1e9) == 0x7BFF && floatToHalf(-1e9) == 0xFBFF && floatToHalf(.infinity) == 0x7BFF && halfToFloat(floatToHalf(.nan)).isNaN)
     }
 

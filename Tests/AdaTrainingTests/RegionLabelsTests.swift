@@ -23,12 +23,19 @@ import Testing
         #expect(patch(labels, 1, 1) == [1, 2, 2, 2])
     }
 
-    @Test func namesAreTheWordsOfWhatIsInTheMiddle() {
+    @Test func namesAreTheWordsOfWhatPatchesShow() {
         // A mismatch means that features are drawn towards the words for something else.
-        let word = ImageRegion(box: [50, 50, 100, 100], labels: ["thing": "word", "word": "STOP"])
-        let letter = ImageRegion(box: [50, 50, 100, 100], labels: ["character": "S"])
-        let tokens = vocabulary.tokens([dog, word, letter], width: 100, height: 100, aspect: .pad, grid: 2) { ["dog": 5, "STOP": 9][$0] }
-        #expect(tokens == [5, -100, -100, 9])
+        let circle = ImageRegion(box: [50, 0, 100, 50], labels: ["thing": "circle", "color": "red"])
+        let word = ImageRegion(box: [50, 50, 100, 100], labels: ["thing": "word", "word": "TO"])
+        let letters = [("T", 50.0, 75.0), ("O", 75.0, 100.0)].map { ImageRegion(box: [$1, 50, $2, 100], labels: ["character": $0]) }
+        let spelled = ["dog": [5], "circle": [6], "red": [7, 8], "word": [9], "T": [10], "O": [1, 11]]
+        func tokens(_ regions: [ImageRegion]) -> [[Int32]] {
+            let all = RegionVocabulary.tokens(regions, width: 100, height: 100, aspect: .pad, grid: 2) { spelled[$0] ?? [] }
+            return (0 ..< 4).map { row in all[4 * row ..< 4 * row + 4].filter { $0 >= 0 } }
+        }
+        #expect(tokens([dog, circle, word] + letters) == [[5], [6, 7, 8], [], [9, 10, 11]])
+        // What lies on top is what is named, and only once.
+        #expect(tokens([word] + letters + [ImageRegion(box: [50, 50, 100, 100], labels: ["thing": "dog", "color": "dog"])])[3] == [5])
         #expect(vocabulary.shares([4, 1, 0, 0, 2, 2, 2, 1, 10, 9]) == ["character": 0.25, "thing": 0.75, "name": 0.9])
     }
 

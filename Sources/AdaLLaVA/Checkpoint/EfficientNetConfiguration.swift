@@ -38,13 +38,18 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
         case stride16
         /// The output of the last block whose cells are 8 pixels apart.
         case stride8
+        /// The mean of each 8 x 8 pixels, red, green, blue, as the network gets them: colours, which a network that names things forgets.
+        case color8
+
+        /// Those that a configuration without `feature_maps` has.
+        public static let standard: [FeatureMap] = [.head, .stride16, .stride8]
 
         /// Pixels from one cell to the next; `nil` for the last map, whatever its stride.
         var stride: Int? {
             switch self {
             case .head: nil
             case .stride16: 16
-            case .stride8: 8
+            case .stride8, .color8: 8
             }
         }
     }
@@ -75,7 +80,7 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
 
     /// A network given by value.
     public init(
-        imageSize: Int, stemChannels: Int, headChannels: Int, stages: [Stage], featureMaps: [FeatureMap] = FeatureMap.allCases
+        imageSize: Int, stemChannels: Int, headChannels: Int, stages: [Stage], featureMaps: [FeatureMap] = FeatureMap.standard
     ) {
         (self.imageSize, self.stemChannels, self.headChannels) = (imageSize, stemChannels, headChannels)
         (self.stages, self.featureMaps) = (stages, featureMaps)
@@ -108,16 +113,16 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
     /// Pixels from one token to the next.
     public var totalStride: Int { blocks.last?.totalStride ?? 2 }
 
-    /// The index of the block whose output a feature map is; `nil` for the head, and for strides that the network does not have.
+    /// The index of the block whose output a feature map is; `nil` for the head and for pixels, and for strides that the network does not have.
     func blockIndex(of map: FeatureMap) -> Int? {
-        map.stride.flatMap { stride in blocks.lastIndex { $0.totalStride == stride } }
+        map == .color8 ? nil : map.stride.flatMap { stride in blocks.lastIndex { $0.totalStride == stride } }
     }
 
     /// Values that a feature map adds to a row: its channels, times the cells of it that lie under one cell of the last map.
     func width(of map: FeatureMap) -> Int {
         guard let stride = map.stride else { return headChannels }
         let cells = max(1, totalStride / stride)
-        return (blockIndex(of: map).map { blocks[$0].outputs } ?? 0) * cells * cells
+        return (map == .color8 ? 3 : blockIndex(of: map).map { blocks[$0].outputs } ?? 0) * cells * cells
     }
 
     /// Values of a row of features.

@@ -121,7 +121,7 @@ extension EfficientNetConfiguration {
         var largest = stemSide * stemSide * stemChannels
         for block in blocks { largest = max(largest, block.side * block.side * block.expanded) }
         guard largest <= Self.largestMap else { throw invalid("image_size", "maps of at most \(Self.largestMap) values", "\(largest)") }
-        for map in featureMaps where map.stride != nil && blockIndex(of: map) == nil {
+        for map in featureMaps where map.stride != nil && map != .color8 && blockIndex(of: map) == nil {
             throw invalid("feature_maps", "maps that the network has; its last cells are \(totalStride) pixels apart", map.rawValue)
         }
         guard ConfigurationLimits.hidden.contains(featureWidth) else {

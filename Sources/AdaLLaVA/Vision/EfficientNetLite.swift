@@ -45,6 +45,7 @@ final class EfficientNetLite: VisionNetwork, @unchecked Sendable {
             outputs = [Tensor(rows: c.stemSide * c.stemSide, columns: c.stemChannels)]
                 + blocks.map { Tensor(rows: $0.shape.isResidual ? 0 : $0.shape.outputSide * $0.shape.outputSide, columns: $0.shape.outputs) }
         }
+        if c.featureMaps.contains(.color8) { store(colours(pixels), .color8, in: features) }
         var map = embed(pixels)
         // A block that overwrites its input belongs to the same map, so the last block of a stride is the one to read.
         let wanted = c.featureMaps.map { (map: $0, block: c.blockIndex(of: $0)) }
@@ -88,6 +89,24 @@ final class EfficientNetLite: VisionNetwork, @unchecked Sendable {
         }
         backend.multiplyMap(rows, Product(linear: stem, output: outputs[0], relu6: true), scratch.activations)
         return FeatureGrid(cells: outputs[0], side: side)
+    }
+
+    /// The mean of each 8 x 8 pixels, those at the edge of what there is: `[side * side, 3]`.
+    private func colours(_ pixels: [Float]) -> FeatureGrid {
+        let (size, step) = (configuration.imageSize, 8)
+        let side = (size + step - 1) / step
+        let means = Tensor(rows: side * side, columns: 3)
+        guard pixels.count >= 3 * size * size else { return FeatureGrid(cells: means, side: side) }
+        for cell in 0 ..< side * side {
+            let rows = cell / side * step ..< min(size, (cell / side + 1) * step)
+            let columns = cell % side * step ..< min(size, (cell % side + 1) * step)
+            for channel in 0 ..< 3 {
+                var sum: Float = 0
+                for y in rows { for x in columns { sum += pixels[(channel * size + y) * size + x] } }
+                means.data[cell * means.stride + channel] = sum / Float(rows.count * columns.count)
+            }
+        }
+        return FeatureGrid(cells: means, side: side)
     }
 
     /// Copies a map into its columns of the features: space to depth.

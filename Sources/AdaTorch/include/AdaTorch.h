@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define AT_INTERFACE_VERSION 3
+#define AT_INTERFACE_VERSION 4
 
 // What stands in `at_batch.tokens` where no token does.
 #define AT_IMAGE_ROW (-200)     // one row of image features; the rows of all images follow each other in reading order
@@ -74,6 +74,9 @@ typedef struct {
     const int32_t *units;   // (samples) optional units granted
     const float *latency;   // (samples) what the latency embedding encodes, in [0, 1)
     const uint64_t *seeds;  // (samples) for the Gumbel noise
+    // (samples, length), or NULL: several questions about what they share. 0 is what all see, and comes first; the tokens of branch k see that and
+    // their own branch, whose positions count on from it. Each branch has a latency token, and everything runs: the scheduler is not asked.
+    const int32_t *branches;
     // Gumbel noise instead of seeds, one after another for all samples; or NULL. For each unit: (switches), and for heads also (heads), (heads).
     const float *noise;
     int64_t noise_count;
@@ -82,14 +85,17 @@ typedef struct {
     // (images, rows, label_slots) classes, AT_IGNORED_LABEL where none is scored; class 0 is "nothing there". Given, the loss is theirs,
     // and samples, tokens and what belongs to them are not looked at.
     const int32_t *region_labels;
-    // (images, rows) tokens that name what is there, AT_IGNORED_LABEL where nothing is; or NULL. Beside region_labels, each projected row's logits
-    // through the output matrix are scored against them, so that features come to lie where the words for them do.
+    // (images, rows, region_names) tokens that name what is there, AT_IGNORED_LABEL where there are fewer; or NULL. Each projected row's logits
+    // through the output matrix are scored against them, so that features come to lie where the words for them do. Beside region_labels
+    // this is a part of their loss; beside tokens it is weighed by naming_weight.
     const int32_t *region_tokens;
+    int32_t region_names;
 } at_batch;
 
 typedef struct {
     double loss_sum;    // over scored positions
     double distill_sum; // of the distillation term before its weight
+    double naming_sum;  // of the naming term before its weight
     int64_t scored;
 } at_result;
 
@@ -98,6 +104,8 @@ typedef void (*at_visitor)(void *context, const char *name, const float *values,
 
 typedef struct {
     double scored;         // positions scored in the whole step, of all batches and processes: the loss is a mean over them
+    double named;          // region_tokens of the whole step that are scored: their loss beside tokens is a mean over them
+    float naming_weight;   // of that loss; 0: none
     float distill_weight;  // KL of the full model's predictions from the adaptive one's; 0: none
     float distill_temperature;
     at_visitor visitor;    // NULL: none; otherwise one batch
