@@ -17,7 +17,7 @@ def pairs(path):
     with open(path) as file:
         for record in json.load(file):
             turns = record["conversations"]
-            yield record["task"], turns[0]["value"].replace("<image>\n", ""), turns[1]["value"]
+            for question, answer in zip(turns[::2], turns[1::2]): yield record["task"], question["value"].replace("<image>\n", ""), answer["value"]
 
 
 def most_frequent(questions, answers):

@@ -129,7 +129,7 @@ Tensor at_model::naming_loss(const at_batch &batch, const Tensor &projected, Los
     if (tokens.empty()) return {};
     const auto indices = [&](const std::vector<int64_t> &values) { return from_host(values.data(), {int64_t(values.size())}, at::kLong, device).clone(); };
     const Tensor row = indices(pairs), wanted = indices(tokens).unsqueeze(1);
-    const Tensor logits = scored_logits(projected, indices(places));
+    const Tensor logits = output_logits(projected.index_select(0, indices(places)));
     const Tensor likelihoods = at::log_softmax(logits, -1).index_select(0, row).gather(1, wanted);
     {
         torch::autograd::AutoGradMode off(false);
@@ -192,30 +192,38 @@ Places at_model::positions(const at_batch &batch) const {
 }
 
 // One LLaMA block. x (samples, positions, hidden_size) float32; heads (samples, 1, heads, 1) and neurons (samples, 1, intermediate_size) are
-// the plan's factors, undefined where everything runs.
+// the plan's factors, undefined where everything runs. With places.wanted, keys and values are those of all positions, but only the wanted
+// rows, (count, hidden_size), go further.
 Tensor at_model::decoder_layer(
     int64_t layer, const Tensor &x, const Tensor &heads, const Tensor &neurons, const Places &places) const {
     const auto &c = config;
     const std::string name = "model.layers." + std::to_string(layer) + ".";
     const int64_t samples = x.size(0), length = x.size(1);
     Tensor normed = adatorch::rms_norm(x, weight(name + "input_layernorm.weight"), c.rms_epsilon, compute_type);
-    auto split = [&](const char *part, int64_t count) {
-        return linear(normed, name + "self_attn." + part).view({samples, length, count, c.head_dim});
-    };
-    Tensor query = adatorch::rotate(split("q_proj", c.heads), places.cosines, places.sines).transpose(1, 2);
-    Tensor key = adatorch::rotate(split("k_proj", c.key_value_heads), places.cosines, places.sines).transpose(1, 2);
-    Tensor value = split("v_proj", c.key_value_heads).transpose(1, 2);
+    const std::vector<Tensor> parts = linears(normed, name + "self_attn.", {"q_proj", "k_proj", "v_proj"});
+    const auto split = [&](const Tensor &part, int64_t count) { return part.view({samples, length, count, c.head_dim}); };
+    Tensor query = adatorch::rotate(split(parts[0], c.heads), places.cosines, places.sines).transpose(1, 2);
+    Tensor key = adatorch::rotate(split(parts[1], c.key_value_heads), places.cosines, places.sines).transpose(1, 2);
+    Tensor value = split(parts[2], c.key_value_heads).transpose(1, 2);
     if (c.heads != c.key_value_heads) {
         key = key.repeat_interleave(c.heads / c.key_value_heads, 1);
         value = value.repeat_interleave(c.heads / c.key_value_heads, 1);
     }
     Tensor attended = adatorch::attention(query, key, value, true, places.mask).transpose(1, 2); // (samples, positions, heads, head_dim)
     if (heads.defined()) attended = attended * heads.to(compute_type);
-    const Tensor y = x + linear(attended.reshape({samples, length, int64_t(c.heads) * c.head_dim}), name + "self_attn.o_proj");
+    attended = attended.reshape({samples, length, int64_t(c.heads) * c.head_dim});
+    Tensor input = x, factors = neurons;
+    if (places.wanted.defined()) {
+        attended = attended.flatten(0, 1).index_select(0, places.wanted);
+        input = x.flatten(0, 1).index_select(0, places.wanted);
+        if (neurons.defined()) factors = neurons.squeeze(1).index_select(0, at::floor_divide(places.wanted, length));
+    }
+    const Tensor y = input + linear(attended, name + "self_attn.o_proj");
 
     normed = adatorch::rms_norm(y, weight(name + "post_attention_layernorm.weight"), c.rms_epsilon, compute_type);
-    Tensor middle = adatorch::gated(linear(normed, name + "mlp.gate_proj"), linear(normed, name + "mlp.up_proj"));
-    if (neurons.defined()) middle = middle * neurons.to(compute_type);
+    const std::vector<Tensor> gates = linears(normed, name + "mlp.", {"gate_proj", "up_proj"});
+    Tensor middle = adatorch::gated(gates[0], gates[1]);
+    if (factors.defined()) middle = middle * factors.to(compute_type);
     return y + linear(middle, name + "mlp.down_proj");
 }
 
@@ -234,9 +242,9 @@ Tensor at_model::maybe_checkpointed(
     });
 }
 
-// Logits at the given rows of x (rows, hidden_size), float32.
-Tensor at_model::scored_logits(Tensor x, const Tensor &positions) const {
-    x = adatorch::rms_norm(x.index_select(0, positions), weight("model.norm.weight"), config.rms_epsilon, compute_type);
+// Logits of x (rows, hidden_size), float32.
+Tensor at_model::output_logits(Tensor x) const {
+    x = adatorch::rms_norm(x, weight("model.norm.weight"), config.rms_epsilon, compute_type);
     if (config.tied_embeddings) return at::linear(x, weight("model.embed_tokens.weight").to(compute_type)).to(at::kFloat);
     return linear(x, "lm_head").to(at::kFloat);
 }
@@ -260,8 +268,10 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
         targets.push_back(label);
     }
     const bool adaptive = c.scheduler != AT_SCHEDULER_NONE;
-    for (int64_t i = 0; i < samples && adaptive && !batch.branches; i++)
-        if (int64_t(latency.size()) != samples || latency[size_t(i)] / length != i) throw std::invalid_argument("every sample needs one latency token");
+    int64_t with_latency = 0; // samples, which come in order
+    for (int64_t place : latency) with_latency += place / length == with_latency;
+    if (adaptive && (with_latency != samples || (!batch.branches && int64_t(latency.size()) != samples)))
+        throw std::invalid_argument("every sample needs one latency token");
     if (scored.empty()) throw std::invalid_argument("a batch without a scored position");
 
     auto indices = [&](const std::vector<int64_t> &values) {
@@ -294,12 +304,18 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
 
     const Places where = positions(batch);
     const Tensor none;
-    const bool scheduled = adaptive && !batch.branches;
+    const int64_t all = c.scheduler == AT_SCHEDULER_HEADS ? (c.layers - c.prefix_layers) * c.heads / std::max(1, c.scheduler_rank) : c.layers - c.prefix_layers;
+    const bool everything = batch.branches && std::all_of(batch.units, batch.units + samples, [all](int32_t units) { return units >= all; });
+    const bool scheduled = adaptive && !everything;
     const int64_t prefix = scheduled ? c.prefix_layers : c.layers;
-    Tensor x = input;
-    for (int64_t layer = 0; layer < prefix; layer++) x = maybe_checkpointed(layer, x, none, none, where);
-
     const Tensor places_scored = indices(scored), labels = indices(targets);
+    // Behind the last layer only the rows are looked at that tell a scored token.
+    Places last = where;
+    last.wanted = places_scored;
+    const auto at = [&](int64_t layer) -> const Places & { return layer + 1 == c.layers ? last : where; };
+    Tensor x = input;
+    for (int64_t layer = 0; layer < prefix; layer++) x = maybe_checkpointed(layer, x, none, none, at(layer));
+
     Loss loss;
     loss.scored = int64_t(scored.size());
     loss.naming = naming.naming;
@@ -310,10 +326,13 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
             // The full model's predictions are a target, not a path for gradients.
             torch::autograd::AutoGradMode off(false);
             Tensor full = x;
-            for (int64_t layer = prefix; layer < c.layers; layer++) full = decoder_layer(layer, full, none, none, where);
-            teacher = at::softmax(scored_logits(full.flatten(0, 1), places_scored) / options.distill_temperature, -1);
+            for (int64_t layer = prefix; layer < c.layers; layer++) full = decoder_layer(layer, full, none, none, at(layer));
+            teacher = at::softmax(output_logits(full) / options.distill_temperature, -1);
         }
-        const Tensor state = x.flatten(0, 1).index_select(0, indices(latency));
+        std::vector<int64_t> choosing; // each sample's first
+        for (int64_t place : latency)
+            if (int64_t(choosing.size()) <= place / length) choosing.push_back(place);
+        const Tensor state = x.flatten(0, 1).index_select(0, indices(choosing));
         const Tensor logits = linear(state, "scheduler.mlp_head");
         const Tensor sample = adatorch::select_switches(logits, c, batch);
         const int64_t optional = c.layers - prefix;
@@ -331,10 +350,10 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
             const Tensor row = plan.select(1, layer - prefix);
             const Tensor heads = row.select(1, 0).view({samples, 1, c.heads, 1});
             const Tensor neurons = row.select(1, 1).index_select(1, group_of_neuron).unsqueeze(1);
-            x = maybe_checkpointed(layer, x, heads, neurons, where);
+            x = maybe_checkpointed(layer, x, heads, neurons, at(layer));
         }
     }
-    const Tensor logits = scored_logits(x.flatten(0, 1), places_scored);
+    const Tensor logits = output_logits(x);
     if (intermediates) intermediates->keep("supervised_logits", logits);
     loss.sum = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum);
     if (teacher.defined()) {

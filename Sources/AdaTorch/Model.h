@@ -37,6 +37,7 @@ struct Intermediates {
 struct Places {
     Tensor cosines, sines; // of their positions: (positions, head_dim / 2), or with samples before that
     Tensor mask;           // (samples, 1, positions, positions), 0 or -infinity; undefined: causal
+    Tensor wanted;         // the places among (samples * positions) whose outputs a layer gives, one row each; undefined: all, in x's shape
 };
 
 // Sums over the scored positions of a batch.
@@ -69,6 +70,9 @@ struct at_model {
     // W x + b, with the LoRA path where there is one.
     at::Tensor linear(const at::Tensor &x, const std::string &name) const;
 
+    // Several such products of one x, as one where all are plain: x is read once, forward and backward.
+    std::vector<at::Tensor> linears(const at::Tensor &x, const std::string &prefix, const std::vector<std::string> &names) const;
+
     // A parameter's value, LoRA's product added where there is one.
     at::Tensor merged(const adatorch::Parameter &parameter) const;
 
@@ -95,5 +99,5 @@ private:
     at::Tensor maybe_checkpointed(
         int64_t layer, const at::Tensor &x, const at::Tensor &heads, const at::Tensor &neurons,
         const adatorch::Places &places) const;
-    at::Tensor scored_logits(at::Tensor x, const at::Tensor &positions) const;
+    at::Tensor output_logits(at::Tensor x) const;
 };

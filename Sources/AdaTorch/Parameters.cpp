@@ -158,6 +158,20 @@ at::Tensor at_model::linear(const at::Tensor &x, const std::string &name) const 
     return y;
 }
 
+std::vector<at::Tensor> at_model::linears(const at::Tensor &x, const std::string &prefix, const std::vector<std::string> &names) const {
+    bool plain = true;
+    std::vector<at::Tensor> weights, results;
+    std::vector<int64_t> sizes;
+    for (const auto &name : names) {
+        plain = plain && !has(prefix + name + ".bias") && !(config.lora_rank > 0 && has(prefix + name + ".lora_A.weight"));
+        weights.push_back(weight(prefix + name + ".weight"));
+        sizes.push_back(weights.back().size(0));
+    }
+    if (plain) return at::split_with_sizes(at::linear(x, at::cat(weights, 0).to(x.scalar_type())), sizes, -1);
+    for (const auto &name : names) results.push_back(linear(x, prefix + name));
+    return results;
+}
+
 at::Tensor at_model::merged(const Parameter &parameter) const {
     const std::string suffix = ".weight";
     const size_t end = parameter.name.size() - std::min(parameter.name.size(), suffix.size());

@@ -53,6 +53,7 @@ public struct Recipe: Sendable, Equatable {
     public var imageAspectRatio: String?
     public var modelMaxLength = 2048
     public var independentTurns = false
+    public var sharedPlan = false
     public var groupByModalityLength = false
     public var skipBadSamples = false
     public var dataloaderNumWorkers = 1

@@ -76,7 +76,8 @@ public enum RecipeFields {
             return true
         },
         integer("model_max_length", \.modelMaxLength, 16 ... 1 << 20, "Longer samples are cut here."),
-        flag("independent_turns", \.independentTurns, "Each question of a conversation is trained as if it stood alone behind its image: all in one pass with train_budgets full, else one of them, drawn in each epoch."),
+        flag("independent_turns", \.independentTurns, "Each question of a conversation is trained as if it stood alone behind its image: all in one pass with train_budgets full or shared_plan, else one of them, drawn in each epoch."),
+        flag("shared_plan", \.sharedPlan, "With independent_turns and random budgets: all questions about an image are trained in one pass, under the plan that one of them, drawn in each epoch, chooses. Cheaper; the scheduler hears of the image more than of the question."),
         flag("group_by_modality_length", \.groupByModalityLength, "Steps of like lengths, with and without images apart."),
         flag("skip_bad_samples", \.skipBadSamples, "Leave out, and count, samples that cannot be trained on, instead of stopping."),
         integer("dataloader_num_workers", \.dataloaderNumWorkers, 1 ... 256, "Threads that decode images and tokenize, and compute the features of a frozen tower."),

@@ -130,7 +130,7 @@ extension RegionVocabulary {
                 }
                 guard !covered.isEmpty else { continue }
                 if !isLetter { names[place] = [] }
-                names[place] += mine.filter { !names[place].contains($0) }
+                for token in mine where !names[place].contains(token) { names[place].append(token) }
             }
         }
         return names.flatMap { names in

@@ -20,6 +20,8 @@ public struct SampleBuilder: Sendable {
     var frozenTower: FrozenTower?
     /// Whether each question of a conversation is asked as if it stood alone.
     var independentTurns = false
+    /// Whether such questions are answered under one plan, instead of one of them under its own.
+    var sharesPlan = false
     /// Whether samples with text also say what their images' rows show, where their records have regions.
     var namesRegions = false
 
@@ -40,8 +42,11 @@ public struct SampleBuilder: Sendable {
         var conversations = [record.turns]
         if independentTurns {
             conversations = SampleBuilder.questions(of: record.turns)
-            // What several questions share depends on a plan that lets less than everything run.
-            if units != nil, budgets != .full { conversations = [conversations[generator.index(below: conversations.count)]] }
+            // What several questions share depends on a plan, if that lets less than everything run.
+            if units != nil, budgets != .full {
+                let drawn = generator.index(below: conversations.count)
+                conversations = sharesPlan ? Array(conversations[drawn...] + conversations[..<drawn]) : [conversations[drawn]]
+            }
         }
         let pixels = isMultimodal ? try record.images.map { try input($0, of: number, bad) } : []
         let samples = try conversations.map { try text($0, record, isMultimodal, pixels, bad) }

@@ -23,7 +23,7 @@ import Testing
         #expect(SampleAssembly.sample(of: [first]) == nil)
         // Padding is nobody's: neither shared, nor a part of the last question.
         let batch = TorchBatch([packed, first])
-        #expect(batch.branches == packed.branches + [Int32](repeating: 0, count: 9 - 1) + [Int32](repeating: 1, count: batch.length - 8))
+        #expect(batch.branches == packed.branches + [Int32](repeating: 0, count: 9) + [Int32](repeating: 1, count: batch.length - 9))
     }
 
     @Test func eachQuestionIsAskedAboutTheFirstTurnsImage() {

@@ -75,7 +75,8 @@ typedef struct {
     const float *latency;   // (samples) what the latency embedding encodes, in [0, 1)
     const uint64_t *seeds;  // (samples) for the Gumbel noise
     // (samples, length), or NULL: several questions about what they share. 0 is what all see, and comes first; the tokens of branch k see that and
-    // their own branch, whose positions count on from it. Each branch has a latency token, and everything runs: the scheduler is not asked.
+    // their own branch, whose positions count on from it. Each branch has a latency token. A sample has one plan, which the first branch's latency
+    // token chooses; where the units of all samples let everything run, the scheduler is not asked.
     const int32_t *branches;
     // Gumbel noise instead of seeds, one after another for all samples; or NULL. For each unit: (switches), and for heads also (heads), (heads).
     const float *noise;
