@@ -56,8 +56,9 @@ struct SceneQuestions {
     /// to find one name among those of a picture, and to find a picture's name among options.
     private static func emphasis(_ task: SceneTask) -> Double {
         switch task {
-        case .vqa, .text: 1
-        case .pope: 1.5
+        case .vqa: 1
+        case .text: 2.5
+        case .pope: 2.5
         case .choice: 3
         case .caption: 0.7
         }
