@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
 # Trains the embedded default models: data, projector, language, random budgets (variants L and H), conversion, scores.
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
-#   SCENES=100000 scripts/train-scenes.sh      pictures to train on; their features take 230 kB each on disk
+#   SCENES=60000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
 #   NICE=10 …                                  lets other programs go first
 set -euo pipefail
 cd "$(dirname "$0")/.."
 adallava=.build/release/adallava
 out=build/scenes
-count=${SCENES:-100000}
+count=${SCENES:-60000}
 nice=(nice -n "${NICE:-0}")
 mkdir -p "$out/data"
 
-scripts/fetch-efficientnet.sh lite0
+# The tower: EfficientNet-Lite0, with colours beside its maps.
+if [ ! -s "$out/tower/config.json" ]; then
+  tower=$(scripts/fetch-efficientnet.sh lite0)
+  mkdir -p "$out/tower"
+  cp "$tower/model.safetensors" "$tower/preprocessor_config.json" "$out/tower"
+  sed 's/"stride8"\]/"stride8", "color8"]/' "$tower/config.json" > "$out/tower/config.json"
+fi
 
 data() { # SPLIT COUNT SEED FLAGS…
   local split=$1 number=$2 seed=$3; shift 3
   [ -s "$out/data/$split.json" ] || "${nice[@]}" "$adallava" data scenes --out "$out/data" --split "$split" --count "$number" --seed "$seed" "$@"
 }
 # Seeds from 1000000 up are for scoring.
-data train "$count" 1 --turns 6 --regions --separate 5
+data train "$count" 1 --turns 6 --regions --separate 12
 data held-out 2000 1000001
 
 train() { # RECIPE RUN
@@ -32,8 +38,7 @@ train 3-heads heads
 # What ships: float16, both variants beside one tower.
 models=$out/models
 mkdir -p "$models"
-scripts/fetch-efficientnet.sh lite0 > /dev/null
-[ -s "$models/vision_tower/config.json" ] || cp -r build/models/efficientnet-lite0 "$models/vision_tower"
+[ -s "$models/vision_tower/config.json" ] || cp -r "$out/tower" "$models/vision_tower"
 questions=${SCENES_EVALUATION:-$out/data/held-out.json}   # a list of Scenes' reference script scores too
 for variant in L:layers H:heads; do
   run=${variant#*:} variant=${variant%:*}
