@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "AttentionKernel.h"
 #include "Checkpointing.h"
 #include "Operations.h"
 #include "Selection.h"
@@ -162,29 +163,38 @@ Tensor at_model::latency_embedding(const at_batch &batch) const {
 Places at_model::positions(const at_batch &batch) const {
     const int64_t samples = batch.samples, length = batch.length;
     Places places;
+    const bool in_spans = device.is_cpu() && compute_type == at::kFloat && config.heads == config.key_value_heads && config.head_dim % 8 == 0 &&
+        adatorch::can_attend_spans();
     Tensor numbers;
+    Tensor spans = at::empty({batch.branches ? samples : 1, length, 2}, at::kInt);
     if (batch.branches) {
         numbers = at::empty({samples, length}, at::kFloat);
-        places.mask = at::full({samples, 1, length, length}, -INFINITY, at::kFloat);
+        if (!in_spans) places.mask = at::full({samples, 1, length, length}, -INFINITY, at::kFloat);
         for (int64_t i = 0; i < samples; i++) {
             const int32_t *branch = batch.branches + i * length;
-            float *number = numbers.data_ptr<float>() + i * length, *mask = places.mask.data_ptr<float>() + i * length * length;
+            float *number = numbers.data_ptr<float>() + i * length, *mask = in_spans ? nullptr : places.mask.data_ptr<float>() + i * length * length;
+            int32_t *span = spans.data_ptr<int32_t>() + i * length * 2;
             int64_t shared = 0;
             while (shared < length && branch[shared] == 0) shared++;
             for (int64_t t = 0, start = 0; t < length; t++) {
                 if (t >= shared && branch[t] == 0) throw std::invalid_argument("what all branches see must come before them");
                 if (t == 0 || branch[t] != branch[t - 1]) start = t;
-                number[t] = float(branch[t] == 0 ? t : shared + t - start);
-                std::fill_n(mask + t * length, std::min(shared, t + 1), 0.0f);
-                for (int64_t j = shared; j <= t; j++)
-                    if (branch[j] == branch[t]) mask[t * length + j] = 0;
+                const bool is_shared = branch[t] == 0;
+                number[t] = float(is_shared ? t : shared + t - start);
+                const int64_t seen = is_shared ? t + 1 : shared, own = is_shared ? t + 1 : start;
+                span[2 * t] = int32_t(seen), span[2 * t + 1] = int32_t(own);
+                if (!mask) continue;
+                std::fill_n(mask + t * length, seen, 0.0f);
+                std::fill(mask + t * length + own, mask + t * length + t + 1, 0.0f);
             }
         }
         numbers = numbers.to(device).unsqueeze(-1);
-        places.mask = places.mask.to(device);
+        if (places.mask.defined()) places.mask = places.mask.to(device);
     } else {
         numbers = at::arange(length, inverse_frequencies.options()).unsqueeze(-1);
+        for (int64_t t = 0; t < length; t++) std::fill_n(spans.data_ptr<int32_t>() + 2 * t, 2, int32_t(t + 1));
     }
+    if (in_spans) places.spans = spans;
     const Tensor angles = numbers * inverse_frequencies;
     places.cosines = (angles.cos() * config.rotary_scale).to(compute_type);
     places.sines = (angles.sin() * config.rotary_scale).to(compute_type);
@@ -202,14 +212,16 @@ Tensor at_model::decoder_layer(
     Tensor normed = adatorch::rms_norm(x, weight(name + "input_layernorm.weight"), c.rms_epsilon, compute_type);
     const std::vector<Tensor> parts = linears(normed, name + "self_attn.", {"q_proj", "k_proj", "v_proj"});
     const auto split = [&](const Tensor &part, int64_t count) { return part.view({samples, length, count, c.head_dim}); };
-    Tensor query = adatorch::rotate(split(parts[0], c.heads), places.cosines, places.sines).transpose(1, 2);
-    Tensor key = adatorch::rotate(split(parts[1], c.key_value_heads), places.cosines, places.sines).transpose(1, 2);
-    Tensor value = split(parts[2], c.key_value_heads).transpose(1, 2);
-    if (c.heads != c.key_value_heads) {
-        key = key.repeat_interleave(c.heads / c.key_value_heads, 1);
-        value = value.repeat_interleave(c.heads / c.key_value_heads, 1);
+    const Tensor query = adatorch::rotate(split(parts[0], c.heads), places.cosines, places.sines);
+    const Tensor key = adatorch::rotate(split(parts[1], c.key_value_heads), places.cosines, places.sines), value = split(parts[2], c.key_value_heads);
+    Tensor attended; // (samples, positions, heads, head_dim)
+    if (places.spans.defined()) {
+        attended = adatorch::span_attention(query, key, value, places.spans);
+    } else {
+        const int64_t sharing = c.heads / c.key_value_heads;
+        const auto by_head = [&](const Tensor &y) { return sharing > 1 ? y.transpose(1, 2).repeat_interleave(sharing, 1) : y.transpose(1, 2); };
+        attended = adatorch::attention(query.transpose(1, 2), by_head(key), by_head(value), true, places.mask).transpose(1, 2);
     }
-    Tensor attended = adatorch::attention(query, key, value, true, places.mask).transpose(1, 2); // (samples, positions, heads, head_dim)
     if (heads.defined()) attended = attended * heads.to(compute_type);
     attended = attended.reshape({samples, length, int64_t(c.heads) * c.head_dim});
     Tensor input = x, factors = neurons;

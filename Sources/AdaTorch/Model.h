@@ -36,7 +36,8 @@ struct Intermediates {
 // Where the tokens of a batch stand.
 struct Places {
     Tensor cosines, sines; // of their positions: (positions, head_dim / 2), or with samples before that
-    Tensor mask;           // (samples, 1, positions, positions), 0 or -infinity; undefined: causal
+    Tensor mask;           // (samples, 1, positions, positions), 0 or -infinity; undefined: causal, or as spans say
+    Tensor spans;          // (samples or 1, positions, 2) int32, for span_attention; undefined where that does not work
     Tensor wanted;         // the places among (samples * positions) whose outputs a layer gives, one row each; undefined: all, in x's shape
 };
 

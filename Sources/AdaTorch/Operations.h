@@ -18,6 +18,10 @@ Tensor rotate(const Tensor &x, const Tensor &cosines, const Tensor &sines);
 // (samples, 1, positions, positions), 0 or -infinity, that alone says what is seen.
 Tensor attention(const Tensor &query, const Tensor &key, const Tensor &value, bool causal, const Tensor &mask = {});
 
+// The same over spans (samples or 1, positions, 2) int32, as AttentionKernel.h has them; q, k, v and the result (samples, positions, heads, d).
+// Float32 on the CPU, d a multiple of 8.
+Tensor span_attention(const Tensor &query, const Tensor &key, const Tensor &value, const Tensor &spans);
+
 // silu(gate) * up.
 Tensor gated(const Tensor &gate, const Tensor &up);
 
