@@ -140,7 +140,7 @@ struct SamplingFlags: ParsableArguments {
 
 /// The model that answers when none is named: `Models/` beside the sources, or installed as `share/adallava/Models`.
 enum DefaultModel {
-    static let name = "scenes-ref"
+    static let name = "scenes/L"
 
     static func locate() throws -> URL {
         let executable = URL(fileURLWithPath: Bundle.main.executablePath ?? CommandLine.arguments[0]).resolvingSymlinksInPath()

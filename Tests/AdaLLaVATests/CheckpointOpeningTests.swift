@@ -143,9 +143,9 @@ import Testing
         #expect(checkpoint.configuration.adaptive == nil)
     }
 
-    @Test func embeddedModel() throws {
+    @Test func referenceModel() throws {
         // A failure means that `adallava ask` without --model has no model.
-        let checkpoint = try Checkpoint.open(at: Fixtures.embeddedModel)
+        let checkpoint = try Checkpoint.open(at: Fixtures.referenceModel)
         Self.expectComplete(checkpoint)
         #expect(checkpoint.language.find("model.embed_tokens.weight")?.type == .f16)
         #expect(checkpoint.vision?.find("vision_model.embeddings.position_ids") == nil)

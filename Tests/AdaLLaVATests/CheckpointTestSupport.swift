@@ -17,7 +17,7 @@ enum CheckpointFixtures {
 
     static func fixture(_ path: String) -> URL { locate("Tests/Fixtures").appendingPathComponent(path) }
 
-    static var embeddedModel: URL { locate("Models/scenes-ref") }
+    static var referenceModel: URL { locate("Models/scenes-ref") }
 
     /// Calls `body` with a new folder that is removed afterwards.
     static func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {

@@ -127,7 +127,7 @@ import Testing
 
     // A mismatch means that the same seed answers differently on a machine with another number of processors.
     @Test(arguments: Precision.allCases) func threadsDoNotMatter(precision: Precision) throws {
-        let url = Fixtures.embeddedModel
+        let url = Fixtures.referenceModel
         var sampling = SamplingOptions()
         (sampling.temperature, sampling.seed) = (1, 17)
         let prompt = tokens(150)

@@ -4,7 +4,7 @@ import Testing
 
 @testable import AdaLLaVA
 
-/// `Models/scenes-ref`: the embedded default model, from image file to text.
+/// `Models/scenes-ref`: a model of the reference implementation, from image file to text.
 @Suite struct ScenesReferenceTests {
     struct CaseFile: Decodable {
         struct Case: Decodable {
@@ -21,7 +21,7 @@ import Testing
 
     static let model = Fixtures.models.appendingPathComponent("scenes-ref")
 
-    // A mismatch means that `adallava ask` on the embedded model does not give the recorded answers: in the fast arithmetic that it uses
+    // A mismatch means that the engine does not give the recorded answers of a whole model: in the fast arithmetic that it uses
     // by default, or in float32.
     @Test(arguments: Precision.allCases, kernelSets) func answersAsRecorded(precision: Precision, kernels: String) async throws {
         let file: CaseFile = try Fixtures.json(Self.model.appendingPathComponent("cases.json"))

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// `adallava ask` with the embedded default model.
+/// `adallava ask` with the reference implementation's model.
 @Suite struct AskTests {
     struct Cases: Decodable {
         struct Case: Decodable {
@@ -16,7 +16,7 @@ import Testing
 
     /// The recorded answers to one picture.
     static func cases(_ image: String) throws -> [Cases.Case] {
-        let all = try JSONDecoder().decode(Cases.self, from: Data(contentsOf: Files.embeddedModel.appendingPathComponent("cases.json"))).cases
+        let all = try JSONDecoder().decode(Cases.self, from: Data(contentsOf: Files.referenceModel.appendingPathComponent("cases.json"))).cases
         return all.filter { $0.image == "images/\(image).png" }
     }
 
@@ -25,7 +25,7 @@ import Testing
         let cases = try Self.cases(image)
         #expect(cases.count == 5)
         for item in cases {
-            let result = try Command.run("ask", Files.scene(image), item.question, "--budget", "\(item.budget)")
+            let result = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene(image), item.question, "--budget", "\(item.budget)")
             #expect(result.status == 0)
             #expect(result.output == item.generated_text + "\n")
             // One line: what ran and what was measured.
@@ -36,7 +36,7 @@ import Testing
     // A failure means that scripts which read the JSON object find other keys or types than they were promised.
     @Test func json() throws {
         let item = try #require(try Self.cases("03").first { $0.budget < 1 })
-        let result = try Command.run("ask", Files.scene("03"), item.question, "--budget", "\(item.budget)", "--json")
+        let result = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("03"), item.question, "--budget", "\(item.budget)", "--json")
         #expect(result.status == 0)
         #expect(result.output.hasSuffix("}\n") && result.output.filter { $0 == "\n" }.count == 1)
         let object = try result.json()
@@ -55,9 +55,9 @@ import Testing
     @Test func sources() throws {
         let data = try Data(contentsOf: URL(fileURLWithPath: Files.scene("02")))
         let question = try #require(try Self.cases("02").first).question
-        let file = try Command.run("ask", Files.scene("02"), question)
-        let input = try Command.run("ask", "-", question, input: data)
-        let url = try Command.run("ask", "data:image/png;base64," + data.base64EncodedString(), question)
+        let file = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("02"), question)
+        let input = try Command.run("ask", "--model", Files.referenceModel.path, "-", question, input: data)
+        let url = try Command.run("ask", "--model", Files.referenceModel.path, "data:image/png;base64," + data.base64EncodedString(), question)
         #expect(file.status == 0 && !file.output.isEmpty)
         #expect(input.status == 0 && input.output == file.output)
         #expect(url.status == 0 && url.output == file.output)
@@ -66,7 +66,7 @@ import Testing
     // A failure means that only one of several images reaches the model.
     @Test func severalImages() throws {
         func promptTokens(_ images: [String]) throws -> Int {
-            let result = try Command.run(["ask"] + images + ["Compare.", "--json", "--max-tokens", "2"])
+            let result = try Command.run(["ask", "--model", Files.referenceModel.path] + images + ["Compare.", "--json", "--max-tokens", "2"])
             return try #require(try result.json()["prompt_tokens"] as? Int)
         }
         let (one, two) = (try promptTokens([Files.scene("00")]), try promptTokens([Files.scene("00"), Files.scene("01")]))
@@ -78,12 +78,12 @@ import Testing
     // A failure means that an answer runs on past the text or the length that was to end it.
     @Test func ends() throws {
         let question = "Describe the image."
-        let whole = try Command.run("ask", Files.scene("06"), question).output.trimmingCharacters(in: .newlines)
+        let whole = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("06"), question).output.trimmingCharacters(in: .newlines)
         try #require(whole.count > 8)
         let stop = String(whole.dropFirst(4).prefix(3))
-        let cut = try Command.run("ask", Files.scene("06"), question, "--stop", stop)
+        let cut = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("06"), question, "--stop", stop)
         #expect(cut.output == whole.components(separatedBy: stop)[0] + "\n")
-        let short = try Command.run("ask", Files.scene("06"), question, "--max-tokens", "2", "--json").json()
+        let short = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("06"), question, "--max-tokens", "2", "--json").json()
         #expect((short["tokens"] as? [Int])?.count == 2)
         #expect(short["finish_reason"] as? String == "length")
     }
@@ -91,13 +91,13 @@ import Testing
     // A failure means that an absurd length is computed with rather than clipped to the model's context.
     @Test func absurdLength() throws {
         let question = try #require(try Self.cases("00").first).question
-        #expect(try Command.run("ask", Files.scene(), question, "--max-tokens", "\(Int.max)").status == 0)
+        #expect(try Command.run("ask", "--model", Files.referenceModel.path, Files.scene(), question, "--max-tokens", "\(Int.max)").status == 0)
     }
 
     // A failure means that a seed does not reproduce an answer, or that sampling ignores it.
     @Test func seeds() throws {
         func answer(_ seed: Int, _ threads: Int) throws -> String {
-            let arguments = ["ask", Files.scene("04"), "Describe the image.", "--temperature", "1", "--max-tokens", "24"]
+            let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("04"), "Describe the image.", "--temperature", "1", "--max-tokens", "24"]
             let result = try Command.run(arguments + ["--seed", "\(seed)", "--threads", "\(threads)"])
             #expect(result.status == 0)
             return result.output
@@ -110,7 +110,7 @@ import Testing
 
     // A failure means that a budget below the floor is met with a silent full answer, or refused.
     @Test func belowFloor() throws {
-        let result = try Command.run("ask", Files.scene(), "What?", "--budget", "0.1", "--max-tokens", "4")
+        let result = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene(), "What?", "--budget", "0.1", "--max-tokens", "4")
         #expect(result.status == 0)
         #expect(result.errors.contains("floor of 0.5"))
     }
@@ -118,7 +118,7 @@ import Testing
     // A failure means that answering changes with the kernels that a user may force.
     @Test func forcedKernels() throws {
         let item = try #require(try Self.cases("05").first)
-        let arguments = ["ask", Files.scene("05"), item.question, "--budget", "\(item.budget)"]
+        let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("05"), item.question, "--budget", "\(item.budget)"]
         #expect(try Command.run(arguments, environment: ["ADALLAVA_KERNELS": "portable"]).output == item.generated_text + "\n")
     }
 }

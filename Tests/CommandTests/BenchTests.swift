@@ -4,7 +4,7 @@ import Testing
 /// `adallava bench` on the embedded model, with few repeats.
 @Suite struct BenchTests {
     private static let image = Files.scene()
-    private static let model = ["--model", Files.embeddedModel.path]
+    private static let model = ["--model", Files.referenceModel.path]
 
     // A failure means that people cannot find an experiment, or an option that the documentation names.
     @Test(arguments: [

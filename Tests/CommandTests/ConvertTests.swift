@@ -6,7 +6,7 @@ import Testing
     @Test func whatIsWrittenAnswers() throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("small.gguf").path
-            let json = try Command.run("convert", Files.embeddedModel.path, output, "--to", "q8_0", "--json").json()
+            let json = try Command.run("convert", Files.referenceModel.path, output, "--to", "q8_0", "--json").json()
             #expect(json["tensors"] as? Int == 174)
             let answer = try Command.run("ask", Files.scene("05"), "What is in the image?", "--model", output, "--budget", "0.75", "--json")
             #expect(answer.status == 0)
@@ -18,7 +18,7 @@ import Testing
     @Test func nothingIsLeftBehind() throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("out.gguf").path
-            let model = Files.embeddedModel.path
+            let model = Files.referenceModel.path
             for (arguments, status, word) in [
                 (["convert", model, output, "--to", "q3_0"], 64, "--to"),
                 (["convert", folder.appendingPathComponent("none").path, output, "--to", "f16"], 66, "none"),
@@ -43,7 +43,7 @@ import Testing
             let manager = FileManager.default
             let source = folder.appendingPathComponent("place/source")
             try manager.createDirectory(at: folder.appendingPathComponent("place"), withIntermediateDirectories: true)
-            try manager.copyItem(at: Files.embeddedModel, to: source)
+            try manager.copyItem(at: Files.referenceModel, to: source)
             let notes = folder.appendingPathComponent("notes")
             try manager.createDirectory(at: notes, withIntermediateDirectories: true)
             try Data("thesis".utf8).write(to: notes.appendingPathComponent("thesis.txt"))
@@ -55,7 +55,7 @@ import Testing
             #expect(manager.fileExists(atPath: source.appendingPathComponent("config.json").path))
 
             let copy = folder.appendingPathComponent("copy")
-            try manager.copyItem(at: Files.embeddedModel, to: copy)
+            try manager.copyItem(at: Files.referenceModel, to: copy)
             try Data("mine".utf8).write(to: copy.appendingPathComponent("mine.txt"))
             #expect(try Command.run("convert", source.path, copy.path, "--to", "bf16", "--force").status == 0)
             #expect(manager.fileExists(atPath: copy.appendingPathComponent("mine.txt").path))

@@ -3,7 +3,7 @@ import Testing
 
 /// `adallava explain` on the embedded model.
 @Suite struct ExplainTests {
-    private static let model = ["--model", Files.embeddedModel.path]
+    private static let model = ["--model", Files.referenceModel.path]
 
     @Test func aSetIsExplained() async throws {
         // A failure means that the command does not do what its help says, or that its JSON has another form than documented.

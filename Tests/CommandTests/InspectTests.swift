@@ -21,7 +21,7 @@ import Testing
 
     // A failure means that the embedded model is not what the documentation says of it.
     @Test func embedded() throws {
-        let json = try Command.run("inspect", Files.embeddedModel.path, "--json").json()
+        let json = try Command.run("inspect", Files.referenceModel.path, "--json").json()
         #expect(json["problem"] is NSNull && json["template"] as? String == "vicuna_v1")
         #expect((json["tokenizer"] as? String)?.contains("SentencePiece") == true)
     }
@@ -40,6 +40,6 @@ import Testing
 
     // A failure means that a wrong option is blamed on the checkpoint.
     @Test func unknownTemplate() throws {
-        try expectFailure(["inspect", Files.embeddedModel.path, "--template", "nope"], status: 64, saying: ["nope", "vicuna_v1"])
+        try expectFailure(["inspect", Files.referenceModel.path, "--template", "nope"], status: 64, saying: ["nope", "vicuna_v1"])
     }
 }

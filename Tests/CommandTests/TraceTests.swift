@@ -100,7 +100,7 @@ import Testing
     @Test func promptAsText() throws {
         let prompt = "USER: <image>\nWhat is in the picture? ASSISTANT:"
         let arguments = ["--image", Files.scene("01"), "--prompt", prompt, "--budget", "0.7", "--max-tokens", "5"]
-        let (json, tensors) = try trace(Files.embeddedModel, arguments)
+        let (json, tensors) = try trace(Files.referenceModel, arguments)
         #expect(json["generated_text"] is String)
         let generated = try #require(json["generated_ids"] as? [Int])
         #expect(try tensors.tensor("step_logits").shape.first == generated.count)

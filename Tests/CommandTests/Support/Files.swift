@@ -7,10 +7,10 @@ enum Files {
 
     static func fixture(_ path: String) -> URL { root.appendingPathComponent("Tests/Fixtures/" + path) }
 
-    static let embeddedModel = root.appendingPathComponent("Models/scenes-ref")
+    static let referenceModel = root.appendingPathComponent("Models/scenes-ref")
 
-    /// A picture that the embedded model was made for.
-    static func scene(_ number: String = "00") -> String { embeddedModel.appendingPathComponent("images/\(number).png").path }
+    /// A picture that the reference model was made for; the default models know its kind too.
+    static func scene(_ number: String = "00") -> String { referenceModel.appendingPathComponent("images/\(number).png").path }
 
     /// Calls `body` with a copy of a fixture's folder that may be changed.
     static func withCopy(of path: String, _ body: (URL) throws -> Void) throws {
