@@ -25,8 +25,11 @@ struct TowerCost: AsyncParsableCommand {
     @Flag(help: "Encode once with each tower for each line on standard input, and print the milliseconds as a line of JSON.")
     var resident = false
 
-    @Option(help: "auto or f32.")
+    @Option(help: "auto, q8 or f32.")
     var precision: Precision = .automatic
+
+    @Option(parsing: .upToNextOption, help: "Folders of towers that are measured with 8-bit weights beside.")
+    var q8: [String] = []
 
     @Option(help: "A file to write the numbers to.")
     var json: String?
@@ -37,6 +40,7 @@ struct TowerCost: AsyncParsableCommand {
 
     private struct Contestant {
         let name: String
+        let path: String
         let threads: Int
         let tower: VisionTower
         let pixels: [Float]
@@ -48,16 +52,16 @@ struct TowerCost: AsyncParsableCommand {
     func run() async throws {
         var contestants: [Contestant] = []
         var random = SplitMix64(seed: 1)
-        for path in towers {
+        for (path, precision) in towers.map({ ($0, precision) }) + q8.map({ ($0, .q8) }) {
             for count in threads {
                 let tower = try VisionTower(contentsOf: URL(fileURLWithPath: path), threads: count, precision: precision)
                 let side = tower.configuration.imageSize
                 let pixels = (0 ..< 3 * side * side).map { _ in Float(random.unit() * 2 - 1) }
-                contestants.append(Contestant(name: path, threads: count, tower: tower, pixels: pixels))
+                contestants.append(Contestant(name: precision == .q8 ? path + " in q8" : path, path: path, threads: count, tower: tower, pixels: pixels))
             }
         }
         if compare, let first = contestants.first {
-            let reference = try VisionTower(contentsOf: URL(fileURLWithPath: first.name), precision: .f32).features(first.pixels)
+            let reference = try VisionTower(contentsOf: URL(fileURLWithPath: first.path), precision: .f32).features(first.pixels)
             for index in contestants.indices where contestants[index].tower.width == first.tower.width {
                 // The same picture for all, whatever was drawn for each.
                 let features = try contestants[index].tower.features(first.pixels)

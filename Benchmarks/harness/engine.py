@@ -65,7 +65,8 @@ def vision(setting: Setting) -> list[Row]:
         sources = next(iter([*setting.peers.glob("sources/gguf-py"), *setting.peers.glob("llama_cpp_python-*/vendor/llama.cpp/gguf-py")]), None)
         run([python, ROOT / "Benchmarks/peers/clip_weights.py", folder], {"PYTHONPATH": str(sources)} if sources else None)
     towers = {"f32": folder / "f32", "bf16": folder / "bf16"}
-    command = [setting.bench, "tower-cost", *towers.values(), "--threads", str(setting.threads), "--compare", "--resident"]
+    command = [setting.bench, "tower-cost", *towers.values(), "--q8", towers["f32"], "--threads", str(setting.threads), "--compare", "--resident"]
+    towers["q8"] = towers["f32"]
     with contextlib.ExitStack() as stack:
         note("  ours: loading, comparing with float32")
         engine = stack.enter_context(resident(command))

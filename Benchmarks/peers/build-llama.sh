@@ -54,7 +54,11 @@ build() {
 # Tools are built for the processor they run on, as ours are.
 build build "llama llama-quantize llama-bench llama-mtmd-cli" -DGGML_NATIVE=ON
 case "$(uname -m)" in x86_64 | amd64)
-    build build-avx2 llama-bench -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON ;;
+    if [ -r /proc/cpuinfo ] && ! grep -q avx512f /proc/cpuinfo; then
+        ln -sfn "$directory/build" "$directory/build-avx2"  # would be the same program
+    else
+        build build-avx2 llama-bench -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
+    fi ;;
 esac
 ln -sfn "$directory/build/bin" "$directory/bin"
 

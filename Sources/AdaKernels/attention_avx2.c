@@ -1,10 +1,10 @@
-// AVX2 attention: scores 16 keys at a time, values 16 of a row at a time, for one to four queries together.
+// AVX2 attention: scores 16 keys at a time, values 16 of a row at a time, for one to six queries together.
 #include "avx2.h"
 
 #if AK_X86
 #include <math.h>
 
-#define TOGETHER 4   // queries whose sums stay in registers
+#define TOGETHER 6   // queries whose sums stay in registers
 
 // 8 elements of the cache from element `at` on.
 AK_AVX2_INLINE __m256 load8(const void *data, size_t at, const ak_type type) {
@@ -18,6 +18,8 @@ AK_AVX2_INLINE void score_panels(float *scores, size_t stride, const float *q, s
         __m256 sums[TOGETHER][2];
 #pragma unroll
         for (int t = 0; t < queries; t++) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
+        // Not unrolled: else the sums leave the registers.
+#pragma clang loop unroll(disable)
         for (size_t d = 0; d < (size_t)head_dim; d++) {
             const size_t at = (panel * (size_t)head_dim + d) * AK_PANEL;
             const __m256 low = load8(k, at, type), high = load8(k, at + 8, type);
@@ -46,6 +48,7 @@ AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size
     for (int t = 0; t < queries; t++)
 #pragma unroll
         for (int c = 0; c < count; c++) sums[t][c] = _mm256_setzero_ps();
+#pragma clang loop unroll(disable)
     for (size_t s = 0; s < (size_t)positions; s++) {
         __m256 values[8];
 #pragma unroll
@@ -85,7 +88,9 @@ AK_AVX2_INLINE void value_columns(float *out, size_t ldo, const float *scores, s
         case 1: f(__VA_ARGS__, 1); break; \
         case 2: f(__VA_ARGS__, 2); break; \
         case 3: f(__VA_ARGS__, 3); break; \
-        default: f(__VA_ARGS__, 4); break; \
+        case 4: f(__VA_ARGS__, 4); break; \
+        case 5: f(__VA_ARGS__, 5); break; \
+        default: f(__VA_ARGS__, 6); break; \
     }
 
 static AK_AVX2 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,

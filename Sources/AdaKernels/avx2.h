@@ -27,6 +27,10 @@ void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_
 void ak_avx2_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                              const ak_depthwise *shape, int32_t first, int32_t rows);
 
+void ak_avx2_group_maxima(float *maxima, const float *x, int32_t n);
+int32_t ak_avx2_at_least(int32_t *indices, const float *x, int32_t n, const float *maxima, float threshold);
+double ak_avx2_exp_sum(const float *x, int32_t n, float shift, float scale);
+
 // All ones in the lanes that hold n - i values: all eight, or the last few.
 AK_AVX2_INLINE __m256i ak_lanes256(size_t n, size_t i) {
     static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};

@@ -246,5 +246,8 @@ const ak_kernels ak_avx2_kernels = {
     .store_kv = ak_avx2_store_kv,
     .depthwise_relu6 = ak_avx2_depthwise_relu6,
     .argmax = argmax,
+    .group_maxima = ak_avx2_group_maxima,
+    .at_least = ak_avx2_at_least,
+    .exp_sum = ak_avx2_exp_sum,
 };
 #endif

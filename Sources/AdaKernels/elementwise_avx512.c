@@ -1,4 +1,5 @@
 // AVX-512 norms, activations, rotary positions and conversions of activations, and the table of AVX-512 kernels.
+#include "avx2.h"
 #include "avx512.h"
 
 #if AK_X86
@@ -247,5 +248,8 @@ const ak_kernels ak_avx512_kernels = {
     .store_kv = ak_avx512_store_kv,
     .depthwise_relu6 = ak_avx512_depthwise_relu6,
     .argmax = argmax,
+    .group_maxima = ak_avx2_group_maxima,
+    .at_least = ak_avx2_at_least,
+    .exp_sum = ak_avx2_exp_sum,
 };
 #endif

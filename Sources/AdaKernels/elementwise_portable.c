@@ -111,4 +111,7 @@ const ak_kernels ak_portable_kernels = {
     .store_kv = ak_portable_store_kv,
     .depthwise_relu6 = ak_portable_depthwise_relu6,
     .argmax = argmax,
+    .group_maxima = ak_portable_group_maxima,
+    .at_least = ak_portable_at_least,
+    .exp_sum = ak_portable_exp_sum,
 };

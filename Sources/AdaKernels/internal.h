@@ -175,6 +175,10 @@ void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                           int32_t head_dim, int32_t first, int32_t count);
 
+void ak_portable_group_maxima(float *maxima, const float *x, int32_t n);
+int32_t ak_portable_at_least(int32_t *indices, const float *x, int32_t n, const float *maxima, float threshold);
+double ak_portable_exp_sum(const float *x, int32_t n, float shift, float scale);
+
 // The 16 rows of a panel, dequantized row by row: out [16][256], values first ..< first + count (a multiple of the type's block,
 // at most 256) of rows 16 * panel …; zeros for rows and inputs that the matrix does not have.
 void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t first, int32_t count);

@@ -19,25 +19,27 @@ AK_AVX2_INLINE void start(sums256 *sums, const ak_tile *tile, const int tokens, 
                 sums->of[t][p][h] = resume ? _mm256_loadu_ps(tile->partial + (t * panels + p) * AK_PANEL + 8 * h) : _mm256_setzero_ps();
 }
 
+// Half h of the sums of token t and panel p, where they go.
+AK_AVX2_INLINE void finish_half(__m256 value, const ak_tile *tile, int t, int p, int h) {
+    if (tile->flags & AK_TILE_SUSPEND) {
+        _mm256_storeu_ps(tile->partial + (t * tile->panels + p) * AK_PANEL + 8 * h, value);
+        return;
+    }
+    const size_t column = (size_t)tile->panel[p] * AK_PANEL + (size_t)(8 * h);
+    float *out = tile->out + (size_t)t * tile->ldo + column;
+    if (tile->bias) value = _mm256_add_ps(value, _mm256_loadu_ps(tile->bias + column));
+    if (tile->flags & AK_ACCUMULATE) value = _mm256_add_ps(_mm256_loadu_ps(out), value);
+    if (tile->flags & AK_RELU6) value = ak_relu6_256(value);
+    _mm256_storeu_ps(out, value);
+}
+
 AK_AVX2_INLINE void finish(const sums256 *sums, const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
     for (int t = 0; t < tokens; t++)
 #pragma unroll
         for (int p = 0; p < panels; p++)
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                __m256 value = sums->of[t][p][h];
-                if (tile->flags & AK_TILE_SUSPEND) {
-                    _mm256_storeu_ps(tile->partial + (t * panels + p) * AK_PANEL + 8 * h, value);
-                    continue;
-                }
-                const size_t column = (size_t)tile->panel[p] * AK_PANEL + (size_t)(8 * h);
-                float *out = tile->out + (size_t)t * tile->ldo + column;
-                if (tile->bias) value = _mm256_add_ps(value, _mm256_loadu_ps(tile->bias + column));
-                if (tile->flags & AK_ACCUMULATE) value = _mm256_add_ps(_mm256_loadu_ps(out), value);
-                if (tile->flags & AK_RELU6) value = ak_relu6_256(value);
-                _mm256_storeu_ps(out, value);
-            }
+            for (int h = 0; h < 2; h++) finish_half(sums->of[t][p][h], tile, t, p, h);
 }
 
 // -------------------------------------------------------------------------------------------------------- floating point
@@ -98,132 +100,171 @@ AK_AVX2_INLINE void f16(const ak_tile *tile, const int tokens, const int panels)
 AK_AVX2_INLINE void bf16(const ak_tile *tile, const int tokens, const int panels) { float_tile(tile, tokens, panels, AK_F32, AK_BF16); }
 AK_AVX2_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panels) { float_tile(tile, tokens, panels, AK_BF16, AK_BF16); }
 
-// ------------------------------------------------------------------------------------------------------------------- Q8_0
+// -------------------------------------------------------------------------------------------------------- Q8_0, Q4_0 and Q4_1
 
-AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
-    const size_t line = tile->line;
-    const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
-    sums256 sums;
-    start(&sums, tile, tokens, panels);
-    for (int32_t i = tile->first; i < tile->last; i++) {
-        const size_t block = (size_t)ak_tile_block(tile, i);
-        const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
+#define QUANTIZED_TOKENS 4   // of a tile: with two registers of sums each, and two of weights, what 16 registers hold
+
+// A block of the tile's activations as the loops below read them, from fixed places and once for all panels.
+typedef struct {
+    // The 32 inputs: as 8 fours of bytes under 4-bit weights; under 8-bit weights 8 times inputs 4k and 4k + 2 in 16 bits, then 8 times
+    // inputs 4k + 1 and 4k + 3.
+    _Alignas(32) int32_t inputs[QUANTIZED_TOKENS][16];
+    int32_t first[QUANTIZED_TOKENS];   // where the sums begin
+    float scale[QUANTIZED_TOKENS];
+    float sum[QUANTIZED_TOKENS];       // of the inputs, times -128; Q4_1 only
+} staged;
+
+AK_AVX2_INLINE void stage(staged *out, const ak_tile *tile, size_t block, const int tokens, const ak_type type) {
 #pragma unroll
-        for (int p = 0; p < panels; p++) {
-            const uint8_t *weight = tile->weight[p] + block * tile->step;
-            const uint8_t *ahead = tokens <= 2 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : NULL;
-            __m256i dots[AK_TILE_TOKENS][2];
+    for (int t = 0; t < tokens; t++) {
+        const size_t at = (size_t)t * tile->act_blocks + block;
+        const __m256i bytes = _mm256_loadu_si256((const __m256i *)((const int8_t *)tile->act + (size_t)t * tile->stride + block * AK_BLOCK));
+        __m256i *inputs = (__m256i *)out->inputs[t];
+        out->scale[t] = tile->act_scales[at];
+        if (type == AK_Q8_0) {
+            _mm256_store_si256(inputs, _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8));
+            _mm256_store_si256(inputs + 1, _mm256_srai_epi16(bytes, 8));
+            out->first[t] = tile->act_sums[at];
+        } else {
+            _mm256_store_si256(inputs, bytes);
+            // Q4_0's -8 times the sum of all inputs goes half and half into the two 16-bit sums of a row, which then are sums of 16 products
+            // of w - 4 (-4 … 11) and 16 of -4: 30,480 at most, as 16 of w (0 … 15) are.
+            if (type == AK_Q4_0) out->first[t] = (ak_tile_q4_0_sum(tile, at) / 2 & 0xffff) * 0x10001;
+            else out->sum[t] = (float)tile->act_sums[at];
+        }
+    }
+}
+
+AK_AVX2_INLINE __m256i four_of(const int32_t *inputs) { return _mm256_set1_epi32(*inputs); }
+
+// dots = the sums of a panel's 8 + 8 rows over a block, 32-bit for 8-bit weights, two 16-bit halves for 4-bit ones. The loops over k stay loops:
+// unrolled, the compiler loads everything first and the sums leave the registers, which halves the speed.
+//
+// 8-bit weights (plus 128, as they are stored) are widened to 16 bits. Products of bytes would be no faster: their sums of pairs fill 16 bits
+// to the brim and must be widened one by one, which multiplies as often.
+AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const size_t line, const uint8_t *ahead,
+                            const int tokens) {
+    const __m256i even = _mm256_set1_epi16(255);
 #pragma unroll
-            for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
+    for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_set1_epi32(act->first[t]);
+#pragma clang loop unroll(disable)
+    for (size_t k = 0; k < AK_BLOCK / 4; k++) {
+        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * line, _MM_HINT_T1);
+        __m256i lower[2], upper[2];
 #pragma unroll
-            for (int k = 0; k < AK_BLOCK / 4; k++) {
-                if (tokens <= 2) _mm_prefetch((const char *)ahead + (size_t)k * line, _MM_HINT_T1);
+        for (int h = 0; h < 2; h++) {
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + k * line + 32 * (size_t)h));
+            lower[h] = _mm256_and_si256(bytes, even);
+            upper[h] = _mm256_srli_epi16(bytes, 8);
+        }
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    // Products of unsigned and signed bytes are added in pairs to 16 bits. |weight| <= 128 times 127 twice just fits
-                    // (the stored weight + 128 would not), so the weight's sign moves over to the activation.
-                    const __m256i values = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(weight + (size_t)k * line + 32 * h)), flip);
-                    const __m256i magnitudes = _mm256_abs_epi8(values);
+        for (int t = 0; t < tokens; t++) {
+            const __m256i first = four_of(act->inputs[t] + k), second = four_of(act->inputs[t] + 8 + k);
 #pragma unroll
-                    for (int t = 0; t < tokens; t++) {
-                        int32_t four;
-                        memcpy(&four, act + (size_t)t * tile->stride + k * 4, sizeof four);
-                        const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(_mm256_set1_epi32(four), values));
-                        dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(pairs, ones));
-                    }
-                }
-            }
-            const __m128i *scales = (const __m128i *)(tile->scales[p] + block * tile->scale_step);
+            for (int h = 0; h < 2; h++) dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(lower[h], first));
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const __m256 weight_scales = _mm256_cvtph_ps(_mm_loadu_si128(scales + h));
+            for (int h = 0; h < 2; h++) dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(upper[h], second));
+        }
+    }
+}
+
+AK_AVX2_INLINE void q4_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const size_t line, const uint8_t *ahead,
+                            const int tokens, const ak_type type) {
+    const __m256i nibble = _mm256_set1_epi8(15);
 #pragma unroll
-                for (int t = 0; t < tokens; t++) {
-                    const __m256 scale = _mm256_mul_ps(weight_scales, _mm256_broadcast_ss(tile->act_scales + (size_t)t * tile->act_blocks + block));
-                    sums.of[t][p][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][h]), scale, sums.of[t][p][h]);
-                }
+    for (int t = 0; t < tokens; t++)
+        dots[t][0] = dots[t][1] = type == AK_Q4_0 ? _mm256_set1_epi32(act->first[t]) : _mm256_setzero_si256();
+#pragma clang loop unroll(disable)
+    for (size_t k = 0; k < AK_BLOCK / 8; k++) {
+        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * line, _MM_HINT_T1);
+        __m256i lower[2], upper[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + k * line + 32 * (size_t)h));
+            lower[h] = _mm256_and_si256(bytes, nibble);
+            upper[h] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+        }
+#pragma unroll
+        for (int t = 0; t < tokens; t++) {
+            const __m256i first = four_of(act->inputs[t] + k), second = four_of(act->inputs[t] + 4 + k);
+#pragma unroll
+            for (int h = 0; h < 2; h++) dots[t][h] = _mm256_add_epi16(dots[t][h], _mm256_maddubs_epi16(lower[h], first));
+#pragma unroll
+            for (int h = 0; h < 2; h++) dots[t][h] = _mm256_add_epi16(dots[t][h], _mm256_maddubs_epi16(upper[h], second));
+        }
+    }
+}
+
+// Whatever was stored before is in memory behind this: keeps the compiler from moving sums and scales from one register and place on the stack
+// to the next between blocks.
+AK_INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
+
+AK_AVX2_INLINE void add_block(float *sums, const __m256i dots[][2], const staged *act, const __m128i *scales, const int tokens,
+                              const ak_type type) {
+    const __m256i ones = _mm256_set1_epi16(1);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const __m256 weight_scales = _mm256_cvtph_ps(_mm_loadu_si128(scales + h));
+        const __m256 minima = type == AK_Q4_1
+            ? _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales + 2 + h)), _mm256_set1_ps(AK_SUM_UNIT)) : _mm256_setzero_ps();
+#pragma unroll
+        for (int t = 0; t < tokens; t++) {
+            float *sum = sums + (size_t)t * AK_TILE_PANELS * AK_PANEL + 8 * h;
+            const __m256 act_scale = _mm256_broadcast_ss(&act->scale[t]), before = _mm256_load_ps(sum);
+            const __m256 dot = _mm256_cvtepi32_ps(type == AK_Q8_0 ? dots[t][h] : _mm256_madd_epi16(dots[t][h], ones));
+            if (type == AK_Q4_1) {
+                const __m256 whole = _mm256_fmadd_ps(dot, weight_scales, _mm256_mul_ps(minima, _mm256_broadcast_ss(&act->sum[t])));
+                _mm256_store_ps(sum, _mm256_fmadd_ps(whole, act_scale, before));
+            } else {
+                _mm256_store_ps(sum, _mm256_fmadd_ps(dot, _mm256_mul_ps(weight_scales, act_scale), before));
             }
         }
     }
-    finish(&sums, tile, tokens, panels);
 }
 
-// ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
-
-AK_AVX2_INLINE __m256i four_inputs(const int8_t *act) {
-    int32_t four;
-    memcpy(&four, act, sizeof four);
-    return _mm256_set1_epi32(four);
-}
-
-AK_AVX2_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
-    const size_t line = tile->line;
-    const __m256i halves = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    sums256 sums;
-    start(&sums, tile, tokens, panels);
+AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const ak_type type) {
+    _Alignas(32) float sums[QUANTIZED_TOKENS][AK_TILE_PANELS][AK_PANEL];
+    const int panels = tile->panels, few = tokens <= 2;
+    for (int t = 0; t < tokens; t++)
+        for (int p = 0; p < panels; p++) {
+            if (tile->flags & AK_TILE_RESUME) memcpy(sums[t][p], tile->partial + (t * panels + p) * AK_PANEL, sizeof sums[t][p]);
+            else memset(sums[t][p], 0, sizeof sums[t][p]);
+        }
     for (int32_t i = tile->first; i < tile->last; i++) {
         const size_t block = (size_t)ak_tile_block(tile, i);
-        const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
-#pragma unroll
+        staged act;
+        stage(&act, tile, block, tokens, type);
+        settle();
+#pragma clang loop unroll(disable)
         for (int p = 0; p < panels; p++) {
-            const uint8_t *weight = tile->weight[p] + block * tile->step;
-            const uint8_t *ahead = tokens <= 2 ? ak_tile_ahead_4bit(tile, p, i) : NULL;
-            if (tokens <= 2) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
-            // A 16-bit sum takes 16 products of at most 15 * 127, which just fits.
-            __m256i dots[AK_TILE_TOKENS][2];
-#pragma unroll
-            for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                if (tokens <= 2) _mm_prefetch((const char *)ahead + (size_t)j * line, _MM_HINT_T1);
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + (size_t)j * line + 32 * h));
-                    const __m256i low = _mm256_and_si256(bytes, halves), high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), halves);
-#pragma unroll
-                    for (int t = 0; t < tokens; t++) {
-                        const int8_t *inputs = act + (size_t)t * tile->stride + j * 4;
-                        dots[t][h] = _mm256_add_epi16(dots[t][h], _mm256_maddubs_epi16(low, four_inputs(inputs)));
-                        dots[t][h] = _mm256_add_epi16(dots[t][h], _mm256_maddubs_epi16(high, four_inputs(inputs + 16)));
-                    }
-                }
+            const uint8_t *weight = tile->weight[p] + block * tile->step, *ahead = NULL;
+            if (few) {
+                ahead = type == AK_Q8_0 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : ak_tile_ahead_4bit(tile, p, i);
+                if (type != AK_Q8_0) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
             }
-            const __m128i *scales = (const __m128i *)(tile->scales[p] + block * tile->scale_step);
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const __m256 weight_scales = _mm256_cvtph_ps(_mm_loadu_si128(scales + h));
-                const __m256 minima = type == AK_Q4_1
-                    ? _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales + 2 + h)), _mm256_set1_ps(AK_SUM_UNIT)) : _mm256_setzero_ps();
-#pragma unroll
-                for (int t = 0; t < tokens; t++) {
-                    const size_t at = (size_t)t * tile->act_blocks + block;
-                    const __m256 act_scale = _mm256_broadcast_ss(tile->act_scales + at);
-                    const __m256i dot = _mm256_madd_epi16(dots[t][h], ones);
-                    if (type == AK_Q4_0) {
-                        const __m256 whole = _mm256_cvtepi32_ps(_mm256_add_epi32(dot, _mm256_set1_epi32(ak_tile_q4_0_sum(tile, at))));
-                        sums.of[t][p][h] = _mm256_fmadd_ps(whole, _mm256_mul_ps(weight_scales, act_scale), sums.of[t][p][h]);
-                    } else {
-                        const __m256 shift = _mm256_mul_ps(minima, _mm256_cvtepi32_ps(_mm256_set1_epi32(tile->act_sums[at])));
-                        const __m256 whole = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), weight_scales, shift);
-                        sums.of[t][p][h] = _mm256_fmadd_ps(whole, act_scale, sums.of[t][p][h]);
-                    }
-                }
-            }
+            __m256i dots[QUANTIZED_TOKENS][2];
+            if (type == AK_Q8_0) q8_dots(dots, &act, weight, tile->line, ahead, tokens);
+            else q4_dots(dots, &act, weight, tile->line, ahead, tokens, type);
+            add_block(sums[0][p], dots, &act, (const __m128i *)(tile->scales[p] + block * tile->scale_step), tokens, type);
+            settle();
         }
     }
-    finish(&sums, tile, tokens, panels);
+    for (int t = 0; t < tokens; t++)
+        for (int p = 0; p < panels; p++)
+            for (int h = 0; h < 2; h++) finish_half(_mm256_load_ps(&sums[t][p][8 * h]), tile, t, p, h);
 }
 
-AK_AVX2_INLINE void q4_0(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_0); }
-AK_AVX2_INLINE void q4_1(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_1); }
+AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q8_0); }
+AK_AVX2_INLINE void q4_0(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q4_0); }
+AK_AVX2_INLINE void q4_1(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q4_1); }
 
 AK_TILES_6X1(AK_AVX2, f32);
 AK_TILES_6X1(AK_AVX2, f16);
 AK_TILES_6X1(AK_AVX2, bf16);
 AK_TILES_6X1(AK_AVX2, bf16_dot);
-AK_TILES_6X1(AK_AVX2, q8);
-AK_TILES_6X1(AK_AVX2, q4_0);
-AK_TILES_6X1(AK_AVX2, q4_1);
+AK_TILES_4(AK_AVX2, q8);
+AK_TILES_4(AK_AVX2, q4_0);
+AK_TILES_4(AK_AVX2, q4_1);
 
 const ak_tile_set *const ak_avx2_quantized_sets[3] = {&q8_set, &q4_0_set, &q4_1_set};
 

@@ -211,6 +211,45 @@ import Testing
         }
     }
 
+    // A failure means that a draw that looks at few tokens gives others than one that sorts the whole vocabulary.
+    @Test(arguments: kernelSets) func asIfAllWereSorted(name: String) throws {
+        let kernels = try Backend(threads: 1, kernels: name).kernels
+        var random = SeededGenerator(seed: 4)
+        for (topK, topP, minP) in [(40, 0.9, 0), (3, 1, 0), (0, 0.95, 0), (0, 1, 0.02), (0, 0.5, 0.3), (0, 1, 0), (300, 0.999, 1e-4), (7000, 0.8, 0)] {
+            for temperature in [0.3, 1, 50] {
+                var options = SamplingOptions()
+                (options.temperature, options.topK, options.topP, options.minP, options.seed) = (temperature, topK, topP, minP, 11)
+                var sampler = Sampler(options, prompt: [])
+                var units = SplitMix64(seed: 11)
+                for _ in 0 ..< 4 {
+                    // Ties, and values that are no numbers.
+                    var logits = (0 ..< 5003).map { _ in Float(Int.random(in: -400 ..< 900, using: &random)) / 60 }
+                    logits[17] = .nan
+                    logits[4000] = -.infinity
+                    var all = logits.enumerated().filter { !$1.isNaN }.sorted { $0.element != $1.element ? $0.element > $1.element : $0.offset < $1.offset }
+                    if topK > 0 { all = Array(all.prefix(topK)) }
+                    var weights = all.map { Double(Float(exp(Double($0.element - all[0].element) / temperature))) }
+                    if topP < 1 {
+                        let total = weights.reduce(0, +)
+                        var (sum, count) = (0.0, 0)
+                        while count < weights.count, sum < topP * total {
+                            sum += weights[count]
+                            count += 1
+                        }
+                        weights = Array(weights.prefix(count))
+                    }
+                    weights = weights.filter { $0 >= minP }
+                    var target = units.unit() * weights.reduce(0, +)
+                    let index = weights.firstIndex { weight in
+                        target -= weight
+                        return target < 0
+                    }
+                    #expect(sampler.next(Tensor(logits), kernels) == all[index ?? weights.count - 1].offset, "\(topK) \(topP) \(minP) \(temperature)")
+                }
+            }
+        }
+    }
+
     // A failure means that options which make no sense are computed with.
     @Test func validation() throws {
         let wrong: [(String, (inout SamplingOptions) -> Void)] = [

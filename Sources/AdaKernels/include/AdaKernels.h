@@ -155,7 +155,20 @@ typedef struct {
 
     // Index of the largest value; the first one wins a tie. NaN never wins. n >= 1.
     int32_t (*argmax)(const float *x, int32_t n);
+
+    // Choosing among n logits without sorting them. NaN counts as absent.
+    // maxima (ceil(n / AK_LOGIT_GROUP)): the largest of each group of AK_LOGIT_GROUP values, -infinity where there is none.
+    void (*group_maxima)(float *maxima, const float *x, int32_t n);
+    // indices (n) = the ascending indices of values >= threshold; returns how many. maxima as above: groups below the threshold are passed over.
+    int32_t (*at_least)(int32_t *indices, const float *x, int32_t n, const float *maxima, float threshold);
+    // The sum of exp((x - shift) * scale); each term with a relative error below 3e-7.
+    double (*exp_sum)(const float *x, int32_t n, float shift, float scale);
 } ak_kernels;
+
+#define AK_LOGIT_GROUP 64
+
+// The k-th largest of n values without NaN, 1 <= k <= n; puts the values in another order.
+float ak_kth_largest(float *values, int32_t n, int32_t k);
 
 // Values a head's row of V takes: head_dim rounded up to whole panels of 16.
 static inline int32_t ak_value_width(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }

@@ -67,6 +67,9 @@ public enum Precision: String, Sendable, CaseIterable {
     /// The fastest arithmetic that suits the weights: 8-bit dot products for 8-bit weights, BF16 dot products for BF16 weights and, for
     /// more than four tokens at once, for float16 weights; float32 for the rest; keys and values in 16 bits.
     case automatic = "auto"
+    /// As `auto`, but float weights are rounded to Q8_0 at load (matrices whose rows are whole blocks of 32): a quarter of float32's memory, and
+    /// 8-bit products where the processor has no BF16 ones.
+    case q8
     /// Everything in float32, whatever the weights are stored in: for comparing with another implementation.
     case f32
 }

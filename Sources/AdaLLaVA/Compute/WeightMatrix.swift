@@ -38,7 +38,9 @@ public final class WeightMatrix: @unchecked Sendable {
         (self.rows, self.inputs, type) = (rows, inputs, tensor.type)
         let panels = (rows + Int(AK_PANEL) - 1) / Int(AK_PANEL)
         let blocks = (inputs + Int(AK_BLOCK) - 1) / Int(AK_BLOCK)
-        let panelBytes = Int(ak_panel_bytes(kernelType, Int32(inputs)))
+        let isFloat = [AK_F32, AK_F16, AK_BF16].contains(kernelType)
+        let packedType = backend.precision == .q8 && isFloat && inputs % Int(AK_BLOCK) == 0 ? AK_Q8_0 : kernelType
+        let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
         if panelBytes > 0, backend.packsWeights {
             let layout = picksInputs ? AK_BUNDLES : AK_PANELS
             let bundle = picksInputs ? Int(AK_BUNDLE) : 1
@@ -49,14 +51,14 @@ public final class WeightMatrix: @unchecked Sendable {
             backend.pool.run((packedPanels + perItem - 1) / perItem) { item, _ in
                 let first = item * perItem
                 ak_pack_panels(
-                    address.pointer + first * panelBytes, kernelType, layout, base, kernelType, rowBytes, Int32(rows), Int32(inputs),
+                    address.pointer + first * panelBytes, packedType, layout, base, kernelType, rowBytes, Int32(rows), Int32(inputs),
                     Int32(first), Int32(min(perItem, packedPanels - first)))
             }
             // The packed copy replaces the file's pages.
             tensor.file.release(tensor.bytes)
             (self.memory, file, packedBytes) = (memory, nil, packedPanels * panelBytes)
             matrix = ak_matrix(
-                type: kernelType, layout: layout, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
+                type: packedType, layout: layout, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
                 stride: panelBytes, data: memory.address)
         } else {
             (memory, file, packedBytes) = (nil, tensor.file, 0)
@@ -73,7 +75,7 @@ public final class WeightMatrix: @unchecked Sendable {
     /// weights are rounded to BF16 for many tokens only.
     /// - Parameter rows: rows of the activations.
     func activationType(_ backend: Backend, rows: Int) -> ak_type {
-        guard backend.precision == .automatic, matrix.layout != AK_ROWS else { return AK_F32 }
+        guard backend.precision != .f32, matrix.layout != AK_ROWS else { return AK_F32 }
         switch matrix.type {
         case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
         case AK_BF16 where ak_has_bf16_dot() != 0: return AK_BF16

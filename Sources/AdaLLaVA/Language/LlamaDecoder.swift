@@ -43,6 +43,9 @@ final class LlamaDecoder: @unchecked Sendable {
     private let backend: Backend
     private let buffer = ActivationBuffer()
     private var scratch: Scratch
+    private let allHeads: [Int]
+    /// Of one position: its last hidden states after the norm, `[1, hidden]`, and its logits, `[1, vocabulary]`.
+    private let lastNormed, lastLogits: Tensor
 
     /// Positions that pass through the layers at once during prefill.
     static let chunk = 512
@@ -77,6 +80,8 @@ final class LlamaDecoder: @unchecked Sendable {
         head = Linear(weight: try WeightMatrix(headTensor, rows: vocabulary, inputs: hidden, backend: backend), bias: nil)
         rotary = RotaryCache(try RotaryEmbedding(configuration, frequencyFactors: frequencyFactors), headDim: configuration.headDim)
         scratch = Scratch(rows: 1, configuration)
+        allHeads = Array(0 ..< configuration.numAttentionHeads)
+        (lastNormed, lastLogits) = (Tensor(rows: 1, columns: hidden), Tensor(rows: 1, columns: vocabulary))
     }
 
     /// Buffers of one layer's pass over a chunk.
@@ -128,13 +133,11 @@ final class LlamaDecoder: @unchecked Sendable {
         }
     }
 
-    /// The logits of one position, `[1, vocabulary]`.
+    /// The logits of one position, `[1, vocabulary]`; valid until the next call.
     func logits(_ hidden: Tensor, row: Int) -> Tensor {
-        let normed = Tensor(rows: 1, columns: configuration.hiddenSize)
-        rmsNorm(normed, hidden.rows(row ..< row + 1), finalNorm)
-        let logits = Tensor(rows: 1, columns: configuration.vocabularySize)
-        backend.multiply(normed, [Product(linear: head, output: logits)], buffer)
-        return logits
+        rmsNorm(lastNormed, hidden.rows(row ..< row + 1), finalNorm)
+        backend.multiply(lastNormed, [Product(linear: head, output: lastLogits)], buffer)
+        return lastLogits
     }
 
     private func forward(
@@ -179,7 +182,7 @@ final class LlamaDecoder: @unchecked Sendable {
             ], buffer)
 
         let kernels = backend.kernels
-        let heads = selection?.heads ?? Array(0 ..< c.numAttentionHeads)
+        let heads = selection?.heads ?? allHeads
         let interleaved: Int32 = c.ropeInterleaved ? 1 : 0
         let headDim = Int32(c.headDim)
         let angles = rotary.angles(through: position + x.rows)
@@ -202,9 +205,8 @@ final class LlamaDecoder: @unchecked Sendable {
         }
 
         clear(selection?.droppedHeadColumns ?? [], of: attended)
-        let positions = position + x.rows
-        backend.reserveScratch(ak_attention_scratch(Int32(positions), headDim))
-        let shares = heads.compactMap { HeadShare(head: $0, query: query, attended: attended, cache: cache, c) }
+        backend.reserveScratch(ak_attention_scratch(Int32(position + x.rows), headDim))
+        let shares = shares(of: heads, query: query, attended: attended, cache: cache)
         let (type, scale, positionCount) = (cache.type, 1 / Float(c.headDim).squareRoot(), x.rows)
         // Twice what the kernels take at once.
         let (tile, scratch) = (24, backend.scratchAddresses)
@@ -214,32 +216,54 @@ final class LlamaDecoder: @unchecked Sendable {
                 let share = shares[item / tiles]
                 // Last tiles first: they see the most keys, and the longest pieces should not come last.
                 let start = (tiles - 1 - item % tiles) * tile
-                let count = min(tile, positionCount - start)
+                let count = share.heads > 1 ? share.heads : min(tile, positionCount - start)
+                // Several heads' queries of the newest position see all there is.
                 kernels.attention(
                     share.attended + start * share.attendedStride, share.attendedStride, share.query + start * share.queryStride,
-                    share.queryStride, share.keys, share.values, type, headDim, Int32(position + start + count), Int32(count),
-                    Int32(position + start), scale, scratch[worker])
+                    share.queryStride, share.keys, share.values, type, headDim, Int32(position + min(start + tile, positionCount)),
+                    Int32(count), share.heads > 1 ? -1 : Int32(position + start), scale, scratch[worker])
             }
         }
         withExtendedLifetime((cache, query, attended)) {}
         return attended
     }
 
-    /// Where one head's part of attention lies: addresses only, so that threads that share it out do not count references to what owns it.
+    /// Where one head's part of attention lies, or that of neighbouring heads with the same keys: addresses only, so that threads that share
+    /// it out do not count references to what owns it.
     private struct HeadShare {
         let query: UnsafeMutablePointer<Float>
         let attended: UnsafeMutablePointer<Float>
+        /// From one position to the next; with several heads, from one of them to the next.
         let queryStride, attendedStride: Int
         let keys, values: UnsafeMutableRawPointer
+        let heads: Int
+    }
 
-        /// `nil` if the cache does not hold the head's keys.
-        init?(head: Int, query: Tensor, attended: Tensor, cache: LayerCache, _ c: LlamaConfiguration) {
-            guard let index = cache.heads.firstIndex(of: head / (c.numAttentionHeads / c.numKeyValueHeads)) else { return nil }
-            self.query = query.data + head * c.headDim
-            self.attended = attended.data + head * c.headDim
-            (queryStride, attendedStride) = (query.stride, attended.stride)
-            (keys, values) = (cache.keys(index), cache.values(index))
+    /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once. A head whose keys
+    /// the cache does not hold has none.
+    private func shares(of heads: [Int], query: Tensor, attended: Tensor, cache: LayerCache) -> [HeadShare] {
+        let c = configuration
+        let perKeyValueHead = c.numAttentionHeads / c.numKeyValueHeads
+        var shares: [HeadShare] = []
+        shares.reserveCapacity(heads.count)
+        var start = 0
+        while start < heads.count {
+            let head = heads[start]
+            var end = start + 1
+            if query.rows == 1 {
+                while end < heads.count, heads[end] == head + end - start, heads[end] / perKeyValueHead == head / perKeyValueHead { end += 1 }
+            }
+            if let index = cache.heads.firstIndex(of: head / perKeyValueHead) {
+                let isGroup = end - start > 1
+                shares.append(
+                    HeadShare(
+                        query: query.data + head * c.headDim, attended: attended.data + head * c.headDim,
+                        queryStride: isGroup ? c.headDim : query.stride, attendedStride: isGroup ? c.headDim : attended.stride,
+                        keys: cache.keys(index), values: cache.values(index), heads: end - start))
+            }
+            start = end
         }
+        return shares
     }
 
     private func layerCache(_ index: Int, _ selection: LayerSelection?, in cache: KeyValueCache) -> LayerCache {

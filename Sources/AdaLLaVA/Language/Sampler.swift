@@ -45,10 +45,25 @@ public struct SamplingError: EngineError, Equatable {
 }
 
 /// Chooses tokens in the order that Hugging Face's generation uses: repetition penalty, temperature, top-k, top-p, min-p, draw.
+///
+/// A draw ranks only as many of the likeliest tokens as it needs. One pass over the logits finds the largest of each group of 64; the k-th
+/// largest of those is a threshold that at least k logits reach, and little more, and only these are looked at and sorted.
 struct Sampler {
     private let options: SamplingOptions
     private var random: SplitMix64
     private var seen: Set<Int>
+    // As long as the vocabulary and its groups, kept from token to token.
+    private var indices: [Int32] = []
+    private var maxima: [Float] = []
+    private var scratch: [Float] = []
+    private var ranked: [Candidate] = []
+
+    private struct Candidate {
+        let token: Int
+        let logit: Float
+        /// How likely beside the likeliest token, 0 … 1.
+        var weight: Double
+    }
 
     /// - Parameter prompt: tokens that the repetition penalty counts as seen.
     init(_ options: SamplingOptions, prompt: [Int]) {
@@ -67,56 +82,75 @@ struct Sampler {
                 values[token] = values[token] > 0 ? values[token] / penalty : values[token] * penalty
             }
         }
-        let token = options.temperature == 0 ? Int(kernels.argmax(logits.data, Int32(logits.columns))) : draw(values)
+        let token =
+            options.temperature == 0
+            ? Int(kernels.argmax(logits.data, Int32(logits.columns))) : draw(UnsafePointer(logits.data), logits.columns, kernels)
         if options.repetitionPenalty != 1 { seen.insert(token) }
         return token
     }
 
-    private mutating func draw(_ logits: UnsafeMutableBufferPointer<Float>) -> Int {
-        var candidates = logits.enumerated().compactMap { $1.isNaN ? nil : (token: $0, weight: $1) }
-        // The first index wins a tie, so that the order of equal logits does not depend on the sort.
-        func more(_ a: (token: Int, weight: Float), _ b: (token: Int, weight: Float)) -> Bool {
-            a.weight != b.weight ? a.weight > b.weight : a.token < b.token
+    private mutating func draw(_ logits: UnsafePointer<Float>, _ vocabulary: Int, _ kernels: ak_kernels) -> Int {
+        let groups = (vocabulary + Int(AK_LOGIT_GROUP) - 1) / Int(AK_LOGIT_GROUP)
+        if indices.count != vocabulary {
+            indices = [Int32](repeating: 0, count: vocabulary)
+            (maxima, scratch) = ([Float](repeating: 0, count: groups), [Float](repeating: 0, count: groups))
         }
-        if options.topK > 0, options.topK < candidates.count {
-            candidates = Sampler.largest(options.topK, of: candidates, by: more)
+        kernels.group_maxima(&maxima, logits, Int32(vocabulary))
+        let limit = options.topK > 0 ? min(options.topK, vocabulary) : vocabulary
+        let scale = Float(1 / options.temperature)
+        // Without top-k the whole vocabulary takes part, but a draw hardly ever gets further than this. Where the temperature is so low that
+        // its inverse overflows, the weights of all are made one by one.
+        rank(options.topK > 0 || !scale.isFinite ? limit : min(64, limit), logits, vocabulary, kernels)
+        guard let best = ranked.first, best.logit.isFinite else { return ranked.first?.token ?? 0 }
+        let ranksAll = options.topK > 0 || !scale.isFinite
+        let total = ranksAll ? ranked.reduce(0) { $0 + $1.weight } : kernels.exp_sum(logits, Int32(vocabulary), best.logit, scale)
+
+        /// Ranks eight times as many, if there are more.
+        func extend(_ sampler: inout Sampler) -> Bool {
+            let count = sampler.ranked.count
+            if ranksAll || count >= limit { return false }
+            sampler.rank(min(8 * count, limit), logits, vocabulary, kernels)
+            return sampler.ranked.count > count
         }
-        candidates.sort(by: more)
-        guard let best = candidates.first, best.weight.isFinite else { return candidates.first?.token ?? 0 }
-        // The difference before the division: a logit over a tiny temperature is infinite, whichever it is.
-        for index in candidates.indices {
-            candidates[index].weight = Float(exp(Double(candidates[index].weight - best.weight) / options.temperature))
-        }
-        if options.topP < 1 {
-            let total = candidates.reduce(0) { $0 + Double($1.weight) }
-            var sum = 0.0
-            var count = 0
-            while count < candidates.count, sum < options.topP * total {
-                sum += Double(candidates[count].weight)
-                count += 1
+        var (kept, weight) = (Int.max, total)
+        if options.topP < 1 || options.minP > 0 {
+            (kept, weight) = (0, 0)
+            while kept < ranked.count || extend(&self) {
+                let next = ranked[kept].weight
+                if kept > 0, (options.topP < 1 && weight >= options.topP * total) || next < options.minP { break }
+                weight += next
+                kept += 1
             }
-            candidates.removeLast(candidates.count - max(count, 1))
         }
-        if options.minP > 0 { candidates = candidates.filter { Double($0.weight) >= options.minP } }
-        let total = candidates.reduce(0) { $0 + Double($1.weight) }
-        var target = random.unit() * total
-        for candidate in candidates {
-            target -= Double(candidate.weight)
-            if target < 0 { return candidate.token }
+        var target = random.unit() * weight
+        var position = 0
+        while position < kept, position < ranked.count || extend(&self) {
+            target -= ranked[position].weight
+            if target < 0 { return ranked[position].token }
+            position += 1
         }
-        return candidates.last?.token ?? best.token
+        return ranked[max(position - 1, 0)].token
     }
 
-    /// The `count` largest elements in one pass with a small sorted list; for the few hundred that top-k keeps, cheaper than sorting all.
-    private static func largest<Element>(_ count: Int, of elements: [Element], by more: (Element, Element) -> Bool) -> [Element] {
-        if count > 256 { return Array(elements.sorted(by: more).prefix(count)) }
-        var kept: [Element] = []
-        for element in elements {
-            if kept.count == count, let last = kept.last, !more(element, last) { continue }
-            let position = kept.firstIndex { more(element, $0) } ?? kept.count
-            kept.insert(element, at: position)
-            if kept.count > count { kept.removeLast() }
+    /// Makes `ranked` the `count` likeliest tokens, or all if there are fewer, the likeliest first. The first index wins a tie, so that the order
+    /// of equal logits does not depend on the sort.
+    private mutating func rank(_ count: Int, _ logits: UnsafePointer<Float>, _ vocabulary: Int, _ kernels: ak_kernels) {
+        var threshold = -Float.infinity
+        if count <= maxima.count {
+            scratch.withUnsafeMutableBufferPointer { scratch in
+                for (index, value) in maxima.enumerated() { scratch[index] = value }
+            }
+            threshold = ak_kth_largest(&scratch, Int32(maxima.count), Int32(count))
         }
-        return kept
+        let found = Int(kernels.at_least(&indices, logits, Int32(vocabulary), maxima, threshold))
+        ranked.removeAll(keepingCapacity: true)
+        for index in indices[..<found] { ranked.append(Candidate(token: Int(index), logit: logits[Int(index)], weight: 0)) }
+        ranked.sort { $0.logit != $1.logit ? $0.logit > $1.logit : $0.token < $1.token }
+        if ranked.count > count { ranked.removeLast(ranked.count - count) }
+        guard let best = ranked.first?.logit, best.isFinite else { return }
+        // The difference before the division: a logit over a tiny temperature is infinite, whichever it is.
+        for index in ranked.indices {
+            ranked[index].weight = Double(Float(exp(Double(ranked[index].logit - best) / options.temperature)))
+        }
     }
 }
