@@ -4,7 +4,7 @@ import Testing
 /// `adallava chat` driven through a pipe.
 @Suite struct ChatTests {
     private func chat(_ lines: [String], _ arguments: [String] = []) throws -> CommandResult {
-        try Command.run(["chat", "--max-tokens", "12"] + arguments, input: Data((lines.joined(separator: "\n") + "\n").utf8))
+        try Command.run(["chat", "--model", Files.referenceModel.path, "--max-tokens", "12"] + arguments, input: Data((lines.joined(separator: "\n") + "\n").utf8))
     }
 
     // A failure means that a conversation loses its turns or images, or that one wrong line ends it.
