@@ -20,6 +20,13 @@ import torch.nn.functional as F
 TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
+def attention(q, k, v):
+    """Fused where PyTorch has it (2.0 on), written out where not."""
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v)
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v
+
+
 def read(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     with open(folder / "model.safetensors", "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -56,7 +63,7 @@ class Tower:
             name = f"encoder.layers.{layer}"
             y = norm(x, f"{name}.layer_norm1")
             q, k, v = (linear(y, f"{name}.self_attn.{part}_proj").unflatten(-1, (heads, -1)).transpose(1, 2) for part in "qkv")
-            x = x + linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), f"{name}.self_attn.out_proj")
+            x = x + linear(attention(q, k, v).transpose(1, 2).flatten(2), f"{name}.self_attn.out_proj")
             y = linear(norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
             x = x + linear(y * torch.sigmoid(1.702 * y), f"{name}.mlp.fc2")
         return x

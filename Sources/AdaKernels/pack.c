@@ -45,13 +45,18 @@ static void pack_float_block(uint8_t *out, size_t line, ak_type type, int32_t la
 }
 
 // block: one GGUF Q8_0 block (half scale, 32 int8).
-static void pack_q8_block(uint8_t *values, size_t line, uint8_t *scales, int32_t lane, const uint8_t *source) {
-    for (size_t k = 0; k < AK_BLOCK; k++) values[k / 4 * line + (size_t)lane * 4 + k % 4] = (uint8_t)(source[2 + k] ^ 0x80);
+AK_INLINE void pack_q8_block(uint8_t *values, size_t line, uint8_t *scales, int32_t lane, const uint8_t *source) {
+    for (size_t k = 0; k < AK_BLOCK; k += 4) {
+        uint32_t four;
+        memcpy(&four, source + 2 + k, 4);
+        four ^= 0x80808080;
+        memcpy(values + k / 4 * line + (size_t)lane * 4, &four, 4);
+    }
     memcpy(scales + (size_t)lane * 2, source, 2);
 }
 
 // block: one GGUF Q4_0 or Q4_1 block: a half scale, Q4_1's half minimum, 16 bytes that hold values i and i + 16.
-static void pack_q4_block(uint8_t *values, size_t line, uint8_t *scales, ak_type type, int32_t lane, const uint8_t *source) {
+AK_INLINE void pack_q4_block(uint8_t *values, size_t line, uint8_t *scales, ak_type type, int32_t lane, const uint8_t *source) {
     memcpy(scales + (size_t)lane * 2, source, 2);
     if (type == AK_Q4_1) memcpy(scales + (size_t)(AK_PANEL + lane) * 2, source + 2, 2);
     const uint8_t *pairs = source + (type == AK_Q4_1 ? 4 : 2);
@@ -70,6 +75,7 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     const size_t panel_bytes = ak_panel_bytes(type, inputs);
     const int32_t blocks = blocks_of(inputs);
     const float zeros[AK_BLOCK] = {0};
+    static const uint8_t no_row[34] = {0};
     uint8_t quantized[34];
     float values[AK_BLOCK];
     const size_t block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type), line = (size_t)bundle * AK_LINE;
@@ -90,10 +96,10 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
                 uint8_t *block_values = panels + (size_t)block * (size_t)bundle * block_bytes + (size_t)member * AK_LINE;
                 uint8_t *block_scales = panels + panel_values * (size_t)bundle + at * scale_bytes;
                 if (as_it_is) {
-                    memset(quantized, 0, sizeof quantized);
-                    if (row_data) memcpy(quantized, row_data + (size_t)block * stored_bytes, stored_bytes);
-                    if (type == AK_Q8_0) pack_q8_block(block_values, line, block_scales, lane, quantized);
-                    else pack_q4_block(block_values, line, block_scales, type, lane, quantized);
+                    const uint8_t *stored = row_data ? row_data + (size_t)block * stored_bytes : no_row;
+                    if (type == AK_Q8_0) pack_q8_block(block_values, line, block_scales, lane, stored);
+                    else if (type == AK_Q4_0) pack_q4_block(block_values, line, block_scales, AK_Q4_0, lane, stored);
+                    else pack_q4_block(block_values, line, block_scales, AK_Q4_1, lane, stored);
                     continue;
                 }
                 if (row_data) load_block(values, source_type, row_data, inputs, block);
