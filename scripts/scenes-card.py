@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--variant", nargs=3, action="append", required=True, metavar=("NAME", "SCORES", "STUDY"))
     options = parser.parse_args()
 
-    lines, studies = [], []
+    lines, studies, studied = [], [], set()
     heads = ["", "all"] + TASKS[1:]
     rows = []
     for name, folder, study in options.variant:
@@ -67,15 +67,19 @@ def main():
             for result in json.load(file)["budgets"]:
                 if "accuracy" not in result: continue
                 accuracy = result["accuracy"]
+                studied.add(result["samples"])
+                gain = result["gain_of_own"]["random"]
                 studies.append([f"{name}, {result['budget']:g}", str(result["distinct_plans"])] +
-                               [f"{100 * accuracy[plan]:.1f}" for plan in ("own", "swapped", "random", "fixed")])
+                               [f"{100 * accuracy[plan]:.1f}" for plan in ("own", "swapped", "random", "fixed")] +
+                               ["{:+.1f} to {:+.1f}".format(100 * gain["low"], 100 * gain["high"])])
     blank = results(options.blank)[0]
     rows.append(scores(f"grey pictures, {blank['budget']:g}", blank["scores"]))
     rows.append(scores("most frequent answer", most_frequent(options.questions, options.answers)))
     samples = sum(1 for _ in pairs(options.questions))
     lines += [f"Exact match of generated answers on {samples} held-out scenes, by variant and budget:", ""] + table(heads, rows)
-    lines += ["", "The same in percent under other plans of the same size (docs/explain.md says how they are made):", ""]
-    lines += table(["", "different plans", "own", "another picture's", "random", "one for all"], studies)
+    which = " and ".join(str(count) for count in sorted(studied))
+    lines += ["", f"The same in percent on the first {which} of them under other plans of the same size (docs/explain.md says how they are made):", ""]
+    lines += table(["", "different plans", "own", "another picture's", "random", "one for all", "own over random, 95 %"], studies)
 
     with open(options.card) as file: text = file.read()
     marked = re.compile(r"(<!-- scores -->\n).*?(<!-- end of scores -->)", re.S)

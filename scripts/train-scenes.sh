@@ -2,6 +2,7 @@
 # Trains the embedded default models: data, projector, language, random budgets (variants L and H), conversion, scores.
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
 #   SCENES=60000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
+#   SCENES_EVALUATION=LIST.json …              what is scored instead of the project's own held-out scenes
 #   NICE=10 …                                  lets other programs go first
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,6 +40,7 @@ train 3-heads heads
 models=$out/models
 mkdir -p "$models"
 [ -s "$models/vision_tower/config.json" ] || cp -r "$out/tower" "$models/vision_tower"
+limit=${SCENES_STUDY:-2000}   # how many of them are answered under other plans too
 questions=${SCENES_EVALUATION:-$out/data/held-out.json}   # a list of Scenes' reference script scores too
 for variant in L:layers H:heads; do
   run=${variant#*:} variant=${variant%:*}
@@ -49,7 +51,7 @@ for variant in L:layers H:heads; do
   fi
   "$adallava" eval --task scenes --data "$questions" --model "$models/$variant" --budgets 1.0,0.85,0.6,0.25 --output "$out/scores-$variant"
   [ -s "$out/study-$variant.json" ] ||
-    "$adallava" explain --data "$questions" --model "$models/$variant" --budgets 0.85,0.6 --json > "$out/study-$variant.json"
+    "$adallava" explain --data "$questions" --model "$models/$variant" --budgets 0.85,0.6 --limit "$limit" --json > "$out/study-$variant.json"
 done
 "$adallava" eval --task scenes --data "$questions" --model "$models/L" --blank-images --output "$out/scores-blank"
 cp Models/scenes/README.md "$models/README.md"
