@@ -41,6 +41,7 @@ public struct Recipe: Sendable, Equatable {
     public var tokenSelecting = "none"
     public var tau = 5.0
     public var trainBudgets = TrainBudgets.uniform
+    public var floorShare = 0.0
     public var objective = Objective.language
     public var freezeBackbone = false
     public var tuneMMMLPAdapter = false

@@ -50,6 +50,7 @@ public enum RecipeFields {
         number("tau", \.tau, 1e-3 ... 1e3, "Temperature of the Gumbel-softmax."),
         choice("objective", \.objective, "language: the next token of answers; region_labels: what each patch shows, by the data's `regions`, for tower, projector and output matrix."),
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
+        number("floor_share", \.floorShare, 0 ... 1, "With uniform budgets: share of the samples that get the least one, the prefix layers alone, which is one of many otherwise and the hardest."),
         flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
         flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),
         flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too (CLIP towers; others stay frozen, and their features are computed once and kept in features_dir)."),

@@ -18,6 +18,8 @@ public struct SampleBuilder: Sendable {
     var regions: RegionVocabulary?
     /// Given, it computes the features, which take the place of pixels.
     var frozenTower: FrozenTower?
+    /// Share of samples under random budgets that get the least one.
+    var floorShare = 0.0
     /// Whether each question of a conversation is asked as if it stood alone.
     var independentTurns = false
     /// Whether such questions are answered under one plan, instead of one of them under its own.
@@ -57,7 +59,8 @@ public struct SampleBuilder: Sendable {
         }
         if let units {
             // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
-            let granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
+            var granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
+            if budgets != .full, floorShare > 0, generator.unit() < floorShare { granted = units.prefix }
             sample.units = units.granted(fraction: Float(granted) / Float(units.total))
             sample.latency = units.normalized(sample.units)
         }

@@ -172,7 +172,8 @@ public final class Trainer {
             imageProcessor: try source.makeImageProcessor(), aspect: source.imageAspect,
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
             frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers),
-            independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan, namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0)
+            floorShare: recipe.floorShare, independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan,
+            namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0)
     }
 
     /// The samples of this process in each step.
