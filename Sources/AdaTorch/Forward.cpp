@@ -317,14 +317,17 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     const Places where = positions(batch);
     const Tensor none;
     const int64_t all = c.scheduler == AT_SCHEDULER_HEADS ? (c.layers - c.prefix_layers) * c.heads / std::max(1, c.scheduler_rank) : c.layers - c.prefix_layers;
-    const bool everything = batch.branches && std::all_of(batch.units, batch.units + samples, [all](int32_t units) { return units >= all; });
-    const bool scheduled = adaptive && !everything;
-    const int64_t prefix = scheduled ? c.prefix_layers : c.layers;
+    // Where units leave no choice, branches need no plan. Of layers that nothing runs of, only a teacher has use.
+    const auto every = [&](auto test) { return batch.branches && std::all_of(batch.units, batch.units + samples, test); };
+    const bool everything = every([all](int32_t units) { return units >= all; });
+    const bool nothing = adaptive && options.distill_weight <= 0 && every([](int32_t units) { return units <= 0; });
+    const bool scheduled = adaptive && !everything && !nothing;
+    const int64_t layers = nothing ? c.prefix_layers : c.layers, prefix = scheduled ? c.prefix_layers : layers;
     const Tensor places_scored = indices(scored), labels = indices(targets);
     // Behind the last layer only the rows are looked at that tell a scored token.
     Places last = where;
     last.wanted = places_scored;
-    const auto at = [&](int64_t layer) -> const Places & { return layer + 1 == c.layers ? last : where; };
+    const auto at = [&](int64_t layer) -> const Places & { return layer + 1 == layers ? last : where; };
     Tensor x = input;
     for (int64_t layer = 0; layer < prefix; layer++) x = maybe_checkpointed(layer, x, none, none, at(layer));
 

@@ -1,4 +1,4 @@
-// One draw takes the highest of (logits + noise) / temperature among what is left. Forward it is hard; backward it is the softmax of the
+// One draw takes the highest of (logits + scale * noise) / temperature among what is left. Forward it is hard; backward it is the softmax of the
 // same scores: for a weight w on the draw, soft * (w - sum(soft * w)) / temperature. Which entries were taken is not differentiated.
 //
 // Layers: the sample is the sum of the draws. Heads: each unit draws one entry among all, which stands for its layer, then `rank` heads and
@@ -41,10 +41,10 @@ struct Draw {
     std::vector<size_t> chosen;
     double temperature;
 
-    Draw(const float *logits, const char *taken, const std::vector<float> &noise, float temperature_, size_t top)
-        : scores(noise.size()), temperature(temperature_) {
+    Draw(const float *logits, const char *taken, const std::vector<float> &noise, const at_config &c, size_t top)
+        : scores(noise.size()), temperature(c.temperature) {
         constexpr float none = -std::numeric_limits<float>::infinity();
-        for (size_t i = 0; i < scores.size(); i++) scores[i] = taken[i] ? none : (logits[i] + noise[i]) / temperature_;
+        for (size_t i = 0; i < scores.size(); i++) scores[i] = taken[i] ? none : (logits[i] + c.gumbel_noise * noise[i]) / c.temperature;
         std::vector<float> left = scores;
         while (chosen.size() < top) {
             size_t best = left.size();
@@ -84,7 +84,7 @@ struct Sample {
         : logits(given, given + count), heads(c.scheduler == AT_SCHEDULER_HEADS ? size_t(c.heads) : 0) {
         std::vector<char> taken(count, 0);
         for (int unit = 0; unit < units; unit++) {
-            Draw entry(logits.data(), taken.data(), noise.take(count), c.temperature, 1);
+            Draw entry(logits.data(), taken.data(), noise.take(count), c, 1);
             if (entry.chosen.empty()) break;
             Round round{std::move(entry), 0, {}};
             if (heads == 0) {
@@ -94,7 +94,7 @@ struct Sample {
                 round.layer = round.entry.chosen[0] / (2 * heads);
                 for (size_t half = 0; half < 2; half++) {
                     const size_t start = (round.layer * 2 + half) * heads;
-                    round.within.emplace_back(&logits[start], &taken[start], noise.take(heads), c.temperature, size_t(c.scheduler_rank));
+                    round.within.emplace_back(&logits[start], &taken[start], noise.take(heads), c, size_t(c.scheduler_rank));
                     for (size_t i : round.within.back().chosen) taken[start + i] = 1;
                 }
             }

@@ -162,11 +162,20 @@ extension Recipe {
             let isOutput = name == "lm_head.weight" || name == "model.embed_tokens.weight" || name == "model.norm.weight" || name.hasPrefix("model.mm_projector")
             return isOutput ? learningRate : 0
         }
+        if isBelowFrozenLayers(name) { return 0 }
         if name.hasPrefix("model.mm_projector") { return mmProjectorLR ?? learningRate }
         if tuneMMMLPAdapter { return 0 }
         if name.hasPrefix(TensorNames.visionPrefix) { return unfreezeMMVisionTower ? mmVisionTowerLR ?? learningRate : 0 }
         if name.hasPrefix("scheduler.") { return schedulerLR ?? learningRate }
         if freezeBackbone { return 0 }
         return loraR == 0 || name.contains(".lora_") ? learningRate : 0
+    }
+
+    /// Whether `freeze_layers` leaves a parameter as it is: one that what those layers put out depends on.
+    private func isBelowFrozenLayers(_ name: String) -> Bool {
+        guard freezeLayers > 0 else { return false }
+        let layers = "model.layers."
+        if name.hasPrefix(layers) { return Int(name.dropFirst(layers.count).prefix { $0 != "." }).map { $0 < freezeLayers } ?? false }
+        return name == "model.embed_tokens.weight" || name.hasPrefix("model.mm_projector") || name.hasPrefix(TensorNames.visionPrefix)
     }
 }

@@ -40,10 +40,12 @@ public struct Recipe: Sendable, Equatable {
     public var numPrefixLayers: Int?
     public var tokenSelecting = "none"
     public var tau = 5.0
+    public var gumbelNoise = 1.0
     public var trainBudgets = TrainBudgets.uniform
     public var floorShare = 0.0
     public var objective = Objective.language
     public var freezeBackbone = false
+    public var freezeLayers = 0
     public var tuneMMMLPAdapter = false
     public var unfreezeMMVisionTower = false
 

@@ -48,10 +48,12 @@ public enum RecipeFields {
             return true
         },
         number("tau", \.tau, 1e-3 ... 1e3, "Temperature of the Gumbel-softmax."),
+        number("gumbel_noise", \.gumbelNoise, 0 ... 1e3, "What the Gumbel noise on the scheduler's scores is multiplied by: 1 as in the paper, under which the decoder learns to do with any plan; 0 trains it under the plans that the scheduler chooses when the model is used, which it comes to rely on."),
         choice("objective", \.objective, "language: the next token of answers; region_labels: what each patch shows, by the data's `regions`, for tower, projector and output matrix."),
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
-        number("floor_share", \.floorShare, 0 ... 1, "With uniform budgets: share of the samples that get the least one, the prefix layers alone, which is one of many otherwise and the hardest."),
+        number("floor_share", \.floorShare, 0 ... 1, "Share of the samples that get the least budget, the prefix layers alone: the hardest, and one of many under uniform budgets. With train_budgets full all others get everything, so no plan is chosen and the decoder learns both ends alone."),
         flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
+        integer("freeze_layers", \.freezeLayers, 0 ... 1000, "Leave the first layers of the language model as they are, with what they read: embeddings, projector and tower. With the prefix layers frozen, what the scheduler sees does not move while the other layers learn its plans."),
         flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),
         flag("unfreeze_mm_vision_tower", \.unfreezeMMVisionTower, "Train the vision tower too (CLIP towers; others stay frozen, and their features are computed once and kept in features_dir)."),
     ]
@@ -77,7 +79,7 @@ public enum RecipeFields {
             return true
         },
         integer("model_max_length", \.modelMaxLength, 16 ... 1 << 20, "Longer samples are cut here."),
-        flag("independent_turns", \.independentTurns, "Each question of a conversation is trained as if it stood alone behind its image: all in one pass with train_budgets full or shared_plan, else one of them, drawn in each epoch."),
+        flag("independent_turns", \.independentTurns, "Each question of a conversation is trained as if it stood alone behind its image: all in one pass with shared_plan and where the budget leaves no choice (train_budgets full, or a sample that gets everything or the least), else one of them, drawn in each epoch."),
         flag("shared_plan", \.sharedPlan, "With independent_turns and random budgets: all questions about an image are trained in one pass, under the plan that one of them, drawn in each epoch, chooses. Cheaper; the scheduler hears of the image more than of the question."),
         flag("group_by_modality_length", \.groupByModalityLength, "Steps of like lengths, with and without images apart."),
         flag("skip_bad_samples", \.skipBadSamples, "Leave out, and count, samples that cannot be trained on, instead of stopping."),

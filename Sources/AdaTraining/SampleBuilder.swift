@@ -18,7 +18,7 @@ public struct SampleBuilder: Sendable {
     var regions: RegionVocabulary?
     /// Given, it computes the features, which take the place of pixels.
     var frozenTower: FrozenTower?
-    /// Share of samples under random budgets that get the least one.
+    /// Share of samples that get the least budget.
     var floorShare = 0.0
     /// Whether each question of a conversation is asked as if it stood alone.
     var independentTurns = false
@@ -41,11 +41,12 @@ public struct SampleBuilder: Sendable {
         let isMultimodal = !record.images.isEmpty && imageProcessor != nil
         if !record.images.isEmpty, imageProcessor == nil { throw bad("it has an image, but the model has no vision tower") }
         var generator = SplitMix64(seed: seed ^ (UInt64(number) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(epoch) &* 0xD1B5_4A32_D192_ED03))
+        let units = units.map { GrantedUnits($0, budgets, floorShare: floorShare, &generator) }
         var conversations = [record.turns]
         if independentTurns {
             conversations = SampleBuilder.questions(of: record.turns)
-            // What several questions share depends on a plan, if that lets less than everything run.
-            if units != nil, budgets != .full {
+            // What several questions share depends on a plan, where there is one to choose.
+            if let units, units.leaveChoice {
                 let drawn = generator.index(below: conversations.count)
                 conversations = sharesPlan ? Array(conversations[drawn...] + conversations[..<drawn]) : [conversations[drawn]]
             }
@@ -57,13 +58,7 @@ public struct SampleBuilder: Sendable {
             guard let packed = SampleAssembly.sample(of: samples) else { throw bad("its questions do not begin alike") }
             sample = packed
         }
-        if let units {
-            // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
-            var granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
-            if budgets != .full, floorShare > 0, generator.unit() < floorShare { granted = units.prefix }
-            sample.units = units.granted(fraction: Float(granted) / Float(units.total))
-            sample.latency = units.normalized(sample.units)
-        }
+        if let units { (sample.units, sample.latency) = (units.count, units.latency) }
         sample.seed = generator.next()
         sample.name = record.id
         if namesRegions { sample.regionTokens = try regionTokens(record, number, bad) }
@@ -158,5 +153,24 @@ public struct SampleBuilder: Sendable {
         } catch let error as any EngineError {
             throw bad("its image: \(error.description)")
         }
+    }
+}
+
+/// What a sample's budget grants.
+private struct GrantedUnits {
+    /// Optional units.
+    let count: Int
+    /// What the latency embedding encodes for them.
+    let latency: Float
+    /// Whether a plan says which units run: not where none do, or all.
+    let leaveChoice: Bool
+
+    init(_ units: BudgetUnits, _ budgets: Recipe.TrainBudgets, floorShare: Double, _ generator: inout SplitMix64) {
+        // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
+        var granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
+        if floorShare > 0, generator.unit() < floorShare { granted = units.prefix }
+        count = units.granted(fraction: Float(granted) / Float(units.total))
+        latency = units.normalized(count)
+        leaveChoice = count > 0 && count < units.total - units.prefix
     }
 }

@@ -60,6 +60,7 @@ public final class Trainer {
         options.workers = recipe.cpuWorkers > 0 ? recipe.cpuWorkers : max(1, ProcessInfo.processInfo.activeProcessorCount / launch.worldSize)
         options.threads = recipe.torchThreads
         options.temperature = Float(recipe.tau)
+        options.gumbelNoise = Float(recipe.gumbelNoise)
         options.loraRank = recipe.loraR
         options.loraAlpha = Float(recipe.loraAlpha)
         options.loraTargets = recipe.loraTargets
@@ -201,8 +202,11 @@ public final class Trainer {
             state.skippedCount += 1
             if state.skippedSamples.count < 20 { state.skippedSamples.append("\(failure)") }
         }
-        // Neighbours of like length waste the least on padding.
-        let samples = loaded.samples.sorted { ($0.tokens.count, $0.name) < ($1.tokens.count, $1.name) }
+        // Neighbours of like length waste the least on padding; several questions at the least budget together skip all that is optional.
+        let samples = loaded.samples.sorted {
+            let (skips, other) = ($0.units == 0 && !$0.branches.isEmpty, $1.units == 0 && !$1.branches.isEmpty)
+            return (skips ? 1 : 0, $0.tokens.count, $0.name) < (other ? 1 : 0, $1.tokens.count, $1.name)
+        }
         let batches = stride(from: 0, to: samples.count, by: microBatch).map { first in
             TorchBatch(Array(samples[first ..< min(first + microBatch, samples.count)]))
         }

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define AT_INTERFACE_VERSION 4
+#define AT_INTERFACE_VERSION 5
 
 // What stands in `at_batch.tokens` where no token does.
 #define AT_IMAGE_ROW (-200)     // one row of image features; the rows of all images follow each other in reading order
@@ -46,7 +46,8 @@ typedef struct {
 
     // Adaptivity.
     int32_t scheduler, prefix_layers, scheduler_rank;
-    float temperature; // of the Gumbel-softmax
+    float temperature;  // of the Gumbel-softmax
+    float gumbel_noise; // what its noise is multiplied by: 1 as published, 0 takes the highest logits
 
     // Labels of image regions, to teach the tower before there is a language to be learned: one linear head on each row of features, whose
     // outputs are label_slots groups of label_classes[slot] classes. label_slots 0: none.

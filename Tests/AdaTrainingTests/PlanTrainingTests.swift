@@ -1,0 +1,92 @@
+import AdaLLaVA
+import Foundation
+import Testing
+
+@testable import AdaTraining
+
+@Suite(.needsTorch) struct PlanTrainingTests {
+    @Test(arguments: ["L", "H"]) func withoutNoiseThePlanIsTheOneThatTheEngineChooses(variant: String) throws {
+        // A mismatch means that gumbel_noise: 0 trains the decoder under other plans than those it will be used with.
+        let step = try RecordedStep(variant) { $0.gumbelNoise = 0 }
+        let adaptive = try #require(step.checkpoint.configuration.adaptive)
+        let language = step.checkpoint.configuration.language
+        var samples = try step.samples()
+        func plans(_ model: TorchModel, seed: UInt64) throws -> (plan: [Float], logits: [Float]) {
+            for index in samples.indices { (samples[index].units, samples[index].seed) = (3, seed) }
+            let batch = TorchBatch(samples)
+            var seen: [String: [Float]] = [:]
+            _ = try model.accumulate([batch], TorchModel.StepOptions(scored: batch.scored)) { seen[$0] = $1 }
+            model.clearGradients()
+            return (try #require(seen["plan"]), try #require(seen["scheduler_logits"]))
+        }
+        let (plan, logits) = try plans(step.model, seed: 1)
+        let width = logits.count / samples.count
+        let heads = language.numAttentionHeads
+        var chosen: [Float] = []
+        for first in stride(from: 0, to: logits.count, by: width) {
+            let scores = Array(logits[first ..< first + width])
+            // The prefix always runs.
+            chosen += [Float](repeating: 1, count: adaptive.numPrefixLayers * 2 * heads)
+            switch adaptive.schedulerType {
+            case .layers:
+                for layer in GumbelLayerSelection(logits: scores, draws: 3).sample { chosen += [Float](repeating: layer, count: 2 * heads) }
+            case .heads:
+                chosen += GumbelHeadSelection(logits: scores, heads: heads, rank: adaptive.schedulerRank, draws: 3).sample
+            }
+        }
+        #expect(plan == chosen)
+        let noisy = try RecordedStep(variant).model
+        #expect(try (0 ..< 8).contains { try plans(noisy, seed: $0).plan != chosen })
+    }
+
+    @Test func frozenLayersLeaveWhatTheSchedulerReads() throws {
+        // A mismatch means that what the scheduler learned to read changes under it.
+        var run = try SmallRun()
+        run.recipe.freezeLayers = 2
+        run.recipe.learningRate = 1e-3
+        run.recipe.maxSteps = 2
+        let source = try ModelSource(run.recipe)
+        let before = try source.makeModel(TorchOptions(), recipe: run.recipe, library: #require(torch))
+        let summary = try Trainer(run.recipe).run()
+        let after = try Checkpoint.open(at: URL(fileURLWithPath: summary.folder))
+        var changed: Set<String> = []
+        for parameter in before.parameters {
+            let tensor = try #require(TorchModel.source(of: parameter.name, in: after)?.find(parameter.name))
+            if try tensor.widened() != before.read(parameter) { changed.insert(parameter.name) }
+        }
+        let frozen = ["model.embed_tokens.", "model.mm_projector.", "model.layers.0.", "model.layers.1.", "vision_model."]
+        #expect(changed.allSatisfy { name in !frozen.contains { name.hasPrefix($0) } })
+        #expect(changed.contains("model.layers.2.mlp.up_proj.weight") && changed.contains("scheduler.mlp_head.weight"))
+    }
+
+    @Test func questionsStandTogetherWhereThereIsNoPlanToChoose() throws {
+        // A mismatch means that questions are trained under each other's plans, or that those without a plan cost as much as single ones.
+        let run = try SmallRun()
+        let data = try run.folder.write(
+            """
+            [{"id": "a", "image": "00.png", "conversations": [
+              {"from": "human", "value": "<image>\\nWhat is on the left?"}, {"from": "gpt", "value": "bicycle"},
+              {"from": "human", "value": "How many?"}, {"from": "gpt", "value": "three"}]}]
+            """, to: "two.json")
+        let source = try ModelSource(run.recipe)
+        var builder = SampleBuilder(
+            dataset: try InstructionDataset(files: [data], imageFolder: URL(fileURLWithPath: run.recipe.imageFolder)),
+            tokenizer: source.tokenizer, assembly: SampleAssembly(rowsPerImage: 64, adaptive: true, maximumLength: 512),
+            imageProcessor: try source.makeImageProcessor(), aspect: .pad, units: source.units, budgets: .uniform, seed: 1, independentTurns: true)
+        let all = try #require(source.units).total - #require(source.units).prefix
+        var seen: Set<Int> = []
+        for epoch in 0 ..< 40 {
+            let sample = try builder.sample(0, epoch: epoch)
+            seen.insert(sample.units)
+            #expect(sample.branches.isEmpty == (sample.units > 0 && sample.units < all))
+        }
+        #expect(seen == Set(0 ... all))
+        // Of everything, a share gets the least.
+        (builder.floorShare, seen) = (0.5, [])
+        let full = SampleBuilder(
+            dataset: builder.dataset, tokenizer: builder.tokenizer, assembly: builder.assembly, imageProcessor: builder.imageProcessor,
+            aspect: .pad, units: builder.units, budgets: .full, seed: 1, floorShare: 0.5, independentTurns: true)
+        for epoch in 0 ..< 40 { seen.insert(try full.sample(0, epoch: epoch).units) }
+        #expect(seen == [0, all])
+    }
+}
