@@ -12,13 +12,7 @@ count=${SCENES:-60000}
 nice=(nice -n "${NICE:-0}")
 mkdir -p "$out/data"
 
-# The tower: EfficientNet-Lite0, with colours beside its maps.
-if [ ! -s "$out/tower/config.json" ]; then
-  tower=$(scripts/fetch-efficientnet.sh lite0)
-  mkdir -p "$out/tower"
-  cp "$tower/model.safetensors" "$tower/preprocessor_config.json" "$out/tower"
-  sed 's/"stride8"\]/"stride8", "color8"]/' "$tower/config.json" > "$out/tower/config.json"
-fi
+scripts/scenes-tower.sh
 
 data() { # SPLIT COUNT SEED FLAGS…
   local split=$1 number=$2 seed=$3; shift 3

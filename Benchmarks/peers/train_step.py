@@ -14,6 +14,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
+def attention(q, k, v):
+    if hasattr(F, "scaled_dot_product_attention"): return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    # PyTorch before 2.0, as Debian has it.
+    ahead = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(1)
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(ahead, float("-inf")).softmax(-1) @ v
+
+
 class VisionLayer(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -67,7 +74,7 @@ class Layer(nn.Module):
         y = self.norm1(x)
         q, k, v = (m(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.q, self.k, self.v))
         turn = lambda t: t * cos + torch.cat([-t.chunk(2, -1)[1], t.chunk(2, -1)[0]], -1) * sin
-        y = F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True)
+        y = attention(turn(q), turn(k), v)
         x = x + self.o(y.transpose(1, 2).flatten(2))
         y = self.norm2(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
