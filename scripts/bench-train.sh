@@ -15,7 +15,7 @@ scripts/scenes-tower.sh
 cores=$(nproc)
 # Without instructions for it bfloat16 is emulated, many times slower than float32, here as in PyTorch: then it is not measured.
 types=(false)
-grep -qE 'avx512_bf16|amx_bf16|bf16' /proc/cpuinfo && types+=(true)
+grep -q bf16 /proc/cpuinfo && types+=(true)
 best=${types[-1]}
 has_torch=0
 "$python" -c 'import torch' 2> /dev/null && has_torch=1

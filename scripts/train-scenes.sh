@@ -3,6 +3,7 @@
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
 #   SCENES=60000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
 #   SCENES_EVALUATION=LIST.json …              what is scored instead of the project's own held-out scenes
+#   SCENES_STUDY=2000 …                        how many of them are answered under other plans too
 #   NICE=10 …                                  lets other programs go first
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +35,7 @@ train 3-heads heads
 models=$out/models
 mkdir -p "$models"
 [ -s "$models/vision_tower/config.json" ] || cp -r "$out/tower" "$models/vision_tower"
-limit=${SCENES_STUDY:-2000}   # how many of them are answered under other plans too
+limit=${SCENES_STUDY:-2000}
 questions=${SCENES_EVALUATION:-$out/data/held-out.json}   # a list of Scenes' reference script scores too
 for variant in L:layers H:heads; do
   run=${variant#*:} variant=${variant%:*}

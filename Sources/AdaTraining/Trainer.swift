@@ -203,10 +203,10 @@ public final class Trainer {
             if state.skippedSamples.count < 20 { state.skippedSamples.append("\(failure)") }
         }
         // Neighbours of like length waste the least on padding; several questions at the least budget together skip all that is optional.
-        let samples = loaded.samples.sorted {
-            let (skips, other) = ($0.units == 0 && !$0.branches.isEmpty, $1.units == 0 && !$1.branches.isEmpty)
-            return (skips ? 1 : 0, $0.tokens.count, $0.name) < (other ? 1 : 0, $1.tokens.count, $1.name)
+        func place(_ sample: TrainingSample) -> (Int, Int, String) {
+            (sample.units == 0 && !sample.branches.isEmpty ? 1 : 0, sample.tokens.count, sample.name)
         }
+        let samples = loaded.samples.sorted { place($0) < place($1) }
         let batches = stride(from: 0, to: samples.count, by: microBatch).map { first in
             TorchBatch(Array(samples[first ..< min(first + microBatch, samples.count)]))
         }

@@ -69,7 +69,7 @@ import Testing
               {"from": "human", "value": "How many?"}, {"from": "gpt", "value": "three"}]}]
             """, to: "two.json")
         let source = try ModelSource(run.recipe)
-        var builder = SampleBuilder(
+        let builder = SampleBuilder(
             dataset: try InstructionDataset(files: [data], imageFolder: URL(fileURLWithPath: run.recipe.imageFolder)),
             tokenizer: source.tokenizer, assembly: SampleAssembly(rowsPerImage: 64, adaptive: true, maximumLength: 512),
             imageProcessor: try source.makeImageProcessor(), aspect: .pad, units: source.units, budgets: .uniform, seed: 1, independentTurns: true)
@@ -82,7 +82,7 @@ import Testing
         }
         #expect(seen == Set(0 ... all))
         // Of everything, a share gets the least.
-        (builder.floorShare, seen) = (0.5, [])
+        seen = []
         let full = SampleBuilder(
             dataset: builder.dataset, tokenizer: builder.tokenizer, assembly: builder.assembly, imageProcessor: builder.imageProcessor,
             aspect: .pad, units: builder.units, budgets: .full, seed: 1, floorShare: 0.5, independentTurns: true)
