@@ -15,6 +15,9 @@ int ak_avx2_available(void);
 
 extern const ak_kernels ak_avx2_kernels;
 extern const ak_tile_set *const ak_avx2_quantized_sets[3];   // Q8_0, Q4_0, Q4_1; also for processors with AVX-512 but without VNNI
+extern const ak_tile_set ak_avx2_wide_sets[2];               // of ak_wide_block, with I16 and with Q8_0 activations
+void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
@@ -68,8 +71,28 @@ AK_AVX2_INLINE float ak_max256(__m256 x) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+// ak_wide_value of eight.
+AK_AVX2_INLINE __m256i ak_wide_values256(__m256 scaled) {
+    const __m256 finite = _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q);
+    return _mm256_cvtps_epi32(_mm256_and_ps(finite, scaled));
+}
+
 // min(6, max(0, x)). Both give their second operand where one is NaN, so NaN stays.
 AK_AVX2_INLINE __m256 ak_relu6_256(__m256 x) { return _mm256_min_ps(_mm256_set1_ps(6.0f), _mm256_max_ps(_mm256_setzero_ps(), x)); }
+
+// Half h of the sums of token t and panel p, where they go.
+AK_AVX2_INLINE void ak_finish_half256(__m256 value, const ak_tile *tile, int t, int p, int h) {
+    if (tile->flags & AK_TILE_SUSPEND) {
+        _mm256_storeu_ps(tile->partial + (t * tile->panels + p) * AK_PANEL + 8 * h, value);
+        return;
+    }
+    const size_t column = (size_t)tile->panel[p] * AK_PANEL + (size_t)(8 * h);
+    float *out = tile->out + (size_t)t * tile->ldo + column;
+    if (tile->bias) value = _mm256_add_ps(value, _mm256_loadu_ps(tile->bias + column));
+    if (tile->flags & AK_ACCUMULATE) value = _mm256_add_ps(_mm256_loadu_ps(out), value);
+    if (tile->flags & AK_RELU6) value = ak_relu6_256(value);
+    _mm256_storeu_ps(out, value);
+}
 
 // Swaps rows and columns of an 8 x 8 square.
 AK_AVX2_INLINE void ak_transpose256(__m256 rows[8]) {

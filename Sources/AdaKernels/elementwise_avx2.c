@@ -43,6 +43,30 @@ static AK_AVX2 void quantize_q8(int8_t *out, float *scales, int32_t *sums, const
     }
 }
 
+AK_AVX2 void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    for (int32_t t = 0; t < tokens; t++) {
+        for (int32_t b = 0; b < blocks; b++, out += AK_BLOCK, scales++) {
+            const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
+            __m256 values[4], largest = _mm256_setzero_ps();
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                values[i] = _mm256_loadu_ps(x + 8 * i);
+                // The second operand where one is NaN: what was there before.
+                largest = _mm256_max_ps(_mm256_andnot_ps(sign, values[i]), largest);
+            }
+            *scales = ak_max256(largest) / AK_WIDE_MAX;
+            const __m256 inverse = _mm256_set1_ps(ak_inverse_scale(*scales));
+            __m256i quants[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) quants[i] = ak_wide_values256(_mm256_mul_ps(values[i], inverse));
+#pragma unroll
+            for (int i = 0; i < 4; i += 2)   // packing works within 128-bit halves
+                _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_permute4x64_epi64(_mm256_packs_epi32(quants[i], quants[i + 1]), 0xd8));
+        }
+    }
+}
+
 static AK_AVX2 void to_bf16(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count) {
     const __m256i one = _mm256_set1_epi32(1), bias = _mm256_set1_epi32(0x7fff), quiet = _mm256_set1_epi32(0x400000);
     for (int32_t t = 0; t < tokens; t++, out += ldo, src += ld) {
@@ -233,6 +257,7 @@ const ak_kernels ak_avx2_kernels = {
     .name = "avx2",
     .matmul = ak_avx2_matmul,
     .quantize_q8 = quantize_q8,
+    .quantize_i16 = ak_avx2_quantize_i16,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

@@ -235,6 +235,7 @@ const ak_kernels ak_avx512_kernels = {
     .name = "avx512",
     .matmul = ak_avx512_matmul,
     .quantize_q8 = quantize_q8,
+    .quantize_i16 = ak_avx2_quantize_i16,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

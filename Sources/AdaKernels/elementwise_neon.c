@@ -220,6 +220,7 @@ const ak_kernels ak_neon_kernels = {
     .name = "neon",
     .matmul = ak_neon_matmul,
     .quantize_q8 = quantize_q8,
+    .quantize_i16 = ak_portable_quantize_i16,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

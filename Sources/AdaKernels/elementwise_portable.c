@@ -29,6 +29,19 @@ static void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *
     }
 }
 
+void ak_portable_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+    for (int32_t t = 0; t < tokens; t++) {
+        for (int32_t b = 0; b < blocks; b++, out += AK_BLOCK, scales++) {
+            const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
+            float largest = 0;
+            for (int i = 0; i < AK_BLOCK; i++) largest = fmaxf(largest, fabsf(x[i]));
+            *scales = largest / AK_WIDE_MAX;
+            const float inverse = ak_inverse_scale(*scales);
+            for (int i = 0; i < AK_BLOCK; i++) out[i] = ak_wide_value(x[i] * inverse);
+        }
+    }
+}
+
 static void to_bf16(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count) {
     for (int32_t t = 0; t < tokens; t++)
         for (size_t i = 0; i < (size_t)count; i++) out[(size_t)t * ldo + i] = ak_float_to_bf16(src[(size_t)t * ld + i]);
@@ -98,6 +111,7 @@ const ak_kernels ak_portable_kernels = {
     .name = "portable",
     .matmul = matmul,
     .quantize_q8 = quantize_q8,
+    .quantize_i16 = ak_portable_quantize_i16,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

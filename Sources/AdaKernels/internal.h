@@ -1,5 +1,6 @@
 // What the files of AdaKernels share: the tile of a matrix product, the parts of attention, and the kernels of each instruction set.
 #pragma once
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -74,12 +75,28 @@ typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t pa
 // Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
 typedef void (*ak_pairs_function)(uint16_t *out, const uint8_t *block, size_t line);
 
-// What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
-// and q4_1 are panels of those types with Q8_0 activations.
+// A block of a panel in 16-bit integers, as `wide` tiles multiply it: pairs of inputs side by side, and each row's scale.
 typedef struct {
-    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1;
+    int16_t pairs[AK_BLOCK / 2][AK_PANEL][2];
+    float scales[AK_PANEL];
+} ak_wide_block;
+
+// The block of an F16, BF16 or Q8_0 panel at `block`, its 64 bytes `line` bytes apart; Q8_0's scales are at `scales`. 8-bit weights stay
+// what they are; a float row's 32 weights are rounded to multiples of 1 / AK_WIDE_MAX of their largest.
+typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+
+#define AK_ROWS_BLOCKS 64      // blocks of a panel that are dequantized or widened at once
+#define AK_WIDE_MAX 8191       // 32 products of such numbers stay below 2^31
+#define AK_WIDE_TOKENS 24      // from here on, what widening costs is small beside what it saves
+
+// What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
+// and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8 the same with Q8_0
+// activations (NULL where q8 is faster for any number of tokens).
+typedef struct {
+    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1, *i16, *wide_q8;
     ak_pairs_function half_pairs;
     ak_rows_function rows;
+    ak_wide_function widen;
 } ak_matmul_parts;
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
@@ -101,6 +118,10 @@ AK_INLINE int32_t ak_tile_q4_0_sum(const ak_tile *tile, size_t at) { return tile
 // where the hardware's own prefetching stops. Of 4-bit panels twice as many: their scales are a larger part of what is read.
 #define AK_AHEAD 2048
 #define AK_AHEAD_4BIT_BLOCKS (2 * AK_AHEAD / (AK_BLOCK * AK_PANEL / 2))
+
+// Whatever was stored before is in memory behind this: keeps the compiler from moving sums and scales from one register and place on the stack
+// to the next between blocks.
+AK_INLINE void ak_settle(void) { __asm__ volatile("" ::: "memory"); }
 
 // Where a panel's blocks of `step` bytes are read `distance` listed blocks after listed block i: further on from `base` (what a plan leaves
 // out is not fetched either), or from `next` in the tile that comes then.
@@ -170,6 +191,9 @@ void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, c
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line);
+void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+extern const ak_tile_set ak_portable_i16_tiles;
+void ak_portable_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                                  const ak_depthwise *shape, int32_t first, int32_t rows);
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
@@ -187,6 +211,12 @@ void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t f
 // with those of other engines on the same Q8_0 weights.
 AK_INLINE int ak_half_holds(float scale) { return scale >= 0x1p-14f && scale <= 65504.0f; }
 AK_INLINE float ak_activation_scale(float scale) { return ak_half_holds(scale) ? ak_half_to_float(ak_float_to_half(scale)) : scale; }
+
+// A scaled value as a 16-bit integer: to nearest even; 0 for what no scale brings there (NaN).
+AK_INLINE int16_t ak_wide_value(float scaled) {
+    const float rounded = rintf(scaled);
+    return (int16_t)(rounded >= -AK_WIDE_MAX && rounded <= AK_WIDE_MAX ? rounded : 0.0f);
+}
 
 // 1 / d, or 0 where that is not finite: the factor that quantizes.
 AK_INLINE float ak_inverse_scale(float d) {

@@ -9,7 +9,6 @@
 
 #define AK_STRIP 128                    // tokens whose partial sums are held at once
 #define AK_CHUNK_BYTES (256 * 1024)     // weights multiplied by a strip before the next part of the inputs
-#define AK_ROWS_BLOCKS 64               // blocks of a panel that are dequantized at once
 
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
@@ -20,6 +19,13 @@ static int32_t even_part(int32_t count, int32_t limit) {
 }
 
 static int is_quantized(ak_type type) { return ak_block_scale_bytes(type) > 0; }
+
+// Whether weights are widened to ak_wide_block on the way.
+static int widens(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
+    if (weight->layout == AK_ROWS) return 0;
+    if (act->type == AK_I16) return weight->type == AK_F16 || weight->type == AK_BF16;
+    return act->type == AK_Q8_0 && weight->type == AK_Q8_0 && parts->wide_q8 != NULL && act->tokens >= AK_WIDE_TOKENS;
+}
 
 static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight) {
     if (weight->layout == AK_ROWS) return act == AK_F32 ? parts->f32 : NULL;
@@ -106,6 +112,17 @@ static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const
     }
 }
 
+// Listed blocks first ..< last of a panel, widened.
+static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                  int32_t first, int32_t last) {
+    ak_tile tile;
+    set_weights(&tile, weight, panel, 0);
+    for (int32_t i = first; i < last; i++, out++) {
+        const size_t block = (size_t)(blocks ? blocks[i] : i);
+        parts->widen(out, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)(tile.scales[0] + block * tile.scale_step));
+    }
+}
+
 // Listed blocks first ..< last of a panel as a panel of the activations' type, block after block.
 static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                    int32_t first, int32_t last) {
@@ -118,29 +135,27 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
         parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
 }
 
-// Two F32 panels or four BF16 panels.
+// Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
-    if (weight->layout != AK_ROWS && !is_quantized(weight->type) && weight->type != AK_F16) return 0;
-    return (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * ak_block_bytes(AK_F32) * 2;
+    if (weight->layout != AK_ROWS && weight->type == AK_F32) return 0;
+    return (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * sizeof(ak_wide_block) * AK_TILE_PANELS;
 }
 
 // The rows of the activations that belong to tokens `token` …
 static void set_tokens(ak_tile *tile, const ak_activations *act, float *out, size_t ldo, int32_t token) {
-    const size_t size = act->type == AK_F32 ? 4 : act->type == AK_BF16 ? 2 : 1;
+    const size_t size = act->type == AK_F32 ? 4 : act->type == AK_Q8_0 ? 1 : 2;
     tile->out = out + (size_t)token * ldo;
     tile->act = (const uint8_t *)act->data + (size_t)token * act->stride * size;
-    if (act->type == AK_Q8_0) {
-        tile->act_scales = act->scales + (size_t)token * (size_t)act->blocks;
-        tile->act_sums = act->sums + (size_t)token * (size_t)act->blocks;
-    }
+    if (act->type == AK_Q8_0 || act->type == AK_I16) tile->act_scales = act->scales + (size_t)token * (size_t)act->blocks;
+    if (act->type == AK_Q8_0) tile->act_sums = act->sums + (size_t)token * (size_t)act->blocks;
 }
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
                     int32_t flags, const ak_upcoming *upcoming, void *scratch) {
-    const ak_tile_set *set = tile_set(parts, act->type, weight);
+    const int wide = widens(parts, act, weight), unpacked = wide || unpacks(act->type, weight);
+    const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;
     if (set == NULL || act->tokens <= 0) return;
-    const int unpacked = unpacks(act->type, weight);
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
     const int32_t tile_tokens = even_part(act->tokens, set->tokens);
     const int32_t group = unpacked ? smaller(act->type == AK_F32 ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
@@ -173,9 +188,15 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
                 if (unpacked) {
                     tile.flags |= AK_TILE_DENSE;
-                    tile.step = ak_block_bytes(act->type);
+                    tile.step = wide ? sizeof(ak_wide_block) : ak_block_bytes(act->type);
                     tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
+                        if (wide) {
+                            ak_wide_block *dense = (ak_wide_block *)scratch + i * smaller(weight->blocks, AK_ROWS_BLOCKS);
+                            widen(dense, parts, weight, tile.panel[i], blocks, tile.first, tile.last);
+                            tile.weight[i] = (const uint8_t *)dense;
+                            continue;
+                        }
                         uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * tile.step;
                         unpack(dense, parts, act->type, weight, tile.panel[i], blocks, tile.first, tile.last);
                         tile.weight[i] = dense;

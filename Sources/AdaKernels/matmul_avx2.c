@@ -19,27 +19,13 @@ AK_AVX2_INLINE void start(sums256 *sums, const ak_tile *tile, const int tokens, 
                 sums->of[t][p][h] = resume ? _mm256_loadu_ps(tile->partial + (t * panels + p) * AK_PANEL + 8 * h) : _mm256_setzero_ps();
 }
 
-// Half h of the sums of token t and panel p, where they go.
-AK_AVX2_INLINE void finish_half(__m256 value, const ak_tile *tile, int t, int p, int h) {
-    if (tile->flags & AK_TILE_SUSPEND) {
-        _mm256_storeu_ps(tile->partial + (t * tile->panels + p) * AK_PANEL + 8 * h, value);
-        return;
-    }
-    const size_t column = (size_t)tile->panel[p] * AK_PANEL + (size_t)(8 * h);
-    float *out = tile->out + (size_t)t * tile->ldo + column;
-    if (tile->bias) value = _mm256_add_ps(value, _mm256_loadu_ps(tile->bias + column));
-    if (tile->flags & AK_ACCUMULATE) value = _mm256_add_ps(_mm256_loadu_ps(out), value);
-    if (tile->flags & AK_RELU6) value = ak_relu6_256(value);
-    _mm256_storeu_ps(out, value);
-}
-
 AK_AVX2_INLINE void finish(const sums256 *sums, const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
     for (int t = 0; t < tokens; t++)
 #pragma unroll
         for (int p = 0; p < panels; p++)
 #pragma unroll
-            for (int h = 0; h < 2; h++) finish_half(sums->of[t][p][h], tile, t, p, h);
+            for (int h = 0; h < 2; h++) ak_finish_half256(sums->of[t][p][h], tile, t, p, h);
 }
 
 // -------------------------------------------------------------------------------------------------------- floating point
@@ -195,10 +181,6 @@ AK_AVX2_INLINE void q4_dots(__m256i dots[][2], const staged *act, const uint8_t 
     }
 }
 
-// Whatever was stored before is in memory behind this: keeps the compiler from moving sums and scales from one register and place on the stack
-// to the next between blocks.
-AK_INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
-
 AK_AVX2_INLINE void add_block(float *sums, const __m256i dots[][2], const staged *act, const __m128i *scales, const int tokens,
                               const ak_type type) {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -234,7 +216,7 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
         const size_t block = (size_t)ak_tile_block(tile, i);
         staged act;
         stage(&act, tile, block, tokens, type);
-        settle();
+        ak_settle();
 #pragma clang loop unroll(disable)
         for (int p = 0; p < panels; p++) {
             const uint8_t *weight = tile->weight[p] + block * tile->step, *ahead = NULL;
@@ -246,12 +228,12 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
             if (type == AK_Q8_0) q8_dots(dots, &act, weight, tile->line, ahead, tokens);
             else q4_dots(dots, &act, weight, tile->line, ahead, tokens, type);
             add_block(sums[0][p], dots, &act, (const __m128i *)(tile->scales[p] + block * tile->scale_step), tokens, type);
-            settle();
+            ak_settle();
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int p = 0; p < panels; p++)
-            for (int h = 0; h < 2; h++) finish_half(_mm256_load_ps(&sums[t][p][8 * h]), tile, t, p, h);
+            for (int h = 0; h < 2; h++) ak_finish_half256(_mm256_load_ps(&sums[t][p][8 * h]), tile, t, p, h);
 }
 
 AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q8_0); }
@@ -274,6 +256,7 @@ void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
     static const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set,
         .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .half_pairs = ak_portable_half_pairs, .rows = ak_avx2_rows,
+        .i16 = &ak_avx2_wide_sets[0], .wide_q8 = &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }

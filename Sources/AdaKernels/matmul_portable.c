@@ -1,4 +1,5 @@
 // Tiles of the matrix product in plain C: any number of tokens and panels.
+#include <math.h>
 #include <string.h>
 
 #include "internal.h"
@@ -126,6 +127,27 @@ AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
     }
 }
 
+// ak_wide_block with I16 activations.
+static void tile_i16(const ak_tile *tile) {
+    for (int32_t p = 0; p < tile->panels; p++) {
+        float sums[AK_TILE_TOKENS][AK_PANEL];
+        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t i = tile->first; i < tile->last; i++) {
+            const int32_t block = ak_tile_block(tile, i);
+            const ak_wide_block *weight = (const ak_wide_block *)(tile->weight[p] + (size_t)(i - tile->first) * tile->step);
+            for (int32_t t = 0; t < tile->tokens; t++) {
+                const int16_t *act = (const int16_t *)tile->act + (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
+                const float scale = tile->act_scales[(size_t)t * tile->act_blocks + (size_t)block];
+                int32_t dots[AK_PANEL] = {0};
+                for (int k = 0; k < AK_BLOCK; k++)
+                    for (int r = 0; r < AK_PANEL; r++) dots[r] += (int32_t)weight->pairs[k / 2][r][k % 2] * act[k];
+                for (int r = 0; r < AK_PANEL; r++) sums[t][r] += (float)dots[r] * (weight->scales[r] * scale);
+            }
+        }
+        for (int32_t t = 0; t < tile->tokens; t++) finish(sums[t], tile, t, p);
+    }
+}
+
 static void tile_q4_0(const ak_tile *tile) { q4_tile(tile, AK_Q4_0); }
 static void tile_q4_1(const ak_tile *tile) { q4_tile(tile, AK_Q4_1); }
 
@@ -168,13 +190,33 @@ void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
     }
 }
 
+void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+    if (type == AK_Q8_0) {
+        for (size_t k = 0; k < AK_BLOCK; k++)
+            for (size_t r = 0; r < AK_PANEL; r++) out->pairs[k / 2][r][k % 2] = (int16_t)(block[k / 4 * line + r * 4 + k % 4] - 128);
+        for (size_t r = 0; r < AK_PANEL; r++) out->scales[r] = ak_half_to_float(scales[r]);
+        return;
+    }
+    float values[AK_BLOCK * AK_PANEL];
+    float_block(values, type, block, line);
+    for (size_t r = 0; r < AK_PANEL; r++) {
+        float largest = 0;
+        for (size_t k = 0; k < AK_BLOCK; k++) largest = fmaxf(largest, fabsf(values[k * AK_PANEL + r]));
+        const float scale = largest / AK_WIDE_MAX, inverse = ak_inverse_scale(scale);
+        out->scales[r] = scale;
+        for (size_t k = 0; k < AK_BLOCK; k++) out->pairs[k / 2][r][k % 2] = ak_wide_value(values[k * AK_PANEL + r] * inverse);
+    }
+}
+
 #define ROW(f) {f, f, f, f, f, f, f, f}
 #define SET(f) {.tokens = 8, .panels = {4, 4, 4, 4, 4, 4, 4, 4, 4}, .run = {ROW(f), ROW(f), ROW(f), ROW(f)}}
 static const ak_tile_set f32_tiles = SET(tile_f32), f16_tiles = SET(tile_f16), bf16_tiles = SET(tile_bf16);
 static const ak_tile_set bf16_dot_tiles = SET(tile_bf16_dot), q8_tiles = SET(tile_q8);
 static const ak_tile_set q4_0_tiles = SET(tile_q4_0), q4_1_tiles = SET(tile_q4_1);
+const ak_tile_set ak_portable_i16_tiles = SET(tile_i16);
 
 const ak_matmul_parts ak_portable_matmul = {
     .f32 = &f32_tiles, .f16 = &f16_tiles, .bf16 = &bf16_tiles, .bf16_dot = &bf16_dot_tiles, .q8 = &q8_tiles,
-    .q4_0 = &q4_0_tiles, .q4_1 = &q4_1_tiles, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
+    .q4_0 = &q4_0_tiles, .q4_1 = &q4_1_tiles, .i16 = &ak_portable_i16_tiles, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
+    .widen = ak_portable_widen,
 };

@@ -180,6 +180,35 @@ struct ElementwiseTests {
         #expect(!scales[0].isFinite)
     }
 
+    // A failure means that 16-bit weights meet activations that are rounded more than they need be, or NaN where there is none.
+    @Test(arguments: KernelSet.available)
+    func quantizeI16(set: KernelSet) {
+        var numbers = TestNumbers(seed: 12)
+        let blocks = 3, ld = 103
+        var source = numbers.floats(2 * ld, scale: 4)
+        for i in 32 ..< 64 { source[i] = 0 }
+        source[70] = .nan
+        source[ld] = Float(bitPattern: 7136)   // 1e-41 alone in its block: the scale has no inverse
+        for i in ld + 1 ..< ld + 32 { source[i] = 0 }
+        var out = [Int16](repeating: 77, count: 2 * blocks * 32 + 1), scales = [Float](repeating: 0, count: 2 * blocks)
+        set.table.quantize_i16(&out, &scales, source, ld, 2, Int32(blocks))
+        #expect(out.last == 77)
+        for t in 0 ..< 2 {
+            for b in 0 ..< blocks {
+                let x = source[t * ld + b * 32 ..< t * ld + b * 32 + 32], at = t * blocks + b
+                let largest = x.filter { !$0.isNaN }.map(abs).max() ?? 0
+                #expect(scales[at] == largest / 8191)
+                for (i, value) in x.enumerated() {
+                    let got = Float(out[at * 32 + i]) * scales[at]
+                    if value.isNaN || largest < 1e-30 { #expect(got == 0) } else { #expect(abs(got - value) <= 0.5001 * scales[at]) }
+                }
+            }
+        }
+        var portable = [Int16](repeating: 77, count: out.count), portableScales = scales
+        ak_kernels_named("portable").pointee.quantize_i16(&portable, &portableScales, source, ld, 2, Int32(blocks))
+        #expect(portable == out && portableScales == scales)
+    }
+
     // A failure means that BF16 activations are rounded wrongly.
     @Test(arguments: KernelSet.available)
     func toBF16(set: KernelSet) {

@@ -60,6 +60,7 @@ final class MatmulProblem {
             if test.layout != AK_ROWS, test.weight != sourceType { decoded = MatmulProblem.stored(decoded, as: test.weight) }
             // Rounded to the activations' type on the way.
             if test.act == AK_BF16, test.weight == AK_F16 { decoded = MatmulProblem.stored(decoded, as: AK_BF16) }
+            if test.act == AK_I16 { decoded = MatmulProblem.roundedInBlocks(decoded) }
             values.replaceSubrange(row * inputs..<(row + 1) * inputs, with: decoded)
         }
         weightValues = values
@@ -78,7 +79,7 @@ final class MatmulProblem {
         }
 
         // Activations.
-        actStride = blocks * 32 + (test.act == AK_Q8_0 ? 0 : 64)
+        actStride = blocks * 32 + (test.act == AK_Q8_0 || test.act == AK_I16 ? 0 : 64)
         let x = paddedRows(numbers.floats(test.tokens * inputs, scale: 2), rows: test.tokens, count: inputs, stride: actStride)
         scales = .init(repeating: 0, count: test.tokens * blocks)
         sums = .init(repeating: 0, count: test.tokens * blocks)
@@ -89,6 +90,8 @@ final class MatmulProblem {
             portable.to_bf16(actData.pointer.assumingMemoryBound(to: UInt16.self), actStride, x, actStride, Int32(test.tokens), Int32(actStride))
         case AK_Q8_0:
             portable.quantize_q8(actData.pointer.assumingMemoryBound(to: Int8.self), &scales, &sums, x, actStride, Int32(test.tokens), Int32(blocks))
+        case AK_I16:
+            portable.quantize_i16(actData.pointer.assumingMemoryBound(to: Int16.self), &scales, x, actStride, Int32(test.tokens), Int32(blocks))
         default:
             actData.pointer.copyMemory(from: x, byteCount: x.count * 4)
         }
@@ -100,6 +103,7 @@ final class MatmulProblem {
             switch test.act {
             case AK_BF16: return ak_bf16_to_float(actData.pointer.load(fromByteOffset: at * 2, as: UInt16.self))
             case AK_Q8_0: return Float(actData.pointer.load(fromByteOffset: at, as: Int8.self)) * scales[token * blocks + k / 32]
+            case AK_I16: return Float(actData.pointer.load(fromByteOffset: at * 2, as: Int16.self)) * scales[token * blocks + k / 32]
             default: return x[at]
             }
         }
@@ -112,6 +116,14 @@ final class MatmulProblem {
         var out = [Float](repeating: 0, count: padded)
         ak_dequantize(&out, type, bytes, 0, Int64(padded))
         return Array(out.prefix(values.count))
+    }
+
+    /// Each 32 values of a row as multiples of 1 / 8191 of their largest.
+    static func roundedInBlocks(_ row: [Float]) -> [Float] {
+        stride(from: 0, to: row.count, by: 32).flatMap { start -> [Float] in
+            let block = row[start ..< min(start + 32, row.count)], scale = (block.map(abs).max() ?? 0) / 8191
+            return block.map { scale > 0 ? ($0 * (1 / scale)).rounded(.toNearestOrEven) * scale : 0 }
+        }
     }
 
     /// Runs tokens `first ..< first + count` over the given panels, into `out`.
@@ -189,13 +201,18 @@ final class MatmulProblem {
 
 struct MatmulTests {
     static let pairs: [(ak_type, ak_type)] = [(AK_F32, AK_F32), (AK_F32, AK_F16), (AK_F32, AK_BF16), (AK_BF16, AK_BF16), (AK_Q8_0, AK_Q8_0),
-                                             (AK_F32, AK_Q8_0), (AK_BF16, AK_F16)]
+                                             (AK_F32, AK_Q8_0), (AK_BF16, AK_F16), (AK_I16, AK_F16), (AK_I16, AK_BF16)]
+    /// The pair of a test's argument, in panels and then in bundles.
+    static func pair(_ argument: Int) -> (act: ak_type, weight: ak_type, layout: ak_layout) {
+        let (act, weight) = pairs[argument % pairs.count]
+        return (act, weight, argument < pairs.count ? AK_PANELS : AK_BUNDLES)
+    }
     static let rowTypes = [AK_F32, AK_F16, AK_BF16, AK_Q8_0, AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K]
 
     // A failure means that every layer of a model of this weight type computes something else.
-    @Test(arguments: KernelSet.available, 0..<14)
+    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func everyTokenCountAndTail(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
+        let (act, weight, layout) = Self.pair(pair)
         for tokens in 1...14 {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [32, 33, 64, 7, 95, 200][tokens % 6]
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: rows, inputs: inputs, tokens: tokens, seed: UInt64(tokens))).check(set)
@@ -203,9 +220,9 @@ struct MatmulTests {
     }
 
     // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
-    @Test(arguments: KernelSet.available, 0..<14)
+    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func subsetsBiasAndAccumulation(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
+        let (act, weight, layout) = Self.pair(pair)
         for tokens in [1, 2, 3, 5, 8, 13] {
             for (bias, accumulate) in [(false, true), (true, false), (true, true)] {
                 MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 150, inputs: 330, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10],
@@ -218,34 +235,36 @@ struct MatmulTests {
     }
 
     // A failure means that layers wider than the cache, which are multiplied in parts, lose or repeat a part.
-    @Test(arguments: KernelSet.available, 0..<14)
+    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func wideInputsInParts(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
-        for tokens in [1, 17] {
+        let (act, weight, layout) = Self.pair(pair)
+        for tokens in [1, 17, 29] {
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 36, inputs: weight == AK_Q8_0 ? 9000 : 5000, tokens: tokens, accumulate: true, bias: true)).check(set)
         }
     }
 
     // A failure means that prompts longer than a strip of tokens are multiplied wrongly.
-    @Test(arguments: KernelSet.available, 0..<14)
+    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func manyTokens(set: KernelSet, pair: Int) {
-        let (act, weight) = Self.pairs[pair % 7], layout = pair < 7 ? AK_PANELS : AK_BUNDLES
+        let (act, weight, layout) = Self.pair(pair)
         MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 50, inputs: 64, tokens: 263, bias: true)).check(set)
     }
 
     // A failure means that the same prompt gives other tokens depending on how it is cut into pieces or shared out among threads.
-    @Test(arguments: KernelSet.available, 0..<15)
+    @Test(arguments: KernelSet.available, 0...2 * MatmulTests.pairs.count)
     func resultsDoNotDependOnTiles(set: KernelSet, pair: Int) {
-        let (act, weight) = pair < 14 ? Self.pairs[pair % 7] : (AK_F32, AK_Q4_K)
-        let wide = pair % 7 == 0 || pair % 7 >= 5   // more than is multiplied or unpacked at once
-        let problem = MatmulProblem(.init(act: act, weight: weight, layout: pair < 7 ? AK_PANELS : pair < 14 ? AK_BUNDLES : AK_ROWS, rows: 80, inputs: wide ? 2304 : 256, tokens: 19, bias: true))
+        let (act, weight, layout) = pair < 2 * Self.pairs.count ? Self.pair(pair) : (AK_F32, AK_Q4_K, AK_ROWS)
+        let wide = pair % Self.pairs.count == 0 || pair % Self.pairs.count >= 5   // more than is multiplied or unpacked at once
+        // Enough tokens for weights to be widened, and pieces that are too few for it.
+        let tokens = 31
+        let problem = MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 80, inputs: wide ? 2304 : 256, tokens: tokens, bias: true))
         var together = problem.initial
-        problem.run(set, into: &together, panels: [0, 1, 2, 3, 4], tokens: 0..<19)
-        for size in [1, 2, 3, 5, 7, 8, 12] {
+        problem.run(set, into: &together, panels: [0, 1, 2, 3, 4], tokens: 0..<tokens)
+        for size in [1, 2, 3, 5, 7, 8, 12, 25] {
             var pieces = problem.initial
-            for start in stride(from: 0, to: 19, by: size) {
+            for start in stride(from: 0, to: tokens, by: size) {
                 for panels: [Int32] in size % 2 == 0 ? [[0], [1, 2], [3, 4]] : [[0, 1, 2], [3], [4]] {
-                    problem.run(set, into: &pieces, panels: panels, tokens: start..<min(19, start + size))
+                    problem.run(set, into: &pieces, panels: panels, tokens: start..<min(tokens, start + size))
                 }
             }
             #expect(pieces == together, "\(size)")
@@ -269,7 +288,7 @@ struct MatmulTests {
     // A failure means that an activation type meets weights it cannot multiply and something is written all the same.
     @Test(arguments: KernelSet.available)
     func unsupportedPairsWriteNothing(set: KernelSet) {
-        for (act, weight) in [(AK_BF16, AK_F32), (AK_Q8_0, AK_F16), (AK_BF16, AK_Q8_0)] {
+        for (act, weight) in [(AK_BF16, AK_F32), (AK_Q8_0, AK_F16), (AK_BF16, AK_Q8_0), (AK_I16, AK_F32), (AK_I16, AK_Q8_0)] {
             let problem = MatmulProblem(.init(act: act, weight: weight, rows: 16, inputs: 32, tokens: 2))
             var out = problem.initial
             problem.run(set, into: &out, panels: [0], tokens: 0..<2)

@@ -64,15 +64,16 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
 
 // ------------------------------------------------------------------------------------------------------------ activations
 
-// Activations as a matmul reads them: AK_F32 (data float, stride ld), AK_BF16 (data uint16), or AK_Q8_0: int8 values with one
-// float scale per token and block, and the sum of the block's int8 values times -128 (what the +128 of the weights adds).
+// Activations as a matmul reads them: AK_F32 (data float, stride ld), AK_BF16 (data uint16), AK_I16: int16 values with one float scale
+// per token and block, or AK_Q8_0: int8 values with such scales, and the sum of the block's int8 values times -128 (what the +128 of the
+// weights adds).
 typedef struct {
     ak_type type;
     int32_t tokens;
     int32_t blocks;        // blocks of 32 inputs
     size_t stride;         // elements from one token to the next in data (blocks * 32 or more)
     const void *data;
-    const float *scales;   // (tokens, blocks), Q8_0 only
+    const float *scales;   // (tokens, blocks), Q8_0 and I16 only
     const int32_t *sums;   // (tokens, blocks), Q8_0 only
 } ak_activations;
 
@@ -105,8 +106,9 @@ typedef struct {
     // out[t*ldo + r] (+)= sum_k act[t][k] * weight[r][k] + bias[r]   for every row r of the listed panels.
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
-    //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 act with BF16 and F16 panels; Q8_0 act with Q8_0,
-    //   Q4_0 and Q4_1 panels. F16 weights are exact under F32 activations and rounded to BF16 under BF16 activations.
+    //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 and I16 act with BF16 and F16 panels; Q8_0 act with
+    //   Q8_0, Q4_0 and Q4_1 panels. F16 weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
+    //   activations a row's 32 weights of a block are rounded to multiples of 1 / 8191 of their largest.
     //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
     //   For one type of activations, each output element is summed in an order that does not depend on tokens, panels or the thread.
@@ -115,8 +117,10 @@ typedef struct {
                    const ak_upcoming *upcoming, void *scratch);
 
     // Activation rows for a matmul: `tokens` rows of src (stride ld, padded) to Q8_0 (values stride blocks*32; scales = max|x|/127 rounded to half precision,
-    // round half away from zero as ggml does) or to BF16 (round to nearest even).
+    // round half away from zero as ggml does), to I16 (stride blocks*32; scales = max|x|/8191, round to nearest even; NaN becomes 0) or to
+    // BF16 (round to nearest even).
     void (*quantize_q8)(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+    void (*quantize_i16)(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
     void (*to_bf16)(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count);
 
     // out = x / sqrt(mean(x^2) + eps) * weight;  rows (tokens, n), stride ldo / ldx.

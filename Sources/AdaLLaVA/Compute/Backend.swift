@@ -12,6 +12,10 @@ final class Backend: @unchecked Sendable {
     let weights = WeightArena()
     /// Whether the kernels multiply BF16 by dot products, faster than float32.
     let hasBF16Dot: Bool
+    /// Whether the kernels multiply 16-bit integers faster than float32.
+    let multipliesWide: Bool
+    /// Rows of activations from which rounding 16-bit weights to such integers pays.
+    static let wideRows = 24
     private var scratch: [AlignedMemory]
     /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
     /// count references to it, and wait for each other's counts.
@@ -25,6 +29,7 @@ final class Backend: @unchecked Sendable {
         self.packsWeights = packsWeights
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
         hasBF16Dot = ak_has_bf16_dot() != 0 && String(cString: kernels.name) == "avx512"
+        multipliesWide = String(cString: kernels.name) == "avx2"
         scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
         scratchAddresses = .allocate(capacity: scratch.count)
         for (worker, memory) in scratch.enumerated() { (scratchAddresses + worker).initialize(to: memory.address) }
@@ -65,7 +70,8 @@ final class Backend: @unchecked Sendable {
 /// In what arithmetic a model computes.
 public enum Precision: String, Sendable, CaseIterable {
     /// The fastest arithmetic that suits the weights: 8-bit dot products for 8-bit weights, BF16 dot products for BF16 weights and, for
-    /// more than four tokens at once, for float16 weights; float32 for the rest; keys and values in 16 bits.
+    /// more than four tokens at once, for float16 weights (without such instructions, AVX2 multiplies blocks of 14-bit integers for 24
+    /// tokens or more); float32 for the rest; keys and values in 16 bits.
     case automatic = "auto"
     /// As `auto`, but float weights are rounded to Q8_0 at load (matrices whose rows are whole blocks of 32): a quarter of float32's memory, and
     /// 8-bit products where the processor has no BF16 ones.

@@ -28,6 +28,18 @@ final class ActivationBuffer {
             result.data = UnsafeRawPointer(out)
             result.scales = UnsafePointer(outScales)
             result.sums = UnsafePointer(outSums)
+        case AK_I16:
+            grow(&values, x.rows * x.stride * 2)
+            grow(&scales, x.rows * blocks * 4)
+            let out = values.address.assumingMemoryBound(to: Int16.self)
+            let outScales = scales.address.assumingMemoryBound(to: Float.self)
+            backend.forRows(x.rows) { rows in
+                kernels.quantize_i16(
+                    out + rows.lowerBound * x.stride, outScales + rows.lowerBound * blocks, x.data + rows.lowerBound * x.stride, x.stride,
+                    Int32(rows.count), Int32(blocks))
+            }
+            result.data = UnsafeRawPointer(out)
+            result.scales = UnsafePointer(outScales)
         case AK_BF16:
             grow(&values, x.rows * x.stride * 2)
             let out = values.address.assumingMemoryBound(to: UInt16.self)

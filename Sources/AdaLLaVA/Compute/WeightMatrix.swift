@@ -71,15 +71,16 @@ public final class WeightMatrix: @unchecked Sendable {
     /// Bytes that one pass over all the weights reads.
     public var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
 
-    /// The type that activations take before they meet these weights. A few tokens wait for memory whatever they are computed in, so float16
-    /// weights are rounded to BF16 for many tokens only.
+    /// The type that activations take before they meet these weights. A few tokens wait for memory whatever they are computed in, so 16-bit
+    /// weights are rounded to BF16, or to 16-bit integers, for many tokens only.
     /// - Parameter rows: rows of the activations.
     func activationType(_ backend: Backend, rows: Int) -> ak_type {
         guard backend.precision != .f32, matrix.layout != AK_ROWS else { return AK_F32 }
         switch matrix.type {
         case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
-        case AK_BF16 where ak_has_bf16_dot() != 0: return AK_BF16
+        case AK_BF16 where backend.hasBF16Dot: return AK_BF16
         case AK_F16 where rows > 4 && backend.hasBF16Dot: return AK_BF16
+        case AK_F16, AK_BF16: return backend.multipliesWide && rows >= Backend.wideRows ? AK_I16 : AK_F32
         default: return AK_F32
         }
     }
