@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 from pathlib import Path
 from typing import Callable
 
@@ -44,7 +45,9 @@ def llama(setting: Setting, model: Path, build: str = "build") -> Callable[[], d
 
 def limits(ceilings: dict[str, list[float]], type: str, model: Path) -> dict[str, float | None]:
     """Tokens a second that the machine allows: multiply-adds for prefill, bandwidth for decode, keys and values left out."""
-    operations = median(ceilings.get(ARITHMETIC[type]) or ceilings.get("f32_gflops", []))
+    # Without BF16 instructions 16-bit weights are multiplied in 16-bit integers under AVX2, which the ceiling of 8-bit products holds for too.
+    instead = "int8_gops" if platform.machine() in ("x86_64", "AMD64") else "f32_gflops"
+    operations = median(ceilings.get(ARITHMETIC[type]) or ceilings.get(instead, []))
     bandwidth = median(ceilings.get("bandwidth_gb_s", []))
     return {
         "prefill": operations * 1e9 / OPERATIONS if operations else None,

@@ -45,7 +45,8 @@ import Testing
             process.waitUntilExit()
             #expect(process.terminationReason == .exit && process.terminationStatus == 130)
             #expect(rest.last == UInt8(ascii: "\n"))
-            #expect(messages == "adallava: stopped\n")
+            // A busy machine may have taken long enough over the prompt to be told of it.
+            #expect(messages.split(separator: "\n").filter { !$0.hasPrefix("reading the prompt: ") } == ["adallava: stopped"])
         }
     }
 

@@ -22,7 +22,8 @@ public struct CeilingMeasurement: Sendable, Equatable {
     /// What operations of one kind are held against.
     package func ceiling(_ arithmetic: OperationProbe.Arithmetic) -> Double? {
         switch arithmetic {
-        case .int8: int8
+        // Where 16-bit products are used, 8-bit ones are sums of pairs that take the same multiplications.
+        case .int8, .int16: int8
         case .bf16: bf16
         case .f32: fp32
         }

@@ -5,7 +5,7 @@ import AdaKernels
 package struct OperationProbe {
     /// The arithmetic that bounds an operation.
     package enum Arithmetic: String, Sendable, CaseIterable {
-        case int8, bf16, f32
+        case int8, int16, bf16, f32
     }
 
     /// Operands that ``run()`` takes in turn, each in memory of its own. With enough of them none is still in a cache when its turn
@@ -82,6 +82,7 @@ package final class OperationProbes {
         let arithmetic: OperationProbe.Arithmetic
         switch weights.first?.1.activationType(backend, rows: tokens) {
         case AK_Q8_0: arithmetic = .int8
+        case AK_I16: arithmetic = .int16
         case AK_BF16: arithmetic = .bf16
         default: arithmetic = .f32
         }
