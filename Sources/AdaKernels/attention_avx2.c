@@ -64,10 +64,9 @@ AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size
     for (int c = 0; c < count; c++) {
         const int32_t first = column + 8 * c;
         if (first >= head_dim) break;
-        const __m256i lanes = ak_lanes256((size_t)head_dim, (size_t)first);
 #pragma unroll
         for (int t = 0; t < queries; t++)
-            _mm256_maskstore_ps(out + (size_t)t * ldo + first, lanes, _mm256_mul_ps(sums[t][c], _mm256_set1_ps(inverse[t])));
+            ak_store256(out + (size_t)t * ldo, (size_t)head_dim, (size_t)first, _mm256_mul_ps(sums[t][c], _mm256_set1_ps(inverse[t])));
     }
 }
 
@@ -118,14 +117,15 @@ static AK_AVX2 void combine(float *out, size_t ldo, const float *scores, size_t 
 static AK_AVX2 float softmax(float *scores, size_t stride, int32_t visible, float scale) {
     const __m256 factor = _mm256_set1_ps(scale), lowest = _mm256_set1_ps(-INFINITY);
     __m256 largest = lowest, sum = _mm256_setzero_ps();
-    for (size_t s = 0; s < (size_t)visible; s += 8) {
+    size_t s = 0;
+    for (; s + 8 <= (size_t)visible; s += 8) largest = _mm256_max_ps(largest, _mm256_mul_ps(_mm256_loadu_ps(scores + s), factor));
+    if (s < (size_t)visible) {
         const __m256 lanes = _mm256_castsi256_ps(ak_lanes256((size_t)visible, s));
         const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + s), factor);
         largest = _mm256_max_ps(largest, _mm256_blendv_ps(lowest, scaled, lanes));
     }
     const __m256 shift = _mm256_set1_ps(ak_max256(largest));
-    size_t s = 0;
-    for (; s < (size_t)visible; s += 8) {
+    for (s = 0; s < (size_t)visible; s += 8) {
         const __m256 lanes = _mm256_castsi256_ps(ak_lanes256((size_t)visible, s));
         const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + s), factor);
         const __m256 weight = _mm256_and_ps(lanes, ak_exp256(_mm256_sub_ps(scaled, shift)));
@@ -156,7 +156,7 @@ AK_AVX2 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *ke
         for (size_t d = 0; d < dims; d++)
             keys[d * AK_PANEL] = _cvtss_sh(key[t * ldk + d], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         for (size_t d = 0; d < width; d += 8) {
-            const __m256 eight = d < dims ? _mm256_maskload_ps(value + t * ldv + d, ak_lanes256(dims, d)) : _mm256_setzero_ps();
+            const __m256 eight = d < dims ? ak_load256(value + t * ldv, dims, d) : _mm256_setzero_ps();
             _mm_storeu_si128((__m128i *)((uint16_t *)v + position * width + d),
                              _mm256_cvtps_ph(eight, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
         }

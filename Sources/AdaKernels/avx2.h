@@ -40,6 +40,16 @@ AK_AVX2_INLINE __m256i ak_lanes256(size_t n, size_t i) {
     return _mm256_loadu_si256((const __m256i *)(ones + (n - i >= 8 ? 0 : 8 - (n - i))));
 }
 
+// Values i … i + 7 of the n at x, zeros behind the last; and their storing. Masked stores are microcode on AMD's processors before Zen 4,
+// ten times as slow as whole ones, so only the last few values take them.
+AK_AVX2_INLINE __m256 ak_load256(const float *x, size_t n, size_t i) {
+    return n - i >= 8 ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, ak_lanes256(n, i));
+}
+AK_AVX2_INLINE void ak_store256(float *x, size_t n, size_t i, __m256 values) {
+    if (n - i >= 8) _mm256_storeu_ps(x + i, values);
+    else _mm256_maskstore_ps(x + i, ak_lanes256(n, i), values);
+}
+
 // e^x with a relative error below 2e-7; zero below about -104, infinity above about 88.7, NaN for NaN.
 AK_AVX2_INLINE __m256 ak_exp256(__m256 x) {
     const __m256 clamped = _mm256_min_ps(_mm256_set1_ps(100.0f), _mm256_max_ps(_mm256_set1_ps(-110.0f), x));

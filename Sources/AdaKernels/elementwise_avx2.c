@@ -92,15 +92,14 @@ static AK_AVX2 void rms_norm(float *out, size_t ldo, const float *x, size_t ldx,
     for (int32_t t = 0; t < tokens; t++, out += ldo, x += ldx) {
         __m256 squares[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         for (size_t i = 0; i < count; i += 8) {
-            const __m256 value = _mm256_maskload_ps(x + i, ak_lanes256(count, i));
+            const __m256 value = ak_load256(x, count, i);
             squares[i / 8 % 2] = _mm256_fmadd_ps(value, value, squares[i / 8 % 2]);
         }
         const float mean = ak_sum256(_mm256_add_ps(squares[0], squares[1])) / (float)n;
         const __m256 factor = _mm256_set1_ps(1.0f / sqrtf(mean + eps));
         for (size_t i = 0; i < count; i += 8) {
-            const __m256i lanes = ak_lanes256(count, i);
-            const __m256 value = _mm256_mul_ps(_mm256_maskload_ps(x + i, lanes), factor);
-            _mm256_maskstore_ps(out + i, lanes, _mm256_mul_ps(value, _mm256_maskload_ps(weight + i, lanes)));
+            const __m256 value = _mm256_mul_ps(ak_load256(x, count, i), factor);
+            ak_store256(out, count, i, _mm256_mul_ps(value, ak_load256(weight, count, i)));
         }
     }
 }
@@ -110,19 +109,18 @@ static AK_AVX2 void layer_norm(float *out, size_t ldo, const float *x, size_t ld
     const size_t count = (size_t)n;
     for (int32_t t = 0; t < tokens; t++, out += ldo, x += ldx) {
         __m256 sum = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
-        for (size_t i = 0; i < count; i += 8) sum = _mm256_add_ps(sum, _mm256_maskload_ps(x + i, ak_lanes256(count, i)));
+        for (size_t i = 0; i < count; i += 8) sum = _mm256_add_ps(sum, ak_load256(x, count, i));
         const __m256 mean = _mm256_set1_ps(ak_sum256(sum) / (float)n);
         for (size_t i = 0; i < count; i += 8) {
             const __m256i lanes = ak_lanes256(count, i);
-            const __m256 difference = _mm256_and_ps(_mm256_castsi256_ps(lanes), _mm256_sub_ps(_mm256_maskload_ps(x + i, lanes), mean));
+            const __m256 difference = _mm256_and_ps(_mm256_castsi256_ps(lanes), _mm256_sub_ps(ak_load256(x, count, i), mean));
             squares = _mm256_fmadd_ps(difference, difference, squares);
         }
         const __m256 factor = _mm256_set1_ps(1.0f / sqrtf(ak_sum256(squares) / (float)n + eps));
         for (size_t i = 0; i < count; i += 8) {
-            const __m256i lanes = ak_lanes256(count, i);
-            const __m256 value = _mm256_mul_ps(_mm256_sub_ps(_mm256_maskload_ps(x + i, lanes), mean), factor);
-            const __m256 result = _mm256_fmadd_ps(value, _mm256_maskload_ps(weight + i, lanes), _mm256_maskload_ps(bias + i, lanes));
-            _mm256_maskstore_ps(out + i, lanes, result);
+            const __m256 value = _mm256_mul_ps(_mm256_sub_ps(ak_load256(x, count, i), mean), factor);
+            const __m256 result = _mm256_fmadd_ps(value, ak_load256(weight, count, i), ak_load256(bias, count, i));
+            ak_store256(out, count, i, result);
         }
     }
 }
@@ -159,42 +157,37 @@ AK_AVX2_INLINE __m256 normal_distribution(__m256 x) {
 
 static AK_AVX2 void silu_mul(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
-        const __m256i lanes = ak_lanes256(n, i);
-        const __m256 x = _mm256_maskload_ps(gate + i, lanes);
-        _mm256_maskstore_ps(gate + i, lanes, _mm256_mul_ps(gated(x, x), _mm256_maskload_ps(up + i, lanes)));
+        const __m256 x = ak_load256(gate, n, i);
+        ak_store256(gate, n, i, _mm256_mul_ps(gated(x, x), ak_load256(up, n, i)));
     }
 }
 
 static AK_AVX2 void gelu_erf(float *x, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
-        const __m256i lanes = ak_lanes256(n, i);
-        const __m256 value = _mm256_maskload_ps(x + i, lanes);
-        _mm256_maskstore_ps(x + i, lanes, _mm256_mul_ps(value, normal_distribution(value)));
+        const __m256 value = ak_load256(x, n, i);
+        ak_store256(x, n, i, _mm256_mul_ps(value, normal_distribution(value)));
     }
 }
 
 static AK_AVX2 void gelu_tanh(float *x, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
-        const __m256i lanes = ak_lanes256(n, i);
-        const __m256 value = _mm256_maskload_ps(x + i, lanes);
+        const __m256 value = ak_load256(x, n, i);
         const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(value, value), _mm256_mul_ps(value, _mm256_set1_ps(AK_GELU_TANH_CUBE)));
         const __m256 inner = _mm256_mul_ps(_mm256_set1_ps(AK_GELU_TANH_SCALE), _mm256_add_ps(value, cube));
-        _mm256_maskstore_ps(x + i, lanes, gated(value, inner));
+        ak_store256(x, n, i, gated(value, inner));
     }
 }
 
 static AK_AVX2 void gelu_quick(float *x, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
-        const __m256i lanes = ak_lanes256(n, i);
-        const __m256 value = _mm256_maskload_ps(x + i, lanes);
-        _mm256_maskstore_ps(x + i, lanes, gated(value, _mm256_mul_ps(value, _mm256_set1_ps(AK_GELU_QUICK_SCALE))));
+        const __m256 value = ak_load256(x, n, i);
+        ak_store256(x, n, i, gated(value, _mm256_mul_ps(value, _mm256_set1_ps(AK_GELU_QUICK_SCALE))));
     }
 }
 
 static AK_AVX2 void add(float *x, const float *y, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
-        const __m256i lanes = ak_lanes256(n, i);
-        _mm256_maskstore_ps(x + i, lanes, _mm256_add_ps(_mm256_maskload_ps(x + i, lanes), _mm256_maskload_ps(y + i, lanes)));
+        ak_store256(x, n, i, _mm256_add_ps(ak_load256(x, n, i), ak_load256(y, n, i)));
     }
 }
 
@@ -206,21 +199,20 @@ static AK_AVX2 void rope(float *x, const float *cos, const float *sin, int32_t h
     for (int32_t head = 0; head < heads; head++, x += head_dim) {
         if (!interleaved) {
             for (size_t i = 0; i < pairs; i += 8) {
-                const __m256i lanes = ak_lanes256(pairs, i);
-                const __m256 c = _mm256_maskload_ps(cos + i, lanes), s = _mm256_maskload_ps(sin + i, lanes);
-                const __m256 a = _mm256_maskload_ps(x + i, lanes), b = _mm256_maskload_ps(x + pairs + i, lanes);
-                _mm256_maskstore_ps(x + i, lanes, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
-                _mm256_maskstore_ps(x + pairs + i, lanes, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+                const __m256 c = ak_load256(cos, pairs, i), s = ak_load256(sin, pairs, i);
+                const __m256 a = ak_load256(x, pairs, i), b = ak_load256(x + pairs, pairs, i);
+                ak_store256(x, pairs, i, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+                ak_store256(x + pairs, pairs, i, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
             }
         } else {
             for (size_t i = 0; i < pairs; i += 4) {
                 const size_t count = pairs - i < 4 ? pairs - i : 4;
-                const __m256i few = ak_lanes256(count, 0), lanes = ak_lanes256(2 * count, 0);
+                const __m256i few = ak_lanes256(count, 0);
                 const __m256 c = _mm256_permutevar8x32_ps(_mm256_maskload_ps(cos + i, few), twice);
                 const __m256 s = _mm256_permutevar8x32_ps(_mm256_maskload_ps(sin + i, few), twice);
-                const __m256 values = _mm256_maskload_ps(x + 2 * i, lanes);
+                const __m256 values = ak_load256(x, 2 * pairs, 2 * i);
                 const __m256 swapped = _mm256_permute_ps(values, 0xb1);
-                _mm256_maskstore_ps(x + 2 * i, lanes, _mm256_fmaddsub_ps(values, c, _mm256_mul_ps(swapped, s)));
+                ak_store256(x, 2 * pairs, 2 * i, _mm256_fmaddsub_ps(values, c, _mm256_mul_ps(swapped, s)));
             }
         }
     }
@@ -240,13 +232,13 @@ static AK_AVX2 int32_t argmax(const float *x, int32_t n) {
     }
     for (; i < count; i += 8) {
         const __m256i lanes = ak_lanes256(count, i);
-        const __m256 values = _mm256_blendv_ps(lowest, _mm256_maskload_ps(x + i, lanes), _mm256_castsi256_ps(lanes));
+        const __m256 values = _mm256_blendv_ps(lowest, ak_load256(x, count, i), _mm256_castsi256_ps(lanes));
         best[0] = _mm256_max_ps(values, best[0]);
     }
     const __m256 largest = _mm256_set1_ps(ak_max256(_mm256_max_ps(best[0], best[1])));
     for (i = 0; i < count; i += 8) {
         const __m256i lanes = ak_lanes256(count, i);
-        const __m256 equal = _mm256_cmp_ps(_mm256_maskload_ps(x + i, lanes), largest, _CMP_EQ_OQ);
+        const __m256 equal = _mm256_cmp_ps(ak_load256(x, count, i), largest, _CMP_EQ_OQ);
         const int mask = _mm256_movemask_ps(_mm256_and_ps(equal, _mm256_castsi256_ps(lanes)));
         if (mask) return (int32_t)(i + (size_t)__builtin_ctz((unsigned)mask));
     }

@@ -40,7 +40,7 @@ public struct KernelReport: ExperimentReport {
         /// Whether it is held against the bandwidth: products and attention of one token.
         public var isBoundByMemory: Bool { tokens == 1 && operations > 0 }
 
-        /// `memory`, `int8`, `bf16` or `f32`; `nil` for what has no ceiling of its own.
+        /// `memory`, `int8`, `int16`, `bf16` or `f32`; `nil` for what has no ceiling of its own.
         public var bound: String? {
             if isBoundByMemory { return "memory" }
             return operations > 0 ? arithmetic.rawValue : nil
