@@ -4,8 +4,8 @@ import Foundation
 
 /// How the time of prefill and decode falls with the budget.
 ///
-/// One repeat runs every budget once; ratios are taken inside a repeat, so that what else the machine does meanwhile hits both sides, and
-/// the median over the repeats is reported.
+/// One repeat runs every budget once, and the fastest repeat of each counts: other programs only ever slow one down, and for seconds at a time,
+/// so that ratios inside a repeat, and medians over few of them, tell of those programs.
 struct PlanCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan-cost", abstract: "Time prefill and decode at falling budgets against the share of the weights that runs.")
@@ -89,19 +89,20 @@ struct PlanCost: AsyncParsableCommand {
             guard let plan = time.plan else { continue }
             let on = Double(plan.mask.reduce(0, +)) / switches
             let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
-            let decodeRatio = median(zip(time.decode, full.decode).map { $0 / $1 })
-            let prefillRatio = median(zip(time.prefill, full.prefill).map { $0 / $1 })
-            let planShare = median(zip(time.planning, time.prefill).map { $0 / $1 })
+            guard let decode = time.decode.min(), let prefill = time.prefill.min(), let fullDecode = full.decode.min(),
+                let fullPrefill = full.prefill.min(), let planning = time.planning.min()
+            else { continue }
+            let (decodeRatio, prefillRatio, planShare) = (decode / fullDecode, prefill / fullPrefill, planning / prefill)
             shares.append(on)
             decodeRatios.append(decodeRatio)
             prefillRatios.append(prefillRatio)
             print(
                 String(
-                    format: "%6.2f  %8.3f  %7.3f  %10.3f  %5.3f  %+6.3f  %11.1f  %5.3f  %7.3f  %8.2f %%", budget, on, weights, median(time.decode),
-                    decodeRatio, decodeRatio - weights, median(time.prefill), prefillRatio, median(time.planning), 100 * planShare))
+                    format: "%6.2f  %8.3f  %7.3f  %10.3f  %5.3f  %+6.3f  %11.1f  %5.3f  %7.3f  %8.2f %%", budget, on, weights, decode, decodeRatio,
+                    decodeRatio - weights, prefill, prefillRatio, planning, 100 * planShare))
             rows.append([
-                "budget": budget, "switches": on, "weights": weights, "decode_ms": median(time.decode), "decode_ratio": decodeRatio,
-                "prefill_ms": median(time.prefill), "prefill_ratio": prefillRatio, "plan_ms": median(time.planning), "plan_share": planShare,
+                "budget": budget, "switches": on, "weights": weights, "decode_ms": decode, "decode_ratio": decodeRatio,
+                "prefill_ms": prefill, "prefill_ratio": prefillRatio, "plan_ms": planning, "plan_share": planShare,
             ])
         }
         let fit = (coefficientOfDetermination(shares, decodeRatios), coefficientOfDetermination(shares, prefillRatios))
