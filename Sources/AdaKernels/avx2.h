@@ -104,6 +104,19 @@ AK_AVX2_INLINE void ak_finish_half256(__m256 value, const ak_tile *tile, int t, 
     _mm256_storeu_ps(out, value);
 }
 
+AK_AVX2_INLINE __m256 ak_even_half256(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+AK_AVX2_INLINE __m256 ak_odd_half256(__m256i pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
+}
+
+// Eight rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
+AK_AVX2_INLINE __m256 ak_weights256(const uint8_t *pair, const size_t line, const ak_type type, const int odd, const int half) {
+    if (type == AK_F32) return _mm256_loadu_ps((const float *)(pair + line * (size_t)odd) + 8 * half);
+    if (type == AK_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(pair + 32 * odd + 16 * half)));
+    const __m256i pairs = _mm256_loadu_si256((const __m256i *)(pair + 32 * half));
+    return odd ? ak_odd_half256(pairs) : ak_even_half256(pairs);
+}
+
 // Swaps rows and columns of an 8 x 8 square.
 AK_AVX2_INLINE void ak_transpose256(__m256 rows[8]) {
     __m256 pairs[8], quads[8];

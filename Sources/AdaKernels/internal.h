@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "AdaKernels.h"
 
@@ -107,6 +108,12 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
 AK_INLINE int32_t ak_tile_block(const ak_tile *tile, int32_t i) { return tile->blocks ? tile->blocks[i] : i; }
 AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t block) {
     return tile->flags & AK_TILE_DENSE ? i - tile->first : block;
+}
+
+// Where the 16 sums of token t and panel p begin.
+AK_INLINE void ak_tile_start(float *sums, const ak_tile *tile, int32_t t, int32_t p) {
+    if (tile->flags & AK_TILE_RESUME) memcpy(sums, tile->partial + (t * tile->panels + p) * AK_PANEL, AK_PANEL * sizeof(float));
+    else memset(sums, 0, AK_PANEL * sizeof(float));
 }
 
 // A 4-bit weight w stands for (w - 8) * scale (Q4_0) or w * scale + minimum (Q4_1). The activations' sums come times -128, so that Q4_0's

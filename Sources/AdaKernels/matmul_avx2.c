@@ -2,7 +2,6 @@
 #include "avx2.h"
 
 #if AK_X86
-#include <string.h>
 
 #include "tiles.h"
 
@@ -30,19 +29,6 @@ AK_AVX2_INLINE void finish(const sums256 *sums, const ak_tile *tile, const int t
 
 // -------------------------------------------------------------------------------------------------------- floating point
 
-AK_AVX2_INLINE __m256 even_half(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
-AK_AVX2_INLINE __m256 odd_half(__m256i pairs) {
-    return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
-}
-
-// Eight rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
-AK_AVX2_INLINE __m256 load_weights(const uint8_t *pair, const size_t line, const ak_type type, const int odd, const int half) {
-    if (type == AK_F32) return _mm256_loadu_ps((const float *)(pair + line * (size_t)odd) + 8 * half);
-    if (type == AK_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(pair + 32 * odd + 16 * half)));
-    const __m256i pairs = _mm256_loadu_si256((const __m256i *)(pair + 32 * half));
-    return odd ? odd_half(pairs) : even_half(pairs);
-}
-
 AK_AVX2_INLINE __m256 load_act(const void *act, const ak_type type, size_t at) {
     if (type == AK_F32) return _mm256_broadcast_ss((const float *)act + at);
     return _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)((uint32_t)((const uint16_t *)act)[at] << 16)));
@@ -67,7 +53,7 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
                     const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     if (tokens <= 2 && (odd || type == AK_F32))
                         _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T1);
-                    const __m256 low = load_weights(pair, line, type, odd, 0), high = load_weights(pair, line, type, odd, 1);
+                    const __m256 low = ak_weights256(pair, line, type, odd, 0), high = ak_weights256(pair, line, type, odd, 1);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
                         const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK + (size_t)(k + odd);
@@ -208,10 +194,7 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
     _Alignas(32) float sums[QUANTIZED_TOKENS][AK_TILE_PANELS][AK_PANEL];
     const int panels = tile->panels, few = tokens <= 2;
     for (int t = 0; t < tokens; t++)
-        for (int p = 0; p < panels; p++) {
-            if (tile->flags & AK_TILE_RESUME) memcpy(sums[t][p], tile->partial + (t * panels + p) * AK_PANEL, sizeof sums[t][p]);
-            else memset(sums[t][p], 0, sizeof sums[t][p]);
-        }
+        for (int p = 0; p < panels; p++) ak_tile_start(sums[t][p], tile, t, p);
     for (int32_t i = tile->first; i < tile->last; i++) {
         const size_t block = (size_t)ak_tile_block(tile, i);
         staged act;

@@ -5,8 +5,6 @@
 #include "avx2.h"
 
 #if AK_X86
-#include <string.h>
-
 #include "tiles.h"
 
 #define WIDE_TOKENS 6   // of a tile: with two registers of sums each, and two of weights, what 16 registers hold
@@ -65,10 +63,7 @@ AK_AVX2_INLINE void wide_tile(const ak_tile *tile, const int tokens, const ak_ty
     for (int32_t i = tile->first; i < tile->last; i++) stage(&act[i - tile->first], tile, (size_t)ak_tile_block(tile, i), tokens, act_type);
     for (int p = 0; p < tile->panels; p++) {
         _Alignas(32) float sums[WIDE_TOKENS][AK_PANEL];
-        for (int t = 0; t < tokens; t++) {
-            if (tile->flags & AK_TILE_RESUME) memcpy(sums[t], tile->partial + (t * tile->panels + p) * AK_PANEL, sizeof sums[t]);
-            else memset(sums[t], 0, sizeof sums[t]);
-        }
+        for (int t = 0; t < tokens; t++) ak_tile_start(sums[t], tile, t, p);
         const uint8_t *weight = tile->weight[p];
         for (int32_t i = 0; i < tile->last - tile->first; i++, weight += tile->step) {
             ak_settle();
@@ -103,32 +98,19 @@ static AK_AVX2 void widen_q8(ak_wide_block *out, const uint8_t *block, size_t li
     for (size_t h = 0; h < 2; h++) _mm256_store_ps(out->scales + 8 * h, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)scales + h)));
 }
 
-// Eight rows' weights of inputs 2k and 2k + 1, which lie at `pair`.
-AK_AVX2_INLINE void float_pair(__m256 out[2], const ak_type type, const uint8_t *pair, size_t half) {
-    if (type == AK_F16) {
-        out[0] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)pair + half));
-        out[1] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(pair + 32) + half));
-    } else {
-        const __m256i both = _mm256_loadu_si256((const __m256i *)pair + half);
-        out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-        out[1] = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000)));
-    }
-}
-
 AK_AVX2_INLINE void widen_float(ak_wide_block *out, const ak_type type, const uint8_t *block, size_t line) {
     const __m256 sign = _mm256_set1_ps(-0.0f), limit = _mm256_set1_ps(3.4028235e38f);
-    for (size_t h = 0; h < 2; h++) {
-        __m256 largest = _mm256_setzero_ps(), pair[2];
-        for (size_t k = 0; k < AK_BLOCK / 2; k++) {
-            float_pair(pair, type, block + k * line, h);
-            for (int odd = 0; odd < 2; odd++) largest = _mm256_max_ps(_mm256_andnot_ps(sign, pair[odd]), largest);
-        }
+    for (int h = 0; h < 2; h++) {
+        __m256 largest = _mm256_setzero_ps();
+        for (int k = 0; k < AK_BLOCK; k++)
+            largest = _mm256_max_ps(_mm256_andnot_ps(sign, ak_weights256(block + (size_t)(k / 2) * line, line, type, k % 2, h)), largest);
         const __m256 scale = _mm256_div_ps(largest, _mm256_set1_ps(AK_WIDE_MAX)), exact = _mm256_div_ps(_mm256_set1_ps(1), scale);
         const __m256 inverse = _mm256_and_ps(exact, _mm256_cmp_ps(exact, limit, _CMP_LE_OQ));   // ak_inverse_scale
         _mm256_store_ps(out->scales + 8 * h, scale);
         for (size_t k = 0; k < AK_BLOCK / 2; k++) {
-            float_pair(pair, type, block + k * line, h);
-            const __m256i even = ak_wide_values256(_mm256_mul_ps(pair[0], inverse)), odd = ak_wide_values256(_mm256_mul_ps(pair[1], inverse));
+            const uint8_t *pair = block + k * line;
+            const __m256i even = ak_wide_values256(_mm256_mul_ps(ak_weights256(pair, line, type, 0, h), inverse));
+            const __m256i odd = ak_wide_values256(_mm256_mul_ps(ak_weights256(pair, line, type, 1, h), inverse));
             _mm256_store_si256((__m256i *)out->pairs[k] + h, _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa));
         }
     }

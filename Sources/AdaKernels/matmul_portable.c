@@ -4,12 +4,6 @@
 
 #include "internal.h"
 
-// Where the sums of token t, panel p begin.
-static void start(float *sums, const ak_tile *tile, int32_t t, int32_t p) {
-    if (tile->flags & AK_TILE_RESUME) memcpy(sums, tile->partial + (t * tile->panels + p) * AK_PANEL, AK_PANEL * sizeof(float));
-    else memset(sums, 0, AK_PANEL * sizeof(float));
-}
-
 static void finish(const float *sums, const ak_tile *tile, int32_t t, int32_t p) {
     if (tile->flags & AK_TILE_SUSPEND) {
         memcpy(tile->partial + (t * tile->panels + p) * AK_PANEL, sums, AK_PANEL * sizeof(float));
@@ -42,7 +36,7 @@ AK_INLINE void float_tile(const ak_tile *tile, ak_type act_type, ak_type type) {
     float converted[AK_BLOCK * AK_PANEL], widened[AK_BLOCK];
     for (int32_t p = 0; p < tile->panels; p++) {
         float sums[AK_TILE_TOKENS][AK_PANEL];
-        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t t = 0; t < tile->tokens; t++) ak_tile_start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const float *weight = float_block(
@@ -70,7 +64,7 @@ static void tile_bf16_dot(const ak_tile *tile) { float_tile(tile, AK_BF16, AK_BF
 static void tile_q8(const ak_tile *tile) {
     for (int32_t p = 0; p < tile->panels; p++) {
         float sums[AK_TILE_TOKENS][AK_PANEL];
-        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t t = 0; t < tile->tokens; t++) ak_tile_start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const uint8_t *values = tile->weight[p] + (size_t)block * tile->step;
@@ -96,7 +90,7 @@ static void tile_q8(const ak_tile *tile) {
 AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
     for (int32_t p = 0; p < tile->panels; p++) {
         float sums[AK_TILE_TOKENS][AK_PANEL];
-        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t t = 0; t < tile->tokens; t++) ak_tile_start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const uint8_t *values = tile->weight[p] + (size_t)block * tile->step;
@@ -131,7 +125,7 @@ AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
 static void tile_i16(const ak_tile *tile) {
     for (int32_t p = 0; p < tile->panels; p++) {
         float sums[AK_TILE_TOKENS][AK_PANEL];
-        for (int32_t t = 0; t < tile->tokens; t++) start(sums[t], tile, t, p);
+        for (int32_t t = 0; t < tile->tokens; t++) ak_tile_start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const ak_wide_block *weight = (const ak_wide_block *)(tile->weight[p] + (size_t)(i - tile->first) * tile->step);
