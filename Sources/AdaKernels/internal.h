@@ -88,7 +88,6 @@ typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t
 
 #define AK_ROWS_BLOCKS 64      // blocks of a panel that are dequantized or widened at once
 #define AK_WIDE_MAX 8191       // 32 products of such numbers stay below 2^31
-#define AK_WIDE_TOKENS 24      // from here on, what widening costs is small beside what it saves
 
 // What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
 // and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8 the same with Q8_0

@@ -95,6 +95,42 @@ import Testing
         }
     }
 
+    // A mismatch means that a prompt whose last row alone is read leaves other keys and values, or another answer, behind.
+    @Test(arguments: kernelSets) func onlyTheLastRowIsRead(kernels: String) throws {
+        try Fixtures.withTemporaryFolder { folder in
+            try Self.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
+            let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels)
+            let decoder = model.loaded.engine.decoder
+            let c = decoder.configuration
+            let all = Array(0 ..< c.numAttentionHeads)
+            typealias Row = ExecutionPlan.Row
+            let (whole, nothing) = (Row(heads: all, groups: all), Row(heads: [], groups: []))
+            let plans = [
+                [whole, whole, whole], [whole, whole, nothing], [whole, nothing, nothing], [whole, whole, Row(heads: [], groups: [1, 4])],
+                [whole, Row(heads: [2], groups: []), Row(heads: [0, 7], groups: [3])], [Row(heads: [], groups: all), nothing, nothing],
+            ]
+            for (rows, plan) in plans.flatMap({ plan in [1, 40, LlamaDecoder.chunk + 33].map { ($0, plan) } }) {
+                let prompt = tokens(rows)
+                let results = try [false, true].map { lastRowOnly in
+                    let selections = plan.map { $0 == whole ? nil : LayerSelection($0, c) }
+                    let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: rows + 1)
+                    let hidden = Tensor(rows: rows, columns: c.hiddenSize)
+                    for (row, token) in prompt.enumerated() { try decoder.embed(token, into: hidden, row: row) }
+                    try decoder.run(
+                        0 ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: selections, lastRowOnly: lastRowOnly,
+                        cancellation: Cancellation())
+                    let first = decoder.logits(hidden, row: rows - 1).values
+                    let next = Tensor(rows: 1, columns: c.hiddenSize)
+                    try decoder.embed(7, into: next, row: 0)
+                    try decoder.run(
+                        0 ..< c.numHiddenLayers, on: next, first: rows, cache: cache, selections: selections, cancellation: Cancellation())
+                    return first + decoder.logits(next, row: 0).values
+                }
+                #expect(largestDifference(results[0], results[1]) <= 1e-4, "\(rows) rows, \(plan)")
+            }
+        }
+    }
+
     // A mismatch means that a query head reads another group's keys and values, whole or under a plan.
     @Test(arguments: kernelSets) func groupedQueriesEqualRepeatedKeys(kernels: String) throws {
         try Fixtures.withTemporaryFolder { folder in

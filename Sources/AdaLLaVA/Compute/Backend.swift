@@ -12,10 +12,8 @@ final class Backend: @unchecked Sendable {
     let weights = WeightArena()
     /// Whether the kernels multiply BF16 by dot products, faster than float32.
     let hasBF16Dot: Bool
-    /// Whether the kernels multiply 16-bit integers faster than float32.
+    /// Whether the kernels multiply 16-bit integers faster than float32: 16-bit weights are rounded to them then, for `AK_WIDE_TOKENS` rows or more.
     let multipliesWide: Bool
-    /// Rows of activations from which rounding 16-bit weights to such integers pays.
-    static let wideRows = 24
     private var scratch: [AlignedMemory]
     /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
     /// count references to it, and wait for each other's counts.

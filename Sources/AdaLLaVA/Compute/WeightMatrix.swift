@@ -80,7 +80,7 @@ public final class WeightMatrix: @unchecked Sendable {
         case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
         case AK_BF16 where backend.hasBF16Dot: return AK_BF16
         case AK_F16 where rows > 4 && backend.hasBF16Dot: return AK_BF16
-        case AK_F16, AK_BF16: return backend.multipliesWide && rows >= Backend.wideRows ? AK_I16 : AK_F32
+        case AK_F16, AK_BF16: return backend.multipliesWide && rows >= Int(AK_WIDE_TOKENS) ? AK_I16 : AK_F32
         default: return AK_F32
         }
     }

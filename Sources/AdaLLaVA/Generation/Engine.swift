@@ -192,8 +192,8 @@ final class Engine: @unchecked Sendable {
         guard let adaptive, let units else {
             request.trace?.recordInput(hidden)
             try decoder.run(
-                0 ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: everything, cancellation: cancellation,
-                observe: observe)
+                0 ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: everything, lastRowOnly: request.trace == nil,
+                cancellation: cancellation, observe: observe)
             return Sequence(cache: cache, length: length, selections: everything, logits: decoder.logits(hidden, row: length - 1))
         }
 
@@ -203,9 +203,11 @@ final class Engine: @unchecked Sendable {
         request.trace?.recordInput(hidden)
         let prefix = adaptive.scheduler.configuration.numPrefixLayers
         let probe = request.trace?.includesAttention == true ? AttentionProbe(position: promptLength) : nil
+        // At the least budget nothing follows the prefix, whatever the scheduler says.
+        let endsWithPrefix = units == 0 && request.plan == nil && request.trace == nil
         try decoder.run(
-            0 ..< prefix, on: hidden, first: 0, cache: cache, selections: everything, cancellation: cancellation, observe: observe,
-            probe: probe)
+            0 ..< prefix, on: hidden, first: 0, cache: cache, selections: everything, lastRowOnly: endsWithPrefix,
+            cancellation: cancellation, observe: observe, probe: probe)
         for (layer, weights) in probe?.weights ?? [:] {
             request.trace?.record("latency_attention.\(layer)", weights, shape: [c.numAttentionHeads, length])
         }
@@ -223,8 +225,8 @@ final class Engine: @unchecked Sendable {
 
         let selections = (0 ..< c.numHiddenLayers).map { layer in plan.selection(layer).map { LayerSelection($0, c) } }
         try decoder.run(
-            prefix ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: selections, cancellation: cancellation,
-            observe: observe)
+            prefix ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: selections, lastRowOnly: request.trace == nil,
+            cancellation: cancellation, observe: observe)
         return Sequence(cache: cache, length: length, selections: selections, logits: decoder.logits(hidden, row: length - 1))
     }
 

@@ -113,20 +113,26 @@ final class LlamaDecoder: @unchecked Sendable {
     ///   - hidden: `[positions, hidden]`.
     ///   - first: the position in the sequence of the first row.
     ///   - selections: for each layer what runs of it; `nil` runs everything.
+    ///   - lastRowOnly: only the last row of `hidden` is read afterwards. Behind the keys and values of the last attention that runs, nothing else
+    ///     is computed then: at few layers a good part of a prefill.
     ///   - observe: called after each layer with its index, the first row of the chunk, and the chunk's hidden states.
     ///   - probe: is told queries and keys of the layers that run whole.
     func run(
         _ range: Range<Int>, on hidden: Tensor, first: Int, cache: KeyValueCache, selections: [LayerSelection?],
-        cancellation: Cancellation, observe: ((Int, Int, Tensor) -> Void)? = nil, probe: AttentionProbe? = nil
+        lastRowOnly: Bool = false, cancellation: Cancellation, observe: ((Int, Int, Tensor) -> Void)? = nil, probe: AttentionProbe? = nil
     ) throws {
+        let lastAttention = lastRowOnly ? range.last { selections[$0]?.runsAttention ?? true } ?? range.lowerBound : range.upperBound
         var start = 0
         while start < hidden.rows {
             let chunk = hidden.rows(start ..< min(start + LlamaDecoder.chunk, hidden.rows))
+            let read = hidden.rows - 1 < start + chunk.rows ? chunk.rows - 1 ..< chunk.rows : 0 ..< 0
             for index in range {
                 try cancellation.check()
                 let selection = selections[index]
                 if let selection, !selection.runsAttention, !selection.runsMLP { continue }
-                forward(layers[index], selection, on: chunk, position: first + start, cache: cache, index: index, probe: probe)
+                forward(
+                    layers[index], selection, on: chunk, outputs: index < lastAttention ? 0 ..< chunk.rows : read, position: first + start,
+                    cache: cache, index: index, probe: probe)
                 observe?(index, start, chunk)
             }
             start += chunk.rows
@@ -140,25 +146,31 @@ final class LlamaDecoder: @unchecked Sendable {
         return lastLogits
     }
 
+    /// One layer's pass over a chunk, in place.
+    /// - Parameter outputs: rows whose hidden states go on; of the others only keys and values are computed.
     private func forward(
-        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, position: Int, cache: KeyValueCache, index: Int,
-        probe: AttentionProbe?
+        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, outputs: Range<Int>, position: Int, cache: KeyValueCache,
+        index: Int, probe: AttentionProbe?
     ) {
         if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
-        let rows = 0 ..< x.rows
-        let normed = scratch.normed.rows(rows)
         if selection?.runsAttention ?? true {
+            let normed = scratch.normed.rows(0 ..< x.rows)
             rmsNorm(normed, x, layer.inputNorm)
-            let attended = attention(layer, selection, normed, position: position, cache: layerCache(index, selection, in: cache))
-            if selection == nil {
-                probe?.see(layer: index, query: scratch.query.rows(rows), key: scratch.key.rows(rows), position: position, configuration)
+            let attended = attention(
+                layer, selection, normed, outputs: outputs, position: position, cache: layerCache(index, selection, in: cache))
+            if selection == nil, outputs.count == x.rows {
+                let (query, key) = (scratch.query.rows(outputs), scratch.key.rows(outputs))
+                probe?.see(layer: index, query: query, key: key, position: position, configuration)
             }
-            backend.multiply(
-                attended, [Product(linear: layer.output, output: x, blocks: selection?.outputBlocks, accumulate: true)], buffer)
+            if let attended {
+                let sum = Product(linear: layer.output, output: x.rows(outputs), blocks: selection?.outputBlocks, accumulate: true)
+                backend.multiply(attended, [sum], buffer)
+            }
         }
-        if selection?.runsMLP ?? true {
+        if selection?.runsMLP ?? true, !outputs.isEmpty {
+            let (x, normed) = (x.rows(outputs), scratch.normed.rows(outputs))
             rmsNorm(normed, x, layer.postAttentionNorm)
-            let (gate, up) = (scratch.gate.rows(rows), scratch.up.rows(rows))
+            let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
             backend.multiplyGated(
                 normed, gate: Product(linear: layer.gate, output: gate, panels: selection?.gatePanels),
                 up: Product(linear: layer.up, output: up, panels: selection?.gatePanels), buffer)
@@ -167,19 +179,21 @@ final class LlamaDecoder: @unchecked Sendable {
         }
     }
 
-    /// The concatenated head outputs of one layer, `[positions, heads * headDim]`; only the kept heads' columns hold meaning.
-    private func attention(_ layer: LlamaLayer, _ selection: LayerSelection?, _ x: Tensor, position: Int, cache: LayerCache) -> Tensor {
+    /// The concatenated head outputs of one layer for the rows `outputs`, `[outputs, heads * headDim]`; only the kept heads' columns hold
+    /// meaning. Keys and values of all rows go into the cache. `nil` without any outputs.
+    private func attention(
+        _ layer: LlamaLayer, _ selection: LayerSelection?, _ x: Tensor, outputs: Range<Int>, position: Int, cache: LayerCache
+    ) -> Tensor? {
         let c = configuration
         let rows = 0 ..< x.rows
         let (query, key, value) = (scratch.query.rows(rows), scratch.key.rows(rows), scratch.value.rows(rows))
-        let attended = scratch.attended.rows(rows)
-        backend.multiply(
-            x,
-            [
-                Product(linear: layer.query, output: query, panels: selection?.queryPanels),
-                Product(linear: layer.key, output: key, panels: selection?.keyValuePanels),
-                Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
-            ], buffer)
+        let asked = outputs.isEmpty ? [] : [Product(linear: layer.query, output: query.rows(outputs), panels: selection?.queryPanels)]
+        let kept = [
+            Product(linear: layer.key, output: key, panels: selection?.keyValuePanels),
+            Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
+        ]
+        backend.multiply(x, outputs == rows ? asked + kept : kept, buffer)
+        if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), asked, buffer) }
 
         let kernels = backend.kernels
         let heads = selection?.heads ?? allHeads
@@ -189,7 +203,7 @@ final class LlamaDecoder: @unchecked Sendable {
         backend.forRows(x.rows) { range in
             for row in range {
                 let (cos, sin) = angles.at(position + row)
-                for head in heads {
+                for head in heads where outputs.contains(row) {
                     kernels.rope(query.data + row * query.stride + head * c.headDim, cos, sin, 1, headDim, interleaved)
                 }
                 for head in cache.heads {
@@ -204,24 +218,26 @@ final class LlamaDecoder: @unchecked Sendable {
             }
         }
 
+        if outputs.isEmpty { return nil }
+        let attended = scratch.attended.rows(outputs)
         clear(selection?.droppedHeadColumns ?? [], of: attended)
         backend.reserveScratch(ak_attention_scratch(Int32(position + x.rows), headDim))
-        let shares = shares(of: heads, query: query, attended: attended, cache: cache)
-        let (type, scale, positionCount) = (cache.type, 1 / Float(c.headDim).squareRoot(), x.rows)
+        let shares = shares(of: heads, query: query.rows(outputs), attended: attended, cache: cache)
+        let (type, scale, first, queries) = (cache.type, 1 / Float(c.headDim).squareRoot(), position + outputs.lowerBound, outputs.count)
         // Twice what the kernels take at once.
         let (tile, scratch) = (24, backend.scratchAddresses)
-        let tiles = (positionCount + tile - 1) / tile
+        let tiles = (queries + tile - 1) / tile
         shares.withUnsafeBufferPointer { shares in
             backend.pool.run(shares.count * tiles) { item, worker in
                 let share = shares[item / tiles]
                 // Last tiles first: they see the most keys, and the longest pieces should not come last.
                 let start = (tiles - 1 - item % tiles) * tile
-                let count = share.heads > 1 ? share.heads : min(tile, positionCount - start)
+                let count = share.heads > 1 ? share.heads : min(tile, queries - start)
                 // Several heads' queries of the newest position see all there is.
                 kernels.attention(
                     share.attended + start * share.attendedStride, share.attendedStride, share.query + start * share.queryStride,
-                    share.queryStride, share.keys, share.values, type, headDim, Int32(position + min(start + tile, positionCount)),
-                    Int32(count), share.heads > 1 ? -1 : Int32(position + start), scale, scratch[worker])
+                    share.queryStride, share.keys, share.values, type, headDim, Int32(first + min(start + tile, queries)),
+                    Int32(count), share.heads > 1 ? -1 : Int32(first + start), scale, scratch[worker])
             }
         }
         withExtendedLifetime((cache, query, attended)) {}
