@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains the embedded default models: data, projector, language, random budgets (variants L and H), conversion, scores.
+# Trains the embedded default models: data, projector, language, schedulers and what they switch (variants L and H), conversion, scores.
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
-#   SCENES=60000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
+#   SCENES=40000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
 #   SCENES_EVALUATION=LIST.json …              what is scored instead of the project's own held-out scenes
 #   SCENES_STUDY=2000 …                        how many of them are answered under other plans too
 #   NICE=10 …                                  lets other programs go first
@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 adallava=.build/release/adallava
 out=build/scenes
-count=${SCENES:-60000}
+count=${SCENES:-40000}
 nice=(nice -n "${NICE:-0}")
 mkdir -p "$out/data"
 
@@ -28,8 +28,10 @@ train() { # RECIPE RUN
 }
 train 1-projector projector
 train 2-language language
-train 3-layers layers
-train 3-heads heads
+for variant in layers heads; do
+  train "3-$variant-scheduler" "$variant-scheduler"
+  train "4-$variant" "$variant"
+done
 
 # What ships: float16, both variants beside one tower.
 models=$out/models
