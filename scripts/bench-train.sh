@@ -23,7 +23,7 @@ has_torch=0
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) printf "%.1f", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 ours() { # WORKERS BF16 [STEPS]
   rm -rf "$out/run"
-  "$adallava" train Recipes/scenes/2-language.yaml --set model_name_or_path=Recipes/scenes/base --set from_scratch=true \
+  "$adallava" train Recipes/scenes/2-language.yaml --set model_name_or_path=Recipes/scenes/base --set from_scratch=true --set num_hidden_layers=8 \
     --set data_path="$out/data/train.json" --set features_dir="$out/features" --set output_dir="$out/run" --set max_steps="${3:-$steps}" \
     --set per_device_train_batch_size="$batch" --set dataloader_num_workers="$1" --set floor_share=0 --set group_by_modality_length=false --set cpu_workers="$1" --set bf16="$2" --set device=cpu --set save_steps=100000 --set logging_steps=1 \
     2> "$out/log" || { cat "$out/log" >&2; exit 1; }
@@ -33,7 +33,7 @@ ours() { # WORKERS BF16 [STEPS]
 peer() { # THREADS FLAGS
   local flags=${2:-}
   # shellcheck disable=SC2086
-  "$python" Benchmarks/peers/train_step.py Recipes/scenes/base --batch "$batch" --steps "$steps" --length 103 --threads "$1" $flags
+  "$python" Benchmarks/peers/train_step.py Recipes/scenes/base --layers 8 --batch "$batch" --steps "$steps" --length 103 --threads "$1" $flags
 }
 run() { # NAME COMMAND…
   local name=$1; shift

@@ -105,10 +105,12 @@ def main():
     parser.add_argument("--batch", type=int, default=48); parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--length", type=int, default=113); parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--layers", type=int, help="decoder layers, instead of config.json's")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     with open(os.path.join(options.model, "config.json")) as file: c = json.load(file)
+    c["num_hidden_layers"] = options.layers or c["num_hidden_layers"]
     with open(os.path.join(options.model, c["mm_vision_tower"], "config.json")) as file: v = json.load(file)
     is_clip = v["model_type"] == "clip_vision_model"
     model = Model(c, v if is_clip else None)

@@ -15,6 +15,8 @@ public struct ModelSource: Sendable {
     let savesTower: Bool
     /// Parameters that the checkpoint does not have, or has for another scheduler.
     let startsAtRandom: @Sendable (String) -> Bool
+    /// Layers that the recipe adds behind the checkpoint's own; empty from scratch.
+    let addedLayers: Range<Int>
 
     /// - Throws: ``CheckpointError``, ``TrainingError``
     public init(_ recipe: Recipe) throws {
@@ -30,6 +32,12 @@ public struct ModelSource: Sendable {
                 hint: "start from a checkpoint in LLaVA's or AdaLLaVA's own layout")
         }
         let before = try ModelConfiguration.read(json, file: configURL.path)
+        let layers = before.language.numHiddenLayers
+        if let wanted = recipe.numHiddenLayers, wanted < layers, !recipe.fromScratch {
+            throw TrainingError.recipe(
+                field: "num_hidden_layers", expected: "at least the \(layers) layers of the model to start from, which are all kept",
+                found: "\(wanted)", file: configURL.path)
+        }
         ModelSource.apply(recipe, to: &members, adaptive: before.adaptive != nil)
         var configuration = try ModelConfiguration.read(.object(members), file: "\(configURL.path), changed by the recipe")
 
@@ -58,16 +66,20 @@ public struct ModelSource: Sendable {
         self.configuration = configuration
         self.members = members
         tokenizer = try TokenizerLoader.load(folder: folder).tokenizer
-        let (fromScratch, kept) = (recipe.fromScratch, before.adaptive == configuration.adaptive)
+        let added = recipe.fromScratch ? 0 ..< 0 : layers ..< configuration.language.numHiddenLayers
+        addedLayers = added
+        let (fromScratch, kept) = (recipe.fromScratch, before.adaptive == configuration.adaptive && added.isEmpty)
         let hadScheduler = before.adaptive != nil
         startsAtRandom = { name in
             if fromScratch || name.contains(".lora_") || name.hasPrefix(TorchModel.regionHead) { return true }
+            if let layer = TorchModel.layer(of: name) { return added.contains(layer) }
             guard name.hasPrefix("scheduler.") else { return false }
             return !hadScheduler || (!kept && name.hasPrefix("scheduler.mlp_head"))
         }
     }
 
     private static func apply(_ recipe: Recipe, to members: inout [String: JSONValue], adaptive: Bool) {
+        if let layers = recipe.numHiddenLayers { members["num_hidden_layers"] = .integer(layers) }
         if let type = recipe.schedulerType { members["scheduler_type"] = .string(type.rawValue) }
         if let rank = recipe.schedulerRank { members["scheduler_rank"] = .integer(rank) }
         if let layers = recipe.numPrefixLayers { members["num_prefix_layers"] = .integer(layers) }
@@ -142,12 +154,44 @@ public struct ModelSource: Sendable {
         try model.initialize(
             random, seed: UInt64(recipe.seed), deviation: Float(recipe.initializerRange),
             mimetic: recipe.mimeticAttention ? MimeticAttention(configuration.language) : nil)
+        for parameter in random {
+            if let values = startingValues(parameter, recipe.schedulerInit) { try model.write(values, to: parameter) }
+        }
         for parameter in model.parameters {
             try model.setTraining(
                 parameter, learningRate: recipe.learningRate(of: parameter),
                 weightDecay: parameter.shape.count > 1 ? recipe.weightDecay : 0)
         }
         return model
+    }
+}
+
+extension ModelSource {
+    /// The values of parameters that the checkpoint does not have and that do not start at random: outputs of added layers, and what a
+    /// scheduler begins with.
+    private func startingValues(_ parameter: TorchModel.Parameter, _ schedulerInit: Recipe.SchedulerInit) -> [Float]? {
+        let (name, count) = (parameter.name, parameter.shape.reduce(1, *))
+        if let layer = TorchModel.layer(of: name), addedLayers.contains(layer) {
+            return name.contains(".o_proj.") || name.contains(".down_proj.") ? [Float](repeating: 0, count: count) : nil
+        }
+        guard schedulerInit == .frontToBack, name.hasPrefix("scheduler.mlp_head."), let adaptive = configuration.adaptive else { return nil }
+        if name.hasSuffix(".weight") { return [Float](repeating: 0, count: count) }
+        let language = configuration.language
+        let layers = language.numHiddenLayers - adaptive.numPrefixLayers
+        let heads = adaptive.schedulerType == .heads ? language.numAttentionHeads : 1
+        // A layer above the next one, and of its heads and groups each a little above the next.
+        return (0 ..< count).map { index in
+            Float(layers - index / max(1, count / layers)) - 0.3 * Float(index % heads) / Float(heads)
+        }
+    }
+}
+
+extension TorchModel {
+    /// The decoder layer that a parameter belongs to.
+    static func layer(of name: String) -> Int? {
+        let layers = "model.layers."
+        guard name.hasPrefix(layers) else { return nil }
+        return Int(name.dropFirst(layers.count).prefix { $0 != "." })
     }
 }
 
@@ -174,8 +218,7 @@ extension Recipe {
     /// Whether `freeze_layers` leaves a parameter as it is: one that what those layers put out depends on.
     private func isBelowFrozenLayers(_ name: String) -> Bool {
         guard freezeLayers > 0 else { return false }
-        let layers = "model.layers."
-        if name.hasPrefix(layers) { return Int(name.dropFirst(layers.count).prefix { $0 != "." }).map { $0 < freezeLayers } ?? false }
+        if let layer = TorchModel.layer(of: name) { return layer < freezeLayers }
         return name == "model.embed_tokens.weight" || name.hasPrefix("model.mm_projector") || name.hasPrefix(TensorNames.visionPrefix)
     }
 }

@@ -24,6 +24,13 @@ public struct Recipe: Sendable, Equatable {
         case regionLabels = "region_labels"
     }
 
+    /// What a new scheduler chooses before it has learned.
+    public enum SchedulerInit: String, Sendable, CaseIterable {
+        case random
+        /// The same for all inputs: layers from the first to the last, of each one its heads and groups from the first to the last.
+        case frontToBack = "front_to_back"
+    }
+
     public enum WeightType: String, Sendable, CaseIterable {
         case float32, bfloat16
 
@@ -35,8 +42,10 @@ public struct Recipe: Sendable, Equatable {
     public var fromScratch = false
     public var initializerRange = 0.02
     public var mimeticAttention = false
+    public var numHiddenLayers: Int?
     public var schedulerType: AdaptiveConfiguration.SchedulerType?
     public var schedulerRank: Int?
+    public var schedulerInit = SchedulerInit.random
     public var numPrefixLayers: Int?
     public var tokenSelecting = "none"
     public var tau = 5.0

@@ -35,12 +35,14 @@ public enum RecipeFields {
         flag("from_scratch", \.fromScratch, "Start from random weights in the shape that config.json gives."),
         number("initializer_range", \.initializerRange, 1e-6 ... 1, "Standard deviation of random weights."),
         flag("mimetic_attention", \.mimeticAttention, "Random queries and keys of the decoder start alike, so that positions attend to like ones at first."),
+        optionalInteger("num_hidden_layers", \.numHiddenLayers, 1 ... 4096, "Layers of the decoder. Those that the checkpoint does not have are added behind its own with outputs of zero, so that they change nothing until they have learned (block expansion, Wu et al., LLaMA Pro, 2024). The scheduler starts anew, and the latency token counts the new units.", missing: "the checkpoint's"),
         RecipeField(name: "scheduler_type", help: "What the scheduler switches: L layers, H attention heads and groups of neurons.", expected: "L or H", missing: "the checkpoint's") {
             guard let type = $1.text.flatMap(AdaptiveConfiguration.SchedulerType.init) else { return false }
             $0.schedulerType = type
             return true
         },
         optionalInteger("scheduler_rank", \.schedulerRank, 1 ... 4096, "Heads, and as many neuron groups, that one unit of budget turns on (H).", missing: "the checkpoint's"),
+        choice("scheduler_init", \.schedulerInit, "What a new scheduler chooses before it has learned. random; front_to_back: for all inputs the first layers first, so that the decoder comes to rely on them from the start."),
         optionalInteger("num_prefix_layers", \.numPrefixLayers, 1 ... 4096, "Layers at the front that always run.", missing: "the checkpoint's"),
         RecipeField(name: "token_selecting", help: "Which image tokens are kept. Training keeps all; the checkpoint says what inference does.", expected: "none, prumerge or prumerge+", missing: "none") {
             guard let text = $1.text, LlavaConfiguration.TokenSelection(rawValue: text) != nil else { return false }

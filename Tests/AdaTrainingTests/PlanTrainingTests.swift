@@ -59,6 +59,49 @@ import Testing
         #expect(changed.contains("model.layers.2.mlp.up_proj.weight") && changed.contains("scheduler.mlp_head.weight"))
     }
 
+    @Test(arguments: ["L", "H"]) func addedLayersChangeNothingBeforeTheyHaveLearned(variant: String) throws {
+        // A mismatch means that a model forgets when layers are added behind it, or that a scheduler does not begin with the first ones.
+        let run = try SmallRun()
+        let before = try ModelSource(run.recipe)
+        var recipe = run.recipe
+        let layers = before.configuration.language.numHiddenLayers
+        recipe.numHiddenLayers = layers + 2
+        recipe.schedulerType = .init(rawValue: variant)
+        recipe.schedulerInit = .frontToBack
+        let after = try ModelSource(recipe)
+        let adaptive = try #require(after.configuration.adaptive)
+        let heads = after.configuration.language.numAttentionHeads
+        let optional = layers + 2 - adaptive.numPrefixLayers
+        func outputs(_ source: ModelSource, _ recipe: Recipe) throws -> (loss: Double, plan: [Float]) {
+            let model = try source.makeModel(TorchOptions(), recipe: recipe, library: #require(torch))
+            let builder = SampleBuilder(
+                dataset: try InstructionDataset(
+                    files: recipe.dataPath.map { URL(fileURLWithPath: $0) }, imageFolder: URL(fileURLWithPath: recipe.imageFolder)),
+                tokenizer: source.tokenizer, assembly: SampleAssembly(rowsPerImage: 64, adaptive: true, maximumLength: 512),
+                imageProcessor: try source.makeImageProcessor(), aspect: .pad, units: source.units, budgets: .full, seed: 1)
+            // The number that stands for a budget counts units, of which there are more now.
+            var sample = try builder.sample(0, epoch: 0)
+            sample.latency = 0.8
+            let batch = TorchBatch([sample])
+            var logits: [Float] = []
+            let results = try model.accumulate([batch], TorchModel.StepOptions(scored: batch.scored)) { if $0 == "scheduler_logits" { logits = $1 } }
+            return (results.reduce(0) { $0 + $1.lossSum }, logits)
+        }
+        let (old, new) = (try outputs(before, run.recipe), try outputs(after, recipe))
+        #expect(abs(new.loss - old.loss) <= 1e-4 * old.loss)
+        // The first two layers, whatever is asked.
+        let perLayer = new.plan.count / optional
+        let units = variant == "L" ? 2 : 2 * heads / adaptive.schedulerRank
+        let chosen = switch adaptive.schedulerType {
+        case .layers: GumbelLayerSelection(logits: new.plan, draws: units).sample
+        case .heads: GumbelHeadSelection(logits: new.plan, heads: heads, rank: adaptive.schedulerRank, draws: units).sample
+        }
+        #expect(chosen == (0 ..< new.plan.count).map { $0 < 2 * perLayer ? 1 : 0 })
+        // Fewer layers than there are would drop some unasked.
+        recipe.numHiddenLayers = layers - 1
+        #expect(throws: TrainingError.self) { try ModelSource(recipe) }
+    }
+
     @Test func questionsStandTogetherWhereThereIsNoPlanToChoose() throws {
         // A mismatch means that questions are trained under each other's plans, or that those without a plan cost as much as single ones.
         let run = try SmallRun()
