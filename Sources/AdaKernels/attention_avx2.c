@@ -50,20 +50,7 @@ AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size
         for (int c = 0; c < count; c++) sums[t][c] = _mm256_setzero_ps();
 #pragma clang loop unroll(disable)
     for (size_t s = 0; s < (size_t)positions; s++) {
-        // Whichever is fewer waits in registers: the queries' weights or the columns.
-        if (queries < count) {
-            __m256 weights[TOGETHER];
-#pragma unroll
-            for (int t = 0; t < queries; t++) weights[t] = _mm256_broadcast_ss(scores + (size_t)t * stride + s);
-#pragma unroll
-            for (int c = 0; c < count; c++) {
-                const __m256 value = load8(v, s * width + (size_t)(column + 8 * c), type);
-#pragma unroll
-                for (int t = 0; t < queries; t++) sums[t][c] = _mm256_fmadd_ps(value, weights[t], sums[t][c]);
-            }
-            continue;
-        }
-        __m256 values[TOGETHER];
+        __m256 values[8];
 #pragma unroll
         for (int c = 0; c < count; c++) values[c] = load8(v, s * width + (size_t)(column + 8 * c), type);
 #pragma unroll
@@ -86,7 +73,7 @@ AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size
 AK_AVX2_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
                                   const ak_type type, int32_t head_dim, int32_t positions, const int queries) {
     const int32_t width = ak_value_width(head_dim);
-    const int together = queries == 1 ? 8 : queries <= 3 ? 4 : 2;   // registers across
+    const int together = queries == 1 ? 8 : queries == 2 ? 4 : 2;   // registers across
     int32_t column = 0;
     for (; column + 8 * together <= width; column += 8 * together)
         value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, together, queries);
