@@ -31,6 +31,9 @@ struct Memory: AsyncParsableCommand {
     @Option(help: "Threads; one for each processor by default.")
     var threads: Int?
 
+    @Flag(help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file.")
+    var mmap = false
+
     @Option(help: "A file to write the numbers to.")
     var json: String?
 
@@ -45,7 +48,7 @@ struct Memory: AsyncParsableCommand {
         // The random model may just have been written by this process.
         if checkpoint == nil { resetPeakMemory() }
         var options = AdaptiveModel.Options()
-        options.threads = threads
+        (options.threads, options.mapsWeights) = (threads, mmap)
         let start = ContinuousClock.now
         let loaded = try await AdaptiveModel(contentsOf: url, options: options)
         let loading = (ContinuousClock.now - start) / .milliseconds(1)

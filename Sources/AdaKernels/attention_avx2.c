@@ -93,7 +93,8 @@ AK_AVX2_INLINE void value_columns(float *out, size_t ldo, const float *scores, s
     }
 
 static AK_AVX2 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
-                           int32_t panels, int32_t queries) {
+                           int32_t panels, int32_t queries, const void *next) {
+    (void)next;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *rows = scores + (size_t)t * stride;
         const float *tile = q + (size_t)t * ldq;
@@ -114,7 +115,7 @@ static AK_AVX2 void combine(float *out, size_t ldo, const float *scores, size_t 
     }
 }
 
-static AK_AVX2 float softmax(float *scores, size_t stride, int32_t visible, float scale) {
+static AK_AVX2 ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
     const __m256 factor = _mm256_set1_ps(scale), lowest = _mm256_set1_ps(-INFINITY);
     __m256 largest = lowest, sum = _mm256_setzero_ps();
     size_t s = 0;
@@ -133,7 +134,7 @@ static AK_AVX2 float softmax(float *scores, size_t stride, int32_t visible, floa
         sum = _mm256_add_ps(sum, weight);
     }
     for (; s < stride; s += 8) _mm256_storeu_ps(scores + s, _mm256_setzero_ps());
-    return ak_sum256(sum);
+    return (ak_softmax){ak_sum256(sum), _mm256_cvtss_f32(shift)};
 }
 
 static const ak_attention_parts parts = {scores, softmax, combine};
@@ -141,6 +142,11 @@ static const ak_attention_parts parts = {scores, softmax, combine};
 void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
     ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+}
+
+void ak_avx2_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
 }
 
 AK_AVX2 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

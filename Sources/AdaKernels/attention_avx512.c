@@ -4,6 +4,7 @@
 #if AK_X86
 #include <math.h>
 
+#define VALUES_AHEAD 16   // positions that are asked for before their values are read
 #define TOGETHER 6   // queries that a tile takes, with four panels of keys or of a value's columns
 
 // 16 elements of the cache from element `at` on.
@@ -14,8 +15,8 @@ AK_AVX512_INLINE __m512 load16(const void *data, size_t at, const ak_type type) 
 
 // `count` panels of keys from panel `panel` on, for `queries` queries.
 AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
-                                 int32_t head_dim, int32_t panel, const int count, const int queries) {
-    const size_t panel_size = (size_t)head_dim * AK_PANEL;
+                                 int32_t head_dim, int32_t panel, const int count, const int queries, const uint8_t *ahead) {
+    const size_t panel_size = (size_t)head_dim * AK_PANEL, element = type == AK_F32 ? 4 : 2;
     __m512 sums[TOGETHER][4];
 #pragma unroll
     for (int t = 0; t < queries; t++)
@@ -26,7 +27,11 @@ AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, s
     for (size_t d = 0; d < (size_t)head_dim; d++) {
         __m512 keys[4];
 #pragma unroll
-        for (int p = 0; p < count; p++) keys[p] = load16(k, (size_t)(panel + p) * panel_size + d * AK_PANEL, type);
+        for (int p = 0; p < count; p++) {
+            keys[p] = load16(k, (size_t)(panel + p) * panel_size + d * AK_PANEL, type);
+            // A few queries wait for memory.
+            if (queries <= 3) _mm_prefetch((const char *)ahead + ((size_t)p * panel_size + d * AK_PANEL) * element, _MM_HINT_T0);
+        }
 #pragma unroll
         for (int t = 0; t < queries; t++) {
             const __m512 value = _mm512_set1_ps(q[(size_t)t * ldq + d]);
@@ -41,12 +46,16 @@ AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, s
 }
 
 AK_AVX512_INLINE void score_panels(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const ak_type type,
-                                   int32_t head_dim, int32_t panels, const int queries) {
-    const int together = 4;
+                                   int32_t head_dim, int32_t panels, const void *next, const int queries) {
+    // A few queries wait for memory: one stream of it is read twice as fast as four.
+    const int together = queries <= 3 ? 1 : 4;
+    const size_t panel_bytes = (size_t)head_dim * AK_PANEL * (type == AK_F32 ? 4 : 2);
     int32_t panel = 0;
-    for (; panel + together <= panels; panel += together)
-        score_tile(scores, stride, q, ldq, k, type, head_dim, panel, together, queries);
-    for (; panel < panels; panel++) score_tile(scores, stride, q, ldq, k, type, head_dim, panel, 1, queries);
+    for (; panel + together <= panels; panel += together) {
+        const uint8_t *ahead = panel + together < panels ? (const uint8_t *)k + (size_t)(panel + together) * panel_bytes : next;
+        score_tile(scores, stride, q, ldq, k, type, head_dim, panel, together, queries, ahead);
+    }
+    for (; panel < panels; panel++) score_tile(scores, stride, q, ldq, k, type, head_dim, panel, 1, queries, next);
 }
 
 // `count` x 16 columns of the values from column `column` on, for `queries` queries.
@@ -63,7 +72,11 @@ AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, si
     for (size_t s = 0; s < (size_t)positions; s++) {
         __m512 values[8];
 #pragma unroll
-        for (int c = 0; c < count; c++) values[c] = load16(v, s * width + (size_t)(column + 16 * c), type);
+        for (int c = 0; c < count; c++) {
+            values[c] = load16(v, s * width + (size_t)(column + 16 * c), type);
+            if (queries <= 3 && (type == AK_F32 || c % 2 == 0))
+                _mm_prefetch((const char *)v + ((s + VALUES_AHEAD) * width + (size_t)(column + 16 * c)) * (type == AK_F32 ? 4 : 2), _MM_HINT_T0);
+        }
 #pragma unroll
         for (int t = 0; t < queries; t++) {
             const __m512 weight = _mm512_set1_ps(scores[(size_t)t * stride + s]);
@@ -111,13 +124,13 @@ AK_AVX512_INLINE void value_columns(float *out, size_t ldo, const float *scores,
     }
 
 static AK_AVX512 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
-                             int32_t panels, int32_t queries) {
+                             int32_t panels, int32_t queries, const void *next) {
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *rows = scores + (size_t)t * stride;
         const float *tile = q + (size_t)t * ldq;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels)
-        else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels)
+        if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels, next)
+        else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels, next)
     }
 }
 
@@ -145,7 +158,7 @@ AK_AVX512_INLINE __m512 exp2_of(__m512 x) {
     return _mm512_scalef_ps(p, clamped);
 }
 
-static AK_AVX512 float softmax(float *scores, size_t stride, int32_t visible, float scale) {
+static AK_AVX512 ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
     const __m512 factor = _mm512_set1_ps(scale * AK_LOG2_E);
     const size_t whole = (size_t)visible / 16 * 16;
     const __mmask16 rest = (__mmask16)((1u << ((size_t)visible - whole)) - 1);
@@ -167,7 +180,7 @@ static AK_AVX512 float softmax(float *scores, size_t stride, int32_t visible, fl
         s += 16;
     }
     for (; s < stride; s += 16) _mm512_storeu_ps(scores + s, _mm512_setzero_ps());
-    return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+    return (ak_softmax){_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])), _mm512_cvtss_f32(shift) / AK_LOG2_E};
 }
 
 static const ak_attention_parts parts = {scores, softmax, combine};
@@ -175,6 +188,11 @@ static const ak_attention_parts parts = {scores, softmax, combine};
 void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                          int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
     ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+}
+
+void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
 }
 
 // --------------------------------------------------------------------------------------------------------------- the caches

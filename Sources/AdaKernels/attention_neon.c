@@ -75,7 +75,8 @@ AK_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t
     }
 
 static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
-                   int32_t panels, int32_t queries) {
+                   int32_t panels, int32_t queries, const void *next) {
+    (void)next;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *rows = scores + (size_t)t * stride;
         const float *tile = q + (size_t)t * ldq;
@@ -96,7 +97,7 @@ static void combine(float *out, size_t ldo, const float *scores, size_t stride, 
     }
 }
 
-static float softmax(float *scores, size_t stride, int32_t visible, float scale) {
+static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
     for (size_t s = (size_t)visible; s < stride; s++) scores[s] = 0;
     const size_t whole = (size_t)visible / 4 * 4, padded = ((size_t)visible + 3) / 4 * 4;
     float32x4_t largest = vdupq_n_f32(-INFINITY), sum = vdupq_n_f32(0);
@@ -114,7 +115,7 @@ static float softmax(float *scores, size_t stride, int32_t visible, float scale)
         vst1q_f32(scores + s, weight);
         sum = vaddq_f32(sum, weight);
     }
-    return vaddvq_f32(sum);
+    return (ak_softmax){vaddvq_f32(sum), top};
 }
 
 static const ak_attention_parts parts = {scores, softmax, combine};
@@ -122,5 +123,10 @@ static const ak_attention_parts parts = {scores, softmax, combine};
 void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
     ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+}
+
+void ak_neon_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
 }
 #endif

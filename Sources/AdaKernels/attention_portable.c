@@ -13,7 +13,8 @@ static void load16(float *out, const void *data, ak_type type, size_t at) {
 }
 
 static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
-                   int32_t panels, int32_t queries) {
+                   int32_t panels, int32_t queries, const void *next) {
+    (void)next;
     float sums[AK_QUERY_TILE][AK_PANEL], keys[AK_PANEL];
     for (int32_t panel = 0; panel < panels; panel++) {
         memset(sums, 0, sizeof sums);
@@ -29,7 +30,7 @@ static void scores(float *scores, size_t stride, const float *q, size_t ldq, con
     }
 }
 
-static float softmax(float *scores, size_t stride, int32_t visible, float scale) {
+static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
     // A negative scale turns the order round; the largest scaled score is what keeps exp in range.
     float largest = -INFINITY, sum = 0;
     for (int32_t s = 0; s < visible; s++) {
@@ -41,7 +42,7 @@ static float softmax(float *scores, size_t stride, int32_t visible, float scale)
         sum += scores[s];
     }
     for (size_t s = (size_t)visible; s < stride; s++) scores[s] = 0;
-    return sum;
+    return (ak_softmax){sum, largest};
 }
 
 static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
@@ -68,6 +69,11 @@ static const ak_attention_parts parts = {scores, softmax, combine};
 void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
     ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+}
+
+void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
 }
 
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

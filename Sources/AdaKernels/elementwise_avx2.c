@@ -259,7 +259,7 @@ const ak_kernels ak_avx2_kernels = {
     .gelu_quick = gelu_quick,
     .add = add,
     .rope = rope,
-    .attention = ak_avx2_attention,
+    .attention = ak_avx2_attention, .attention_span = ak_avx2_attention_span,
     .store_kv = ak_avx2_store_kv,
     .depthwise_relu6 = ak_avx2_depthwise_relu6,
     .argmax = argmax,

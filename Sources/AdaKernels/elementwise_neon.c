@@ -230,7 +230,7 @@ const ak_kernels ak_neon_kernels = {
     .gelu_quick = gelu_quick,
     .add = add,
     .rope = rope,
-    .attention = ak_neon_attention,
+    .attention = ak_neon_attention, .attention_span = ak_neon_attention_span,
     .store_kv = ak_portable_store_kv,
     .depthwise_relu6 = ak_portable_depthwise_relu6,
     .argmax = argmax,

@@ -121,7 +121,7 @@ const ak_kernels ak_portable_kernels = {
     .gelu_quick = gelu_quick,
     .add = add,
     .rope = rope,
-    .attention = ak_portable_attention,
+    .attention = ak_portable_attention, .attention_span = ak_portable_attention_span,
     .store_kv = ak_portable_store_kv,
     .depthwise_relu6 = ak_portable_depthwise_relu6,
     .argmax = argmax,

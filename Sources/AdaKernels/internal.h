@@ -37,6 +37,17 @@ enum {
     AK_TILE_DENSE = 1 << 10,    // the weights hold only the tile's blocks, one after another
 };
 
+// The 6-bit scale and minimum of 32-value group `group` of Q4_K and Q5_K, out of their 12 packed bytes.
+AK_INLINE void ak_group_scale(const uint8_t *packed, int group, int *scale, int *minimum) {
+    if (group < 4) {
+        *scale = packed[group] & 63;
+        *minimum = packed[group + 4] & 63;
+    } else {
+        *scale = (packed[group + 4] & 15) | (packed[group - 4] >> 6) << 4;
+        *minimum = (packed[group + 4] >> 4) | (packed[group] >> 6) << 4;
+    }
+}
+
 // A register tile: a few tokens times a few panels, over the listed blocks first ..< last.
 typedef struct {
     int32_t tokens, panels;
@@ -73,6 +84,12 @@ typedef struct {
 // Dequantizes listed blocks first ..< last of panel `panel` of a matrix in AK_ROWS layout: out [last - first][32][16].
 typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 
+// Turns listed blocks first ..< last of panel `panel` of a Q8_0, Q4_0 or Q4_1 matrix in AK_ROWS layout into blocks of a packed panel of its type:
+// out holds their values one after another, then (at `scales`) their scales, as AK_PANELS does. 16 rows are read at once, a little of each: more
+// streams than a processor follows. So what lies at `ahead`, the first of 16 rows that are read later, is asked for from beginning to end.
+typedef void (*ak_panel_function)(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                                  int32_t first, int32_t last, const uint8_t *ahead);
+
 // Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
 typedef void (*ak_pairs_function)(uint16_t *out, const uint8_t *block, size_t line);
 
@@ -96,6 +113,7 @@ typedef struct {
     const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1, *i16, *wide_q8;
     ak_pairs_function half_pairs;
     ak_rows_function rows;
+    ak_panel_function panel;
     ak_wide_function widen;
 } ak_matmul_parts;
 
@@ -156,13 +174,16 @@ AK_INLINE const uint8_t *ak_tile_scales_ahead_4bit(const ak_tile *tile, int p, i
 
 #define AK_QUERY_TILE 12  // queries whose scores are held at once
 
+// The sum of a row's weights, and its largest scaled score (natural logarithm's unit).
+typedef struct { float sum, largest; } ak_softmax;
+
 // What an instruction set brings to attention. Scores are rows of `stride` floats in scratch; key panels and value rows as in AdaKernels.h.
 typedef struct {
-    // scores[t][s] = q[t] . k[s] for the keys of panels 0 ..< panels
+    // scores[t][s] = q[t] . k[s] for the keys of panels 0 ..< panels. next: what is read after them.
     void (*scores)(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
-                   int32_t panels, int32_t queries);
-    // scores = exp(scale * (scores - max)) over the first `visible`, zero from there to stride; returns their sum
-    float (*softmax)(float *scores, size_t stride, int32_t visible, float scale);
+                   int32_t panels, int32_t queries, const void *next);
+    // scores = exp(scale * (scores - max)) over the first `visible`, zero from there to stride
+    ak_softmax (*softmax)(float *scores, size_t stride, int32_t visible, float scale);
     // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions
     void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
                     int32_t head_dim, int32_t positions, int32_t queries);
@@ -170,6 +191,9 @@ typedef struct {
 
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
                        ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
+                            const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale,
+                            void *scratch);
 
 // --------------------------------------------------------------------------------------------------------------- convolution
 
@@ -195,7 +219,11 @@ extern const ak_kernels ak_portable_kernels;
 extern const ak_matmul_parts ak_portable_matmul;
 void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                                int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
+void ak_portable_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                       int32_t first, int32_t last, const uint8_t *ahead);
 void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line);
 void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
 extern const ak_tile_set ak_portable_i16_tiles;

@@ -10,6 +10,9 @@
 #define AK_STRIP 128                    // tokens whose partial sums are held at once
 #define AK_CHUNK_BYTES (256 * 1024)     // weights multiplied by a strip before the next part of the inputs
 
+#define QUANTIZED_ROWS_BLOCKS 384       // blocks of two panels that are packed once for many tokens: what fits the second-level cache
+#define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
+
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
 // Parts of nearly equal size that cover `count`, each at most `limit`: the size of the largest.
@@ -22,13 +25,13 @@ static int is_quantized(ak_type type) { return ak_block_scale_bytes(type) > 0; }
 
 // Whether weights are widened to ak_wide_block on the way.
 static int widens(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
-    if (weight->layout == AK_ROWS) return 0;
-    if (act->type == AK_I16) return weight->type == AK_F16 || weight->type == AK_BF16;
+    if (act->type == AK_I16) return weight->layout != AK_ROWS && (weight->type == AK_F16 || weight->type == AK_BF16);
     return act->type == AK_Q8_0 && weight->type == AK_Q8_0 && parts->wide_q8 != NULL && act->tokens >= AK_WIDE_TOKENS;
 }
 
 static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight) {
-    if (weight->layout == AK_ROWS) return act == AK_F32 ? parts->f32 : NULL;
+    if (act == AK_F32 && weight->layout == AK_ROWS) return parts->f32;
+    if (act != AK_Q8_0 && weight->layout == AK_ROWS) return NULL;
     switch (weight->type) {
         case AK_F32: return act == AK_F32 ? parts->f32 : NULL;
         case AK_F16: return act == AK_F32 ? parts->f16 : act == AK_BF16 ? parts->bf16_dot : NULL;
@@ -40,15 +43,15 @@ static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, co
     }
 }
 
-// Whether weights are turned into panels of the activations' type on the way: those that lie in rows, and quantized panels under float
-// activations, to F32; F16 panels under BF16 activations to BF16.
+// Whether weights are turned into panels on the way: those that lie in rows, and quantized panels under float activations, to F32; F16 panels
+// under BF16 activations to BF16; quantized rows under Q8_0 activations to panels of their own type.
 static int unpacks(ak_type act, const ak_matrix *weight) {
     return weight->layout == AK_ROWS || (is_quantized(weight->type) && act == AK_F32) || (weight->type == AK_F16 && act == AK_BF16);
 }
 
 // Where the blocks of packed panel `panel` lie, as panel i of the tile.
 static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
-    const size_t bundle = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1, member = (size_t)panel % bundle;
+    const size_t bundle = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1, member = weight->layout == AK_BUNDLES ? (size_t)panel % AK_BUNDLE : 0;
     const size_t values = ak_block_bytes(weight->type), scales = ak_block_scale_bytes(weight->type);
     const uint8_t *panels = (const uint8_t *)weight->data + ((size_t)panel - member) * weight->stride;
     tile->weight[i] = panels + member * AK_LINE;
@@ -112,9 +115,29 @@ static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const
     }
 }
 
+static const uint8_t *rows_of_panel(const ak_matrix *weight, int32_t panel) {
+    return (const uint8_t *)weight->data + (size_t)panel * AK_PANEL * weight->stride;
+}
+
+// The rows of listed panel `at`, or of what comes behind the list.
+static const uint8_t *later_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, const ak_upcoming *upcoming) {
+    if (at < count) return rows_of_panel(weight, panels[at]);
+    if (upcoming != NULL && upcoming->weight->layout == AK_ROWS && at - count < upcoming->panel_count)
+        return rows_of_panel(upcoming->weight, upcoming->panels[at - count]);
+    return rows_of_panel(weight, panels[count - 1]);   // what has been read costs nothing to ask for again
+}
+
 // Listed blocks first ..< last of a panel, widened.
 static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                   int32_t first, int32_t last) {
+    if (weight->layout == AK_ROWS) {
+        uint8_t values[AK_BLOCK * AK_PANEL], scales[AK_PANEL * 2];
+        for (int32_t i = first; i < last; i++, out++) {
+            parts->panel(values, scales, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
+            parts->widen(out, weight->type, values, AK_LINE, (const uint16_t *)scales);
+        }
+        return;
+    }
     ak_tile tile;
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out++) {
@@ -135,10 +158,14 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
         parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
 }
 
-// Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones.
+// Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
     if (weight->layout != AK_ROWS && weight->type == AK_F32) return 0;
-    return (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * sizeof(ak_wide_block) * AK_TILE_PANELS;
+    const size_t some = (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * sizeof(ak_wide_block) * AK_TILE_PANELS;
+    if (weight->layout != AK_ROWS || !is_quantized(weight->type)) return some;
+    const size_t block = ak_block_bytes(weight->type) + ak_block_scale_bytes(weight->type);
+    const size_t longer = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * block;
+    return longer > some ? longer : some;
 }
 
 // The rows of the activations that belong to tokens `token` …
@@ -154,15 +181,17 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
                     int32_t flags, const ak_upcoming *upcoming, void *scratch) {
     const int wide = widens(parts, act, weight), unpacked = wide || unpacks(act->type, weight);
+    const int packed = !wide && weight->layout == AK_ROWS && act->type == AK_Q8_0;   // on the way
     const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;
     if (set == NULL || act->tokens <= 0) return;
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
     const int32_t tile_tokens = even_part(act->tokens, set->tokens);
-    const int32_t group = unpacked ? smaller(act->type == AK_F32 ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
+    const int32_t group = unpacked ? smaller(act->type == AK_F32 || packed ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
 
     // Weights that are read once need no part that fits a cache.
     int32_t part = listed;
-    if (unpacked) part = AK_ROWS_BLOCKS;
+    if (packed) part = act->tokens > tile_tokens ? QUANTIZED_ROWS_BLOCKS : QUANTIZED_ROWS_FEW;
+    else if (unpacked) part = AK_ROWS_BLOCKS;
     else if (act->tokens > tile_tokens) part = (int32_t)(AK_CHUNK_BYTES / ((size_t)group * ak_block_bytes(weight->type)));
     // Whole tiles, so that only the last tile of all can be a smaller one. What is unpacked in one part is unpacked once for all tokens.
     const int single_strip = unpacked && listed <= part;
@@ -188,13 +217,23 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
                 if (unpacked) {
                     tile.flags |= AK_TILE_DENSE;
-                    tile.step = wide ? sizeof(ak_wide_block) : ak_block_bytes(act->type);
+                    tile.step = wide ? sizeof(ak_wide_block) : ak_block_bytes(packed ? weight->type : act->type);
+                    tile.scale_step = packed ? ak_block_scale_bytes(weight->type) : 0;
                     tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
                         if (wide) {
                             ak_wide_block *dense = (ak_wide_block *)scratch + i * smaller(weight->blocks, AK_ROWS_BLOCKS);
                             widen(dense, parts, weight, tile.panel[i], blocks, tile.first, tile.last);
                             tile.weight[i] = (const uint8_t *)dense;
+                            continue;
+                        }
+                        if (packed) {
+                            const size_t length = (size_t)(tile.last - tile.first), values = length * tile.step;
+                            uint8_t *dense = (uint8_t *)scratch + (size_t)i * length * (tile.step + tile.scale_step);
+                            parts->panel(dense, dense + values, weight, tile.panel[i], blocks, tile.first, tile.last,
+                                         later_rows(weight, panels, p + tile.panels + i, panel_count, upcoming));
+                            tile.weight[i] = dense;
+                            tile.scales[i] = dense + values;
                             continue;
                         }
                         uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * tile.step;

@@ -196,13 +196,13 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
     for (int t = 0; t < tokens; t++)
         for (int p = 0; p < panels; p++) ak_tile_start(sums[t][p], tile, t, p);
     for (int32_t i = tile->first; i < tile->last; i++) {
-        const size_t block = (size_t)ak_tile_block(tile, i);
+        const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block);
         staged act;
         stage(&act, tile, block, tokens, type);
         ak_settle();
 #pragma clang loop unroll(disable)
         for (int p = 0; p < panels; p++) {
-            const uint8_t *weight = tile->weight[p] + block * tile->step, *ahead = NULL;
+            const uint8_t *weight = tile->weight[p] + stored * tile->step, *ahead = NULL;
             if (few) {
                 ahead = type == AK_Q8_0 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : ak_tile_ahead_4bit(tile, p, i);
                 if (type != AK_Q8_0) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
@@ -210,7 +210,7 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
             __m256i dots[QUANTIZED_TOKENS][2];
             if (type == AK_Q8_0) q8_dots(dots, &act, weight, tile->line, ahead, tokens);
             else q4_dots(dots, &act, weight, tile->line, ahead, tokens, type);
-            add_block(sums[0][p], dots, &act, (const __m128i *)(tile->scales[p] + block * tile->scale_step), tokens, type);
+            add_block(sums[0][p], dots, &act, (const __m128i *)(tile->scales[p] + stored * tile->scale_step), tokens, type);
             ak_settle();
         }
     }
@@ -238,7 +238,7 @@ void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
                     const ak_upcoming *upcoming, void *scratch) {
     static const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set,
-        .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .half_pairs = ak_portable_half_pairs, .rows = ak_avx2_rows,
+        .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .half_pairs = ak_portable_half_pairs, .rows = ak_avx2_rows, .panel = ak_avx2_panel,
         .i16 = &ak_avx2_wide_sets[0], .wide_q8 = &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);

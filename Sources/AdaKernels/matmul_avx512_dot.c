@@ -19,14 +19,14 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
-        const size_t block = (size_t)ak_tile_block(tile, i);
+        const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
         const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
         // The integer sums of a block start from what the +128 of its weights will have added too much.
         __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            weight[p] = tile->weight[p] + block * tile->step;
+            weight[p] = tile->weight[p] + stored * tile->step;
             ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : NULL;
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][p] = _mm512_set1_epi32(tile->act_sums[(size_t)t * tile->act_blocks + block]);
@@ -50,7 +50,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
         }
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(tile->scales[p] + block * tile->scale_step)));
+            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(tile->scales[p] + stored * tile->scale_step)));
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
                 const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(tile->act_scales[(size_t)t * tile->act_blocks + block]));
@@ -77,13 +77,13 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
-        const size_t block = (size_t)ak_tile_block(tile, i);
+        const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
         const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
         __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            weight[p] = tile->weight[p] + block * tile->step;
+            weight[p] = tile->weight[p] + stored * tile->step;
             ahead[p] = tokens <= 3 ? ak_tile_ahead_4bit(tile, p, i) : NULL;
             if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
 #pragma unroll
@@ -118,7 +118,7 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
         }
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            const __m256i *halves16 = (const __m256i *)(tile->scales[p] + block * tile->scale_step);
+            const __m256i *halves16 = (const __m256i *)(tile->scales[p] + stored * tile->scale_step);
             const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(halves16));
             const __m512 minima = type == AK_Q4_1
                 ? _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256(halves16 + 1)), _mm512_set1_ps(AK_SUM_UNIT)) : _mm512_setzero_ps();
@@ -241,7 +241,7 @@ void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const a
         .q8 = vnni ? &q8_set : ak_avx2_quantized_sets[0],
         .q4_0 = vnni ? &q4_0_set : ak_avx2_quantized_sets[1],
         .q4_1 = vnni ? &q4_1_set : ak_avx2_quantized_sets[2],
-        .half_pairs = ak_avx512_has_bf16() ? half_pairs : ak_portable_half_pairs, .rows = ak_avx512_rows,
+        .half_pairs = ak_avx512_has_bf16() ? half_pairs : ak_portable_half_pairs, .rows = ak_avx512_rows, .panel = ak_avx512_panel,
         .i16 = &ak_avx2_wide_sets[0], .wide_q8 = vnni ? NULL : &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);

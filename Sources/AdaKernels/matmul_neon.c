@@ -110,10 +110,10 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
         sums128 sums; \
         start(&sums, tile, tokens, panels); \
         for (int32_t i = tile->first; i < tile->last; i++) { \
-            const size_t block = (size_t)ak_tile_block(tile, i); \
+            const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block); \
             const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK; \
             _Pragma("unroll") for (int p = 0; p < panels; p++) { \
-                const uint8_t *weight = tile->weight[p] + block * tile->step; \
+                const uint8_t *weight = tile->weight[p] + stored * tile->step; \
                 int32x4_t dots[AK_TILE_TOKENS][4]; \
                 _Pragma("unroll") for (int t = 0; t < tokens; t++) \
                     _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = vdupq_n_s32(0); \
@@ -128,7 +128,7 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
                         _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = multiply(dots[t][h], weights[h], values); \
                     } \
                 } \
-                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + block * tile->scale_step); \
+                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + stored * tile->scale_step); \
                 _Pragma("unroll") for (int h = 0; h < 4; h++) { \
                     const float32x4_t weight_scales = ak_load_half4(scales + 4 * h); \
                     _Pragma("unroll") for (int t = 0; t < tokens; t++) { \
@@ -155,10 +155,10 @@ Q8_TILE(AK_INLINE, q8_pairwise, pairwise)
         sums128 sums; \
         start(&sums, tile, tokens, panels); \
         for (int32_t i = tile->first; i < tile->last; i++) { \
-            const size_t block = (size_t)ak_tile_block(tile, i); \
+            const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block); \
             const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK; \
             _Pragma("unroll") for (int p = 0; p < panels; p++) { \
-                const uint8_t *weight = tile->weight[p] + block * tile->step; \
+                const uint8_t *weight = tile->weight[p] + stored * tile->step; \
                 int32x4_t dots[AK_TILE_TOKENS][4]; \
                 _Pragma("unroll") for (int t = 0; t < tokens; t++) \
                     _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = vdupq_n_s32(0); \
@@ -178,7 +178,7 @@ Q8_TILE(AK_INLINE, q8_pairwise, pairwise)
                             dots[t][h] = multiply(multiply(dots[t][h], low[h], values), high[h], later); \
                     } \
                 } \
-                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + block * tile->scale_step); \
+                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + stored * tile->scale_step); \
                 _Pragma("unroll") for (int h = 0; h < 4; h++) { \
                     const float32x4_t weight_scales = ak_load_half4(scales + 4 * h); \
                     const float32x4_t minima = type == AK_Q4_1 \
@@ -223,6 +223,7 @@ void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set,
         .q8 = dot_products ? &q8_dot_set : &q8_pairwise_set, .q4_0 = dot_products ? &q4_0_dot_set : &q4_0_pairwise_set,
         .q4_1 = dot_products ? &q4_1_dot_set : &q4_1_pairwise_set, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
+        .panel = ak_portable_panel,
         .i16 = &ak_portable_i16_tiles, .widen = ak_portable_widen,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);

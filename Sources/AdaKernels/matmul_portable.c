@@ -67,8 +67,8 @@ static void tile_q8(const ak_tile *tile) {
         for (int32_t t = 0; t < tile->tokens; t++) ak_tile_start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
-            const uint8_t *values = tile->weight[p] + (size_t)block * tile->step;
-            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)block * tile->scale_step);
+            const uint8_t *values = tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
+            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->scale_step);
             float weight_scales[AK_PANEL];
             for (int r = 0; r < AK_PANEL; r++) weight_scales[r] = ak_half_to_float(scales[r]);
             for (int32_t t = 0; t < tile->tokens; t++) {
@@ -93,8 +93,8 @@ AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
         for (int32_t t = 0; t < tile->tokens; t++) ak_tile_start(sums[t], tile, t, p);
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
-            const uint8_t *values = tile->weight[p] + (size_t)block * tile->step;
-            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)block * tile->scale_step);
+            const uint8_t *values = tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
+            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->scale_step);
             float weight_scales[AK_PANEL], minima[AK_PANEL];
             for (int r = 0; r < AK_PANEL; r++) {
                 weight_scales[r] = ak_half_to_float(scales[r]);
@@ -212,5 +212,6 @@ const ak_tile_set ak_portable_i16_tiles = SET(tile_i16);
 const ak_matmul_parts ak_portable_matmul = {
     .f32 = &f32_tiles, .f16 = &f16_tiles, .bf16 = &bf16_tiles, .bf16_dot = &bf16_dot_tiles, .q8 = &q8_tiles,
     .q4_0 = &q4_0_tiles, .q4_1 = &q4_1_tiles, .i16 = &ak_portable_i16_tiles, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
+    .panel = ak_portable_panel,
     .widen = ak_portable_widen,
 };

@@ -63,12 +63,48 @@ AK_INLINE void pack_q4_block(uint8_t *values, size_t line, uint8_t *scales, ak_t
     for (size_t j = 0; j < 4; j++) memcpy(values + j * line + (size_t)lane * 4, pairs + 4 * j, 4);
 }
 
+void ak_portable_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                       int32_t first, int32_t last, const uint8_t *ahead) {
+    (void)ahead;
+    const ak_type type = weight->type;
+    const size_t stored_bytes = (size_t)ak_type_bytes(type), block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type);
+    static const uint8_t no_row[34] = {0};
+    for (int32_t lane = 0; lane < AK_PANEL; lane++) {
+        const int64_t row = (int64_t)panel * AK_PANEL + lane;
+        const uint8_t *stored = row < weight->rows ? (const uint8_t *)weight->data + (size_t)row * weight->stride : NULL;
+        for (int32_t i = first; i < last; i++) {
+            const uint8_t *block = stored ? stored + (size_t)(blocks ? blocks[i] : i) * stored_bytes : no_row;
+            uint8_t *values = out + (size_t)(i - first) * block_bytes, *block_scales = scales + (size_t)(i - first) * scale_bytes;
+            if (type == AK_Q8_0) pack_q8_block(values, AK_LINE, block_scales, lane, block);
+            else pack_q4_block(values, AK_LINE, block_scales, type, lane, block);
+        }
+    }
+}
+
+// A group of 32 values of a Q4_K block as a Q4_1 block: the same 4 bits, its scale and minimum rounded to half precision.
+static void q4_k_group(uint8_t *out, const uint8_t *block, int group) {
+    int scale, minimum;
+    ak_group_scale(block + 4, group, &scale, &minimum);
+    uint16_t halves[2];
+    memcpy(halves, block, sizeof halves);
+    const uint16_t header[2] = {
+        ak_float_to_half(ak_half_to_float(halves[0]) * (float)scale), ak_float_to_half(-(ak_half_to_float(halves[1]) * (float)minimum)),
+    };
+    memcpy(out, header, sizeof header);
+    const uint8_t *quants = block + 16 + group / 2 * 32;
+    const int shift = group % 2 * 4;
+    for (int i = 0; i < 16; i++) out[4 + i] = (uint8_t)((quants[i] >> shift & 15) | (quants[i + 16] >> shift & 15) << 4);
+}
+
 int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count) {
     const int float_source = source_type == AK_F32 || source_type == AK_F16 || source_type == AK_BF16;
     const int float_panel = type == AK_F32 || type == AK_F16 || type == AK_BF16;
     const int as_it_is = source_type == type && (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1);
-    if (!(float_source && (float_panel || type == AK_Q8_0)) && !as_it_is) return -1;
+    const int regrouped = source_type == AK_Q4_K && type == AK_Q4_1;
+    const int requantized = type == AK_Q8_0 && (source_type == AK_Q5_0 || source_type == AK_Q5_1 || source_type == AK_Q5_K || source_type == AK_Q6_K);
+    if (!(float_source && (float_panel || type == AK_Q8_0)) && !as_it_is && !regrouped && !requantized) return -1;
+    if ((regrouped || requantized) && inputs % ak_type_block(source_type) != 0) return -1;
     const int32_t bundle = layout == AK_BUNDLES ? AK_BUNDLE : 1;
     if (layout == AK_ROWS || first % bundle != 0 || count % bundle != 0) return -1;
 
@@ -77,7 +113,8 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     const float zeros[AK_BLOCK] = {0};
     static const uint8_t no_row[34] = {0};
     uint8_t quantized[34];
-    float values[AK_BLOCK];
+    float values[256];   // of a block of the source, or of a panel
+    const int32_t together = requantized ? ak_type_block(source_type) / AK_BLOCK : 1;
     const size_t block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type), line = (size_t)bundle * AK_LINE;
     const size_t stored_bytes = as_it_is ? (size_t)ak_type_bytes(type) : 0;   // of a block of the source
     const size_t panel_values = (size_t)blocks * block_bytes;
@@ -102,8 +139,18 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
                     else pack_q4_block(block_values, line, block_scales, AK_Q4_1, lane, stored);
                     continue;
                 }
-                if (row_data) load_block(values, source_type, row_data, inputs, block);
-                const float *row_values = row_data ? values : zeros;
+                if (regrouped) {
+                    const uint8_t *super = row_data ? row_data + (size_t)(block / 8) * (size_t)ak_type_bytes(AK_Q4_K) : NULL;
+                    if (super != NULL) q4_k_group(quantized, super, block % 8);
+                    pack_q4_block(block_values, line, block_scales, AK_Q4_1, lane, super != NULL ? quantized : no_row);
+                    continue;
+                }
+                if (row_data && together > 1) {
+                    if (block % together == 0) ak_dequantize(values, source_type, row_data, block * AK_BLOCK, together * AK_BLOCK);
+                } else if (row_data) {
+                    load_block(values, source_type, row_data, inputs, block);
+                }
+                const float *row_values = row_data ? values + block % together * AK_BLOCK : zeros;
                 if (type == AK_Q8_0) {
                     ak_quantize(quantized, AK_Q8_0, row_values, AK_BLOCK);
                     pack_q8_block(block_values, line, block_scales, lane, quantized);

@@ -12,6 +12,8 @@
 #include "pool_wait.h"
 
 enum { WORKER_SPIN_MICROSECONDS = 40, CALLER_SPIN_MICROSECONDS = 100, CACHE_LINE = 64 };
+// What a thread asks for while it waits: a fraction of its second-level cache, in steps that leave it time to look whether it is needed.
+enum { EXPECTED_BYTES = 256 * 1024, EXPECTED_STEP = 4 * CACHE_LINE };
 
 typedef void (*work_function)(void *context, int32_t item, int32_t worker);
 
@@ -29,6 +31,10 @@ struct ak_pool {
     _Atomic(work_function) work;
     _Atomic(void *) context;
     _Atomic int32_t items;
+
+    // What comes after the run: written between runs, read by threads that hold an item.
+    ak_expected expected[AK_EXPECTED];
+    int32_t expected_count;
 
     _Alignas(CACHE_LINE) ak_signal finished;   // counts items that are not done; the caller waits for zero
     _Alignas(CACHE_LINE) ak_signal started;    // changes with every run; idle workers wait for a change
@@ -50,8 +56,57 @@ static int is_forked(const ak_pool *pool) { return atomic_load_explicit(&fork_co
 
 static uint32_t items_left(uint64_t ticket) { return (uint32_t)ticket; }
 
+// ------------------------------------------------------------------------------------------------ reading ahead while waiting
+
+// What one thread has asked for of what is expected.
+typedef struct {
+    ak_expected expected[AK_EXPECTED];
+    int32_t count, threads;
+    int32_t worker;
+    int32_t at, piece;   // the entry and its piece that are being asked for
+    size_t offset;       // within the piece
+    size_t left;         // bytes that may still be asked for
+} read_ahead;
+
+static void start_reading(read_ahead *ahead, const ak_pool *pool, int32_t worker) {
+    ahead->count = pool->expected_count;
+    for (int32_t i = 0; i < ahead->count; i++) ahead->expected[i] = pool->expected[i];
+    ahead->threads = pool->thread_count + 1;
+    ahead->worker = worker;
+    ahead->at = 0;
+    ahead->piece = worker;
+    ahead->offset = 0;
+    ahead->left = EXPECTED_BYTES;
+}
+
+static int read_some(void *context) {
+    read_ahead *ahead = context;
+    while (ahead->at < ahead->count && ahead->left > 0) {
+        const ak_expected *expected = &ahead->expected[ahead->at];
+        if (ahead->piece >= expected->pieces) {
+            ahead->at++;
+            ahead->piece = ahead->worker;
+            ahead->offset = 0;
+            continue;
+        }
+        if (ahead->offset >= expected->bytes) {
+            ahead->piece += ahead->threads;
+            ahead->offset = 0;
+            continue;
+        }
+        const char *from = (const char *)expected->base + (size_t)ahead->piece * expected->stride + ahead->offset;
+        for (size_t line = 0; line < EXPECTED_STEP; line += CACHE_LINE) __builtin_prefetch(from + line, 0, 2);
+        ahead->offset += EXPECTED_STEP;
+        ahead->left -= ahead->left < EXPECTED_STEP ? ahead->left : EXPECTED_STEP;
+        return 1;
+    }
+    return 0;
+}
+
+// ------------------------------------------------------------------------------------------------------------------ the runs
+
 // Takes and runs items until none is left. Returns whether it ran one.
-static int take_items(ak_pool *pool, int32_t worker) {
+static int take_items(ak_pool *pool, int32_t worker, read_ahead *ahead) {
     int any = 0;
     uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
     while (items_left(ticket) > 0) {
@@ -61,6 +116,7 @@ static int take_items(ak_pool *pool, int32_t worker) {
         // Acquire and release: the loads above cannot move below this, and the item's own work cannot move above it.
         if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
+        if (!any) start_reading(ahead, pool, worker);
         work(context, items - (int32_t)items_left(ticket), worker);
         any = 1;
         if (atomic_fetch_sub_explicit(&pool->finished.value, 1, memory_order_acq_rel) == 1) ak_signal_wake_waiter(&pool->finished);
@@ -78,9 +134,10 @@ static int has_items(const void *context) {
 static void *run_worker(void *argument) {
     const pool_thread *thread = argument;
     ak_pool *pool = thread->pool;
+    read_ahead ahead = {.count = 0};
     while (!atomic_load_explicit(&pool->stopping, memory_order_acquire)) {
-        if (take_items(pool, thread->worker)) continue;
-        if (ak_spin(has_items, pool, WORKER_SPIN_MICROSECONDS)) continue;
+        if (take_items(pool, thread->worker, &ahead)) continue;
+        if (ak_spin(has_items, pool, WORKER_SPIN_MICROSECONDS, read_some, &ahead)) continue;
         // Announce the sleep before looking once more; the caller publishes before it looks for sleepers. One of the two sees the other.
         const uint32_t seen = atomic_load(&pool->started.value);
         atomic_fetch_add(&pool->sleeping, 1);
@@ -151,6 +208,18 @@ static int is_finished(const void *context) {
     return atomic_load_explicit(&((const ak_pool *)context)->finished.value, memory_order_acquire) == 0;
 }
 
+void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count) {
+    if (pool->thread_count == 0 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) return;
+    pool->expected_count = 0;
+    for (int32_t i = 0; i < count && pool->expected_count < AK_EXPECTED; i++) {
+        if (expected[i].bytes == 0 || expected[i].pieces <= 0) continue;
+        ak_expected *kept = &pool->expected[pool->expected_count++];
+        *kept = expected[i];
+        if (kept->pieces > EXPECTED_BYTES) kept->pieces = EXPECTED_BYTES;   // more are not asked for, and none overflows
+    }
+    atomic_flag_clear_explicit(&pool->busy, memory_order_release);
+}
+
 void ak_pool_run(ak_pool *pool, int32_t items, work_function work, void *context) {
     if (items <= 0) return;
     if (items == 1 || pool->thread_count == 0 || is_forked(pool)
@@ -168,7 +237,9 @@ void ak_pool_run(ak_pool *pool, int32_t items, work_function work, void *context
     const int32_t sleeping = atomic_load(&pool->sleeping);
     if (sleeping > 0) ak_signal_wake(&pool->started, sleeping < items - 1 ? sleeping : items - 1);
 
-    take_items(pool, 0);
-    if (!ak_spin(is_finished, pool, CALLER_SPIN_MICROSECONDS)) ak_signal_wait_zero(&pool->finished);
+    read_ahead ahead = {.count = 0};
+    take_items(pool, 0, &ahead);
+    if (!ak_spin(is_finished, pool, CALLER_SPIN_MICROSECONDS, read_some, &ahead)) ak_signal_wait_zero(&pool->finished);
+    pool->expected_count = 0;
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

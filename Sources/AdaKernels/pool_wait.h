@@ -96,13 +96,19 @@ static inline uint64_t ak_microseconds(void) {
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-// Checks `done` for about the given time. Returns whether it came true.
-static inline int ak_spin(int (*done)(const void *), const void *context, uint64_t microseconds) {
+// Something useful to do while waiting: a short step. Returns 0 when nothing is left.
+typedef int (*ak_idle_step)(void *context);
+
+// Checks `done` for about the given time, with steps of `idle` in between. Returns whether it came true.
+static inline int ak_spin(int (*done)(const void *), const void *context, uint64_t microseconds, ak_idle_step idle, void *idle_context) {
     const uint64_t start = ak_microseconds();
     do {
         for (int i = 0; i < 16; i++) {
             if (done(context)) return 1;
-            ak_pause();
+            if (idle == NULL || !idle(idle_context)) {
+                idle = NULL;
+                ak_pause();
+            }
         }
     } while (ak_microseconds() - start < microseconds);
     return done(context);

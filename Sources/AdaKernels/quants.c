@@ -131,22 +131,11 @@ static void block_q5_1(float *out, const uint8_t *block) {
 
 // ------------------------------------------------------------------------------------------------------- blocks of 256 values
 
-// The 6-bit scale and minimum of 32-value group `group` of Q4_K and Q5_K, out of their 12 packed bytes.
-static void group_scale(const uint8_t *packed, int group, int *scale, int *minimum) {
-    if (group < 4) {
-        *scale = packed[group] & 63;
-        *minimum = packed[group + 4] & 63;
-    } else {
-        *scale = (packed[group + 4] & 15) | (packed[group - 4] >> 6) << 4;
-        *minimum = (packed[group + 4] >> 4) | (packed[group] >> 6) << 4;
-    }
-}
-
 static void block_q4_k(float *out, const uint8_t *block) {
     const float d = half_at(block), dmin = half_at(block + 2);
     for (int group = 0; group < 8; group++) {
         int scale, minimum;
-        group_scale(block + 4, group, &scale, &minimum);
+        ak_group_scale(block + 4, group, &scale, &minimum);
         const float step = d * (float)scale, base = dmin * (float)minimum;
         const uint8_t *quants = block + 16 + group / 2 * 32;
         const int shift = group % 2 * 4;
@@ -159,7 +148,7 @@ static void block_q5_k(float *out, const uint8_t *block) {
     const uint8_t *fifth = block + 16;
     for (int group = 0; group < 8; group++) {
         int scale, minimum;
-        group_scale(block + 4, group, &scale, &minimum);
+        ak_group_scale(block + 4, group, &scale, &minimum);
         const float step = d * (float)scale, base = dmin * (float)minimum;
         const uint8_t *quants = block + 48 + group / 2 * 32;
         const int shift = group % 2 * 4;

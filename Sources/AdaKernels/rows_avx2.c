@@ -112,4 +112,56 @@ AK_AVX2 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, co
         default: other_rows(out, weight, panel, blocks, first, last); break;
     }
 }
+
+// ---------------------------------------------------------------------------------------------------- rows as packed panels
+
+// 16 bytes of each of 16 rows as lines that hold four bytes of each row.
+AK_AVX2_INLINE void byte_lines(uint8_t *out, const uint8_t *first, const size_t stride, const __m256i flip) {
+#pragma unroll
+    for (size_t half = 0; half < 2; half++) {
+        __m256i fours[4];   // rows 8 half + a and 8 half + 4 + a
+#pragma unroll
+        for (size_t a = 0; a < 4; a++) {
+            const uint8_t *row = first + (8 * half + a) * stride;
+            fours[a] = _mm256_inserti128_si256(
+                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)row)), _mm_loadu_si128((const __m128i *)(row + 4 * stride)), 1);
+        }
+        const __m256i low01 = _mm256_unpacklo_epi32(fours[0], fours[1]), low23 = _mm256_unpacklo_epi32(fours[2], fours[3]);
+        const __m256i high01 = _mm256_unpackhi_epi32(fours[0], fours[1]), high23 = _mm256_unpackhi_epi32(fours[2], fours[3]);
+        const __m256i lines[4] = {
+            _mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
+            _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23),
+        };
+#pragma unroll
+        for (size_t k = 0; k < 4; k++)
+            _mm256_storeu_si256((__m256i *)(out + k * AK_LINE + 32 * half), _mm256_xor_si256(lines[k], flip));
+    }
+}
+
+AK_AVX2_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                             int32_t first, int32_t last, const uint8_t *ahead, const ak_type type) {
+    const size_t stride = weight->stride, size = type == AK_Q8_0 ? 34 : type == AK_Q4_0 ? 18 : 20, header = type == AK_Q4_1 ? 4 : 2;
+    const __m256i flip = type == AK_Q8_0 ? _mm256_set1_epi8((char)0x80) : _mm256_setzero_si256();
+    const uint8_t *rows = (const uint8_t *)weight->data + (size_t)panel * AK_PANEL * stride;
+    for (int32_t i = first; i < last; i++) {
+        const size_t at = (size_t)(blocks ? blocks[i] : i) * size;
+        const uint8_t *block = rows + at;
+        const uint8_t *later = ahead + (size_t)i * size * AK_PANEL;
+        for (size_t line = 0; line < size * AK_PANEL; line += 64) _mm_prefetch((const char *)(later + line), _MM_HINT_T1);
+        for (size_t half = 0; half < (type == AK_Q8_0 ? 2 : 1); half++, out += 4 * AK_LINE) byte_lines(out, block + header + 16 * half, stride, flip);
+        for (size_t value = 0; value < header; value += 2)
+            for (size_t r = 0; r < AK_PANEL; r++, scales += 2) memcpy(scales, block + r * stride + value, 2);
+    }
+}
+
+AK_AVX2 void ak_avx2_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                           int32_t first, int32_t last, const uint8_t *ahead) {
+    // The last rows are not read where there are none.
+    if (((int64_t)panel + 1) * AK_PANEL > weight->rows) return ak_portable_panel(out, scales, weight, panel, blocks, first, last, ahead);
+    switch (weight->type) {
+        case AK_Q8_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q8_0); break;
+        case AK_Q4_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_0); break;
+        default: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_1);
+    }
+}
 #endif

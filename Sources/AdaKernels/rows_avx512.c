@@ -137,4 +137,72 @@ AK_AVX512 void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel
         case AK_I16: break;   // no weights
     }
 }
+
+// ---------------------------------------------------------------------------------------------------- rows as packed panels
+
+// The four quarters of 16 rows, at the same place in each row: row 4l + a lies at at[l] + a * stride.
+typedef struct { const uint8_t *at[4]; } quarters;
+
+// 16 bytes of each of 16 rows as lines that hold four bytes of each row.
+AK_AVX512_INLINE void byte_lines(__m512i lines[4], const quarters rows, const size_t offset, const size_t stride) {
+    __m512i fours[4];   // lane l of fours[a]: row 4l + a
+#pragma unroll
+    for (size_t a = 0; a < 4; a++) {
+        fours[a] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(rows.at[0] + offset + a * stride)));
+        fours[a] = _mm512_inserti32x4(fours[a], _mm_loadu_si128((const __m128i *)(rows.at[1] + offset + a * stride)), 1);
+        fours[a] = _mm512_inserti32x4(fours[a], _mm_loadu_si128((const __m128i *)(rows.at[2] + offset + a * stride)), 2);
+        fours[a] = _mm512_inserti32x4(fours[a], _mm_loadu_si128((const __m128i *)(rows.at[3] + offset + a * stride)), 3);
+    }
+    const __m512i low01 = _mm512_unpacklo_epi32(fours[0], fours[1]), low23 = _mm512_unpacklo_epi32(fours[2], fours[3]);
+    const __m512i high01 = _mm512_unpackhi_epi32(fours[0], fours[1]), high23 = _mm512_unpackhi_epi32(fours[2], fours[3]);
+    lines[0] = _mm512_unpacklo_epi64(low01, low23);
+    lines[1] = _mm512_unpackhi_epi64(low01, low23);
+    lines[2] = _mm512_unpacklo_epi64(high01, high23);
+    lines[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
+// Two bytes of each of eight rows.
+AK_AVX512_INLINE __m128i halves(const uint8_t *first, const uint8_t *second, const size_t stride) {
+    __m128i out = _mm_setzero_si128();
+#define HALF(lane, from) { uint16_t half; memcpy(&half, from, sizeof half); out = _mm_insert_epi16(out, half, lane); }
+    HALF(0, first) HALF(1, first + stride) HALF(2, first + 2 * stride) HALF(3, first + 3 * stride)
+    HALF(4, second) HALF(5, second + stride) HALF(6, second + 2 * stride) HALF(7, second + 3 * stride)
+#undef HALF
+    return out;
+}
+
+AK_AVX512_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                               int32_t first, int32_t last, const uint8_t *ahead, const ak_type type) {
+    const size_t stride = weight->stride, size = type == AK_Q8_0 ? 34 : type == AK_Q4_0 ? 18 : 20, header = type == AK_Q4_1 ? 4 : 2;
+    const uint8_t *start = (const uint8_t *)weight->data + (size_t)panel * AK_PANEL * stride;
+    const quarters rows = {{start, start + 4 * stride, start + 8 * stride, start + 12 * stride}};
+    for (int32_t i = first; i < last; i++) {
+        const size_t at = (size_t)(blocks ? blocks[i] : i) * size;
+        const quarters block = {{rows.at[0] + at, rows.at[1] + at, rows.at[2] + at, rows.at[3] + at}};
+        const uint8_t *later = ahead + (size_t)i * size * AK_PANEL;
+        for (size_t line = 0; line < size * AK_PANEL; line += 64) _mm_prefetch((const char *)(later + line), _MM_HINT_T1);
+        __m512i lines[8];
+        byte_lines(lines, block, header, stride);
+        if (type == AK_Q8_0) byte_lines(lines + 4, block, header + 16, stride);
+#pragma unroll
+        for (int k = 0; k < (type == AK_Q8_0 ? 8 : 4); k++, out += AK_LINE)
+            _mm512_storeu_si512(out, type == AK_Q8_0 ? _mm512_xor_si512(lines[k], _mm512_set1_epi8((char)0x80)) : lines[k]);
+#pragma unroll
+        for (size_t value = 0; value < header; value += 2, scales += 32) {
+            _mm_storeu_si128((__m128i *)scales, halves(block.at[0] + value, block.at[1] + value, stride));
+            _mm_storeu_si128((__m128i *)scales + 1, halves(block.at[2] + value, block.at[3] + value, stride));
+        }
+    }
+}
+
+AK_AVX512 void ak_avx512_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                               int32_t first, int32_t last, const uint8_t *ahead) {
+    // The last rows are not read where there are none.
+    if (((int64_t)panel + 1) * AK_PANEL > weight->rows) return ak_portable_panel(out, scales, weight, panel, blocks, first, last, ahead);
+    switch (weight->type) {
+        case AK_Q8_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q8_0); break;
+        case AK_Q4_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_0); break;
+        default: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_1);
+    }
+}
 #endif

@@ -52,6 +52,7 @@ public struct Recipe: Sendable, Equatable {
     public var gumbelNoise = 1.0
     public var trainBudgets = TrainBudgets.uniform
     public var floorShare = 0.0
+    public var fullShare = 0.0
     public var objective = Objective.language
     public var freezeBackbone = false
     public var freezeLayers = 0

@@ -54,6 +54,7 @@ public enum RecipeFields {
         choice("objective", \.objective, "language: the next token of answers; region_labels: what each patch shows, by the data's `regions`, for tower, projector and output matrix."),
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
         number("floor_share", \.floorShare, 0 ... 1, "Share of the samples that get the least budget, the prefix layers alone: the hardest, and one of many under uniform budgets. With train_budgets full all others get everything, so no plan is chosen and the decoder learns both ends alone."),
+        number("full_share", \.fullShare, 0 ... 1, "Share of the samples that get everything, of those that floor_share leaves: under uniform budgets the last units run for few samples, and the decoder learns little of what they could add."),
         flag("freeze_backbone", \.freezeBackbone, "Leave the language model as it is; projector and scheduler are trained."),
         integer("freeze_layers", \.freezeLayers, 0 ... 1000, "Leave the first layers of the language model as they are, with what they read: embeddings, projector and tower. With the prefix layers frozen, what the scheduler sees does not move while the other layers learn its plans."),
         flag("tune_mm_mlp_adapter", \.tuneMMMLPAdapter, "Train the projector alone."),

@@ -20,6 +20,8 @@ public struct SampleBuilder: Sendable {
     var frozenTower: FrozenTower?
     /// Share of samples that get the least budget.
     var floorShare = 0.0
+    /// Share of the others that get everything.
+    var fullShare = 0.0
     /// Whether each question of a conversation is asked as if it stood alone.
     var independentTurns = false
     /// Whether such questions are answered under one plan, instead of one of them under its own.
@@ -41,7 +43,7 @@ public struct SampleBuilder: Sendable {
         let isMultimodal = !record.images.isEmpty && imageProcessor != nil
         if !record.images.isEmpty, imageProcessor == nil { throw bad("it has an image, but the model has no vision tower") }
         var generator = SplitMix64(seed: seed ^ (UInt64(number) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(epoch) &* 0xD1B5_4A32_D192_ED03))
-        let units = units.map { GrantedUnits($0, budgets, floorShare: floorShare, &generator) }
+        let units = units.map { GrantedUnits($0, budgets, floorShare: floorShare, fullShare: fullShare, &generator) }
         var conversations = [record.turns]
         if independentTurns {
             conversations = SampleBuilder.questions(of: record.turns)
@@ -165,9 +167,10 @@ private struct GrantedUnits {
     /// Whether a plan says which units run: not where none do, or all.
     let leaveChoice: Bool
 
-    init(_ units: BudgetUnits, _ budgets: Recipe.TrainBudgets, floorShare: Double, _ generator: inout SplitMix64) {
+    init(_ units: BudgetUnits, _ budgets: Recipe.TrainBudgets, floorShare: Double, fullShare: Double, _ generator: inout SplitMix64) {
         // A fraction that is a whole number of units of the whole, as the reference draws it; its product may round below that number.
         var granted = budgets == .full ? units.total : units.prefix + generator.index(below: units.total - units.prefix + 1)
+        if fullShare > 0, generator.unit() < fullShare { granted = units.total }
         if floorShare > 0, generator.unit() < floorShare { granted = units.prefix }
         count = units.granted(fraction: Float(granted) / Float(units.total))
         latency = units.normalized(count)

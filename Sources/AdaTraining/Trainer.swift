@@ -173,7 +173,7 @@ public final class Trainer {
             imageProcessor: try source.makeImageProcessor(), aspect: source.imageAspect,
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
             frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers),
-            floorShare: recipe.floorShare, independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan,
+            floorShare: recipe.floorShare, fullShare: recipe.fullShare, independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan,
             namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0)
     }
 

@@ -73,7 +73,7 @@ struct AttentionTests {
         for type in [AK_F32, AK_F16] {
             for (positions, queries, first) in [
                 (1, 1, -1), (1, 1, 0), (5, 5, 0), (16, 16, 0), (17, 1, 16), (33, 3, 30), (40, 2, -1), (50, 6, 44), (70, 7, -1), (77, 20, 57),
-                (100, 9, 91), (131, 4, 20),
+                (100, 9, 91), (131, 4, 20), (256, 2, 254), (257, 1, -1), (300, 50, 240), (530, 14, 505), (600, 3, -1), (700, 13, 30),
             ] {
                 let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: UInt64(positions))
                 let ldq = headDim + 7
@@ -109,6 +109,42 @@ struct AttentionTests {
                 #expect(alone == Array(together[t * headDim..<(t + 1) * headDim]))
             }
         }
+    }
+
+    // A failure means that an answer changes with how attention behind a long prompt is shared out among threads, or that the parts are weighed wrongly.
+    @Test(arguments: KernelSet.available, [AK_F32, AK_F16])
+    func spansMakeTheWhole(set: KernelSet, type: ak_type) {
+        let span = Int(AK_ATTENTION_SPAN)
+        for (headDim, positions, queries) in [(64, 600, 3), (20, 257, 1), (128, 1030, 14)] {
+            let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: 5)
+            var numbers = TestNumbers(seed: 7)
+            // Scores so far apart that some spans hardly count.
+            let q = numbers.floats(queries * headDim, scale: 4)
+            let whole = attention.run(set, q: q, ldq: headDim, queries: queries, first: -1, scale: 0.3)
+            let scratch = AlignedMemory(bytes: ak_attention_scratch(Int32(positions), Int32(headDim)))
+            var merged: [Float] = [], logs: [Float] = []
+            for begin in stride(from: 0, to: positions, by: span) {
+                var part = [Float](repeating: 0, count: queries * headDim), partLogs = [Float](repeating: 0, count: queries)
+                set.table.attention_span(
+                    &part, headDim, &partLogs, q, headDim, attention.keyCache.pointer, attention.valueCache.pointer, type, Int32(headDim), Int32(begin),
+                    Int32(min(positions, begin + span)), Int32(queries), 0.3, scratch.pointer)
+                if begin == 0 {
+                    (merged, logs) = (part, partLogs)
+                } else {
+                    ak_attention_merge(&merged, headDim, &logs, part, headDim, partLogs, Int32(queries), Int32(headDim))
+                }
+            }
+            #expect(merged == whole)
+        }
+    }
+
+    // A failure means that a query which sees nothing of a span, or scores that are not numbers, spoil what the other spans say, or hide.
+    @Test func mergingNothingAndNonsense() {
+        var (out, logs): ([Float], [Float]) = ([1, 2, 3, 4], [0.5, 0.5])
+        ak_attention_merge(&out, 2, &logs, [9, 9, 30, 40], 2, [-.infinity, 0.5], 2, 2)
+        #expect(out == [1, 2, 16.5, 22] && logs[0] == 0.5 && abs(logs[1] - 0.5 - log(2)) < 1e-6)
+        ak_attention_merge(&out, 2, &logs, [1, 1, 1, 1], 2, [.nan, -1000], 2, 2)
+        #expect(out[0].isNaN && out[1].isNaN && out[2] == 16.5)
     }
 
     // A failure means that keys or values land at another token's place when a prompt is stored in pieces.

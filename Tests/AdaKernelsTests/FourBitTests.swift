@@ -6,7 +6,7 @@ struct FourBitTests {
     static let types = [AK_Q4_0, AK_Q4_1]
     /// Activation type, weight type, layout.
     static let cases: [(ak_type, ak_type, ak_layout)] = [AK_Q8_0, AK_F32].flatMap { act in
-        types.flatMap { type in [AK_PANELS, AK_BUNDLES].map { (act, type, $0) } }
+        types.flatMap { type in (act == AK_F32 ? [AK_PANELS, AK_BUNDLES] : [AK_PANELS, AK_BUNDLES, AK_ROWS]).map { (act, type, $0) } }
     }
 
     private func problem(

@@ -285,6 +285,21 @@ struct MatmulTests {
         MatmulProblem(.init(act: AK_F32, weight: type, layout: AK_ROWS, rows: 30, inputs: 4352, tokens: 3)).check(set)   // more than is dequantized at once
     }
 
+    // A failure means that a model whose weights stay in the file answers otherwise than one whose weights are packed.
+    @Test(arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
+    func quantizedRowsGiveWhatPanelsGive(set: KernelSet, type: ak_type) {
+        for (tokens, rows, inputs) in [(1, 64, 1152), (3, 37, 96), (5, 80, 32 * 400), (31, 50, 2304), (200, 33, 32 * 390)] {
+            for blocks: [Int32]? in [nil, [0, 2]] {
+                let results = [AK_ROWS, AK_PANELS].map { layout in
+                    MatmulProblem(.init(
+                        act: AK_Q8_0, weight: type, layout: layout, rows: rows, inputs: inputs, tokens: tokens, blocks: blocks, accumulate: true, bias: true,
+                        seed: UInt64(tokens))).check(set)
+                }
+                #expect(results[0] == results[1], "\(tokens) tokens, \(rows) rows, \(inputs) inputs")
+            }
+        }
+    }
+
     // A failure means that an activation type meets weights it cannot multiply and something is written all the same.
     @Test(arguments: KernelSet.available)
     func unsupportedPairsWriteNothing(set: KernelSet) {

@@ -132,4 +132,39 @@ struct PackTests {
             #expect(ak_pack_panels(&out, type, AK_ROWS, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 4) == -1)
         }
     }
+
+    // A failure means that models in the K types answer from other weights than their files'.
+    @Test(arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K], [AK_PANELS, AK_BUNDLES])
+    func otherTypesArePackedAsWhatTheyFit(source: ak_type, layout: ak_layout) {
+        var numbers = TestNumbers(seed: 9)
+        let rows = 37, inputs = 768, panels = 4, type = source == AK_Q4_K ? AK_Q4_1 : AK_Q8_0
+        let rowBytes = inputs / Int(ak_type_block(source)) * Int(ak_type_bytes(source))
+        let bytes = randomBlocks(source, count: rows * inputs / Int(ak_type_block(source)), numbers: &numbers)
+        let panelBytes = ak_panel_bytes(type, Int32(inputs))
+        let packed = AlignedMemory(bytes: panels * panelBytes)
+        #expect(ak_pack_panels(packed.pointer, type, layout, bytes, source, rowBytes, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
+        // One input after the other through the product with float activations, which takes panels as they are.
+        var matrix = ak_matrix(
+            type: type, layout: layout, rows: Int32(rows), inputs: Int32(inputs), panels: 3, blocks: Int32(inputs / 32), stride: panelBytes,
+            data: UnsafeRawPointer(packed.pointer))
+        let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix)), one = (0..<inputs).map { k in (0..<inputs).map { Float($0 == k ? 1 : 0) } }
+        var out = [Float](repeating: 0, count: inputs * 48)
+        Array(one.joined()).withUnsafeBytes { x in
+            var act = ak_activations(
+                type: AK_F32, tokens: Int32(inputs), blocks: Int32(inputs / 32), stride: inputs, data: x.baseAddress, scales: nil, sums: nil)
+            ak_kernels_named("portable").pointee.matmul(&out, 48, &act, &matrix, nil, [0, 1, 2], 3, nil, 0, 0, nil, scratch.pointer)
+        }
+        for row in 0..<rows {
+            var exact = [Float](repeating: 0, count: inputs)
+            ak_dequantize(&exact, source, Array(bytes[row * rowBytes..<(row + 1) * rowBytes]), 0, Int64(inputs))
+            for block in 0..<inputs / 32 {
+                let values = exact[block * 32..<block * 32 + 32], largest = values.map(abs).max() ?? 0
+                // Half precision of a scale (15 times) and a minimum; half a step of 127, and half precision of that.
+                let allowed = type == AK_Q4_1 ? (values.max()! - values.min()! + largest) / 1024 : largest / 127 * 0.5 + largest / 1024
+                for (k, value) in zip(values.indices, values) { #expect(abs(out[k * 48 + row] - value) <= allowed + 1e-6, "row \(row), input \(k)") }
+            }
+        }
+        // A row must be whole blocks of the source.
+        #expect(ak_pack_panels(packed.pointer, type, layout, bytes, source, rowBytes, Int32(rows), 16, 0, 4) == -1)
+    }
 }

@@ -131,5 +131,11 @@ import Testing
             aspect: .pad, units: builder.units, budgets: .full, seed: 1, floorShare: 0.5, independentTurns: true)
         for epoch in 0 ..< 40 { seen.insert(try full.sample(0, epoch: epoch).units) }
         #expect(seen == [0, all])
+        // Of uniform budgets, a share gets everything: more than one of so many would, and not all.
+        let more = SampleBuilder(
+            dataset: builder.dataset, tokenizer: builder.tokenizer, assembly: builder.assembly, imageProcessor: builder.imageProcessor,
+            aspect: .pad, units: builder.units, budgets: .uniform, seed: 1, fullShare: 0.8, independentTurns: true)
+        let counts = try (0 ..< 60).map { try more.sample(0, epoch: $0).units }
+        #expect(counts.count { $0 == all } > 30 && Set(counts).count > 1)
     }
 }

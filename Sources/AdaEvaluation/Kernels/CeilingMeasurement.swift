@@ -29,7 +29,9 @@ public struct CeilingMeasurement: Sendable, Equatable {
         }
     }
 
-    /// Measures each ceiling as the best of many short rounds: other programs only ever slow one down. Takes about a second and a half.
+    /// Measures multiply-adds as the best of many short rounds, since other programs only ever slow them down; and bandwidth as the median of rounds
+    /// that read the buffer once: where others share the memory a single round can be half as fast again as what any program is given for longer.
+    /// Takes about a second and a half.
     /// - Parameters:
     ///   - time: how long each ceiling is tried.
     ///   - bufferBytes: what is read; `nil` takes four times the last-level cache, 256 MB at least.
@@ -67,17 +69,15 @@ public struct CeilingMeasurement: Sendable, Equatable {
         }
     #endif
 
-    /// The best rate of rounds of `body`, each of which does `amount`.
-    private static func best(_ time: Duration, _ amount: Double, _ body: () -> Void) -> Double {
-        var best = 0.0
+    /// The rates of rounds of `body`, each of which does `amount`.
+    private static func rates(_ time: Duration, _ amount: Double, _ body: () -> Void) -> [Double] {
+        var rates: [Double] = []
         let start = ContinuousClock.now
-        var rounds = 0
-        while rounds < 3 || (ContinuousClock.now - start < time && rounds < 10000) {
+        while rates.count < 3 || (ContinuousClock.now - start < time && rates.count < 10000) {
             let seconds = ContinuousClock().measure(body) / .seconds(1)
-            if seconds > 0 { best = max(best, amount / seconds) }
-            rounds += 1
+            rates.append(seconds > 0 ? amount / seconds : 0)
         }
-        return best
+        return rates.sorted()
     }
 
     private static func multiply(_ kind: ak_ceiling, _ pool: ThreadPool, _ time: Duration) -> Double {
@@ -86,9 +86,9 @@ public struct CeilingMeasurement: Sendable, Equatable {
         let each = ak_ceiling_multiply(kind, rounds)
         guard each > 0 else { return 0 }
         let items = pool.threads * 8
-        return best(time, each * Double(items)) {
+        return rates(time, each * Double(items)) {
             pool.run(items) { _, _ in _ = ak_ceiling_multiply(kind, rounds) }
-        }
+        }.last ?? 0
     }
 
     private static func read(_ bytes: Int, _ pool: ThreadPool, _ time: Duration) -> Double {
@@ -106,9 +106,10 @@ public struct CeilingMeasurement: Sendable, Equatable {
         let base = SharedAddress(data)
         // How many places are best read at once differs between processors.
         return [1, 2, 4].map { (streams: Int32) in
-            best(time / 3, Double(bytes)) {
+            let found = rates(time / 3, Double(bytes)) {
                 pool.run(bytes / piece) { item, _ in _ = ak_ceiling_read(base.address + item * piece, piece, streams) }
             }
+            return found[found.count / 2]
         }.max() ?? 0
     }
 

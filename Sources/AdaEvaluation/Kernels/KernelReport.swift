@@ -133,7 +133,7 @@ public struct KernelReport: ExperimentReport {
         return lines + [
             "",
             "1 token: weights, keys and values come from memory and are held against its bandwidth; more tokens: against the multiply-adds of the arithmetic used",
-            "ceilings: the best of many short rounds that only read, or only multiply in registers. µs: the median, for all heads or matrices of a layer",
+            "ceilings: the median of rounds that only read memory, the best of rounds that only multiply in registers. µs: the median, for all heads or matrices of a layer",
         ]
     }
 

@@ -35,7 +35,7 @@
 //     scales of a block, [16] or [2][16], of each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads
 //     some blocks: what is read lies in runs four times as long, and the processor's prefetching fetches less of what is not.
 //   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every
-//     type, not fast: rows are dequantized on the way.
+//     type, not fast: rows are dequantized, or packed, on the way.
 typedef enum { AK_PANELS = 0, AK_ROWS = 1, AK_BUNDLES = 2 } ak_layout;
 
 #define AK_BUNDLE 4   // panels of a bundle
@@ -56,8 +56,9 @@ size_t ak_panel_bytes(ak_type type, int32_t inputs);
 
 // Packs `count` panels starting at panel `first`: out (count, ak_panel_bytes) from source rows (rows, inputs) of `source_type`,
 // `row_bytes` bytes apart. F32, F16 and BF16 panels take any F32, F16 or BF16 source, converting by round-to-nearest-even;
-// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16 sources quantized as ak_quantize does; Q4_0 and Q4_1 panels take
-// a source of their own type as it is.
+// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16, Q5_0, Q5_1, Q5_K and Q6_K sources quantized as ak_quantize does; Q4_0
+// and Q4_1 panels take a source of their own type as it is; Q4_1 panels take Q4_K sources, whose 4 bits stay and whose groups' scales and minima
+// are rounded to half precision.
 // `layout` is AK_PANELS or AK_BUNDLES; bundles are packed whole: `first` and `count` are multiples of four.
 // Returns 0, or -1 if the pair of types or the layout is not supported.
 int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
@@ -108,7 +109,7 @@ typedef struct {
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
     //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 and I16 act with BF16 and F16 panels; Q8_0 act with
-    //   Q8_0, Q4_0 and Q4_1 panels. F16 weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
+    //   Q8_0, Q4_0 and Q4_1 in every layout. F16 weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
     //   activations a row's 32 weights of a block are rounded to multiples of 1 / 8191 of their largest.
     //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
@@ -148,6 +149,11 @@ typedef struct {
     void (*attention)(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 
+    // The part of it over the keys begin ..< end, which all queries see; begin is a multiple of AK_ATTENTION_SPAN, end - begin at most that.
+    //   logs (queries): the natural logarithm of the part's weights' sum, for ak_attention_merge.
+    void (*attention_span)(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                           int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+
     // Stores the keys and values of `count` tokens of one head at positions first … first+count-1 of the caches above.
     void (*store_kv)(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                      int32_t head_dim, int32_t first, int32_t count);
@@ -177,6 +183,13 @@ float ak_kth_largest(float *values, int32_t n, int32_t k);
 
 // Values a head's row of V takes: head_dim rounded up to whole panels of 16.
 static inline int32_t ak_value_width(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+#define AK_ATTENTION_SPAN 256   // keys that are attended at once: where attention can be cut without a change in any result
+
+// Adds the part of attention over the next span: out, logs and part, part_logs as `attention_span` gives them. Merging all spans of a query in
+// ascending order, beginning with the first span's results, gives what `attention` gives.
+void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, size_t ldp, const float *part_logs, int32_t queries,
+                        int32_t head_dim);
 
 size_t ak_matmul_scratch(const ak_matrix *weight);
 size_t ak_attention_scratch(int32_t positions, int32_t head_dim);

@@ -17,5 +17,20 @@ int32_t ak_pool_threads(const ak_pool *pool);
 // callers must serialize runs that share scratch.
 void ak_pool_run(ak_pool *pool, int32_t items, void (*work)(void *context, int32_t item, int32_t worker), void *context);
 
+// Memory that will probably be read right after a run: `pieces` of `bytes` bytes each, `stride` bytes apart, of which worker w is going to read
+// pieces w, w + threads and so on.
+typedef struct {
+    const void *base;
+    size_t stride, bytes;
+    int32_t pieces;
+} ak_expected;
+
+#define AK_EXPECTED 6   // at most
+
+// Says what comes after the next ak_pool_run (and only that). Threads that wait for its end, or for the one after it, ask for this memory
+// meanwhile, as much as a second-level cache has room for, so that it does not stand idle while threads meet. Never changes a result, and the
+// memory may be gone when it is asked for. Called by whoever calls ak_pool_run.
+void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count);
+
 // Processors that this process may run on (its affinity mask), at least 1.
 int32_t ak_processor_count(void);

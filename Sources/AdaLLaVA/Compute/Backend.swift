@@ -8,8 +8,10 @@ final class Backend: @unchecked Sendable {
     let precision: Precision
     /// Whether weights are packed for speed at load. Without it they stay in the mapped file, which loads at once and computes slowly.
     let packsWeights: Bool
+    /// Whether weights whose type the kernels multiply well enough from the file stay there: a model is ready at once then, and processes share it.
+    let mapsWeights: Bool
     /// Where packed weights go.
-    let weights = WeightArena()
+    let weights = HugePageArena()
     /// Whether the kernels multiply BF16 by dot products, faster than float32.
     let hasBF16Dot: Bool
     /// Whether the kernels multiply 16-bit integers faster than float32: 16-bit weights are rounded to them then, for `AK_WIDE_TOKENS` rows or more.
@@ -19,12 +21,16 @@ final class Backend: @unchecked Sendable {
     /// count references to it, and wait for each other's counts.
     let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
     private var identity: [Int32] = []
+    var pieceTable = WorkPieceTable()
 
     /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
-    init(threads: Int? = nil, precision: Precision = .automatic, kernels name: String? = nil, packsWeights: Bool = true) throws {
+    init(threads: Int? = nil, precision: Precision = .automatic, kernels name: String? = nil, packsWeights: Bool = true, mapsWeights: Bool = false)
+        throws
+    {
         pool = try ThreadPool(threads: threads)
         self.precision = precision
         self.packsWeights = packsWeights
+        self.mapsWeights = mapsWeights
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
         hasBF16Dot = ak_has_bf16_dot() != 0 && String(cString: kernels.name) == "avx512"
         multipliesWide = String(cString: kernels.name) == "avx2"

@@ -151,25 +151,23 @@ package final class OperationProbes {
         let shared = max(1, heads / max(keyValueHeads, 1))
         let scale = 1 / Float(headDim).squareRoot()
         let start = positions - queries
-        // Shared out as the decoder does: 32 queries of a head a piece, the pieces that see the most keys first.
-        let tile = 32
-        let tiles = (queries + tile - 1) / tile
         let seen = isCausal ? (0 ..< queries).reduce(0.0) { $0 + Double(start + $1 + 1) } : Double(queries) * Double(positions)
+        let results = SpanResults()
+        // As the decoder shares it out: of a single position the heads with the same keys together.
+        let together = queries == 1 ? shared : 1
         return OperationProbe(
             copies: copies, operations: 4 * Double(heads) * Double(headDim) * seen, bytes: Double(bytes), arithmetic: .f32
         ) { copy in
             let cache = caches[copy]
-            backend.reserveScratch(ak_attention_scratch(Int32(positions), Int32(headDim)))
-            backend.pool.run(heads * tiles) { item, worker in
-                let head = item / tiles
-                let from = (tiles - 1 - item % tiles) * tile
-                let count = min(tile, queries - from)
+            let shares = stride(from: 0, to: heads, by: together).map { head in
                 let index = min(head / shared, keyValueHeads - 1)
-                kernels.attention(
-                    out.data + from * out.stride + head * headDim, out.stride, query.data + from * query.stride + head * headDim, query.stride,
-                    cache.keys(index), cache.values(index), cache.type, Int32(headDim), Int32(isCausal ? start + from + count : positions),
-                    Int32(count), isCausal ? Int32(start + from) : -1, scale, backend.scratch(worker))
+                return HeadShare(
+                    query: query.data + head * headDim, attended: out.data + head * headDim,
+                    queryStride: together > 1 ? headDim : query.stride, attendedStride: together > 1 ? headDim : out.stride,
+                    keys: cache.keys(index), values: cache.values(index), heads: min(together, heads - head))
             }
+            backend.attend(
+                shares, cache.type, headDim: headDim, keys: positions, queries: queries, isCausal: isCausal, scale: scale, results)
         }
     }
 

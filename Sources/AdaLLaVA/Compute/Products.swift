@@ -103,9 +103,9 @@ private struct KernelProduct {
     let blocks: UnsafePointer<Int32>?
     let blockCount: Int
     let flags: Int32
-    /// Panels that one piece of work takes.
-    var step = 1
-    var items: Int { (panelCount + step - 1) / step }
+    /// Where the pieces of work begin in the list of panels.
+    var pieces = Pieces.none
+    var items: Int { pieces.count }
 
     init(_ product: Product, identity: UnsafePointer<Int32>) {
         (output, stride, matrix) = (product.output.data, product.output.stride, product.linear.weight.matrix)
@@ -117,21 +117,24 @@ private struct KernelProduct {
         flags = product.flags
     }
 
-    /// Computes panels `first ..< first + step` of the list.
+    /// Computes the panels of one piece.
     /// - Parameters:
-    ///   - next: the product that the same worker will probably compute after, from panel `nextFirst` of its list on.
+    ///   - next: the product that the same worker will probably compute after, and which piece of it.
     func run(
-        _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, first: Int, step: Int, next: KernelProduct, nextFirst: Int,
+        _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, piece: Int, next: KernelProduct, nextPiece: Int,
         scratch: UnsafeMutableRawPointer
     ) {
+        let range = pieces.panels(piece)
         withUnsafePointer(to: matrix) { matrix in
             withUnsafePointer(to: next.matrix) { nextMatrix in
-                let nextCount = min(step, next.panelCount - nextFirst)
                 var upcoming = ak_upcoming(weight: nextMatrix, panels: next.panels, panel_count: 0)
-                if nextCount > 0 { (upcoming.panels, upcoming.panel_count) = (next.panels + nextFirst, Int32(nextCount)) }
+                if nextPiece < next.items {
+                    let nextRange = next.pieces.panels(nextPiece)
+                    (upcoming.panels, upcoming.panel_count) = (next.panels + nextRange.lowerBound, Int32(nextRange.count))
+                }
                 kernels.matmul(
-                    output, stride, activations, matrix, bias, panels + first, Int32(min(step, panelCount - first)), blocks,
-                    Int32(blockCount), flags, &upcoming, scratch)
+                    output, stride, activations, matrix, bias, panels + range.lowerBound, Int32(range.count), blocks, Int32(blockCount),
+                    flags, &upcoming, scratch)
             }
         }
     }
@@ -165,7 +168,7 @@ extension Backend {
             let tokens = Int(activations.tokens)
             let calls = products.map { product in
                 var call = KernelProduct(product, identity: identity)
-                call.step = panelsPerItem(call.matrix, count: call.panelCount, tokens: tokens)
+                call.pieces = pieces(call.matrix, count: call.panelCount, tokens: tokens)
                 return call
             }
             // Workers usually take pieces in turn.
@@ -179,9 +182,7 @@ extension Backend {
                             index += 1
                         }
                         let call = calls[index]
-                        call.run(
-                            kernels, activations, first: item * call.step, step: call.step, next: call,
-                            nextFirst: (item + threads) * call.step, scratch: scratch[worker])
+                        call.run(kernels, activations, piece: item, next: call, nextPiece: item + threads, scratch: scratch[worker])
                     }
                 }
             }
@@ -192,26 +193,6 @@ extension Backend {
 
     private func reserveScratch(for product: Product) {
         withUnsafePointer(to: product.linear.weight.matrix) { reserveScratch(ak_matmul_scratch($0)) }
-    }
-
-    /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
-    func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int) -> Int {
-        let panelBytes = max(matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride, 1)
-        let worth = max(1, (tokens > 4 ? 1 << 16 : 1 << 17) / panelBytes)
-        let even = max(1, count / (pool.threads * 4))
-        let most = min(worth, even)
-        // Kernels take up to four panels at a time.
-        let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
-        if matrix.layout == AK_BUNDLES { return max(step, Int(AK_BUNDLE)) / Int(AK_BUNDLE) * Int(AK_BUNDLE) }
-        // A little smaller is better if then each thread gets as many as the others.
-        func longestShare(_ step: Int) -> Int {
-            let items = (count + step - 1) / step
-            return (items + pool.threads - 1) / pool.threads * step
-        }
-        // 8-bit weights meet many tokens two panels at a time.
-        let multiple = tokens > 4 && matrix.type == AK_Q8_0 ? min(2, step) : 1
-        let sizes = stride(from: step, through: max(step / 2, 1), by: -multiple)
-        return sizes.min { longestShare($0) < longestShare($1) } ?? step
     }
 
     /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels: both products of a panel are made by the same worker, then combined while
@@ -231,18 +212,16 @@ extension Backend {
         reserveScratch(for: up)
         let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
-            let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let count = gateCall.panelCount
-            let step = panelsPerItem(gateCall.matrix, count: count, tokens: x.rows)
+            var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
+            let pieces = pieces(gateCall.matrix, count: gateCall.panelCount, tokens: x.rows)
+            (gateCall.pieces, upCall.pieces) = (pieces, pieces)
+            let (gate, up) = (gateCall, upCall)
             let (threads, tokens) = (pool.threads, x.rows)
             withUnsafePointer(to: activations) { activations in
-                pool.run((count + step - 1) / step) { item, worker in
-                    let first = item * step
-                    gateCall.run(kernels, activations, first: first, step: step, next: upCall, nextFirst: first, scratch: scratch[worker])
-                    upCall.run(
-                        kernels, activations, first: first, step: step, next: gateCall, nextFirst: first + threads * step,
-                        scratch: scratch[worker])
-                    combine(gateCall, upCall, panels: first ..< min(first + step, count), rows: 0 ..< tokens)
+                pool.run(pieces.count) { item, worker in
+                    gate.run(kernels, activations, piece: item, next: up, nextPiece: item, scratch: scratch[worker])
+                    up.run(kernels, activations, piece: item, next: gate, nextPiece: item + threads, scratch: scratch[worker])
+                    combine(gate, up, panels: pieces.panels(item), rows: 0 ..< tokens)
                 }
             }
         }

@@ -35,6 +35,11 @@ public final class ThreadPool: @unchecked Sendable {
         }
     }
 
+    /// Says what memory is probably read right after the next run; threads that wait ask for it meanwhile (`ak_pool_expect`).
+    func expect(_ memory: [ak_expected]) {
+        if threads > 1 { ak_pool_expect(pool, memory, Int32(memory.count)) }
+    }
+
     private struct Work { let body: (Int, Int) -> Void }
 
     /// Processors that this process may run on.

@@ -2,8 +2,9 @@ import AdaKernels
 
 /// The weights of a linear map, `[rows, inputs]`, ready for the kernels.
 ///
-/// F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are packed into panels of 16 rows, once, at load; the other quantized types stay in the mapped
-/// file.
+/// Weights are packed into panels of 16 rows, once, at load, in types that the kernels multiply fast: Q4_K as Q4_1, whose four bits are the same; Q5_0,
+/// Q5_1, Q5_K and Q6_K as Q8_0, rounded once more. In float32 those five stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 where
+/// the backend maps weights.
 public final class WeightMatrix: @unchecked Sendable {
     let matrix: ak_matrix
     /// Outputs.
@@ -38,10 +39,10 @@ public final class WeightMatrix: @unchecked Sendable {
         (self.rows, self.inputs, type) = (rows, inputs, tensor.type)
         let panels = (rows + Int(AK_PANEL) - 1) / Int(AK_PANEL)
         let blocks = (inputs + Int(AK_BLOCK) - 1) / Int(AK_BLOCK)
-        let isFloat = [AK_F32, AK_F16, AK_BF16].contains(kernelType)
-        let packedType = backend.precision == .q8 && isFloat && inputs % Int(AK_BLOCK) == 0 ? AK_Q8_0 : kernelType
+        let isRounded = backend.precision == .q8 && inputs % Int(AK_BLOCK) == 0
+        let packedType = backend.precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
         let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
-        if panelBytes > 0, backend.packsWeights {
+        if panelBytes > 0, backend.packsWeights, !(backend.mapsWeights && tensor.type.multipliesInFile) {
             let layout = picksInputs ? AK_BUNDLES : AK_PANELS
             let bundle = picksInputs ? Int(AK_BUNDLE) : 1
             let packedPanels = (panels + bundle - 1) / bundle * bundle
@@ -75,15 +76,32 @@ public final class WeightMatrix: @unchecked Sendable {
     /// weights are rounded to BF16, or to 16-bit integers, for many tokens only.
     /// - Parameter rows: rows of the activations.
     func activationType(_ backend: Backend, rows: Int) -> ak_type {
-        guard backend.precision != .f32, matrix.layout != AK_ROWS else { return AK_F32 }
+        guard backend.precision != .f32 else { return AK_F32 }
         switch matrix.type {
         case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
+        case _ where matrix.layout == AK_ROWS: return AK_F32
         case AK_BF16 where backend.hasBF16Dot: return AK_BF16
         case AK_F16 where rows > 4 && backend.hasBF16Dot: return AK_BF16
         case AK_F16, AK_BF16: return backend.multipliesWide && rows >= Int(AK_WIDE_TOKENS) ? AK_I16 : AK_F32
         default: return AK_F32
         }
     }
+}
+
+extension ElementType {
+    /// What weights of this type are packed as, where they need not stay exact.
+    /// - Parameter isRounded: whether floats are rounded to Q8_0.
+    func packedType(isRounded: Bool) -> ak_type? {
+        switch kernelType {
+        case AK_F32, AK_F16, AK_BF16: isRounded ? AK_Q8_0 : kernelType
+        case AK_Q4_K: AK_Q4_1
+        case AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K: AK_Q8_0
+        default: kernelType
+        }
+    }
+
+    /// Whether the kernels multiply rows of this type where the file has them in the arithmetic they would be multiplied in when packed.
+    var multipliesInFile: Bool { [AK_Q8_0, AK_Q4_0, AK_Q4_1].contains(kernelType) }
 }
 
 /// A linear layer: weights and an optional bias.

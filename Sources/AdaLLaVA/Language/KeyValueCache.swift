@@ -14,20 +14,35 @@ final class LayerCache {
     private let keyBytes: Int
     private let valueBytes: Int
 
-    init(heads: [Int], headDim: Int, capacity: Int, type: ak_type) {
+    init(heads: [Int], headDim: Int, capacity: Int, type: ak_type, in arena: HugePageArena? = nil) {
         (self.heads, self.headDim, self.type) = (heads, headDim, type)
         self.capacity = (capacity + 15) / 16 * 16
         let element = Int(ak_type_bytes(type))
         keyBytes = self.capacity * headDim * element
         valueBytes = self.capacity * Int(ak_value_width(Int32(headDim))) * element
         // Zeroed: kernels read the padding of the last panel, whose values must be finite.
-        keys = AlignedMemory(byteCount: heads.count * keyBytes)
-        values = AlignedMemory(byteCount: heads.count * valueBytes)
+        func zeroed(_ bytes: Int) -> AlignedMemory {
+            guard let memory = arena?.allocate(byteCount: bytes) else { return AlignedMemory(byteCount: bytes) }
+            memory.address.initializeMemory(as: UInt8.self, repeating: 0, count: memory.byteCount)
+            return memory
+        }
+        keys = zeroed(heads.count * keyBytes)
+        values = zeroed(heads.count * valueBytes)
     }
 
     /// Memory of the `index`-th kept head.
     func keys(_ index: Int) -> UnsafeMutableRawPointer { keys.address + index * keyBytes }
     func values(_ index: Int) -> UnsafeMutableRawPointer { values.address + index * valueBytes }
+
+    /// What attention over the first `positions` positions reads, a piece for each head.
+    func expected(positions: Int) -> [ak_expected] {
+        let panels = (positions + Int(AK_PANEL) - 1) / Int(AK_PANEL)
+        func part(_ memory: AlignedMemory, _ bytes: Int) -> ak_expected {
+            ak_expected(
+                base: memory.address, stride: bytes, bytes: min(bytes, bytes / capacity * panels * Int(AK_PANEL)), pieces: Int32(heads.count))
+        }
+        return capacity > 0 ? [part(keys, keyBytes), part(values, valueBytes)] : []
+    }
 
     var byteCount: Int { heads.count * (keyBytes + valueBytes) }
 }
@@ -37,6 +52,8 @@ final class KeyValueCache {
     var layers: [LayerCache?]
     /// Positions that every sequence position of this request may take.
     let capacity: Int
+    /// Where the layers' caches lie.
+    let memory = HugePageArena(slabBytes: 8 << 20)
 
     init(layerCount: Int, capacity: Int) {
         layers = Array(repeating: nil, count: layerCount)

@@ -43,12 +43,14 @@ final class LlamaDecoder: @unchecked Sendable {
     private let backend: Backend
     private let buffer = ActivationBuffer()
     private var scratch: Scratch
+    private let spanResults = SpanResults()
     private let allHeads: [Int]
     /// Of one position: its last hidden states after the norm, `[1, hidden]`, and its logits, `[1, vocabulary]`.
     private let lastNormed, lastLogits: Tensor
 
-    /// Positions that pass through the layers at once during prefill.
-    static let chunk = 512
+    /// Positions that pass through the layers at once during prefill: an image of 576 and a question, so that weights are read, and where they are not
+    /// of the activations' type converted, once.
+    static let chunk = 640
 
     /// Loads every layer.
     /// - Parameters:
@@ -131,8 +133,8 @@ final class LlamaDecoder: @unchecked Sendable {
                 let selection = selections[index]
                 if let selection, !selection.runsAttention, !selection.runsMLP { continue }
                 forward(
-                    layers[index], selection, on: chunk, outputs: index < lastAttention ? 0 ..< chunk.rows : read, position: first + start,
-                    cache: cache, index: index, probe: probe)
+                    layers[index], selection, next: { self.firstRead(after: index, selections) }, on: chunk,
+                    outputs: index < lastAttention ? 0 ..< chunk.rows : read, position: first + start, cache: cache, index: index, probe: probe)
                 observe?(index, start, chunk)
             }
             start += chunk.rows
@@ -146,13 +148,26 @@ final class LlamaDecoder: @unchecked Sendable {
         return lastLogits
     }
 
+    /// The weights that a token meets first behind layer `index`; none where a plan picks some of them.
+    private func firstRead(after index: Int, _ selections: [LayerSelection?]) -> [WeightMatrix] {
+        for next in index + 1 ..< max(layers.count, index + 1) {
+            guard let selection = selections[next] else { return [layers[next].query.weight, layers[next].key.weight, layers[next].value.weight] }
+            if selection.runsAttention || selection.runsMLP { return [] }
+        }
+        return [head.weight]
+    }
+
     /// One layer's pass over a chunk, in place.
-    /// - Parameter outputs: rows whose hidden states go on; of the others only keys and values are computed.
+    /// - Parameters:
+    ///   - next: what a token reads first behind this layer.
+    ///   - outputs: rows whose hidden states go on; of the others only keys and values are computed.
     private func forward(
-        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, outputs: Range<Int>, position: Int, cache: KeyValueCache,
-        index: Int, probe: AttentionProbe?
+        _ layer: LlamaLayer, _ selection: LayerSelection?, next: () -> [WeightMatrix], on x: Tensor, outputs: Range<Int>, position: Int,
+        cache: KeyValueCache, index: Int, probe: AttentionProbe?
     ) {
         if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
+        // A single token reads all of the layer, one matrix behind the other.
+        let isRead = x.rows == 1 && selection == nil
         if selection?.runsAttention ?? true {
             let normed = scratch.normed.rows(0 ..< x.rows)
             rmsNorm(normed, x, layer.inputNorm)
@@ -163,6 +178,7 @@ final class LlamaDecoder: @unchecked Sendable {
                 probe?.see(layer: index, query: query, key: key, position: position, configuration)
             }
             if let attended {
+                if isRead { backend.expect([layer.gate.weight, layer.up.weight]) }
                 let sum = Product(linear: layer.output, output: x.rows(outputs), blocks: selection?.outputBlocks, accumulate: true)
                 backend.multiply(attended, [sum], buffer)
             }
@@ -171,10 +187,12 @@ final class LlamaDecoder: @unchecked Sendable {
             let (x, normed) = (x.rows(outputs), scratch.normed.rows(outputs))
             rmsNorm(normed, x, layer.postAttentionNorm)
             let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
+            if isRead { backend.expect([layer.down.weight]) }
             backend.multiplyGated(
                 normed, gate: Product(linear: layer.gate, output: gate, panels: selection?.gatePanels),
                 up: Product(linear: layer.up, output: up, panels: selection?.gatePanels), buffer)
             clear(selection?.droppedNeurons ?? [], of: gate)
+            if isRead { backend.expect(next()) }
             backend.multiply(gate, [Product(linear: layer.down, output: x, blocks: selection?.downBlocks, accumulate: true)], buffer)
         }
     }
@@ -192,6 +210,8 @@ final class LlamaDecoder: @unchecked Sendable {
             Product(linear: layer.key, output: key, panels: selection?.keyValuePanels),
             Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
         ]
+        let isRead = x.rows == 1 && selection == nil
+        if isRead { backend.expect(cache.expected(positions: position + 1) + [backend.expected(layer.output.weight)]) }
         backend.multiply(x, outputs == rows ? asked + kept : kept, buffer)
         if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), asked, buffer) }
 
@@ -221,38 +241,12 @@ final class LlamaDecoder: @unchecked Sendable {
         if outputs.isEmpty { return nil }
         let attended = scratch.attended.rows(outputs)
         clear(selection?.droppedHeadColumns ?? [], of: attended)
-        backend.reserveScratch(ak_attention_scratch(Int32(position + x.rows), headDim))
         let shares = shares(of: heads, query: query.rows(outputs), attended: attended, cache: cache)
-        let (type, scale, first, queries) = (cache.type, 1 / Float(c.headDim).squareRoot(), position + outputs.lowerBound, outputs.count)
-        // Twice what the kernels take at once.
-        let (tile, scratch) = (24, backend.scratchAddresses)
-        let tiles = (queries + tile - 1) / tile
-        shares.withUnsafeBufferPointer { shares in
-            backend.pool.run(shares.count * tiles) { item, worker in
-                let share = shares[item / tiles]
-                // Last tiles first: they see the most keys, and the longest pieces should not come last.
-                let start = (tiles - 1 - item % tiles) * tile
-                let count = share.heads > 1 ? share.heads : min(tile, queries - start)
-                // Several heads' queries of the newest position see all there is.
-                kernels.attention(
-                    share.attended + start * share.attendedStride, share.attendedStride, share.query + start * share.queryStride,
-                    share.queryStride, share.keys, share.values, type, headDim, Int32(first + min(start + tile, queries)),
-                    Int32(count), share.heads > 1 ? -1 : Int32(first + start), scale, scratch[worker])
-            }
-        }
+        let (scale, keys, queries) = (1 / Float(c.headDim).squareRoot(), position + outputs.upperBound, outputs.count)
+        if isRead { backend.expect([layer.output.weight]) }
+        backend.attend(shares, cache.type, headDim: c.headDim, keys: keys, queries: queries, scale: scale, spanResults)
         withExtendedLifetime((cache, query, attended)) {}
         return attended
-    }
-
-    /// Where one head's part of attention lies, or that of neighbouring heads with the same keys: addresses only, so that threads that share
-    /// it out do not count references to what owns it.
-    private struct HeadShare {
-        let query: UnsafeMutablePointer<Float>
-        let attended: UnsafeMutablePointer<Float>
-        /// From one position to the next; with several heads, from one of them to the next.
-        let queryStride, attendedStride: Int
-        let keys, values: UnsafeMutableRawPointer
-        let heads: Int
     }
 
     /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once. A head whose keys
@@ -284,9 +278,12 @@ final class LlamaDecoder: @unchecked Sendable {
 
     private func layerCache(_ index: Int, _ selection: LayerSelection?, in cache: KeyValueCache) -> LayerCache {
         if let layer = cache.layers[index] { return layer }
+        let heads = selection?.keyValueHeads ?? Array(0 ..< configuration.numKeyValueHeads)
+        // Below some megabytes, caches come from a processor's own and huge pages are only more to clear.
+        let isLarge = layers.count * heads.count * configuration.headDim * cache.capacity >= 1 << 20
         let layer = LayerCache(
-            heads: selection?.keyValueHeads ?? Array(0 ..< configuration.numKeyValueHeads), headDim: configuration.headDim,
-            capacity: cache.capacity, type: backend.precision == .f32 ? AK_F32 : AK_F16)
+            heads: heads, headDim: configuration.headDim, capacity: cache.capacity, type: backend.precision == .f32 ? AK_F32 : AK_F16,
+            in: isLarge ? cache.memory : nil)
         cache.layers[index] = layer
         return layer
     }
