@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the embedded default models: data, projector, language, the prefix, what plans switch (variants L and H), conversion, scores.
+# Trains the embedded default models: data, projector, language twice, what plans switch (variants L and H), conversion, scores.
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
 #   SCENES=40000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
 #   SCENES_EVALUATION=LIST.json …              what is scored instead of the project's own held-out scenes
@@ -28,7 +28,7 @@ train() { # RECIPE RUN
 }
 train 1-projector projector
 train 2-language language
-train 3-prefix prefix
+train 3-whole whole
 train 4-layers layers
 train 4-heads heads
 
