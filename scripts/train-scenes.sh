@@ -30,7 +30,7 @@ train 1-projector projector
 train 2-language language
 train 3-whole whole
 train 4-layers layers
-train 4-heads heads
+train 5-heads heads
 
 # What ships: float16, both variants beside one tower.
 models=$out/models
