@@ -43,8 +43,8 @@ struct SmolLM2Tests {
         #expect(comparison.meanLogit <= 0.3)
     }
 
-    // A failure means that 4-bit weights are computed worse than rounding activations to 8 bits explains. Prompts 1 and 3 have a close call
-    // with these weights.
+    // A failure means that 4-bit weights are computed worse than rounding activations to 8 bits explains. Prompts 0, 1 and 3 have a close call
+    // with these weights (the portable kernels answer 0 as llama.cpp does, the others take its second best at one step).
     @Test func fourBitWeightsGiveTheSameTokensWhereRoundingDoesNotDecide() throws {
         let recorded = try RecordedAnswers(type: "q4_1")
         let model = try GreedyModel(try #require(RecordedAnswers.models).appendingPathComponent(recorded.model))
@@ -52,7 +52,7 @@ struct SmolLM2Tests {
             let found = try model.answer(answer.promptIds, count: answer.generatedIds.count)
             let step = zip(found, answer.generatedIds).enumerated().first { $1.0 != $1.1 }?.offset
             if let step { print("Q4_1 case \(index): first difference at step \(step), where llama.cpp's two best are \(answer.gap(step)) apart") }
-            if [0, 2, 4].contains(index) { #expect(step == nil, "case \(index)") }
+            if [2, 4].contains(index) { #expect(step == nil, "case \(index)") }
             if let step { #expect(answer.gap(step) < 0.6, "case \(index), step \(step)") }
         }
         let comparison = try LogitComparison(model, recorded.cases)
