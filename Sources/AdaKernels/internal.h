@@ -86,9 +86,21 @@ typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t pa
 
 // Turns listed blocks first ..< last of panel `panel` of a Q8_0, Q4_0 or Q4_1 matrix in AK_ROWS layout into blocks of a packed panel of its type:
 // out holds their values one after another, then (at `scales`) their scales, as AK_PANELS does. 16 rows are read at once, a little of each: more
-// streams than a processor follows. So what lies at `ahead`, the first of 16 rows that are read later, is asked for from beginning to end.
+// streams than a processor follows. So what lies at `ahead`, the first of 16 rows that are read later, is asked for from beginning to end. All of the
+// panel's rows exist; a last one of fewer is ak_portable_panel's.
 typedef void (*ak_panel_function)(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                                   int32_t first, int32_t last, const uint8_t *ahead);
+
+// An ak_panel_function out of a file's `panel_of`, which takes the type as a constant: one copy for each, so that its loop holds no choice of type.
+#define AK_PANEL_FUNCTION(target, name) \
+    target void name(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last, \
+                     const uint8_t *ahead) { \
+        switch (weight->type) { \
+            case AK_Q8_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q8_0); break; \
+            case AK_Q4_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_0); break; \
+            default: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_1); \
+        } \
+    }
 
 // Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
 typedef void (*ak_pairs_function)(uint16_t *out, const uint8_t *block, size_t line);

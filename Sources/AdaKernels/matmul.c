@@ -127,13 +127,20 @@ static const uint8_t *later_rows(const ak_matrix *weight, const int32_t *panels,
     return rows_of_panel(weight, panels[count - 1]);   // what has been read costs nothing to ask for again
 }
 
+// Listed blocks first ..< last of a panel that lies in rows, packed. The last rows are not read where there are none.
+static void pack(uint8_t *out, uint8_t *scales, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                 int32_t first, int32_t last, const uint8_t *ahead) {
+    const int whole = ((int64_t)panel + 1) * AK_PANEL <= weight->rows;
+    (whole ? parts->panel : ak_portable_panel)(out, scales, weight, panel, blocks, first, last, ahead);
+}
+
 // Listed blocks first ..< last of a panel, widened.
 static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                   int32_t first, int32_t last) {
     if (weight->layout == AK_ROWS) {
         uint8_t values[AK_BLOCK * AK_PANEL], scales[AK_PANEL * 2];
         for (int32_t i = first; i < last; i++, out++) {
-            parts->panel(values, scales, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
+            pack(values, scales, parts, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
             parts->widen(out, weight->type, values, AK_LINE, (const uint16_t *)scales);
         }
         return;
@@ -230,8 +237,8 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                         if (packed) {
                             const size_t length = (size_t)(tile.last - tile.first), values = length * tile.step;
                             uint8_t *dense = (uint8_t *)scratch + (size_t)i * length * (tile.step + tile.scale_step);
-                            parts->panel(dense, dense + values, weight, tile.panel[i], blocks, tile.first, tile.last,
-                                         later_rows(weight, panels, p + tile.panels + i, panel_count, upcoming));
+                            pack(dense, dense + values, parts, weight, tile.panel[i], blocks, tile.first, tile.last,
+                                 later_rows(weight, panels, p + tile.panels + i, panel_count, upcoming));
                             tile.weight[i] = dense;
                             tile.scales[i] = dense + values;
                             continue;

@@ -154,14 +154,5 @@ AK_AVX2_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *wei
     }
 }
 
-AK_AVX2 void ak_avx2_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
-                           int32_t first, int32_t last, const uint8_t *ahead) {
-    // The last rows are not read where there are none.
-    if (((int64_t)panel + 1) * AK_PANEL > weight->rows) return ak_portable_panel(out, scales, weight, panel, blocks, first, last, ahead);
-    switch (weight->type) {
-        case AK_Q8_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q8_0); break;
-        case AK_Q4_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_0); break;
-        default: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_1);
-    }
-}
+AK_PANEL_FUNCTION(AK_AVX2, ak_avx2_panel)
 #endif

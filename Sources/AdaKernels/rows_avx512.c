@@ -30,24 +30,13 @@ AK_AVX512_INLINE __m512 shifted(__m512i quants, float scale, float offset) {
     return _mm512_add_ps(product, _mm512_set1_ps(offset));
 }
 
-// The 6-bit scale and minimum of a 32-value group of Q4_K and Q5_K.
-AK_AVX512_INLINE void group_scale(const uint8_t *packed, int group, float *scale, float *minimum) {
-    if (group < 4) {
-        *scale = (float)(packed[group] & 63);
-        *minimum = (float)(packed[group + 4] & 63);
-    } else {
-        *scale = (float)((packed[group + 4] & 15) | (packed[group - 4] >> 6) << 4);
-        *minimum = (float)((packed[group + 4] >> 4) | (packed[group] >> 6) << 4);
-    }
-}
-
 // Values first ..< first + 16 of a row of a quantized type.
 AK_AVX512_INLINE __m512 quantized16(ak_type type, const uint8_t *row, size_t first) {
     const int high = first / 16 % 2;
     const uint8_t *block32 = row + first / 32 * (size_t)ak_type_bytes(type);   // of types with blocks of 32
     const uint8_t *block256 = row + first / 256 * (size_t)ak_type_bytes(type);
     const int group = first / 32 % 8;
-    float scale, minimum;
+    int scale, minimum;
     switch (type) {
         case AK_Q8_0:
             return scaled(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block32 + 2 + 16 * high))), half_at(block32));
@@ -65,16 +54,16 @@ AK_AVX512_INLINE __m512 quantized16(ak_type type, const uint8_t *row, size_t fir
             return shifted(quants, half_at(block32), half_at(block32 + 2));
         }
         case AK_Q4_K:
-            group_scale(block256 + 4, group, &scale, &minimum);
-            return shifted(nibbles(block256 + 16 + group / 2 * 32 + 16 * high, group % 2), half_at(block256) * scale,
-                           -(half_at(block256 + 2) * minimum));
+            ak_group_scale(block256 + 4, group, &scale, &minimum);
+            return shifted(nibbles(block256 + 16 + group / 2 * 32 + 16 * high, group % 2), half_at(block256) * (float)scale,
+                           -(half_at(block256 + 2) * (float)minimum));
         case AK_Q5_K: {
-            group_scale(block256 + 4, group, &scale, &minimum);
+            ak_group_scale(block256 + 4, group, &scale, &minimum);
             const __m512i fifth = _mm512_and_si512(
                 _mm512_srlv_epi32(bytes16(block256 + 16 + 16 * high), _mm512_set1_epi32(group)), _mm512_set1_epi32(1));
             const __m512i low = nibbles(block256 + 48 + group / 2 * 32 + 16 * high, group % 2);
-            return shifted(_mm512_or_si512(low, _mm512_slli_epi32(fifth, 4)), half_at(block256) * scale,
-                           -(half_at(block256 + 2) * minimum));
+            return shifted(_mm512_or_si512(low, _mm512_slli_epi32(fifth, 4)), half_at(block256) * (float)scale,
+                           -(half_at(block256 + 2) * (float)minimum));
         }
         case AK_Q6_K: {
             const int half = group / 4, part = group % 4;
@@ -195,14 +184,5 @@ AK_AVX512_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *w
     }
 }
 
-AK_AVX512 void ak_avx512_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
-                               int32_t first, int32_t last, const uint8_t *ahead) {
-    // The last rows are not read where there are none.
-    if (((int64_t)panel + 1) * AK_PANEL > weight->rows) return ak_portable_panel(out, scales, weight, panel, blocks, first, last, ahead);
-    switch (weight->type) {
-        case AK_Q8_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q8_0); break;
-        case AK_Q4_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_0); break;
-        default: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_1);
-    }
-}
+AK_PANEL_FUNCTION(AK_AVX512, ak_avx512_panel)
 #endif

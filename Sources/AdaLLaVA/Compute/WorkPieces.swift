@@ -35,8 +35,7 @@ extension Backend {
     /// and Kuck, 1987). Many tokens meet each panel for long enough that pieces of one size are as good.
     func pieces(_ matrix: ak_matrix, count: Int, tokens: Int) -> Pieces {
         let key = WorkPieceTable.Key(
-            panels: count, panelBytes: matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride, layout: matrix.layout.rawValue,
-            type: matrix.type.rawValue, many: tokens > 4)
+            panels: count, panelBytes: panelBytes(matrix), layout: matrix.layout.rawValue, type: matrix.type.rawValue, many: tokens > 4)
         if let known = pieceTable.lists[key] { return Pieces(known) }
         let step = panelsPerItem(matrix, count: count, tokens: tokens)
         let bundle = matrix.layout == AK_BUNDLES ? Int(AK_BUNDLE) : 1
@@ -58,12 +57,14 @@ extension Backend {
         return Pieces(list)
     }
 
+    private func panelBytes(_ matrix: ak_matrix) -> Int { matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride }
+
     /// The largest number of panels up to `share` that kernels take well, 1 or more.
     private func largest(of share: Int) -> Int { share >= 4 ? share / 4 * 4 : share >= 2 ? 2 : 1 }
 
     /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
     private func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int) -> Int {
-        let panelBytes = max(matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride, 1)
+        let panelBytes = max(panelBytes(matrix), 1)
         let worth = max(1, (tokens > 4 ? 1 << 16 : 1 << 17) / panelBytes)
         let even = max(1, count / (pool.threads * 4))
         let most = min(worth, even)
@@ -92,7 +93,7 @@ extension Backend {
     /// A matrix as the pieces that workers will take of it. Pieces of equal size: the first ones are, and no more is asked for.
     func expected(_ weight: WeightMatrix) -> ak_expected {
         let matrix = weight.matrix
-        let bytes = matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride
+        let bytes = panelBytes(matrix)
         let first = pieces(matrix, count: Int(matrix.panels), tokens: 1).panels(0).count
         return ak_expected(base: matrix.data, stride: bytes * first, bytes: bytes * first, pieces: Int32(Int(matrix.panels) / max(first, 1)))
     }
