@@ -31,8 +31,8 @@ struct Memory: AsyncParsableCommand {
     @Option(help: "Threads; one for each processor by default.")
     var threads: Int?
 
-    @Flag(help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file.")
-    var mmap = false
+    @Flag(inversion: .prefixedNo, help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file, or pack them into memory; by default what the engine finds best.")
+    var mmap: Bool?
 
     @Option(help: "A file to write the numbers to.")
     var json: String?
@@ -48,7 +48,8 @@ struct Memory: AsyncParsableCommand {
         // The random model may just have been written by this process.
         if checkpoint == nil { resetPeakMemory() }
         var options = AdaptiveModel.Options()
-        (options.threads, options.mapsWeights) = (threads, mmap)
+        options.threads = threads
+        if let mmap { options.placement = mmap ? .file : .memory }
         let start = ContinuousClock.now
         let loaded = try await AdaptiveModel(contentsOf: url, options: options)
         let loading = (ContinuousClock.now - start) / .milliseconds(1)

@@ -22,6 +22,7 @@ void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src, size_t 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                     const ak_upcoming *upcoming, void *scratch);
+extern const ak_row_products ak_avx2_row_products;
 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_avx2_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                    int32_t first, int32_t last, const uint8_t *ahead);

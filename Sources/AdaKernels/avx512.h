@@ -14,6 +14,7 @@
 int ak_avx512_available(void);
 int ak_avx512_has_vnni(void);
 int ak_avx512_has_bf16(void);
+int ak_avx512_multiplies_rows(void);   // whether ak_avx512_row_products run
 
 extern const ak_kernels ak_avx512_kernels;
 extern const ak_tile_set *const ak_avx512_float_sets[3];   // F32, F16 and BF16 panels with F32 activations
@@ -24,6 +25,7 @@ void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const a
 void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_avx512_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                      int32_t first, int32_t last, const uint8_t *ahead);
+extern const ak_row_products ak_avx512_row_products;
 void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                          int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,

@@ -18,6 +18,7 @@ int ak_avx512_available(void) {
 
 int ak_avx512_has_vnni(void) { return __builtin_cpu_supports("avx512vnni") != 0; }
 int ak_avx512_has_bf16(void) { return __builtin_cpu_supports("avx512bf16") != 0; }
+int ak_avx512_multiplies_rows(void) { return ak_avx512_has_vnni() && __builtin_cpu_supports("avx512vbmi"); }
 
 int ak_has_int8_dot(void) { return ak_avx512_available() && ak_avx512_has_vnni(); }
 int ak_has_bf16_dot(void) { return ak_avx512_available() && ak_avx512_has_bf16(); }
@@ -76,4 +77,14 @@ const ak_kernels *ak_kernels_best(void) {
         if (kernels) return kernels;
     }
     return &ak_portable_kernels;
+}
+
+int ak_multiplies_rows(const ak_kernels *kernels) {
+#if AK_X86
+    if (strcmp(kernels->name, ak_avx512_kernels.name) == 0) return ak_avx512_multiplies_rows();
+    return strcmp(kernels->name, ak_avx2_kernels.name) == 0;
+#else
+    (void)kernels;
+    return 0;
+#endif
 }

@@ -115,6 +115,17 @@ typedef struct {
 // what they are; a float row's 32 weights are rounded to multiples of 1 / AK_WIDE_MAX of their largest.
 typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
 
+// Products of one token with Q8_0, Q4_0 and Q4_1 rows where they lie: `arrange` puts the token's activations into scratch as `dots` wants them, which
+// then gives the sums of the 16 rows of a panel, all of which exist; bit for bit those of packed panels. From end on, memory is read at `next`
+// instead: what lies there is asked for in time. Scratch: AK_ROW_CHUNK_BYTES for every AK_ROW_CHUNK blocks.
+typedef struct {
+    void (*arrange)(void *scratch, const ak_activations *act, int32_t token, const ak_matrix *weight);
+    void (*dots)(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch);
+} ak_row_products;
+
+#define AK_ROW_CHUNK 16
+#define AK_ROW_CHUNK_BYTES ((size_t)(AK_ROW_CHUNK * (AK_BLOCK + 8) + 2 * AK_PANEL * AK_ROW_CHUNK * 4))
+
 #define AK_ROWS_BLOCKS 64      // blocks of a panel that are dequantized or widened at once
 #define AK_WIDE_MAX 8191       // 32 products of such numbers stay below 2^31
 
@@ -127,6 +138,7 @@ typedef struct {
     ak_rows_function rows;
     ak_panel_function panel;
     ak_wide_function widen;
+    const ak_row_products *row_products;   // NULL: rows are packed for few tokens too
 } ak_matmul_parts;
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,

@@ -11,7 +11,10 @@
 #define AK_CHUNK_BYTES (256 * 1024)     // weights multiplied by a strip before the next part of the inputs
 
 #define QUANTIZED_ROWS_BLOCKS 384       // blocks of two panels that are packed once for many tokens: what fits the second-level cache
+#define ASKING_TILES 8                  // last tiles that ask for the rows of the next panels
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
+
+#define ROW_TOKENS 1   // tokens up to which quantized rows are multiplied where they lie instead of being packed on the way
 
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
@@ -127,11 +130,22 @@ static const uint8_t *later_rows(const ak_matrix *weight, const int32_t *panels,
     return rows_of_panel(weight, panels[count - 1]);   // what has been read costs nothing to ask for again
 }
 
+// Asks for part `part` of `parts` of the rows of `count` listed panels from `at` on: what is packed next comes while the last tiles are multiplied.
+static void ask_for_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count, const ak_upcoming *upcoming,
+                         int32_t part, int32_t parts) {
+    const size_t bytes = AK_PANEL * weight->stride / (size_t)parts;
+    for (int32_t i = 0; i < count; i++) {
+        const uint8_t *rows = later_rows(weight, panels, at + i, panel_count, upcoming) + (size_t)part * bytes;
+        for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(rows + line, 0, 2);
+    }
+}
+
+static int is_whole(const ak_matrix *weight, int32_t panel) { return ((int64_t)panel + 1) * AK_PANEL <= weight->rows; }
+
 // Listed blocks first ..< last of a panel that lies in rows, packed. The last rows are not read where there are none.
 static void pack(uint8_t *out, uint8_t *scales, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                  int32_t first, int32_t last, const uint8_t *ahead) {
-    const int whole = ((int64_t)panel + 1) * AK_PANEL <= weight->rows;
-    (whole ? parts->panel : ak_portable_panel)(out, scales, weight, panel, blocks, first, last, ahead);
+    (is_whole(weight, panel) ? parts->panel : ak_portable_panel)(out, scales, weight, panel, blocks, first, last, ahead);
 }
 
 // Listed blocks first ..< last of a panel, widened.
@@ -165,14 +179,42 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
         parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
 }
 
-// Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones.
+// A few tokens with the rows of listed panels, where they lie. Returns how many panels it took: all but a last one of fewer rows.
+static int32_t multiply_rows(const ak_row_products *products, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
+                             const float *bias, const int32_t *panels, int32_t panel_count, int32_t flags, const ak_upcoming *upcoming,
+                             void *scratch) {
+    const int32_t count = panel_count > 0 && !is_whole(weight, panels[panel_count - 1]) ? panel_count - 1 : panel_count;
+    for (int32_t token = 0; token < act->tokens; token++) {
+        products->arrange(scratch, act, token, weight);
+        int32_t run = 0;   // where the panels end that lie side by side
+        for (int32_t p = 0; p < count; p++) {
+            if (p >= run)
+                for (run = p + 1; run < count && panels[run] == panels[run - 1] + 1;) run++;
+            float sums[AK_PANEL];
+            const uint8_t *end = rows_of_panel(weight, panels[run - 1] + 1);
+            products->dots(sums, weight, panels[p], end, later_rows(weight, panels, run, panel_count, upcoming), scratch);
+            const size_t column = (size_t)panels[p] * AK_PANEL;
+            float *row = out + (size_t)token * ldo + column;
+            for (int r = 0; r < AK_PANEL; r++) {
+                float value = sums[r] + (bias ? bias[column + (size_t)r] : 0.0f);
+                if (flags & AK_ACCUMULATE) value = row[r] + value;
+                row[r] = flags & AK_RELU6 ? ak_relu6(value) : value;
+            }
+        }
+    }
+    return count;
+}
+
+// Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones, or what their own products need.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
     if (weight->layout != AK_ROWS && weight->type == AK_F32) return 0;
     const size_t some = (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * sizeof(ak_wide_block) * AK_TILE_PANELS;
     if (weight->layout != AK_ROWS || !is_quantized(weight->type)) return some;
     const size_t block = ak_block_bytes(weight->type) + ak_block_scale_bytes(weight->type);
-    const size_t longer = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * block;
-    return longer > some ? longer : some;
+    const size_t packed = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * block;
+    const size_t chunks = (size_t)(weight->blocks / AK_ROW_CHUNK + 1) * AK_ROW_CHUNK_BYTES;
+    const size_t rows = packed > chunks ? packed : chunks;
+    return rows > some ? rows : some;
 }
 
 // The rows of the activations that belong to tokens `token` …
@@ -191,6 +233,11 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     const int packed = !wide && weight->layout == AK_ROWS && act->type == AK_Q8_0;   // on the way
     const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;
     if (set == NULL || act->tokens <= 0) return;
+    if (packed && blocks == NULL && act->tokens <= ROW_TOKENS && weight->blocks <= act->blocks && parts->row_products != NULL) {
+        const int32_t done = multiply_rows(parts->row_products, out, ldo, act, weight, bias, panels, panel_count, flags, upcoming, scratch);
+        panels += done;
+        panel_count -= done;
+    }
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
     const int32_t tile_tokens = even_part(act->tokens, set->tokens);
     const int32_t group = unpacked ? smaller(act->type == AK_F32 || packed ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
@@ -237,8 +284,10 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                         if (packed) {
                             const size_t length = (size_t)(tile.last - tile.first), values = length * tile.step;
                             uint8_t *dense = (uint8_t *)scratch + (size_t)i * length * (tile.step + tile.scale_step);
-                            pack(dense, dense + values, parts, weight, tile.panel[i], blocks, tile.first, tile.last,
-                                 later_rows(weight, panels, p + tile.panels + i, panel_count, upcoming));
+                            // Many tokens would drive out what came this early.
+                            const uint8_t *ahead = act->tokens > tile_tokens ? rows_of_panel(weight, tile.panel[i])
+                                : later_rows(weight, panels, p + tile.panels + i, panel_count, upcoming);
+                            pack(dense, dense + values, parts, weight, tile.panel[i], blocks, tile.first, tile.last, ahead);
                             tile.weight[i] = dense;
                             tile.scales[i] = dense + values;
                             continue;
@@ -253,6 +302,9 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     // A single strip may be longer than there is room for, and has no second part that would need it.
                     tile.partial = single_strip ? NULL : partial + (size_t)(t - token) * (size_t)(tile.panels * AK_PANEL);
                     set_tokens(&tile, act, out, ldo, t);
+                    const int32_t left = (act->tokens - t + tile_tokens - 1) / tile_tokens, asking = smaller(ASKING_TILES, act->tokens / tile_tokens);
+                    if (packed && left <= asking && tile.last == listed)
+                        ask_for_rows(weight, panels, p + tile.panels, tile.panels, panel_count, upcoming, asking - left, asking);
                     set->run[tile.panels - 1][tile.tokens - 1](&tile);
                 }
                 first = tile.last;

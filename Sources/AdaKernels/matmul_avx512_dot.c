@@ -243,6 +243,7 @@ void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const a
         .q4_1 = vnni ? &q4_1_set : ak_avx2_quantized_sets[2],
         .half_pairs = ak_avx512_has_bf16() ? half_pairs : ak_portable_half_pairs, .rows = ak_avx512_rows, .panel = ak_avx512_panel,
         .i16 = &ak_avx2_wide_sets[0], .wide_q8 = vnni ? NULL : &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
+        .row_products = ak_avx512_multiplies_rows() ? &ak_avx512_row_products : NULL,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }

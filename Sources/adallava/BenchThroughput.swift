@@ -25,8 +25,7 @@ struct BenchThroughput: AsyncParsableCommand {
     @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
     var precision: Precision = .automatic
 
-    @Flag(help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file: ready at once, shared between processes, about half as fast.")
-    var mmap = false
+    @OptionGroup var placement: PlacementFlag
 
     @Option(parsing: .unconditional, help: "Tokens of the prompt; by default \(Throughput.usualPrompt), or what the model's context has room for.")
     var prompt: Int?
@@ -62,14 +61,14 @@ struct BenchThroughput: AsyncParsableCommand {
             }
             let plotter = try output.prepare()
             let runs = try urls.indices.flatMap { index in try threadCounts(threads).map { (index, $0) } }
-            let (experiment, precision, mapsWeights) = (throughput, precision, mmap)
+            let (experiment, precision, placement) = (throughput, precision, placement.placement)
             let report = try await withInterruption {
                 try await experiment.run(
                     count: runs.count, environment: .current,
                     load: { number in
                         let (index, threads) = runs[number]
                         var options = AdaptiveModel.Options()
-                        (options.threads, options.precision, options.mapsWeights) = (threads, precision, mapsWeights)
+                        (options.threads, options.precision, options.placement) = (threads, precision, placement)
                         // Quietly after the first: the progress that people see is that of the measurements.
                         let model =
                             number == 0

@@ -4,6 +4,14 @@ import AdaLLaVA
 import ArgumentParser
 import Foundation
 
+/// Where quantized weights lie.
+struct PlacementFlag: ParsableArguments {
+    @Flag(inversion: .prefixedNo, help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file, or pack them into memory (by default from a gigabyte on, and below).")
+    var mmap: Bool?
+
+    var placement: WeightPlacement { mmap.map { $0 ? .file : .memory } ?? .automatic }
+}
+
 /// How a model is read and computes.
 struct ComputeFlags: ParsableArguments {
     @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.")
@@ -18,8 +26,7 @@ struct ComputeFlags: ParsableArguments {
     @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
     var precision: Precision = .automatic
 
-    @Flag(help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file: ready at once, shared between processes, about half as fast.")
-    var mmap = false
+    @OptionGroup var placement: PlacementFlag
 
     func load(_ url: URL) async throws -> AdaptiveModel {
         try await loadWithProgress(url, options)
@@ -29,7 +36,7 @@ struct ComputeFlags: ParsableArguments {
         var options = AdaptiveModel.Options()
         options.threads = threads
         options.precision = precision
-        options.mapsWeights = mmap
+        options.placement = placement.placement
         options.projector = mmproj.map { URL(fileURLWithPath: $0) }
         options.template = template
         return options

@@ -34,8 +34,9 @@
 //   AK_BUNDLES: the same panels four at a time, block by block, a cache line (64 bytes) of each in turn; then (quantized types) the
 //     scales of a block, [16] or [2][16], of each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads
 //     some blocks: what is read lies in runs four times as long, and the processor's prefetching fetches less of what is not.
-//   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every
-//     type, not fast: rows are dequantized, or packed, on the way.
+//   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every type; fast for
+//     Q8_0, Q4_0 and Q4_1, whose rows meet one token where they are (see ak_multiplies_rows) and many tokens packed on the way. Rows of other types
+//     are dequantized on the way.
 typedef enum { AK_PANELS = 0, AK_ROWS = 1, AK_BUNDLES = 2 } ak_layout;
 
 #define AK_BUNDLE 4   // panels of a bundle
@@ -201,3 +202,5 @@ const ak_kernels *ak_kernels_best(void);
 // What the processor offers beyond the table: 1 if AVX-512 VNNI (or AVX-VNNI / NEON dot products), BF16 dot products are used.
 int ak_has_int8_dot(void);
 int ak_has_bf16_dot(void);
+// 1 if these kernels multiply one token with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout as fast as with panels.
+int ak_multiplies_rows(const ak_kernels *kernels);

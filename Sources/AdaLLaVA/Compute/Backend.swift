@@ -8,8 +8,8 @@ final class Backend: @unchecked Sendable {
     let precision: Precision
     /// Whether weights are packed for speed at load. Without it they stay in the mapped file, which loads at once and computes slowly.
     let packsWeights: Bool
-    /// Whether weights whose type the kernels multiply well enough from the file stay there: a model is ready at once then, and processes share it.
-    let mapsWeights: Bool
+    /// Where weights stay whose type the kernels multiply from the file.
+    let placement: WeightPlacement
     /// Where packed weights go.
     let weights = HugePageArena()
     /// Whether the kernels multiply BF16 by dot products, faster than float32.
@@ -24,13 +24,15 @@ final class Backend: @unchecked Sendable {
     var pieceTable = WorkPieceTable()
 
     /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
-    init(threads: Int? = nil, precision: Precision = .automatic, kernels name: String? = nil, packsWeights: Bool = true, mapsWeights: Bool = false)
-        throws
+    init(
+        threads: Int? = nil, precision: Precision = .automatic, kernels name: String? = nil, packsWeights: Bool = true,
+        placement: WeightPlacement = .automatic
+    ) throws
     {
         pool = try ThreadPool(threads: threads)
         self.precision = precision
         self.packsWeights = packsWeights
-        self.mapsWeights = mapsWeights
+        self.placement = placement
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
         hasBF16Dot = ak_has_bf16_dot() != 0 && String(cString: kernels.name) == "avx512"
         multipliesWide = String(cString: kernels.name) == "avx2"
@@ -40,6 +42,22 @@ final class Backend: @unchecked Sendable {
     }
 
     deinit { scratchAddresses.deallocate() }
+
+    /// Whether the weights of `tensor` are multiplied where the file has them.
+    /// - Parameter picksInputs: whether plans leave inputs out, for which panels are faster.
+    func maps(_ tensor: StoredTensor, picksInputs: Bool) -> Bool {
+        guard tensor.type.multipliesInFile else { return false }
+        switch placement {
+        case .memory: return false
+        case .file: return true
+        case .automatic:
+            return !picksInputs && tensor.file.bytes.count >= Backend.mappedBytes && withUnsafePointer(to: kernels) { ak_multiplies_rows($0) != 0 }
+        }
+    }
+
+    /// Files from this size on are left where they are: packing a gigabyte takes most of a second, and as much memory again until the file's pages
+    /// are given back. Smaller ones are packed sooner than anyone notices, and short prompts are faster then.
+    static let mappedBytes = 1 << 30
 
     static let kernelNames = ["portable", "avx2", "avx512", "neon"]
 
@@ -69,6 +87,16 @@ final class Backend: @unchecked Sendable {
             body(buffer.baseAddress.unsafelyUnwrapped)
         }
     }
+}
+
+/// Where Q8_0, Q4_0 and Q4_1 weights lie while a model runs; results are the same.
+public enum WeightPlacement: Sendable {
+    /// In the file from a gigabyte on, if this processor multiplies them there as fast (AVX2, AVX-512 with VNNI and VBMI); packed in memory otherwise.
+    case automatic
+    /// Packed in memory.
+    case memory
+    /// In the mapped file: the model is ready at once, takes no memory of its own beside its caches and shares its pages with other processes.
+    case file
 }
 
 /// In what arithmetic a model computes.

@@ -3,8 +3,8 @@ import AdaKernels
 /// The weights of a linear map, `[rows, inputs]`, ready for the kernels.
 ///
 /// Weights are packed into panels of 16 rows, once, at load, in types that the kernels multiply fast: Q4_K as Q4_1, whose four bits are the same; Q5_0,
-/// Q5_1, Q5_K and Q6_K as Q8_0, rounded once more. In float32 those five stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 where
-/// the backend maps weights.
+/// Q5_1, Q5_K and Q6_K as Q8_0, rounded once more. In float32 those five stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 of large
+/// files (see ``WeightPlacement``), unless plans leave inputs out.
 public final class WeightMatrix: @unchecked Sendable {
     let matrix: ak_matrix
     /// Outputs.
@@ -42,7 +42,7 @@ public final class WeightMatrix: @unchecked Sendable {
         let isRounded = backend.precision == .q8 && inputs % Int(AK_BLOCK) == 0
         let packedType = backend.precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
         let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
-        if panelBytes > 0, backend.packsWeights, !(backend.mapsWeights && tensor.type.multipliesInFile) {
+        if panelBytes > 0, backend.packsWeights, !backend.maps(tensor, picksInputs: picksInputs) {
             let layout = picksInputs ? AK_BUNDLES : AK_PANELS
             let bundle = picksInputs ? Int(AK_BUNDLE) : 1
             let packedPanels = (panels + bundle - 1) / bundle * bundle

@@ -65,7 +65,7 @@ extension Backend {
     /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
     private func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int) -> Int {
         let panelBytes = max(panelBytes(matrix), 1)
-        let worth = max(1, (tokens > 4 ? 1 << 16 : 1 << 17) / panelBytes)
+        let worth = max(1, (tokens > 4 ? 1 << 16 : matrix.layout == AK_ROWS ? 1 << 19 : 1 << 17) / panelBytes)
         let even = max(1, count / (pool.threads * 4))
         let most = min(worth, even)
         // Kernels take up to four panels at a time.

@@ -14,9 +14,8 @@ public final class AdaptiveModel: Sendable {
         public var threads: Int?
         /// In what arithmetic to compute.
         public var precision = Precision.automatic
-        /// Whether Q8_0, Q4_0 and Q4_1 weights stay in the mapped file instead of being packed into memory: the model is ready at once, takes no
-        /// memory of its own beside its caches and shares its pages with other processes, but a decode is about half as fast.
-        public var mapsWeights = false
+        /// Where Q8_0, Q4_0 and Q4_1 weights lie.
+        public var placement = WeightPlacement.automatic
         /// The projector file (`mmproj`) of a LLaVA GGUF pair; `nil` looks beside the model.
         public var projector: URL?
         /// The chat template's name; `nil` chooses from the checkpoint.
@@ -41,7 +40,7 @@ public final class AdaptiveModel: Sendable {
         loaded = try await withTaskCancellationHandler {
             try await queue.run {
                 let checkpoint = try Checkpoint.open(at: url, projector: options.projector)
-                let backend = try Backend(threads: options.threads, precision: options.precision, mapsWeights: options.mapsWeights)
+                let backend = try Backend(threads: options.threads, precision: options.precision, placement: options.placement)
                 return try LoadedModel(
                     checkpoint, backend: backend, template: options.template, cancellation: cancellation, onProgress: onProgress)
             }

@@ -1,0 +1,55 @@
+// What the products with quantized rows share, for chunks of CHUNK blocks of a row: an instruction set's file defines CHUNK and includes this.
+#pragma once
+#include <string.h>
+
+#include "internal.h"
+
+#define AHEAD (6 * 1024)   // bytes that are asked for before they are multiplied: pages of 4 KB end the hardware's own prefetching
+
+// A token's activations for a chunk, in the order that the instruction set wants.
+typedef struct {
+    int8_t values[CHUNK][AK_BLOCK];
+    float scales[CHUNK];
+    int32_t sums[CHUNK];
+} chunk_activations;
+
+// Of each block of a chunk, and each of 16 rows: the sum as a number, and what it is multiplied by.
+typedef struct { float wholes[AK_PANEL][CHUNK], factors[AK_PANEL][CHUNK]; } chunk_sums;
+
+_Static_assert((sizeof(chunk_activations) + sizeof(chunk_sums)) * AK_ROW_CHUNK == (size_t)AK_ROW_CHUNK_BYTES * CHUNK, "scratch holds both");
+
+AK_INLINE int32_t chunks_of(int32_t blocks) { return blocks / CHUNK + (blocks % CHUNK != 0); }
+AK_INLINE size_t block_size(const ak_type type) { return type == AK_Q8_0 ? 34 : type == AK_Q4_0 ? 18 : 20; }
+AK_INLINE chunk_sums *held_sums(void *scratch, const ak_matrix *weight) {
+    return (chunk_sums *)((chunk_activations *)scratch + chunks_of(weight->blocks));
+}
+
+// Calls chunk(wholes, factors, bytes, activations, …) for the chunks of a panel's rows, row after row: memory likes one stream. Asks for what is
+// read AHEAD bytes later, or at `next` from `end` on. A row's last chunk may reach into the next row, whose blocks are not added later, but not
+// behind the matrix.
+#define FOR_ROW_CHUNKS(weight, panel, act, held, end, next, type, chunk, ...) \
+    const size_t chunk_bytes = CHUNK * block_size(type); \
+    const int32_t chunks = chunks_of((weight)->blocks); \
+    const uint8_t *row = (const uint8_t *)(weight)->data + (size_t)(panel) * AK_PANEL * (weight)->stride; \
+    const uint8_t *last_whole = (const uint8_t *)(weight)->data + (size_t)(weight)->rows * (weight)->stride - chunk_bytes; \
+    for (int r = 0; r < AK_PANEL; r++, row += (weight)->stride) { \
+        const uint8_t *from = row, *later = end - row > AHEAD ? row + AHEAD : next + (AHEAD - (end - row)); \
+        for (int32_t c = 0; c < chunks; c++, from += chunk_bytes, later += chunk_bytes) { \
+            for (size_t line = 0; line < chunk_bytes; line += AK_LINE) _mm_prefetch((const char *)later + line, _MM_HINT_T1); \
+            uint8_t rest[CHUNK * 34]; \
+            const int reaches = from > last_whole; \
+            if (reaches) { \
+                memset(rest, 0, sizeof rest); \
+                memcpy(rest, from, (size_t)((weight)->blocks - c * CHUNK) * block_size(type)); \
+            } \
+            chunk((held)[c].wholes[r], (held)[c].factors[r], reaches ? rest : from, (act) + c, __VA_ARGS__); \
+        } \
+    }
+
+// Calls f(…, type) with the type as a constant.
+#define FOR_ROW_TYPE(type, f, ...) \
+    switch (type) { \
+        case AK_Q8_0: f(__VA_ARGS__, AK_Q8_0); break; \
+        case AK_Q4_0: f(__VA_ARGS__, AK_Q4_0); break; \
+        default: f(__VA_ARGS__, AK_Q4_1); \
+    }
