@@ -158,7 +158,7 @@ AK_AVX512_INLINE __m512 exp2_of(__m512 x) {
     return _mm512_scalef_ps(p, clamped);
 }
 
-static AK_AVX512 ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
+AK_AVX512 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t visible, float scale) {
     const __m512 factor = _mm512_set1_ps(scale * AK_LOG2_E);
     const size_t whole = (size_t)visible / 16 * 16;
     const __mmask16 rest = (__mmask16)((1u << ((size_t)visible - whole)) - 1);
@@ -183,16 +183,18 @@ static AK_AVX512 ak_softmax softmax(float *scores, size_t stride, int32_t visibl
     return (ak_softmax){_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])), _mm512_cvtss_f32(shift) / AK_LOG2_E};
 }
 
-static const ak_attention_parts parts = {scores, softmax, combine};
+static const ak_attention_parts float_parts = {scores, ak_avx512_softmax, combine};
+
+static const ak_attention_parts *parts_of(ak_type kv_type) { return kv_type == AK_BF16 ? &ak_avx512_bf16_attention : &float_parts; }
 
 void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                          int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+    ak_attention_with(parts_of(kv_type), out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
 }
 
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                              int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
+    ak_attention_span_with(parts_of(kv_type), out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
 }
 
 // --------------------------------------------------------------------------------------------------------------- the caches

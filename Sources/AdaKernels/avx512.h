@@ -30,6 +30,10 @@ void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, con
                          int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t visible, float scale);
+extern const ak_attention_parts ak_avx512_bf16_attention;   // for processors with BF16 dot products
+void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim,
+                               int32_t first, int32_t end);
 void ak_avx512_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                         int32_t head_dim, int32_t first, int32_t count);
 void ak_avx512_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,

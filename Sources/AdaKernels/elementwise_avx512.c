@@ -245,7 +245,7 @@ const ak_kernels ak_avx512_kernels = {
     .gelu_quick = gelu_quick,
     .add = add,
     .rope = rope,
-    .attention = ak_avx512_attention, .attention_span = ak_avx512_attention_span,
+    .attention = ak_avx512_attention, .attention_span = ak_avx512_attention_span, .attention_pairs = ak_avx512_attention_pairs,
     .store_kv = ak_avx512_store_kv,
     .depthwise_relu6 = ak_avx512_depthwise_relu6,
     .argmax = argmax,

@@ -111,6 +111,53 @@ struct AttentionTests {
         }
     }
 
+    // A failure means that a long prompt of a model with 16-bit weights is read wrongly, or otherwise in one piece than in several, or that what lies
+    // behind the last position counts.
+    @Test(arguments: KernelSet.available, [8, 20, 64, 80, 128, 256])
+    func pairsRoundAndNoMore(set: KernelSet, headDim: Int) throws {
+        guard ak_has_bf16_dot() != 0, let convert = set.table.attention_pairs else { return }
+        for (positions, queries, first, type) in [
+            (16, 16, 0, AK_F16), (17, 5, -1, AK_F32), (77, 20, 57, AK_F16), (131, 40, 20, AK_F16), (257, 30, 227, AK_F32), (601, 50, 551, AK_F16), (577, 25, -1, AK_F32),
+        ] {
+            let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: UInt64(positions))
+            var numbers = TestNumbers(seed: 12)
+            let q = numbers.floats(queries * headDim, scale: 2), scale = 1 / Float(headDim).squareRoot()
+            let panels = (positions + 15) / 16
+            let keys = AlignedMemory(bytes: panels * 16 * headDim * 2)
+            let values = AlignedMemory(bytes: panels * 16 * Int(ak_value_width(Int32(headDim))) * 2)
+            // What store_kv did not write of the last panel is zero in a cache.
+            let size = type == AK_F32 ? 4 : 2
+            for position in positions ..< panels * 16 {
+                for d in 0 ..< headDim {
+                    let at = (position / 16 * 16 * headDim + d * 16 + position % 16) * size
+                    (attention.keyCache.pointer + at).initializeMemory(as: UInt8.self, repeating: 0, count: size)
+                }
+            }
+            for start in stride(from: 0, to: positions, by: 48) {
+                convert(
+                    keys.pointer.assumingMemoryBound(to: UInt16.self), values.pointer.assumingMemoryBound(to: UInt16.self), attention.keyCache.pointer,
+                    attention.valueCache.pointer, type, Int32(headDim), Int32(start), Int32(min(positions, start + 48)))
+            }
+            let scratch = AlignedMemory(bytes: ak_attention_scratch(Int32(positions), Int32(headDim)))
+            func run(_ range: Range<Int>) -> [Float] {
+                var out = [Float](repeating: 77, count: range.count * headDim)
+                q.withUnsafeBufferPointer { q in
+                    set.table.attention(
+                        &out, headDim, q.baseAddress! + range.lowerBound * headDim, headDim, keys.pointer, values.pointer, AK_BF16, Int32(headDim),
+                        Int32(positions), Int32(range.count), Int32(first < 0 ? -1 : first + range.lowerBound), scale, scratch.pointer)
+                }
+                return out
+            }
+            let got = run(0 ..< queries)
+            let expected = attention.reference(q: q, ldq: headDim, queries: queries, first: first, scale: scale)
+            let error = zip(got, expected).reduce(0.0) { $0 + (Double($1.0) - $1.1) * (Double($1.0) - $1.1) }
+            let size2 = expected.reduce(0.0) { $0 + $1 * $1 }
+            // BF16 keeps 8 bits: 2^-9 at most for each number, and three of them are rounded.
+            #expect((error / size2).squareRoot() < 0.008, "\(positions) \(queries) \(first): \((error / size2).squareRoot())")
+            for t in 0 ..< queries { #expect(run(t ..< t + 1) == Array(got[t * headDim ..< (t + 1) * headDim])) }
+        }
+    }
+
     // A failure means that an answer changes with how attention behind a long prompt is shared out among threads, or that the parts are weighed wrongly.
     @Test(arguments: KernelSet.available, [AK_F32, AK_F16])
     func spansMakeTheWhole(set: KernelSet, type: ak_type) {

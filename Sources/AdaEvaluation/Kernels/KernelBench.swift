@@ -146,6 +146,14 @@ public struct KernelBench: Sendable {
                         part: .attention, operation: "attention", shape: "\(heads)/\(keyValueHeads) x \(headDim), \(positions) keys", type: .f16,
                         tokens: tokens
                     ) { $0.attention(heads: heads, keyValueHeads: keyValueHeads, headDim: headDim, positions: positions, queries: tokens) })
+                if tokens == 1 { continue }
+                cases.append(
+                    Case(
+                        part: .attention, operation: "rounded attention", shape: "\(heads)/\(keyValueHeads) x \(headDim), \(positions) keys", type: .f16,
+                        tokens: tokens
+                    ) {
+                        $0.attention(heads: heads, keyValueHeads: keyValueHeads, headDim: headDim, positions: positions, queries: tokens, rounds: true)
+                    })
             }
             if let vision = tower {
                 let (heads, tokens) = (vision.numAttentionHeads, vision.patches + 1)
@@ -155,7 +163,8 @@ public struct KernelBench: Sendable {
                         part: .attention, operation: "tower attention", shape: "\(heads) x \(headDim), \(tokens) keys", type: .f32, tokens: tokens
                     ) {
                         $0.attention(
-                            heads: heads, keyValueHeads: heads, headDim: headDim, positions: tokens, queries: tokens, isCausal: false, type: .f32)
+                            heads: heads, keyValueHeads: heads, headDim: headDim, positions: tokens, queries: tokens, isCausal: false, type: .f32,
+                            rounds: true)
                     })
             }
         }

@@ -155,6 +155,13 @@ typedef struct {
     void (*attention_span)(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
 
+    // Keys and values of the positions first ..< end of one head's caches (float or half, by kv_type) as pairs of BF16, for many queries: `attention`
+    // and `attention_span` multiply such pairs by BF16 dot products when they are given as kv_type AK_BF16, rounding queries and weights as well.
+    //   k_out [ceil(end/16)][head_dim/2][16][2], v_out [ceil(end/16)*8][ak_value_width(head_dim)][2]; first is a multiple of 16, head_dim is even
+    //   and at most AK_PAIR_HEAD_DIM. NULL where the kernels have no such products, and only for processors that do (ak_has_bf16_dot).
+    void (*attention_pairs)(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim, int32_t first,
+                            int32_t end);
+
     // Stores the keys and values of `count` tokens of one head at positions first … first+count-1 of the caches above.
     void (*store_kv)(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                      int32_t head_dim, int32_t first, int32_t count);
@@ -185,6 +192,7 @@ float ak_kth_largest(float *values, int32_t n, int32_t k);
 // Values a head's row of V takes: head_dim rounded up to whole panels of 16.
 static inline int32_t ak_value_width(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
+#define AK_PAIR_HEAD_DIM 256   // the longest heads that attention_pairs takes
 #define AK_ATTENTION_SPAN 256   // keys that are attended at once: where attention can be cut without a change in any result
 
 // Adds the part of attention over the next span: out, logs and part, part_logs as `attention_span` gives them. Merging all spans of a query in

@@ -22,6 +22,7 @@ final class Backend: @unchecked Sendable {
     let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
     private var identity: [Int32] = []
     var pieceTable = WorkPieceTable()
+    let keyValuePairs = KeyValuePairs()
 
     /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
     init(

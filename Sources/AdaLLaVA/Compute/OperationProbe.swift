@@ -126,8 +126,9 @@ package final class OperationProbes {
     ///   - queries: the last positions; one stands for a decode.
     ///   - isCausal: whether a query sees only the keys up to its own.
     ///   - type: of keys and values, `f16` or `f32`.
+    ///   - rounds: whether many queries are multiplied in BF16 where the processor has such products, as those of BF16 weights are.
     package func attention(
-        heads: Int, keyValueHeads: Int, headDim: Int, positions: Int, queries: Int, isCausal: Bool = true, type: ElementType = .f16
+        heads: Int, keyValueHeads: Int, headDim: Int, positions: Int, queries: Int, isCausal: Bool = true, type: ElementType = .f16, rounds: Bool = false
     ) -> OperationProbe {
         let cacheType = type == .f32 ? AK_F32 : AK_F16
         func cache() -> LayerCache {
@@ -156,7 +157,7 @@ package final class OperationProbes {
         // As the decoder shares it out: of a single position the heads with the same keys together.
         let together = queries == 1 ? shared : 1
         return OperationProbe(
-            copies: copies, operations: 4 * Double(heads) * Double(headDim) * seen, bytes: Double(bytes), arithmetic: .f32
+            copies: copies, operations: 4 * Double(heads) * Double(headDim) * seen, bytes: Double(bytes), arithmetic: backend.roundsAttention(queries: queries, headDim: headDim) && rounds ? .bf16 : .f32
         ) { copy in
             let cache = caches[copy]
             let shares = stride(from: 0, to: heads, by: together).map { head in
@@ -167,7 +168,8 @@ package final class OperationProbes {
                     keys: cache.keys(index), values: cache.values(index), heads: min(together, heads - head))
             }
             backend.attend(
-                shares, cache.type, headDim: headDim, keys: positions, queries: queries, isCausal: isCausal, scale: scale, results)
+                shares, cache.type, headDim: headDim, keys: positions, queries: queries, isCausal: isCausal, rounds: rounds, scale: scale,
+                results)
         }
     }
 

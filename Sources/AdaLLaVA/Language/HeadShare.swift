@@ -7,7 +7,7 @@ struct HeadShare {
     let attended: UnsafeMutablePointer<Float>
     /// From one position to the next; with several heads, from one of them to the next.
     let queryStride, attendedStride: Int
-    let keys, values: UnsafeMutableRawPointer
+    var keys, values: UnsafeMutableRawPointer
     let heads: Int
 }
 
@@ -24,6 +24,16 @@ final class SpanResults {
     }
 }
 
+/// Room for keys and values as pairs of BF16, of one layer at a time. Kept, and grown to the largest use.
+final class KeyValuePairs {
+    private var memory = AlignedMemory(byteCount: 0)
+
+    func reserve(_ bytes: Int) -> UnsafeMutablePointer<UInt16> {
+        if memory.byteCount < bytes { memory = AlignedMemory(byteCount: bytes) }
+        return memory.address.assumingMemoryBound(to: UInt16.self)
+    }
+}
+
 extension Backend {
     /// Attention of all shares, shared out among the threads: tiles of queries, or, of a single position behind many keys, spans of keys
     /// (as in flash-decoding: Dao et al., 2023). Results do not depend on which.
@@ -32,10 +42,16 @@ extension Backend {
     ///   - keys: positions whose keys there are, the queries' own included.
     ///   - queries: the last positions, as many; 1 where a share holds several heads.
     ///   - isCausal: whether a query sees only the keys up to its own.
+    ///   - rounds: whether many queries may be multiplied in BF16: what made them was rounded as much.
     func attend(
-        _ shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int, queries: Int, isCausal: Bool = true, scale: Float,
+        _ shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int, queries: Int, isCausal: Bool = true, rounds: Bool = false, scale: Float,
         _ results: SpanResults
     ) {
+        var (shares, type) = (shares, type)
+        if rounds, roundsAttention(queries: queries, headDim: headDim) {
+            shares = pairs(of: shares, type, headDim: headDim, keys: keys)
+            type = AK_BF16
+        }
         let (kernels, scratch, first, span) = (kernels, scratchAddresses, keys - queries, Int(AK_ATTENTION_SPAN))
         reserveScratch(ak_attention_scratch(Int32(keys), Int32(headDim)))
         if queries == 1, keys > span { return attendInSpans(shares, type, headDim: headDim, keys: keys, scale: scale, results) }
@@ -54,6 +70,44 @@ extension Backend {
                     share.queryStride, share.keys, share.values, type, Int32(headDim), Int32(isCausal ? first + min(start + tile, queries) : keys),
                     Int32(count), share.heads > 1 || !isCausal ? -1 : Int32(first + start), scale, scratch[worker])
             }
+        }
+    }
+
+    /// Whether attention of so many queries can be multiplied in BF16, and gains by it.
+    func roundsAttention(queries: Int, headDim: Int) -> Bool {
+        hasBF16Dot && queries >= 16 && headDim % 2 == 0 && headDim <= Int(AK_PAIR_HEAD_DIM)
+    }
+
+    /// The same shares, of keys and values as pairs of BF16: each head's once, whoever reads them.
+    private func pairs(of shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int) -> [HeadShare] {
+        guard let convert = kernels.attention_pairs else { return shares }
+        var heads: [UnsafeMutableRawPointer: Int] = [:]
+        for share in shares where heads[share.keys] == nil { heads[share.keys] = heads.count }
+        let (panels, panel) = ((keys + Int(AK_PANEL) - 1) / Int(AK_PANEL), Int(AK_PANEL))
+        let (keyValues, valueValues) = (panels * panel * headDim, panels * panel * Int(ak_value_width(Int32(headDim))))
+        let out = keyValuePairs.reserve(heads.count * (keyValues + valueValues) * MemoryLayout<UInt16>.stride)
+        func place(_ head: Int) -> (keys: UnsafeMutablePointer<UInt16>, values: UnsafeMutablePointer<UInt16>) {
+            let start = out + head * (keyValues + valueValues)
+            return (start, start + keyValues)
+        }
+        var sources: [HeadShare] = []
+        for share in shares where heads[share.keys] == sources.count { sources.append(share) }
+        let piece = 16
+        let pieces = (panels + piece - 1) / piece
+        sources.withUnsafeBufferPointer { sources in
+            pool.run(sources.count * pieces) { item, _ in
+                let (source, target) = (sources[item / pieces], place(item / pieces))
+                let first = item % pieces * piece * panel
+                convert(
+                    target.keys, target.values, source.keys, source.values, type, Int32(headDim), Int32(first),
+                    Int32(min(keys, first + piece * panel)))
+            }
+        }
+        return shares.map { share in
+            guard let head = heads[share.keys] else { return share }
+            var share = share
+            (share.keys, share.values) = (UnsafeMutableRawPointer(place(head).keys), UnsafeMutableRawPointer(place(head).values))
+            return share
         }
     }
 

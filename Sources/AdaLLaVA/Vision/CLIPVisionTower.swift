@@ -38,6 +38,7 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
     private let last: CLIPVisionLayer?
     private let backend: Backend
     private let buffer = ActivationBuffer()
+    private let spanResults = SpanResults()
 
     /// - Parameters:
     ///   - used: layers that run, which is also the index of the hidden state they give as Hugging Face counts them (0 = embeddings).
@@ -170,17 +171,15 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
                 cache.keys(head), cache.values(head), cache.type, key.data + head * headDim, key.stride, value.data + head * headDim,
                 value.stride, Int32(headDim), 0, Int32(x.rows))
         }
-        backend.reserveScratch(ak_attention_scratch(Int32(x.rows), Int32(headDim)))
-        let scale = 1 / Float(headDim).squareRoot()
-        let tile = 64
-        let tiles = (x.rows + tile - 1) / tile
-        backend.pool.run(heads * tiles) { item, worker in
-            let (head, start) = (item / tiles, item % tiles * tile)
-            kernels.attention(
-                attended.data + start * attended.stride + head * headDim, attended.stride,
-                query.data + start * query.stride + head * headDim, query.stride, cache.keys(head), cache.values(head), cache.type,
-                Int32(headDim), Int32(x.rows), Int32(min(tile, x.rows - start)), -1, scale, self.backend.scratch(worker))
+        let shares = (0 ..< heads).map { head in
+            HeadShare(
+                query: query.data + head * headDim, attended: attended.data + head * headDim, queryStride: query.stride,
+                attendedStride: attended.stride, keys: cache.keys(head), values: cache.values(head), heads: 1)
         }
+        backend.attend(
+            shares, cache.type, headDim: headDim, keys: x.rows, queries: x.rows, isCausal: false,
+            rounds: layer.query.weight.activationType(backend, rows: x.rows) == AK_BF16, scale: 1 / Float(headDim).squareRoot(), spanResults)
+        withExtendedLifetime(scratch) {}
     }
 
     private func activate(_ x: Tensor) {

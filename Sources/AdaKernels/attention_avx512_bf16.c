@@ -1,0 +1,163 @@
+// AVX-512 attention of many queries by BF16 dot products: keys, values, queries and weights are rounded to BF16, in pairs; sums are float32.
+#include "avx512.h"
+
+#if AK_X86
+#include <string.h>
+
+#define BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
+#define BF16_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16")))
+
+#define TOGETHER 6   // queries that a tile takes, with four panels of keys or 64 columns of values
+
+// Of 16 first values and then 16 second ones, one of each in turn.
+BF16_INLINE __m512i interleaved(__m512 first, __m512 second) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                           19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+}
+
+BF16_INLINE __m512 cached16(const void *data, size_t at, const ak_type type) {
+    return type == AK_F32 ? _mm512_loadu_ps((const float *)data + at)
+                          : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)data + at)));
+}
+
+BF16_INLINE void pairs_of(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, size_t head_dim, size_t first, size_t end, const ak_type type) {
+    const size_t width = (size_t)ak_value_width((int32_t)head_dim);
+    for (size_t panel = first / AK_PANEL; panel * AK_PANEL < end; panel++) {
+        const size_t at = panel * AK_PANEL * head_dim;
+        for (size_t d = 0; d < head_dim; d += 2) {
+            const __m512 even = cached16(k, at + d * AK_PANEL, type), odd = cached16(k, at + (d + 1) * AK_PANEL, type);
+            _mm512_storeu_si512(k_out + at + d * AK_PANEL, interleaved(even, odd));
+        }
+        for (size_t s = panel * AK_PANEL; s < (panel + 1) * AK_PANEL; s += 2) {
+            for (size_t d = 0; d < width; d += 16) {
+                // Behind the last position there may be anything.
+                const __m512 even = s < end ? cached16(v, s * width + d, type) : _mm512_setzero_ps();
+                const __m512 odd = s + 1 < end ? cached16(v, (s + 1) * width + d, type) : _mm512_setzero_ps();
+                _mm512_storeu_si512(v_out + s * width + 2 * d, interleaved(even, odd));
+            }
+        }
+    }
+}
+
+BF16 void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim,
+                                    int32_t first, int32_t end) {
+    if (kv_type == AK_F32) pairs_of(k_out, v_out, k, v, (size_t)head_dim, (size_t)first, (size_t)end, AK_F32);
+    else pairs_of(k_out, v_out, k, v, (size_t)head_dim, (size_t)first, (size_t)end, AK_F16);
+}
+
+// `count` values (whole sixteens are read) of each of a few rows, rounded.
+BF16_INLINE void round_rows(uint16_t *out, size_t ldo, const float *rows, size_t stride, size_t count, int queries) {
+    for (int t = 0; t < queries; t++)
+        for (size_t i = 0; i < count; i += 16) {
+            const __mmask16 lanes = count - i >= 16 ? 0xffff : (__mmask16)((1u << (count - i)) - 1);
+            const __m512 values = _mm512_maskz_loadu_ps(lanes, rows + (size_t)t * stride + i);
+            _mm256_storeu_si256((__m256i *)(out + (size_t)t * ldo + i), (__m256i)_mm512_cvtneps_pbh(values));
+        }
+}
+
+BF16_INLINE __m512bh pair_at(const uint16_t *row, size_t pair) {
+    int32_t both;
+    memcpy(&both, row + 2 * pair, sizeof both);
+    return (__m512bh)_mm512_set1_epi32(both);
+}
+
+// sums[t][i] += the products of `pairs` pairs of row t with columns: `line` i of a pair lies i * apart bytes behind the first.
+BF16_INLINE void dot_tile(__m512 sums[TOGETHER][4], const uint16_t *rows, size_t ldr, const uint8_t *lines, size_t apart, size_t step, size_t pairs,
+                          const int count, const int queries) {
+#pragma unroll
+    for (int t = 0; t < queries; t++)
+#pragma unroll
+        for (int i = 0; i < count; i++) sums[t][i] = _mm512_setzero_ps();
+    // Not unrolled: a compiler that moves later loads ahead runs out of registers for the sums.
+#pragma clang loop unroll(disable)
+    for (size_t pair = 0; pair < pairs; pair++, lines += step) {
+        __m512bh columns[4];
+#pragma unroll
+        for (int i = 0; i < count; i++) columns[i] = (__m512bh)_mm512_loadu_si512(lines + (size_t)i * apart);
+#pragma unroll
+        for (int t = 0; t < queries; t++) {
+            const __m512bh value = pair_at(rows + (size_t)t * ldr, pair);
+#pragma unroll
+            for (int i = 0; i < count; i++) sums[t][i] = _mm512_dpbf16_ps(sums[t][i], columns[i], value);
+        }
+    }
+}
+
+BF16_INLINE void score_panels(float *scores, size_t stride, const uint16_t *q, size_t ldq, const uint8_t *k, size_t head_dim, int32_t panels,
+                              const int queries) {
+    const size_t panel_bytes = head_dim * AK_PANEL * 2;
+    for (int32_t panel = 0; panel < panels; panel += 4) {
+        __m512 sums[TOGETHER][4];
+        const int count = panels - panel < 4 ? panels - panel : 4;
+        const uint8_t *lines = k + (size_t)panel * panel_bytes;
+        switch (count) {
+            case 1: dot_tile(sums, q, ldq, lines, panel_bytes, AK_LINE, head_dim / 2, 1, queries); break;
+            case 2: dot_tile(sums, q, ldq, lines, panel_bytes, AK_LINE, head_dim / 2, 2, queries); break;
+            case 3: dot_tile(sums, q, ldq, lines, panel_bytes, AK_LINE, head_dim / 2, 3, queries); break;
+            default: dot_tile(sums, q, ldq, lines, panel_bytes, AK_LINE, head_dim / 2, 4, queries);
+        }
+        for (int t = 0; t < queries; t++)
+            for (int i = 0; i < count; i++) _mm512_storeu_ps(scores + (size_t)t * stride + ((size_t)panel + (size_t)i) * AK_PANEL, sums[t][i]);
+    }
+}
+
+BF16_INLINE void value_columns(float *out, size_t ldo, const uint16_t *weights, size_t ldw, const float *inverse, const uint8_t *v, size_t head_dim,
+                               size_t pairs, const int queries) {
+    const size_t row_bytes = (size_t)ak_value_width((int32_t)head_dim) * 4;
+    for (size_t column = 0; column < head_dim; column += 64) {
+        __m512 sums[TOGETHER][4];
+        const size_t left = head_dim - column;
+        const uint8_t *lines = v + column * 4;
+        const int count = left >= 64 ? 4 : (int)((left + 15) / 16);
+        switch (count) {
+            case 1: dot_tile(sums, weights, ldw, lines, AK_LINE, row_bytes, pairs, 1, queries); break;
+            case 2: dot_tile(sums, weights, ldw, lines, AK_LINE, row_bytes, pairs, 2, queries); break;
+            case 3: dot_tile(sums, weights, ldw, lines, AK_LINE, row_bytes, pairs, 3, queries); break;
+            default: dot_tile(sums, weights, ldw, lines, AK_LINE, row_bytes, pairs, 4, queries);
+        }
+        for (int t = 0; t < queries; t++)
+            for (int i = 0; i < count; i++) {
+                const size_t rest = left - 16 * (size_t)i;
+                const __mmask16 lanes = rest >= 16 ? 0xffff : (__mmask16)((1u << rest) - 1);
+                _mm512_mask_storeu_ps(out + (size_t)t * ldo + column + 16 * (size_t)i, lanes, _mm512_mul_ps(sums[t][i], _mm512_set1_ps(inverse[t])));
+            }
+    }
+}
+
+// Calls f with the number of queries as a constant.
+#define FOR_QUERIES(f, queries, ...) \
+    switch (queries) { \
+        case 1: f(__VA_ARGS__, 1); break; \
+        case 2: f(__VA_ARGS__, 2); break; \
+        case 3: f(__VA_ARGS__, 3); break; \
+        case 4: f(__VA_ARGS__, 4); break; \
+        case 5: f(__VA_ARGS__, 5); break; \
+        default: f(__VA_ARGS__, 6); break; \
+    }
+
+static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim, int32_t panels,
+                        int32_t queries, const void *next) {
+    (void)kv_type, (void)next;
+    uint16_t rounded[TOGETHER][AK_PAIR_HEAD_DIM];
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        round_rows(rounded[0], AK_PAIR_HEAD_DIM, q + (size_t)t * ldq, ldq, (size_t)head_dim, count);
+        FOR_QUERIES(score_panels, count, out + (size_t)t * stride, stride, rounded[0], AK_PAIR_HEAD_DIM, k, (size_t)head_dim, panels)
+    }
+}
+
+static BF16 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
+                         int32_t head_dim, int32_t positions, int32_t queries) {
+    (void)kv_type;
+    uint16_t rounded[TOGETHER][AK_ATTENTION_SPAN];
+    const size_t pairs = ((size_t)positions + 1) / 2;
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        round_rows(rounded[0], AK_ATTENTION_SPAN, scores + (size_t)t * stride, stride, stride, count);
+        FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, rounded[0], AK_ATTENTION_SPAN, inverse + t, v, (size_t)head_dim, pairs)
+    }
+}
+
+const ak_attention_parts ak_avx512_bf16_attention = {scores, ak_avx512_softmax, combine};
+#endif
