@@ -4,8 +4,8 @@ import Foundation
 
 /// How the time of prefill and decode falls with the budget.
 ///
-/// One repeat runs every budget once, and the fastest repeat of each counts: other programs only ever slow one down, and for seconds at a time,
-/// so that ratios inside a repeat, and medians over few of them, tell of those programs.
+/// A machine that others use too changes its speed by a tenth within seconds. So each prefill, and each step of a decode, under a lower budget stands
+/// between two under the full one, and the median of such ratios counts.
 struct PlanCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan-cost", abstract: "Time prefill and decode at falling budgets against the share of the weights that runs.")
@@ -42,10 +42,14 @@ struct PlanCost: AsyncParsableCommand {
         if Set(budgets).count < budgets.count { throw ValidationError("--budgets: one stands there twice") }
     }
 
-    /// What one budget took, one value a repeat.
+    /// What one budget took.
     private struct Times {
+        /// Milliseconds.
         var prefill: [Double] = []
         var decode: [Double] = []
+        /// Of the full budget's time right before and after.
+        var prefillRatios: [Double] = []
+        var decodeRatios: [Double] = []
         var plan: ExecutionPlan?
         /// Milliseconds of choosing the plan, once a repeat.
         var planning: [Double] = []
@@ -59,26 +63,35 @@ struct PlanCost: AsyncParsableCommand {
         var random = SplitMix64(seed: model.seed)
         let language = model.shape.configuration
         let ids = (0 ..< prompt).map { _ in Int(random.unit() * Double(language.vocabularySize)) }
-        let all = [1.0] + budgets.filter { $0 != 1 }
+        let lower = budgets.filter { $0 != 1 }
+        // Full, lower, full, lower … full.
+        let order = [0] + lower.indices.flatMap { [$0 + 1, 0] }
+        let all = [1.0] + lower
         var times = [Times](repeating: Times(), count: all.count)
         // The first round warms caches and the processor's clock, and is not counted.
         for round in 0 ... repeats {
-            // Each round begins with another budget, so that none always follows the same one.
-            for index in all.indices.map({ ($0 + round) % all.count }) {
-                let summary = try await loaded.measure(tokens: ids, budget: .fraction(all[index]), maxTokens: tokens)
-                times[index].plan = summary.plan
+            let costs = try await loaded.measureBudgets(order.map { .fraction(all[$0]) }, prompt: ids, steps: tokens)
+            for (place, index) in order.enumerated() {
+                times[index].plan = costs[place].plan
                 if round == 0 { continue }
-                times[index].prefill.append(summary.measured.prefill / .milliseconds(1))
-                times[index].decode.append(summary.measured.decode / .milliseconds(1) / Double(summary.tokens.count - 1))
+                times[index].prefill.append(costs[place].prefill / .milliseconds(1))
+                times[index].decode += costs[place].steps.map { $0 / .milliseconds(1) }
+                if index == 0 { continue }
+                let (before, after) = (costs[place - 1], costs[place + 1])
+                times[index].prefillRatios.append(2 * (costs[place].prefill / (before.prefill + after.prefill)))
+                times[index].decodeRatios += costs[place].steps.indices.map { 2 * (costs[place].steps[$0] / (before.steps[$0] + after.steps[$0])) }
+            }
+            for index in all.indices where round > 0 {
                 let planning = try await loaded.measurePlanning(budget: .fraction(all[index]), repeats: 5) ?? []
                 times[index].planning.append(median(planning.map { $0 / .milliseconds(1) }))
             }
+            note("  \(url.deletingPathExtension().lastPathComponent): round \(round) of \(repeats)")
         }
         try report(all, times, language, url.deletingPathExtension().lastPathComponent)
     }
 
     private func report(_ budgets: [Double], _ times: [Times], _ language: LlamaConfiguration, _ name: String) throws {
-        let full = times[0]
+        let (fullDecode, fullPrefill) = (median(times[0].decode), median(times[0].prefill))
         let fullPlan = ExecutionPlan.full(layers: language.numHiddenLayers, heads: language.numAttentionHeads)
         let switches = Double(fullPlan.mask.reduce(0, +))
         var rows: [[String: Any]] = []
@@ -89,10 +102,10 @@ struct PlanCost: AsyncParsableCommand {
             guard let plan = time.plan else { continue }
             let on = Double(plan.mask.reduce(0, +)) / switches
             let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
-            guard let decode = time.decode.min(), let prefill = time.prefill.min(), let fullDecode = full.decode.min(),
-                let fullPrefill = full.prefill.min(), let planning = time.planning.min()
-            else { continue }
-            let (decodeRatio, prefillRatio, planShare) = (decode / fullDecode, prefill / fullPrefill, planning / prefill)
+            let decodeRatio = time.decodeRatios.isEmpty ? 1 : median(time.decodeRatios)
+            let prefillRatio = time.prefillRatios.isEmpty ? 1 : median(time.prefillRatios)
+            let (decode, prefill, planning) = (decodeRatio * fullDecode, prefillRatio * fullPrefill, median(time.planning))
+            let planShare = planning / prefill
             shares.append(on)
             decodeRatios.append(decodeRatio)
             prefillRatios.append(prefillRatio)

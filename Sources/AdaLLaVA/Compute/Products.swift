@@ -63,10 +63,14 @@ final class ActivationBuffer {
 final class IndexList: @unchecked Sendable {
     let count: Int
     let address: UnsafePointer<Int32>
+    /// The indices at the list's beginning that follow one another.
+    let firstRun: Range<Int>
     private let memory: AlignedMemory
 
     init(_ indices: [Int32]) {
         count = indices.count
+        let first = Int(indices.first ?? 0)
+        firstRun = first ..< first + (indices.enumerated().first { Int($1) != first + $0 }?.offset ?? indices.count)
         memory = AlignedMemory(byteCount: indices.count * MemoryLayout<Int32>.stride)
         let values = memory.address.bindMemory(to: Int32.self, capacity: max(indices.count, 1))
         for (position, index) in indices.enumerated() { values[position] = index }

@@ -86,17 +86,31 @@ extension Backend {
 
     // MARK: - What comes next
 
-    /// Says what weights the run after the next one will read, whole, so that threads ask for them while they wait for each other. For a single
-    /// token: more compute for so long that nothing is to be gained.
-    func expect(_ weights: [WeightMatrix]) { expect(weights.map { expected($0) }) }
+    /// Says what weights the run after the next one will read, so that threads ask for them while they wait for each other. For a single token: more
+    /// compute for so long that nothing is to be gained.
+    func expect(_ readings: [Reading]) { expect(readings.map { expected($0) }) }
 
     func expect(_ memory: [ak_expected]) { pool.expect(memory) }
 
-    /// A matrix as the pieces that workers will take of it. Pieces of equal size: the first ones are, and no more is asked for.
-    func expected(_ weight: WeightMatrix) -> ak_expected {
-        let matrix = weight.matrix
+    /// What is read of a matrix, as the pieces that workers will take of it: the first panels that lie side by side, for no more is asked for while
+    /// threads wait, in pieces of equal size, which the first ones have.
+    func expected(_ reading: Reading) -> ak_expected {
+        let matrix = reading.weight.matrix
         let bytes = panelBytes(matrix)
-        let first = pieces(matrix, count: Int(matrix.panels), tokens: 1).panels(0).count
-        return ak_expected(base: matrix.data, stride: bytes * first, bytes: bytes * first, pieces: Int32(Int(matrix.panels) / max(first, 1)))
+        // Of columns that a plan leaves out too much would be asked for in vain.
+        if let blocks = reading.blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_expected() }
+        let first = pieces(matrix, count: reading.panels?.count ?? Int(matrix.panels), tokens: 1).panels(0).count
+        let (start, run) = (reading.panels?.firstRun).map { ($0.lowerBound, $0.count) } ?? (0, Int(matrix.panels))
+        return ak_expected(
+            base: matrix.data.map { $0 + start * bytes }, stride: bytes * first, bytes: bytes * first, pieces: Int32(run / max(first, 1)))
     }
+}
+
+/// What a product reads of its weights.
+struct Reading {
+    let weight: WeightMatrix
+    /// Panels of outputs; `nil` reads all.
+    var panels: IndexList?
+    /// Blocks of inputs; `nil` reads all.
+    var blocks: IndexList?
 }

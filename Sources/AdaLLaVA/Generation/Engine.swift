@@ -81,7 +81,7 @@ final class Engine: @unchecked Sendable {
     }
 
     /// A sequence between prefill and decode.
-    private struct Sequence {
+    struct Sequence {
         let cache: KeyValueCache
         /// Positions that the caches hold.
         var length: Int
@@ -154,7 +154,7 @@ final class Engine: @unchecked Sendable {
     }
 
     /// Reads the prompt: through the prefix in chunks, then, under the plan made there, through the remaining layers in chunks.
-    private func prefill(
+    func prefill(
         _ request: EngineRequest, _ features: [Tensor], units: Int?, _ result: inout EngineResult, _ cancellation: Cancellation,
         _ onProgress: @escaping (GenerationProgress) -> Void
     ) throws -> Sequence {
@@ -261,13 +261,19 @@ final class Engine: @unchecked Sendable {
                 result.finish = .contextFull
                 return
             }
-            try decoder.embed(token, into: hidden, row: 0)
-            try decoder.run(
-                0 ..< c.numHiddenLayers, on: hidden, first: sequence.length, cache: sequence.cache, selections: sequence.selections,
-                cancellation: cancellation)
-            sequence.length += 1
-            sequence.logits = decoder.logits(hidden, row: 0)
+            try step(token, &sequence, hidden, cancellation)
         }
         result.finish = .maxTokens
+    }
+
+    /// Appends one token to a sequence that has room for it.
+    /// - Parameter hidden: room for its hidden states, `[1, hidden]`.
+    func step(_ token: Int, _ sequence: inout Sequence, _ hidden: Tensor, _ cancellation: Cancellation) throws {
+        try decoder.embed(token, into: hidden, row: 0)
+        try decoder.run(
+            0 ..< decoder.configuration.numHiddenLayers, on: hidden, first: sequence.length, cache: sequence.cache, selections: sequence.selections,
+            cancellation: cancellation)
+        sequence.length += 1
+        sequence.logits = decoder.logits(hidden, row: 0)
     }
 }

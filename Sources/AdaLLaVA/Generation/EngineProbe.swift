@@ -24,6 +24,46 @@ extension AdaptiveModel {
         }
     }
 
+    /// What one budget costs beside others.
+    package struct BudgetCost: Sendable {
+        package let plan: ExecutionPlan
+        package let prefill: Duration
+        /// One for each step of the decode.
+        package var steps: [Duration] = []
+    }
+
+    /// How long prefill, and then each step of a decode, takes under several budgets, one right behind the other: a machine whose speed changes from
+    /// second to second slows neighbouring steps alike. Tokens are made up; none ends a sequence.
+    /// - Throws: ``BudgetError``, ``GenerationError``
+    package func measureBudgets(_ budgets: [Budget], prompt: [Int], steps: Int) async throws -> [BudgetCost] {
+        for budget in budgets { try check(budget) }
+        return try await queue.run { [self] in
+            let engine = loaded.engine
+            let (clock, cancellation) = (ContinuousClock(), Cancellation())
+            var sequences: [Engine.Sequence] = []
+            var costs: [BudgetCost] = []
+            for budget in budgets {
+                let request = EngineRequest(tokens: prompt, images: [], budget: budget, maxTokens: steps + 1)
+                let units = try engine.adaptive.map { $0.units.granted(fraction: try budget.validFraction()) }
+                var result = EngineResult(layers: engine.decoder.configuration.numHiddenLayers, heads: engine.decoder.configuration.numAttentionHeads)
+                let start = clock.now
+                sequences.append(try engine.prefill(request, [], units: units, &result, cancellation, { _ in }))
+                costs.append(BudgetCost(plan: result.plan, prefill: clock.now - start))
+            }
+            let hidden = Tensor(rows: 1, columns: engine.decoder.configuration.hiddenSize)
+            for step in 0 ..< steps {
+                // There and back, so that none always follows the same one.
+                for index in step % 2 == 0 ? Array(budgets.indices) : budgets.indices.reversed() {
+                    let token = prompt[step % prompt.count]
+                    let start = clock.now
+                    try engine.step(token, &sequences[index], hidden, cancellation)
+                    costs[index].steps.append(clock.now - start)
+                }
+            }
+            return costs
+        }
+    }
+
     /// How long the decoder takes for some tokens when nobody chooses, tokenizes or prints them: the part of a decode that an answer cannot
     /// do without. Everything runs, whatever the model's scheduler.
     /// - Parameters:

@@ -148,13 +148,24 @@ final class LlamaDecoder: @unchecked Sendable {
         return lastLogits
     }
 
-    /// The weights that a token meets first behind layer `index`; none where a plan picks some of them.
-    private func firstRead(after index: Int, _ selections: [LayerSelection?]) -> [WeightMatrix] {
+    /// What a token reads first behind layer `index`.
+    private func firstRead(after index: Int, _ selections: [LayerSelection?]) -> [Reading] {
         for next in index + 1 ..< max(layers.count, index + 1) {
-            guard let selection = selections[next] else { return [layers[next].query.weight, layers[next].key.weight, layers[next].value.weight] }
-            if selection.runsAttention || selection.runsMLP { return [] }
+            let (layer, selection) = (layers[next], selections[next])
+            if selection?.runsAttention ?? true {
+                let panels = selection?.keyValuePanels
+                return [
+                    Reading(weight: layer.query.weight, panels: selection?.queryPanels), Reading(weight: layer.key.weight, panels: panels),
+                    Reading(weight: layer.value.weight, panels: panels),
+                ]
+            }
+            if selection?.runsMLP ?? true { return gatedReadings(layer, selection) }
         }
-        return [head.weight]
+        return [Reading(weight: head.weight)]
+    }
+
+    private func gatedReadings(_ layer: LlamaLayer, _ selection: LayerSelection?) -> [Reading] {
+        [Reading(weight: layer.gate.weight, panels: selection?.gatePanels), Reading(weight: layer.up.weight, panels: selection?.gatePanels)]
     }
 
     /// One layer's pass over a chunk, in place.
@@ -162,12 +173,12 @@ final class LlamaDecoder: @unchecked Sendable {
     ///   - next: what a token reads first behind this layer.
     ///   - outputs: rows whose hidden states go on; of the others only keys and values are computed.
     private func forward(
-        _ layer: LlamaLayer, _ selection: LayerSelection?, next: () -> [WeightMatrix], on x: Tensor, outputs: Range<Int>, position: Int,
+        _ layer: LlamaLayer, _ selection: LayerSelection?, next: () -> [Reading], on x: Tensor, outputs: Range<Int>, position: Int,
         cache: KeyValueCache, index: Int, probe: AttentionProbe?
     ) {
         if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
-        // A single token reads all of the layer, one matrix behind the other.
-        let isRead = x.rows == 1 && selection == nil
+        // A single token waits for memory.
+        let isRead = x.rows == 1
         if selection?.runsAttention ?? true {
             let normed = scratch.normed.rows(0 ..< x.rows)
             rmsNorm(normed, x, layer.inputNorm)
@@ -178,7 +189,7 @@ final class LlamaDecoder: @unchecked Sendable {
                 probe?.see(layer: index, query: query, key: key, position: position, configuration)
             }
             if let attended {
-                if isRead { backend.expect([layer.gate.weight, layer.up.weight]) }
+                if isRead { backend.expect(selection?.runsMLP ?? true ? gatedReadings(layer, selection) : next()) }
                 let sum = Product(linear: layer.output, output: x.rows(outputs), blocks: selection?.outputBlocks, accumulate: true)
                 backend.multiply(attended, [sum], buffer)
             }
@@ -187,7 +198,7 @@ final class LlamaDecoder: @unchecked Sendable {
             let (x, normed) = (x.rows(outputs), scratch.normed.rows(outputs))
             rmsNorm(normed, x, layer.postAttentionNorm)
             let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
-            if isRead { backend.expect([layer.down.weight]) }
+            if isRead { backend.expect([Reading(weight: layer.down.weight, blocks: selection?.downBlocks)]) }
             backend.multiplyGated(
                 normed, gate: Product(linear: layer.gate, output: gate, panels: selection?.gatePanels),
                 up: Product(linear: layer.up, output: up, panels: selection?.gatePanels), buffer)
@@ -210,8 +221,9 @@ final class LlamaDecoder: @unchecked Sendable {
             Product(linear: layer.key, output: key, panels: selection?.keyValuePanels),
             Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
         ]
-        let isRead = x.rows == 1 && selection == nil
-        if isRead { backend.expect(cache.expected(positions: position + 1) + [backend.expected(layer.output.weight)]) }
+        let isRead = x.rows == 1
+        let output = Reading(weight: layer.output.weight, blocks: selection?.outputBlocks)
+        if isRead { backend.expect(cache.expected(positions: position + 1) + [backend.expected(output)]) }
         backend.multiply(x, outputs == rows ? asked + kept : kept, buffer)
         if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), asked, buffer) }
 
@@ -243,8 +255,8 @@ final class LlamaDecoder: @unchecked Sendable {
         clear(selection?.droppedHeadColumns ?? [], of: attended)
         let shares = shares(of: heads, query: query.rows(outputs), attended: attended, cache: cache)
         let (scale, keys, queries) = (1 / Float(c.headDim).squareRoot(), position + outputs.upperBound, outputs.count)
-        if isRead { backend.expect([layer.output.weight]) }
-        // 8-bit answers would be further from other engines' than they need to be: rounded like this, SmolLM2 chooses another token once in 640.
+        if isRead { backend.expect([output]) }
+        // Not with 8-bit weights: one of the five answers of SmolLM2 that agree with llama.cpp's in Q8_0 would not.
         let rounds = layer.query.weight.activationType(backend, rows: queries) == AK_BF16
         backend.attend(shares, cache.type, headDim: c.headDim, keys: keys, queries: queries, rounds: rounds, scale: scale, spanResults)
         withExtendedLifetime((cache, query, attended)) {}
