@@ -4,8 +4,8 @@ import Foundation
 
 /// How the time of prefill and decode falls with the budget.
 ///
-/// A machine that others use too changes its speed by a tenth within seconds. So each prefill, and each step of a decode, under a lower budget stands
-/// between two under the full one, and the median of such ratios counts.
+/// A machine that others use too changes its speed by a tenth within seconds. So all budgets run together, layer by layer in prefill and step by step in
+/// decode, and the median of their ratios to the full budget in the same round, or step, counts.
 struct PlanCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan-cost", abstract: "Time prefill and decode at falling budgets against the share of the weights that runs.")
@@ -47,7 +47,7 @@ struct PlanCost: AsyncParsableCommand {
         /// Milliseconds.
         var prefill: [Double] = []
         var decode: [Double] = []
-        /// Of the full budget's time right before and after.
+        /// Of the full budget's time in the same round, and step.
         var prefillRatios: [Double] = []
         var decodeRatios: [Double] = []
         var plan: ExecutionPlan?
@@ -63,23 +63,18 @@ struct PlanCost: AsyncParsableCommand {
         var random = SplitMix64(seed: model.seed)
         let language = model.shape.configuration
         let ids = (0 ..< prompt).map { _ in Int(random.unit() * Double(language.vocabularySize)) }
-        let lower = budgets.filter { $0 != 1 }
-        // Full, lower, full, lower … full.
-        let order = [0] + lower.indices.flatMap { [$0 + 1, 0] }
-        let all = [1.0] + lower
+        let all = [1.0] + budgets.filter { $0 != 1 }
         var times = [Times](repeating: Times(), count: all.count)
         // The first round warms caches and the processor's clock, and is not counted.
         for round in 0 ... repeats {
-            let costs = try await loaded.measureBudgets(order.map { .fraction(all[$0]) }, prompt: ids, steps: tokens)
-            for (place, index) in order.enumerated() {
-                times[index].plan = costs[place].plan
+            let costs = try await loaded.measureBudgets(all.map { .fraction($0) }, prompt: ids, steps: tokens)
+            for (index, cost) in costs.enumerated() {
+                times[index].plan = cost.plan
                 if round == 0 { continue }
-                times[index].prefill.append(costs[place].prefill / .milliseconds(1))
-                times[index].decode += costs[place].steps.map { $0 / .milliseconds(1) }
-                if index == 0 { continue }
-                let (before, after) = (costs[place - 1], costs[place + 1])
-                times[index].prefillRatios.append(2 * (costs[place].prefill / (before.prefill + after.prefill)))
-                times[index].decodeRatios += costs[place].steps.indices.map { 2 * (costs[place].steps[$0] / (before.steps[$0] + after.steps[$0])) }
+                times[index].prefill.append(cost.prefill / .milliseconds(1))
+                times[index].decode += cost.steps.map { $0 / .milliseconds(1) }
+                times[index].prefillRatios.append(cost.prefill / costs[0].prefill)
+                times[index].decodeRatios += zip(cost.steps, costs[0].steps).map { $0 / $1 }
             }
             for index in all.indices where round > 0 {
                 let planning = try await loaded.measurePlanning(budget: .fraction(all[index]), repeats: 5) ?? []
@@ -102,8 +97,7 @@ struct PlanCost: AsyncParsableCommand {
             guard let plan = time.plan else { continue }
             let on = Double(plan.mask.reduce(0, +)) / switches
             let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
-            let decodeRatio = time.decodeRatios.isEmpty ? 1 : median(time.decodeRatios)
-            let prefillRatio = time.prefillRatios.isEmpty ? 1 : median(time.prefillRatios)
+            let (decodeRatio, prefillRatio) = (median(time.decodeRatios), median(time.prefillRatios))
             let (decode, prefill, planning) = (decodeRatio * fullDecode, prefillRatio * fullPrefill, median(time.planning))
             let planShare = planning / prefill
             shares.append(on)

@@ -32,24 +32,26 @@ extension AdaptiveModel {
         package var steps: [Duration] = []
     }
 
-    /// How long prefill, and then each step of a decode, takes under several budgets, one right behind the other: a machine whose speed changes from
-    /// second to second slows neighbouring steps alike. Tokens are made up; none ends a sequence.
+    /// How long prefill, and then each step of a decode, takes under several budgets. All run together, a layer of one and then a layer of another, so
+    /// that a machine whose speed changes from second to second slows them alike. Tokens are made up; none ends a sequence.
     /// - Throws: ``BudgetError``, ``GenerationError``
     package func measureBudgets(_ budgets: [Budget], prompt: [Int], steps: Int) async throws -> [BudgetCost] {
         for budget in budgets { try check(budget) }
         return try await queue.run { [self] in
             let engine = loaded.engine
             let (clock, cancellation) = (ContinuousClock(), Cancellation())
-            var sequences: [Engine.Sequence] = []
-            var costs: [BudgetCost] = []
-            for budget in budgets {
-                let request = EngineRequest(tokens: prompt, images: [], budget: budget, maxTokens: steps + 1)
-                let units = try engine.adaptive.map { $0.units.granted(fraction: try budget.validFraction()) }
+            let shares = try budgets.map { Double(try $0.validFraction()) }
+            let prefills = try LayerTurns(shares: shares).run { index, layerDone in
+                let request = EngineRequest(tokens: prompt, images: [], budget: budgets[index], maxTokens: steps + 1)
+                let units = engine.adaptive.map { $0.units.granted(fraction: Float(shares[index])) }
                 var result = EngineResult(layers: engine.decoder.configuration.numHiddenLayers, heads: engine.decoder.configuration.numAttentionHeads)
-                let start = clock.now
-                sequences.append(try engine.prefill(request, [], units: units, &result, cancellation, { _ in }))
-                costs.append(BudgetCost(plan: result.plan, prefill: clock.now - start))
+                let sequence = try engine.prefill(request, [], units: units, &result, cancellation) { progress in
+                    if case .reading(let done, let total) = progress { layerDone(Double(done) / Double(total)) }
+                }
+                return (sequence, result.plan)
             }
+            var sequences = prefills.map(\.result.0)
+            var costs = prefills.map { BudgetCost(plan: $0.result.1, prefill: $0.time) }
             let hidden = Tensor(rows: 1, columns: engine.decoder.configuration.hiddenSize)
             for step in 0 ..< steps {
                 // There and back, so that none always follows the same one.
@@ -96,5 +98,77 @@ extension AdaptiveModel {
                 }
             }
         }
+    }
+}
+
+/// Threads of which one runs at a time, always the one that is least far; the time of each is that of its own turns.
+private final class LayerTurns: @unchecked Sendable {
+    private let condition = NSCondition()
+    /// What of everything each is going to do.
+    private let shares: [Double]
+    /// How far each is, of its own share; infinite behind its end.
+    private var progress: [Double]
+    private var times: [Duration]
+    private var arrived = 0
+    private var started = ContinuousClock.now
+
+    init(shares: [Double]) {
+        self.shares = shares
+        progress = Array(repeating: 0, count: shares.count)
+        times = Array(repeating: .zero, count: shares.count)
+    }
+
+    /// What the threads share beside their turns.
+    private final class Work<Value>: @unchecked Sendable {
+        let body: (Int, @escaping (Double) -> Void) throws -> Value
+        var results: [Result<Value, any Error>?]
+
+        init(count: Int, _ body: @escaping (Int, @escaping (Double) -> Void) throws -> Value) {
+            self.body = body
+            results = Array(repeating: nil, count: count)
+        }
+    }
+
+    /// Runs `body` once for each share. It says after each layer how much of everything there is, not of its share, is done.
+    func run<Value>(_ body: @escaping (Int, @escaping (Double) -> Void) throws -> Value) throws -> [(result: Value, time: Duration)] {
+        let work = Work(count: shares.count, body)
+        for index in shares.indices {
+            let thread = Thread { [self] in
+                condition.withLock {
+                    arrived += 1
+                    condition.broadcast()
+                    wait(index)
+                }
+                let result = Result {
+                    try work.body(index) { [self] done in
+                        condition.withLock {
+                            pass(index, progress: done / shares[index])
+                            wait(index)
+                        }
+                    }
+                }
+                condition.withLock {
+                    work.results[index] = result
+                    pass(index, progress: .infinity)
+                }
+            }
+            thread.stackSize = 8 << 20
+            thread.start()
+        }
+        return try condition.withLock {
+            while progress.contains(where: \.isFinite) { condition.wait() }
+            return try work.results.indices.compactMap { index in try work.results[index].map { (try $0.get(), times[index]) } }
+        }
+    }
+
+    private func pass(_ index: Int, progress done: Double) {
+        times[index] += ContinuousClock.now - started
+        progress[index] = done
+        condition.broadcast()
+    }
+
+    private func wait(_ index: Int) {
+        while arrived < shares.count || progress.indices.min(by: { progress[$0] < progress[$1] }) != index { condition.wait() }
+        started = ContinuousClock.now
     }
 }

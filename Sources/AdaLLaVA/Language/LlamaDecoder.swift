@@ -252,7 +252,6 @@ final class LlamaDecoder: @unchecked Sendable {
 
         if outputs.isEmpty { return nil }
         let attended = scratch.attended.rows(outputs)
-        clear(selection?.droppedHeadColumns ?? [], of: attended)
         let shares = shares(of: heads, query: query.rows(outputs), attended: attended, cache: cache)
         let (scale, keys, queries) = (1 / Float(c.headDim).squareRoot(), position + outputs.upperBound, outputs.count)
         if isRead { backend.expect([output]) }
@@ -260,11 +259,12 @@ final class LlamaDecoder: @unchecked Sendable {
         let rounds = layer.query.weight.activationType(backend, rows: queries) == AK_BF16
         backend.attend(shares, cache.type, headDim: c.headDim, keys: keys, queries: queries, rounds: rounds, scale: scale, spanResults)
         withExtendedLifetime((cache, query, attended)) {}
+        clear(selection?.droppedHeadColumns ?? [], of: attended)
         return attended
     }
 
-    /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once. A head whose keys
-    /// the cache does not hold has none.
+    /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once: from the first that is kept to
+    /// the last, for what a dropped one between them gives is not used. A head whose keys the cache does not hold has none.
     private func shares(of heads: [Int], query: Tensor, attended: Tensor, cache: LayerCache) -> [HeadShare] {
         let c = configuration
         let perKeyValueHead = c.numAttentionHeads / c.numKeyValueHeads
@@ -275,15 +275,16 @@ final class LlamaDecoder: @unchecked Sendable {
             let head = heads[start]
             var end = start + 1
             if query.rows == 1 {
-                while end < heads.count, heads[end] == head + end - start, heads[end] / perKeyValueHead == head / perKeyValueHead { end += 1 }
+                while end < heads.count, heads[end] / perKeyValueHead == head / perKeyValueHead { end += 1 }
             }
+            let together = heads[end - 1] - head + 1
             if let index = cache.heads.firstIndex(of: head / perKeyValueHead) {
-                let isGroup = end - start > 1
+                let isGroup = together > 1
                 shares.append(
                     HeadShare(
                         query: query.data + head * c.headDim, attended: attended.data + head * c.headDim,
                         queryStride: isGroup ? c.headDim : query.stride, attendedStride: isGroup ? c.headDim : attended.stride,
-                        keys: cache.keys(index), values: cache.values(index), heads: end - start))
+                        keys: cache.keys(index), values: cache.values(index), heads: together))
             }
             start = end
         }
