@@ -142,9 +142,16 @@ import Testing
                 .init(heads: [5, 7], groups: []),
             ]
             let decoders = models.map(\.loaded.engine.decoder)
-            let results = try decoders.map { decoder in
-                try logits(decoder, tokens(40), chunk: 40, selections: rows.map { LayerSelection($0, decoder.configuration) })
+            func run(chunk: Int) throws -> [(logits: [Float], cache: KeyValueCache)] {
+                try decoders.map { decoder in
+                    try logits(decoder, tokens(40), chunk: chunk, selections: rows.map { LayerSelection($0, decoder.configuration) })
+                }
             }
+            let results = try run(chunk: 40)
+            // The last token by itself, as in a decode: the kept heads of a group read its keys together, whatever lies between them.
+            let stepped = try run(chunk: 39)
+            #expect(largestDifference(stepped[0].logits, stepped[1].logits) <= 1e-5)
+            #expect(largestDifference(stepped[0].logits, results[0].logits) <= 1e-4)
             #expect(largestDifference(results[0].logits, results[1].logits) <= 1e-5)
             #expect(results[0].cache.layers.map { $0?.heads } == [[0, 1], [0, 1], [1]])
             #expect(results[1].cache.layers.map { $0?.heads } == [[0, 1, 2, 3, 4, 5, 6, 7], [1, 6], [5, 7]])

@@ -14,6 +14,22 @@ import Testing
         #expect(try await plain.measurePlanning(budget: .full, repeats: 3) == nil)
     }
 
+    // A failure means that budgets are timed under other plans than they run with, or that a round of them never ends.
+    @Test func budgetsAreTimedTogether() async throws {
+        let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
+        let budgets = [Budget.full, .fraction(0.75), .fraction(0.5)]
+        let costs = try await model.measureBudgets(budgets, prompt: [1, 5, 6, 7, 8], steps: 4)
+        #expect(costs.count == 3)
+        for (budget, cost) in zip(budgets, costs) {
+            #expect(cost.prefill > .zero && cost.steps.count == 4 && cost.steps.allSatisfy { $0 > .zero })
+            #expect(try await model.measure(tokens: [1, 5, 6, 7, 8], budget: budget, maxTokens: 1).plan == cost.plan)
+        }
+        #expect(costs[0].plan != costs[2].plan)
+        await #expect(throws: BudgetError.self) { _ = try await model.measureBudgets([.fraction(2)], prompt: [1], steps: 1) }
+        await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureBudgets([.full], prompt: [], steps: 1) }
+        await #expect(throws: GenerationError.self) { _ = try await model.measureBudgets([.full, .fraction(0.5)], prompt: [1, 1 << 40], steps: 1) }
+    }
+
     // A failure means that the decoder alone is timed on other tokens than the answer's, or that bad ids reach the embedding.
     @Test func decoderAloneTakesItsTokens() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.url("llava-hf/old-layout"))

@@ -39,6 +39,7 @@ extension AdaptiveModel {
         for budget in budgets { try check(budget) }
         return try await queue.run { [self] in
             let engine = loaded.engine
+            try check(prompt)
             let (clock, cancellation) = (ContinuousClock(), Cancellation())
             let shares = try budgets.map { Double(try $0.validFraction()) }
             let prefills = try LayerTurns(shares: shares).run { index, layerDone in
@@ -76,10 +77,7 @@ extension AdaptiveModel {
         try await queue.run { [self] in
             let decoder = loaded.engine.decoder
             let c = decoder.configuration
-            for (index, token) in (prompt + tokens).enumerated() where !(0 ..< c.vocabularySize).contains(token) {
-                throw GenerationError.token(token, position: index, vocabulary: c.vocabularySize)
-            }
-            if prompt.isEmpty { throw GenerationError.emptyPrompt }
+            try check(prompt, tokens)
             let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: prompt.count + tokens.count)
             let everything = [LayerSelection?](repeating: nil, count: c.numHiddenLayers)
             let cancellation = Cancellation()
@@ -98,6 +96,14 @@ extension AdaptiveModel {
                 }
             }
         }
+    }
+
+    private func check(_ prompt: [Int], _ tokens: [Int] = []) throws {
+        let vocabulary = loaded.engine.decoder.configuration.vocabularySize
+        for (index, token) in (prompt + tokens).enumerated() where !(0 ..< vocabulary).contains(token) {
+            throw GenerationError.token(token, position: index, vocabulary: vocabulary)
+        }
+        if prompt.isEmpty { throw GenerationError.emptyPrompt }
     }
 }
 
