@@ -81,17 +81,6 @@ AK_AVX2_INLINE void value_columns(float *out, size_t ldo, const float *scores, s
         value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 2, queries);
 }
 
-// Calls f with the number of queries as a constant.
-#define FOR_QUERIES(f, queries, ...) \
-    switch (queries) { \
-        case 1: f(__VA_ARGS__, 1); break; \
-        case 2: f(__VA_ARGS__, 2); break; \
-        case 3: f(__VA_ARGS__, 3); break; \
-        case 4: f(__VA_ARGS__, 4); break; \
-        case 5: f(__VA_ARGS__, 5); break; \
-        default: f(__VA_ARGS__, 6); break; \
-    }
-
 static AK_AVX2 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
                            int32_t panels, int32_t queries, const void *next) {
     (void)next;
@@ -99,8 +88,8 @@ static AK_AVX2 void scores(float *scores, size_t stride, const float *q, size_t 
         float *rows = scores + (size_t)t * stride;
         const float *tile = q + (size_t)t * ldq;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels)
-        else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels)
+        if (kv_type == AK_F32) AK_FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels)
+        else AK_FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels)
     }
 }
 
@@ -110,8 +99,8 @@ static AK_AVX2 void combine(float *out, size_t ldo, const float *scores, size_t 
         float *tile = out + (size_t)t * ldo;
         const float *rows = scores + (size_t)t * stride;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
-        else FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
+        if (kv_type == AK_F32) AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
+        else AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
     }
 }
 

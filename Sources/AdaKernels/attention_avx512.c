@@ -112,25 +112,14 @@ AK_AVX512_INLINE void value_columns(float *out, size_t ldo, const float *scores,
         value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 1, queries);
 }
 
-// Calls f with the number of queries as a constant.
-#define FOR_QUERIES(f, queries, ...) \
-    switch (queries) { \
-        case 1: f(__VA_ARGS__, 1); break; \
-        case 2: f(__VA_ARGS__, 2); break; \
-        case 3: f(__VA_ARGS__, 3); break; \
-        case 4: f(__VA_ARGS__, 4); break; \
-        case 5: f(__VA_ARGS__, 5); break; \
-        default: f(__VA_ARGS__, 6); break; \
-    }
-
 static AK_AVX512 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
                              int32_t panels, int32_t queries, const void *next) {
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *rows = scores + (size_t)t * stride;
         const float *tile = q + (size_t)t * ldq;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels, next)
-        else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels, next)
+        if (kv_type == AK_F32) AK_FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels, next)
+        else AK_FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels, next)
     }
 }
 
@@ -140,8 +129,8 @@ static AK_AVX512 void combine(float *out, size_t ldo, const float *scores, size_
         float *tile = out + (size_t)t * ldo;
         const float *rows = scores + (size_t)t * stride;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
-        else FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
+        if (kv_type == AK_F32) AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
+        else AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
     }
 }
 

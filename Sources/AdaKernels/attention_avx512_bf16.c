@@ -4,17 +4,10 @@
 #if AK_X86
 #include <string.h>
 
-#define BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
-#define BF16_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16")))
+#define BF16 AK_AVX512_BF16
+#define BF16_INLINE AK_AVX512_BF16_INLINE
 
 #define TOGETHER 6   // queries that a tile takes, with four panels of keys or 64 columns of values
-
-// Of 16 first values and then 16 second ones, one of each in turn.
-BF16_INLINE __m512i interleaved(__m512 first, __m512 second) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
-                                           19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
-}
 
 BF16_INLINE __m512 cached16(const void *data, size_t at, const ak_type type) {
     return type == AK_F32 ? _mm512_loadu_ps((const float *)data + at)
@@ -27,14 +20,14 @@ BF16_INLINE void pairs_of(uint16_t *k_out, uint16_t *v_out, const void *k, const
         const size_t at = panel * AK_PANEL * head_dim;
         for (size_t d = 0; d < head_dim; d += 2) {
             const __m512 even = cached16(k, at + d * AK_PANEL, type), odd = cached16(k, at + (d + 1) * AK_PANEL, type);
-            _mm512_storeu_si512(k_out + at + d * AK_PANEL, interleaved(even, odd));
+            _mm512_storeu_si512(k_out + at + d * AK_PANEL, ak_bf16_pairs512(even, odd));
         }
         for (size_t s = panel * AK_PANEL; s < (panel + 1) * AK_PANEL; s += 2) {
             for (size_t d = 0; d < width; d += 16) {
                 // Behind the last position there may be anything.
                 const __m512 even = s < end ? cached16(v, s * width + d, type) : _mm512_setzero_ps();
                 const __m512 odd = s + 1 < end ? cached16(v, (s + 1) * width + d, type) : _mm512_setzero_ps();
-                _mm512_storeu_si512(v_out + s * width + 2 * d, interleaved(even, odd));
+                _mm512_storeu_si512(v_out + s * width + 2 * d, ak_bf16_pairs512(even, odd));
             }
         }
     }
@@ -125,17 +118,6 @@ BF16_INLINE void value_columns(float *out, size_t ldo, const uint16_t *weights, 
     }
 }
 
-// Calls f with the number of queries as a constant.
-#define FOR_QUERIES(f, queries, ...) \
-    switch (queries) { \
-        case 1: f(__VA_ARGS__, 1); break; \
-        case 2: f(__VA_ARGS__, 2); break; \
-        case 3: f(__VA_ARGS__, 3); break; \
-        case 4: f(__VA_ARGS__, 4); break; \
-        case 5: f(__VA_ARGS__, 5); break; \
-        default: f(__VA_ARGS__, 6); break; \
-    }
-
 static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim, int32_t panels,
                         int32_t queries, const void *next) {
     (void)kv_type, (void)next;
@@ -143,7 +125,7 @@ static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, c
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
         round_rows(rounded[0], AK_PAIR_HEAD_DIM, q + (size_t)t * ldq, ldq, (size_t)head_dim, count);
-        FOR_QUERIES(score_panels, count, out + (size_t)t * stride, stride, rounded[0], AK_PAIR_HEAD_DIM, k, (size_t)head_dim, panels)
+        AK_FOR_QUERIES(score_panels, count, out + (size_t)t * stride, stride, rounded[0], AK_PAIR_HEAD_DIM, k, (size_t)head_dim, panels)
     }
 }
 
@@ -155,7 +137,7 @@ static BF16 void combine(float *out, size_t ldo, const float *scores, size_t str
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
         round_rows(rounded[0], AK_ATTENTION_SPAN, scores + (size_t)t * stride, stride, stride, count);
-        FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, rounded[0], AK_ATTENTION_SPAN, inverse + t, v, (size_t)head_dim, pairs)
+        AK_FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, rounded[0], AK_ATTENTION_SPAN, inverse + t, v, (size_t)head_dim, pairs)
     }
 }
 

@@ -10,6 +10,9 @@
 #define AK_AVX512 __attribute__((target(AK_AVX512_FEATURES)))
 #define AK_AVX512_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES)))
 
+#define AK_AVX512_BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
+#define AK_AVX512_BF16_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16")))
+
 // 1 if the processor has all of AK_AVX512_FEATURES.
 int ak_avx512_available(void);
 int ak_avx512_has_vnni(void);
@@ -102,6 +105,13 @@ AK_AVX512_INLINE __m512 ak_exp512(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(AK_EXP_0));
     const __m512 y = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
     return _mm512_scalef_ps(y, n);
+}
+
+// Two vectors rounded to BF16, a value of the first and one of the second in turn.
+AK_AVX512_BF16_INLINE __m512i ak_bf16_pairs512(__m512 first, __m512 second) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                           19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
 
 // Swaps rows and columns of a 16 x 16 square of 32-bit values.

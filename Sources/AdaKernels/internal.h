@@ -198,6 +198,17 @@ AK_INLINE const uint8_t *ak_tile_scales_ahead_4bit(const ak_tile *tile, int p, i
 
 #define AK_QUERY_TILE 12  // queries whose scores are held at once
 
+// Calls f(…, queries), one to six of them, with the number as a constant.
+#define AK_FOR_QUERIES(f, queries, ...) \
+    switch (queries) { \
+        case 1: f(__VA_ARGS__, 1); break; \
+        case 2: f(__VA_ARGS__, 2); break; \
+        case 3: f(__VA_ARGS__, 3); break; \
+        case 4: f(__VA_ARGS__, 4); break; \
+        case 5: f(__VA_ARGS__, 5); break; \
+        default: f(__VA_ARGS__, 6); break; \
+    }
+
 // The sum of a row's weights, and its largest scaled score (natural logarithm's unit).
 typedef struct { float sum, largest; } ak_softmax;
 

@@ -9,8 +9,8 @@
 
 #define VNNI __attribute__((target(AK_AVX512_FEATURES ",avx512vnni")))
 #define VNNI_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512vnni")))
-#define BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
-#define BF16_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16")))
+#define BF16 AK_AVX512_BF16
+#define BF16_INLINE AK_AVX512_BF16_INLINE
 
 // ------------------------------------------------------------------------------------------------------------------- Q8_0
 
@@ -217,13 +217,10 @@ AK_TILES_8X3(BF16, bf16_dot);
 
 // A block of an F16 panel as BF16 pairs: a line of it holds one input of 16 rows after another, a line of out the pairs of each row.
 static BF16 void half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
-    // Of 16 even inputs and then 16 odd ones, one of each in turn.
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
-                                                19, 3, 18, 2, 17, 1, 16, 0);
     for (int k = 0; k < AK_BLOCK; k += 2, block += line, out += 2 * AK_PANEL) {
         const __m512 even = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)block));
         const __m512 odd = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + 32)));
-        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+        _mm512_storeu_si512(out, ak_bf16_pairs512(even, odd));
     }
 }
 
