@@ -91,15 +91,19 @@ typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t pa
 typedef void (*ak_panel_function)(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                                   int32_t first, int32_t last, const uint8_t *ahead);
 
+// Calls f(…, type) with the type of rows that are multiplied or packed, Q8_0, Q4_0 or Q4_1, as a constant.
+#define AK_FOR_ROW_TYPE(type, f, ...) \
+    switch (type) { \
+        case AK_Q8_0: f(__VA_ARGS__, AK_Q8_0); break; \
+        case AK_Q4_0: f(__VA_ARGS__, AK_Q4_0); break; \
+        default: f(__VA_ARGS__, AK_Q4_1); \
+    }
+
 // An ak_panel_function out of a file's `panel_of`, which takes the type as a constant: one copy for each, so that its loop holds no choice of type.
 #define AK_PANEL_FUNCTION(target, name) \
     target void name(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last, \
                      const uint8_t *ahead) { \
-        switch (weight->type) { \
-            case AK_Q8_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q8_0); break; \
-            case AK_Q4_0: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_0); break; \
-            default: panel_of(out, scales, weight, panel, blocks, first, last, ahead, AK_Q4_1); \
-        } \
+        AK_FOR_ROW_TYPE(weight->type, panel_of, out, scales, weight, panel, blocks, first, last, ahead) \
     }
 
 // Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
@@ -119,7 +123,7 @@ typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t
 // then gives the sums of the 16 rows of a panel, all of which exist; bit for bit those of packed panels. From end on, memory is read at `next`
 // instead: what lies there is asked for in time. Scratch: AK_ROW_CHUNK_BYTES for every AK_ROW_CHUNK blocks.
 typedef struct {
-    void (*arrange)(void *scratch, const ak_activations *act, int32_t token, const ak_matrix *weight);
+    void (*arrange)(void *scratch, const ak_activations *act, const ak_matrix *weight);
     void (*dots)(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch);
 } ak_row_products;
 

@@ -14,8 +14,6 @@
 #define ASKING_TILES 8                  // last tiles that ask for the rows of the next panels
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
 
-#define ROW_TOKENS 1   // tokens up to which quantized rows are multiplied where they lie instead of being packed on the way
-
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
 // Parts of nearly equal size that cover `count`, each at most `limit`: the size of the largest.
@@ -179,27 +177,26 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
         parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
 }
 
-// A few tokens with the rows of listed panels, where they lie. Returns how many panels it took: all but a last one of fewer rows.
-static int32_t multiply_rows(const ak_row_products *products, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
+// One token (more are faster with rows that are packed on the way) with the rows of listed panels, where they lie. Returns how many panels it
+// took: all but a last one of fewer rows.
+static int32_t multiply_rows(const ak_row_products *products, float *out, const ak_activations *act, const ak_matrix *weight,
                              const float *bias, const int32_t *panels, int32_t panel_count, int32_t flags, const ak_upcoming *upcoming,
                              void *scratch) {
     const int32_t count = panel_count > 0 && !is_whole(weight, panels[panel_count - 1]) ? panel_count - 1 : panel_count;
-    for (int32_t token = 0; token < act->tokens; token++) {
-        products->arrange(scratch, act, token, weight);
-        int32_t run = 0;   // where the panels end that lie side by side
-        for (int32_t p = 0; p < count; p++) {
-            if (p >= run)
-                for (run = p + 1; run < count && panels[run] == panels[run - 1] + 1;) run++;
-            float sums[AK_PANEL];
-            const uint8_t *end = rows_of_panel(weight, panels[run - 1] + 1);
-            products->dots(sums, weight, panels[p], end, later_rows(weight, panels, run, panel_count, upcoming), scratch);
-            const size_t column = (size_t)panels[p] * AK_PANEL;
-            float *row = out + (size_t)token * ldo + column;
-            for (int r = 0; r < AK_PANEL; r++) {
-                float value = sums[r] + (bias ? bias[column + (size_t)r] : 0.0f);
-                if (flags & AK_ACCUMULATE) value = row[r] + value;
-                row[r] = flags & AK_RELU6 ? ak_relu6(value) : value;
-            }
+    products->arrange(scratch, act, weight);
+    int32_t run = 0;   // where the panels end that lie side by side
+    for (int32_t p = 0; p < count; p++) {
+        if (p >= run)
+            for (run = p + 1; run < count && panels[run] == panels[run - 1] + 1;) run++;
+        float sums[AK_PANEL];
+        const uint8_t *end = rows_of_panel(weight, panels[run - 1] + 1);
+        products->dots(sums, weight, panels[p], end, later_rows(weight, panels, run, panel_count, upcoming), scratch);
+        const size_t column = (size_t)panels[p] * AK_PANEL;
+        float *row = out + column;
+        for (int r = 0; r < AK_PANEL; r++) {
+            float value = sums[r] + (bias ? bias[column + (size_t)r] : 0.0f);
+            if (flags & AK_ACCUMULATE) value = row[r] + value;
+            row[r] = flags & AK_RELU6 ? ak_relu6(value) : value;
         }
     }
     return count;
@@ -233,8 +230,8 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     const int packed = !wide && weight->layout == AK_ROWS && act->type == AK_Q8_0;   // on the way
     const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;
     if (set == NULL || act->tokens <= 0) return;
-    if (packed && blocks == NULL && act->tokens <= ROW_TOKENS && weight->blocks <= act->blocks && parts->row_products != NULL) {
-        const int32_t done = multiply_rows(parts->row_products, out, ldo, act, weight, bias, panels, panel_count, flags, upcoming, scratch);
+    if (packed && blocks == NULL && act->tokens == 1 && weight->blocks <= act->blocks && parts->row_products != NULL) {
+        const int32_t done = multiply_rows(parts->row_products, out, act, weight, bias, panels, panel_count, flags, upcoming, scratch);
         panels += done;
         panel_count -= done;
     }

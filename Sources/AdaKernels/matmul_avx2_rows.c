@@ -5,11 +5,11 @@
 #define CHUNK (AK_ROW_CHUNK / 2)   // blocks that are multiplied at once
 #include "row_products.h"
 
-static void arrange(void *scratch, const ak_activations *act, int32_t token, const ak_matrix *weight) {
+static void arrange(void *scratch, const ak_activations *act, const ak_matrix *weight) {
     chunk_activations *out = scratch;
-    const int8_t *values = (const int8_t *)act->data + (size_t)token * act->stride;
-    const float *scales = act->scales + (size_t)token * (size_t)act->blocks;
-    const int32_t *sums = act->sums + (size_t)token * (size_t)act->blocks;
+    const int8_t *values = act->data;
+    const float *scales = act->scales;
+    const int32_t *sums = act->sums;
     for (int32_t first = 0; first < weight->blocks; first += CHUNK, out++) {
         const size_t count = (size_t)(weight->blocks - first < CHUNK ? weight->blocks - first : CHUNK);
         if (count < CHUNK) memset(out, 0, sizeof *out);
@@ -99,7 +99,7 @@ AK_AVX2_INLINE void panel_dots(float *out, const ak_matrix *weight, int32_t pane
 }
 
 static AK_AVX2 void dots(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch) {
-    FOR_ROW_TYPE(weight->type, panel_dots, out, weight, panel, scratch, held_sums(scratch, weight), end, next)
+    AK_FOR_ROW_TYPE(weight->type, panel_dots, out, weight, panel, scratch, held_sums(scratch, weight), end, next)
 }
 
 const ak_row_products ak_avx2_row_products = {arrange, dots};

@@ -17,10 +17,10 @@ AK_INLINE int block_of_lane(const ak_type type, int lane) {
     return type == AK_Q8_0 ? 2 * (place + quarter / 2 * 4) + quarter % 2 : 4 * place + quarter;
 }
 
-ROWS_INLINE void arrange_as(chunk_activations *out, const ak_activations *act, int32_t token, int32_t blocks, const ak_type type) {
-    const int8_t *values = (const int8_t *)act->data + (size_t)token * act->stride;
-    const float *scales = act->scales + (size_t)token * (size_t)act->blocks;
-    const int32_t *sums = act->sums + (size_t)token * (size_t)act->blocks;
+ROWS_INLINE void arrange_as(chunk_activations *out, const ak_activations *act, int32_t blocks, const ak_type type) {
+    const int8_t *values = act->data;
+    const float *scales = act->scales;
+    const int32_t *sums = act->sums;
     int32_t lanes[CHUNK];
     for (int lane = 0; lane < CHUNK; lane++) lanes[lane] = block_of_lane(type, lane);
     const __m512i order = _mm512_loadu_si512(lanes);
@@ -160,12 +160,12 @@ ROWS_INLINE void panel_dots(float *out, const ak_matrix *weight, int32_t panel, 
     _mm512_storeu_ps(out, sum);
 }
 
-static ROWS void arrange(void *scratch, const ak_activations *act, int32_t token, const ak_matrix *weight) {
-    FOR_ROW_TYPE(weight->type, arrange_as, scratch, act, token, weight->blocks)
+static ROWS void arrange(void *scratch, const ak_activations *act, const ak_matrix *weight) {
+    AK_FOR_ROW_TYPE(weight->type, arrange_as, scratch, act, weight->blocks)
 }
 
 static ROWS void dots(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch) {
-    FOR_ROW_TYPE(weight->type, panel_dots, out, weight, panel, scratch, held_sums(scratch, weight), end, next)
+    AK_FOR_ROW_TYPE(weight->type, panel_dots, out, weight, panel, scratch, held_sums(scratch, weight), end, next)
 }
 
 const ak_row_products ak_avx512_row_products = {arrange, dots};

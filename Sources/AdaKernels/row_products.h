@@ -45,11 +45,3 @@ AK_INLINE chunk_sums *held_sums(void *scratch, const ak_matrix *weight) {
             chunk((held)[c].wholes[r], (held)[c].factors[r], reaches ? rest : from, (act) + c, __VA_ARGS__); \
         } \
     }
-
-// Calls f(…, type) with the type as a constant.
-#define FOR_ROW_TYPE(type, f, ...) \
-    switch (type) { \
-        case AK_Q8_0: f(__VA_ARGS__, AK_Q8_0); break; \
-        case AK_Q4_0: f(__VA_ARGS__, AK_Q4_0); break; \
-        default: f(__VA_ARGS__, AK_Q4_1); \
-    }

@@ -34,6 +34,11 @@ final class KeyValuePairs {
     }
 }
 
+/// `ak_kernels.attention_pairs`.
+private typealias PairConversion = @convention(c) (
+    UnsafeMutablePointer<UInt16>?, UnsafeMutablePointer<UInt16>?, UnsafeRawPointer?, UnsafeRawPointer?, ak_type, Int32, Int32, Int32
+) -> Void
+
 extension Backend {
     /// Attention of all shares, shared out among the threads: tiles of queries, or, of a single position behind many keys, spans of keys
     /// (as in flash-decoding: Dao et al., 2023). Results do not depend on which.
@@ -48,8 +53,8 @@ extension Backend {
         _ results: SpanResults
     ) {
         var (shares, type) = (shares, type)
-        if rounds, roundsAttention(queries: queries, headDim: headDim) {
-            shares = pairs(of: shares, type, headDim: headDim, keys: keys)
+        if rounds, roundsAttention(queries: queries, headDim: headDim), let convert = kernels.attention_pairs {
+            shares = pairs(of: shares, type, headDim: headDim, keys: keys, convert)
             type = AK_BF16
         }
         let (kernels, scratch, first, span) = (kernels, scratchAddresses, keys - queries, Int(AK_ATTENTION_SPAN))
@@ -79,19 +84,22 @@ extension Backend {
     }
 
     /// The same shares, of keys and values as pairs of BF16: each head's once, whoever reads them.
-    private func pairs(of shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int) -> [HeadShare] {
-        guard let convert = kernels.attention_pairs else { return shares }
+    private func pairs(
+        of shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int, _ convert: PairConversion
+    ) -> [HeadShare] {
         var heads: [UnsafeMutableRawPointer: Int] = [:]
-        for share in shares where heads[share.keys] == nil { heads[share.keys] = heads.count }
+        var sources: [HeadShare] = []
+        for share in shares where heads[share.keys] == nil {
+            heads[share.keys] = sources.count
+            sources.append(share)
+        }
         let (panels, panel) = ((keys + Int(AK_PANEL) - 1) / Int(AK_PANEL), Int(AK_PANEL))
         let (keyValues, valueValues) = (panels * panel * headDim, panels * panel * Int(ak_value_width(Int32(headDim))))
-        let out = keyValuePairs.reserve(heads.count * (keyValues + valueValues) * MemoryLayout<UInt16>.stride)
+        let out = keyValuePairs.reserve(sources.count * (keyValues + valueValues) * MemoryLayout<UInt16>.stride)
         func place(_ head: Int) -> (keys: UnsafeMutablePointer<UInt16>, values: UnsafeMutablePointer<UInt16>) {
             let start = out + head * (keyValues + valueValues)
             return (start, start + keyValues)
         }
-        var sources: [HeadShare] = []
-        for share in shares where heads[share.keys] == sources.count { sources.append(share) }
         let piece = 16
         let pieces = (panels + piece - 1) / piece
         sources.withUnsafeBufferPointer { sources in
