@@ -28,7 +28,7 @@ void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, 
 // Keys begin ..< end for at most AK_QUERY_TILE queries, of which query t sees those before `first + t + 1` (all if first < 0).
 static void attend(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
                    const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, int64_t first, float scale,
-                   float *scores) {
+                   const void *next, float *scores) {
     const int32_t keys = end - begin, panels = (keys + AK_PANEL - 1) / AK_PANEL;
     const size_t stride = (size_t)panels * AK_PANEL, size = kv_type == AK_F32 ? 4 : 2;
     const uint8_t *values = (const uint8_t *)v + (size_t)begin * (size_t)ak_value_width(head_dim) * size;
@@ -41,7 +41,13 @@ static void attend(const ak_attention_parts *parts, float *out, size_t ldo, floa
         inverse[t] = limit > 0 ? 1.0f / result.sum : 0.0f;
         if (logs != NULL) logs[t] = limit > 0 ? result.largest + logf(result.sum) : -INFINITY;
     }
-    parts->combine(out, ldo, scores, stride, inverse, values, kv_type, head_dim, keys, queries);
+    // Where nothing is known to come, what has been read costs nothing to ask for again.
+    parts->combine(out, ldo, scores, stride, inverse, values, kv_type, head_dim, keys, queries, next ? next : values);
+}
+
+// The keys from `position` on, if there are any.
+static const void *later_keys(const void *k, ak_type kv_type, int32_t head_dim, int32_t position, int32_t positions) {
+    return position < positions ? (const uint8_t *)k + (size_t)position * (size_t)head_dim * (kv_type == AK_F32 ? 4 : 2) : NULL;
 }
 
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
@@ -57,10 +63,10 @@ void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, 
         const float *tile_q = q + (size_t)start * ldq;
         const int32_t one_span = keys <= AK_ATTENTION_SPAN;
         attend(parts, rows, ldo, one_span ? NULL : logs, tile_q, ldq, k, v, kv_type, head_dim, 0, smaller(keys, AK_ATTENTION_SPAN), tile, seen,
-               scale, scores);
+               scale, later_keys(k, kv_type, head_dim, AK_ATTENTION_SPAN, keys), scores);
         for (int32_t begin = AK_ATTENTION_SPAN; begin < keys; begin += AK_ATTENTION_SPAN) {
             attend(parts, part, width, part_logs, tile_q, ldq, k, v, kv_type, head_dim, begin, smaller(keys, begin + AK_ATTENTION_SPAN), tile,
-                   seen, scale, scores);
+                   seen, scale, later_keys(k, kv_type, head_dim, begin + AK_ATTENTION_SPAN, keys), scores);
             ak_attention_merge(rows, ldo, logs, part, width, part_logs, tile, head_dim);
         }
     }
@@ -68,8 +74,8 @@ void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, 
 
 void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
                             const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale,
-                            void *scratch) {
+                            const void *next, void *scratch) {
     for (int32_t start = 0; start < queries; start += AK_QUERY_TILE)
         attend(parts, out + (size_t)start * ldo, ldo, logs + start, q + (size_t)start * ldq, ldq, k, v, kv_type, head_dim, begin, end,
-               smaller(AK_QUERY_TILE, queries - start), -1, scale, scratch);
+               smaller(AK_QUERY_TILE, queries - start), -1, scale, next, scratch);
 }

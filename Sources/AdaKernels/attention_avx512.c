@@ -4,7 +4,9 @@
 #if AK_X86
 #include <math.h>
 
-#define VALUES_AHEAD 16   // positions that are asked for before their values are read
+// Bytes of keys or values that are asked for ahead, into the second-level cache, where a few queries wait for memory: as far as single rows of
+// weights are, and the first-level cache's prefetches would take the places of what is read.
+#define AHEAD 6144
 #define TOGETHER 6   // queries that a tile takes, with four panels of keys or of a value's columns
 
 // 16 elements of the cache from element `at` on.
@@ -30,7 +32,7 @@ AK_AVX512_INLINE void score_tile(float *scores, size_t stride, const float *q, s
         for (int p = 0; p < count; p++) {
             keys[p] = load16(k, (size_t)(panel + p) * panel_size + d * AK_PANEL, type);
             // A few queries wait for memory.
-            if (queries <= 3) _mm_prefetch((const char *)ahead + ((size_t)p * panel_size + d * AK_PANEL) * element, _MM_HINT_T0);
+            if (queries <= 3) _mm_prefetch((const char *)ahead + ((size_t)p * panel_size + d * AK_PANEL) * element, _MM_HINT_T1);
         }
 #pragma unroll
         for (int t = 0; t < queries; t++) {
@@ -50,9 +52,12 @@ AK_AVX512_INLINE void score_panels(float *scores, size_t stride, const float *q,
     // A few queries wait for memory: one stream of it is read twice as fast as four.
     const int together = queries <= 3 ? 1 : 4;
     const size_t panel_bytes = (size_t)head_dim * AK_PANEL * (type == AK_F32 ? 4 : 2);
+    const int32_t distance = (int32_t)((AHEAD + panel_bytes - 1) / panel_bytes);
     int32_t panel = 0;
     for (; panel + together <= panels; panel += together) {
-        const uint8_t *ahead = panel + together < panels ? (const uint8_t *)k + (size_t)(panel + together) * panel_bytes : next;
+        const int32_t later = panel + distance;
+        const uint8_t *ahead = later < panels ? (const uint8_t *)k + (size_t)later * panel_bytes
+                                              : (const uint8_t *)next + (size_t)(later - panels) * panel_bytes;
         score_tile(scores, stride, q, ldq, k, type, head_dim, panel, together, queries, ahead);
     }
     for (; panel < panels; panel++) score_tile(scores, stride, q, ldq, k, type, head_dim, panel, 1, queries, next);
@@ -60,9 +65,10 @@ AK_AVX512_INLINE void score_panels(float *scores, size_t stride, const float *q,
 
 // `count` x 16 columns of the values from column `column` on, for `queries` queries.
 AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                                 const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const int count,
+                                 const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const uint8_t *next, const int count,
                                  const int queries) {
-    const size_t width = (size_t)ak_value_width(head_dim);
+    const size_t width = (size_t)ak_value_width(head_dim), row_bytes = width * (type == AK_F32 ? 4 : 2);
+    const size_t distance = (AHEAD + row_bytes - 1) / row_bytes;
     __m512 sums[TOGETHER][8];
 #pragma unroll
     for (int t = 0; t < queries; t++)
@@ -70,12 +76,14 @@ AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, si
         for (int c = 0; c < count; c++) sums[t][c] = _mm512_setzero_ps();
 #pragma clang loop unroll(disable)
     for (size_t s = 0; s < (size_t)positions; s++) {
+        const size_t later = s + distance;
+        const uint8_t *ahead = later < (size_t)positions ? (const uint8_t *)v + later * row_bytes : next + (later - (size_t)positions) * row_bytes;
         __m512 values[8];
 #pragma unroll
         for (int c = 0; c < count; c++) {
             values[c] = load16(v, s * width + (size_t)(column + 16 * c), type);
             if (queries <= 3 && (type == AK_F32 || c % 2 == 0))
-                _mm_prefetch((const char *)v + ((s + VALUES_AHEAD) * width + (size_t)(column + 16 * c)) * (type == AK_F32 ? 4 : 2), _MM_HINT_T0);
+                _mm_prefetch((const char *)ahead + (size_t)(column + 16 * c) * (type == AK_F32 ? 4 : 2), _MM_HINT_T1);
         }
 #pragma unroll
         for (int t = 0; t < queries; t++) {
@@ -95,21 +103,21 @@ AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, si
 }
 
 AK_AVX512_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                                    const ak_type type, int32_t head_dim, int32_t positions, const int queries) {
+                                    const ak_type type, int32_t head_dim, int32_t positions, const void *next, const int queries) {
     const int together = queries > 3 ? 4 : 8;
     int32_t column = 0;
     for (; column + 16 * together <= head_dim; column += 16 * together)
-        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, together, queries);
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, next, together, queries);
     if (together > 4 && column + 64 <= head_dim) {
-        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 4, queries);
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, next, 4, queries);
         column += 64;
     }
     if (together > 2 && column + 32 <= head_dim) {
-        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 2, queries);
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, next, 2, queries);
         column += 32;
     }
     for (; column < head_dim; column += 16)
-        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 1, queries);
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, next, 1, queries);
 }
 
 static AK_AVX512 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
@@ -124,13 +132,13 @@ static AK_AVX512 void scores(float *scores, size_t stride, const float *q, size_
 }
 
 static AK_AVX512 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                              ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries) {
+                              ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *tile = out + (size_t)t * ldo;
         const float *rows = scores + (size_t)t * stride;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
-        else AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
+        if (kv_type == AK_F32) AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions, next)
+        else AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions, next)
     }
 }
 
@@ -182,8 +190,8 @@ void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, con
 }
 
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
-    ak_attention_span_with(parts_of(kv_type), out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(parts_of(kv_type), out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
 }
 
 // --------------------------------------------------------------------------------------------------------------- the caches

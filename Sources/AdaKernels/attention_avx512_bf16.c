@@ -130,8 +130,8 @@ static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, c
 }
 
 static BF16 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                         int32_t head_dim, int32_t positions, int32_t queries) {
-    (void)kv_type;
+                         int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)kv_type, (void)next;
     uint16_t rounded[TOGETHER][AK_ATTENTION_SPAN];
     const size_t pairs = ((size_t)positions + 1) / 2;
     for (int32_t t = 0; t < queries; t += TOGETHER) {

@@ -87,7 +87,8 @@ static void scores(float *scores, size_t stride, const float *q, size_t ldq, con
 }
 
 static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries) {
+                    int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)next;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *tile = out + (size_t)t * ldo;
         const float *rows = scores + (size_t)t * stride;
@@ -126,7 +127,7 @@ void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const
 }
 
 void ak_neon_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
 }
 #endif

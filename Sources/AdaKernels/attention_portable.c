@@ -46,7 +46,8 @@ static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float s
 }
 
 static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries) {
+                    int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)next;
     const int32_t width = ak_value_width(head_dim);
     for (int32_t d = 0; d < head_dim; d += AK_PANEL) {
         float sums[AK_QUERY_TILE][AK_PANEL], values[AK_PANEL];
@@ -72,8 +73,8 @@ void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, c
 }
 
 void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, scratch);
+                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
 }
 
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

@@ -24,12 +24,12 @@ void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
                     const ak_upcoming *upcoming, void *scratch);
 extern const ak_row_products ak_avx2_row_products;
 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
-void ak_avx2_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+void ak_avx2_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                    int32_t first, int32_t last, const uint8_t *ahead);
 void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_avx2_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                       int32_t head_dim, int32_t first, int32_t count);
 void ak_avx2_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,

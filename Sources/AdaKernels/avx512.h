@@ -26,13 +26,14 @@ void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const a
                       const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                       const ak_upcoming *upcoming, void *scratch);
 void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
-void ak_avx512_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+void ak_avx512_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                      int32_t first, int32_t last, const uint8_t *ahead);
 extern const ak_row_products ak_avx512_row_products;
+extern const ak_one_token ak_avx512_one_token;   // for processors with VNNI
 void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                          int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t visible, float scale);
 extern const ak_attention_parts ak_avx512_bf16_attention;   // for processors with BF16 dot products
 void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim,

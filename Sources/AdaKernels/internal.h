@@ -60,10 +60,9 @@ typedef struct {
     size_t act_blocks;
     const uint8_t *weight[AK_TILE_PANELS];  // packed panels: their first blocks
     const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales (and minima), quantized types only
-    size_t step, scale_step;                // bytes from one block, and its scales, to the next
+    size_t step;                            // bytes from one block, and from its scales, to the next
     size_t line;                            // bytes from one 64 bytes of a block to the next
     const uint8_t *next[AK_TILE_PANELS];    // first blocks of what is multiplied after this tile, or NULL; laid out as `weight`
-    const uint8_t *next_scales[AK_TILE_PANELS];   // and their scales
     int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
     const int32_t *blocks;                  // NULL: block i is i
     int32_t first, last;
@@ -77,7 +76,7 @@ typedef void (*ak_tile_function)(const ak_tile *tile);
 // The tiles of one pair of activation and weight type.
 typedef struct {
     int32_t tokens;                            // of the largest tile
-    int32_t panels[AK_TILE_TOKENS + 1];        // [t]: panels that a tile of t tokens takes at once; does not grow with t
+    int32_t panels[AK_TILE_TOKENS + 1];        // [t]: panels that tiles of t tokens take at once, and the last, smaller one of a product
     ak_tile_function run[AK_TILE_PANELS][AK_TILE_TOKENS];   // [panels - 1][tokens - 1]
 } ak_tile_set;
 
@@ -85,10 +84,9 @@ typedef struct {
 typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 
 // Turns listed blocks first ..< last of panel `panel` of a Q8_0, Q4_0 or Q4_1 matrix in AK_ROWS layout into blocks of a packed panel of its type:
-// out holds their values one after another, then (at `scales`) their scales, as AK_PANELS does. 16 rows are read at once, a little of each: more
-// streams than a processor follows. So what lies at `ahead`, the first of 16 rows that are read later, is asked for from beginning to end. All of the
-// panel's rows exist; a last one of fewer is ak_portable_panel's.
-typedef void (*ak_panel_function)(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+// out holds them as AK_PANELS does. 16 rows are read at once, a little of each: more streams than a processor follows. So what lies at `ahead`, the
+// first of 16 rows that are read later, is asked for from beginning to end. All of the panel's rows exist; a last one of fewer is ak_portable_panel's.
+typedef void (*ak_panel_function)(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                                   int32_t first, int32_t last, const uint8_t *ahead);
 
 // Calls f(…, type) with the type of rows that are multiplied or packed, Q8_0, Q4_0 or Q4_1, as a constant.
@@ -101,9 +99,9 @@ typedef void (*ak_panel_function)(uint8_t *out, uint8_t *scales, const ak_matrix
 
 // An ak_panel_function out of a file's `panel_of`, which takes the type as a constant: one copy for each, so that its loop holds no choice of type.
 #define AK_PANEL_FUNCTION(target, name) \
-    target void name(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last, \
+    target void name(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last, \
                      const uint8_t *ahead) { \
-        AK_FOR_ROW_TYPE(weight->type, panel_of, out, scales, weight, panel, blocks, first, last, ahead) \
+        AK_FOR_ROW_TYPE(weight->type, panel_of, out, weight, panel, blocks, first, last, ahead) \
     }
 
 // Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
@@ -127,6 +125,12 @@ typedef struct {
     void (*dots)(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch);
 } ak_row_products;
 
+// Products of one token's Q8_0 activations with a packed panel, or with the four of a bundle, over some blocks (NULL: the first `count`): the sums of
+// 16 rows each, bit for bit those of tiles. next: what is read after these panels, asked for in time.
+typedef void (*ak_one_token_function)(float *out, const ak_activations *act, const uint8_t *panels, const uint8_t *next, const int32_t *blocks,
+                                      int32_t count);
+typedef struct { ak_one_token_function q8[2], q4_0[2], q4_1[2]; } ak_one_token;   // of a panel, of a bundle
+
 #define AK_ROW_CHUNK 16
 #define AK_ROW_CHUNK_BYTES ((size_t)(AK_ROW_CHUNK * (AK_BLOCK + 8) + 2 * AK_PANEL * AK_ROW_CHUNK * 4))
 
@@ -143,6 +147,7 @@ typedef struct {
     ak_panel_function panel;
     ak_wide_function widen;
     const ak_row_products *row_products;   // NULL: rows are packed for few tokens too
+    const ak_one_token *one_token;         // NULL: tiles are as good
 } ak_matmul_parts;
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
@@ -166,10 +171,9 @@ AK_INLINE void ak_tile_start(float *sums, const ak_tile *tile, int32_t t, int32_
 #define AK_SUM_UNIT (-1.0f / 128)
 AK_INLINE int32_t ak_tile_q4_0_sum(const ak_tile *tile, size_t at) { return tile->act_sums[at] / 16; }
 
-// Bytes of a panel ahead of a decode's reads that are asked for: far enough to cover the latency of memory, across the ends of pages
-// where the hardware's own prefetching stops. Of 4-bit panels twice as many: their scales are a larger part of what is read.
-#define AK_AHEAD 2048
-#define AK_AHEAD_4BIT_BLOCKS (2 * AK_AHEAD / (AK_BLOCK * AK_PANEL / 2))
+// Bytes ahead of a decode's reads that are asked for, of all panels of a tile together: far enough to cover the latency of memory, across the ends
+// of pages where the hardware's own prefetching stops.
+#define AK_AHEAD 8192
 
 // Whatever was stored before is in memory behind this: keeps the compiler from moving sums and scales from one register and place on the stack
 // to the next between blocks.
@@ -186,16 +190,14 @@ AK_INLINE const uint8_t *ak_tile_later(const ak_tile *tile, const uint8_t *base,
     return next + (size_t)ak_tile_block(tile, tile->first + later - tile->last) * step;
 }
 
-// Where the weights lie that panel p's tile reads AK_AHEAD bytes after listed block i.
-AK_INLINE const uint8_t *ak_tile_ahead(const ak_tile *tile, int p, int32_t i, size_t block_bytes) {
-    return ak_tile_later(tile, tile->weight[p], tile->next[p], tile->step, i, (int32_t)(AK_AHEAD / block_bytes));
+// Where the weights lie that panel p's tile reads `bytes` bytes of all its panels after listed block i, of a type whose blocks are block_bytes.
+AK_INLINE const uint8_t *ak_tile_ahead(const ak_tile *tile, int p, int32_t i, size_t bytes, size_t block_bytes, int panels) {
+    return ak_tile_later(tile, tile->weight[p], tile->next[p], tile->step, i, (int32_t)(bytes / block_bytes) / panels);
 }
-// The same of 4-bit weights, and of their scales.
-AK_INLINE const uint8_t *ak_tile_ahead_4bit(const ak_tile *tile, int p, int32_t i) {
-    return ak_tile_later(tile, tile->weight[p], tile->next[p], tile->step, i, AK_AHEAD_4BIT_BLOCKS);
-}
-AK_INLINE const uint8_t *ak_tile_scales_ahead_4bit(const ak_tile *tile, int p, int32_t i) {
-    return ak_tile_later(tile, tile->scales[p], tile->next_scales[p], tile->scale_step, i, AK_AHEAD_4BIT_BLOCKS);
+// Scales of panel p's listed block that lies at `stored`, and of the block whose values lie at `ahead`.
+AK_INLINE const uint8_t *ak_tile_scales(const ak_tile *tile, int p, size_t stored) { return tile->scales[p] + stored * tile->step; }
+AK_INLINE const uint8_t *ak_tile_scales_ahead(const ak_tile *tile, int p, const uint8_t *ahead) {
+    return ahead + (tile->scales[p] - tile->weight[p]);
 }
 
 // ----------------------------------------------------------------------------------------------------------------- attention
@@ -223,16 +225,16 @@ typedef struct {
                    int32_t panels, int32_t queries, const void *next);
     // scores = exp(scale * (scores - max)) over the first `visible`, zero from there to stride
     ak_softmax (*softmax)(float *scores, size_t stride, int32_t visible, float scale);
-    // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions
+    // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions. next: what is read after them.
     void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries);
+                    int32_t head_dim, int32_t positions, int32_t queries, const void *next);
 } ak_attention_parts;
 
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
                        ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
                             const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale,
-                            void *scratch);
+                            const void *next, void *scratch);
 
 // --------------------------------------------------------------------------------------------------------------- convolution
 
@@ -259,9 +261,9 @@ extern const ak_matmul_parts ak_portable_matmul;
 void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                                int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+                                int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
-void ak_portable_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                        int32_t first, int32_t last, const uint8_t *ahead);
 void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line);
 void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);

@@ -56,9 +56,8 @@ static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, i
     const size_t values = ak_block_bytes(weight->type), scales = ak_block_scale_bytes(weight->type);
     const uint8_t *panels = (const uint8_t *)weight->data + ((size_t)panel - member) * weight->stride;
     tile->weight[i] = panels + member * AK_LINE;
-    tile->scales[i] = panels + bundle * (size_t)weight->blocks * values + member * scales;
-    tile->step = bundle * values;
-    tile->scale_step = bundle * scales;
+    tile->scales[i] = panels + bundle * values + member * scales;
+    tile->step = bundle * (values + scales);
     tile->line = bundle * AK_LINE;
 }
 
@@ -74,7 +73,6 @@ static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest
         ak_tile next;
         if (i < rest_count) set_weights(&next, weight, rest[i], 0);
         tile->next[i] = i < rest_count ? next.weight[0] : NULL;
-        tile->next_scales[i] = i < rest_count ? next.scales[0] : NULL;
     }
 }
 
@@ -99,7 +97,7 @@ static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const
     for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
         float scale[AK_PANEL], minima[AK_PANEL];
-        const uint16_t *scales = (const uint16_t *)(tile.scales[0] + block * tile.scale_step);
+        const uint16_t *scales = (const uint16_t *)ak_tile_scales(&tile, 0, block);
         for (int r = 0; r < AK_PANEL; r++) {
             scale[r] = ak_half_to_float(scales[r]);
             minima[r] = weight->type == AK_Q4_1 ? ak_half_to_float(scales[AK_PANEL + r]) : 0;
@@ -141,19 +139,19 @@ static void ask_for_rows(const ak_matrix *weight, const int32_t *panels, int32_t
 static int is_whole(const ak_matrix *weight, int32_t panel) { return ((int64_t)panel + 1) * AK_PANEL <= weight->rows; }
 
 // Listed blocks first ..< last of a panel that lies in rows, packed. The last rows are not read where there are none.
-static void pack(uint8_t *out, uint8_t *scales, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+static void pack(uint8_t *out, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                  int32_t first, int32_t last, const uint8_t *ahead) {
-    (is_whole(weight, panel) ? parts->panel : ak_portable_panel)(out, scales, weight, panel, blocks, first, last, ahead);
+    (is_whole(weight, panel) ? parts->panel : ak_portable_panel)(out, weight, panel, blocks, first, last, ahead);
 }
 
 // Listed blocks first ..< last of a panel, widened.
 static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                   int32_t first, int32_t last) {
     if (weight->layout == AK_ROWS) {
-        uint8_t values[AK_BLOCK * AK_PANEL], scales[AK_PANEL * 2];
+        uint8_t packed[AK_BLOCK * AK_PANEL + AK_PANEL * 2];   // Q8_0
         for (int32_t i = first; i < last; i++, out++) {
-            pack(values, scales, parts, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
-            parts->widen(out, weight->type, values, AK_LINE, (const uint16_t *)scales);
+            pack(packed, parts, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
+            parts->widen(out, weight->type, packed, AK_LINE, (const uint16_t *)(packed + AK_BLOCK * AK_PANEL));
         }
         return;
     }
@@ -161,7 +159,7 @@ static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_mat
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out++) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
-        parts->widen(out, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)(tile.scales[0] + block * tile.scale_step));
+        parts->widen(out, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)ak_tile_scales(&tile, 0, block));
     }
 }
 
@@ -175,6 +173,19 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
     uint16_t *pairs = out;
     for (int32_t i = first; i < last; i++, pairs += AK_BLOCK * AK_PANEL)
         parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
+}
+
+// Writes the sums of a panel's rows for one token.
+static void finish_panel(float *out, const float *sums, int32_t panel, const float *bias, int32_t flags) {
+    const size_t column = (size_t)panel * AK_PANEL;
+    float *row = out + column;
+    float values[AK_PANEL];
+    for (int r = 0; r < AK_PANEL; r++) values[r] = sums[r] + (bias ? bias[column + (size_t)r] : 0.0f);
+    if (flags & AK_ACCUMULATE)
+        for (int r = 0; r < AK_PANEL; r++) values[r] = row[r] + values[r];
+    if (flags & AK_RELU6)
+        for (int r = 0; r < AK_PANEL; r++) values[r] = ak_relu6(values[r]);
+    memcpy(row, values, sizeof values);
 }
 
 // One token (more are faster with rows that are packed on the way) with the rows of listed panels, where they lie. Returns how many panels it
@@ -191,15 +202,46 @@ static int32_t multiply_rows(const ak_row_products *products, float *out, const 
         float sums[AK_PANEL];
         const uint8_t *end = rows_of_panel(weight, panels[run - 1] + 1);
         products->dots(sums, weight, panels[p], end, later_rows(weight, panels, run, panel_count, upcoming), scratch);
-        const size_t column = (size_t)panels[p] * AK_PANEL;
-        float *row = out + column;
-        for (int r = 0; r < AK_PANEL; r++) {
-            float value = sums[r] + (bias ? bias[column + (size_t)r] : 0.0f);
-            if (flags & AK_ACCUMULATE) value = row[r] + value;
-            row[r] = flags & AK_RELU6 ? ak_relu6(value) : value;
-        }
+        finish_panel(out, sums, panels[p], bias, flags);
     }
     return count;
+}
+
+// What multiplies one token with panels as they lie, if there is anything for it: of a bundle (1) or of a single panel.
+static ak_one_token_function one_token_function(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
+    if (parts->one_token == NULL || act->tokens != 1 || act->type != AK_Q8_0 || weight->layout == AK_ROWS) return NULL;
+    const int bundled = weight->layout == AK_BUNDLES;
+    switch (weight->type) {
+        case AK_Q8_0: return parts->one_token->q8[bundled];
+        case AK_Q4_0: return parts->one_token->q4_0[bundled];
+        case AK_Q4_1: return parts->one_token->q4_1[bundled];
+        default: return NULL;
+    }
+}
+
+static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) { return (const uint8_t *)weight->data + (size_t)panel * weight->stride; }
+
+// Whether the panels from listed panel `at` on are a whole bundle.
+static int is_bundle(const int32_t *panels, int32_t at, int32_t count) {
+    return at + AK_BUNDLE <= count && panels[at] % AK_BUNDLE == 0 && panels[at + AK_BUNDLE - 1] == panels[at] + AK_BUNDLE - 1;
+}
+
+// One token with listed panels, or bundles of them. Returns how many panels it took: all that are not parts of bundles.
+static int32_t multiply_panels(ak_one_token_function multiply, float *out, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                               const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                               const ak_upcoming *upcoming) {
+    const int32_t together = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1;
+    int32_t p = 0;
+    for (; p < panel_count && (together == 1 || is_bundle(panels, p, panel_count)); p += together) {
+        const uint8_t *first = packed_panel(weight, panels[p]), *next = first;
+        if (p + together < panel_count) next = packed_panel(weight, panels[p + together]);
+        else if (upcoming != NULL && upcoming->panel_count > 0 && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
+                 upcoming->weight->blocks == weight->blocks) next = packed_panel(upcoming->weight, upcoming->panels[0]);
+        float sums[AK_BUNDLE * AK_PANEL];
+        multiply(sums, act, first, next, blocks, block_count);
+        for (int32_t m = 0; m < together; m++) finish_panel(out, sums + m * AK_PANEL, panels[p + m], bias, flags);
+    }
+    return p;
 }
 
 // Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones, or what their own products need.
@@ -236,6 +278,12 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
         panel_count -= done;
     }
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
+    const ak_one_token_function one = one_token_function(parts, act, weight);
+    if (one != NULL) {
+        const int32_t done = multiply_panels(one, out, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming);
+        panels += done;
+        panel_count -= done;
+    }
     const int32_t tile_tokens = even_part(act->tokens, set->tokens);
     const int32_t group = unpacked ? smaller(act->type == AK_F32 || packed ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
 
@@ -268,8 +316,8 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
                 if (unpacked) {
                     tile.flags |= AK_TILE_DENSE;
-                    tile.step = wide ? sizeof(ak_wide_block) : ak_block_bytes(packed ? weight->type : act->type);
-                    tile.scale_step = packed ? ak_block_scale_bytes(weight->type) : 0;
+                    tile.step = wide ? sizeof(ak_wide_block)
+                        : packed ? ak_block_bytes(weight->type) + ak_block_scale_bytes(weight->type) : ak_block_bytes(act->type);
                     tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
                         if (wide) {
@@ -279,14 +327,13 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                             continue;
                         }
                         if (packed) {
-                            const size_t length = (size_t)(tile.last - tile.first), values = length * tile.step;
-                            uint8_t *dense = (uint8_t *)scratch + (size_t)i * length * (tile.step + tile.scale_step);
+                            uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)(tile.last - tile.first) * tile.step;
                             // Many tokens would drive out what came this early.
                             const uint8_t *ahead = act->tokens > tile_tokens ? rows_of_panel(weight, tile.panel[i])
                                 : later_rows(weight, panels, p + tile.panels + i, panel_count, upcoming);
-                            pack(dense, dense + values, parts, weight, tile.panel[i], blocks, tile.first, tile.last, ahead);
+                            pack(dense, parts, weight, tile.panel[i], blocks, tile.first, tile.last, ahead);
                             tile.weight[i] = dense;
-                            tile.scales[i] = dense + values;
+                            tile.scales[i] = dense + ak_block_bytes(weight->type);
                             continue;
                         }
                         uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * tile.step;

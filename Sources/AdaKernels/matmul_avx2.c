@@ -44,7 +44,7 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
         const uint8_t *ahead[AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++)
-            ahead[p] = tokens <= 2 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2)) : NULL;
+            ahead[p] = tokens <= 2 ? ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2), panels) : NULL;
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int odd = 0; odd < 2; odd++)
@@ -204,13 +204,13 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
         for (int p = 0; p < panels; p++) {
             const uint8_t *weight = tile->weight[p] + stored * tile->step, *ahead = NULL;
             if (few) {
-                ahead = type == AK_Q8_0 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : ak_tile_ahead_4bit(tile, p, i);
-                if (type != AK_Q8_0) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
+                ahead = ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL / (type == AK_Q8_0 ? 1 : 2), panels);
+                _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead), _MM_HINT_T1);
             }
             __m256i dots[QUANTIZED_TOKENS][2];
             if (type == AK_Q8_0) q8_dots(dots, &act, weight, tile->line, ahead, tokens);
             else q4_dots(dots, &act, weight, tile->line, ahead, tokens, type);
-            add_block(sums[0][p], dots, &act, (const __m128i *)(tile->scales[p] + stored * tile->scale_step), tokens, type);
+            add_block(sums[0][p], dots, &act, (const __m128i *)ak_tile_scales(tile, p, stored), tokens, type);
             ak_settle();
         }
     }

@@ -32,7 +32,7 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + offset;
-            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2)) : NULL;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL * (type == AK_F32 ? 4 : 2), panels) : NULL;
         }
         // Not unrolled further: a compiler that moves the loads of later inputs ahead runs out of registers for the sums.
 #pragma clang loop unroll(disable)
@@ -63,9 +63,9 @@ AK_AVX512_INLINE void f32(const ak_tile *tile, const int tokens, const int panel
 AK_AVX512_INLINE void f16(const ak_tile *tile, const int tokens, const int panels) { float_tile(tile, tokens, panels, AK_F16); }
 AK_AVX512_INLINE void bf16(const ak_tile *tile, const int tokens, const int panels) { float_tile(tile, tokens, panels, AK_BF16); }
 
-AK_TILES_8X3(AK_AVX512, f32);
-AK_TILES_8X3(AK_AVX512, f16);
-AK_TILES_8X3(AK_AVX512, bf16);
+AK_TILES_8X3(AK_AVX512, f32, 4);
+AK_TILES_8X3(AK_AVX512, f16, 1);
+AK_TILES_8X3(AK_AVX512, bf16, 4);
 
 const ak_tile_set *const ak_avx512_float_sets[3] = {&f32_set, &f16_set, &bf16_set};
 #endif

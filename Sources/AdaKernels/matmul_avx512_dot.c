@@ -27,7 +27,8 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + stored * tile->step;
-            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL) : NULL;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL, panels) : NULL;
+            if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead[p]), _MM_HINT_T1);
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][p] = _mm512_set1_epi32(tile->act_sums[(size_t)t * tile->act_blocks + block]);
         }
@@ -50,7 +51,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
         }
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(tile->scales[p] + stored * tile->scale_step)));
+            const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)ak_tile_scales(tile, p, stored)));
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
                 const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(tile->act_scales[(size_t)t * tile->act_blocks + block]));
@@ -84,8 +85,8 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + stored * tile->step;
-            ahead[p] = tokens <= 3 ? ak_tile_ahead_4bit(tile, p, i) : NULL;
-            if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead_4bit(tile, p, i), _MM_HINT_T1);
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL / 2, panels) : NULL;
+            if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead[p]), _MM_HINT_T1);
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
                 const size_t at = (size_t)t * tile->act_blocks + block;
@@ -118,7 +119,7 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
         }
 #pragma unroll
         for (int p = 0; p < panels; p++) {
-            const __m256i *halves16 = (const __m256i *)(tile->scales[p] + stored * tile->scale_step);
+            const __m256i *halves16 = (const __m256i *)ak_tile_scales(tile, p, stored);
             const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(halves16));
             const __m512 minima = type == AK_Q4_1
                 ? _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256(halves16 + 1)), _mm512_set1_ps(AK_SUM_UNIT)) : _mm512_setzero_ps();
@@ -158,7 +159,7 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
-            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_BLOCK * AK_PANEL * 2) : NULL;
+            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_AHEAD / 2, AK_BLOCK * AK_PANEL * 2, panels) : NULL;
         }
         // Not unrolled: a compiler that moves the loads of later inputs ahead runs out of registers for the sums.
 #pragma clang loop unroll(disable)
@@ -213,7 +214,7 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
     ak_sums512_finish(&sums, tile, tokens, panels);
 }
 
-AK_TILES_8X3(BF16, bf16_dot);
+AK_TILES_8X3(BF16, bf16_dot, 4);
 
 // A block of an F16 panel as BF16 pairs: a line of it holds one input of 16 rows after another, a line of out the pairs of each row.
 static BF16 void half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
@@ -240,7 +241,7 @@ void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const a
         .q4_1 = vnni ? &q4_1_set : ak_avx2_quantized_sets[2],
         .half_pairs = ak_avx512_has_bf16() ? half_pairs : ak_portable_half_pairs, .rows = ak_avx512_rows, .panel = ak_avx512_panel,
         .i16 = &ak_avx2_wide_sets[0], .wide_q8 = vnni ? NULL : &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
-        .row_products = ak_avx512_multiplies_rows() ? &ak_avx512_row_products : NULL,
+        .row_products = ak_avx512_multiplies_rows() ? &ak_avx512_row_products : NULL, .one_token = vnni ? &ak_avx512_one_token : NULL,
     };
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }

@@ -128,7 +128,7 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
                         _Pragma("unroll") for (int h = 0; h < 4; h++) dots[t][h] = multiply(dots[t][h], weights[h], values); \
                     } \
                 } \
-                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + stored * tile->scale_step); \
+                const uint16_t *scales = (const uint16_t *)ak_tile_scales(tile, p, stored); \
                 _Pragma("unroll") for (int h = 0; h < 4; h++) { \
                     const float32x4_t weight_scales = ak_load_half4(scales + 4 * h); \
                     _Pragma("unroll") for (int t = 0; t < tokens; t++) { \
@@ -178,7 +178,7 @@ Q8_TILE(AK_INLINE, q8_pairwise, pairwise)
                             dots[t][h] = multiply(multiply(dots[t][h], low[h], values), high[h], later); \
                     } \
                 } \
-                const uint16_t *scales = (const uint16_t *)(tile->scales[p] + stored * tile->scale_step); \
+                const uint16_t *scales = (const uint16_t *)ak_tile_scales(tile, p, stored); \
                 _Pragma("unroll") for (int h = 0; h < 4; h++) { \
                     const float32x4_t weight_scales = ak_load_half4(scales + 4 * h); \
                     const float32x4_t minima = type == AK_Q4_1 \

@@ -68,7 +68,7 @@ static void tile_q8(const ak_tile *tile) {
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const uint8_t *values = tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
-            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->scale_step);
+            const uint16_t *scales = (const uint16_t *)ak_tile_scales(tile, p, (size_t)ak_tile_weight_block(tile, i, block));
             float weight_scales[AK_PANEL];
             for (int r = 0; r < AK_PANEL; r++) weight_scales[r] = ak_half_to_float(scales[r]);
             for (int32_t t = 0; t < tile->tokens; t++) {
@@ -94,7 +94,7 @@ AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const uint8_t *values = tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
-            const uint16_t *scales = (const uint16_t *)(tile->scales[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->scale_step);
+            const uint16_t *scales = (const uint16_t *)ak_tile_scales(tile, p, (size_t)ak_tile_weight_block(tile, i, block));
             float weight_scales[AK_PANEL], minima[AK_PANEL];
             for (int r = 0; r < AK_PANEL; r++) {
                 weight_scales[r] = ak_half_to_float(scales[r]);

@@ -16,7 +16,7 @@ void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
 void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
 void ak_neon_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
 
 AK_INLINE float32x4_t ak_load_half4(const uint16_t *halves) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves))); }
 

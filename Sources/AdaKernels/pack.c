@@ -63,7 +63,7 @@ AK_INLINE void pack_q4_block(uint8_t *values, size_t line, uint8_t *scales, ak_t
     for (size_t j = 0; j < 4; j++) memcpy(values + j * line + (size_t)lane * 4, pairs + 4 * j, 4);
 }
 
-void ak_portable_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                        int32_t first, int32_t last, const uint8_t *ahead) {
     (void)ahead;
     const ak_type type = weight->type;
@@ -74,9 +74,9 @@ void ak_portable_panel(uint8_t *out, uint8_t *scales, const ak_matrix *weight, i
         const uint8_t *stored = row < weight->rows ? (const uint8_t *)weight->data + (size_t)row * weight->stride : NULL;
         for (int32_t i = first; i < last; i++) {
             const uint8_t *block = stored ? stored + (size_t)(blocks ? blocks[i] : i) * stored_bytes : no_row;
-            uint8_t *values = out + (size_t)(i - first) * block_bytes, *block_scales = scales + (size_t)(i - first) * scale_bytes;
-            if (type == AK_Q8_0) pack_q8_block(values, AK_LINE, block_scales, lane, block);
-            else pack_q4_block(values, AK_LINE, block_scales, type, lane, block);
+            uint8_t *values = out + (size_t)(i - first) * (block_bytes + scale_bytes), *scales = values + block_bytes;
+            if (type == AK_Q8_0) pack_q8_block(values, AK_LINE, scales, lane, block);
+            else pack_q4_block(values, AK_LINE, scales, type, lane, block);
         }
     }
 }
@@ -117,21 +117,20 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     const int32_t together = requantized ? ak_type_block(source_type) / AK_BLOCK : 1;
     const size_t block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type), line = (size_t)bundle * AK_LINE;
     const size_t stored_bytes = as_it_is ? (size_t)ak_type_bytes(type) : 0;   // of a block of the source
-    const size_t panel_values = (size_t)blocks * block_bytes;
+    const size_t step = (block_bytes + scale_bytes) * (size_t)bundle;
     for (int32_t p = 0; p < count; p++) {
         const int32_t member = p % bundle;
         uint8_t *panels = (uint8_t *)out + (size_t)(p - member) * panel_bytes;
-        if (member == 0) {   // what lies between the scales and the next cache line
-            const size_t used = (panel_values + (size_t)blocks * scale_bytes) * (size_t)bundle;
+        if (member == 0) {   // what lies between the last block and the next cache line
+            const size_t used = (size_t)blocks * step;
             memset(panels + used, 0, panel_bytes * (size_t)bundle - used);
         }
         for (int32_t lane = 0; lane < AK_PANEL; lane++) {
             const int64_t row = ((int64_t)first + p) * AK_PANEL + lane;
             const uint8_t *row_data = row < rows ? (const uint8_t *)source + (size_t)row * row_bytes : NULL;
             for (int32_t block = 0; block < blocks; block++) {
-                const size_t at = (size_t)block * (size_t)bundle + (size_t)member;
-                uint8_t *block_values = panels + (size_t)block * (size_t)bundle * block_bytes + (size_t)member * AK_LINE;
-                uint8_t *block_scales = panels + panel_values * (size_t)bundle + at * scale_bytes;
+                uint8_t *block_values = panels + (size_t)block * step + (size_t)member * AK_LINE;
+                uint8_t *block_scales = panels + (size_t)block * step + (size_t)bundle * block_bytes + (size_t)member * scale_bytes;
                 if (as_it_is) {
                     const uint8_t *stored = row_data ? row_data + (size_t)block * stored_bytes : no_row;
                     if (type == AK_Q8_0) pack_q8_block(block_values, line, block_scales, lane, stored);

@@ -138,7 +138,7 @@ AK_AVX2_INLINE void byte_lines(uint8_t *out, const uint8_t *first, const size_t 
     }
 }
 
-AK_AVX2_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+AK_AVX2_INLINE void panel_of(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                              int32_t first, int32_t last, const uint8_t *ahead, const ak_type type) {
     const size_t stride = weight->stride, size = type == AK_Q8_0 ? 34 : type == AK_Q4_0 ? 18 : 20, header = type == AK_Q4_1 ? 4 : 2;
     const __m256i flip = type == AK_Q8_0 ? _mm256_set1_epi8((char)0x80) : _mm256_setzero_si256();
@@ -150,7 +150,7 @@ AK_AVX2_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *wei
         for (size_t line = 0; line < size * AK_PANEL; line += 64) _mm_prefetch((const char *)(later + line), _MM_HINT_T1);
         for (size_t half = 0; half < (type == AK_Q8_0 ? 2 : 1); half++, out += 4 * AK_LINE) byte_lines(out, block + header + 16 * half, stride, flip);
         for (size_t value = 0; value < header; value += 2)
-            for (size_t r = 0; r < AK_PANEL; r++, scales += 2) memcpy(scales, block + r * stride + value, 2);
+            for (size_t r = 0; r < AK_PANEL; r++, out += 2) memcpy(out, block + r * stride + value, 2);
     }
 }
 

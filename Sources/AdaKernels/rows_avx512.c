@@ -160,7 +160,7 @@ AK_AVX512_INLINE __m128i halves(const uint8_t *first, const uint8_t *second, con
     return out;
 }
 
-AK_AVX512_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+AK_AVX512_INLINE void panel_of(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                                int32_t first, int32_t last, const uint8_t *ahead, const ak_type type) {
     const size_t stride = weight->stride, size = type == AK_Q8_0 ? 34 : type == AK_Q4_0 ? 18 : 20, header = type == AK_Q4_1 ? 4 : 2;
     const uint8_t *start = (const uint8_t *)weight->data + (size_t)panel * AK_PANEL * stride;
@@ -177,9 +177,9 @@ AK_AVX512_INLINE void panel_of(uint8_t *out, uint8_t *scales, const ak_matrix *w
         for (int k = 0; k < (type == AK_Q8_0 ? 8 : 4); k++, out += AK_LINE)
             _mm512_storeu_si512(out, type == AK_Q8_0 ? _mm512_xor_si512(lines[k], _mm512_set1_epi8((char)0x80)) : lines[k]);
 #pragma unroll
-        for (size_t value = 0; value < header; value += 2, scales += 32) {
-            _mm_storeu_si128((__m128i *)scales, halves(block.at[0] + value, block.at[1] + value, stride));
-            _mm_storeu_si128((__m128i *)scales + 1, halves(block.at[2] + value, block.at[3] + value, stride));
+        for (size_t value = 0; value < header; value += 2, out += 32) {
+            _mm_storeu_si128((__m128i *)out, halves(block.at[0] + value, block.at[1] + value, stride));
+            _mm_storeu_si128((__m128i *)out + 1, halves(block.at[2] + value, block.at[3] + value, stride));
         }
     }
 }

@@ -174,7 +174,8 @@ struct AttentionTests {
                 var part = [Float](repeating: 0, count: queries * headDim), partLogs = [Float](repeating: 0, count: queries)
                 set.table.attention_span(
                     &part, headDim, &partLogs, q, headDim, attention.keyCache.pointer, attention.valueCache.pointer, type, Int32(headDim), Int32(begin),
-                    Int32(min(positions, begin + span)), Int32(queries), 0.3, scratch.pointer)
+                    Int32(min(positions, begin + span)), Int32(queries), 0.3,
+                    begin + span < positions ? attention.keyCache.pointer : nil, scratch.pointer)
                 if begin == 0 {
                     (merged, logs) = (part, partLogs)
                 } else {

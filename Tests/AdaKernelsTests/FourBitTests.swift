@@ -25,6 +25,7 @@ struct FourBitTests {
         var numbers = TestNumbers(seed: 3)
         let rows = 75, blocks = 5, inputs = blocks * 32, size = Int(ak_type_bytes(type)), header = size - 16, rowBytes = blocks * size + 6
         let panels = 8, bundle = layout == AK_BUNDLES ? 4 : 1   // three panels have no rows at all
+        let step = 256 + header * 16   // values of a panel's block, then scales
         var source = numbers.bytes(rows * rowBytes)
         source.replaceSubrange(0..<2, with: [0x00, 0x7C])   // an infinite scale, which a file may hold
         let panelBytes = ak_panel_bytes(type, Int32(inputs))
@@ -42,12 +43,11 @@ struct FourBitTests {
                 let start = row * rowBytes + block * size
                 let stored = row < rows ? Array(source[start..<start + size]) : .init(repeating: 0, count: size)
                 for byte in 0..<16 {
-                    let line = block * 4 + byte / 4
-                    let at = base + (line * bundle + member) * 64 + lane * 4 + byte % 4
+                    let at = base + block * bundle * step + (byte / 4 * bundle + member) * 64 + lane * 4 + byte % 4
                     if packed[at] != stored[header + byte] { Issue.record("weights of row \(row), block \(block), byte \(byte)") }
                 }
                 for half in 0..<header / 2 {   // the scale, then Q4_1's minimum
-                    let at = base + bundle * blocks * 256 + (block * bundle + member) * header * 16 + half * 32 + lane * 2
+                    let at = base + block * bundle * step + bundle * 256 + member * header * 16 + half * 32 + lane * 2
                     if Array(packed[at..<at + 2]) != Array(stored[half * 2..<half * 2 + 2]) { Issue.record("scale \(half) of row \(row), block \(block)") }
                 }
             }

@@ -8,7 +8,7 @@ struct PackTests {
         case AK_F32: 4 * (k * 16 + lane)
         case AK_F16: 2 * (k * 16 + lane)
         case AK_BF16: 2 * (k / 2 * 32 + lane * 2 + k % 2)
-        default: k / 32 * 512 + k % 32 / 4 * 64 + lane * 4 + k % 4
+        default: k / 32 * 544 + k % 32 / 4 * 64 + lane * 4 + k % 4
         }
     }
 
@@ -76,7 +76,7 @@ struct PackTests {
                 #expect(fromQ8[panel + offset(AK_Q8_0, lane: lane, k: k)] == stored &+ 128)
             }
             for block in 0..<blocks {
-                let at = panel + blocks * 512 + (block * 16 + lane) * 2
+                let at = panel + block * 544 + 512 + lane * 2
                 let expected = row < rows ? Array(quantized[row * rowBytes + block * 34..<row * rowBytes + block * 34 + 2]) : [0, 0]
                 #expect(Array(fromQ8[at..<at + 2]) == expected)
             }
@@ -106,6 +106,7 @@ struct PackTests {
         let source = numbers.floats(rows * inputs)
         for type in [AK_F32, AK_F16, AK_BF16, AK_Q8_0] {
             let panelBytes = ak_panel_bytes(type, Int32(inputs)), valueBytes = 32 * 16 * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2)
+            let step = valueBytes + (type == AK_Q8_0 ? 32 : 0)   // its scales lie behind a block's values
             var apart = [UInt8](repeating: 0xEE, count: panelBytes * panels), bundled = apart
             for (layout, first, count) in [(AK_PANELS, 0, 8), (AK_BUNDLES, 0, 8)] {
                 var out = [UInt8](repeating: 0xEE, count: panelBytes * count)
@@ -116,13 +117,13 @@ struct PackTests {
                 let (bundle, member) = (panel / 4 * 4 * panelBytes, panel % 4)
                 for block in 0..<blocks {
                     for line in 0..<valueBytes / 64 {
-                        let at = panel * panelBytes + block * valueBytes + line * 64
-                        let there = bundle + block * 4 * valueBytes + (line * 4 + member) * 64
+                        let at = panel * panelBytes + block * step + line * 64
+                        let there = bundle + block * 4 * step + (line * 4 + member) * 64
                         #expect(apart[at..<at + 64].elementsEqual(bundled[there..<there + 64]))
                     }
                     guard type == AK_Q8_0 else { continue }
-                    let scale = panel * panelBytes + blocks * valueBytes + block * 32
-                    let scaleThere = bundle + 4 * blocks * valueBytes + (block * 4 + member) * 32
+                    let scale = panel * panelBytes + block * step + valueBytes
+                    let scaleThere = bundle + block * 4 * step + 4 * valueBytes + member * 32
                     #expect(apart[scale..<scale + 32].elementsEqual(bundled[scaleThere..<scaleThere + 32]))
                 }
             }

@@ -27,12 +27,14 @@
 //       F32   float    [blocks*32][16]
 //       F16   half     [blocks*32][16]
 //       BF16  bfloat16 [blocks*16][16][2]            pairs of inputs side by side, as the BF16 dot product wants them
-//       Q8_0  uint8    [blocks][8][16][4], then half scales [blocks][16];   the byte is the quantized value + 128
-//       Q4_0  uint8    [blocks][4][16][4], then half scales [blocks][16];   byte [b][j][r][i] holds the file's 4 bits of input
+//       Q8_0  for each block uint8 [8][16][4], then its half scales [16];   the byte is the quantized value + 128
+//       Q4_0  for each block uint8 [4][16][4], then its half scales [16];   byte [b][j][r][i] holds the file's 4 bits of input
 //                      32b + 4j + i of row r in its low half and of input 32b + 16 + 4j + i in its high half
-//       Q4_1  uint8    [blocks][4][16][4] as Q4_0, then half [blocks][2][16]: 16 scales, then the 16 rows' minima
+//       Q4_1  for each block uint8 [4][16][4] as Q4_0, then half [2][16]: 16 scales, then the 16 rows' minima
+//     Scales lie behind their block, so that a product of one token reads memory from beginning to end: a second stream costs up to half of
+//     the bandwidth.
 //   AK_BUNDLES: the same panels four at a time, block by block, a cache line (64 bytes) of each in turn; then (quantized types) the
-//     scales of a block, [16] or [2][16], of each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads
+//     scales of that block, [16] or [2][16], of each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads
 //     some blocks: what is read lies in runs four times as long, and the processor's prefetching fetches less of what is not.
 //   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every type; fast for
 //     Q8_0, Q4_0 and Q4_1, whose rows meet one token where they are (see ak_multiplies_rows) and many tokens packed on the way. Rows of other types
@@ -152,8 +154,9 @@ typedef struct {
 
     // The part of it over the keys begin ..< end, which all queries see; begin is a multiple of AK_ATTENTION_SPAN, end - begin at most that.
     //   logs (queries): the natural logarithm of the part's weights' sum, for ak_attention_merge.
+    //   next: the keys that the thread will probably read then, to be asked for in time; or NULL.
     void (*attention_span)(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                           int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, void *scratch);
+                           int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
 
     // Keys and values of the positions first ..< end of one head's caches (float or half, by kv_type) as pairs of BF16, for many queries: `attention`
     // and `attention_span` multiply such pairs by BF16 dot products when they are given as kv_type AK_BF16, rounding queries and weights as well.

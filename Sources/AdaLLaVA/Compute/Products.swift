@@ -180,13 +180,18 @@ extension Backend {
             calls.withUnsafeBufferPointer { calls in
                 withUnsafePointer(to: activations) { activations in
                     pool.run(calls.reduce(0) { $0 + $1.items }) { item, worker in
-                        var (index, item) = (0, item)
-                        while item >= calls[index].items {
-                            item -= calls[index].items
+                        var (index, piece) = (0, item)
+                        while piece >= calls[index].items {
+                            piece -= calls[index].items
                             index += 1
                         }
-                        let call = calls[index]
-                        call.run(kernels, activations, piece: item, next: call, nextPiece: item + threads, scratch: scratch[worker])
+                        var (nextIndex, nextPiece) = (index, piece + threads)
+                        while nextIndex + 1 < calls.count, nextPiece >= calls[nextIndex].items {
+                            nextPiece -= calls[nextIndex].items
+                            nextIndex += 1
+                        }
+                        calls[index].run(
+                            kernels, activations, piece: piece, next: calls[nextIndex], nextPiece: nextPiece, scratch: scratch[worker])
                     }
                 }
             }

@@ -26,12 +26,13 @@ public final class ThreadPool: @unchecked Sendable {
         if items <= 0 { return }
         if items == 1 { return work(0, 0) }
         withoutActuallyEscaping(work) { work in
-            var box = Work(body: work)
-            withUnsafeMutablePointer(to: &box) { context in
-                ak_pool_run(pool, Int32(items), { context, item, worker in
-                    context?.assumingMemoryBound(to: Work.self).pointee.body(Int(item), Int(worker))
-                }, context)
-            }
+            let box = Work(work)
+            ak_pool_run(pool, Int32(items), { context, item, worker in
+                guard let context else { return }
+                // Threads that count references to one object for each item wait for each other: 4 % of a small model's decode.
+                Unmanaged<Work>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.body(Int(item), Int(worker)) }
+            }, Unmanaged.passUnretained(box).toOpaque())
+            withExtendedLifetime(box) {}
         }
     }
 
@@ -40,7 +41,10 @@ public final class ThreadPool: @unchecked Sendable {
         if threads > 1 { ak_pool_expect(pool, memory, Int32(memory.count)) }
     }
 
-    private struct Work { let body: (Int, Int) -> Void }
+    private final class Work {
+        let body: (Int, Int) -> Void
+        init(_ body: @escaping (Int, Int) -> Void) { self.body = body }
+    }
 
     /// Processors that this process may run on.
     public static var availableProcessors: Int { max(1, Int(ak_processor_count())) }

@@ -46,7 +46,7 @@ extension Backend {
             if !key.many {
                 let share = (count - start) / (2 * pool.threads)
                 // Kernels take four panels at a time, or two.
-                size = min(largest(of: share), max(step, 4))
+                size = max(min(largest(of: share), max(step, 4)), 2)
                 size = (size + bundle - 1) / bundle * bundle
             }
             start = min(count, start + size)

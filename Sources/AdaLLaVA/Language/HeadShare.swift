@@ -124,6 +124,7 @@ extension Backend {
         let spans = (keys + span - 1) / span
         let heads = shares.reduce(1) { max($0, $1.heads) }
         let (rows, logs) = results.reserve(shares.count * spans * heads, width: headDim)
+        let (threads, spanBytes) = (pool.threads, span * headDim * Int(ak_type_bytes(type)))
         shares.withUnsafeBufferPointer { shares in
             let count = shares.count
             pool.run(count * spans) { item, worker in
@@ -132,9 +133,12 @@ extension Backend {
                 let (share, place) = (shares[index], (index * spans + number) * heads)
                 // The first span's results lie where those of all will.
                 let out = number == 0 ? share.attended : rows + place * headDim
+                // Threads usually take items in turn.
+                let later = item + threads
+                let next = later < count * spans ? UnsafeRawPointer(shares[later % count].keys + later / count * spanBytes) : nil
                 kernels.attention_span(
                     out, number == 0 ? share.attendedStride : headDim, logs + place, share.query, share.queryStride, share.keys, share.values, type,
-                    Int32(headDim), Int32(number * span), Int32(min(keys, (number + 1) * span)), Int32(share.heads), scale, scratch[worker])
+                    Int32(headDim), Int32(number * span), Int32(min(keys, (number + 1) * span)), Int32(share.heads), scale, next, scratch[worker])
             }
             for (index, share) in shares.enumerated() {
                 for number in 1 ..< spans {

@@ -34,14 +34,17 @@ final class LayerCache {
     func keys(_ index: Int) -> UnsafeMutableRawPointer { keys.address + index * keyBytes }
     func values(_ index: Int) -> UnsafeMutableRawPointer { values.address + index * valueBytes }
 
-    /// What attention over the first `positions` positions reads, a piece for each head.
+    /// What attention over the first `positions` positions reads first: a span of each head, as threads take them (`Backend.attend`), or the spans
+    /// of a single head.
     func expected(positions: Int) -> [ak_expected] {
         let panels = (positions + Int(AK_PANEL) - 1) / Int(AK_PANEL)
+        let span = min(panels * Int(AK_PANEL), Int(AK_ATTENTION_SPAN))
         func part(_ memory: AlignedMemory, _ bytes: Int) -> ak_expected {
-            ak_expected(
-                base: memory.address, stride: bytes, bytes: min(bytes, bytes / capacity * panels * Int(AK_PANEL)), pieces: Int32(heads.count))
+            let spanBytes = bytes / capacity * span
+            let (stride, pieces) = heads.count > 1 ? (bytes, heads.count) : (spanBytes, panels * Int(AK_PANEL) / span)
+            return ak_expected(base: memory.address, stride: stride, bytes: spanBytes, pieces: Int32(pieces))
         }
-        return capacity > 0 ? [part(keys, keyBytes), part(values, valueBytes)] : []
+        return panels > 0 ? [part(keys, keyBytes), part(values, valueBytes)] : []
     }
 
     var byteCount: Int { heads.count * (keyBytes + valueBytes) }
