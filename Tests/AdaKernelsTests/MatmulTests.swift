@@ -228,6 +228,7 @@ struct MatmulTests {
                 MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 150, inputs: 330, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10],
                                     accumulate: accumulate, bias: bias, seed: UInt64(tokens))).check(set)
             }
+            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 150, inputs: 330, tokens: tokens, blocks: [0, 1, 4, 5, 10], bias: true)).check(set)
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 40, inputs: 96, tokens: tokens, panels: [2], blocks: [])).check(set)
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 40, inputs: 96, tokens: tokens, blocks: [], accumulate: true, bias: true)).check(set)
             MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 40, inputs: 96, tokens: tokens, panels: [])).check(set)
@@ -263,7 +264,7 @@ struct MatmulTests {
         for size in [1, 2, 3, 5, 7, 8, 12, 25] {
             var pieces = problem.initial
             for start in stride(from: 0, to: tokens, by: size) {
-                for panels: [Int32] in size % 2 == 0 ? [[0], [1, 2], [3, 4]] : [[0, 1, 2], [3], [4]] {
+                for panels: [Int32] in size % 2 == 0 ? [[0], [1, 2], [3, 4]] : size % 3 == 1 ? [[0, 1, 2, 3], [4]] : [[0, 1, 2], [3], [4]] {
                     problem.run(set, into: &pieces, panels: panels, tokens: start..<min(tokens, start + size))
                 }
             }

@@ -35,9 +35,9 @@ private final class PoolRecord: @unchecked Sendable {
 
 private struct PoolHandle: @unchecked Sendable { let pool: OpaquePointer }
 
-private func run(_ pool: OpaquePointer, items: Int, _ record: PoolRecord) {
-    ak_pool_run(
-        pool, Int32(items),
+private func run(_ pool: OpaquePointer, items: Int, ends: [Int32]? = nil, _ record: PoolRecord) {
+    ak_pool_run_shares(
+        pool, Int32(items), ends,
         { context, item, worker in
             guard let context else { return }
             let record = Unmanaged<PoolRecord>.fromOpaque(context).takeUnretainedValue()
@@ -61,6 +61,49 @@ struct PoolTests {
             run(pool, items: items, record)
             #expect(record.isGood)
         }
+    }
+
+    // A failure means that a piece of a product is left out where threads get unequal shares, or that a wrong sum of shares ends the program.
+    @Test func sharesMayBeAnything() throws {
+        let pool = try #require(ak_pool_create(3))
+        defer { ak_pool_destroy(pool) }
+        for ends: [Int32] in [[0, 0, 40], [40, 40, 40], [1, 39, 40], [13, 26, 40], [30, 10, 40], [-5, 20, 7], [.max, .min, 0], [50, 60, 70]] {
+            for _ in 0..<40 {
+                let record = PoolRecord(items: 40, workers: 3)
+                run(pool, items: 40, ends: ends, record)
+                #expect(record.isGood, "\(ends)")
+            }
+        }
+    }
+
+    // A failure means that a thread which another program holds up is waited for with all its share.
+    @Test func sharesOfBusyThreadsAreTakenByOthers() throws {
+        let pool = try #require(ak_pool_create(2))
+        defer { ak_pool_destroy(pool) }
+        // Everything is the first worker's. Whoever takes the first item waits until the other has done all others.
+        final class Waiting: @unchecked Sendable {
+            let lock = NSLock()
+            var first: Int32 = -1, others = 0, byOthers = 0
+        }
+        let waiting = Waiting()
+        ak_pool_run_shares(
+            pool, 20, [20, 20],
+            { context, item, worker in
+                guard let context else { return }
+                let waiting = Unmanaged<Waiting>.fromOpaque(context).takeUnretainedValue()
+                if item == 0 {
+                    waiting.lock.withLock { waiting.first = worker }
+                    let end = ContinuousClock.now + .seconds(20)
+                    while waiting.lock.withLock({ waiting.others }) < 19, ContinuousClock.now < end { usleep(100) }
+                } else {
+                    while waiting.lock.withLock({ waiting.first }) < 0 { usleep(100) }
+                    waiting.lock.withLock {
+                        waiting.others += 1
+                        if worker != waiting.first { waiting.byOthers += 1 }
+                    }
+                }
+            }, Unmanaged.passUnretained(waiting).toOpaque())
+        #expect(waiting.others == 19 && waiting.byOthers == 19)
     }
 
     // A failure means that a worker that fell asleep between two layers is not woken, or takes an item of a run that is over.

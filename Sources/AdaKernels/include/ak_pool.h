@@ -1,5 +1,6 @@
-// A pool of threads that shares out numbered pieces of work dynamically: a worker takes the next piece when it is done with its
-// last, so a core that another program has taken slows the whole by its share and no more than one piece is waited for.
+// A pool of threads that shares out numbered pieces of work dynamically: a worker takes the next piece of its share when it is done with its
+// last, and then pieces of the others' shares, so a core that another program has taken slows the whole by its share and no more than one piece
+// is waited for.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -17,8 +18,12 @@ int32_t ak_pool_threads(const ak_pool *pool);
 // callers must serialize runs that share scratch.
 void ak_pool_run(ak_pool *pool, int32_t items, void (*work)(void *context, int32_t item, int32_t worker), void *context);
 
-// Memory that will probably be read right after a run: `pieces` of `bytes` bytes each, `stride` bytes apart, of which worker w is going to read
-// pieces w, w + threads and so on.
+// The same with shares of the caller's choice: worker w begins with the items from ends[w - 1] (or 0) to ends[w], of which there are as many as
+// threads; the last share goes to the last item. NULL: as many items for each, give or take one.
+void ak_pool_run_shares(ak_pool *pool, int32_t items, const int32_t *ends, void (*work)(void *context, int32_t item, int32_t worker), void *context);
+
+// Memory that will probably be read right after a run: `pieces` of `bytes` bytes each, `stride` bytes apart, of which each worker is going to read
+// its share: as many as the others, side by side.
 typedef struct {
     const void *base;
     size_t stride, bytes;

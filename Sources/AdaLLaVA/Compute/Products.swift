@@ -170,28 +170,22 @@ extension Backend {
         let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(largest) { identity in
             let tokens = Int(activations.tokens)
-            let calls = products.map { product in
-                var call = KernelProduct(product, identity: identity)
-                call.pieces = pieces(call.matrix, count: call.panelCount, tokens: tokens)
-                return call
-            }
-            // Workers usually take pieces in turn.
-            let threads = pool.threads
+            var calls = products.map { KernelProduct($0, identity: identity) }
+            let shared = pieces(calls.map(\.matrix), counts: calls.map(\.panelCount), tokens: tokens)
+            for index in calls.indices { calls[index].pieces = shared.products[index] }
             calls.withUnsafeBufferPointer { calls in
                 withUnsafePointer(to: activations) { activations in
-                    pool.run(calls.reduce(0) { $0 + $1.items }) { item, worker in
+                    pool.run(calls.reduce(0) { $0 + $1.items }, ends: shared.ends) { item, worker in
                         var (index, piece) = (0, item)
                         while piece >= calls[index].items {
                             piece -= calls[index].items
                             index += 1
                         }
-                        var (nextIndex, nextPiece) = (index, piece + threads)
-                        while nextIndex + 1 < calls.count, nextPiece >= calls[nextIndex].items {
-                            nextPiece -= calls[nextIndex].items
-                            nextIndex += 1
-                        }
+                        // A worker usually takes one piece after the other.
+                        let isLast = piece + 1 == calls[index].items && index + 1 < calls.count
                         calls[index].run(
-                            kernels, activations, piece: piece, next: calls[nextIndex], nextPiece: nextPiece, scratch: scratch[worker])
+                            kernels, activations, piece: piece, next: isLast ? calls[index + 1] : calls[index], nextPiece: isLast ? 0 : piece + 1,
+                            scratch: scratch[worker])
                     }
                 }
             }
@@ -222,14 +216,14 @@ extension Backend {
         let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
             var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let pieces = pieces(gateCall.matrix, count: gateCall.panelCount, tokens: x.rows)
+            let shared = pieces([gateCall.matrix], counts: [gateCall.panelCount], tokens: x.rows)
+            let pieces = shared.products[0]
             (gateCall.pieces, upCall.pieces) = (pieces, pieces)
-            let (gate, up) = (gateCall, upCall)
-            let (threads, tokens) = (pool.threads, x.rows)
+            let (gate, up, tokens) = (gateCall, upCall, x.rows)
             withUnsafePointer(to: activations) { activations in
-                pool.run(pieces.count) { item, worker in
+                pool.run(pieces.count, ends: shared.ends) { item, worker in
                     gate.run(kernels, activations, piece: item, next: up, nextPiece: item, scratch: scratch[worker])
-                    up.run(kernels, activations, piece: item, next: gate, nextPiece: item + threads, scratch: scratch[worker])
+                    up.run(kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker])
                     combine(gate, up, panels: pieces.panels(item), rows: 0 ..< tokens)
                 }
             }

@@ -22,12 +22,15 @@ public final class ThreadPool: @unchecked Sendable {
 
     /// Calls `work(item, worker)` once for each item in `0 ..< items` and returns when all are done.
     /// `worker` is in `0 ..< threads`; no two calls share one at the same time.
-    public func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) {
+    public func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) { run(items, ends: nil, work) }
+
+    /// - Parameter ends: where each thread's share of the items ends; `nil`: as many items for each. Threads begin with their share and then help others.
+    func run(_ items: Int, ends: UnsafePointer<Int32>?, _ work: (_ item: Int, _ worker: Int) -> Void) {
         if items <= 0 { return }
         if items == 1 { return work(0, 0) }
         withoutActuallyEscaping(work) { work in
             let box = Work(work)
-            ak_pool_run(pool, Int32(items), { context, item, worker in
+            ak_pool_run_shares(pool, Int32(items), ends, { context, item, worker in
                 guard let context else { return }
                 // Threads that count references to one object for each item wait for each other: 4 % of a small model's decode.
                 Unmanaged<Work>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.body(Int(item), Int(worker)) }

@@ -124,18 +124,17 @@ extension Backend {
         let spans = (keys + span - 1) / span
         let heads = shares.reduce(1) { max($0, $1.heads) }
         let (rows, logs) = results.reserve(shares.count * spans * heads, width: headDim)
-        let (threads, spanBytes) = (pool.threads, span * headDim * Int(ak_type_bytes(type)))
+        let spanBytes = span * headDim * Int(ak_type_bytes(type))
         shares.withUnsafeBufferPointer { shares in
             let count = shares.count
             pool.run(count * spans) { item, worker in
-                // The last spans, which may be shorter, come last.
-                let (index, number) = (item % count, item / count)
+                let (index, number) = (item / spans, item % spans)
                 let (share, place) = (shares[index], (index * spans + number) * heads)
                 // The first span's results lie where those of all will.
                 let out = number == 0 ? share.attended : rows + place * headDim
-                // Threads usually take items in turn.
-                let later = item + threads
-                let next = later < count * spans ? UnsafeRawPointer(shares[later % count].keys + later / count * spanBytes) : nil
+                // Threads usually take one item after the other.
+                let later = item + 1
+                let next = later < count * spans ? UnsafeRawPointer(shares[later / spans].keys + later % spans * spanBytes) : nil
                 kernels.attention_span(
                     out, number == 0 ? share.attendedStride : headDim, logs + place, share.query, share.queryStride, share.keys, share.values, type,
                     Int32(headDim), Int32(number * span), Int32(min(keys, (number + 1) * span)), Int32(share.heads), scale, next, scratch[worker])

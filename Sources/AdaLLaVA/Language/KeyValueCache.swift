@@ -34,8 +34,8 @@ final class LayerCache {
     func keys(_ index: Int) -> UnsafeMutableRawPointer { keys.address + index * keyBytes }
     func values(_ index: Int) -> UnsafeMutableRawPointer { values.address + index * valueBytes }
 
-    /// What attention over the first `positions` positions reads first: a span of each head, as threads take them (`Backend.attend`), or the spans
-    /// of a single head.
+    /// What attention over the first `positions` positions reads first, as threads take it (`Backend.attend`): a span of each head, or the spans of a
+    /// single head.
     func expected(positions: Int) -> [ak_expected] {
         let panels = (positions + Int(AK_PANEL) - 1) / Int(AK_PANEL)
         let span = min(panels * Int(AK_PANEL), Int(AK_ATTENTION_SPAN))

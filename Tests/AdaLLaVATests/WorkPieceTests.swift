@@ -1,0 +1,51 @@
+import AdaKernels
+import Testing
+
+@testable import AdaLLaVA
+
+struct WorkPieceTests {
+    private func matrix(_ type: ak_type, _ layout: ak_layout, panels: Int, blocks: Int) -> ak_matrix {
+        let stride = layout == AK_ROWS ? blocks * Int(ak_type_bytes(type)) : Int(ak_panel_bytes(type, Int32(blocks * 32)))
+        return ak_matrix(
+            type: type, layout: layout, rows: Int32(panels * 16), inputs: Int32(blocks * 32), panels: Int32(panels), blocks: Int32(blocks),
+            stride: stride, data: nil)
+    }
+
+    // A failure means that rows of a product are computed twice or never, or that threads get unequal parts of a decode.
+    @Test(arguments: [1, 2, 3, 5, 16], [1, 4, 5, 600])
+    func piecesCoverEveryPanelOnce(threads: Int, tokens: Int) throws {
+        let backend = try Backend(threads: threads)
+        let runs: [[(ak_type, ak_layout, panels: Int, blocks: Int)]] = [
+            [(AK_Q8_0, AK_PANELS, 36, 18), (AK_Q8_0, AK_PANELS, 12, 18), (AK_Q8_0, AK_PANELS, 12, 18)], [(AK_Q8_0, AK_PANELS, 3072, 18)],
+            [(AK_Q4_1, AK_PANELS, 128, 64), (AK_Q4_1, AK_PANELS, 16, 64), (AK_Q8_0, AK_PANELS, 16, 64)], [(AK_Q4_0, AK_BUNDLES, 36, 48)],
+            [(AK_BF16, AK_PANELS, 1, 1)], [(AK_F16, AK_PANELS, 37, 3), (AK_F16, AK_PANELS, 5, 3)], [(AK_Q4_0, AK_ROWS, 256, 344)],
+            [(AK_Q8_0, AK_PANELS, 0, 18), (AK_Q8_0, AK_PANELS, 7, 18)], [(AK_F32, AK_BUNDLES, 4, 2)],
+        ]
+        for run in runs {
+            let matrices = run.map { matrix($0.0, $0.1, panels: $0.panels, blocks: $0.blocks) }
+            let shared = backend.pieces(matrices, counts: run.map(\.panels), tokens: tokens)
+            #expect(shared.products.count == run.count)
+            var bytes: [Int] = []   // of each item
+            for (product, part) in zip(shared.products, run) {
+                var next = 0
+                for piece in 0 ..< product.count {
+                    let panels = product.panels(piece)
+                    #expect(panels.lowerBound == next && !panels.isEmpty)
+                    if part.1 == AK_BUNDLES { #expect(panels.count % 4 == 0) }
+                    next = panels.upperBound
+                    bytes.append(panels.count * part.blocks * Int(ak_panel_bytes(part.0, 32)))
+                }
+                #expect(next == part.panels)
+            }
+            guard let ends = shared.ends else { continue }
+            var begin = 0
+            let total = bytes.reduce(0, +), largest = bytes.max() ?? 0
+            for thread in 0 ..< threads {
+                let end = Int(ends[thread])
+                #expect(end >= begin && (thread < threads - 1 || end == bytes.count))
+                #expect(bytes[begin ..< end].reduce(0, +) <= total / threads + 2 * largest, "thread \(thread) of \(threads), \(run)")
+                begin = end
+            }
+        }
+    }
+}
