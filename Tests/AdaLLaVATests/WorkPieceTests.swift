@@ -20,10 +20,11 @@ struct WorkPieceTests {
             [(AK_Q4_1, AK_PANELS, 128, 64), (AK_Q4_1, AK_PANELS, 16, 64), (AK_Q8_0, AK_PANELS, 16, 64)], [(AK_Q4_0, AK_BUNDLES, 36, 48)],
             [(AK_BF16, AK_PANELS, 1, 1)], [(AK_F16, AK_PANELS, 37, 3), (AK_F16, AK_PANELS, 5, 3)], [(AK_Q4_0, AK_ROWS, 256, 344)],
             [(AK_Q8_0, AK_PANELS, 0, 18), (AK_Q8_0, AK_PANELS, 7, 18)], [(AK_F32, AK_BUNDLES, 4, 2)],
+            (1 ... 4).map { (AK_Q8_0, AK_PANELS, 10 * $0, 3) },
         ]
         for run in runs {
             let matrices = run.map { matrix($0.0, $0.1, panels: $0.panels, blocks: $0.blocks) }
-            let shared = backend.pieces(matrices, counts: run.map(\.panels), tokens: tokens)
+            let shared = backend.pieces(run.count, tokens: tokens) { (matrices[$0], run[$0].panels) }
             #expect(shared.products.count == run.count)
             var bytes: [Int] = []   // of each item
             for (product, part) in zip(shared.products, run) {

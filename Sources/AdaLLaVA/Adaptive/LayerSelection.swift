@@ -4,7 +4,7 @@ import AdaKernels
 ///
 /// Weights are packed in panels of 16 outputs and blocks of 32 inputs that need not end where a head or a neuron group ends. A panel or
 /// block is read if anything kept lies in it; what else lies in it is set to zero before it can reach the residual stream.
-struct LayerSelection: Sendable {
+final class LayerSelection: Sendable {
     let heads: [Int]
     /// Key-value heads that some kept head reads.
     let keyValueHeads: [Int]

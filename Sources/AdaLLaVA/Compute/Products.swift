@@ -170,10 +170,10 @@ extension Backend {
         let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(largest) { identity in
             let tokens = Int(activations.tokens)
-            var calls = products.map { KernelProduct($0, identity: identity) }
-            let shared = pieces(calls.map(\.matrix), counts: calls.map(\.panelCount), tokens: tokens)
-            for index in calls.indices { calls[index].pieces = shared.products[index] }
-            calls.withUnsafeBufferPointer { calls in
+            withUnsafeTemporaryAllocation(of: KernelProduct.self, capacity: products.count) { calls in
+                for (index, product) in products.enumerated() { calls.initializeElement(at: index, to: KernelProduct(product, identity: identity)) }
+                let shared = pieces(products.count, tokens: tokens) { (calls[$0].matrix, calls[$0].panelCount) }
+                for index in calls.indices { calls[index].pieces = shared.products[index] }
                 withUnsafePointer(to: activations) { activations in
                     pool.run(calls.reduce(0) { $0 + $1.items }, ends: shared.ends) { item, worker in
                         var (index, piece) = (0, item)
@@ -216,7 +216,7 @@ extension Backend {
         let (kernels, scratch) = (kernels, scratchAddresses)
         withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
             var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let shared = pieces([gateCall.matrix], counts: [gateCall.panelCount], tokens: x.rows)
+            let shared = pieces(1, tokens: x.rows) { _ in (gateCall.matrix, gateCall.panelCount) }
             let pieces = shared.products[0]
             (gateCall.pieces, upCall.pieces) = (pieces, pieces)
             let (gate, up, tokens) = (gateCall, upCall, x.rows)

@@ -27,13 +27,16 @@ struct RunPieces {
 
 /// The pieces of runs that a backend has met, by what they depend on.
 struct WorkPieceTable {
+    /// The products of a run, at most three, each as one number: a decode asks at every layer.
     fileprivate struct Key: Hashable {
-        struct Part: Hashable {
-            let panels, panelBytes: Int
-            let layout, type: UInt32
-        }
-        let parts: [Part]
+        var first = UInt64.max, second = UInt64.max, third = UInt64.max
         let many: Bool
+
+        /// `nil` where a product does not fit a number.
+        static func part(_ matrix: ak_matrix, panels: Int, panelBytes: Int) -> UInt64? {
+            guard panels < 1 << 27, panelBytes < 1 << 28, matrix.layout.rawValue < 4, matrix.type.rawValue < 64 else { return nil }
+            return UInt64(panels) << 36 | UInt64(panelBytes) << 8 | UInt64(matrix.layout.rawValue) << 6 | UInt64(matrix.type.rawValue)
+        }
     }
     fileprivate struct Entry {
         let pieces: RunPieces
@@ -41,6 +44,8 @@ struct WorkPieceTable {
         let lists: [IndexList]
     }
     fileprivate var entries: [Key: Entry] = [:]
+    /// The last entry without a key: kept, for what it points to is in use until the next run.
+    fileprivate var other: Entry?
 }
 
 extension Backend {
@@ -49,47 +54,56 @@ extension Backend {
     /// A few tokens wait for memory: each thread gets as many bytes as the others, side by side, in pieces whose size falls with what is left of its
     /// share, so that others can take the last ones (guided self-scheduling, Polychronopoulos and Kuck, 1987). Many tokens meet each panel for long
     /// enough that pieces of one size are as good.
-    /// - Parameter counts: panels of each product.
-    func pieces(_ matrices: [ak_matrix], counts: [Int], tokens: Int) -> RunPieces {
-        let parts = zip(matrices, counts).map {
-            WorkPieceTable.Key.Part(panels: $1, panelBytes: panelBytes($0), layout: $0.layout.rawValue, type: $0.type.rawValue)
+    /// - Parameter product: the matrix of each product, and the panels that are computed of it.
+    func pieces(_ count: Int, tokens: Int, _ product: (Int) -> (matrix: ak_matrix, panels: Int)) -> RunPieces {
+        func part(_ index: Int) -> UInt64? {
+            let (matrix, panels) = product(index)
+            return WorkPieceTable.Key.part(matrix, panels: panels, panelBytes: panelBytes(matrix))
         }
-        let key = WorkPieceTable.Key(parts: parts, many: tokens > 4)
-        if let known = pieceTable.entries[key] { return known.pieces }
+        var key: WorkPieceTable.Key? = WorkPieceTable.Key(many: tokens > 4)
+        for index in 0 ..< count {
+            guard let part = part(index), index < 3 else {
+                key = nil
+                break
+            }
+            if index == 0 { key?.first = part } else if index == 1 { key?.second = part } else { key?.third = part }
+        }
+        if let key, let known = pieceTable.entries[key] { return known.pieces }
+        let products = (0 ..< count).map(product)
         var starts: [[Int32]], ends: [Int32]?
-        if key.many {
-            starts = zip(matrices, counts).map { matrix, count in
-                stride(from: 0, to: count, by: panelsPerItem(matrix, count: count, tokens: tokens)).map { Int32($0) } + [Int32(count)]
+        if tokens > 4 {
+            starts = products.map { matrix, panels in
+                stride(from: 0, to: panels, by: panelsPerItem(matrix, count: panels, tokens: tokens)).map { Int32($0) } + [Int32(panels)]
             }
         } else {
-            (starts, ends) = shares(matrices, counts: counts)
+            (starts, ends) = shares(products)
         }
         var lists = starts.map { IndexList($0) }
-        let products = lists.map { Pieces($0) }
+        let pieces = lists.map { Pieces($0) }
         if let ends { lists.append(IndexList(ends)) }
-        let entry = WorkPieceTable.Entry(pieces: RunPieces(products: products, ends: ends == nil ? nil : lists.last?.address), lists: lists)
-        pieceTable.entries[key] = entry
+        let entry = WorkPieceTable.Entry(pieces: RunPieces(products: pieces, ends: ends == nil ? nil : lists.last?.address), lists: lists)
+        if let key { pieceTable.entries[key] = entry } else { pieceTable.other = entry }
         return entry.pieces
     }
 
     /// Where pieces of one token's products begin, and where each thread's share of them ends.
-    private func shares(_ matrices: [ak_matrix], counts: [Int]) -> (starts: [[Int32]], ends: [Int32]) {
-        var left = zip(matrices, counts).reduce(0) { $0 + panelBytes($1.0) * $1.1 }
-        var starts = counts.map { _ in [Int32(0)] }, ends: [Int32] = []
+    private func shares(_ products: [(matrix: ak_matrix, panels: Int)]) -> (starts: [[Int32]], ends: [Int32]) {
+        var left = products.reduce(0) { $0 + panelBytes($1.matrix) * $1.panels }
+        var starts = products.map { _ in [Int32(0)] }, ends: [Int32] = []
         var items = 0
         // What is left of a thread's share.
         var thread = 0, share = left / pool.threads
-        for (product, matrix) in matrices.enumerated() {
+        for (product, (matrix, panels)) in products.enumerated() {
             let bytes = max(panelBytes(matrix), 1)
-            let most = max(panelsPerItem(matrix, count: matrices.count > 1 ? Int.max / 2 : counts[product], tokens: 1), 4)
+            let most = max(panelsPerItem(matrix, count: products.count > 1 ? Int.max / 2 : panels, tokens: 1), 4)
             // A piece costs as much as reading a few kilobytes, whatever it takes.
             let least = max(1, (1 << 14) / bytes)
             // Other kernels than the quantized ones, which take one panel after the other, take up to four at a time.
             let multiple = matrix.layout == AK_BUNDLES ? Int(AK_BUNDLE) : isQuantized(matrix.type) ? 1 : 4
             var start = 0
-            while start < counts[product] {
+            while start < panels {
                 var size = max(min(share / bytes / 2, most), least)
-                size = min(max(size / multiple, 1) * multiple, counts[product] - start)
+                size = min(max(size / multiple, 1) * multiple, panels - start)
                 start += size
                 share -= size * bytes
                 left -= size * bytes
@@ -136,26 +150,19 @@ extension Backend {
 
     /// Says what weights the run after the next one will read, so that threads ask for them while they wait for each other. For a single token: more
     /// compute for so long that nothing is to be gained.
-    func expect(_ readings: [Reading]) { expect(readings.map { expected($0) }) }
-
     func expect(_ memory: [ak_expected]) { pool.expect(memory) }
 
-    /// What is read of a matrix: the first panels that lie side by side, for no more is asked for while threads wait, each thread's share of them.
-    func expected(_ reading: Reading) -> ak_expected {
-        let matrix = reading.weight.matrix
+    /// What a product reads of its weights: the first panels that lie side by side, for no more is asked for while threads wait, each thread's share of
+    /// them.
+    /// - Parameters:
+    ///   - panels: of outputs; `nil` reads all.
+    ///   - blocks: of inputs; `nil` reads all.
+    func expected(_ weight: WeightMatrix, panels: IndexList? = nil, blocks: IndexList? = nil) -> ak_expected {
+        let matrix = weight.matrix
         let bytes = panelBytes(matrix)
         // Of columns that a plan leaves out too much would be asked for in vain.
-        if let blocks = reading.blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_expected() }
-        let (start, run) = (reading.panels?.firstRun).map { ($0.lowerBound, $0.count) } ?? (0, Int(matrix.panels))
+        if let blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_expected() }
+        let (start, run) = (panels?.firstRun).map { ($0.lowerBound, $0.count) } ?? (0, Int(matrix.panels))
         return ak_expected(base: matrix.data.map { $0 + start * bytes }, stride: bytes, bytes: bytes, pieces: Int32(run))
     }
-}
-
-/// What a product reads of its weights.
-struct Reading {
-    let weight: WeightMatrix
-    /// Panels of outputs; `nil` reads all.
-    var panels: IndexList?
-    /// Blocks of inputs; `nil` reads all.
-    var blocks: IndexList?
 }

@@ -1,7 +1,8 @@
 import AdaKernels
 
-/// The weights of one LLaMA block.
-struct LlamaLayer: Sendable {
+/// The weights of one LLaMA block. A class, as is ``LayerSelection``, so that a decode, which passes them on at every layer, counts one reference
+/// instead of nine.
+final class LlamaLayer: Sendable {
     let inputNorm: Tensor
     let query, key, value, output: Linear
     let postAttentionNorm: Tensor
@@ -149,23 +150,26 @@ final class LlamaDecoder: @unchecked Sendable {
     }
 
     /// What a token reads first behind layer `index`.
-    private func firstRead(after index: Int, _ selections: [LayerSelection?]) -> [Reading] {
+    private func firstRead(after index: Int, _ selections: [LayerSelection?]) -> [ak_expected] {
         for next in index + 1 ..< max(layers.count, index + 1) {
             let (layer, selection) = (layers[next], selections[next])
             if selection?.runsAttention ?? true {
                 let panels = selection?.keyValuePanels
                 return [
-                    Reading(weight: layer.query.weight, panels: selection?.queryPanels), Reading(weight: layer.key.weight, panels: panels),
-                    Reading(weight: layer.value.weight, panels: panels),
+                    backend.expected(layer.query.weight, panels: selection?.queryPanels), backend.expected(layer.key.weight, panels: panels),
+                    backend.expected(layer.value.weight, panels: panels),
                 ]
             }
             if selection?.runsMLP ?? true { return gatedReadings(layer, selection) }
         }
-        return [Reading(weight: head.weight)]
+        return [backend.expected(head.weight)]
     }
 
-    private func gatedReadings(_ layer: LlamaLayer, _ selection: LayerSelection?) -> [Reading] {
-        [Reading(weight: layer.gate.weight, panels: selection?.gatePanels), Reading(weight: layer.up.weight, panels: selection?.gatePanels)]
+    private func gatedReadings(_ layer: LlamaLayer, _ selection: LayerSelection?) -> [ak_expected] {
+        [
+            backend.expected(layer.gate.weight, panels: selection?.gatePanels),
+            backend.expected(layer.up.weight, panels: selection?.gatePanels),
+        ]
     }
 
     /// One layer's pass over a chunk, in place.
@@ -173,7 +177,7 @@ final class LlamaDecoder: @unchecked Sendable {
     ///   - next: what a token reads first behind this layer.
     ///   - outputs: rows whose hidden states go on; of the others only keys and values are computed.
     private func forward(
-        _ layer: LlamaLayer, _ selection: LayerSelection?, next: () -> [Reading], on x: Tensor, outputs: Range<Int>, position: Int,
+        _ layer: LlamaLayer, _ selection: LayerSelection?, next: () -> [ak_expected], on x: Tensor, outputs: Range<Int>, position: Int,
         cache: KeyValueCache, index: Int, probe: AttentionProbe?
     ) {
         if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
@@ -198,7 +202,7 @@ final class LlamaDecoder: @unchecked Sendable {
             let (x, normed) = (x.rows(outputs), scratch.normed.rows(outputs))
             rmsNorm(normed, x, layer.postAttentionNorm)
             let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
-            if isRead { backend.expect([Reading(weight: layer.down.weight, blocks: selection?.downBlocks)]) }
+            if isRead { backend.expect([backend.expected(layer.down.weight, blocks: selection?.downBlocks)]) }
             backend.multiplyGated(
                 normed, gate: Product(linear: layer.gate, output: gate, panels: selection?.gatePanels),
                 up: Product(linear: layer.up, output: up, panels: selection?.gatePanels), buffer)
@@ -222,8 +226,8 @@ final class LlamaDecoder: @unchecked Sendable {
             Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
         ]
         let isRead = x.rows == 1
-        let output = Reading(weight: layer.output.weight, blocks: selection?.outputBlocks)
-        if isRead { backend.expect(cache.expected(positions: position + 1) + [backend.expected(output)]) }
+        let output = backend.expected(layer.output.weight, blocks: selection?.outputBlocks)
+        if isRead { backend.expect(cache.expected(positions: position + 1) + [output]) }
         backend.multiply(x, outputs == rows ? asked + kept : kept, buffer)
         if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), asked, buffer) }
 
