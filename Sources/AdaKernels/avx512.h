@@ -5,6 +5,7 @@
 
 #if AK_X86
 #include <immintrin.h>
+#include <string.h>
 
 #define AK_AVX512_FEATURES "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 #define AK_AVX512 __attribute__((target(AK_AVX512_FEATURES)))
@@ -12,6 +13,9 @@
 
 #define AK_AVX512_BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
 #define AK_AVX512_BF16_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16")))
+
+#define AK_AVX512_VNNI __attribute__((target(AK_AVX512_FEATURES ",avx512vnni")))
+#define AK_AVX512_VNNI_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512vnni")))
 
 // 1 if the processor has all of AK_AVX512_FEATURES.
 int ak_avx512_available(void);
@@ -45,6 +49,13 @@ void ak_avx512_depthwise_relu6(float *out, size_t ldo, const float *in, size_t l
 
 // min(6, max(0, x)). Both give their second operand where one is NaN, so NaN stays.
 AK_AVX512_INLINE __m512 ak_relu6_512(__m512 x) { return _mm512_min_ps(_mm512_set1_ps(6.0f), _mm512_max_ps(_mm512_setzero_ps(), x)); }
+
+// Four neighbouring 8-bit inputs, for each of 16 rows.
+AK_AVX512_INLINE __m512i ak_four_inputs512(const int8_t *act) {
+    int32_t four;
+    memcpy(&four, act, sizeof four);
+    return _mm512_set1_epi32(four);
+}
 
 // ------------------------------------------------------------------------------------------------------- the sums of a tile
 

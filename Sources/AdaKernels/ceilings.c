@@ -71,8 +71,8 @@ static uint64_t portable_read(const uint8_t *data, size_t part, int32_t streams)
 // --------------------------------------------------------------------------------------------------------------------- x86
 
 #if AK_X86
-#define VNNI __attribute__((target(AK_AVX512_FEATURES ",avx512vnni")))
-#define BF16 __attribute__((target(AK_AVX512_FEATURES ",avx512bf16")))
+#define VNNI AK_AVX512_VNNI
+#define BF16 AK_AVX512_BF16
 #define OPAQUE(x) __asm__ volatile("" : "+v"(x))
 
 // Rounds of SUM = STEP(SUM); the sums are kept alive to the end.

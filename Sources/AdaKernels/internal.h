@@ -30,6 +30,9 @@ AK_INLINE size_t ak_block_scale_bytes(ak_type type) {
     return (size_t)AK_PANEL * 2 * (type == AK_Q4_1 ? 2 : 1);
 }
 
+// From one block of a packed panel to the next.
+AK_INLINE size_t ak_block_step(ak_type type) { return ak_block_bytes(type) + ak_block_scale_bytes(type); }
+
 enum {
     // The first values are the public flags.
     AK_TILE_RESUME = 1 << 8,    // go on from the sums in partial instead of from zero

@@ -50,21 +50,28 @@ static int unpacks(ak_type act, const ak_matrix *weight) {
     return weight->layout == AK_ROWS || (is_quantized(weight->type) && act == AK_F32) || (weight->type == AK_F16 && act == AK_BF16);
 }
 
+static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) { return (const uint8_t *)weight->data + (size_t)panel * weight->stride; }
+
+// Whether what the caller says comes next is laid out as what is multiplied now.
+static int goes_on(const ak_matrix *weight, const ak_upcoming *upcoming) {
+    return upcoming != NULL && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
+        upcoming->weight->blocks == weight->blocks;
+}
+
 // Where the blocks of packed panel `panel` lie, as panel i of the tile.
 static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
     const size_t bundle = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1, member = weight->layout == AK_BUNDLES ? (size_t)panel % AK_BUNDLE : 0;
     const size_t values = ak_block_bytes(weight->type), scales = ak_block_scale_bytes(weight->type);
-    const uint8_t *panels = (const uint8_t *)weight->data + ((size_t)panel - member) * weight->stride;
+    const uint8_t *panels = packed_panel(weight, panel - (int32_t)member);
     tile->weight[i] = panels + member * AK_LINE;
     tile->scales[i] = panels + bundle * values + member * scales;
-    tile->step = bundle * (values + scales);
+    tile->step = bundle * ak_block_step(weight->type);
     tile->line = bundle * AK_LINE;
 }
 
 // What follows the tile of `taken` panels of a list: the rest of the list, or else what the caller says comes then.
 static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest, int32_t rest_count, const ak_upcoming *upcoming) {
-    if (rest_count <= 0 && upcoming != NULL && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
-        upcoming->weight->blocks == weight->blocks) {
+    if (rest_count <= 0 && goes_on(weight, upcoming)) {
         weight = upcoming->weight;
         rest = upcoming->panels;
         rest_count = upcoming->panel_count;
@@ -219,8 +226,6 @@ static ak_one_token_function one_token_function(const ak_matmul_parts *parts, co
     }
 }
 
-static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) { return (const uint8_t *)weight->data + (size_t)panel * weight->stride; }
-
 // Whether the panels from listed panel `at` on are a whole bundle.
 static int is_bundle(const int32_t *panels, int32_t at, int32_t count) {
     return at + AK_BUNDLE <= count && panels[at] % AK_BUNDLE == 0 && panels[at + AK_BUNDLE - 1] == panels[at] + AK_BUNDLE - 1;
@@ -235,8 +240,7 @@ static int32_t multiply_panels(ak_one_token_function multiply, float *out, const
     for (; p < panel_count && (together == 1 || is_bundle(panels, p, panel_count)); p += together) {
         const uint8_t *first = packed_panel(weight, panels[p]), *next = first;
         if (p + together < panel_count) next = packed_panel(weight, panels[p + together]);
-        else if (upcoming != NULL && upcoming->panel_count > 0 && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
-                 upcoming->weight->blocks == weight->blocks) next = packed_panel(upcoming->weight, upcoming->panels[0]);
+        else if (goes_on(weight, upcoming) && upcoming->panel_count > 0) next = packed_panel(upcoming->weight, upcoming->panels[0]);
         float sums[AK_BUNDLE * AK_PANEL];
         multiply(sums, act, first, next, blocks, block_count);
         for (int32_t m = 0; m < together; m++) finish_panel(out, sums + m * AK_PANEL, panels[p + m], bias, flags);
@@ -249,8 +253,7 @@ size_t ak_matmul_scratch(const ak_matrix *weight) {
     if (weight->layout != AK_ROWS && weight->type == AK_F32) return 0;
     const size_t some = (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * sizeof(ak_wide_block) * AK_TILE_PANELS;
     if (weight->layout != AK_ROWS || !is_quantized(weight->type)) return some;
-    const size_t block = ak_block_bytes(weight->type) + ak_block_scale_bytes(weight->type);
-    const size_t packed = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * block;
+    const size_t packed = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * ak_block_step(weight->type);
     const size_t chunks = (size_t)(weight->blocks / AK_ROW_CHUNK + 1) * AK_ROW_CHUNK_BYTES;
     const size_t rows = packed > chunks ? packed : chunks;
     return rows > some ? rows : some;
@@ -316,8 +319,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 tile.flags = flags | (first > 0 ? AK_TILE_RESUME : 0) | (tile.last < listed ? AK_TILE_SUSPEND : 0);
                 if (unpacked) {
                     tile.flags |= AK_TILE_DENSE;
-                    tile.step = wide ? sizeof(ak_wide_block)
-                        : packed ? ak_block_bytes(weight->type) + ak_block_scale_bytes(weight->type) : ak_block_bytes(act->type);
+                    tile.step = wide ? sizeof(ak_wide_block) : ak_block_step(packed ? weight->type : act->type);
                     tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
                         if (wide) {

@@ -7,8 +7,8 @@
 #include "avx2.h"
 #include "tiles.h"
 
-#define VNNI __attribute__((target(AK_AVX512_FEATURES ",avx512vnni")))
-#define VNNI_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512vnni")))
+#define VNNI AK_AVX512_VNNI
+#define VNNI_INLINE AK_AVX512_VNNI_INLINE
 #define BF16 AK_AVX512_BF16
 #define BF16_INLINE AK_AVX512_BF16_INLINE
 
@@ -42,9 +42,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
-                int32_t four;
-                memcpy(&four, act + (size_t)t * tile->stride + k * 4, sizeof four);
-                const __m512i values = _mm512_set1_epi32(four);
+                const __m512i values = ak_four_inputs512(act + (size_t)t * tile->stride + k * 4);
 #pragma unroll
                 for (int p = 0; p < panels; p++) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], weights[p], values);
             }
@@ -65,12 +63,6 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 AK_TILES_6X2(VNNI, q8);
 
 // ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
-
-VNNI_INLINE __m512i four_inputs(const int8_t *act) {
-    int32_t four;
-    memcpy(&four, act, sizeof four);
-    return _mm512_set1_epi32(four);
-}
 
 VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
     const size_t line = tile->line;
@@ -104,7 +96,7 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
-                const __m512i values = four_inputs(act + (size_t)t * tile->stride + j * 4);
+                const __m512i values = ak_four_inputs512(act + (size_t)t * tile->stride + j * 4);
 #pragma unroll
                 for (int p = 0; p < panels; p++) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], weights[p], values);
             }
@@ -112,7 +104,7 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
             for (int p = 0; p < panels; p++) weights[p] = _mm512_and_si512(_mm512_srli_epi32(pairs[p], 4), halves);
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
-                const __m512i values = four_inputs(act + (size_t)t * tile->stride + 16 + j * 4);
+                const __m512i values = ak_four_inputs512(act + (size_t)t * tile->stride + 16 + j * 4);
 #pragma unroll
                 for (int p = 0; p < panels; p++) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], weights[p], values);
             }

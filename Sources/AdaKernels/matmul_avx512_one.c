@@ -3,10 +3,8 @@
 #include "avx512.h"
 
 #if AK_X86
-#include <string.h>
-
-#define VNNI __attribute__((target(AK_AVX512_FEATURES ",avx512vnni")))
-#define VNNI_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512vnni")))
+#define VNNI AK_AVX512_VNNI
+#define VNNI_INLINE AK_AVX512_VNNI_INLINE
 
 // Bytes that are asked for ahead, at least a block: farther, they are a second stream to the hardware's own prefetching. Of 4-bit weights fewer,
 // for they take twice the instructions.
@@ -26,12 +24,6 @@ AK_AVX512_INLINE void ask_for_block(const uint8_t *block, const size_t bytes) {
     for (size_t line = 0; line < bytes; line += AK_LINE) _mm_prefetch((const char *)block + line, _MM_HINT_T1);
 }
 
-AK_AVX512_INLINE __m512i four_inputs(const int8_t *act) {
-    int32_t four;
-    memcpy(&four, act, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
 AK_AVX512_INLINE __m512 halves(const uint8_t *from) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)); }
 
 // The integer products of a block of `members` panels; exact, so that they may be added in any order: in two chains, for a panel alone has few.
@@ -47,7 +39,7 @@ VNNI_INLINE void block_dots(__m512i dots[], const uint8_t *block, const int8_t *
 #pragma unroll
     for (size_t k = 0; k < 4; k++) {
         // Of 8-bit weights two lines; of 4-bit weights the low and the high halves of one, the high ones 16 times what they stand for.
-        const __m512i first = four_inputs(act + (type == AK_Q8_0 ? 8 * k : 4 * k)), second = four_inputs(act + (type == AK_Q8_0 ? 8 * k + 4 : 16 + 4 * k));
+        const __m512i first = ak_four_inputs512(act + (type == AK_Q8_0 ? 8 * k : 4 * k)), second = ak_four_inputs512(act + (type == AK_Q8_0 ? 8 * k + 4 : 16 + 4 * k));
 #pragma unroll
         for (int m = 0; m < members; m++) {
             const uint8_t *from = block + (size_t)m * AK_LINE;

@@ -10,7 +10,7 @@ size_t ak_panel_bytes(ak_type type, int32_t inputs) {
     switch (type) {
         // Rounded up so that every panel begins on a cache line.
         case AK_F32: case AK_F16: case AK_BF16: case AK_Q8_0: case AK_Q4_0: case AK_Q4_1:
-            return ((size_t)blocks_of(inputs) * (ak_block_bytes(type) + ak_block_scale_bytes(type)) + 63) / 64 * 64;
+            return ((size_t)blocks_of(inputs) * ak_block_step(type) + 63) / 64 * 64;
         default: return 0;
     }
 }
@@ -67,14 +67,14 @@ void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, con
                        int32_t first, int32_t last, const uint8_t *ahead) {
     (void)ahead;
     const ak_type type = weight->type;
-    const size_t stored_bytes = (size_t)ak_type_bytes(type), block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type);
+    const size_t stored_bytes = (size_t)ak_type_bytes(type), block_bytes = ak_block_bytes(type), step = ak_block_step(type);
     static const uint8_t no_row[34] = {0};
     for (int32_t lane = 0; lane < AK_PANEL; lane++) {
         const int64_t row = (int64_t)panel * AK_PANEL + lane;
         const uint8_t *stored = row < weight->rows ? (const uint8_t *)weight->data + (size_t)row * weight->stride : NULL;
         for (int32_t i = first; i < last; i++) {
             const uint8_t *block = stored ? stored + (size_t)(blocks ? blocks[i] : i) * stored_bytes : no_row;
-            uint8_t *values = out + (size_t)(i - first) * (block_bytes + scale_bytes), *scales = values + block_bytes;
+            uint8_t *values = out + (size_t)(i - first) * step, *scales = values + block_bytes;
             if (type == AK_Q8_0) pack_q8_block(values, AK_LINE, scales, lane, block);
             else pack_q4_block(values, AK_LINE, scales, type, lane, block);
         }
@@ -117,7 +117,7 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     const int32_t together = requantized ? ak_type_block(source_type) / AK_BLOCK : 1;
     const size_t block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type), line = (size_t)bundle * AK_LINE;
     const size_t stored_bytes = as_it_is ? (size_t)ak_type_bytes(type) : 0;   // of a block of the source
-    const size_t step = (block_bytes + scale_bytes) * (size_t)bundle;
+    const size_t step = ak_block_step(type) * (size_t)bundle;
     for (int32_t p = 0; p < count; p++) {
         const int32_t member = p % bundle;
         uint8_t *panels = (uint8_t *)out + (size_t)(p - member) * panel_bytes;

@@ -246,9 +246,7 @@ void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count) {
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
 
-void ak_pool_run(ak_pool *pool, int32_t items, work_function work, void *context) { ak_pool_run_shares(pool, items, NULL, work, context); }
-
-void ak_pool_run_shares(ak_pool *pool, int32_t items, const int32_t *ends, work_function work, void *context) {
+void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_function work, void *context) {
     if (items <= 0) return;
     if (items == 1 || pool->thread_count == 0 || is_forked(pool)
         || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {

@@ -36,7 +36,7 @@ private final class PoolRecord: @unchecked Sendable {
 private struct PoolHandle: @unchecked Sendable { let pool: OpaquePointer }
 
 private func run(_ pool: OpaquePointer, items: Int, ends: [Int32]? = nil, _ record: PoolRecord) {
-    ak_pool_run_shares(
+    ak_pool_run(
         pool, Int32(items), ends,
         { context, item, worker in
             guard let context else { return }
@@ -86,7 +86,7 @@ struct PoolTests {
             var first: Int32 = -1, others = 0, byOthers = 0
         }
         let waiting = Waiting()
-        ak_pool_run_shares(
+        ak_pool_run(
             pool, 20, [20, 20],
             { context, item, worker in
                 guard let context else { return }
@@ -127,7 +127,7 @@ struct PoolTests {
         defer { ak_pool_destroy(pool) }
         let record = PoolRecord(items: 20, workers: 3, nested: pool)
         ak_pool_run(
-            pool, 20,
+            pool, 20, nil,
             { context, item, _ in
                 guard let context else { return }
                 let record = Unmanaged<PoolRecord>.fromOpaque(context).takeUnretainedValue()

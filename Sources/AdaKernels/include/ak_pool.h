@@ -16,11 +16,9 @@ int32_t ak_pool_threads(const ak_pool *pool);
 // 0 ..< threads and no two calls run at once with the same worker, so it can index per-thread scratch. The caller takes part.
 // One run at a time; a nested or concurrent call runs all its items on the caller, as worker 0 of nobody else's run:
 // callers must serialize runs that share scratch.
-void ak_pool_run(ak_pool *pool, int32_t items, void (*work)(void *context, int32_t item, int32_t worker), void *context);
-
-// The same with shares of the caller's choice: worker w begins with the items from ends[w - 1] (or 0) to ends[w], of which there are as many as
-// threads; the last share goes to the last item. NULL: as many items for each, give or take one.
-void ak_pool_run_shares(ak_pool *pool, int32_t items, const int32_t *ends, void (*work)(void *context, int32_t item, int32_t worker), void *context);
+//   ends: worker w begins with the items from ends[w - 1] (or 0) to ends[w], of which there are as many as threads; the last share goes to the
+//   last item. NULL: as many items for each, give or take one.
+void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, void (*work)(void *context, int32_t item, int32_t worker), void *context);
 
 // Memory that will probably be read right after a run: `pieces` of `bytes` bytes each, `stride` bytes apart, of which each worker is going to read
 // its share: as many as the others, side by side.

@@ -30,7 +30,7 @@ public final class ThreadPool: @unchecked Sendable {
         if items == 1 { return work(0, 0) }
         withoutActuallyEscaping(work) { work in
             let box = Work(work)
-            ak_pool_run_shares(pool, Int32(items), ends, { context, item, worker in
+            ak_pool_run(pool, Int32(items), ends, { context, item, worker in
                 guard let context else { return }
                 // Threads that count references to one object for each item wait for each other: 4 % of a small model's decode.
                 Unmanaged<Work>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.body(Int(item), Int(worker)) }

@@ -78,12 +78,11 @@ extension Backend {
         } else {
             (starts, ends) = shares(products)
         }
-        var lists = starts.map { IndexList($0) }
-        let pieces = lists.map { Pieces($0) }
-        if let ends { lists.append(IndexList(ends)) }
-        let entry = WorkPieceTable.Entry(pieces: RunPieces(products: pieces, ends: ends == nil ? nil : lists.last?.address), lists: lists)
+        let (startLists, endList) = (starts.map { IndexList($0) }, ends.map { IndexList($0) })
+        let pieces = RunPieces(products: startLists.map { Pieces($0) }, ends: endList?.address)
+        let entry = WorkPieceTable.Entry(pieces: pieces, lists: startLists + (endList.map { [$0] } ?? []))
         if let key { pieceTable.entries[key] = entry } else { pieceTable.other = entry }
-        return entry.pieces
+        return pieces
     }
 
     /// Where pieces of one token's products begin, and where each thread's share of them ends.
