@@ -38,6 +38,13 @@ if [ ! -f "$sources/CMakeLists.txt" ]; then
 fi
 ln -sfn "$sources" "$directory/sources"
 
+# gcc 12 takes _tile_loadconfig to read eight bytes and leaves out what llama.cpp writes behind them: its AMX products then stop with an illegal
+# instruction. Saying that all of it is read mends that.
+amx=$sources/ggml/src/ggml-cpu/amx/mmq.cpp
+if [ -f "$amx" ] && ! grep -q '__asm__ volatile.*&tc' "$amx"; then
+    sed -i 's/^\( *\)_tile_loadconfig(&tc);/\1__asm__ volatile("" : : "r"(\&tc) : "memory"); _tile_loadconfig(\&tc);/' "$amx"
+fi
+
 # build FOLDER TARGETS OPTIONS: no network access, no server, no web interface.
 build() {
     folder=$directory/$1 targets=$2

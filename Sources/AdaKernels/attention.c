@@ -10,7 +10,7 @@ static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 size_t ak_attention_scratch(int32_t positions, int32_t head_dim) {
     const int32_t keys = smaller(positions, AK_ATTENTION_SPAN);
     const size_t panels = keys > 0 ? ((size_t)keys + AK_PANEL - 1) / AK_PANEL : 1;
-    return (panels * AK_PANEL + (size_t)ak_value_width(head_dim)) * AK_QUERY_TILE * sizeof(float);
+    return (panels * AK_PANEL + (size_t)ak_value_width(head_dim)) * AK_MOST_QUERIES * sizeof(float);
 }
 
 void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, size_t ldp, const float *part_logs, int32_t queries,
@@ -25,14 +25,14 @@ void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, 
     }
 }
 
-// Keys begin ..< end for at most AK_QUERY_TILE queries, of which query t sees those before `first + t + 1` (all if first < 0).
+// Keys begin ..< end for at most parts->queries queries, of which query t sees those before `first + t + 1` (all if first < 0).
 static void attend(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
                    const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, int64_t first, float scale,
                    const void *next, float *scores) {
     const int32_t keys = end - begin, panels = (keys + AK_PANEL - 1) / AK_PANEL;
     const size_t stride = (size_t)panels * AK_PANEL, size = kv_type == AK_F32 ? 4 : 2;
     const uint8_t *values = (const uint8_t *)v + (size_t)begin * (size_t)ak_value_width(head_dim) * size;
-    float inverse[AK_QUERY_TILE];
+    float inverse[AK_MOST_QUERIES];
     parts->scores(scores, stride, q, ldq, (const uint8_t *)k + (size_t)begin * (size_t)head_dim * size, kv_type, head_dim, panels, queries, values);
     for (int32_t t = 0; t < queries; t++) {
         const int64_t visible = first < 0 ? keys : first + t + 1 - begin;
@@ -53,10 +53,10 @@ static const void *later_keys(const void *k, ak_type kv_type, int32_t head_dim, 
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
                        ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
     const size_t width = (size_t)ak_value_width(head_dim);
-    float *part = scratch, *scores = part + AK_QUERY_TILE * width;
-    float logs[AK_QUERY_TILE], part_logs[AK_QUERY_TILE];
-    for (int32_t start = 0; start < queries; start += AK_QUERY_TILE) {
-        const int32_t tile = smaller(AK_QUERY_TILE, queries - start);
+    float *part = scratch, *scores = part + (size_t)parts->queries * width;
+    float logs[AK_MOST_QUERIES], part_logs[AK_MOST_QUERIES];
+    for (int32_t start = 0; start < queries; start += parts->queries) {
+        const int32_t tile = smaller(parts->queries, queries - start);
         const int64_t seen = first < 0 ? -1 : (int64_t)first + start, last_visible = seen + tile;
         const int32_t keys = first < 0 || last_visible > positions ? positions : (int32_t)last_visible;
         float *rows = out + (size_t)start * ldo;
@@ -75,7 +75,7 @@ void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, 
 void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
                             const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale,
                             const void *next, void *scratch) {
-    for (int32_t start = 0; start < queries; start += AK_QUERY_TILE)
+    for (int32_t start = 0; start < queries; start += parts->queries)
         attend(parts, out + (size_t)start * ldo, ldo, logs + start, q + (size_t)start * ldq, ldq, k, v, kv_type, head_dim, begin, end,
-               smaller(AK_QUERY_TILE, queries - start), -1, scale, next, scratch);
+               smaller(parts->queries, queries - start), -1, scale, next, scratch);
 }

@@ -127,7 +127,7 @@ static AK_AVX2 ak_softmax softmax(float *scores, size_t stride, int32_t visible,
     return (ak_softmax){ak_sum256(sum), _mm256_cvtss_f32(shift)};
 }
 
-static const ak_attention_parts parts = {scores, softmax, combine};
+static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
 
 void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {

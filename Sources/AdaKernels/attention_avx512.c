@@ -180,7 +180,7 @@ AK_AVX512 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t vis
     return (ak_softmax){_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])), _mm512_cvtss_f32(shift) / AK_LOG2_E};
 }
 
-static const ak_attention_parts float_parts = {scores, ak_avx512_softmax, combine};
+static const ak_attention_parts float_parts = {scores, ak_avx512_softmax, combine, AK_QUERY_TILE};
 
 static const ak_attention_parts *parts_of(ak_type kv_type) { return kv_type == AK_BF16 ? &ak_avx512_bf16_attention : &float_parts; }
 

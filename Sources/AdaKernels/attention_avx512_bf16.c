@@ -141,5 +141,5 @@ static BF16 void combine(float *out, size_t ldo, const float *scores, size_t str
     }
 }
 
-const ak_attention_parts ak_avx512_bf16_attention = {scores, ak_avx512_softmax, combine};
+const ak_attention_parts ak_avx512_bf16_attention = {scores, ak_avx512_softmax, combine, AK_QUERY_TILE};
 #endif

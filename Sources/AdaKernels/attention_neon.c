@@ -119,7 +119,7 @@ static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float s
     return (ak_softmax){vaddvq_f32(sum), top};
 }
 
-static const ak_attention_parts parts = {scores, softmax, combine};
+static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
 
 void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                        int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {

@@ -65,7 +65,7 @@ static void combine(float *out, size_t ldo, const float *scores, size_t stride, 
     }
 }
 
-static const ak_attention_parts parts = {scores, softmax, combine};
+static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
 
 void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {

@@ -26,6 +26,7 @@ int ak_avx512_multiplies_rows(void);   // whether ak_avx512_row_products run
 extern const ak_kernels ak_avx512_kernels;
 extern const ak_tile_set *const ak_avx512_float_sets[3];   // F32, F16 and BF16 panels with F32 activations
 
+ak_matmul_parts ak_avx512_matmul_parts(void);
 void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                       const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                       const ak_upcoming *upcoming, void *scratch);
@@ -77,6 +78,14 @@ AK_AVX512_INLINE void ak_sums512_start(ak_sums512 *sums, const ak_tile *tile, co
             sums->of[t][p] = resume ? _mm512_loadu_ps(tile->partial + (t * panels + p) * AK_PANEL) : _mm512_setzero_ps();
 }
 
+// Writes a token's sums of 16 rows.
+AK_AVX512_INLINE void ak_finish512(float *out, __m512 sums, __m512 bias, int32_t flags) {
+    __m512 value = _mm512_add_ps(sums, bias);
+    if (flags & AK_ACCUMULATE) value = _mm512_add_ps(_mm512_loadu_ps(out), value);
+    if (flags & AK_RELU6) value = ak_relu6_512(value);
+    _mm512_storeu_ps(out, value);
+}
+
 AK_AVX512_INLINE void ak_sums512_finish(const ak_sums512 *sums, const ak_tile *tile, const int tokens, const int panels) {
     if (tile->flags & AK_TILE_SUSPEND) {
 #pragma unroll
@@ -91,12 +100,8 @@ AK_AVX512_INLINE void ak_sums512_finish(const ak_sums512 *sums, const ak_tile *t
         const __m512 bias = tile->bias ? _mm512_loadu_ps(tile->bias + column) : _mm512_setzero_ps();
         float *out = tile->out + column;
 #pragma unroll
-        for (int t = 0; t < tokens; t++, out += tile->ldo) {
-            __m512 value = _mm512_add_ps(sums->of[t][p], bias);
-            if (tile->flags & AK_ACCUMULATE) value = _mm512_add_ps(_mm512_loadu_ps(out), value);
-            if (tile->flags & AK_RELU6) value = ak_relu6_512(value);
-            _mm512_storeu_ps(out, value);
-        }
+        for (int t = 0; t < tokens; t++, out += tile->ldo)
+            ak_finish512(out, sums->of[t][p], bias, tile->flags);
     }
 }
 

@@ -9,7 +9,7 @@
 
 #if AK_X86
 #include "avx2.h"
-#include "avx512.h"
+#include "amx.h"
 #elif AK_ARM
 #include "neon.h"
 #endif
@@ -98,6 +98,24 @@ BF16 static double avx512_bf16(int64_t rounds) {
     OPAQUE(b);
     MULTIPLY_LOOP(__m512, _mm512_setzero_ps(), SUMS, sums[i] = _mm512_dpbf16_ps(sums[i], (__m512bh)a, (__m512bh)b));
     return (double)rounds * SUMS * 32 * 2;
+}
+
+AK_AMX static double amx_bf16(int64_t rounds) {
+    const uint16_t values[AK_AMX_ROWS][32] = {{0}};   // as fast as any
+    ak_amx_shape(AK_AMX_ROWS, AK_AMX_ROWS);
+    _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+    _tile_loadd(4, values, AK_LINE);
+    _tile_loadd(5, values, AK_LINE);
+    _tile_loadd(6, values, AK_LINE);
+    _tile_loadd(7, values, AK_LINE);
+    for (int64_t round = 0; round < rounds; round++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return (double)rounds * 4 * AK_AMX_ROWS * AK_AMX_ROWS * 32 * 2;
 }
 
 AK_AVX512 static double avx512_f32(int64_t rounds) {
@@ -215,6 +233,7 @@ static multiply_loop multiply(ak_ceiling kind) {
             if (ak_avx2_available()) return (multiply_loop){"vpmaddubsw, vpmaddwd, vpaddd ymm", avx2_int8};
             return (multiply_loop){"portable", portable_int8};
         case AK_CEILING_BF16:
+            if (ak_amx_available()) return (multiply_loop){"tdpbf16ps", amx_bf16};
             if (ak_avx512_available() && ak_avx512_has_bf16()) return (multiply_loop){"vdpbf16ps zmm", avx512_bf16};
             return none;
         case AK_CEILING_F32:

@@ -3,9 +3,14 @@
 
 #include "internal.h"
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #if AK_X86
 #include "avx2.h"
-#include "avx512.h"
+#include "amx.h"
 
 int ak_avx2_available(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -18,6 +23,24 @@ int ak_avx512_available(void) {
 
 int ak_avx512_has_vnni(void) { return __builtin_cpu_supports("avx512vnni") != 0; }
 int ak_avx512_has_bf16(void) { return __builtin_cpu_supports("avx512bf16") != 0; }
+// Asked once: 0 not yet, 1 no, 2 yes.
+static _Atomic int known_amx;
+
+int ak_amx_available(void) {
+    if (known_amx == 0) {
+        int can = ak_avx512_available() && ak_avx512_has_bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16");
+#if defined(__linux__)
+        // Tile registers are 8 KB that the system saves for a thread: a process asks for them, once for all its threads.
+        enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+        can = can && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+        can = 0;
+#endif
+        known_amx = can ? 2 : 1;
+    }
+    return known_amx == 2;
+}
+
 int ak_avx512_multiplies_rows(void) { return ak_avx512_has_vnni() && __builtin_cpu_supports("avx512vbmi"); }
 
 int ak_has_int8_dot(void) { return ak_avx512_available() && ak_avx512_has_vnni(); }
@@ -62,6 +85,7 @@ int ak_has_bf16_dot(void) { return 0; }
 const ak_kernels *ak_kernels_named(const char *name) {
     if (name == NULL) return NULL;
 #if AK_X86
+    if (strcmp(name, ak_amx_kernels.name) == 0) return ak_amx_available() ? &ak_amx_kernels : NULL;
     if (strcmp(name, ak_avx512_kernels.name) == 0) return ak_avx512_available() ? &ak_avx512_kernels : NULL;
     if (strcmp(name, ak_avx2_kernels.name) == 0) return ak_avx2_available() ? &ak_avx2_kernels : NULL;
 #elif AK_ARM
@@ -71,7 +95,7 @@ const ak_kernels *ak_kernels_named(const char *name) {
 }
 
 const ak_kernels *ak_kernels_best(void) {
-    static const char *const names[] = {"avx512", "avx2", "neon"};
+    static const char *const names[] = {"amx", "avx512", "avx2", "neon"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const ak_kernels *kernels = ak_kernels_named(names[i]);
         if (kernels) return kernels;
@@ -81,7 +105,7 @@ const ak_kernels *ak_kernels_best(void) {
 
 int ak_multiplies_rows(const ak_kernels *kernels) {
 #if AK_X86
-    if (strcmp(kernels->name, ak_avx512_kernels.name) == 0) return ak_avx512_multiplies_rows();
+    if (strcmp(kernels->name, ak_avx512_kernels.name) == 0 || strcmp(kernels->name, ak_amx_kernels.name) == 0) return ak_avx512_multiplies_rows();
     return strcmp(kernels->name, ak_avx2_kernels.name) == 0;
 #else
     (void)kernels;

@@ -1,6 +1,6 @@
 // AVX-512 norms, activations, rotary positions and conversions of activations, and the table of AVX-512 kernels.
 #include "avx2.h"
-#include "avx512.h"
+#include "amx.h"
 
 #if AK_X86
 #include <math.h>
@@ -231,26 +231,30 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
     return 0;
 }
 
-const ak_kernels ak_avx512_kernels = {
-    .name = "avx512",
-    .matmul = ak_avx512_matmul,
-    .quantize_q8 = quantize_q8,
-    .quantize_i16 = ak_avx2_quantize_i16,
-    .to_bf16 = to_bf16,
-    .rms_norm = rms_norm,
-    .layer_norm = layer_norm,
-    .silu_mul = silu_mul,
-    .gelu_erf = gelu_erf,
-    .gelu_tanh = gelu_tanh,
-    .gelu_quick = gelu_quick,
-    .add = add,
-    .rope = rope,
-    .attention = ak_avx512_attention, .attention_span = ak_avx512_attention_span, .attention_pairs = ak_avx512_attention_pairs,
-    .store_kv = ak_avx512_store_kv,
-    .depthwise_relu6 = ak_avx512_depthwise_relu6,
-    .argmax = argmax,
-    .group_maxima = ak_avx2_group_maxima,
-    .at_least = ak_avx2_at_least,
-    .exp_sum = ak_avx2_exp_sum,
-};
+// Tiles change products and attention.
+#define KERNELS(kind) { \
+    .name = #kind, \
+    .matmul = ak_##kind##_matmul, \
+    .quantize_q8 = quantize_q8, \
+    .quantize_i16 = ak_avx2_quantize_i16, \
+    .to_bf16 = to_bf16, \
+    .rms_norm = rms_norm, \
+    .layer_norm = layer_norm, \
+    .silu_mul = silu_mul, \
+    .gelu_erf = gelu_erf, \
+    .gelu_tanh = gelu_tanh, \
+    .gelu_quick = gelu_quick, \
+    .add = add, \
+    .rope = rope, \
+    .attention = ak_##kind##_attention, .attention_span = ak_##kind##_attention_span, .attention_pairs = ak_avx512_attention_pairs, \
+    .store_kv = ak_avx512_store_kv, \
+    .depthwise_relu6 = ak_avx512_depthwise_relu6, \
+    .argmax = argmax, \
+    .group_maxima = ak_avx2_group_maxima, \
+    .at_least = ak_avx2_at_least, \
+    .exp_sum = ak_avx2_exp_sum, \
+}
+
+const ak_kernels ak_avx512_kernels = KERNELS(avx512);
+const ak_kernels ak_amx_kernels = KERNELS(amx);
 #endif

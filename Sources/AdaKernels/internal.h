@@ -13,7 +13,8 @@
 
 #define AK_LINE 64          // bytes of a block that always lie together
 #define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
-#define AK_TILE_TOKENS 12   // tokens of a tile, at most
+#define AK_TILE_TOKENS 12   // tokens of a tile in registers, at most
+#define AK_MOST_TOKENS 32   // tokens of any tile
 
 // Bytes that one block of a packed panel takes, and its scales and minima: 0 for the float types.
 AK_INLINE size_t ak_block_bytes(ak_type type) {
@@ -81,6 +82,7 @@ typedef struct {
     int32_t tokens;                            // of the largest tile
     int32_t panels[AK_TILE_TOKENS + 1];        // [t]: panels that tiles of t tokens take at once, and the last, smaller one of a product
     ak_tile_function run[AK_TILE_PANELS][AK_TILE_TOKENS];   // [panels - 1][tokens - 1]
+    ak_tile_function run_any;                  // or one for every number of tokens, up to AK_MOST_TOKENS, which takes panels[0] panels
 } ak_tile_set;
 
 // Dequantizes listed blocks first ..< last of panel `panel` of a matrix in AK_ROWS layout: out [last - first][32][16].
@@ -107,8 +109,9 @@ typedef void (*ak_panel_function)(uint8_t *out, const ak_matrix *weight, int32_t
         AK_FOR_ROW_TYPE(weight->type, panel_of, out, weight, panel, blocks, first, last, ahead) \
     }
 
-// Rounds a block of an F16 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even): out [16][16][2], as in a BF16 panel.
-typedef void (*ak_pairs_function)(uint16_t *out, const uint8_t *block, size_t line);
+// Rounds a block of an F32, F16, Q8_0, Q4_0 or Q4_1 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even, from what it is in float32): out
+// [16][16][2], as in a BF16 panel. A quantized block's scales (and minima) are at `scales`.
+typedef void (*ak_pairs_function)(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
 
 // A block of a panel in 16-bit integers, as `wide` tiles multiply it: pairs of inputs side by side, and each row's scale.
 typedef struct {
@@ -145,7 +148,7 @@ typedef struct { ak_one_token_function q8[2], q4_0[2], q4_1[2]; } ak_one_token; 
 // activations (NULL where q8 is faster for any number of tokens).
 typedef struct {
     const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1, *i16, *wide_q8;
-    ak_pairs_function half_pairs;
+    ak_pairs_function pairs;
     ak_rows_function rows;
     ak_panel_function panel;
     ak_wide_function widen;
@@ -205,7 +208,8 @@ AK_INLINE const uint8_t *ak_tile_scales_ahead(const ak_tile *tile, int p, const 
 
 // ----------------------------------------------------------------------------------------------------------------- attention
 
-#define AK_QUERY_TILE 12  // queries whose scores are held at once
+#define AK_QUERY_TILE 12   // queries whose scores are held at once
+#define AK_MOST_QUERIES 32 // the same where matrix tiles take more
 
 // Calls f(…, queries), one to six of them, with the number as a constant.
 #define AK_FOR_QUERIES(f, queries, ...) \
@@ -231,6 +235,7 @@ typedef struct {
     // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions. next: what is read after them.
     void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
                     int32_t head_dim, int32_t positions, int32_t queries, const void *next);
+    int32_t queries;   // that are taken at once, at most AK_MOST_QUERIES
 } ak_attention_parts;
 
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
@@ -268,7 +273,9 @@ void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                        int32_t first, int32_t last, const uint8_t *ahead);
-void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line);
+// A block of a Q8_0, Q4_0 or Q4_1 panel, its 64 bytes `line` bytes apart, as float32: out [32][16].
+void ak_quantized_block(float *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
 void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
 extern const ak_tile_set ak_portable_i16_tiles;
 void ak_portable_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);

@@ -10,6 +10,8 @@
 #define AK_STRIP 128                    // tokens whose partial sums are held at once
 #define AK_CHUNK_BYTES (256 * 1024)     // weights multiplied by a strip before the next part of the inputs
 
+#define ROWS_ROUNDED 8                  // blocks of rows that are dequantized before they are rounded to BF16
+#define PAIRS_BLOCKS 192                // blocks of two panels that are turned into BF16 once for many tokens: a fifth of the second-level cache
 #define QUANTIZED_ROWS_BLOCKS 384       // blocks of two panels that are packed once for many tokens: what fits the second-level cache
 #define ASKING_TILES 8                  // last tiles that ask for the rows of the next panels
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
@@ -31,12 +33,13 @@ static int widens(const ak_matmul_parts *parts, const ak_activations *act, const
 }
 
 static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight) {
+    if (act == AK_BF16) return parts->bf16_dot;
     if (act == AK_F32 && weight->layout == AK_ROWS) return parts->f32;
     if (act != AK_Q8_0 && weight->layout == AK_ROWS) return NULL;
     switch (weight->type) {
         case AK_F32: return act == AK_F32 ? parts->f32 : NULL;
-        case AK_F16: return act == AK_F32 ? parts->f16 : act == AK_BF16 ? parts->bf16_dot : NULL;
-        case AK_BF16: return act == AK_F32 ? parts->bf16 : act == AK_BF16 ? parts->bf16_dot : NULL;
+        case AK_F16: return act == AK_F32 ? parts->f16 : NULL;
+        case AK_BF16: return act == AK_F32 ? parts->bf16 : NULL;
         case AK_Q8_0: return act == AK_Q8_0 ? parts->q8 : act == AK_F32 ? parts->f32 : NULL;
         case AK_Q4_0: return act == AK_Q8_0 ? parts->q4_0 : act == AK_F32 ? parts->f32 : NULL;
         case AK_Q4_1: return act == AK_Q8_0 ? parts->q4_1 : act == AK_F32 ? parts->f32 : NULL;
@@ -44,10 +47,11 @@ static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, co
     }
 }
 
-// Whether weights are turned into panels on the way: those that lie in rows, and quantized panels under float activations, to F32; F16 panels
-// under BF16 activations to BF16; quantized rows under Q8_0 activations to panels of their own type.
+// Whether weights are turned into panels on the way: under BF16 activations to BF16, if they are not; otherwise those that lie in rows, and quantized
+// panels under float activations, to F32; quantized rows under Q8_0 activations to panels of their own type.
 static int unpacks(ak_type act, const ak_matrix *weight) {
-    return weight->layout == AK_ROWS || (is_quantized(weight->type) && act == AK_F32) || (weight->type == AK_F16 && act == AK_BF16);
+    if (weight->layout == AK_ROWS) return 1;
+    return act == AK_BF16 ? weight->type != AK_BF16 : is_quantized(weight->type) && act == AK_F32;
 }
 
 static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) { return (const uint8_t *)weight->data + (size_t)panel * weight->stride; }
@@ -83,41 +87,13 @@ static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest
     }
 }
 
-// One input's weights of a panel's 16 rows in a block at `source`.
-AK_INLINE void panel_row(float *out, const ak_type type, const uint8_t *source, size_t line, int k, const float *scales,
-                         const float *minima) {
-    uint32_t fours[AK_PANEL];   // four inputs (or twice four) of each row
-    memcpy(fours, source + (size_t)(type == AK_Q8_0 ? k / 4 : k / 4 % 4) * line, sizeof fours);
-    const int shift = k % 4 * 8 + (type != AK_Q8_0 && k >= AK_BLOCK / 2 ? 4 : 0);
-    const uint32_t bits = type == AK_Q8_0 ? 255 : 15;
-    const int32_t zero = type == AK_Q8_0 ? 128 : type == AK_Q4_0 ? 8 : 0;
-    for (int r = 0; r < AK_PANEL; r++) {
-        const float product = (float)((int32_t)(fours[r] >> shift & bits) - zero) * scales[r];
-        out[r] = type == AK_Q4_1 ? product + minima[r] : product;   // two roundings, as the format defines it
-    }
-}
-
 // Listed blocks first ..< last of a packed quantized panel as F32: out [last - first][32][16].
 static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
     ak_tile tile;
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
-        float scale[AK_PANEL], minima[AK_PANEL];
-        const uint16_t *scales = (const uint16_t *)ak_tile_scales(&tile, 0, block);
-        for (int r = 0; r < AK_PANEL; r++) {
-            scale[r] = ak_half_to_float(scales[r]);
-            minima[r] = weight->type == AK_Q4_1 ? ak_half_to_float(scales[AK_PANEL + r]) : 0;
-        }
-        const uint8_t *source = tile.weight[0] + block * tile.step;
-        for (int k = 0; k < AK_BLOCK; k++) {
-            float *row = out + k * AK_PANEL;
-            switch (weight->type) {
-                case AK_Q8_0: panel_row(row, AK_Q8_0, source, tile.line, k, scale, minima); break;
-                case AK_Q4_0: panel_row(row, AK_Q4_0, source, tile.line, k, scale, minima); break;
-                default: panel_row(row, AK_Q4_1, source, tile.line, k, scale, minima);
-            }
-        }
+        ak_quantized_block(out, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)ak_tile_scales(&tile, 0, block));
     }
 }
 
@@ -173,13 +149,28 @@ static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_mat
 // Listed blocks first ..< last of a panel as a panel of the activations' type, block after block.
 static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                    int32_t first, int32_t last) {
-    if (weight->layout == AK_ROWS) return parts->rows(out, weight, panel, blocks, first, last);
-    if (act == AK_F32) return panel_rows(out, weight, panel, blocks, first, last);
+    if (act == AK_F32) {
+        if (weight->layout == AK_ROWS) parts->rows(out, weight, panel, blocks, first, last);
+        else panel_rows(out, weight, panel, blocks, first, last);
+        return;
+    }
+    uint16_t *pairs = out;
+    if (weight->layout == AK_ROWS) {
+        float values[ROWS_ROUNDED * AK_BLOCK * AK_PANEL];
+        for (int32_t i = first; i < last; i += ROWS_ROUNDED) {
+            const int32_t count = smaller(ROWS_ROUNDED, last - i);
+            parts->rows(values, weight, panel, blocks, i, i + count);
+            for (int32_t j = 0; j < count; j++, pairs += AK_BLOCK * AK_PANEL)
+                parts->pairs(pairs, AK_F32, (const uint8_t *)(values + j * AK_BLOCK * AK_PANEL), AK_LINE, NULL);
+        }
+        return;
+    }
     ak_tile tile;
     set_weights(&tile, weight, panel, 0);
-    uint16_t *pairs = out;
-    for (int32_t i = first; i < last; i++, pairs += AK_BLOCK * AK_PANEL)
-        parts->half_pairs(pairs, tile.weight[0] + (size_t)(blocks ? blocks[i] : i) * tile.step, tile.line);
+    for (int32_t i = first; i < last; i++, pairs += AK_BLOCK * AK_PANEL) {
+        const size_t block = (size_t)(blocks ? blocks[i] : i);
+        parts->pairs(pairs, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)ak_tile_scales(&tile, 0, block));
+    }
 }
 
 // Writes the sums of a panel's rows for one token.
@@ -248,10 +239,16 @@ static int32_t multiply_panels(ak_one_token_function multiply, float *out, const
     return p;
 }
 
-// Two F32 panels, four BF16 panels, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones, or what their own products need.
+// Blocks of a panel that are turned into another type at once.
+static int32_t blocks_at_once(ak_type act, const ak_matrix *weight) { return smaller(weight->blocks, act == AK_BF16 ? PAIRS_BLOCKS : AK_ROWS_BLOCKS); }
+
+// Two F32 panels, four BF16 panels or two longer ones, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones, or what their own
+// products need.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
-    if (weight->layout != AK_ROWS && weight->type == AK_F32) return 0;
-    const size_t some = (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * sizeof(ak_wide_block) * AK_TILE_PANELS;
+    if (weight->layout != AK_ROWS && weight->type == AK_F32) return (size_t)blocks_at_once(AK_BF16, weight) * ak_block_step(AK_BF16) * AK_TILE_PANELS;
+    const size_t wide = (size_t)blocks_at_once(AK_F32, weight) * sizeof(ak_wide_block) * AK_TILE_PANELS;
+    const size_t pairs = (size_t)blocks_at_once(AK_BF16, weight) * ak_block_step(AK_BF16) * 2;
+    const size_t some = wide > pairs ? wide : pairs;
     if (weight->layout != AK_ROWS || !is_quantized(weight->type)) return some;
     const size_t packed = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * ak_block_step(weight->type);
     const size_t chunks = (size_t)(weight->blocks / AK_ROW_CHUNK + 1) * AK_ROW_CHUNK_BYTES;
@@ -287,19 +284,21 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
         panels += done;
         panel_count -= done;
     }
-    const int32_t tile_tokens = even_part(act->tokens, set->tokens);
-    const int32_t group = unpacked ? smaller(act->type == AK_F32 || packed ? 2 : 4, set->panels[tile_tokens]) : set->panels[tile_tokens];
+    const int32_t tile_tokens = set->run_any ? set->tokens : even_part(act->tokens, set->tokens);
+    const int32_t at_once = blocks_at_once(act->type, weight);
+    int32_t group = set->panels[set->run_any ? 0 : tile_tokens];
+    if (unpacked && (act->type == AK_F32 || packed || at_once > AK_ROWS_BLOCKS)) group = smaller(2, group);
 
     // Weights that are read once need no part that fits a cache.
     int32_t part = listed;
     if (packed) part = act->tokens > tile_tokens ? QUANTIZED_ROWS_BLOCKS : QUANTIZED_ROWS_FEW;
-    else if (unpacked) part = AK_ROWS_BLOCKS;
+    else if (unpacked) part = at_once;
     else if (act->tokens > tile_tokens) part = (int32_t)(AK_CHUNK_BYTES / ((size_t)group * ak_block_bytes(weight->type)));
     // Whole tiles, so that only the last tile of all can be a smaller one. What is unpacked in one part is unpacked once for all tokens.
     const int single_strip = unpacked && listed <= part;
     const int32_t strip = single_strip ? act->tokens : (even_part(act->tokens, AK_STRIP) + tile_tokens - 1) / tile_tokens * tile_tokens;
 
-    float partial[(AK_STRIP + AK_TILE_TOKENS) * AK_TILE_PANELS * AK_PANEL];
+    float partial[(AK_STRIP + AK_MOST_TOKENS) * AK_TILE_PANELS * AK_PANEL];
     for (int32_t p = 0; p < panel_count; p += group) {
         ak_tile tile = {
             .panels = smaller(group, panel_count - p), .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks,
@@ -323,7 +322,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
                         if (wide) {
-                            ak_wide_block *dense = (ak_wide_block *)scratch + i * smaller(weight->blocks, AK_ROWS_BLOCKS);
+                            ak_wide_block *dense = (ak_wide_block *)scratch + i * at_once;
                             widen(dense, parts, weight, tile.panel[i], blocks, tile.first, tile.last);
                             tile.weight[i] = (const uint8_t *)dense;
                             continue;
@@ -338,7 +337,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                             tile.scales[i] = dense + ak_block_bytes(weight->type);
                             continue;
                         }
-                        uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)smaller(weight->blocks, AK_ROWS_BLOCKS) * tile.step;
+                        uint8_t *dense = (uint8_t *)scratch + (size_t)i * (size_t)at_once * tile.step;
                         unpack(dense, parts, act->type, weight, tile.panel[i], blocks, tile.first, tile.last);
                         tile.weight[i] = dense;
                     }
@@ -351,7 +350,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     const int32_t left = (act->tokens - t + tile_tokens - 1) / tile_tokens, asking = smaller(ASKING_TILES, act->tokens / tile_tokens);
                     if (packed && left <= asking && tile.last == listed)
                         ask_for_rows(weight, panels, p + tile.panels, tile.panels, panel_count, upcoming, asking - left, asking);
-                    set->run[tile.panels - 1][tile.tokens - 1](&tile);
+                    (set->run_any ? set->run_any : set->run[tile.panels - 1][tile.tokens - 1])(&tile);
                 }
                 first = tile.last;
             } while (first < listed);

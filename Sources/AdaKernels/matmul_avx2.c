@@ -238,7 +238,7 @@ void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
                     const ak_upcoming *upcoming, void *scratch) {
     static const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set,
-        .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .half_pairs = ak_portable_half_pairs, .rows = ak_avx2_rows, .panel = ak_avx2_panel,
+        .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .pairs = ak_portable_pairs, .rows = ak_avx2_rows, .panel = ak_avx2_panel,
         .i16 = &ak_avx2_wide_sets[0], .wide_q8 = &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
         .row_products = &ak_avx2_row_products,
     };

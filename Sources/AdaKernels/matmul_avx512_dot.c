@@ -208,12 +208,49 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
 
 AK_TILES_8X3(BF16, bf16_dot, 4);
 
-// A block of an F16 panel as BF16 pairs: a line of it holds one input of 16 rows after another, a line of out the pairs of each row.
-static BF16 void half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
-    for (int k = 0; k < AK_BLOCK; k += 2, block += line, out += 2 * AK_PANEL) {
-        const __m512 even = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)block));
-        const __m512 odd = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + 32)));
-        _mm512_storeu_si512(out, ak_bf16_pairs512(even, odd));
+// A block of an F32 or F16 panel as BF16 pairs: its inputs lie one after another, 16 rows of each; a line of out holds the pairs of each row.
+BF16_INLINE void float_pairs(uint16_t *out, const ak_type type, const uint8_t *block, size_t line) {
+#pragma unroll
+    for (int k = 0; k < AK_BLOCK; k += 2, out += 2 * AK_PANEL) {
+        const uint8_t *even = block + (size_t)(type == AK_F32 ? k : k / 2) * line, *odd = even + (type == AK_F32 ? line : AK_LINE / 2);
+        _mm512_storeu_si512(out, type == AK_F32
+            ? ak_bf16_pairs512(_mm512_loadu_ps(even), _mm512_loadu_ps(odd))
+            : ak_bf16_pairs512(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)even)), _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)odd))));
+    }
+}
+
+// A block of a quantized panel: a line holds four inputs of each row in the bytes of its 32 bits, and of 4-bit weights four of the second half as well.
+BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, size_t line, const uint16_t *scales, const ak_type type) {
+    const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
+    // What a weight's integer has too much, or its minimum.
+    const __m512 shift = type == AK_Q4_1 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales + 1))
+                                         : _mm512_mul_ps(scale, _mm512_set1_ps(type == AK_Q8_0 ? -128.0f : -8.0f));
+    const __m512i mask = _mm512_set1_epi32(type == AK_Q8_0 ? 255 : 15);
+    const int halves = type == AK_Q8_0 ? 1 : 2;
+#pragma unroll
+    for (int k = 0; k < 8 / halves; k++) {
+        const __m512i fours = _mm512_loadu_si512(block + (size_t)k * line);
+#pragma unroll
+        for (int half = 0; half < halves; half++) {
+            __m512 values[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const __m512 whole = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(fours, (unsigned)(8 * i + 4 * half)), mask));
+                // One rounding gives what two do: but for Q4_1 the product is exact.
+                values[i] = type == AK_Q4_1 ? _mm512_add_ps(_mm512_mul_ps(whole, scale), shift) : _mm512_fmadd_ps(whole, scale, shift);
+            }
+            uint16_t *pairs = out + (4 * k + 16 * half) * AK_PANEL;
+            _mm512_storeu_si512(pairs, ak_bf16_pairs512(values[0], values[1]));
+            _mm512_storeu_si512(pairs + 2 * AK_PANEL, ak_bf16_pairs512(values[2], values[3]));
+        }
+    }
+}
+
+static BF16 void pairs(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+    switch (type) {
+        case AK_F32: float_pairs(out, AK_F32, block, line); break;
+        case AK_F16: float_pairs(out, AK_F16, block, line); break;
+        default: AK_FOR_ROW_TYPE(type, quantized_pairs, out, block, line, scales)
     }
 }
 
@@ -221,20 +258,24 @@ AK_TILES_6X2(AK_AVX512, bf16_widen);
 
 // ------------------------------------------------------------------------------------------------------------- the product
 
-void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
-                      const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
-                      const ak_upcoming *upcoming, void *scratch) {
+ak_matmul_parts ak_avx512_matmul_parts(void) {
     const int vnni = ak_avx512_has_vnni();
-    const ak_matmul_parts parts = {
+    return (ak_matmul_parts){
         .f32 = ak_avx512_float_sets[0], .f16 = ak_avx512_float_sets[1], .bf16 = ak_avx512_float_sets[2],
         .bf16_dot = ak_avx512_has_bf16() ? &bf16_dot_set : &bf16_widen_set,
         .q8 = vnni ? &q8_set : ak_avx2_quantized_sets[0],
         .q4_0 = vnni ? &q4_0_set : ak_avx2_quantized_sets[1],
         .q4_1 = vnni ? &q4_1_set : ak_avx2_quantized_sets[2],
-        .half_pairs = ak_avx512_has_bf16() ? half_pairs : ak_portable_half_pairs, .rows = ak_avx512_rows, .panel = ak_avx512_panel,
+        .pairs = ak_avx512_has_bf16() ? pairs : ak_portable_pairs, .rows = ak_avx512_rows, .panel = ak_avx512_panel,
         .i16 = &ak_avx2_wide_sets[0], .wide_q8 = vnni ? NULL : &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
         .row_products = ak_avx512_multiplies_rows() ? &ak_avx512_row_products : NULL, .one_token = vnni ? &ak_avx512_one_token : NULL,
     };
+}
+
+void ak_avx512_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                      const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                      const ak_upcoming *upcoming, void *scratch) {
+    const ak_matmul_parts parts = ak_avx512_matmul_parts();
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 #endif

@@ -222,7 +222,7 @@ void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
     const ak_matmul_parts parts = {
         .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set,
         .q8 = dot_products ? &q8_dot_set : &q8_pairwise_set, .q4_0 = dot_products ? &q4_0_dot_set : &q4_0_pairwise_set,
-        .q4_1 = dot_products ? &q4_1_dot_set : &q4_1_pairwise_set, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
+        .q4_1 = dot_products ? &q4_1_dot_set : &q4_1_pairwise_set, .pairs = ak_portable_pairs, .rows = ak_portable_rows,
         .panel = ak_portable_panel,
         .i16 = &ak_portable_i16_tiles, .widen = ak_portable_widen,
     };

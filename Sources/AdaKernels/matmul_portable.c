@@ -177,11 +177,36 @@ void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const 
     }
 }
 
-void ak_portable_half_pairs(uint16_t *out, const uint8_t *block, size_t line) {
-    for (size_t k = 0; k < AK_BLOCK; k++) {
-        const uint16_t *values = (const uint16_t *)(block + k / 2 * line) + k % 2 * AK_PANEL;
-        for (size_t r = 0; r < AK_PANEL; r++) out[(k / 2 * AK_PANEL + r) * 2 + k % 2] = ak_float_to_bf16(ak_half_to_float(values[r]));
+// One input's weights of a quantized panel's 16 rows in a block at `source`.
+AK_INLINE void panel_row(float *out, const uint8_t *source, size_t line, int k, const float *scales, const float *minima, const ak_type type) {
+    uint32_t fours[AK_PANEL];   // four inputs (or twice four) of each row
+    memcpy(fours, source + (size_t)(type == AK_Q8_0 ? k / 4 : k / 4 % 4) * line, sizeof fours);
+    const int shift = k % 4 * 8 + (type != AK_Q8_0 && k >= AK_BLOCK / 2 ? 4 : 0);
+    const uint32_t bits = type == AK_Q8_0 ? 255 : 15;
+    const int32_t zero = type == AK_Q8_0 ? 128 : type == AK_Q4_0 ? 8 : 0;
+    for (int r = 0; r < AK_PANEL; r++) {
+        const float product = (float)((int32_t)(fours[r] >> shift & bits) - zero) * scales[r];
+        out[r] = type == AK_Q4_1 ? product + minima[r] : product;   // two roundings, as the format defines it
     }
+}
+
+void ak_quantized_block(float *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+    float scale[AK_PANEL], minima[AK_PANEL];
+    for (int r = 0; r < AK_PANEL; r++) {
+        scale[r] = ak_half_to_float(scales[r]);
+        minima[r] = type == AK_Q4_1 ? ak_half_to_float(scales[AK_PANEL + r]) : 0;
+    }
+    for (int k = 0; k < AK_BLOCK; k++, out += AK_PANEL)
+        AK_FOR_ROW_TYPE(type, panel_row, out, block, line, k, scale, minima)
+}
+
+void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+    float converted[AK_BLOCK * AK_PANEL];
+    const float *values = converted;
+    if (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1) ak_quantized_block(converted, type, block, line, scales);
+    else values = float_block(converted, type, block, line);
+    for (size_t k = 0; k < AK_BLOCK; k++)
+        for (size_t r = 0; r < AK_PANEL; r++) out[(k / 2 * AK_PANEL + r) * 2 + k % 2] = ak_float_to_bf16(values[k * AK_PANEL + r]);
 }
 
 void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
@@ -211,7 +236,7 @@ const ak_tile_set ak_portable_i16_tiles = SET(tile_i16);
 
 const ak_matmul_parts ak_portable_matmul = {
     .f32 = &f32_tiles, .f16 = &f16_tiles, .bf16 = &bf16_tiles, .bf16_dot = &bf16_dot_tiles, .q8 = &q8_tiles,
-    .q4_0 = &q4_0_tiles, .q4_1 = &q4_1_tiles, .i16 = &ak_portable_i16_tiles, .half_pairs = ak_portable_half_pairs, .rows = ak_portable_rows,
+    .q4_0 = &q4_0_tiles, .q4_1 = &q4_1_tiles, .i16 = &ak_portable_i16_tiles, .pairs = ak_portable_pairs, .rows = ak_portable_rows,
     .panel = ak_portable_panel,
     .widen = ak_portable_widen,
 };

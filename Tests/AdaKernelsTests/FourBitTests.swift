@@ -5,7 +5,7 @@ import Testing
 struct FourBitTests {
     static let types = [AK_Q4_0, AK_Q4_1]
     /// Activation type, weight type, layout.
-    static let cases: [(ak_type, ak_type, ak_layout)] = [AK_Q8_0, AK_F32].flatMap { act in
+    static let cases: [(ak_type, ak_type, ak_layout)] = [AK_Q8_0, AK_F32, AK_BF16].flatMap { act in
         types.flatMap { type in (act == AK_F32 ? [AK_PANELS, AK_BUNDLES] : [AK_PANELS, AK_BUNDLES, AK_ROWS]).map { (act, type, $0) } }
     }
 
@@ -57,7 +57,7 @@ struct FourBitTests {
     // A failure means that every layer of a 4-bit model computes something else.
     @Test(arguments: KernelSet.available, cases.indices)
     func everyTokenCountAndTail(set: KernelSet, index: Int) {
-        for tokens in 1...14 {
+        for tokens in Array(1...14) + [16, 33] {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [32, 64, 96, 160, 224, 576][tokens % 6]
             problem(index, rows: rows, inputs: inputs, tokens: tokens, seed: tokens).check(set)
         }
@@ -66,7 +66,7 @@ struct FourBitTests {
     // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
     @Test(arguments: KernelSet.available, cases.indices)
     func subsetsBiasAndAccumulation(set: KernelSet, index: Int) {
-        for tokens in [1, 2, 3, 5, 8, 13] {
+        for tokens in [1, 2, 3, 5, 8, 13, 40] {
             for (bias, accumulate) in [(false, true), (true, false), (true, true)] {
                 problem(
                     index, rows: 150, inputs: 352, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10], accumulate: accumulate,

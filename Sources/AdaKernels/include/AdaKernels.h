@@ -106,13 +106,13 @@ typedef struct {
 // ------------------------------------------------------------------------------------------------------------- the kernels
 
 typedef struct {
-    const char *name;   // "portable", "avx2", "avx512", "neon"
+    const char *name;   // "portable", "avx2", "avx512", "amx", "neon"
 
     // out[t*ldo + r] (+)= sum_k act[t][k] * weight[r][k] + bias[r]   for every row r of the listed panels.
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
-    //   Supported (act, weight) pairs: F32 act with every weight type and layout; BF16 and I16 act with BF16 and F16 panels; Q8_0 act with
-    //   Q8_0, Q4_0 and Q4_1 in every layout. F16 weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
+    //   Supported (act, weight) pairs: F32 and BF16 act with every weight type and layout; I16 act with BF16 and F16 panels; Q8_0 act with
+    //   Q8_0, Q4_0 and Q4_1 in every layout. All weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
     //   activations a row's 32 weights of a block are rounded to multiples of 1 / 8191 of their largest.
     //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
@@ -210,7 +210,7 @@ size_t ak_attention_scratch(int32_t positions, int32_t head_dim);
 const ak_kernels *ak_kernels_named(const char *name);
 // The best kernels that this processor runs.
 const ak_kernels *ak_kernels_best(void);
-// What the processor offers beyond the table: 1 if AVX-512 VNNI (or AVX-VNNI / NEON dot products), BF16 dot products are used.
+// What the processor offers beyond the table "avx512" ("neon"): 1 if AVX-512 VNNI (NEON dot products), BF16 dot products are used.
 int ak_has_int8_dot(void);
 int ak_has_bf16_dot(void);
 // 1 if these kernels multiply one token with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout as fast as with panels.

@@ -14,6 +14,8 @@ final class Backend: @unchecked Sendable {
     let weights = HugePageArena()
     /// Whether the kernels multiply BF16 by dot products, faster than float32.
     let hasBF16Dot: Bool
+    /// Whether tiles of BF16 (AMX) make many tokens faster than 8-bit dot products do.
+    let hasBF16Tiles: Bool
     /// Whether the kernels multiply 16-bit integers faster than float32: 16-bit weights are rounded to them then, for `AK_WIDE_TOKENS` rows or more.
     let multipliesWide: Bool
     private var scratch: [AlignedMemory]
@@ -35,8 +37,10 @@ final class Backend: @unchecked Sendable {
         self.packsWeights = packsWeights
         self.placement = placement
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
-        hasBF16Dot = ak_has_bf16_dot() != 0 && String(cString: kernels.name) == "avx512"
-        multipliesWide = String(cString: kernels.name) == "avx2"
+        let name = String(cString: kernels.name)
+        hasBF16Tiles = name == "amx"
+        hasBF16Dot = hasBF16Tiles || (ak_has_bf16_dot() != 0 && name == "avx512")
+        multipliesWide = name == "avx2"
         scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
         scratchAddresses = .allocate(capacity: scratch.count)
         for (worker, memory) in scratch.enumerated() { (scratchAddresses + worker).initialize(to: memory.address) }
@@ -60,7 +64,7 @@ final class Backend: @unchecked Sendable {
     /// are given back. Smaller ones are packed sooner than anyone notices, and short prompts are faster then.
     static let mappedBytes = 1 << 30
 
-    static let kernelNames = ["portable", "avx2", "avx512", "neon"]
+    static let kernelNames = ["portable", "avx2", "avx512", "amx", "neon"]
 
     static var availableKernels: [String] { kernelNames.filter { ak_kernels_named($0) != nil } }
 

@@ -78,6 +78,7 @@ public final class WeightMatrix: @unchecked Sendable {
     func activationType(_ backend: Backend, rows: Int) -> ak_type {
         guard backend.precision != .f32 else { return AK_F32 }
         switch matrix.type {
+        case _ where rows >= Int(AK_WIDE_TOKENS) && backend.hasBF16Tiles && matrix.type != AK_F32: return AK_BF16
         case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
         case _ where matrix.layout == AK_ROWS: return AK_F32
         case AK_BF16 where backend.hasBF16Dot: return AK_BF16

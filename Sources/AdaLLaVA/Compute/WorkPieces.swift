@@ -131,8 +131,8 @@ extension Backend {
         let most = min(worth, even)
         // Kernels take up to four panels at a time.
         let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
-        // 16-bit weights meet many tokens three panels at a time.
-        if tokens > 4, matrix.type == AK_F16 || matrix.type == AK_BF16, matrix.layout == AK_PANELS, count >= 3 { return max(3, step / 3 * 3) }
+        // 16-bit weights meet many tokens three panels at a time, tiles four.
+        if tokens > 4, !hasBF16Tiles, matrix.type == AK_F16 || matrix.type == AK_BF16, matrix.layout == AK_PANELS, count >= 3 { return max(3, step / 3 * 3) }
         if matrix.layout == AK_BUNDLES { return max(step, Int(AK_BUNDLE)) / Int(AK_BUNDLE) * Int(AK_BUNDLE) }
         // A little smaller is better if then each thread gets as many as the others.
         func longestShare(_ step: Int) -> Int {

@@ -61,7 +61,7 @@ extension Backend {
         reserveScratch(ak_attention_scratch(Int32(keys), Int32(headDim)))
         if queries == 1, keys > span { return attendInSpans(shares, type, headDim: headDim, keys: keys, scale: scale, results) }
         // Twice what the kernels take at once.
-        let tile = 24
+        let tile = type == AK_BF16 && hasBF16Tiles ? 64 : 24
         let tiles = (queries + tile - 1) / tile
         shares.withUnsafeBufferPointer { shares in
             pool.run(shares.count * tiles) { item, worker in

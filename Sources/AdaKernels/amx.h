@@ -1,0 +1,35 @@
+// What the AMX files share: products of BF16 tiles of 16 rows (Intel's Advanced Matrix Extensions), many times as fast as AVX-512's dot products.
+#pragma once
+#include "avx512.h"
+
+#if AK_X86
+#define AK_AMX __attribute__((target(AK_AVX512_FEATURES ",avx512bf16,amx-tile,amx-bf16")))
+#define AK_AMX_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16,amx-tile,amx-bf16")))
+
+#define AK_AMX_ROWS 16   // of a tile register, which holds as many lines of 64 bytes
+
+// 1 if the processor has BF16 tiles and the system lets this process use them.
+int ak_amx_available(void);
+
+extern const ak_kernels ak_amx_kernels;
+
+void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                   const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                   const ak_upcoming *upcoming, void *scratch);
+void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                      int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_amx_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
+                           int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
+
+// Gives the thread's tile registers their shapes: sums (0 to 3) and rows of activations (4, 5) of `first` and of `second` rows, 16 at most, and
+// columns (6, 7). Between this and _tile_release a thread's registers are 8 KB larger, which the system saves when it takes the processor away.
+AK_AMX_INLINE void ak_amx_shape(int first, int second) {
+    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};
+    const int rows[8] = {first, first, second, second, first, second, AK_AMX_ROWS, AK_AMX_ROWS};
+    for (int i = 0; i < 8; i++) {
+        shape.rows[i] = (uint8_t)rows[i];
+        shape.bytes[i] = rows[i] > 0 ? AK_LINE : 0;
+    }
+    _tile_loadconfig(&shape);
+}
+#endif

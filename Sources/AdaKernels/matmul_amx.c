@@ -1,0 +1,108 @@
+// The matrix product of BF16 activations on AMX: 32 tokens by two panels at once, from panels as they lie.
+//
+// A block of a BF16 panel is 16 pairs of inputs of 16 rows, which is what a tile register takes as the right-hand side. A tile product adds the even and
+// the odd inputs of a block up apart, and both to the sums, which start from what they are added to: one order for any number of tokens.
+#include "amx.h"
+
+#if AK_X86
+#define GROUPS_TOKENS (2 * AK_AMX_ROWS)   // of a tile
+
+// The shape of the thread's registers, in tokens; 0 where they have none.
+static _Thread_local int32_t shaped;
+
+static AK_AMX void shape_for(int32_t tokens) {
+    if (shaped == tokens) return;
+    shaped = tokens;
+    ak_amx_shape(tokens < AK_AMX_ROWS ? tokens : AK_AMX_ROWS, tokens < AK_AMX_ROWS ? 0 : tokens - AK_AMX_ROWS);
+}
+
+// The registers' numbers are part of the instructions.
+#define FOR_SUMS(panels, groups, f) \
+    f(0, 0, 0) \
+    if (panels > 1) { f(1, 0, 1) } \
+    if (groups > 1) { f(2, 1, 0) } \
+    if (groups > 1 && panels > 1) { f(3, 1, 1) }
+
+// Panels p ..< p + panels of the tile, for one or two groups of 16 tokens.
+AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, const int groups) {
+    const size_t row_bytes = tile->stride * 2, line = tile->line, group_out = AK_AMX_ROWS * tile->ldo;
+    const size_t partial_row = (size_t)tile->panels * AK_PANEL, out_bytes = tile->ldo * sizeof(float);
+    const uint8_t *weights[2] = {tile->weight[p], panels > 1 ? tile->weight[p + 1] : NULL};
+    float *out[2] = {tile->out + (size_t)tile->panel[p] * AK_PANEL, tile->out + (size_t)tile->panel[p + panels - 1] * AK_PANEL};
+    const int few = tile->tokens <= 3;
+    // The lines that will be written come while the sums are computed.
+    if (!few)
+        for (int32_t t = 0; t < tile->tokens; t++)
+            for (int i = 0; i < panels; i++) __builtin_prefetch(out[i] + (size_t)t * tile->ldo, 1, 3);
+#define PARTIAL(g, i) (tile->partial + (g) * AK_AMX_ROWS * partial_row + (p + (i)) * AK_PANEL)
+#define START(sums, g, i) \
+    if (tile->flags & AK_TILE_RESUME) _tile_loadd(sums, PARTIAL(g, i), partial_row * sizeof(float)); \
+    else if (tile->flags & AK_ACCUMULATE) _tile_loadd(sums, out[i] + (g) * group_out, out_bytes); \
+    else _tile_zero(sums);
+    FOR_SUMS(panels, groups, START)
+#undef START
+    for (int32_t i = tile->first; i < tile->last; i++) {
+        const int32_t block = ak_tile_block(tile, i);
+        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
+        const uint16_t *act = (const uint16_t *)tile->act + (size_t)block * AK_BLOCK;
+        if (few)   // what a decode waits for is memory
+            for (int j = 0; j < panels; j++) {
+                const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
+                for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * line, _MM_HINT_T1);
+            }
+        _tile_loadd(4, act, row_bytes);
+        _tile_loadd(6, weights[0] + offset, line);
+        _tile_dpbf16ps(0, 4, 6);
+        if (panels > 1) {
+            _tile_loadd(7, weights[1] + offset, line);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (groups > 1) {
+            _tile_loadd(5, act + AK_AMX_ROWS * tile->stride, row_bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            if (panels > 1) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    if (tile->flags & AK_TILE_SUSPEND) {
+#define SUSPEND(sums, g, i) _tile_stored(sums, PARTIAL(g, i), partial_row * sizeof(float));
+        FOR_SUMS(panels, groups, SUSPEND)
+#undef SUSPEND
+        return;
+    }
+#define STORE(sums, g, i) _tile_stored(sums, out[i] + (g) * group_out, out_bytes);
+    FOR_SUMS(panels, groups, STORE)
+#undef STORE
+    if (tile->bias == NULL && !(tile->flags & AK_RELU6)) return;
+    for (int i = 0; i < panels; i++) {
+        const __m512 bias = tile->bias ? _mm512_loadu_ps(tile->bias + (size_t)tile->panel[p + i] * AK_PANEL) : _mm512_setzero_ps();
+        float *row = out[i];
+        for (int32_t t = 0; t < tile->tokens; t++, row += tile->ldo) ak_finish512(row, _mm512_loadu_ps(row), bias, tile->flags & AK_RELU6);
+    }
+}
+
+static AK_AMX void bf16(const ak_tile *tile) {
+    shape_for(tile->tokens);
+    for (int p = 0; p < tile->panels; p += 2) {
+        if (tile->tokens > AK_AMX_ROWS) {
+            if (p + 1 < tile->panels) products(tile, p, 2, 2);
+            else products(tile, p, 1, 2);
+        } else {
+            if (p + 1 < tile->panels) products(tile, p, 2, 1);
+            else products(tile, p, 1, 1);
+        }
+    }
+}
+
+static const ak_tile_set bf16_set = {.tokens = GROUPS_TOKENS, .panels = {AK_TILE_PANELS}, .run_any = bf16};
+
+AK_AMX void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                          const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                          const ak_upcoming *upcoming, void *scratch) {
+    ak_matmul_parts parts = ak_avx512_matmul_parts();
+    parts.bf16_dot = &bf16_set;
+    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
+    if (shaped == 0) return;
+    shaped = 0;
+    _tile_release();
+}
+#endif
