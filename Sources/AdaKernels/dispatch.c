@@ -79,6 +79,16 @@ const ak_kernels *ak_kernels_best(void) {
     return &ak_portable_kernels;
 }
 
+int32_t ak_bundle_panels(const ak_kernels *kernels, ak_type type) {
+#if AK_X86
+    if (ak_block_scale_bytes(type) > 0 && strcmp(kernels->name, ak_avx512_kernels.name) == 0 && ak_avx512_has_vnni()) return AK_BUNDLE_PANELS;
+#else
+    (void)kernels;
+    (void)type;
+#endif
+    return AK_TILE_PANELS;
+}
+
 int ak_multiplies_rows(const ak_kernels *kernels) {
 #if AK_X86
     if (strcmp(kernels->name, ak_avx512_kernels.name) == 0) return ak_avx512_multiplies_rows();
