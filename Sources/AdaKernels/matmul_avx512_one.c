@@ -6,10 +6,11 @@
 #define VNNI AK_AVX512_VNNI
 #define VNNI_INLINE AK_AVX512_VNNI_INLINE
 
-// Blocks that are asked for ahead of a panel alone: farther, they are a second stream to the hardware's own prefetching.
-#define AHEAD_ALONE 3
-// Bytes that are asked for ahead of a bundle, at least: so many that the first ones behind a gap come in time.
-#define AHEAD_TOGETHER 4096
+// Bytes that are asked for ahead, at least: what covers the latency of memory, behind a gap in the listed blocks as well.
+#define AHEAD 4096
+
+// As many blocks of `bytes`.
+AK_INLINE int32_t blocks_ahead(size_t bytes) { return (int32_t)((AHEAD + bytes - 1) / bytes); }
 
 // Where the block lies that is read `distance` listed blocks after block i: in the same panels, or in the next.
 AK_INLINE const uint8_t *later_block(const uint8_t *panels, const uint8_t *next, const int32_t *blocks, int32_t i, int32_t count, size_t step,
@@ -74,7 +75,7 @@ VNNI_INLINE void alone(float *out, const ak_activations *act, const uint8_t *pan
     for (int32_t i = 0; i < count; i++) {
         const size_t at = (size_t)(blocks ? blocks[i] : i);
         const token_block token = token_at(act, at, type);
-        sums = add_block(sums, &token, panel + at * step, later_block(panel, next, blocks, i, count, step, AHEAD_ALONE), type);
+        sums = add_block(sums, &token, panel + at * step, later_block(panel, next, blocks, i, count, step, blocks_ahead(step)), type);
     }
     _mm512_storeu_ps(out, sums);
 }
@@ -82,8 +83,7 @@ VNNI_INLINE void alone(float *out, const ak_activations *act, const uint8_t *pan
 VNNI_INLINE void together(float *out, const ak_activations *act, const uint8_t *panels, size_t step, int32_t members, const uint8_t *next,
                           const int32_t *blocks, int32_t count, const ak_type type) {
     const size_t member_step = ak_block_step(type);
-    const size_t bytes = (size_t)members * member_step;
-    const int32_t distance = (int32_t)((AHEAD_TOGETHER + bytes - 1) / bytes);
+    const int32_t distance = blocks_ahead((size_t)members * member_step);
     for (int32_t m = 0; m < members; m++) _mm512_storeu_ps(out + m * AK_PANEL, _mm512_setzero_ps());
     for (int32_t i = 0; i < count; i++) {
         const size_t at = (size_t)(blocks ? blocks[i] : i);
