@@ -103,9 +103,24 @@ const ak_kernels *ak_kernels_best(void) {
     return &ak_portable_kernels;
 }
 
+#if AK_X86
+// The AMX kernels are the AVX-512 ones but for products and attention of BF16.
+static int is_avx512(const ak_kernels *kernels) { return strcmp(kernels->name, ak_avx512_kernels.name) == 0 || strcmp(kernels->name, ak_amx_kernels.name) == 0; }
+#endif
+
+int32_t ak_bundle_panels(const ak_kernels *kernels, ak_type type) {
+#if AK_X86
+    if (ak_block_scale_bytes(type) > 0 && is_avx512(kernels) && ak_avx512_has_vnni()) return AK_BUNDLE_PANELS;
+#else
+    (void)kernels;
+    (void)type;
+#endif
+    return AK_TILE_PANELS;
+}
+
 int ak_multiplies_rows(const ak_kernels *kernels) {
 #if AK_X86
-    if (strcmp(kernels->name, ak_avx512_kernels.name) == 0 || strcmp(kernels->name, ak_amx_kernels.name) == 0) return ak_avx512_multiplies_rows();
+    if (is_avx512(kernels)) return ak_avx512_multiplies_rows();
     return strcmp(kernels->name, ak_avx2_kernels.name) == 0;
 #else
     (void)kernels;

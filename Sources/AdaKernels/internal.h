@@ -131,11 +131,14 @@ typedef struct {
     void (*dots)(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch);
 } ak_row_products;
 
-// Products of one token's Q8_0 activations with a packed panel, or with the four of a bundle, over some blocks (NULL: the first `count`): the sums of
-// 16 rows each, bit for bit those of tiles. next: what is read after these panels, asked for in time.
-typedef void (*ak_one_token_function)(float *out, const ak_activations *act, const uint8_t *panels, const uint8_t *next, const int32_t *blocks,
-                                      int32_t count);
-typedef struct { ak_one_token_function q8[2], q4_0[2], q4_1[2]; } ak_one_token;   // of a panel, of a bundle
+// Products of one token's Q8_0 activations with packed panels of a bundle that lie side by side, over some blocks (NULL: the first `count`): the sums
+// of 16 rows each, out (members, 16), bit for bit those of tiles. `panels` is the first one's first block, `step` bytes lead from one block to the next.
+// next: what is read after these panels, with the same step, asked for in time.
+typedef void (*ak_one_token_function)(float *out, const ak_activations *act, const uint8_t *panels, size_t step, int32_t members, const uint8_t *next,
+                                      const int32_t *blocks, int32_t count);
+typedef struct { ak_one_token_function q8, q4_0, q4_1; } ak_one_token;
+
+#define AK_BUNDLE_PANELS 12   // panels that ak_one_token takes at once, at most: more are not read faster, and threads wait longer for the last ones
 
 #define AK_ROW_CHUNK 16
 #define AK_ROW_CHUNK_BYTES ((size_t)(AK_ROW_CHUNK * (AK_BLOCK + 8) + 2 * AK_PANEL * AK_ROW_CHUNK * 4))

@@ -54,23 +54,25 @@ static int unpacks(ak_type act, const ak_matrix *weight) {
     return act == AK_BF16 ? weight->type != AK_BF16 : is_quantized(weight->type) && act == AK_F32;
 }
 
-static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) { return (const uint8_t *)weight->data + (size_t)panel * weight->stride; }
+// Where the first block of a packed panel lies, and how far it is from one block to the next.
+static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) {
+    const int32_t member = panel % weight->bundle;
+    return (const uint8_t *)weight->data + (size_t)(panel - member) * weight->stride + (size_t)member * ak_block_step(weight->type);
+}
+static size_t packed_step(const ak_matrix *weight) { return (size_t)weight->bundle * ak_block_step(weight->type); }
 
 // Whether what the caller says comes next is laid out as what is multiplied now.
 static int goes_on(const ak_matrix *weight, const ak_upcoming *upcoming) {
     return upcoming != NULL && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
-        upcoming->weight->blocks == weight->blocks;
+        upcoming->weight->blocks == weight->blocks && upcoming->weight->bundle == weight->bundle;
 }
 
 // Where the blocks of packed panel `panel` lie, as panel i of the tile.
 static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
-    const size_t bundle = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1, member = weight->layout == AK_BUNDLES ? (size_t)panel % AK_BUNDLE : 0;
-    const size_t values = ak_block_bytes(weight->type), scales = ak_block_scale_bytes(weight->type);
-    const uint8_t *panels = packed_panel(weight, panel - (int32_t)member);
-    tile->weight[i] = panels + member * AK_LINE;
-    tile->scales[i] = panels + bundle * values + member * scales;
-    tile->step = bundle * ak_block_step(weight->type);
-    tile->line = bundle * AK_LINE;
+    tile->weight[i] = packed_panel(weight, panel);
+    tile->scales[i] = tile->weight[i] + ak_block_bytes(weight->type);
+    tile->step = packed_step(weight);
+    tile->line = AK_LINE;
 }
 
 // What follows the tile of `taken` panels of a list: the rest of the list, or else what the caller says comes then.
@@ -205,38 +207,38 @@ static int32_t multiply_rows(const ak_row_products *products, float *out, const 
     return count;
 }
 
-// What multiplies one token with panels as they lie, if there is anything for it: of a bundle (1) or of a single panel.
+// What multiplies one token with panels as they lie, if there is anything for it.
 static ak_one_token_function one_token_function(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
     if (parts->one_token == NULL || act->tokens != 1 || act->type != AK_Q8_0 || weight->layout == AK_ROWS) return NULL;
-    const int bundled = weight->layout == AK_BUNDLES;
     switch (weight->type) {
-        case AK_Q8_0: return parts->one_token->q8[bundled];
-        case AK_Q4_0: return parts->one_token->q4_0[bundled];
-        case AK_Q4_1: return parts->one_token->q4_1[bundled];
+        case AK_Q8_0: return parts->one_token->q8;
+        case AK_Q4_0: return parts->one_token->q4_0;
+        case AK_Q4_1: return parts->one_token->q4_1;
         default: return NULL;
     }
 }
 
-// Whether the panels from listed panel `at` on are a whole bundle.
-static int is_bundle(const int32_t *panels, int32_t at, int32_t count) {
-    return at + AK_BUNDLE <= count && panels[at] % AK_BUNDLE == 0 && panels[at + AK_BUNDLE - 1] == panels[at] + AK_BUNDLE - 1;
+// Listed panels from the first on that lie side by side in one bundle, of which as many as one product takes.
+static int32_t members(const ak_matrix *weight, const int32_t *panels, int32_t count) {
+    const int32_t most = smaller(smaller(weight->bundle - panels[0] % weight->bundle, AK_BUNDLE_PANELS), count);
+    int32_t found = 1;
+    while (found < most && panels[found] == panels[0] + found) found++;
+    return found;
 }
 
-// One token with listed panels, or bundles of them. Returns how many panels it took: all that are not parts of bundles.
-static int32_t multiply_panels(ak_one_token_function multiply, float *out, const ak_activations *act, const ak_matrix *weight, const float *bias,
+// One token with listed panels, those of a bundle together.
+static void multiply_panels(ak_one_token_function multiply, float *out, const ak_activations *act, const ak_matrix *weight, const float *bias,
                                const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                                const ak_upcoming *upcoming) {
-    const int32_t together = weight->layout == AK_BUNDLES ? AK_BUNDLE : 1;
-    int32_t p = 0;
-    for (; p < panel_count && (together == 1 || is_bundle(panels, p, panel_count)); p += together) {
+    for (int32_t p = 0, together; p < panel_count; p += together) {
+        together = members(weight, panels + p, panel_count - p);
         const uint8_t *first = packed_panel(weight, panels[p]), *next = first;
         if (p + together < panel_count) next = packed_panel(weight, panels[p + together]);
         else if (goes_on(weight, upcoming) && upcoming->panel_count > 0) next = packed_panel(upcoming->weight, upcoming->panels[0]);
-        float sums[AK_BUNDLE * AK_PANEL];
-        multiply(sums, act, first, next, blocks, block_count);
+        float sums[AK_BUNDLE_PANELS * AK_PANEL];
+        multiply(sums, act, first, packed_step(weight), together, next, blocks, block_count);
         for (int32_t m = 0; m < together; m++) finish_panel(out, sums + m * AK_PANEL, panels[p + m], bias, flags);
     }
-    return p;
 }
 
 // Blocks of a panel that are turned into another type at once.
@@ -280,9 +282,8 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
     const ak_one_token_function one = one_token_function(parts, act, weight);
     if (one != NULL) {
-        const int32_t done = multiply_panels(one, out, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming);
-        panels += done;
-        panel_count -= done;
+        multiply_panels(one, out, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming);
+        return;
     }
     const int32_t tile_tokens = set->run_any ? set->tokens : even_part(act->tokens, set->tokens);
     const int32_t at_once = blocks_at_once(act->type, weight);

@@ -23,21 +23,20 @@ static void load_block(float *out, ak_type type, const uint8_t *row, int32_t inp
     for (int32_t i = count; i < AK_BLOCK; i++) out[i] = 0;
 }
 
-// line: bytes from one 64 bytes of the block to the next.
-static void pack_float_block(uint8_t *out, size_t line, ak_type type, int32_t lane, const float *values) {
+static void pack_float_block(uint8_t *out, ak_type type, int32_t lane, const float *values) {
     for (size_t k = 0; k < AK_BLOCK; k++) {
         switch (type) {
             case AK_F32:
-                memcpy(out + k * line + 4 * (size_t)lane, &values[k], 4);
+                memcpy(out + k * AK_LINE + 4 * (size_t)lane, &values[k], 4);
                 break;
             case AK_F16: {
                 const uint16_t bits = ak_float_to_half(values[k]);
-                memcpy(out + k / 2 * line + 2 * (k % 2 * AK_PANEL + (size_t)lane), &bits, 2);
+                memcpy(out + k / 2 * AK_LINE + 2 * (k % 2 * AK_PANEL + (size_t)lane), &bits, 2);
                 break;
             }
             default: {
                 const uint16_t bits = ak_float_to_bf16(values[k]);
-                memcpy(out + k / 2 * line + 2 * (2 * (size_t)lane + k % 2), &bits, 2);
+                memcpy(out + k / 2 * AK_LINE + 2 * (2 * (size_t)lane + k % 2), &bits, 2);
                 break;
             }
         }
@@ -45,22 +44,22 @@ static void pack_float_block(uint8_t *out, size_t line, ak_type type, int32_t la
 }
 
 // block: one GGUF Q8_0 block (half scale, 32 int8).
-AK_INLINE void pack_q8_block(uint8_t *values, size_t line, uint8_t *scales, int32_t lane, const uint8_t *source) {
+AK_INLINE void pack_q8_block(uint8_t *values, uint8_t *scales, int32_t lane, const uint8_t *source) {
     for (size_t k = 0; k < AK_BLOCK; k += 4) {
         uint32_t four;
         memcpy(&four, source + 2 + k, 4);
         four ^= 0x80808080;
-        memcpy(values + k / 4 * line + (size_t)lane * 4, &four, 4);
+        memcpy(values + k / 4 * AK_LINE + (size_t)lane * 4, &four, 4);
     }
     memcpy(scales + (size_t)lane * 2, source, 2);
 }
 
 // block: one GGUF Q4_0 or Q4_1 block: a half scale, Q4_1's half minimum, 16 bytes that hold values i and i + 16.
-AK_INLINE void pack_q4_block(uint8_t *values, size_t line, uint8_t *scales, ak_type type, int32_t lane, const uint8_t *source) {
+AK_INLINE void pack_q4_block(uint8_t *values, uint8_t *scales, ak_type type, int32_t lane, const uint8_t *source) {
     memcpy(scales + (size_t)lane * 2, source, 2);
     if (type == AK_Q4_1) memcpy(scales + (size_t)(AK_PANEL + lane) * 2, source + 2, 2);
     const uint8_t *pairs = source + (type == AK_Q4_1 ? 4 : 2);
-    for (size_t j = 0; j < 4; j++) memcpy(values + j * line + (size_t)lane * 4, pairs + 4 * j, 4);
+    for (size_t j = 0; j < 4; j++) memcpy(values + j * AK_LINE + (size_t)lane * 4, pairs + 4 * j, 4);
 }
 
 void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
@@ -75,8 +74,8 @@ void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, con
         for (int32_t i = first; i < last; i++) {
             const uint8_t *block = stored ? stored + (size_t)(blocks ? blocks[i] : i) * stored_bytes : no_row;
             uint8_t *values = out + (size_t)(i - first) * step, *scales = values + block_bytes;
-            if (type == AK_Q8_0) pack_q8_block(values, AK_LINE, scales, lane, block);
-            else pack_q4_block(values, AK_LINE, scales, type, lane, block);
+            if (type == AK_Q8_0) pack_q8_block(values, scales, lane, block);
+            else pack_q4_block(values, scales, type, lane, block);
         }
     }
 }
@@ -96,7 +95,7 @@ static void q4_k_group(uint8_t *out, const uint8_t *block, int group) {
     for (int i = 0; i < 16; i++) out[4 + i] = (uint8_t)((quants[i] >> shift & 15) | (quants[i + 16] >> shift & 15) << 4);
 }
 
-int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
+int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count) {
     const int float_source = source_type == AK_F32 || source_type == AK_F16 || source_type == AK_BF16;
     const int float_panel = type == AK_F32 || type == AK_F16 || type == AK_BF16;
@@ -105,8 +104,7 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     const int requantized = type == AK_Q8_0 && (source_type == AK_Q5_0 || source_type == AK_Q5_1 || source_type == AK_Q5_K || source_type == AK_Q6_K);
     if (!(float_source && (float_panel || type == AK_Q8_0)) && !as_it_is && !regrouped && !requantized) return -1;
     if ((regrouped || requantized) && inputs % ak_type_block(source_type) != 0) return -1;
-    const int32_t bundle = layout == AK_BUNDLES ? AK_BUNDLE : 1;
-    if (layout == AK_ROWS || first % bundle != 0 || count % bundle != 0) return -1;
+    if (bundle < 1 || first % bundle != 0 || count % bundle != 0) return -1;
 
     const size_t panel_bytes = ak_panel_bytes(type, inputs);
     const int32_t blocks = blocks_of(inputs);
@@ -115,7 +113,6 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
     uint8_t quantized[34];
     float values[256];   // of a block of the source, or of a panel
     const int32_t together = requantized ? ak_type_block(source_type) / AK_BLOCK : 1;
-    const size_t block_bytes = ak_block_bytes(type), scale_bytes = ak_block_scale_bytes(type), line = (size_t)bundle * AK_LINE;
     const size_t stored_bytes = as_it_is ? (size_t)ak_type_bytes(type) : 0;   // of a block of the source
     const size_t step = ak_block_step(type) * (size_t)bundle;
     for (int32_t p = 0; p < count; p++) {
@@ -129,19 +126,19 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
             const int64_t row = ((int64_t)first + p) * AK_PANEL + lane;
             const uint8_t *row_data = row < rows ? (const uint8_t *)source + (size_t)row * row_bytes : NULL;
             for (int32_t block = 0; block < blocks; block++) {
-                uint8_t *block_values = panels + (size_t)block * step + (size_t)member * AK_LINE;
-                uint8_t *block_scales = panels + (size_t)block * step + (size_t)bundle * block_bytes + (size_t)member * scale_bytes;
+                uint8_t *block_values = panels + (size_t)block * step + (size_t)member * ak_block_step(type);
+                uint8_t *block_scales = block_values + ak_block_bytes(type);
                 if (as_it_is) {
                     const uint8_t *stored = row_data ? row_data + (size_t)block * stored_bytes : no_row;
-                    if (type == AK_Q8_0) pack_q8_block(block_values, line, block_scales, lane, stored);
-                    else if (type == AK_Q4_0) pack_q4_block(block_values, line, block_scales, AK_Q4_0, lane, stored);
-                    else pack_q4_block(block_values, line, block_scales, AK_Q4_1, lane, stored);
+                    if (type == AK_Q8_0) pack_q8_block(block_values, block_scales, lane, stored);
+                    else if (type == AK_Q4_0) pack_q4_block(block_values, block_scales, AK_Q4_0, lane, stored);
+                    else pack_q4_block(block_values, block_scales, AK_Q4_1, lane, stored);
                     continue;
                 }
                 if (regrouped) {
                     const uint8_t *super = row_data ? row_data + (size_t)(block / 8) * (size_t)ak_type_bytes(AK_Q4_K) : NULL;
                     if (super != NULL) q4_k_group(quantized, super, block % 8);
-                    pack_q4_block(block_values, line, block_scales, AK_Q4_1, lane, super != NULL ? quantized : no_row);
+                    pack_q4_block(block_values, block_scales, AK_Q4_1, lane, super != NULL ? quantized : no_row);
                     continue;
                 }
                 if (row_data && together > 1) {
@@ -152,9 +149,9 @@ int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source
                 const float *row_values = row_data ? values + block % together * AK_BLOCK : zeros;
                 if (type == AK_Q8_0) {
                     ak_quantize(quantized, AK_Q8_0, row_values, AK_BLOCK);
-                    pack_q8_block(block_values, line, block_scales, lane, quantized);
+                    pack_q8_block(block_values, block_scales, lane, quantized);
                 } else {
-                    pack_float_block(block_values, line, type, lane, row_values);
+                    pack_float_block(block_values, type, lane, row_values);
                 }
             }
         }

@@ -110,10 +110,10 @@ struct DepthwiseTests {
         var x = values
         x[5 * inputs + 7] = .nan
         let packed = AlignedMemory(bytes: ak_panel_bytes(type, Int32(inputs)) * 3), scratch = AlignedMemory(bytes: 1 << 20)
-        #expect(ak_pack_panels(packed.pointer, type, AK_PANELS, weight, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 3) == 0)
+        #expect(ak_pack_panels(packed.pointer, type, 1, weight, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 3) == 0)
         var matrix = ak_matrix(
             type: type, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: 3, blocks: Int32(inputs / 32),
-            stride: ak_panel_bytes(type, Int32(inputs)), data: packed.pointer)
+            bundle: 1, stride: ak_panel_bytes(type, Int32(inputs)), data: packed.pointer)
         let start = numbers.floats(tokens * 48, scale: 3), bias = numbers.floats(48)
         func run(_ flags: Int) -> [Float] {
             var out = start

@@ -4,36 +4,36 @@ import Testing
 /// Q4_0 and Q4_1 panels: two weights in each byte, multiplied with 8-bit activations or, dequantized on the way, with floats.
 struct FourBitTests {
     static let types = [AK_Q4_0, AK_Q4_1]
-    /// Activation type, weight type, layout.
-    static let cases: [(ak_type, ak_type, ak_layout)] = [AK_Q8_0, AK_F32, AK_BF16].flatMap { act in
-        types.flatMap { type in (act == AK_F32 ? [AK_PANELS, AK_BUNDLES] : [AK_PANELS, AK_BUNDLES, AK_ROWS]).map { (act, type, $0) } }
+    /// Activation type, weight type, layout, panels of a bundle.
+    static let cases: [(ak_type, ak_type, ak_layout, Int)] = [AK_Q8_0, AK_F32, AK_BF16].flatMap { act in
+        types.flatMap { type in [(act, type, AK_PANELS, 1), (act, type, AK_PANELS, 3)] + (act == AK_F32 ? [] : [(act, type, AK_ROWS, 1)]) }
     }
 
     private func problem(
         _ index: Int, rows: Int, inputs: Int, tokens: Int, panels: [Int32]? = nil, blocks: [Int32]? = nil, accumulate: Bool = false,
         bias: Bool = false, seed: Int = 1
     ) -> MatmulProblem {
-        let (act, type, layout) = Self.cases[index]
+        let (act, type, layout, bundle) = Self.cases[index]
         return MatmulProblem(.init(
-            act: act, weight: type, layout: layout, rows: rows, inputs: inputs, tokens: tokens, panels: panels, blocks: blocks,
+            act: act, weight: type, layout: layout, bundle: bundle, rows: rows, inputs: inputs, tokens: tokens, panels: panels, blocks: blocks,
             accumulate: accumulate, bias: bias, seed: UInt64(seed)))
     }
 
     // A failure means that 4-bit weights change on their way from the file, or land in another row or column than the kernels expect.
-    @Test(arguments: [AK_Q4_0, AK_Q4_1], [AK_PANELS, AK_BUNDLES])
-    func packingKeepsEveryBit(type: ak_type, layout: ak_layout) {
+    @Test(arguments: [AK_Q4_0, AK_Q4_1], [1, 2, 4])
+    func packingKeepsEveryBit(type: ak_type, bundle: Int) {
         var numbers = TestNumbers(seed: 3)
         let rows = 75, blocks = 5, inputs = blocks * 32, size = Int(ak_type_bytes(type)), header = size - 16, rowBytes = blocks * size + 6
-        let panels = 8, bundle = layout == AK_BUNDLES ? 4 : 1   // three panels have no rows at all
+        let panels = 8   // three panels have no rows at all
         let step = 256 + header * 16   // values of a panel's block, then scales
         var source = numbers.bytes(rows * rowBytes)
         source.replaceSubrange(0..<2, with: [0x00, 0x7C])   // an infinite scale, which a file may hold
         let panelBytes = ak_panel_bytes(type, Int32(inputs))
         #expect(panelBytes % 64 == 0 && panelBytes >= blocks * (256 + header * 16) && panelBytes < blocks * (256 + header * 16) + 64)
         var packed = [UInt8](repeating: 0xEE, count: panels * panelBytes)
-        #expect(ak_pack_panels(&packed, type, layout, source, type, rowBytes, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
+        #expect(ak_pack_panels(&packed, type, Int32(bundle), source, type, rowBytes, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
         var later = [UInt8](repeating: 0xEE, count: 4 * panelBytes)
-        #expect(ak_pack_panels(&later, type, layout, source, type, rowBytes, Int32(rows), Int32(inputs), 4, 4) == 0)
+        #expect(ak_pack_panels(&later, type, Int32(bundle), source, type, rowBytes, Int32(rows), Int32(inputs), 4, 4) == 0)
         #expect(later.elementsEqual(packed[(4 * panelBytes)...]), "the second half differs when it is packed alone")
 
         for row in 0..<panels * 16 {
@@ -43,11 +43,11 @@ struct FourBitTests {
                 let start = row * rowBytes + block * size
                 let stored = row < rows ? Array(source[start..<start + size]) : .init(repeating: 0, count: size)
                 for byte in 0..<16 {
-                    let at = base + block * bundle * step + (byte / 4 * bundle + member) * 64 + lane * 4 + byte % 4
+                    let at = base + (block * bundle + member) * step + byte / 4 * 64 + lane * 4 + byte % 4
                     if packed[at] != stored[header + byte] { Issue.record("weights of row \(row), block \(block), byte \(byte)") }
                 }
                 for half in 0..<header / 2 {   // the scale, then Q4_1's minimum
-                    let at = base + block * bundle * step + bundle * 256 + member * header * 16 + half * 32 + lane * 2
+                    let at = base + (block * bundle + member) * step + 256 + half * 32 + lane * 2
                     if Array(packed[at..<at + 2]) != Array(stored[half * 2..<half * 2 + 2]) { Issue.record("scale \(half) of row \(row), block \(block)") }
                 }
             }
@@ -145,9 +145,9 @@ struct FourBitTests {
             }
         }
         let panelBytes = ak_panel_bytes(type, 64), packed = AlignedMemory(bytes: panelBytes * 2)
-        #expect(ak_pack_panels(packed.pointer, type, AK_PANELS, source, type, source.count / 32, 32, 64, 0, 2) == 0)
+        #expect(ak_pack_panels(packed.pointer, type, 1, source, type, source.count / 32, 32, 64, 0, 2) == 0)
         var matrix = ak_matrix(
-            type: type, layout: AK_PANELS, rows: 32, inputs: 64, panels: 2, blocks: 2, stride: panelBytes, data: UnsafeRawPointer(packed.pointer))
+            type: type, layout: AK_PANELS, rows: 32, inputs: 64, panels: 2, blocks: 2, bundle: 1, stride: panelBytes, data: UnsafeRawPointer(packed.pointer))
         let tokens = 5, values = [Int8](repeating: input, count: tokens * 64), scales = [Float](repeating: 1, count: tokens * 2)
         let sums = [Int32](repeating: -128 * 32 * Int32(input), count: tokens * 2)
         var out = [Float](repeating: -1, count: tokens * 32)

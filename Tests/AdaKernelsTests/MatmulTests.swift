@@ -6,6 +6,7 @@ struct MatmulCase {
     var act: ak_type
     var weight: ak_type
     var layout = AK_PANELS
+    var bundle = 1
     var rows: Int
     var inputs: Int
     var tokens: Int
@@ -72,9 +73,10 @@ final class MatmulProblem {
             }
         } else {
             weightStride = ak_panel_bytes(test.weight, Int32(inputs))
-            let packed = test.layout == AK_BUNDLES ? (test.panelCount + 3) / 4 * 4 : test.panelCount
+            let packed = (test.panelCount + test.bundle - 1) / test.bundle * test.bundle
             weightData = AlignedMemory(bytes: weightStride * packed)
-            let status = ak_pack_panels(weightData.pointer, test.weight, test.layout, source, sourceType, rowBytes, Int32(rows), Int32(inputs), 0, Int32(packed))
+            let status = ak_pack_panels(
+                weightData.pointer, test.weight, Int32(test.bundle), source, sourceType, rowBytes, Int32(rows), Int32(inputs), 0, Int32(packed))
             precondition(status == 0)
         }
 
@@ -130,7 +132,7 @@ final class MatmulProblem {
     func run(_ set: KernelSet, into out: inout [Float], panels: [Int32], tokens: Range<Int>) {
         var matrix = ak_matrix(
             type: test.weight, layout: test.layout, rows: Int32(test.rows), inputs: Int32(test.inputs), panels: Int32(test.panelCount),
-            blocks: Int32(test.blockCount), stride: weightStride, data: UnsafeRawPointer(weightData.pointer))
+            blocks: Int32(test.blockCount), bundle: Int32(test.bundle), stride: weightStride, data: UnsafeRawPointer(weightData.pointer))
         let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix))
         let size = Int(ak_type_bytes(test.act == AK_Q8_0 ? AK_F32 : test.act)) / (test.act == AK_Q8_0 ? 4 : 1)
         scales.withUnsafeBufferPointer { scales in
@@ -202,63 +204,64 @@ final class MatmulProblem {
 struct MatmulTests {
     static let pairs: [(ak_type, ak_type)] = [(AK_F32, AK_F32), (AK_F32, AK_F16), (AK_F32, AK_BF16), (AK_BF16, AK_BF16), (AK_Q8_0, AK_Q8_0),
                                              (AK_F32, AK_Q8_0), (AK_BF16, AK_F16), (AK_I16, AK_F16), (AK_I16, AK_BF16), (AK_BF16, AK_Q8_0), (AK_BF16, AK_F32)]
-    /// The pair of a test's argument, in panels and then in bundles.
-    static func pair(_ argument: Int) -> (act: ak_type, weight: ak_type, layout: ak_layout) {
+    /// The pair of a test's argument, panel by panel and then in bundles of three: fewer than a tile takes.
+    static func pair(_ argument: Int) -> (act: ak_type, weight: ak_type, bundle: Int) {
         let (act, weight) = pairs[argument % pairs.count]
-        return (act, weight, argument < pairs.count ? AK_PANELS : AK_BUNDLES)
+        return (act, weight, argument < pairs.count ? 1 : 3)
     }
     static let rowTypes = [AK_F32, AK_F16, AK_BF16, AK_Q8_0, AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K]
 
     // A failure means that every layer of a model of this weight type computes something else.
     @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func everyTokenCountAndTail(set: KernelSet, pair: Int) {
-        let (act, weight, layout) = Self.pair(pair)
+        let (act, weight, bundle) = Self.pair(pair)
         for tokens in Array(1...14) + [15, 16, 17, 31, 32, 33, 48, 65] {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [32, 33, 64, 7, 95, 200][tokens % 6]
-            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: rows, inputs: inputs, tokens: tokens, seed: UInt64(tokens))).check(set)
+            MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: rows, inputs: inputs, tokens: tokens, seed: UInt64(tokens))).check(set)
         }
     }
 
     // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
     @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func subsetsBiasAndAccumulation(set: KernelSet, pair: Int) {
-        let (act, weight, layout) = Self.pair(pair)
+        let (act, weight, bundle) = Self.pair(pair)
         for tokens in [1, 2, 3, 5, 8, 13, 40] {
             for (bias, accumulate) in [(false, true), (true, false), (true, true)] {
-                MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 150, inputs: 330, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10],
+                MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 150, inputs: 330, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], blocks: [1, 2, 6, 10],
                                     accumulate: accumulate, bias: bias, seed: UInt64(tokens))).check(set)
             }
-            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 150, inputs: 330, tokens: tokens, blocks: [0, 1, 4, 5, 10], bias: true)).check(set)
-            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 40, inputs: 96, tokens: tokens, panels: [2], blocks: [])).check(set)
-            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 40, inputs: 96, tokens: tokens, blocks: [], accumulate: true, bias: true)).check(set)
-            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 40, inputs: 96, tokens: tokens, panels: [])).check(set)
+            MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 150, inputs: 330, tokens: tokens, blocks: [0, 1, 4, 5, 10], bias: true)).check(set)
+            MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 40, inputs: 96, tokens: tokens, panels: [2], blocks: [])).check(set)
+            MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 40, inputs: 96, tokens: tokens, blocks: [], accumulate: true, bias: true)).check(set)
+            MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 40, inputs: 96, tokens: tokens, panels: [])).check(set)
         }
     }
 
     // A failure means that layers wider than the cache, which are multiplied in parts, lose or repeat a part.
     @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func wideInputsInParts(set: KernelSet, pair: Int) {
-        let (act, weight, layout) = Self.pair(pair)
+        let (act, weight, bundle) = Self.pair(pair)
         for tokens in [1, 17, 29] {
-            MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 36, inputs: weight == AK_Q8_0 ? 9000 : 5000, tokens: tokens, accumulate: true, bias: true)).check(set)
+            MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 36, inputs: weight == AK_Q8_0 ? 9000 : 5000, tokens: tokens, accumulate: true, bias: true)).check(set)
         }
     }
 
     // A failure means that prompts longer than a strip of tokens are multiplied wrongly.
     @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func manyTokens(set: KernelSet, pair: Int) {
-        let (act, weight, layout) = Self.pair(pair)
-        MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 50, inputs: 64, tokens: 263, bias: true)).check(set)
+        let (act, weight, bundle) = Self.pair(pair)
+        MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 50, inputs: 64, tokens: 263, bias: true)).check(set)
     }
 
     // A failure means that the same prompt gives other tokens depending on how it is cut into pieces or shared out among threads.
     @Test(arguments: KernelSet.available, 0...2 * MatmulTests.pairs.count)
     func resultsDoNotDependOnTiles(set: KernelSet, pair: Int) {
-        let (act, weight, layout) = pair < 2 * Self.pairs.count ? Self.pair(pair) : (AK_F32, AK_Q4_K, AK_ROWS)
+        let inRows = pair == 2 * Self.pairs.count, (act, weight, bundle) = inRows ? (AK_F32, AK_Q4_K, 1) : Self.pair(pair)
         let wide = pair % Self.pairs.count == 0 || pair % Self.pairs.count >= 5   // more than is multiplied or unpacked at once
         // Enough tokens for weights to be widened, and pieces that are too few for it.
         let tokens = 31
-        let problem = MatmulProblem(.init(act: act, weight: weight, layout: layout, rows: 80, inputs: wide ? 2304 : 256, tokens: tokens, bias: true))
+        let problem = MatmulProblem(.init(act: act, weight: weight, layout: inRows ? AK_ROWS : AK_PANELS, bundle: bundle, rows: 80, inputs: wide ? 2304 : 256, tokens: tokens,
+                                          bias: true))
         var together = problem.initial
         problem.run(set, into: &together, panels: [0, 1, 2, 3, 4], tokens: 0..<tokens)
         for size in [1, 2, 3, 5, 7, 8, 12, 25] {
@@ -301,6 +304,21 @@ struct MatmulTests {
                 }
                 #expect(results[0] == results[1], "\(tokens) tokens, \(rows) rows, \(inputs) inputs")
             }
+        }
+    }
+
+    // A failure means that a plan that leaves heads or neurons out, whose matrices lie in bundles, answers otherwise for another number of threads.
+    @Test(arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
+    func bundlesGiveWhatPanelsGive(set: KernelSet, type: ak_type) {
+        let listed: [Int32] = [0, 1, 4, 5, 6, 7, 9, 15, 16, 17, 18, 22]
+        for (tokens, blocks, panels) in [(1, nil, nil), (1, [0, 1, 4, 5, 6, 11], nil), (1, [3], listed), (1, [], nil), (2, nil, listed), (40, [2, 3, 9], nil)]
+            as [(Int, [Int32]?, [Int32]?)] {
+            let results = [1, 2, 5, 16, 20].map { bundle in
+                MatmulProblem(.init(
+                    act: AK_Q8_0, weight: type, bundle: bundle, rows: 16 * 23 - 5, inputs: 384, tokens: tokens, panels: panels, blocks: blocks,
+                    accumulate: true, bias: true)).check(set)
+            }
+            #expect(results.allSatisfy { $0 == results[0] }, "\(tokens) tokens, blocks \(blocks ?? [])")
         }
     }
 

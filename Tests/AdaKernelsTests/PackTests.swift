@@ -35,7 +35,7 @@ struct PackTests {
                 // Panels 1 and 2 alone must be what they are among all three.
                 for first in [0, 1] {
                     var packed = [UInt8](repeating: 0xEE, count: panelBytes * (count - first))
-                    #expect(ak_pack_panels(&packed, type, AK_PANELS, source, sourceType, rowBytes, Int32(rows), Int32(inputs), Int32(first), Int32(count - first)) == 0)
+                    #expect(ak_pack_panels(&packed, type, 1, source, sourceType, rowBytes, Int32(rows), Int32(inputs), Int32(first), Int32(count - first)) == 0)
                     for panel in first..<count {
                         for lane in 0..<16 {
                             for k in 0..<64 {
@@ -67,8 +67,8 @@ struct PackTests {
         _ = ak_quantize(&quantized, AK_Q8_0, floats, Int64(floats.count))
         quantized[2] = 0x80   // -128, which a file may hold
         var fromQ8 = [UInt8](repeating: 0xEE, count: 2 * panelBytes), fromF32 = fromQ8
-        #expect(ak_pack_panels(&fromQ8, AK_Q8_0, AK_PANELS, quantized, AK_Q8_0, rowBytes, Int32(rows), Int32(inputs), 0, 2) == 0)
-        #expect(ak_pack_panels(&fromF32, AK_Q8_0, AK_PANELS, floats, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 2) == 0)
+        #expect(ak_pack_panels(&fromQ8, AK_Q8_0, 1, quantized, AK_Q8_0, rowBytes, Int32(rows), Int32(inputs), 0, 2) == 0)
+        #expect(ak_pack_panels(&fromF32, AK_Q8_0, 1, floats, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 2) == 0)
         for row in 0..<32 {
             let panel = row / 16 * panelBytes, lane = row % 16
             for k in 0..<inputs {
@@ -89,65 +89,61 @@ struct PackTests {
     @Test func unsupportedTypes() {
         var out = [UInt8](repeating: 0, count: 4096)
         let source = [UInt8](repeating: 0, count: 4096)
-        #expect(ak_pack_panels(&out, AK_Q5_0, AK_PANELS, source, AK_Q5_0, 22, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_Q5_0, 1, source, AK_Q5_0, 22, 16, 32, 0, 1) == -1)
         for (type, other) in [(AK_Q4_0, AK_Q4_1), (AK_Q4_1, AK_Q4_0), (AK_Q4_0, AK_F32), (AK_Q8_0, AK_Q4_0)] {
-            #expect(ak_pack_panels(&out, type, AK_PANELS, source, other, 128, 16, 32, 0, 1) == -1)
+            #expect(ak_pack_panels(&out, type, 1, source, other, 128, 16, 32, 0, 1) == -1)
         }
-        #expect(ak_pack_panels(&out, AK_F32, AK_PANELS, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
-        #expect(ak_pack_panels(&out, AK_Q8_0, AK_PANELS, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_F32, 1, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_Q8_0, 1, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
         for type in [AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K] { #expect(ak_panel_bytes(type, 256) == 0) }
         #expect(ak_panel_bytes(AK_F32, 0) == 0 && ak_panel_bytes(AK_F32, -5) == 0)
     }
 
     // A failure means that layers of which plans pick heads are multiplied with other weights than the file's.
-    @Test func bundlesAreFourPanelsLineByLine() {
+    @Test(arguments: [2, 4, 8]) func bundlesArePanelsBlockByBlock(bundle: Int) {
         var numbers = TestNumbers(seed: 4)
         let rows = 90, inputs = 70, panels = 8, blocks = 3   // the last two panels have no rows at all
         let source = numbers.floats(rows * inputs)
         for type in [AK_F32, AK_F16, AK_BF16, AK_Q8_0] {
-            let panelBytes = ak_panel_bytes(type, Int32(inputs)), valueBytes = 32 * 16 * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2)
-            let step = valueBytes + (type == AK_Q8_0 ? 32 : 0)   // its scales lie behind a block's values
-            var apart = [UInt8](repeating: 0xEE, count: panelBytes * panels), bundled = apart
-            for (layout, first, count) in [(AK_PANELS, 0, 8), (AK_BUNDLES, 0, 8)] {
+            let panelBytes = ak_panel_bytes(type, Int32(inputs))
+            // A block's values, and behind them its scales.
+            let step = 32 * 16 * (type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2) + (type == AK_Q8_0 ? 32 : 0)
+            func packed(_ bundle: Int, first: Int = 0, count: Int = 8) -> [UInt8]? {
                 var out = [UInt8](repeating: 0xEE, count: panelBytes * count)
-                #expect(ak_pack_panels(&out, type, layout, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), Int32(first), Int32(count)) == 0)
-                if layout == AK_PANELS { apart = out } else { bundled = out }
+                let status = ak_pack_panels(
+                    &out, type, Int32(bundle), source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), Int32(first), Int32(count))
+                return status == 0 ? out : nil
+            }
+            guard let apart = packed(1), let bundled = packed(bundle) else {
+                Issue.record("not packed")
+                continue
             }
             for panel in 0..<panels {
-                let (bundle, member) = (panel / 4 * 4 * panelBytes, panel % 4)
+                let (base, member) = (panel / bundle * bundle * panelBytes, panel % bundle)
                 for block in 0..<blocks {
-                    for line in 0..<valueBytes / 64 {
-                        let at = panel * panelBytes + block * step + line * 64
-                        let there = bundle + block * 4 * step + (line * 4 + member) * 64
-                        #expect(apart[at..<at + 64].elementsEqual(bundled[there..<there + 64]))
-                    }
-                    guard type == AK_Q8_0 else { continue }
-                    let scale = panel * panelBytes + block * step + valueBytes
-                    let scaleThere = bundle + block * 4 * step + 4 * valueBytes + member * 32
-                    #expect(apart[scale..<scale + 32].elementsEqual(bundled[scaleThere..<scaleThere + 32]))
+                    let at = panel * panelBytes + block * step, there = base + (block * bundle + member) * step
+                    #expect(apart[at..<at + step].elementsEqual(bundled[there..<there + step]))
                 }
             }
-            var out = [UInt8](repeating: 0, count: panelBytes * 4)
-            #expect(ak_pack_panels(&out, type, AK_BUNDLES, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 2, 4) == -1)
-            #expect(ak_pack_panels(&out, type, AK_BUNDLES, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 3) == -1)
-            #expect(ak_pack_panels(&out, type, AK_ROWS, source, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, 4) == -1)
+            // Only whole bundles.
+            #expect(packed(bundle, first: 1, count: bundle) == nil && packed(bundle, count: bundle - 1) == nil && packed(0) == nil)
         }
     }
 
     // A failure means that models in the K types answer from other weights than their files'.
-    @Test(arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K], [AK_PANELS, AK_BUNDLES])
-    func otherTypesArePackedAsWhatTheyFit(source: ak_type, layout: ak_layout) {
+    @Test(arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K], [1, 4])
+    func otherTypesArePackedAsWhatTheyFit(source: ak_type, bundle: Int) {
         var numbers = TestNumbers(seed: 9)
         let rows = 37, inputs = 768, panels = 4, type = source == AK_Q4_K ? AK_Q4_1 : AK_Q8_0
         let rowBytes = inputs / Int(ak_type_block(source)) * Int(ak_type_bytes(source))
         let bytes = randomBlocks(source, count: rows * inputs / Int(ak_type_block(source)), numbers: &numbers)
         let panelBytes = ak_panel_bytes(type, Int32(inputs))
         let packed = AlignedMemory(bytes: panels * panelBytes)
-        #expect(ak_pack_panels(packed.pointer, type, layout, bytes, source, rowBytes, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
+        #expect(ak_pack_panels(packed.pointer, type, Int32(bundle), bytes, source, rowBytes, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
         // One input after the other through the product with float activations, which takes panels as they are.
         var matrix = ak_matrix(
-            type: type, layout: layout, rows: Int32(rows), inputs: Int32(inputs), panels: 3, blocks: Int32(inputs / 32), stride: panelBytes,
-            data: UnsafeRawPointer(packed.pointer))
+            type: type, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: 3, blocks: Int32(inputs / 32), bundle: Int32(bundle),
+            stride: panelBytes, data: UnsafeRawPointer(packed.pointer))
         let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix)), one = (0..<inputs).map { k in (0..<inputs).map { Float($0 == k ? 1 : 0) } }
         var out = [Float](repeating: 0, count: inputs * 48)
         Array(one.joined()).withUnsafeBytes { x in
@@ -166,6 +162,6 @@ struct PackTests {
             }
         }
         // A row must be whole blocks of the source.
-        #expect(ak_pack_panels(packed.pointer, type, layout, bytes, source, rowBytes, Int32(rows), 16, 0, 4) == -1)
+        #expect(ak_pack_panels(packed.pointer, type, Int32(bundle), bytes, source, rowBytes, Int32(rows), 16, 0, 4) == -1)
     }
 }

@@ -39,7 +39,7 @@ import Testing
             let stride = blocks * Int(ak_type_bytes(type)), inputs = blocks * 32
             let start = memory + pages * page - rows * stride
             var matrix = ak_matrix(
-                type: type, layout: AK_ROWS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32((rows + 15) / 16), blocks: Int32(blocks), stride: stride,
+                type: type, layout: AK_ROWS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32((rows + 15) / 16), blocks: Int32(blocks), bundle: 1, stride: stride,
                 data: UnsafeRawPointer(start))
             start.initializeMemory(as: UInt8.self, repeating: 0, count: rows * stride)
             // Every weight of block b is b + 1 (4-bit ones less what they are moved by); every scale is 1.

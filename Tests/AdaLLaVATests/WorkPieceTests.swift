@@ -4,26 +4,26 @@ import Testing
 @testable import AdaLLaVA
 
 struct WorkPieceTests {
-    private func matrix(_ type: ak_type, _ layout: ak_layout, panels: Int, blocks: Int) -> ak_matrix {
+    private func matrix(_ type: ak_type, _ layout: ak_layout, panels: Int, blocks: Int, bundle: Int) -> ak_matrix {
         let stride = layout == AK_ROWS ? blocks * Int(ak_type_bytes(type)) : Int(ak_panel_bytes(type, Int32(blocks * 32)))
         return ak_matrix(
             type: type, layout: layout, rows: Int32(panels * 16), inputs: Int32(blocks * 32), panels: Int32(panels), blocks: Int32(blocks),
-            stride: stride, data: nil)
+            bundle: Int32(bundle), stride: stride, data: nil)
     }
 
     // A failure means that rows of a product are computed twice or never, or that threads get unequal parts of a decode.
     @Test(arguments: [1, 2, 3, 5, 16], [1, 4, 5, 600])
     func piecesCoverEveryPanelOnce(threads: Int, tokens: Int) throws {
         let backend = try Backend(threads: threads)
-        let runs: [[(ak_type, ak_layout, panels: Int, blocks: Int)]] = [
-            [(AK_Q8_0, AK_PANELS, 36, 18), (AK_Q8_0, AK_PANELS, 12, 18), (AK_Q8_0, AK_PANELS, 12, 18)], [(AK_Q8_0, AK_PANELS, 3072, 18)],
-            [(AK_Q4_1, AK_PANELS, 128, 64), (AK_Q4_1, AK_PANELS, 16, 64), (AK_Q8_0, AK_PANELS, 16, 64)], [(AK_Q4_0, AK_BUNDLES, 36, 48)],
-            [(AK_BF16, AK_PANELS, 1, 1)], [(AK_F16, AK_PANELS, 37, 3), (AK_F16, AK_PANELS, 5, 3)], [(AK_Q4_0, AK_ROWS, 256, 344)],
-            [(AK_Q8_0, AK_PANELS, 0, 18), (AK_Q8_0, AK_PANELS, 7, 18)], [(AK_F32, AK_BUNDLES, 4, 2)],
-            (1 ... 4).map { (AK_Q8_0, AK_PANELS, 10 * $0, 3) },
+        let runs: [[(ak_type, ak_layout, panels: Int, blocks: Int, bundle: Int)]] = [
+            [(AK_Q8_0, AK_PANELS, 36, 18, 1), (AK_Q8_0, AK_PANELS, 12, 18, 1), (AK_Q8_0, AK_PANELS, 12, 18, 1)], [(AK_Q8_0, AK_PANELS, 3072, 18, 1)],
+            [(AK_Q4_1, AK_PANELS, 128, 64, 1), (AK_Q4_1, AK_PANELS, 16, 64, 1), (AK_Q8_0, AK_PANELS, 16, 64, 1)],
+            [(AK_Q4_0, AK_PANELS, 36, 48, 9)], [(AK_Q8_0, AK_PANELS, 130, 64, 16)], [(AK_BF16, AK_PANELS, 1, 1, 1)], [(AK_F16, AK_PANELS, 37, 3, 1), (AK_F16, AK_PANELS, 5, 3, 1)],
+            [(AK_Q4_0, AK_ROWS, 256, 344, 1)], [(AK_Q8_0, AK_PANELS, 0, 18, 1), (AK_Q8_0, AK_PANELS, 7, 18, 1)], [(AK_F32, AK_PANELS, 4, 2, 4)],
+            (1 ... 4).map { (AK_Q8_0, AK_PANELS, 10 * $0, 3, 1) },
         ]
         for run in runs {
-            let matrices = run.map { matrix($0.0, $0.1, panels: $0.panels, blocks: $0.blocks) }
+            let matrices = run.map { matrix($0.0, $0.1, panels: $0.panels, blocks: $0.blocks, bundle: $0.bundle) }
             let shared = backend.pieces(run.count, tokens: tokens) { (matrices[$0], run[$0].panels) }
             #expect(shared.products.count == run.count)
             var bytes: [Int] = []   // of each item
@@ -32,7 +32,7 @@ struct WorkPieceTests {
                 for piece in 0 ..< product.count {
                     let panels = product.panels(piece)
                     #expect(panels.lowerBound == next && !panels.isEmpty)
-                    if part.1 == AK_BUNDLES { #expect(panels.count % 4 == 0) }
+                    if tokens <= 4 { #expect(panels.lowerBound % part.bundle == 0) }
                     next = panels.upperBound
                     bytes.append(panels.count * part.blocks * Int(ak_panel_bytes(part.0, 32)))
                 }
@@ -46,6 +46,21 @@ struct WorkPieceTests {
                 #expect(end >= begin && (thread < threads - 1 || end == bytes.count))
                 #expect(bytes[begin ..< end].reduce(0, +) <= total / threads + 2 * largest, "thread \(thread) of \(threads), \(run)")
                 begin = end
+            }
+        }
+    }
+
+    // A failure means that a thread has nothing to do while another multiplies a matrix of which plans leave inputs out, or that its bundles are
+    // larger than what the kernels read at once.
+    @Test(arguments: [1, 2, 3, 4, 8, 64], [AK_Q8_0, AK_Q4_1, AK_F16])
+    func bundlesGiveEachThreadItsShare(threads: Int, type: ak_type) throws {
+        for name in Backend.availableKernels {
+            let backend = try Backend(threads: threads, kernels: name)
+            for panels in [1, 3, 36, 128, 256] {
+                let bundle = backend.panelsPerBundle(type, panels: panels), most = Int(withUnsafePointer(to: backend.kernels) { ak_bundle_panels($0, type) })
+                #expect(bundle >= 1 && bundle <= most)
+                let bundles = (panels + bundle - 1) / bundle
+                #expect(bundles >= 2 * threads || bundle <= 4, "\(panels) panels in bundles of \(bundle)")
             }
         }
     }

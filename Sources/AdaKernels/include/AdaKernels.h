@@ -33,15 +33,13 @@
 //       Q4_1  for each block uint8 [4][16][4] as Q4_0, then half [2][16]: 16 scales, then the 16 rows' minima
 //     Scales lie behind their block, so that a product of one token reads memory from beginning to end: a second stream costs up to half of
 //     the bandwidth.
-//   AK_BUNDLES: the same panels four at a time, block by block, a cache line (64 bytes) of each in turn; then (quantized types) the
-//     scales of that block, [16] or [2][16], of each in turn. Panels are allocated in whole bundles. For matrices of which a plan reads
-//     some blocks: what is read lies in runs four times as long, and the processor's prefetching fetches less of what is not.
+//     Panels lie one behind the other (bundle 1), or `bundle` of them together: block 0 of each in turn, each with its scales, then block 1 of
+//     each … Panels are allocated in whole bundles. For matrices of which a plan reads some blocks: what is read lies in runs as many times as
+//     long, and the stream from memory starts again behind a gap once in a bundle (see ak_bundle_panels).
 //   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every type; fast for
 //     Q8_0, Q4_0 and Q4_1, whose rows meet one token where they are (see ak_multiplies_rows) and many tokens packed on the way. Rows of other types
 //     are dequantized on the way.
-typedef enum { AK_PANELS = 0, AK_ROWS = 1, AK_BUNDLES = 2 } ak_layout;
-
-#define AK_BUNDLE 4   // panels of a bundle
+typedef enum { AK_PANELS = 0, AK_ROWS = 1 } ak_layout;
 
 typedef struct {
     ak_type type;       // element type (ak_quants.h)
@@ -50,7 +48,8 @@ typedef struct {
     int32_t inputs;     // input features
     int32_t panels;     // ceil(rows / 16)
     int32_t blocks;     // ceil(inputs / 32)
-    size_t stride;      // bytes of one panel (a quarter of a bundle), or from one row (AK_ROWS) to the next
+    int32_t bundle;     // panels that lie together, 1 or more (AK_PANELS)
+    size_t stride;      // bytes of one panel (a bundle's by its panels), or from one row (AK_ROWS) to the next
     const void *data;
 } ak_matrix;
 
@@ -62,9 +61,9 @@ size_t ak_panel_bytes(ak_type type, int32_t inputs);
 // Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16, Q5_0, Q5_1, Q5_K and Q6_K sources quantized as ak_quantize does; Q4_0
 // and Q4_1 panels take a source of their own type as it is; Q4_1 panels take Q4_K sources, whose 4 bits stay and whose groups' scales and minima
 // are rounded to half precision.
-// `layout` is AK_PANELS or AK_BUNDLES; bundles are packed whole: `first` and `count` are multiples of four.
-// Returns 0, or -1 if the pair of types or the layout is not supported.
-int ak_pack_panels(void *out, ak_type type, ak_layout layout, const void *source, ak_type source_type, size_t row_bytes,
+// Bundles are packed whole: `first` and `count` are multiples of `bundle`.
+// Returns 0, or -1 if the pair of types is not supported or a bundle would not be whole.
+int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count);
 
 // ------------------------------------------------------------------------------------------------------------ activations
@@ -215,3 +214,5 @@ int ak_has_int8_dot(void);
 int ak_has_bf16_dot(void);
 // 1 if these kernels multiply one token with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout as fast as with panels.
 int ak_multiplies_rows(const ak_kernels *kernels);
+// Panels of `type` that a product of one token by these kernels takes at once, at most: bundles of no more are read from beginning to end.
+int32_t ak_bundle_panels(const ak_kernels *kernels, ak_type type);

@@ -43,8 +43,7 @@ public final class WeightMatrix: @unchecked Sendable {
         let packedType = backend.precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
         let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
         if panelBytes > 0, backend.packsWeights, !backend.maps(tensor, picksInputs: picksInputs) {
-            let layout = picksInputs ? AK_BUNDLES : AK_PANELS
-            let bundle = picksInputs ? Int(AK_BUNDLE) : 1
+            let bundle = picksInputs ? backend.panelsPerBundle(packedType, panels: panels) : 1
             let packedPanels = (panels + bundle - 1) / bundle * bundle
             let memory = backend.weights.allocate(byteCount: packedPanels * panelBytes)
             let perItem = max(1, (1 << 18) / panelBytes / bundle) * bundle
@@ -52,20 +51,20 @@ public final class WeightMatrix: @unchecked Sendable {
             backend.pool.run((packedPanels + perItem - 1) / perItem) { item, _ in
                 let first = item * perItem
                 ak_pack_panels(
-                    address.pointer + first * panelBytes, packedType, layout, base, kernelType, rowBytes, Int32(rows), Int32(inputs),
+                    address.pointer + first * panelBytes, packedType, Int32(bundle), base, kernelType, rowBytes, Int32(rows), Int32(inputs),
                     Int32(first), Int32(min(perItem, packedPanels - first)))
             }
             // The packed copy replaces the file's pages.
             tensor.file.release(tensor.bytes)
             (self.memory, file, packedBytes) = (memory, nil, packedPanels * panelBytes)
             matrix = ak_matrix(
-                type: packedType, layout: layout, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
-                stride: panelBytes, data: memory.address)
+                type: packedType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
+                bundle: Int32(bundle), stride: panelBytes, data: memory.address)
         } else {
             (memory, file, packedBytes) = (nil, tensor.file, 0)
             matrix = ak_matrix(
                 type: kernelType, layout: AK_ROWS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
-                stride: rowBytes, data: base)
+                bundle: 1, stride: rowBytes, data: base)
         }
     }
 

@@ -34,8 +34,9 @@ struct WorkPieceTable {
 
         /// `nil` where a product does not fit a number.
         static func part(_ matrix: ak_matrix, panels: Int, panelBytes: Int) -> UInt64? {
-            guard panels < 1 << 27, panelBytes < 1 << 28, matrix.layout.rawValue < 4, matrix.type.rawValue < 64 else { return nil }
-            return UInt64(panels) << 36 | UInt64(panelBytes) << 8 | UInt64(matrix.layout.rawValue) << 6 | UInt64(matrix.type.rawValue)
+            guard panels < 1 << 24, panelBytes < 1 << 26, matrix.bundle < 1 << 7, matrix.layout.rawValue < 2, matrix.type.rawValue < 63 else { return nil }
+            return UInt64(panels) << 40 | UInt64(panelBytes) << 14 | UInt64(matrix.bundle) << 7 | UInt64(matrix.layout.rawValue) << 6
+                | UInt64(matrix.type.rawValue)
         }
     }
     fileprivate struct Entry {
@@ -98,7 +99,7 @@ extension Backend {
             // A piece costs as much as reading a few kilobytes, whatever it takes.
             let least = max(1, (1 << 14) / bytes)
             // Other kernels than the quantized ones, which take one panel after the other, take up to four at a time.
-            let multiple = matrix.layout == AK_BUNDLES ? Int(AK_BUNDLE) : isQuantized(matrix.type) ? 1 : 4
+            let multiple = matrix.bundle > 1 ? Int(matrix.bundle) : isQuantized(matrix.type) ? 1 : 4
             var start = 0
             while start < panels {
                 var size = max(min(share / bytes / 2, most), least)
@@ -133,16 +134,25 @@ extension Backend {
         let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
         // 16-bit weights meet many tokens three panels at a time, tiles four.
         if tokens > 4, !hasBF16Tiles, matrix.type == AK_F16 || matrix.type == AK_BF16, matrix.layout == AK_PANELS, count >= 3 { return max(3, step / 3 * 3) }
-        if matrix.layout == AK_BUNDLES { return max(step, Int(AK_BUNDLE)) / Int(AK_BUNDLE) * Int(AK_BUNDLE) }
-        // A little smaller is better if then each thread gets as many as the others.
-        func longestShare(_ step: Int) -> Int {
-            let items = (count + step - 1) / step
-            return (items + pool.threads - 1) / pool.threads * step
-        }
         // 8-bit weights meet many tokens two panels at a time.
-        let multiple = tokens > 4 && matrix.type == AK_Q8_0 ? min(2, step) : 1
-        let sizes = stride(from: step, through: max(step / 2, 1), by: -multiple)
-        return sizes.min { longestShare($0) < longestShare($1) } ?? step
+        return evenSize(count, most: step, multiple: tokens > 4 && matrix.type == AK_Q8_0 ? min(2, step) : 1)
+    }
+
+    /// The size of the pieces that `count` panels are shared out in: `most` panels, or a little fewer if then each thread gets as many as the others.
+    private func evenSize(_ count: Int, most: Int, multiple: Int = 1) -> Int {
+        func longestShare(_ size: Int) -> Int {
+            let items = (count + size - 1) / size
+            return (items + pool.threads - 1) / pool.threads * size
+        }
+        let sizes = stride(from: most, through: max(most / 2, 1), by: -multiple)
+        return sizes.min { longestShare($0) < longestShare($1) } ?? most
+    }
+
+    /// Panels that lie together in a matrix of which plans leave inputs out: as many as the kernels read from beginning to end. Where those are
+    /// many, so few that each thread gets two bundles or more, for they are what a decode is shared out in.
+    func panelsPerBundle(_ type: ak_type, panels: Int) -> Int {
+        let most = Int(withUnsafePointer(to: kernels) { ak_bundle_panels($0, type) })
+        return most <= 4 ? most : evenSize(panels, most: max(min(most, panels / (pool.threads * 2)), 4))
     }
 
     // MARK: - What comes next
