@@ -29,10 +29,7 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
     const size_t partial_row = (size_t)tile->panels * AK_PANEL, out_bytes = tile->ldo * sizeof(float);
     const uint8_t *weights[2] = {tile->weight[p], panels > 1 ? tile->weight[p + 1] : NULL};
     float *out[2] = {tile->out + (size_t)tile->panel[p] * AK_PANEL, tile->out + (size_t)tile->panel[p + panels - 1] * AK_PANEL};
-    const int few = tile->tokens <= 3, suspends = tile->flags & AK_TILE_SUSPEND;
-    // The lines that will be written come while the sums are computed, some with each block: all at once they would hold up what is read.
-    const int32_t asked = few || suspends ? 0 : tile->tokens, each = (asked + tile->last - tile->first) / (tile->last > tile->first ? tile->last - tile->first : 1);
-    int32_t asking = 0;
+    const int few = tile->tokens <= 3;
 #define PARTIAL(g, i) (tile->partial + (g) * AK_AMX_ROWS * partial_row + (p + (i)) * AK_PANEL)
 #define START(sums, g, i) \
     if (tile->flags & AK_TILE_RESUME) _tile_loadd(sums, PARTIAL(g, i), partial_row * sizeof(float)); \
@@ -49,8 +46,6 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
                 const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
                 for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * line, _MM_HINT_T1);
             }
-        for (const int32_t end = asking + each < asked ? asking + each : asked; asking < end; asking++)
-            for (int j = 0; j < panels; j++) __builtin_prefetch(out[j] + (size_t)asking * tile->ldo, 1, 3);
         _tile_loadd(4, act, row_bytes);
         _tile_loadd(6, weights[0] + offset, line);
         _tile_dpbf16ps(0, 4, 6);
@@ -64,7 +59,7 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
             if (panels > 1) _tile_dpbf16ps(3, 5, 7);
         }
     }
-    if (suspends) {
+    if (tile->flags & AK_TILE_SUSPEND) {
 #define SUSPEND(sums, g, i) _tile_stored(sums, PARTIAL(g, i), partial_row * sizeof(float));
         FOR_SUMS(panels, groups, SUSPEND)
 #undef SUSPEND

@@ -19,6 +19,7 @@ final class Backend: @unchecked Sendable {
     /// Whether the kernels multiply 16-bit integers faster than float32: 16-bit weights are rounded to them then, for `AK_WIDE_TOKENS` rows or more.
     let multipliesWide: Bool
     private var scratch: [AlignedMemory]
+    private var pieceValues = AlignedMemory(byteCount: 0)
     /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
     /// count references to it, and wait for each other's counts.
     let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
@@ -83,6 +84,13 @@ final class Backend: @unchecked Sendable {
     }
 
     func scratch(_ worker: Int) -> UnsafeMutableRawPointer { scratchAddresses[worker] }
+
+    /// Room for `count` values of each worker's piece of a tensor that is used up by the same worker; valid until the next call.
+    func pieceMemory(_ count: Int) -> (address: UnsafeMutablePointer<Float>, count: Int) {
+        let padded = (count + 15) / 16 * 16, bytes = padded * pool.threads * MemoryLayout<Float>.stride
+        if pieceValues.byteCount < bytes { pieceValues = AlignedMemory(byteCount: bytes) }
+        return (pieceValues.address.assumingMemoryBound(to: Float.self), padded)
+    }
 
     /// Calls `body` with the list 0, 1, 2 … that stands for "all" panels, at least `count` long.
     func withIdentity<Result>(_ count: Int, _ body: (UnsafePointer<Int32>) -> Result) -> Result {

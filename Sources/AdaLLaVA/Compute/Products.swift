@@ -54,6 +54,12 @@ final class ActivationBuffer {
         return result
     }
 
+    /// Room for BF16 activations, `count` values; valid until the next call of this or ``convert(_:to:_:)``.
+    func reserve(_ count: Int) -> UnsafeMutablePointer<UInt16> {
+        grow(&values, count * MemoryLayout<UInt16>.stride)
+        return values.address.assumingMemoryBound(to: UInt16.self)
+    }
+
     private func grow(_ memory: inout AlignedMemory, _ bytes: Int) {
         if memory.byteCount < bytes { memory = AlignedMemory(byteCount: bytes) }
     }
@@ -121,14 +127,33 @@ private struct KernelProduct {
         flags = product.flags
     }
 
+    /// The columns from the first of some listed panels to the last.
+    func columns(_ range: Range<Int>) -> Range<Int> {
+        range.isEmpty ? 0 ..< 0 : Int(panels[range.lowerBound] * AK_PANEL) ..< Int((panels[range.upperBound - 1] + 1) * AK_PANEL)
+    }
+
+    /// Calls `body` with the columns of some listed panels, those that lie side by side together.
+    @inline(__always)
+    func forRuns(_ range: Range<Int>, _ body: (Range<Int>) -> Void) {
+        var start = range.lowerBound
+        while start < range.upperBound {
+            var end = start + 1
+            while end < range.upperBound, panels[end] == panels[end - 1] + 1 { end += 1 }
+            body(columns(start ..< end))
+            start = end
+        }
+    }
+
     /// Computes the panels of one piece.
     /// - Parameters:
     ///   - next: the product that the same worker will probably compute after, and which piece of it.
+    ///   - output: where to instead of the product's own output, with as many columns as `stride`.
     func run(
         _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, piece: Int, next: KernelProduct, nextPiece: Int,
-        scratch: UnsafeMutableRawPointer
+        scratch: UnsafeMutableRawPointer, into output: (data: UnsafeMutablePointer<Float>, stride: Int)? = nil
     ) {
         let range = pieces.panels(piece)
+        let (output, stride) = output ?? (self.output, stride)
         withUnsafePointer(to: matrix) { matrix in
             withUnsafePointer(to: next.matrix) { nextMatrix in
                 var upcoming = ak_upcoming(weight: nextMatrix, panels: next.panels, panel_count: 0)
@@ -235,16 +260,76 @@ extension Backend {
     private func combine(_ gate: KernelProduct, _ up: KernelProduct, panels: Range<Int>, rows: Range<Int>) {
         let silu = kernels.silu_mul
         // Panels usually lie side by side, so each run of them is one call a token.
-        var start = panels.lowerBound
-        while start < panels.upperBound {
-            let panel = gate.panels[start]
-            var length = 1
-            while start + length < panels.upperBound, gate.panels[start + length] == panel + Int32(length) { length += 1 }
-            let column = Int(panel) * Int(AK_PANEL)
-            for token in rows {
-                silu?(gate.output + token * gate.stride + column, up.output + token * up.stride + column, length * Int(AK_PANEL))
-            }
-            start += length
+        gate.forRuns(panels) { columns in
+            for token in rows { silu?(gate.output + token * gate.stride + columns.lowerBound, up.output + token * up.stride + columns.lowerBound, columns.count) }
         }
+    }
+
+    // MARK: - Feed-forward networks
+
+    /// `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of `x`, or `activation` of one; the products' own
+    /// outputs are not written. Each piece of the middle is made, combined and rounded to BF16 while it is in its worker's cache, so that the middle,
+    /// the largest of a layer's tensors, never goes to memory in float32.
+    /// - Parameters:
+    ///   - first: gate and up, or one product.
+    ///   - dropped: columns of the middle that are zero.
+    ///   - middle: where the middle goes.
+    /// - Returns: whether it was done: for few tokens, and where `down` takes other activations than BF16, it is not.
+    func multiplyFeedForward(
+        _ x: Tensor, _ first: [Product], activation: ((UnsafeMutablePointer<Float>, Int) -> Void)? = nil, down: Product, dropped: [Range<Int>] = [],
+        _ buffer: ActivationBuffer, middle: ActivationBuffer
+    ) -> Bool {
+        guard let gate = first.first, let up = first.last, x.rows > 4, down.linear.weight.activationType(self, rows: x.rows) == AK_BF16 else { return false }
+        let type = gate.linear.weight.activationType(self, rows: x.rows)
+        guard up.linear.weight.activationType(self, rows: x.rows) == type else { return false }
+        let activations = buffer.convert(x, to: type, self)
+        for product in first { reserveScratch(for: product) }
+        let (rows, stride, isGated) = (x.rows, gate.output.stride, first.count > 1)
+        let rounded = middle.reserve(rows * stride)
+        withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
+            var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
+            let shared = pieces(1, tokens: rows) { _ in (gateCall.matrix, gateCall.panelCount) }
+            let pieces = shared.products[0]
+            (gateCall.pieces, upCall.pieces) = (pieces, pieces)
+            let (gate, up) = (gateCall, upCall)
+            let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.columns(pieces.panels($1)).count) }
+            let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
+            withUnsafePointer(to: activations) { activations in
+                pool.run(pieces.count, ends: shared.ends) { item, worker in
+                    let panels = pieces.panels(item), columns = gate.columns(panels), width = columns.count
+                    let values = parts.address + worker * parts.count, others = values + rows * width
+                    gate.run(
+                        kernels, activations, piece: item, next: isGated ? up : gate, nextPiece: isGated ? item : item + 1, scratch: scratch[worker],
+                        into: (values - columns.lowerBound, width))
+                    if isGated {
+                        up.run(
+                            kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker],
+                            into: (others - columns.lowerBound, width))
+                    }
+                    gate.forRuns(panels) { run in
+                        // A piece is nearly always one run, whose rows lie one behind the other.
+                        let (part, length, calls) = run.count == width ? (0, rows * width, 1) : (run.lowerBound - columns.lowerBound, run.count, rows)
+                        for call in 0 ..< calls {
+                            let at = call * width + part
+                            if isGated { kernels.silu_mul(values + at, others + at, length) } else { activation?(values + at, length) }
+                        }
+                        kernels.to_bf16(rounded + run.lowerBound, stride, values + run.lowerBound - columns.lowerBound, width, Int32(rows), Int32(run.count))
+                    }
+                }
+            }
+        }
+        let computed = Int(gate.linear.weight.matrix.panels * AK_PANEL)
+        let zero = computed < stride ? dropped + [computed ..< stride] : dropped
+        if !zero.isEmpty {
+            forRows(rows) { range in
+                for row in range { for columns in zero { (rounded + row * stride + columns.lowerBound).update(repeating: 0, count: columns.count) } }
+            }
+        }
+        let result = ak_activations(
+            type: AK_BF16, tokens: Int32(rows), blocks: Int32(stride / Int(AK_BLOCK)), stride: stride, data: UnsafeRawPointer(rounded), scales: nil,
+            sums: nil)
+        run(result, [down])
+        withExtendedLifetime(first) {}
+        return true
     }
 }

@@ -42,7 +42,7 @@ final class LlamaDecoder: @unchecked Sendable {
     let embedding: StoredTensor
     private let rotary: RotaryCache
     private let backend: Backend
-    private let buffer = ActivationBuffer()
+    private let buffer = ActivationBuffer(), middle = ActivationBuffer()
     private var scratch: Scratch
     private let spanResults = SpanResults()
     private let allHeads: [Int]
@@ -203,12 +203,15 @@ final class LlamaDecoder: @unchecked Sendable {
             rmsNorm(normed, x, layer.postAttentionNorm)
             let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
             if isRead { backend.expect([backend.expected(layer.down.weight, blocks: selection?.downBlocks)]) }
-            backend.multiplyGated(
-                normed, gate: Product(linear: layer.gate, output: gate, panels: selection?.gatePanels),
-                up: Product(linear: layer.up, output: up, panels: selection?.gatePanels), buffer)
-            clear(selection?.droppedNeurons ?? [], of: gate)
+            let gated = Product(linear: layer.gate, output: gate, panels: selection?.gatePanels)
+            let raised = Product(linear: layer.up, output: up, panels: selection?.gatePanels)
+            let down = Product(linear: layer.down, output: x, blocks: selection?.downBlocks, accumulate: true)
+            let dropped = selection?.droppedNeurons ?? []
+            if backend.multiplyFeedForward(normed, [gated, raised], down: down, dropped: dropped, buffer, middle: middle) { return }
+            backend.multiplyGated(normed, gate: gated, up: raised, buffer)
+            clear(dropped, of: gate)
             if isRead { backend.expect(next()) }
-            backend.multiply(gate, [Product(linear: layer.down, output: x, blocks: selection?.downBlocks, accumulate: true)], buffer)
+            backend.multiply(gate, [down], buffer)
         }
     }
 

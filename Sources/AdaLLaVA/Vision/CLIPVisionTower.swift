@@ -37,7 +37,7 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
     private let layers: [CLIPVisionLayer]
     private let last: CLIPVisionLayer?
     private let backend: Backend
-    private let buffer = ActivationBuffer()
+    private let buffer = ActivationBuffer(), middle = ActivationBuffer()
     private let spanResults = SpanResults()
 
     /// - Parameters:
@@ -96,9 +96,11 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
             attention(layer, normed, scratch)
             backend.multiply(scratch.attended, [Product(linear: layer.output, output: hidden, accumulate: true)], buffer)
             norm(normed, hidden, layer.norm2Weight, layer.norm2Bias)
-            backend.multiply(normed, [Product(linear: layer.fc1, output: scratch.middle)], buffer)
-            activate(scratch.middle)
-            backend.multiply(scratch.middle, [Product(linear: layer.fc2, output: hidden, accumulate: true)], buffer)
+            let (up, down) = (Product(linear: layer.fc1, output: scratch.middle), Product(linear: layer.fc2, output: hidden, accumulate: true))
+            if backend.multiplyFeedForward(normed, [up], activation: activate, down: down, buffer, middle: middle) { continue }
+            backend.multiply(normed, [up], buffer)
+            backend.forRows(hidden.rows) { rows in activate(scratch.middle.data + rows.lowerBound * scratch.middle.stride, rows.count * scratch.middle.stride) }
+            backend.multiply(scratch.middle, [down], buffer)
         }
         var (query, key): (Tensor?, Tensor?) = (nil, nil)
         if let last {
@@ -182,16 +184,13 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         withExtendedLifetime(scratch) {}
     }
 
-    private func activate(_ x: Tensor) {
+    private func activate(_ values: UnsafeMutablePointer<Float>, _ count: Int) {
         let kernels = backend.kernels
-        backend.forRows(x.rows) { rows in
-            let (data, count) = (x.data + rows.lowerBound * x.stride, rows.count * x.stride)
-            switch configuration.activation {
-            case .silu: break
-            case .quickGELU: kernels.gelu_quick(data, count)
-            case .gelu: kernels.gelu_erf(data, count)
-            case .geluTanh: kernels.gelu_tanh(data, count)
-            }
+        switch configuration.activation {
+        case .silu: break
+        case .quickGELU: kernels.gelu_quick(values, count)
+        case .gelu: kernels.gelu_erf(values, count)
+        case .geluTanh: kernels.gelu_tanh(values, count)
         }
     }
 
