@@ -16,7 +16,7 @@ int ak_avx2_available(void);
 extern const ak_kernels ak_avx2_kernels;
 extern const ak_tile_set *const ak_avx2_quantized_sets[3];   // Q8_0, Q4_0, Q4_1; also for processors with AVX-512 but without VNNI
 extern const ak_tile_set ak_avx2_wide_sets[2];               // of ak_wide_block, with I16 and with Q8_0 activations
-void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
@@ -115,8 +115,8 @@ AK_AVX2_INLINE __m256 ak_odd_half256(__m256i pairs) {
 }
 
 // Eight rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
-AK_AVX2_INLINE __m256 ak_weights256(const uint8_t *pair, const size_t line, const ak_type type, const int odd, const int half) {
-    if (type == AK_F32) return _mm256_loadu_ps((const float *)(pair + line * (size_t)odd) + 8 * half);
+AK_AVX2_INLINE __m256 ak_weights256(const uint8_t *pair, const ak_type type, const int odd, const int half) {
+    if (type == AK_F32) return _mm256_loadu_ps((const float *)(pair + AK_LINE * (size_t)odd) + 8 * half);
     if (type == AK_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(pair + 32 * odd + 16 * half)));
     const __m256i pairs = _mm256_loadu_si256((const __m256i *)(pair + 32 * half));
     return odd ? ak_odd_half256(pairs) : ak_even_half256(pairs);

@@ -65,7 +65,6 @@ typedef struct {
     const uint8_t *weight[AK_TILE_PANELS];  // packed panels: their first blocks
     const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales (and minima), quantized types only
     size_t step;                            // bytes from one block, and from its scales, to the next
-    size_t line;                            // bytes from one 64 bytes of a block to the next
     const uint8_t *next[AK_TILE_PANELS];    // first blocks of what is multiplied after this tile, or NULL; laid out as `weight`
     int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
     const int32_t *blocks;                  // NULL: block i is i
@@ -109,9 +108,9 @@ typedef void (*ak_panel_function)(uint8_t *out, const ak_matrix *weight, int32_t
         AK_FOR_ROW_TYPE(weight->type, panel_of, out, weight, panel, blocks, first, last, ahead) \
     }
 
-// Rounds a block of an F32, F16, Q8_0, Q4_0 or Q4_1 panel, its 64 bytes `line` bytes apart, to BF16 (to nearest even, from what it is in float32): out
-// [16][16][2], as in a BF16 panel. A quantized block's scales (and minima) are at `scales`.
-typedef void (*ak_pairs_function)(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+// Rounds a block of an F32, F16, Q8_0, Q4_0 or Q4_1 panel to BF16 (to nearest even, from what it is in float32): out [16][16][2], as in a BF16
+// panel. A quantized block's scales (and minima) are at `scales`.
+typedef void (*ak_pairs_function)(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 
 // A block of a panel in 16-bit integers, as `wide` tiles multiply it: pairs of inputs side by side, and each row's scale.
 typedef struct {
@@ -119,9 +118,9 @@ typedef struct {
     float scales[AK_PANEL];
 } ak_wide_block;
 
-// The block of an F16, BF16 or Q8_0 panel at `block`, its 64 bytes `line` bytes apart; Q8_0's scales are at `scales`. 8-bit weights stay
-// what they are; a float row's 32 weights are rounded to multiples of 1 / AK_WIDE_MAX of their largest.
-typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+// The block of an F16, BF16 or Q8_0 panel at `block`; Q8_0's scales are at `scales`. 8-bit weights stay what they are; a float row's 32 weights are
+// rounded to multiples of 1 / AK_WIDE_MAX of their largest.
+typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 
 // Products of one token with Q8_0, Q4_0 and Q4_1 rows where they lie: `arrange` puts the token's activations into scratch as `dots` wants them, which
 // then gives the sums of the 16 rows of a panel, all of which exist; bit for bit those of packed panels. From end on, memory is read at `next`
@@ -276,10 +275,10 @@ void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                        int32_t first, int32_t last, const uint8_t *ahead);
-// A block of a Q8_0, Q4_0 or Q4_1 panel, its 64 bytes `line` bytes apart, as float32: out [32][16].
-void ak_quantized_block(float *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
-void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
-void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales);
+// A block of a Q8_0, Q4_0 or Q4_1 panel as float32: out [32][16].
+void ak_quantized_block(float *out, ak_type type, const uint8_t *block, const uint16_t *scales);
+void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales);
+void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 extern const ak_tile_set ak_portable_i16_tiles;
 void ak_portable_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,

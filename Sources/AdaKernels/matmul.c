@@ -72,7 +72,6 @@ static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, i
     tile->weight[i] = packed_panel(weight, panel);
     tile->scales[i] = tile->weight[i] + ak_block_bytes(weight->type);
     tile->step = packed_step(weight);
-    tile->line = AK_LINE;
 }
 
 // What follows the tile of `taken` panels of a list: the rest of the list, or else what the caller says comes then.
@@ -95,7 +94,7 @@ static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
-        ak_quantized_block(out, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)ak_tile_scales(&tile, 0, block));
+        ak_quantized_block(out, weight->type, tile.weight[0] + block * tile.step, (const uint16_t *)ak_tile_scales(&tile, 0, block));
     }
 }
 
@@ -136,7 +135,7 @@ static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_mat
         uint8_t packed[AK_BLOCK * AK_PANEL + AK_PANEL * 2];   // Q8_0
         for (int32_t i = first; i < last; i++, out++) {
             pack(packed, parts, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
-            parts->widen(out, weight->type, packed, AK_LINE, (const uint16_t *)(packed + AK_BLOCK * AK_PANEL));
+            parts->widen(out, weight->type, packed, (const uint16_t *)(packed + AK_BLOCK * AK_PANEL));
         }
         return;
     }
@@ -144,7 +143,7 @@ static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_mat
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out++) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
-        parts->widen(out, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)ak_tile_scales(&tile, 0, block));
+        parts->widen(out, weight->type, tile.weight[0] + block * tile.step, (const uint16_t *)ak_tile_scales(&tile, 0, block));
     }
 }
 
@@ -163,7 +162,7 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
             const int32_t count = smaller(ROWS_ROUNDED, last - i);
             parts->rows(values, weight, panel, blocks, i, i + count);
             for (int32_t j = 0; j < count; j++, pairs += AK_BLOCK * AK_PANEL)
-                parts->pairs(pairs, AK_F32, (const uint8_t *)(values + j * AK_BLOCK * AK_PANEL), AK_LINE, NULL);
+                parts->pairs(pairs, AK_F32, (const uint8_t *)(values + j * AK_BLOCK * AK_PANEL), NULL);
         }
         return;
     }
@@ -171,7 +170,7 @@ static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const a
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, pairs += AK_BLOCK * AK_PANEL) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
-        parts->pairs(pairs, weight->type, tile.weight[0] + block * tile.step, tile.line, (const uint16_t *)ak_tile_scales(&tile, 0, block));
+        parts->pairs(pairs, weight->type, tile.weight[0] + block * tile.step, (const uint16_t *)ak_tile_scales(&tile, 0, block));
     }
 }
 
@@ -320,7 +319,6 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                 if (unpacked) {
                     tile.flags |= AK_TILE_DENSE;
                     tile.step = wide ? sizeof(ak_wide_block) : ak_block_step(packed ? weight->type : act->type);
-                    tile.line = AK_LINE;
                     for (int32_t i = 0; i < tile.panels; i++) {
                         if (wide) {
                             ak_wide_block *dense = (ak_wide_block *)scratch + i * at_once;

@@ -25,7 +25,7 @@ static AK_AMX void shape_for(int32_t tokens) {
 
 // Panels p ..< p + panels of the tile, for one or two groups of 16 tokens.
 AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, const int groups) {
-    const size_t row_bytes = tile->stride * 2, line = tile->line, group_out = AK_AMX_ROWS * tile->ldo;
+    const size_t row_bytes = tile->stride * 2, group_out = AK_AMX_ROWS * tile->ldo;
     const size_t partial_row = (size_t)tile->panels * AK_PANEL, out_bytes = tile->ldo * sizeof(float);
     const uint8_t *weights[2] = {tile->weight[p], panels > 1 ? tile->weight[p + 1] : NULL};
     float *out[2] = {tile->out + (size_t)tile->panel[p] * AK_PANEL, tile->out + (size_t)tile->panel[p + panels - 1] * AK_PANEL};
@@ -44,13 +44,13 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
         if (few)   // what a decode waits for is memory
             for (int j = 0; j < panels; j++) {
                 const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
-                for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * line, _MM_HINT_T1);
+                for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * AK_LINE, _MM_HINT_T1);
             }
         _tile_loadd(4, act, row_bytes);
-        _tile_loadd(6, weights[0] + offset, line);
+        _tile_loadd(6, weights[0] + offset, AK_LINE);
         _tile_dpbf16ps(0, 4, 6);
         if (panels > 1) {
-            _tile_loadd(7, weights[1] + offset, line);
+            _tile_loadd(7, weights[1] + offset, AK_LINE);
             _tile_dpbf16ps(1, 4, 7);
         }
         if (groups > 1) {

@@ -35,7 +35,7 @@ AK_AVX2_INLINE __m256 load_act(const void *act, const ak_type type, size_t at) {
 }
 
 AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panels, const ak_type act_type, const ak_type type) {
-    const size_t line = tile->line, pair_bytes = type == AK_F32 ? 2 * line : line;
+    const size_t pair_bytes = type == AK_F32 ? 2 * AK_LINE : AK_LINE;
     sums256 sums;
     start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -52,8 +52,8 @@ AK_AVX2_INLINE void float_tile(const ak_tile *tile, const int tokens, const int 
                 for (int p = 0; p < panels; p++) {
                     const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     if (tokens <= 2 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T1);
-                    const __m256 low = ak_weights256(pair, line, type, odd, 0), high = ak_weights256(pair, line, type, odd, 1);
+                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? AK_LINE * (size_t)odd : 0), _MM_HINT_T1);
+                    const __m256 low = ak_weights256(pair, type, odd, 0), high = ak_weights256(pair, type, odd, 1);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
                         const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK + (size_t)(k + odd);
@@ -114,18 +114,18 @@ AK_AVX2_INLINE __m256i four_of(const int32_t *inputs) { return _mm256_set1_epi32
 //
 // 8-bit weights (plus 128, as they are stored) are widened to 16 bits. Products of bytes would be no faster: their sums of pairs fill 16 bits
 // to the brim and must be widened one by one, which multiplies as often.
-AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const size_t line, const uint8_t *ahead,
+AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const uint8_t *ahead,
                             const int tokens) {
     const __m256i even = _mm256_set1_epi16(255);
 #pragma unroll
     for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_set1_epi32(act->first[t]);
 #pragma clang loop unroll(disable)
     for (size_t k = 0; k < AK_BLOCK / 4; k++) {
-        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * line, _MM_HINT_T1);
+        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * AK_LINE, _MM_HINT_T1);
         __m256i lower[2], upper[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + k * line + 32 * (size_t)h));
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + k * AK_LINE + 32 * (size_t)h));
             lower[h] = _mm256_and_si256(bytes, even);
             upper[h] = _mm256_srli_epi16(bytes, 8);
         }
@@ -140,7 +140,7 @@ AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t 
     }
 }
 
-AK_AVX2_INLINE void q4_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const size_t line, const uint8_t *ahead,
+AK_AVX2_INLINE void q4_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const uint8_t *ahead,
                             const int tokens, const ak_type type) {
     const __m256i nibble = _mm256_set1_epi8(15);
 #pragma unroll
@@ -148,11 +148,11 @@ AK_AVX2_INLINE void q4_dots(__m256i dots[][2], const staged *act, const uint8_t 
         dots[t][0] = dots[t][1] = type == AK_Q4_0 ? _mm256_set1_epi32(act->first[t]) : _mm256_setzero_si256();
 #pragma clang loop unroll(disable)
     for (size_t k = 0; k < AK_BLOCK / 8; k++) {
-        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * line, _MM_HINT_T1);
+        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * AK_LINE, _MM_HINT_T1);
         __m256i lower[2], upper[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + k * line + 32 * (size_t)h));
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(weight + k * AK_LINE + 32 * (size_t)h));
             lower[h] = _mm256_and_si256(bytes, nibble);
             upper[h] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
         }
@@ -208,8 +208,8 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
                 _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead), _MM_HINT_T1);
             }
             __m256i dots[QUANTIZED_TOKENS][2];
-            if (type == AK_Q8_0) q8_dots(dots, &act, weight, tile->line, ahead, tokens);
-            else q4_dots(dots, &act, weight, tile->line, ahead, tokens, type);
+            if (type == AK_Q8_0) q8_dots(dots, &act, weight, ahead, tokens);
+            else q4_dots(dots, &act, weight, ahead, tokens, type);
             add_block(sums[0][p], dots, &act, (const __m128i *)ak_tile_scales(tile, p, stored), tokens, type);
             ak_settle();
         }

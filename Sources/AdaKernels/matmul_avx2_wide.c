@@ -85,11 +85,11 @@ const ak_tile_set ak_avx2_wide_sets[2] = {AK_TILE_SET_6(i16), AK_TILE_SET_6(q8)}
 
 // ------------------------------------------------------------------------------------------------------------- widening
 
-static AK_AVX2 void widen_q8(ak_wide_block *out, const uint8_t *block, size_t line, const uint16_t *scales) {
+static AK_AVX2 void widen_q8(ak_wide_block *out, const uint8_t *block, const uint16_t *scales) {
     // Of each row's four bytes the first two, or the last two, each followed by a zero.
     const __m256i first = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
     const __m256i second = _mm256_add_epi8(first, _mm256_set1_epi16(2)), zero = _mm256_set1_epi16(128);
-    for (size_t k = 0; k < AK_BLOCK / 4; k++, block += line)
+    for (size_t k = 0; k < AK_BLOCK / 4; k++, block += AK_LINE)
         for (size_t h = 0; h < 2; h++) {
             const __m256i bytes = _mm256_loadu_si256((const __m256i *)block + h);
             _mm256_store_si256((__m256i *)out->pairs[2 * k] + h, _mm256_sub_epi16(_mm256_shuffle_epi8(bytes, first), zero));
@@ -98,30 +98,30 @@ static AK_AVX2 void widen_q8(ak_wide_block *out, const uint8_t *block, size_t li
     for (size_t h = 0; h < 2; h++) _mm256_store_ps(out->scales + 8 * h, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)scales + h)));
 }
 
-AK_AVX2_INLINE void widen_float(ak_wide_block *out, const ak_type type, const uint8_t *block, size_t line) {
+AK_AVX2_INLINE void widen_float(ak_wide_block *out, const ak_type type, const uint8_t *block) {
     const __m256 sign = _mm256_set1_ps(-0.0f), limit = _mm256_set1_ps(3.4028235e38f);
     for (int h = 0; h < 2; h++) {
         __m256 largest = _mm256_setzero_ps();
         for (int k = 0; k < AK_BLOCK; k++)
-            largest = _mm256_max_ps(_mm256_andnot_ps(sign, ak_weights256(block + (size_t)(k / 2) * line, line, type, k % 2, h)), largest);
+            largest = _mm256_max_ps(_mm256_andnot_ps(sign, ak_weights256(block + (size_t)(k / 2) * AK_LINE, type, k % 2, h)), largest);
         const __m256 scale = _mm256_div_ps(largest, _mm256_set1_ps(AK_WIDE_MAX)), exact = _mm256_div_ps(_mm256_set1_ps(1), scale);
         const __m256 inverse = _mm256_and_ps(exact, _mm256_cmp_ps(exact, limit, _CMP_LE_OQ));   // ak_inverse_scale
         _mm256_store_ps(out->scales + 8 * h, scale);
         for (size_t k = 0; k < AK_BLOCK / 2; k++) {
-            const uint8_t *pair = block + k * line;
-            const __m256i even = ak_wide_values256(_mm256_mul_ps(ak_weights256(pair, line, type, 0, h), inverse));
-            const __m256i odd = ak_wide_values256(_mm256_mul_ps(ak_weights256(pair, line, type, 1, h), inverse));
+            const uint8_t *pair = block + k * AK_LINE;
+            const __m256i even = ak_wide_values256(_mm256_mul_ps(ak_weights256(pair, type, 0, h), inverse));
+            const __m256i odd = ak_wide_values256(_mm256_mul_ps(ak_weights256(pair, type, 1, h), inverse));
             _mm256_store_si256((__m256i *)out->pairs[k] + h, _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa));
         }
     }
 }
 
-static AK_AVX2 void widen_f16(ak_wide_block *out, const uint8_t *block, size_t line) { widen_float(out, AK_F16, block, line); }
-static AK_AVX2 void widen_bf16(ak_wide_block *out, const uint8_t *block, size_t line) { widen_float(out, AK_BF16, block, line); }
+static AK_AVX2 void widen_f16(ak_wide_block *out, const uint8_t *block) { widen_float(out, AK_F16, block); }
+static AK_AVX2 void widen_bf16(ak_wide_block *out, const uint8_t *block) { widen_float(out, AK_BF16, block); }
 
-void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
-    if (type == AK_Q8_0) widen_q8(out, block, line, scales);
-    else if (type == AK_F16) widen_f16(out, block, line);
-    else widen_bf16(out, block, line);
+void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales) {
+    if (type == AK_Q8_0) widen_q8(out, block, scales);
+    else if (type == AK_F16) widen_f16(out, block);
+    else widen_bf16(out, block);
 }
 #endif

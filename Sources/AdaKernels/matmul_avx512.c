@@ -14,14 +14,14 @@ AK_AVX512_INLINE __m512 odd_bf16(const uint8_t *weights) {
 }
 
 // Inputs k and k+1 of 16 rows lie at `pair`.
-AK_AVX512_INLINE __m512 load_weights(const uint8_t *pair, const size_t line, const ak_type type, const int odd) {
-    if (type == AK_F32) return load_f32(pair + line * (size_t)odd);
+AK_AVX512_INLINE __m512 load_weights(const uint8_t *pair, const ak_type type, const int odd) {
+    if (type == AK_F32) return load_f32(pair + AK_LINE * (size_t)odd);
     if (type == AK_F16) return load_f16(pair + 32 * odd);
     return odd ? odd_bf16(pair) : even_bf16(pair);
 }
 
 AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
-    const size_t line = tile->line, pair_bytes = type == AK_F32 ? 2 * line : line;
+    const size_t pair_bytes = type == AK_F32 ? 2 * AK_LINE : AK_LINE;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -43,9 +43,9 @@ AK_AVX512_INLINE void float_tile(const ak_tile *tile, const int tokens, const in
                 __m512 weights[AK_TILE_PANELS];
 #pragma unroll
                 for (int p = 0; p < panels; p++) {
-                    weights[p] = load_weights(weight[p] + (size_t)(k / 2) * pair_bytes, line, type, odd);
+                    weights[p] = load_weights(weight[p] + (size_t)(k / 2) * pair_bytes, type, odd);
                     if (tokens <= 3 && (odd || type == AK_F32))
-                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? line * (size_t)odd : 0), _MM_HINT_T1);
+                        _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * pair_bytes + (type == AK_F32 ? AK_LINE * (size_t)odd : 0), _MM_HINT_T1);
                 }
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {

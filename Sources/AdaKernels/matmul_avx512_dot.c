@@ -15,7 +15,6 @@
 // ------------------------------------------------------------------------------------------------------------------- Q8_0
 
 VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
-    const size_t line = tile->line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -37,8 +36,8 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
             __m512i weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                weights[p] = _mm512_loadu_si512(weight[p] + (size_t)k * line);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)k * line, _MM_HINT_T1);
+                weights[p] = _mm512_loadu_si512(weight[p] + (size_t)k * AK_LINE);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)k * AK_LINE, _MM_HINT_T1);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -65,7 +64,6 @@ AK_TILES_6X2(VNNI, q8);
 // ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
 
 VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
-    const size_t line = tile->line;
     const __m512i halves = _mm512_set1_epi8(15);
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
@@ -90,8 +88,8 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
             __m512i pairs[AK_TILE_PANELS], weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                pairs[p] = _mm512_loadu_si512(weight[p] + (size_t)j * line);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)j * line, _MM_HINT_T1);
+                pairs[p] = _mm512_loadu_si512(weight[p] + (size_t)j * AK_LINE);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)j * AK_LINE, _MM_HINT_T1);
                 weights[p] = _mm512_and_si512(pairs[p], halves);
             }
 #pragma unroll
@@ -141,7 +139,6 @@ AK_TILES_6X2(VNNI, q4_1);
 
 // How BF16 activations and panels multiply: pairs of inputs by a dot product, or one after the other.
 BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panels) {
-    const size_t line = tile->line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -159,8 +156,8 @@ BF16_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int panel
             __m512i weights[AK_TILE_PANELS];
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                weights[p] = _mm512_loadu_si512(weight[p] + (size_t)(k / 2) * line);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * line, _MM_HINT_T1);
+                weights[p] = _mm512_loadu_si512(weight[p] + (size_t)(k / 2) * AK_LINE);
+                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)(k / 2) * AK_LINE, _MM_HINT_T1);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -182,7 +179,6 @@ AK_AVX512_INLINE __m512 odd_half(__m512i pairs) {
 }
 
 AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const int panels) {
-    const size_t line = tile->line;
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -191,7 +187,7 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
         for (int k = 0; k < AK_BLOCK; k += 2) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
-                const __m512i weights = _mm512_loadu_si512(tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step + (size_t)(k / 2) * line);
+                const __m512i weights = _mm512_loadu_si512(tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step + (size_t)(k / 2) * AK_LINE);
 #pragma unroll
                 for (int t = 0; t < tokens; t++) {
                     int32_t pair;
@@ -209,10 +205,10 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
 AK_TILES_8X3(BF16, bf16_dot, 4);
 
 // A block of an F32 or F16 panel as BF16 pairs: its inputs lie one after another, 16 rows of each; a line of out holds the pairs of each row.
-BF16_INLINE void float_pairs(uint16_t *out, const ak_type type, const uint8_t *block, size_t line) {
+BF16_INLINE void float_pairs(uint16_t *out, const ak_type type, const uint8_t *block) {
 #pragma unroll
     for (int k = 0; k < AK_BLOCK; k += 2, out += 2 * AK_PANEL) {
-        const uint8_t *even = block + (size_t)(type == AK_F32 ? k : k / 2) * line, *odd = even + (type == AK_F32 ? line : AK_LINE / 2);
+        const uint8_t *even = block + (size_t)(type == AK_F32 ? k : k / 2) * AK_LINE, *odd = even + (type == AK_F32 ? AK_LINE : AK_LINE / 2);
         _mm512_storeu_si512(out, type == AK_F32
             ? ak_bf16_pairs512(_mm512_loadu_ps(even), _mm512_loadu_ps(odd))
             : ak_bf16_pairs512(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)even)), _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)odd))));
@@ -220,7 +216,7 @@ BF16_INLINE void float_pairs(uint16_t *out, const ak_type type, const uint8_t *b
 }
 
 // A block of a quantized panel: a line holds four inputs of each row in the bytes of its 32 bits, and of 4-bit weights four of the second half as well.
-BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, size_t line, const uint16_t *scales, const ak_type type) {
+BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, const uint16_t *scales, const ak_type type) {
     const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
     // What a weight's integer has too much, or its minimum.
     const __m512 shift = type == AK_Q4_1 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales + 1))
@@ -229,7 +225,7 @@ BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, size_t lin
     const int halves = type == AK_Q8_0 ? 1 : 2;
 #pragma unroll
     for (int k = 0; k < 8 / halves; k++) {
-        const __m512i fours = _mm512_loadu_si512(block + (size_t)k * line);
+        const __m512i fours = _mm512_loadu_si512(block + (size_t)k * AK_LINE);
 #pragma unroll
         for (int half = 0; half < halves; half++) {
             __m512 values[4];
@@ -246,11 +242,11 @@ BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, size_t lin
     }
 }
 
-static BF16 void pairs(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+static BF16 void pairs(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales) {
     switch (type) {
-        case AK_F32: float_pairs(out, AK_F32, block, line); break;
-        case AK_F16: float_pairs(out, AK_F16, block, line); break;
-        default: AK_FOR_ROW_TYPE(type, quantized_pairs, out, block, line, scales)
+        case AK_F32: float_pairs(out, AK_F32, block); break;
+        case AK_F16: float_pairs(out, AK_F16, block); break;
+        default: AK_FOR_ROW_TYPE(type, quantized_pairs, out, block, scales)
     }
 }
 

@@ -43,8 +43,8 @@ AK_INLINE void finish(const sums128 *sums, const ak_tile *tile, const int tokens
 // -------------------------------------------------------------------------------------------------------- floating point
 
 // Four rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
-AK_INLINE float32x4_t load_weights(const uint8_t *pair, const size_t line, const ak_type type, const int odd, const int quarter) {
-    if (type == AK_F32) return vld1q_f32((const float *)(pair + line * (size_t)odd) + 4 * quarter);
+AK_INLINE float32x4_t load_weights(const uint8_t *pair, const ak_type type, const int odd, const int quarter) {
+    if (type == AK_F32) return vld1q_f32((const float *)(pair + AK_LINE * (size_t)odd) + 4 * quarter);
     if (type == AK_F16) return ak_load_half4((const uint16_t *)pair + 16 * odd + 4 * quarter);
     const uint32x4_t pairs = vld1q_u32((const uint32_t *)pair + 4 * quarter);
     return vreinterpretq_f32_u32(odd ? vandq_u32(pairs, vdupq_n_u32(0xffff0000)) : vshlq_n_u32(pairs, 16));
@@ -59,7 +59,7 @@ AK_INLINE float load_act(const void *act, const ak_type type, size_t at) {
 }
 
 AK_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panels, const ak_type act_type, const ak_type type) {
-    const size_t line = tile->line, pair_bytes = type == AK_F32 ? 2 * line : line;
+    const size_t pair_bytes = type == AK_F32 ? 2 * AK_LINE : AK_LINE;
     sums128 sums;
     start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -73,7 +73,7 @@ AK_INLINE void float_tile(const ak_tile *tile, const int tokens, const int panel
                     const uint8_t *pair = tile->weight[p] + offset + (size_t)(k / 2) * pair_bytes;
                     float32x4_t weights[4];
 #pragma unroll
-                    for (int h = 0; h < 4; h++) weights[h] = load_weights(pair, line, type, odd, h);
+                    for (int h = 0; h < 4; h++) weights[h] = load_weights(pair, type, odd, h);
 #pragma unroll
                     for (int t = 0; t < tokens; t++) {
                         const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK + (size_t)(k + odd);
@@ -120,7 +120,7 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
                 for (int k = 0; k < AK_BLOCK / 4; k++) { \
                     int8x16_t weights[4]; \
                     _Pragma("unroll") for (int h = 0; h < 4; h++) \
-                        weights[h] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weight + (size_t)k * tile->line + 16 * h), vdupq_n_u8(0x80))); \
+                        weights[h] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weight + (size_t)k * AK_LINE + 16 * h), vdupq_n_u8(0x80))); \
                     _Pragma("unroll") for (int t = 0; t < tokens; t++) { \
                         int32_t four; \
                         memcpy(&four, act + (size_t)t * tile->stride + k * 4, sizeof four); \
@@ -165,7 +165,7 @@ Q8_TILE(AK_INLINE, q8_pairwise, pairwise)
                 for (int j = 0; j < 4; j++) { \
                     int8x16_t low[4], high[4]; \
                     _Pragma("unroll") for (int h = 0; h < 4; h++) { \
-                        const uint8x16_t pairs = vld1q_u8(weight + (size_t)j * tile->line + 16 * h); \
+                        const uint8x16_t pairs = vld1q_u8(weight + (size_t)j * AK_LINE + 16 * h); \
                         low[h] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, low_half)), offset); \
                         high[h] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), offset); \
                     } \

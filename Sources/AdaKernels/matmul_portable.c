@@ -20,14 +20,13 @@ static void finish(const float *sums, const ak_tile *tile, int32_t t, int32_t p)
 }
 
 // The 32 weights of each of the 16 rows of a block as float [32][16].
-static const float *float_block(float *out, ak_type type, const uint8_t *block, size_t line) {
-    if (type == AK_F32 && line == AK_LINE) return (const float *)block;
+static const float *float_block(float *out, ak_type type, const uint8_t *block) {
+    if (type == AK_F32) return (const float *)block;
     for (int k = 0; k < AK_BLOCK; k++)
         for (int r = 0; r < AK_PANEL; r++)
             switch (type) {
-                case AK_F32: out[k * AK_PANEL + r] = ((const float *)(block + (size_t)k * line))[r]; break;
-                case AK_F16: out[k * AK_PANEL + r] = ak_half_to_float(((const uint16_t *)(block + (size_t)(k / 2) * line))[k % 2 * AK_PANEL + r]); break;
-                default: out[k * AK_PANEL + r] = ak_bf16_to_float(((const uint16_t *)(block + (size_t)(k / 2) * line))[2 * r + k % 2]); break;
+                case AK_F16: out[k * AK_PANEL + r] = ak_half_to_float(((const uint16_t *)(block + (size_t)(k / 2) * AK_LINE))[k % 2 * AK_PANEL + r]); break;
+                default: out[k * AK_PANEL + r] = ak_bf16_to_float(((const uint16_t *)(block + (size_t)(k / 2) * AK_LINE))[2 * r + k % 2]); break;
             }
     return out;
 }
@@ -40,7 +39,7 @@ AK_INLINE void float_tile(const ak_tile *tile, ak_type act_type, ak_type type) {
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int32_t block = ak_tile_block(tile, i);
             const float *weight = float_block(
-                converted, type, tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step, tile->line);
+                converted, type, tile->weight[p] + (size_t)ak_tile_weight_block(tile, i, block) * tile->step);
             for (int32_t t = 0; t < tile->tokens; t++) {
                 const size_t at = (size_t)t * tile->stride + (size_t)block * AK_BLOCK;
                 const float *act = (const float *)tile->act + at;
@@ -78,7 +77,7 @@ static void tile_q8(const ak_tile *tile) {
                 for (int r = 0; r < AK_PANEL; r++) dots[r] = tile->act_sums[at];
                 for (int k = 0; k < AK_BLOCK / 4; k++)
                     for (int r = 0; r < AK_PANEL; r++)
-                        for (int j = 0; j < 4; j++) dots[r] += (int32_t)values[(size_t)k * tile->line + (size_t)(r * 4 + j)] * act[k * 4 + j];
+                        for (int j = 0; j < 4; j++) dots[r] += (int32_t)values[(size_t)k * AK_LINE + (size_t)(r * 4 + j)] * act[k * 4 + j];
                 for (int r = 0; r < AK_PANEL; r++) sums[t][r] += (float)dots[r] * (weight_scales[r] * tile->act_scales[at]);
             }
         }
@@ -108,7 +107,7 @@ AK_INLINE void q4_tile(const ak_tile *tile, const ak_type type) {
                 for (int j = 0; j < 4; j++)
                     for (int r = 0; r < AK_PANEL; r++)
                         for (int k = 0; k < 4; k++) {
-                            const int32_t pair = values[(size_t)j * tile->line + (size_t)(r * 4 + k)];
+                            const int32_t pair = values[(size_t)j * AK_LINE + (size_t)(r * 4 + k)];
                             dots[r] += (pair & 15) * act[j * 4 + k] + (pair >> 4) * act[16 + j * 4 + k];
                         }
                 const float scale = tile->act_scales[at], sum = (float)tile->act_sums[at];
@@ -178,9 +177,9 @@ void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const 
 }
 
 // One input's weights of a quantized panel's 16 rows in a block at `source`.
-AK_INLINE void panel_row(float *out, const uint8_t *source, size_t line, int k, const float *scales, const float *minima, const ak_type type) {
+AK_INLINE void panel_row(float *out, const uint8_t *source, int k, const float *scales, const float *minima, const ak_type type) {
     uint32_t fours[AK_PANEL];   // four inputs (or twice four) of each row
-    memcpy(fours, source + (size_t)(type == AK_Q8_0 ? k / 4 : k / 4 % 4) * line, sizeof fours);
+    memcpy(fours, source + (size_t)(type == AK_Q8_0 ? k / 4 : k / 4 % 4) * AK_LINE, sizeof fours);
     const int shift = k % 4 * 8 + (type != AK_Q8_0 && k >= AK_BLOCK / 2 ? 4 : 0);
     const uint32_t bits = type == AK_Q8_0 ? 255 : 15;
     const int32_t zero = type == AK_Q8_0 ? 128 : type == AK_Q4_0 ? 8 : 0;
@@ -190,34 +189,34 @@ AK_INLINE void panel_row(float *out, const uint8_t *source, size_t line, int k, 
     }
 }
 
-void ak_quantized_block(float *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+void ak_quantized_block(float *out, ak_type type, const uint8_t *block, const uint16_t *scales) {
     float scale[AK_PANEL], minima[AK_PANEL];
     for (int r = 0; r < AK_PANEL; r++) {
         scale[r] = ak_half_to_float(scales[r]);
         minima[r] = type == AK_Q4_1 ? ak_half_to_float(scales[AK_PANEL + r]) : 0;
     }
     for (int k = 0; k < AK_BLOCK; k++, out += AK_PANEL)
-        AK_FOR_ROW_TYPE(type, panel_row, out, block, line, k, scale, minima)
+        AK_FOR_ROW_TYPE(type, panel_row, out, block, k, scale, minima)
 }
 
-void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales) {
     float converted[AK_BLOCK * AK_PANEL];
     const float *values = converted;
-    if (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1) ak_quantized_block(converted, type, block, line, scales);
-    else values = float_block(converted, type, block, line);
+    if (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1) ak_quantized_block(converted, type, block, scales);
+    else values = float_block(converted, type, block);
     for (size_t k = 0; k < AK_BLOCK; k++)
         for (size_t r = 0; r < AK_PANEL; r++) out[(k / 2 * AK_PANEL + r) * 2 + k % 2] = ak_float_to_bf16(values[k * AK_PANEL + r]);
 }
 
-void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, size_t line, const uint16_t *scales) {
+void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales) {
     if (type == AK_Q8_0) {
         for (size_t k = 0; k < AK_BLOCK; k++)
-            for (size_t r = 0; r < AK_PANEL; r++) out->pairs[k / 2][r][k % 2] = (int16_t)(block[k / 4 * line + r * 4 + k % 4] - 128);
+            for (size_t r = 0; r < AK_PANEL; r++) out->pairs[k / 2][r][k % 2] = (int16_t)(block[k / 4 * AK_LINE + r * 4 + k % 4] - 128);
         for (size_t r = 0; r < AK_PANEL; r++) out->scales[r] = ak_half_to_float(scales[r]);
         return;
     }
     float values[AK_BLOCK * AK_PANEL];
-    float_block(values, type, block, line);
+    float_block(values, type, block);
     for (size_t r = 0; r < AK_PANEL; r++) {
         float largest = 0;
         for (size_t k = 0; k < AK_BLOCK; k++) largest = fmaxf(largest, fabsf(values[k * AK_PANEL + r]));
