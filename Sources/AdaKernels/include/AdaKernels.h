@@ -16,7 +16,7 @@
 #include "ak_quants.h"
 
 #define AK_PANEL 16  // output rows of a weight panel
-#define AK_WIDE_TOKENS 24  // tokens from which weights are widened to 16-bit integers where that is faster: it costs little beside what it saves
+#define AK_WIDE_TOKENS 24  // tokens from which weights are widened to 16-bit integers, or to BF16, where that is faster: it costs little beside what it saves
 #define AK_BLOCK 32  // inputs of a weight block: the step in which input columns can be left out of a product
 
 // ---------------------------------------------------------------------------------------------------------------- weights

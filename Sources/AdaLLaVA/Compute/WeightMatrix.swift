@@ -72,7 +72,8 @@ public final class WeightMatrix: @unchecked Sendable {
     public var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
 
     /// The type that activations take before they meet these weights. A few tokens wait for memory whatever they are computed in, so 16-bit
-    /// weights are rounded to BF16, or to 16-bit integers, for many tokens only.
+    /// weights are rounded to BF16, or to 16-bit integers, for many tokens only. Tiles of BF16 are so much faster that many tokens meet 8- and 4-bit weights
+    /// in them too: rounding both to 8 bits of mantissa is closer to float32 than activations in 8 bits with a scale for each 32 are.
     /// - Parameter rows: rows of the activations.
     func activationType(_ backend: Backend, rows: Int) -> ak_type {
         guard backend.precision != .f32 else { return AK_F32 }
