@@ -5,16 +5,6 @@
 #if AK_X86
 #define QUERIES (2 * AK_AMX_ROWS)
 
-// Rows `from` … of values as BF16 in two groups of 16, zeros behind the `count`-th value.
-AK_AMX_INLINE void round_rows(uint16_t *out, size_t ldo, const float *rows, size_t stride, size_t count, size_t padded, int32_t queries) {
-    for (int32_t t = 0; t < queries; t++)
-        for (size_t i = 0; i < padded; i += 16) {
-            const __mmask16 lanes = i >= count ? 0 : count - i >= 16 ? 0xffff : (__mmask16)((1u << (count - i)) - 1);
-            const __m512 values = _mm512_maskz_loadu_ps(lanes, rows + (size_t)t * stride + i);
-            _mm256_store_si256((__m256i *)(out + (size_t)t * ldo + i), (__m256i)_mm512_cvtneps_pbh(values));
-        }
-}
-
 // scores [32][stride]: of the keys of `panels` panels for one or two groups of queries, two panels at a time.
 AK_AMX_INLINE void score_panels(float *scores, size_t stride, const uint16_t *q, const uint8_t *k, size_t head_dim, int32_t panels, const int groups) {
     const size_t panel_bytes = head_dim * AK_PANEL * 2, score_bytes = stride * sizeof(float), q_bytes = AK_PAIR_HEAD_DIM * 2;
@@ -51,7 +41,7 @@ static AK_AMX void scores(float *out, size_t stride, const float *q, size_t ldq,
     (void)kv_type, (void)next;
     // Rows of queries that there are none of are multiplied as well; nobody reads what comes of them.
     _Alignas(AK_LINE) uint16_t rounded[QUERIES][AK_PAIR_HEAD_DIM];
-    round_rows(rounded[0], AK_PAIR_HEAD_DIM, q, ldq, (size_t)head_dim, (size_t)head_dim, queries);
+    ak_bf16_rows512(rounded[0], AK_PAIR_HEAD_DIM, q, ldq, (size_t)head_dim, (size_t)head_dim, queries);
     if (queries > AK_AMX_ROWS) score_panels(out, stride, rounded[0], k, (size_t)head_dim, panels, 2);
     else score_panels(out, stride, rounded[0], k, (size_t)head_dim, panels, 1);
 }
@@ -90,7 +80,7 @@ static AK_AMX void combine(float *out, size_t ldo, const float *scores, size_t s
     _Alignas(AK_LINE) uint8_t rest[AK_AMX_ROWS][2 * AK_LINE];
     _Alignas(AK_LINE) float results[QUERIES][2 * AK_PANEL];
     const size_t row_bytes = (size_t)head_dim * 4, panels = ((size_t)positions + AK_PANEL - 1) / AK_PANEL, whole = panels / 2;
-    round_rows(rounded[0], AK_ATTENTION_SPAN, scores, stride, stride, (panels + 1) / 2 * AK_BLOCK, queries);
+    ak_bf16_rows512(rounded[0], AK_ATTENTION_SPAN, scores, stride, stride, (panels + 1) / 2 * AK_BLOCK, queries);
     for (size_t column = 0; column < (size_t)head_dim; column += 2 * AK_PANEL) {
         const uint8_t *values = (const uint8_t *)v + column * 4;
         if (panels % 2) {   // a last panel alone: eight pairs, and what lies behind them may be anything

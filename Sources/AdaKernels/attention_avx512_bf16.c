@@ -39,16 +39,6 @@ BF16 void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void
     else pairs_of(k_out, v_out, k, v, (size_t)head_dim, (size_t)first, (size_t)end, AK_F16);
 }
 
-// `count` values (whole sixteens are read) of each of a few rows, rounded.
-BF16_INLINE void round_rows(uint16_t *out, size_t ldo, const float *rows, size_t stride, size_t count, int queries) {
-    for (int t = 0; t < queries; t++)
-        for (size_t i = 0; i < count; i += 16) {
-            const __mmask16 lanes = count - i >= 16 ? 0xffff : (__mmask16)((1u << (count - i)) - 1);
-            const __m512 values = _mm512_maskz_loadu_ps(lanes, rows + (size_t)t * stride + i);
-            _mm256_storeu_si256((__m256i *)(out + (size_t)t * ldo + i), (__m256i)_mm512_cvtneps_pbh(values));
-        }
-}
-
 BF16_INLINE __m512bh pair_at(const uint16_t *row, size_t pair) {
     int32_t both;
     memcpy(&both, row + 2 * pair, sizeof both);
@@ -124,7 +114,7 @@ static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, c
     uint16_t rounded[TOGETHER][AK_PAIR_HEAD_DIM];
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        round_rows(rounded[0], AK_PAIR_HEAD_DIM, q + (size_t)t * ldq, ldq, (size_t)head_dim, count);
+        ak_bf16_rows512(rounded[0], AK_PAIR_HEAD_DIM, q + (size_t)t * ldq, ldq, (size_t)head_dim, (size_t)head_dim, count);
         AK_FOR_QUERIES(score_panels, count, out + (size_t)t * stride, stride, rounded[0], AK_PAIR_HEAD_DIM, k, (size_t)head_dim, panels)
     }
 }
@@ -136,7 +126,7 @@ static BF16 void combine(float *out, size_t ldo, const float *scores, size_t str
     const size_t pairs = ((size_t)positions + 1) / 2;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        round_rows(rounded[0], AK_ATTENTION_SPAN, scores + (size_t)t * stride, stride, stride, count);
+        ak_bf16_rows512(rounded[0], AK_ATTENTION_SPAN, scores + (size_t)t * stride, stride, stride, stride, count);
         AK_FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, rounded[0], AK_ATTENTION_SPAN, inverse + t, v, (size_t)head_dim, pairs)
     }
 }

@@ -131,6 +131,16 @@ AK_AVX512_BF16_INLINE __m512i ak_bf16_pairs512(__m512 first, __m512 second) {
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
 
+// `count` values of each of a few rows as BF16, zeros from there to `padded`; whole sixteens are written.
+AK_AVX512_BF16_INLINE void ak_bf16_rows512(uint16_t *out, size_t ldo, const float *rows, size_t stride, size_t count, size_t padded, int32_t queries) {
+    for (int32_t t = 0; t < queries; t++)
+        for (size_t i = 0; i < padded; i += 16) {
+            const __mmask16 lanes = i >= count ? 0 : count - i >= 16 ? 0xffff : (__mmask16)((1u << (count - i)) - 1);
+            const __m512 values = _mm512_maskz_loadu_ps(lanes, rows + (size_t)t * stride + i);
+            _mm256_storeu_si256((__m256i *)(out + (size_t)t * ldo + i), (__m256i)_mm512_cvtneps_pbh(values));
+        }
+}
+
 // Swaps rows and columns of a 16 x 16 square of 32-bit values.
 AK_AVX512_INLINE void ak_transpose512(__m512i rows[16]) {
     __m512i pairs[16], quads[16];

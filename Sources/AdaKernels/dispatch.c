@@ -23,6 +23,7 @@ int ak_avx512_available(void) {
 
 int ak_avx512_has_vnni(void) { return __builtin_cpu_supports("avx512vnni") != 0; }
 int ak_avx512_has_bf16(void) { return __builtin_cpu_supports("avx512bf16") != 0; }
+
 // Asked once: 0 not yet, 1 no, 2 yes.
 static _Atomic int known_amx;
 

@@ -227,8 +227,8 @@ static int32_t members(const ak_matrix *weight, const int32_t *panels, int32_t c
 
 // One token with listed panels, those of a bundle together.
 static void multiply_panels(ak_one_token_function multiply, float *out, const ak_activations *act, const ak_matrix *weight, const float *bias,
-                               const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
-                               const ak_upcoming *upcoming) {
+                            const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                            const ak_upcoming *upcoming) {
     for (int32_t p = 0, together; p < panel_count; p += together) {
         together = members(weight, panels + p, panel_count - p);
         const uint8_t *first = packed_panel(weight, panels[p]), *next = first;
