@@ -5,7 +5,8 @@ import Foundation
 /// How the time of prefill and decode falls with the budget.
 ///
 /// A machine that others use too changes its speed by a tenth within seconds. So all budgets run together, layer by layer in prefill and step by step in
-/// decode, and the median of their ratios to the full budget in the same round, or step, counts.
+/// decode. Of a prefill the median of each layer's time over the rounds counts, for which its rounds need not be quiet throughout; of a decode the median
+/// of the ratios to the full budget in the same step.
 struct PlanCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan-cost", abstract: "Time prefill and decode at falling budgets against the share of the weights that runs.")
@@ -44,12 +45,13 @@ struct PlanCost: AsyncParsableCommand {
 
     /// What one budget took.
     private struct Times {
-        /// Milliseconds.
-        var prefill: [Double] = []
+        /// Milliseconds: of prefill one for each layer that runs and each round, of decode one for each step.
+        var prefill: [[Double]] = []
         var decode: [Double] = []
-        /// Of the full budget's time in the same round, and step.
-        var prefillRatios: [Double] = []
+        /// Of the full budget's time in the same step.
         var decodeRatios: [Double] = []
+
+        var medianPrefill: Double { prefill.reduce(0) { $0 + median($1) } }
         var plan: ExecutionPlan?
         /// Milliseconds of choosing the plan, once a repeat.
         var planning: [Double] = []
@@ -67,13 +69,13 @@ struct PlanCost: AsyncParsableCommand {
         var times = [Times](repeating: Times(), count: all.count)
         // The first round warms caches and the processor's clock, and is not counted.
         for round in 0 ... repeats {
-            let costs = try await loaded.measureBudgets(all.map { .fraction($0) }, prompt: ids, steps: tokens)
+            let costs = try await loaded.measureBudgets(all.map { .fraction($0) }, prompt: ids, steps: tokens, first: round % all.count)
             for (index, cost) in costs.enumerated() {
                 times[index].plan = cost.plan
                 if round == 0 { continue }
-                times[index].prefill.append(cost.prefill / .milliseconds(1))
+                if round == 1 { times[index].prefill = cost.prefill.map { _ in [] } }
+                for (layer, turn) in cost.prefill.enumerated() { times[index].prefill[layer].append(turn / .milliseconds(1)) }
                 times[index].decode += cost.steps.map { $0 / .milliseconds(1) }
-                times[index].prefillRatios.append(cost.prefill / costs[0].prefill)
                 times[index].decodeRatios += zip(cost.steps, costs[0].steps).map { $0 / $1 }
             }
             for index in all.indices where round > 0 {
@@ -86,7 +88,7 @@ struct PlanCost: AsyncParsableCommand {
     }
 
     private func report(_ budgets: [Double], _ times: [Times], _ language: LlamaConfiguration, _ name: String) throws {
-        let (fullDecode, fullPrefill) = (median(times[0].decode), median(times[0].prefill))
+        let (fullDecode, fullPrefill) = (median(times[0].decode), times[0].medianPrefill)
         let fullPlan = ExecutionPlan.full(layers: language.numHiddenLayers, heads: language.numAttentionHeads)
         let switches = Double(fullPlan.mask.reduce(0, +))
         var rows: [[String: Any]] = []
@@ -97,8 +99,8 @@ struct PlanCost: AsyncParsableCommand {
             guard let plan = time.plan else { continue }
             let on = Double(plan.mask.reduce(0, +)) / switches
             let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
-            let (decodeRatio, prefillRatio) = (median(time.decodeRatios), median(time.prefillRatios))
-            let (decode, prefill, planning) = (decodeRatio * fullDecode, prefillRatio * fullPrefill, median(time.planning))
+            let (decodeRatio, prefill, planning) = (median(time.decodeRatios), time.medianPrefill, median(time.planning))
+            let (decode, prefillRatio) = (decodeRatio * fullDecode, prefill / fullPrefill)
             let planShare = planning / prefill
             shares.append(on)
             decodeRatios.append(decodeRatio)
@@ -109,7 +111,8 @@ struct PlanCost: AsyncParsableCommand {
                     decodeRatio - weights, prefill, prefillRatio, planning, 100 * planShare))
             rows.append([
                 "budget": budget, "switches": on, "weights": weights, "decode_ms": decode, "decode_ratio": decodeRatio,
-                "prefill_ms": prefill, "prefill_ratio": prefillRatio, "plan_ms": planning, "plan_share": planShare,
+                "heads": plan.rows.map(\.heads.count), "groups": plan.rows.map(\.groups.count),
+                "prefill_ms": prefill, "prefill_turns_ms": time.prefill.map(median), "prefill_ratio": prefillRatio, "plan_ms": planning, "plan_share": planShare,
             ])
         }
         let fit = (coefficientOfDetermination(shares, decodeRatios), coefficientOfDetermination(shares, prefillRatios))

@@ -21,7 +21,7 @@ import Testing
         let costs = try await model.measureBudgets(budgets, prompt: [1, 5, 6, 7, 8], steps: 4)
         #expect(costs.count == 3)
         for (budget, cost) in zip(budgets, costs) {
-            #expect(cost.prefill > .zero && cost.steps.count == 4 && cost.steps.allSatisfy { $0 > .zero })
+            #expect(cost.prefill.count >= 2 && cost.prefill.allSatisfy { $0 > .zero } && cost.steps.count == 4 && cost.steps.allSatisfy { $0 > .zero })
             #expect(try await model.measure(tokens: [1, 5, 6, 7, 8], budget: budget, maxTokens: 1).plan == cost.plan)
         }
         #expect(costs[0].plan != costs[2].plan)

@@ -27,22 +27,24 @@ extension AdaptiveModel {
     /// What one budget costs beside others.
     package struct BudgetCost: Sendable {
         package let plan: ExecutionPlan
-        package let prefill: Duration
+        /// Prefill: up to the end of each layer that runs, and what follows the last.
+        package let prefill: [Duration]
         /// One for each step of the decode.
         package var steps: [Duration] = []
     }
 
     /// How long prefill, and then each step of a decode, takes under several budgets. All run together, a layer of one and then a layer of another, so
     /// that a machine whose speed changes from second to second slows them alike. Tokens are made up; none ends a sequence.
+    /// - Parameter first: which of them begins; it meets memory and caches as the last round left them.
     /// - Throws: ``BudgetError``, ``GenerationError``
-    package func measureBudgets(_ budgets: [Budget], prompt: [Int], steps: Int) async throws -> [BudgetCost] {
+    package func measureBudgets(_ budgets: [Budget], prompt: [Int], steps: Int, first: Int = 0) async throws -> [BudgetCost] {
         for budget in budgets { try check(budget) }
         return try await queue.run { [self] in
             let engine = loaded.engine
             try check(prompt)
             let (clock, cancellation) = (ContinuousClock(), Cancellation())
             let shares = try budgets.map { Double(try $0.validFraction()) }
-            let prefills = try LayerTurns(shares: shares).run { index, layerDone in
+            let prefills = try LayerTurns(shares: shares, first: first).run { index, layerDone in
                 let request = EngineRequest(tokens: prompt, images: [], budget: budgets[index], maxTokens: steps + 1)
                 let units = engine.adaptive.map { $0.units.granted(fraction: Float(shares[index])) }
                 var result = EngineResult(layers: engine.decoder.configuration.numHiddenLayers, heads: engine.decoder.configuration.numAttentionHeads)
@@ -52,7 +54,7 @@ extension AdaptiveModel {
                 return (sequence, result.plan)
             }
             var sequences = prefills.map(\.result.0)
-            var costs = prefills.map { BudgetCost(plan: $0.result.1, prefill: $0.time) }
+            var costs = prefills.map { BudgetCost(plan: $0.result.1, prefill: $0.turns) }
             let hidden = Tensor(rows: 1, columns: engine.decoder.configuration.hiddenSize)
             for step in 0 ..< steps {
                 // There and back, so that none always follows the same one.
@@ -107,21 +109,26 @@ extension AdaptiveModel {
     }
 }
 
-/// Threads of which one runs at a time, always the one that is least far; the time of each is that of its own turns.
+/// Threads of which one runs at a time, always the one that is least far. Each sleeps on its own until its turn: threads that woke up only to see whose
+/// turn it is would take the processors from the one that is timed.
 private final class LayerTurns: @unchecked Sendable {
-    private let condition = NSCondition()
+    private let lock = NSLock()
+    private let wakes: [DispatchSemaphore], ended = DispatchSemaphore(value: 0)
     /// What of everything each is going to do.
     private let shares: [Double]
+    /// Who goes first of those that are equally far.
+    private let order: [Int]
     /// How far each is, of its own share; infinite behind its end.
     private var progress: [Double]
-    private var times: [Duration]
-    private var arrived = 0
+    private var turns: [[Duration]]
     private var started = ContinuousClock.now
 
-    init(shares: [Double]) {
+    init(shares: [Double], first: Int) {
         self.shares = shares
+        order = shares.indices.map { (first + $0) % shares.count }
+        wakes = shares.map { _ in DispatchSemaphore(value: 0) }
         progress = Array(repeating: 0, count: shares.count)
-        times = Array(repeating: .zero, count: shares.count)
+        turns = Array(repeating: [], count: shares.count)
     }
 
     /// What the threads share beside their turns.
@@ -136,45 +143,43 @@ private final class LayerTurns: @unchecked Sendable {
     }
 
     /// Runs `body` once for each share. It says after each layer how much of everything there is, not of its share, is done.
-    func run<Value>(_ body: @escaping (Int, @escaping (Double) -> Void) throws -> Value) throws -> [(result: Value, time: Duration)] {
+    func run<Value>(_ body: @escaping (Int, @escaping (Double) -> Void) throws -> Value) throws -> [(result: Value, turns: [Duration])] {
         let work = Work(count: shares.count, body)
         for index in shares.indices {
             let thread = Thread { [self] in
-                condition.withLock {
-                    arrived += 1
-                    condition.broadcast()
-                    wait(index)
-                }
+                wait(index)
                 let result = Result {
                     try work.body(index) { [self] done in
-                        condition.withLock {
-                            pass(index, progress: done / shares[index])
-                            wait(index)
-                        }
+                        pass(index, progress: done / shares[index])
+                        wait(index)
                     }
                 }
-                condition.withLock {
-                    work.results[index] = result
-                    pass(index, progress: .infinity)
-                }
+                lock.withLock { work.results[index] = result }
+                pass(index, progress: .infinity)
             }
             thread.stackSize = 8 << 20
             thread.start()
         }
-        return try condition.withLock {
-            while progress.contains(where: \.isFinite) { condition.wait() }
-            return try work.results.indices.compactMap { index in try work.results[index].map { (try $0.get(), times[index]) } }
+        order.first.map { wakes[$0] }?.signal()
+        if !shares.isEmpty { ended.wait() }
+        return try lock.withLock {
+            try work.results.indices.compactMap { index in try work.results[index].map { (try $0.get(), turns[index]) } }
         }
     }
 
+    /// Ends a turn, and begins that of the one that is least far.
     private func pass(_ index: Int, progress done: Double) {
-        times[index] += ContinuousClock.now - started
-        progress[index] = done
-        condition.broadcast()
+        let end = ContinuousClock.now
+        let next = lock.withLock {
+            turns[index].append(end - started)
+            progress[index] = done
+            return order.min { progress[$0] < progress[$1] }.flatMap { progress[$0].isFinite ? $0 : nil }
+        }
+        (next.map { wakes[$0] } ?? ended).signal()
     }
 
     private func wait(_ index: Int) {
-        while arrived < shares.count || progress.indices.min(by: { progress[$0] < progress[$1] }) != index { condition.wait() }
-        started = ContinuousClock.now
+        wakes[index].wait()
+        lock.withLock { started = ContinuousClock.now }
     }
 }
