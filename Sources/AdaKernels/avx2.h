@@ -17,7 +17,7 @@ extern const ak_kernels ak_avx2_kernels;
 extern const ak_tile_set *const ak_avx2_quantized_sets[3];   // Q8_0, Q4_0, Q4_1; also for processors with AVX-512 but without VNNI
 extern const ak_tile_set ak_avx2_wide_sets[2];               // of ak_wide_block, with I16 and with Q8_0 activations
 void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
-void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+void ak_avx2_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,

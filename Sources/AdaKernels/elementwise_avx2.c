@@ -6,14 +6,14 @@
 
 // ------------------------------------------------------------------------------------------------------ activations of matmul
 
-static AK_AVX2 void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens,
+static AK_AVX2 void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens,
                                 int32_t blocks) {
     const __m256 below_half = _mm256_set1_ps(0x1.fffffep-2f), sign = _mm256_set1_ps(-0.0f);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (int32_t t = 0; t < tokens; t++) {
         for (int32_t b = 0; b < blocks; b++) {
             const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
-            const size_t at = (size_t)t * (size_t)blocks + (size_t)b;
+            const size_t at = (size_t)t * (ldo / AK_BLOCK) + (size_t)b;
             __m256 values[4], largest = _mm256_setzero_ps();
 #pragma unroll
             for (int i = 0; i < 4; i++) {
@@ -43,11 +43,12 @@ static AK_AVX2 void quantize_q8(int8_t *out, float *scales, int32_t *sums, const
     }
 }
 
-AK_AVX2 void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+AK_AVX2 void ak_avx2_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int32_t t = 0; t < tokens; t++) {
-        for (int32_t b = 0; b < blocks; b++, out += AK_BLOCK, scales++) {
+        for (int32_t b = 0; b < blocks; b++) {
             const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
+            const size_t at = (size_t)t * (ldo / AK_BLOCK) + (size_t)b;
             __m256 values[4], largest = _mm256_setzero_ps();
 #pragma unroll
             for (int i = 0; i < 4; i++) {
@@ -55,14 +56,14 @@ AK_AVX2 void ak_avx2_quantize_i16(int16_t *out, float *scales, const float *src,
                 // The second operand where one is NaN: what was there before.
                 largest = _mm256_max_ps(_mm256_andnot_ps(sign, values[i]), largest);
             }
-            *scales = ak_max256(largest) / AK_WIDE_MAX;
-            const __m256 inverse = _mm256_set1_ps(ak_inverse_scale(*scales));
+            scales[at] = ak_max256(largest) / AK_WIDE_MAX;
+            const __m256 inverse = _mm256_set1_ps(ak_inverse_scale(scales[at]));
             __m256i quants[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) quants[i] = ak_wide_values256(_mm256_mul_ps(values[i], inverse));
 #pragma unroll
             for (int i = 0; i < 4; i += 2)   // packing works within 128-bit halves
-                _mm256_storeu_si256((__m256i *)(out + 8 * i), _mm256_permute4x64_epi64(_mm256_packs_epi32(quants[i], quants[i + 1]), 0xd8));
+                _mm256_storeu_si256((__m256i *)(out + at * AK_BLOCK) + i / 2, _mm256_permute4x64_epi64(_mm256_packs_epi32(quants[i], quants[i + 1]), 0xd8));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 #if AK_X86
 #include <math.h>
+#include <string.h>
 
 // The lanes that hold n - i values: all, or the last few.
 AK_AVX512_INLINE __mmask16 lanes_left(size_t n, size_t i) { return n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1); }
@@ -28,29 +29,98 @@ AK_AVX512_INLINE __m512i quants16(const float *x, __m512 inverse) {
     return _mm512_maskz_cvttps_epi32(_mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q), nudged);
 }
 
-static AK_AVX512 void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens,
-                                  int32_t blocks) {
-    for (int32_t t = 0; t < tokens; t++, src += ld) {
-        for (size_t first = 0; first < (size_t)blocks; first += 16) {
-            // Up to 16 blocks at a time: what is done once a block is done for all of them together.
-            const size_t count = (size_t)blocks - first < 16 ? (size_t)blocks - first : 16, at = (size_t)t * (size_t)blocks + first;
-            const float *x = src + first * AK_BLOCK;
-            float per_block[16] = {0};
-            for (size_t b = 0; b < count; b++)
-                per_block[b] = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + b * AK_BLOCK)),
-                                                                  _mm512_abs_ps(_mm512_loadu_ps(x + b * AK_BLOCK + 16))));
-            __m512 inverse;
-            _mm512_mask_storeu_ps(scales + at, lanes_left(count, 0), block_scales(_mm512_loadu_ps(per_block), &inverse));
-            _mm512_storeu_ps(per_block, inverse);
-            for (size_t b = 0; b < count; b++) {
-                const __m512 factor = _mm512_set1_ps(per_block[b]);
-                const __m512i low = quants16(x + b * AK_BLOCK, factor), high = quants16(x + b * AK_BLOCK + 16, factor);
-                _mm_storeu_si128((__m128i *)(out + (at + b) * AK_BLOCK), _mm512_cvtsepi32_epi8(low));
-                _mm_storeu_si128((__m128i *)(out + (at + b) * AK_BLOCK + 16), _mm512_cvtsepi32_epi8(high));
-                sums[at + b] = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
-            }
-        }
+// Lane i of the result combines the lanes of v[i]: 15 steps for 16 vectors, where one at a time takes four each.
+#define REDUCE16(name, vector, combine, unpack_lo, unpack_hi, unpack_lo2, unpack_hi2, shuffle) \
+    AK_AVX512_INLINE vector name(vector v[16]) { \
+        _Pragma("unroll") \
+        for (int i = 0; i < 8; i++) v[i] = combine(unpack_lo(v[2 * i], v[2 * i + 1]), unpack_hi(v[2 * i], v[2 * i + 1])); \
+        _Pragma("unroll") \
+        for (int i = 0; i < 4; i++) v[i] = combine(unpack_lo2(v[2 * i], v[2 * i + 1]), unpack_hi2(v[2 * i], v[2 * i + 1])); \
+        _Pragma("unroll") \
+        for (int i = 0; i < 2; i++) v[i] = combine(shuffle(v[2 * i], v[2 * i + 1], 0x88), shuffle(v[2 * i], v[2 * i + 1], 0xdd)); \
+        return combine(shuffle(v[0], v[1], 0x88), shuffle(v[0], v[1], 0xdd)); \
     }
+#define UNPACK_LO2(a, b) _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define UNPACK_HI2(a, b) _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+REDUCE16(largest16, __m512, _mm512_max_ps, _mm512_unpacklo_ps, _mm512_unpackhi_ps, UNPACK_LO2, UNPACK_HI2, _mm512_shuffle_f32x4)
+REDUCE16(sums16, __m512i, _mm512_add_epi32, _mm512_unpacklo_epi32, _mm512_unpackhi_epi32, _mm512_unpacklo_epi64, _mm512_unpackhi_epi64,
+         _mm512_shuffle_i32x4)
+
+// Where 8-bit rows and what belongs to them go, and where they come from; strides in blocks and values.
+typedef struct {
+    int8_t *out;
+    float *scales;
+    int32_t *sums;
+    const float *src;
+    size_t ldb, ld;
+} q8_rows;
+
+// Quantizes 16 blocks: `across` neighbouring ones from block b on of each of 16 / across rows from row t on.
+AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b, const size_t across) {
+    const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
+    const size_t place = t * rows->ldb + b;
+    __m512 largest[16], inverse;
+#pragma unroll
+    for (size_t i = 0; i < 16; i++) {
+        const float *values = x + i / across * rows->ld + i % across * AK_BLOCK;
+        largest[i] = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(values)), _mm512_abs_ps(_mm512_loadu_ps(values + 16)));
+    }
+    float scales[16], factors[16];
+    _mm512_storeu_ps(scales, block_scales(largest16(largest), &inverse));
+    _mm512_storeu_ps(factors, inverse);
+    __m512i of_block[16];
+#pragma unroll
+    for (size_t i = 0; i < 16; i++) {
+        const float *values = x + i / across * rows->ld + i % across * AK_BLOCK;
+        int8_t *out = rows->out + (place + i / across * rows->ldb + i % across) * AK_BLOCK;
+        const __m512 factor = _mm512_set1_ps(factors[i]);
+        const __m512i low = quants16(values, factor), high = quants16(values + 16, factor);
+        _mm_storeu_si128((__m128i *)out, _mm512_cvtsepi32_epi8(low));
+        _mm_storeu_si128((__m128i *)(out + 16), _mm512_cvtsepi32_epi8(high));
+        of_block[i] = _mm512_add_epi32(low, high);
+    }
+    int32_t sums[16];
+    _mm512_storeu_si512(sums, _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), sums16(of_block)), 7));
+#pragma unroll
+    for (size_t i = 0; i < 16; i += across) {
+        const size_t at = place + i / across * rows->ldb;
+        memcpy(rows->scales + at, scales + i, across * sizeof(float));
+        memcpy(rows->sums + at, sums + i, across * sizeof(int32_t));
+    }
+}
+
+AK_AVX512_INLINE void quantize_block(const q8_rows *rows, size_t t, size_t b) {
+    const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
+    const size_t at = t * rows->ldb + b;
+    const float scale = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x)), _mm512_abs_ps(_mm512_loadu_ps(x + 16)))) / 127.0f;
+    const __m512 factor = _mm512_set1_ps(ak_inverse_scale(scale));
+    const __m512i low = quants16(x, factor), high = quants16(x + 16, factor);
+    _mm_storeu_si128((__m128i *)(rows->out + at * AK_BLOCK), _mm512_cvtsepi32_epi8(low));
+    _mm_storeu_si128((__m128i *)(rows->out + at * AK_BLOCK + 16), _mm512_cvtsepi32_epi8(high));
+    rows->scales[at] = ak_half_holds(scale) ? _cvtsh_ss(_cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT)) : scale;
+    rows->sums[at] = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+// `across` blocks from block b on of all rows.
+AK_AVX512_INLINE void quantize_columns(const q8_rows *rows, size_t tokens, size_t b, const size_t across) {
+    size_t t = 0;
+    for (; t + 16 / across <= tokens; t += 16 / across) quantize_16_blocks(rows, t, b, across);
+    for (; t < tokens; t++)
+        for (size_t i = b; i < b + across; i++) quantize_block(rows, t, i);
+}
+
+static AK_AVX512 void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens,
+                                  int32_t blocks) {
+    const q8_rows rows = {.out = out, .scales = scales, .sums = sums, .src = src, .ldb = ldo / AK_BLOCK, .ld = ld};
+    const size_t width = (size_t)blocks, count = (size_t)tokens;
+    size_t b = 0;
+    for (; b + 16 <= width; b += 16) quantize_columns(&rows, count, b, 16);
+    for (; b + 4 <= width; b += 4) quantize_columns(&rows, count, b, 4);
+    if (b + 2 <= width) {
+        quantize_columns(&rows, count, b, 2);
+        b += 2;
+    }
+    if (b < width) quantize_columns(&rows, count, b, 1);
 }
 
 static AK_AVX512 void to_bf16(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count) {

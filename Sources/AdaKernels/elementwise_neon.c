@@ -25,11 +25,11 @@ AK_INLINE void store_some(float *x, float32x4_t value, size_t count) {
 
 // ------------------------------------------------------------------------------------------------------ activations of matmul
 
-static void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+static void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
     for (int32_t t = 0; t < tokens; t++) {
         for (int32_t b = 0; b < blocks; b++) {
             const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
-            const size_t at = (size_t)t * (size_t)blocks + (size_t)b;
+            const size_t at = (size_t)t * (ldo / AK_BLOCK) + (size_t)b;
             float32x4_t values[8], largest = vdupq_n_f32(0);
             for (int i = 0; i < 8; i++) {
                 values[i] = vld1q_f32(x + 4 * i);

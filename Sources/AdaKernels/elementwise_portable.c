@@ -8,11 +8,11 @@ static void matmul(float *out, size_t ldo, const ak_activations *act, const ak_m
     ak_matmul_with(&ak_portable_matmul, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 
-static void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+static void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
     for (int32_t t = 0; t < tokens; t++) {
         for (int32_t b = 0; b < blocks; b++) {
             const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
-            const size_t at = (size_t)t * (size_t)blocks + (size_t)b;
+            const size_t at = (size_t)t * (ldo / AK_BLOCK) + (size_t)b;
             float largest = 0;
             for (int i = 0; i < AK_BLOCK; i++) largest = fmaxf(largest, fabsf(x[i]));
             const float scale = largest / 127.0f, inverse = ak_inverse_scale(scale);
@@ -29,15 +29,16 @@ static void quantize_q8(int8_t *out, float *scales, int32_t *sums, const float *
     }
 }
 
-void ak_portable_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+void ak_portable_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
     for (int32_t t = 0; t < tokens; t++) {
-        for (int32_t b = 0; b < blocks; b++, out += AK_BLOCK, scales++) {
+        for (int32_t b = 0; b < blocks; b++) {
             const float *x = src + (size_t)t * ld + (size_t)b * AK_BLOCK;
+            const size_t at = (size_t)t * (ldo / AK_BLOCK) + (size_t)b;
             float largest = 0;
             for (int i = 0; i < AK_BLOCK; i++) largest = fmaxf(largest, fabsf(x[i]));
-            *scales = largest / AK_WIDE_MAX;
-            const float inverse = ak_inverse_scale(*scales);
-            for (int i = 0; i < AK_BLOCK; i++) out[i] = ak_wide_value(x[i] * inverse);
+            scales[at] = largest / AK_WIDE_MAX;
+            const float inverse = ak_inverse_scale(scales[at]);
+            for (size_t i = 0; i < AK_BLOCK; i++) out[at * AK_BLOCK + i] = ak_wide_value(x[i] * inverse);
         }
     }
 }

@@ -280,7 +280,7 @@ void ak_quantized_block(float *out, ak_type type, const uint8_t *block, const ui
 void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 extern const ak_tile_set ak_portable_i16_tiles;
-void ak_portable_quantize_i16(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+void ak_portable_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                                  const ak_depthwise *shape, int32_t first, int32_t rows);
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

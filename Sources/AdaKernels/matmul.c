@@ -14,6 +14,7 @@
 #define PAIRS_BLOCKS 192                // blocks of two panels that are turned into BF16 once for many tokens: a fifth of the second-level cache
 #define QUANTIZED_ROWS_BLOCKS 384       // blocks of two panels that are packed once for many tokens: what fits the second-level cache
 #define ASKING_TILES 8                  // last tiles that ask for the rows of the next panels
+#define PANELS_ASKING_TILES 32          // the same for panels that are multiplied as they lie
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
 
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -117,6 +118,19 @@ static void ask_for_rows(const ak_matrix *weight, const int32_t *panels, int32_t
     for (int32_t i = 0; i < count; i++) {
         const uint8_t *rows = later_rows(weight, panels, at + i, panel_count, upcoming) + (size_t)part * bytes;
         for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(rows + line, 0, 2);
+    }
+}
+
+// Asks for part `part` of `parts` of the listed blocks of the panels behind the tile's.
+static void ask_for_panels(const ak_tile *tile, ak_type type, int32_t listed, int32_t part, int32_t parts) {
+    const int32_t first = (int32_t)((int64_t)listed * part / parts), last = (int32_t)((int64_t)listed * (part + 1) / parts);
+    const size_t bytes = ak_block_step(type);
+    for (int32_t p = 0; p < tile->panels; p++) {
+        if (tile->next[p] == NULL) continue;
+        for (int32_t i = first; i < last; i++) {
+            const uint8_t *block = tile->next[p] + (size_t)ak_tile_block(tile, i) * tile->step;
+            for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(block + line, 0, 2);
+        }
     }
 }
 
@@ -346,9 +360,12 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     // A single strip may be longer than there is room for, and has no second part that would need it.
                     tile.partial = single_strip ? NULL : partial + (size_t)(t - token) * (size_t)(tile.panels * AK_PANEL);
                     set_tokens(&tile, act, out, ldo, t);
-                    const int32_t left = (act->tokens - t + tile_tokens - 1) / tile_tokens, asking = smaller(ASKING_TILES, act->tokens / tile_tokens);
+                    const int32_t left = (act->tokens - t + tile_tokens - 1) / tile_tokens;
+                    const int32_t asking = smaller(packed ? ASKING_TILES : PANELS_ASKING_TILES, act->tokens / tile_tokens);
                     if (packed && left <= asking && tile.last == listed)
                         ask_for_rows(weight, panels, p + tile.panels, tile.panels, panel_count, upcoming, asking - left, asking);
+                    if (!unpacked && left <= asking && tile.last == listed && act->tokens > tile_tokens)
+                        ask_for_panels(&tile, weight->type, listed, asking - left, asking);
                     (set->run_any ? set->run_any : set->run[tile.panels - 1][tile.tokens - 1])(&tile);
                 }
                 first = tile.last;

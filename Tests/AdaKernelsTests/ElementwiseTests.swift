@@ -139,10 +139,10 @@ struct ElementwiseTests {
     }
 
     // A failure means that 8-bit activations differ from ggml's, and with them every quantized model's tokens.
-    @Test(arguments: KernelSet.available, [3, 16, 37])
-    func quantizeQ8(set: KernelSet, blocks: Int) {
+    @Test(arguments: KernelSet.available, [(3, 3), (3, 5), (16, 16), (37, 40)])
+    func quantizeQ8(set: KernelSet, width: (blocks: Int, of: Int)) {
         var numbers = TestNumbers(seed: 9)
-        let tokens = 5, ld = blocks * 32 + 32
+        let blocks = width.blocks, tokens = 7, ld = blocks * 32 + 32
         var source = numbers.floats(tokens * ld, scale: 10)
         for i in 0..<32 { source[i] = 0 }                                        // a block of zeros
         for i in 0..<32 { source[32 + i] = Float(i - 16) + 0.5 }                 // exact halves once scaled
@@ -151,16 +151,20 @@ struct ElementwiseTests {
         for i in 1..<32 { source[64 + i] = 0 }
         for i in 0..<32 { source[ld + i] = i % 2 == 0 ? 0.49999997 : -0.49999997 }   // just below a half
         source[ld] = 127
-        var values = [Int8](repeating: 99, count: tokens * blocks * 32)
-        var scales = [Float](repeating: 99, count: tokens * blocks), sums = [Int32](repeating: 99, count: tokens * blocks)
-        set.table.quantize_q8(&values, &scales, &sums, source, ld, Int32(tokens), Int32(blocks))
+        var values = [Int8](repeating: 99, count: tokens * width.of * 32)
+        var scales = [Float](repeating: 99, count: tokens * width.of), sums = [Int32](repeating: 99, count: tokens * width.of)
+        set.table.quantize_q8(&values, width.of * 32, &scales, &sums, source, ld, Int32(tokens), Int32(blocks))
         for t in 0..<tokens {
-            for b in 0..<blocks {
+            for b in 0..<width.of {
+                let at = t * width.of + b
+                if b >= blocks {   // not written
+                    #expect(values[at * 32..<at * 32 + 32].allSatisfy { $0 == 99 } && scales[at] == 99 && sums[at] == 99)
+                    continue
+                }
                 let block = source[t * ld + b * 32..<t * ld + b * 32 + 32]
                 let scale = (block.map(abs).max() ?? 0) / 127
                 let inverse = (1 / scale).isFinite ? 1 / scale : 0
                 let expected = block.map { Int8(($0 * inverse).rounded(.toNearestOrAwayFromZero)) }
-                let at = t * blocks + b
                 #expect(Array(values[at * 32..<at * 32 + 32]) == expected)
                 // ggml stores the scale as a half; one that a half cannot hold to its full precision stays as it is.
                 let held = scale >= 0x1p-14 && scale <= 65504 ? ak_half_to_float(ak_float_to_half(scale)) : scale
@@ -176,7 +180,7 @@ struct ElementwiseTests {
         var source = [Float](repeating: 1, count: 32)
         source[3] = .infinity
         var values = [Int8](repeating: 0, count: 32), scales: [Float] = [0], sums: [Int32] = [0]
-        set.table.quantize_q8(&values, &scales, &sums, source, 32, 1, 1)
+        set.table.quantize_q8(&values, 32, &scales, &sums, source, 32, 1, 1)
         #expect(!scales[0].isFinite)
     }
 
@@ -184,18 +188,19 @@ struct ElementwiseTests {
     @Test(arguments: KernelSet.available)
     func quantizeI16(set: KernelSet) {
         var numbers = TestNumbers(seed: 12)
-        let blocks = 3, ld = 103
+        let blocks = 3, width = 4, ld = 103
         var source = numbers.floats(2 * ld, scale: 4)
         for i in 32 ..< 64 { source[i] = 0 }
         source[70] = .nan
         source[ld] = Float(bitPattern: 7136)   // 1e-41 alone in its block: the scale has no inverse
         for i in ld + 1 ..< ld + 32 { source[i] = 0 }
-        var out = [Int16](repeating: 77, count: 2 * blocks * 32 + 1), scales = [Float](repeating: 0, count: 2 * blocks)
-        set.table.quantize_i16(&out, &scales, source, ld, 2, Int32(blocks))
+        var out = [Int16](repeating: 77, count: 2 * width * 32 + 1), scales = [Float](repeating: 0, count: 2 * width)
+        set.table.quantize_i16(&out, width * 32, &scales, source, ld, 2, Int32(blocks))
         #expect(out.last == 77)
+        for t in 0 ..< 2 { #expect(out[(t * width + blocks) * 32 ..< (t + 1) * width * 32].allSatisfy { $0 == 77 }) }
         for t in 0 ..< 2 {
             for b in 0 ..< blocks {
-                let x = source[t * ld + b * 32 ..< t * ld + b * 32 + 32], at = t * blocks + b
+                let x = source[t * ld + b * 32 ..< t * ld + b * 32 + 32], at = t * width + b
                 let largest = x.filter { !$0.isNaN }.map(abs).max() ?? 0
                 #expect(scales[at] == largest / 8191)
                 for (i, value) in x.enumerated() {
@@ -205,7 +210,7 @@ struct ElementwiseTests {
             }
         }
         var portable = [Int16](repeating: 77, count: out.count), portableScales = scales
-        ak_kernels_named("portable").pointee.quantize_i16(&portable, &portableScales, source, ld, 2, Int32(blocks))
+        ak_kernels_named("portable").pointee.quantize_i16(&portable, width * 32, &portableScales, source, ld, 2, Int32(blocks))
         #expect(portable == out && portableScales == scales)
     }
 

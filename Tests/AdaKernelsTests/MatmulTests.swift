@@ -91,9 +91,9 @@ final class MatmulProblem {
         case AK_BF16:
             portable.to_bf16(actData.pointer.assumingMemoryBound(to: UInt16.self), actStride, x, actStride, Int32(test.tokens), Int32(actStride))
         case AK_Q8_0:
-            portable.quantize_q8(actData.pointer.assumingMemoryBound(to: Int8.self), &scales, &sums, x, actStride, Int32(test.tokens), Int32(blocks))
+            portable.quantize_q8(actData.pointer.assumingMemoryBound(to: Int8.self), actStride, &scales, &sums, x, actStride, Int32(test.tokens), Int32(blocks))
         case AK_I16:
-            portable.quantize_i16(actData.pointer.assumingMemoryBound(to: Int16.self), &scales, x, actStride, Int32(test.tokens), Int32(blocks))
+            portable.quantize_i16(actData.pointer.assumingMemoryBound(to: Int16.self), actStride, &scales, x, actStride, Int32(test.tokens), Int32(blocks))
         default:
             actData.pointer.copyMemory(from: x, byteCount: x.count * 4)
         }

@@ -120,11 +120,11 @@ typedef struct {
                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                    const ak_upcoming *upcoming, void *scratch);
 
-    // Activation rows for a matmul: `tokens` rows of src (stride ld, padded) to Q8_0 (values stride blocks*32; scales = max|x|/127 rounded to half precision,
-    // round half away from zero as ggml does), to I16 (stride blocks*32; scales = max|x|/8191, round to nearest even; NaN becomes 0) or to
-    // BF16 (round to nearest even).
-    void (*quantize_q8)(int8_t *out, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks);
-    void (*quantize_i16)(int16_t *out, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+    // Activations for a matmul: `tokens` rows of whole blocks, or `count` values, of src (stride ld) to Q8_0 (scales = max|x|/127 rounded to half
+    // precision, round half away from zero as ggml does), to I16 (scales = max|x|/8191, round to nearest even; NaN becomes 0) or to BF16 (round to
+    // nearest even). The stride ldo is in values, of whole blocks; rows of scales and sums are ldo/32 apart.
+    void (*quantize_q8)(int8_t *out, size_t ldo, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+    void (*quantize_i16)(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
     void (*to_bf16)(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count);
 
     // out = x / sqrt(mean(x^2) + eps) * weight;  rows (tokens, n), stride ldo / ldx.

@@ -5,14 +5,15 @@ import Foundation
 /// two-layer GELU network. Weights: `scheduler.scheduler_up_proj.net.{0,1,3}`.
 final class LatencyEncoder: @unchecked Sendable {
     static let width = 256
-    private let normWeight, normBias: Tensor
+    private let norm: Norm
     private let first, second: Linear
     private let buffer = ActivationBuffer()
 
     init(_ source: any TensorSource, hiddenSize: Int, backend: Backend) throws {
         let name = "scheduler.scheduler_up_proj.net."
-        normWeight = try Tensor(vector: source.tensor(name + "0.weight"), count: LatencyEncoder.width)
-        normBias = try Tensor(vector: source.tensor(name + "0.bias"), count: LatencyEncoder.width)
+        norm = Norm(
+            weight: try Tensor(vector: source.tensor(name + "0.weight"), count: LatencyEncoder.width),
+            bias: try Tensor(vector: source.tensor(name + "0.bias"), count: LatencyEncoder.width), epsilon: 1e-5)
         first = try Linear(source, name + "1", rows: hiddenSize, inputs: LatencyEncoder.width, backend: backend)
         second = try Linear(source, name + "3", rows: hiddenSize, inputs: hiddenSize, backend: backend)
     }
@@ -27,11 +28,8 @@ final class LatencyEncoder: @unchecked Sendable {
     /// The latency token, `[1, hidden]`.
     func callAsFunction(_ q: Float, _ backend: Backend) -> Tensor {
         let code = Tensor(LatencyEncoder.sinusoids(q))
-        let normed = Tensor(rows: 1, columns: LatencyEncoder.width)
-        backend.kernels.layer_norm(
-            normed.data, normed.stride, code.data, code.stride, normWeight.data, normBias.data, 1e-5, 1, Int32(LatencyEncoder.width))
         let middle = Tensor(rows: 1, columns: first.weight.rows)
-        backend.multiply(normed, [Product(linear: first, output: middle)], buffer)
+        backend.multiply(code, norm: norm, [Product(linear: first, output: middle)], buffer)
         backend.kernels.gelu_erf(middle.data, middle.columns)
         let embedding = Tensor(rows: 1, columns: second.weight.rows)
         backend.multiply(middle, [Product(linear: second, output: embedding)], buffer)

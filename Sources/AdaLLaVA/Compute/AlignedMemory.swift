@@ -10,21 +10,27 @@ final class AlignedMemory: @unchecked Sendable {
     let byteCount: Int
     /// What this is a part of; `nil` if it stands by itself.
     private let slab: AlignedMemory?
+    /// Who gets the memory back; `nil`: the system.
+    private let spares: SpareSlabs?
 
     /// Zeroed memory.
     init(byteCount: Int) {
         self.byteCount = max(byteCount, 64)
         address = .allocate(byteCount: self.byteCount, alignment: 64)
-        slab = nil
+        (slab, spares) = (nil, nil)
         address.initializeMemory(as: UInt8.self, repeating: 0, count: self.byteCount)
     }
 
     /// Memory in huge pages where the system has them; its contents are not defined.
-    fileprivate init(pages byteCount: Int) {
+    fileprivate init(pages byteCount: Int, spares: SpareSlabs?) {
         let page = HugePageArena.pageBytes
         self.byteCount = (byteCount + page - 1) / page * page
+        (slab, self.spares) = (nil, spares)
+        if let spare = spares?.take(self.byteCount) {
+            address = spare
+            return
+        }
         address = .allocate(byteCount: self.byteCount, alignment: page)
-        slab = nil
         #if os(Linux)
             // Only advice: without huge pages everything works, a little slower.
             _ = madvise(address, self.byteCount, MADV_HUGEPAGE)
@@ -32,11 +38,52 @@ final class AlignedMemory: @unchecked Sendable {
     }
 
     fileprivate init(of slab: AlignedMemory, offset: Int, byteCount: Int) {
-        (self.slab, self.byteCount) = (slab, byteCount)
+        (self.slab, spares, self.byteCount) = (slab, nil, byteCount)
         address = slab.address + offset
     }
 
-    deinit { if slab == nil { address.deallocate() } }
+    deinit { if slab == nil, spares?.keep(address, byteCount) != true { address.deallocate() } }
+}
+
+/// Slabs that nobody uses, for the next who needs as large ones: a system gives memory page by page, each cleared first, which takes up to a fiftieth of
+/// a prefill, and on virtual machines whose host has to find it a millisecond for each megabyte.
+final class SpareSlabs: Sendable {
+    /// The most that is kept.
+    private let limit: Int
+    private struct State {
+        var bytes = 0
+        var slabs: [Int: [UInt]] = [:]
+    }
+    private let state = Mutex(State())
+
+    init(limit: Int = 256 << 20) { self.limit = limit }
+
+    /// What is kept.
+    var byteCount: Int { state.withLock { $0.bytes } }
+
+    deinit {
+        state.withLock { state in
+            for address in state.slabs.values.joined() { UnsafeMutableRawPointer(bitPattern: address)?.deallocate() }
+        }
+    }
+
+    fileprivate func take(_ byteCount: Int) -> UnsafeMutableRawPointer? {
+        state.withLock { state in
+            guard let address = state.slabs[byteCount]?.popLast() else { return nil }
+            state.bytes -= byteCount
+            return UnsafeMutableRawPointer(bitPattern: address)
+        }
+    }
+
+    /// Whether it is kept.
+    fileprivate func keep(_ address: UnsafeMutableRawPointer, _ byteCount: Int) -> Bool {
+        state.withLock { state in
+            if state.bytes + byteCount > limit { return false }
+            state.bytes += byteCount
+            state.slabs[byteCount, default: []].append(UInt(bitPattern: address))
+            return true
+        }
+    }
 }
 
 /// Memory for packed weights, or for keys and values, one piece behind the other in large slabs.
@@ -47,9 +94,12 @@ final class AlignedMemory: @unchecked Sendable {
 final class HugePageArena: Sendable {
     static let pageBytes = 2 << 20
     private let slabBytes: Int
+    private let spares: SpareSlabs?
 
-    /// - Parameter slabBytes: what is asked of the system at once.
-    init(slabBytes: Int = 64 << 20) { self.slabBytes = slabBytes }
+    /// - Parameters:
+    ///   - slabBytes: what is asked of the system at once.
+    ///   - spares: where slabs come from, and go to, if it has some.
+    init(slabBytes: Int = 64 << 20, spares: SpareSlabs? = nil) { (self.slabBytes, self.spares) = (slabBytes, spares) }
 
     private struct State {
         var slab: AlignedMemory?
@@ -66,7 +116,7 @@ final class HugePageArena: Sendable {
                 return AlignedMemory(of: slab, offset: state.used, byteCount: bytes)
             }
             // Matrices that fill a slab get one of their own, so that the open one is not left half empty.
-            let slab = AlignedMemory(pages: max(bytes, slabBytes))
+            let slab = AlignedMemory(pages: max(bytes, slabBytes), spares: spares)
             if bytes < slabBytes { (state.slab, state.used) = (slab, bytes) }
             return AlignedMemory(of: slab, offset: 0, byteCount: bytes)
         }

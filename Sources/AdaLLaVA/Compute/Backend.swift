@@ -26,6 +26,8 @@ final class Backend: @unchecked Sendable {
     private var identity: [Int32] = []
     var pieceTable = WorkPieceTable()
     let keyValuePairs = KeyValuePairs()
+    /// Of the keys and values of sequences that have ended.
+    let spareSlabs = SpareSlabs()
 
     /// - Throws: ``ComputeError/kernels(name:available:)`` if `ADALLAVA_KERNELS` names kernels that this processor does not have.
     init(

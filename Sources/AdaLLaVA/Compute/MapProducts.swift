@@ -44,8 +44,7 @@ extension ak_activations {
     fileprivate func rows(from first: Int, count: Int) -> ak_activations {
         var part = self
         part.tokens = Int32(count)
-        let size = type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2
-        part.data = data?.advanced(by: first * stride * size)
+        part.data = data?.advanced(by: first * stride * type.activationBytes)
         part.scales = scales?.advanced(by: first * Int(blocks))
         part.sums = sums?.advanced(by: first * Int(blocks))
         return part

@@ -163,7 +163,7 @@ package final class OperationProbes {
             let shares = stride(from: 0, to: heads, by: together).map { head in
                 let index = min(head / shared, keyValueHeads - 1)
                 return HeadShare(
-                    query: query.data + head * headDim, attended: out.data + head * headDim,
+                    query: query.data + head * headDim, attended: out.data + head * headDim, column: head * headDim,
                     queryStride: together > 1 ? headDim : query.stride, attendedStride: together > 1 ? headDim : out.stride,
                     keys: cache.keys(index), values: cache.values(index), heads: min(together, heads - head))
             }
@@ -205,7 +205,7 @@ package final class OperationProbes {
                 _ = buffer.convert(x, to: AK_Q8_0, backend)
                 return
             }
-            backend.forRows(tokens) { rows in
+            backend.forRows(tokens) { rows, _ in
                 let (first, count) = (rows.lowerBound, Int32(rows.count))
                 let (rowX, rowY) = (x.data + first * x.stride, y.data + first * y.stride)
                 let values = rows.count * x.stride

@@ -1,70 +1,5 @@
 import AdaKernels
 
-/// Activations in the types that weights ask for. Buffers grow to the largest use and are kept.
-final class ActivationBuffer {
-    private var values = AlignedMemory(byteCount: 0)
-    private var scales = AlignedMemory(byteCount: 0)
-    private var sums = AlignedMemory(byteCount: 0)
-
-    /// The rows of `x` as `type`; valid until the next call.
-    func convert(_ x: Tensor, to type: ak_type, _ backend: Backend) -> ak_activations {
-        let blocks = x.stride / Int(AK_BLOCK)
-        var result = ak_activations(
-            type: type, tokens: Int32(x.rows), blocks: Int32(blocks), stride: x.stride, data: UnsafeRawPointer(x.data), scales: nil, sums: nil)
-        let kernels = backend.kernels
-        switch type {
-        case AK_Q8_0:
-            grow(&values, x.rows * x.stride)
-            grow(&scales, x.rows * blocks * 4)
-            grow(&sums, x.rows * blocks * 4)
-            let out = values.address.assumingMemoryBound(to: Int8.self)
-            let outScales = scales.address.assumingMemoryBound(to: Float.self)
-            let outSums = sums.address.assumingMemoryBound(to: Int32.self)
-            backend.forRows(x.rows) { rows in
-                kernels.quantize_q8(
-                    out + rows.lowerBound * x.stride, outScales + rows.lowerBound * blocks, outSums + rows.lowerBound * blocks,
-                    x.data + rows.lowerBound * x.stride, x.stride, Int32(rows.count), Int32(blocks))
-            }
-            result.data = UnsafeRawPointer(out)
-            result.scales = UnsafePointer(outScales)
-            result.sums = UnsafePointer(outSums)
-        case AK_I16:
-            grow(&values, x.rows * x.stride * 2)
-            grow(&scales, x.rows * blocks * 4)
-            let out = values.address.assumingMemoryBound(to: Int16.self)
-            let outScales = scales.address.assumingMemoryBound(to: Float.self)
-            backend.forRows(x.rows) { rows in
-                kernels.quantize_i16(
-                    out + rows.lowerBound * x.stride, outScales + rows.lowerBound * blocks, x.data + rows.lowerBound * x.stride, x.stride,
-                    Int32(rows.count), Int32(blocks))
-            }
-            result.data = UnsafeRawPointer(out)
-            result.scales = UnsafePointer(outScales)
-        case AK_BF16:
-            grow(&values, x.rows * x.stride * 2)
-            let out = values.address.assumingMemoryBound(to: UInt16.self)
-            backend.forRows(x.rows) { rows in
-                kernels.to_bf16(
-                    out + rows.lowerBound * x.stride, x.stride, x.data + rows.lowerBound * x.stride, x.stride, Int32(rows.count),
-                    Int32(x.stride))
-            }
-            result.data = UnsafeRawPointer(out)
-        default: break
-        }
-        return result
-    }
-
-    /// Room for BF16 activations, `count` values; valid until the next call of this or ``convert(_:to:_:)``.
-    func reserve(_ count: Int) -> UnsafeMutablePointer<UInt16> {
-        grow(&values, count * MemoryLayout<UInt16>.stride)
-        return values.address.assumingMemoryBound(to: UInt16.self)
-    }
-
-    private func grow(_ memory: inout AlignedMemory, _ bytes: Int) {
-        if memory.byteCount < bytes { memory = AlignedMemory(byteCount: bytes) }
-    }
-}
-
 /// A list of panels or blocks at a fixed address, so that kernels on any thread can read it.
 final class IndexList: @unchecked Sendable {
     let count: Int
@@ -103,7 +38,7 @@ struct Product {
 
 /// A product as plain numbers and addresses: what workers read while they share it out, without counting references to the objects that
 /// own the memory. Valid as long as the product it was made of.
-private struct KernelProduct {
+struct KernelProduct {
     let output: UnsafeMutablePointer<Float>
     let stride: Int
     let matrix: ak_matrix
@@ -170,26 +105,20 @@ private struct KernelProduct {
 }
 
 extension Backend {
-    /// Calls `body` with ranges that cover `0 ..< rows`; shared out when there are enough rows to be worth it.
-    func forRows(_ rows: Int, _ body: (Range<Int>) -> Void) {
-        let step = 16
-        if rows <= step { return body(0 ..< rows) }
-        pool.run((rows + step - 1) / step) { item, _ in body(item * step ..< min(rows, (item + 1) * step)) }
-    }
-
-    /// Runs products that read the same activations, shared out panel by panel.
-    func multiply(_ x: Tensor, _ products: [Product], _ buffer: ActivationBuffer) {
+    /// Runs products that read the same rows, or a norm of them, shared out panel by panel.
+    func multiply(_ x: Tensor, norm: Norm? = nil, _ products: [Product], _ buffer: ActivationBuffer) {
         guard let first = products.first else { return }
         // Nearly always all weights of a layer have one type.
         let type = first.linear.weight.activationType(self, rows: x.rows)
         if products.allSatisfy({ $0.linear.weight.activationType(self, rows: x.rows) == type }) {
-            return run(buffer.convert(x, to: type, self), products)
+            return multiply(buffer.convert(x, norm, to: type, self), products)
         }
-        run(buffer.convert(x, to: type, self), products.filter { $0.linear.weight.activationType(self, rows: x.rows) == type })
-        multiply(x, products.filter { $0.linear.weight.activationType(self, rows: x.rows) != type }, buffer)
+        multiply(buffer.convert(x, norm, to: type, self), products.filter { $0.linear.weight.activationType(self, rows: x.rows) == type })
+        multiply(x, norm: norm, products.filter { $0.linear.weight.activationType(self, rows: x.rows) != type }, buffer)
     }
 
-    private func run(_ activations: ak_activations, _ products: [Product]) {
+    /// Runs products that read the same activations, of the type that each asks for.
+    func multiply(_ activations: ak_activations, _ products: [Product]) {
         let largest = products.reduce(0) { max($0, Int($1.linear.weight.matrix.panels)) }
         for product in products { reserveScratch(for: product) }
         let (kernels, scratch) = (kernels, scratchAddresses)
@@ -219,23 +148,23 @@ extension Backend {
         withExtendedLifetime(products) {}
     }
 
-    private func reserveScratch(for product: Product) {
+    func reserveScratch(for product: Product) {
         withUnsafePointer(to: product.linear.weight.matrix) { reserveScratch(ak_matmul_scratch($0)) }
     }
 
-    /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels: both products of a panel are made by the same worker, then combined while
+    /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels, of the rows of `x` or a norm of them: both products of a panel are made by the same worker, then combined while
     /// they are in its cache.
-    func multiplyGated(_ x: Tensor, gate: Product, up: Product, _ buffer: ActivationBuffer) {
+    func multiplyGated(_ x: Tensor, norm: Norm? = nil, gate: Product, up: Product, _ buffer: ActivationBuffer) {
         let gateType = gate.linear.weight.activationType(self, rows: x.rows)
         guard gateType == up.linear.weight.activationType(self, rows: x.rows) else {
             // Two types of weights: one after the other.
-            multiply(x, [gate, up], buffer)
+            multiply(x, norm: norm, [gate, up], buffer)
             return withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
                 let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-                forRows(x.rows) { combine(gateCall, upCall, panels: 0 ..< gateCall.panelCount, rows: $0) }
+                forRows(x.rows) { rows, _ in combine(gateCall, upCall, panels: 0 ..< gateCall.panelCount, rows: rows) }
             }
         }
-        let activations = buffer.convert(x, to: gateType, self)
+        let activations = buffer.convert(x, norm, to: gateType, self)
         reserveScratch(for: gate)
         reserveScratch(for: up)
         let (kernels, scratch) = (kernels, scratchAddresses)
@@ -263,73 +192,5 @@ extension Backend {
         gate.forRuns(panels) { columns in
             for token in rows { silu?(gate.output + token * gate.stride + columns.lowerBound, up.output + token * up.stride + columns.lowerBound, columns.count) }
         }
-    }
-
-    // MARK: - Feed-forward networks
-
-    /// `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of `x`, or `activation` of one; the products' own
-    /// outputs are not written. Each piece of the middle is made, combined and rounded to BF16 while it is in its worker's cache, so that the middle,
-    /// the largest of a layer's tensors, never goes to memory in float32.
-    /// - Parameters:
-    ///   - first: gate and up, or one product.
-    ///   - dropped: columns of the middle that are zero.
-    ///   - middle: where the middle goes.
-    /// - Returns: whether it was done: for few tokens, and where `down` takes other activations than BF16, it is not.
-    func multiplyFeedForward(
-        _ x: Tensor, _ first: [Product], activation: ((UnsafeMutablePointer<Float>, Int) -> Void)? = nil, down: Product, dropped: [Range<Int>] = [],
-        _ buffer: ActivationBuffer, middle: ActivationBuffer
-    ) -> Bool {
-        guard let gate = first.first, let up = first.last, x.rows > 4, down.linear.weight.activationType(self, rows: x.rows) == AK_BF16 else { return false }
-        let type = gate.linear.weight.activationType(self, rows: x.rows)
-        guard up.linear.weight.activationType(self, rows: x.rows) == type else { return false }
-        let activations = buffer.convert(x, to: type, self)
-        for product in first { reserveScratch(for: product) }
-        let (rows, stride, isGated) = (x.rows, gate.output.stride, first.count > 1)
-        let rounded = middle.reserve(rows * stride)
-        withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
-            var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let shared = pieces(1, tokens: rows) { _ in (gateCall.matrix, gateCall.panelCount) }
-            let pieces = shared.products[0]
-            (gateCall.pieces, upCall.pieces) = (pieces, pieces)
-            let (gate, up) = (gateCall, upCall)
-            let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.columns(pieces.panels($1)).count) }
-            let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
-            withUnsafePointer(to: activations) { activations in
-                pool.run(pieces.count, ends: shared.ends) { item, worker in
-                    let panels = pieces.panels(item), columns = gate.columns(panels), width = columns.count
-                    let values = parts.address + worker * parts.count, others = values + rows * width
-                    gate.run(
-                        kernels, activations, piece: item, next: isGated ? up : gate, nextPiece: isGated ? item : item + 1, scratch: scratch[worker],
-                        into: (values - columns.lowerBound, width))
-                    if isGated {
-                        up.run(
-                            kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker],
-                            into: (others - columns.lowerBound, width))
-                    }
-                    gate.forRuns(panels) { run in
-                        // A piece is nearly always one run, whose rows lie one behind the other.
-                        let (part, length, calls) = run.count == width ? (0, rows * width, 1) : (run.lowerBound - columns.lowerBound, run.count, rows)
-                        for call in 0 ..< calls {
-                            let at = call * width + part
-                            if isGated { kernels.silu_mul(values + at, others + at, length) } else { activation?(values + at, length) }
-                        }
-                        kernels.to_bf16(rounded + run.lowerBound, stride, values + run.lowerBound - columns.lowerBound, width, Int32(rows), Int32(run.count))
-                    }
-                }
-            }
-        }
-        let computed = Int(gate.linear.weight.matrix.panels * AK_PANEL)
-        let zero = computed < stride ? dropped + [computed ..< stride] : dropped
-        if !zero.isEmpty {
-            forRows(rows) { range in
-                for row in range { for columns in zero { (rounded + row * stride + columns.lowerBound).update(repeating: 0, count: columns.count) } }
-            }
-        }
-        let result = ak_activations(
-            type: AK_BF16, tokens: Int32(rows), blocks: Int32(stride / Int(AK_BLOCK)), stride: stride, data: UnsafeRawPointer(rounded), scales: nil,
-            sums: nil)
-        run(result, [down])
-        withExtendedLifetime(first) {}
-        return true
     }
 }

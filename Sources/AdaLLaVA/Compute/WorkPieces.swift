@@ -86,6 +86,22 @@ extension Backend {
         return pieces
     }
 
+    /// Pieces of listed panels that lie side by side.
+    /// - Parameter wholeBlocks: whether what a piece makes are whole blocks of the next product's inputs, where the panels of a block are listed.
+    func middlePieces(_ product: KernelProduct, tokens: Int, wholeBlocks: Bool) -> Pieces {
+        let size = panelsPerItem(product.matrix, count: product.panelCount, tokens: tokens)
+        let perBlock = AK_BLOCK / AK_PANEL
+        var starts: [Int32] = product.panelCount > 0 ? [0] : []
+        for index in 1 ..< max(product.panelCount, 1) {
+            let (panel, before) = (product.panels[index], product.panels[index - 1])
+            let isFull = index - Int(starts[starts.count - 1]) >= size && !(wholeBlocks && panel / perBlock == before / perBlock)
+            if panel != before + 1 || isFull { starts.append(Int32(index)) }
+        }
+        let list = IndexList(starts + [Int32(product.panelCount)])
+        pieceTable.other = WorkPieceTable.Entry(pieces: RunPieces(products: [Pieces(list)], ends: nil), lists: [list])
+        return Pieces(list)
+    }
+
     /// Where pieces of one token's products begin, and where each thread's share of them ends.
     private func shares(_ products: [(matrix: ak_matrix, panels: Int)]) -> (starts: [[Int32]], ends: [Int32]) {
         var left = products.reduce(0) { $0 + panelBytes($1.matrix) * $1.panels }

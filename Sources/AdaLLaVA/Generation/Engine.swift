@@ -180,7 +180,8 @@ final class Engine: @unchecked Sendable {
         }
         result.promptTokens = promptLength
         let cache = KeyValueCache(
-            layerCount: c.numHiddenLayers, capacity: length + min(max(request.maxTokens, 0), c.contextLength - length))
+            layerCount: c.numHiddenLayers, capacity: length + min(max(request.maxTokens, 0), c.contextLength - length),
+            spares: backend.spareSlabs)
         let everything = [LayerSelection?](repeating: nil, count: c.numHiddenLayers)
         var done = 0
         let observe: (Int, Int, Tensor) -> Void = { layer, first, chunk in

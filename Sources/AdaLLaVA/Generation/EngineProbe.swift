@@ -80,7 +80,7 @@ extension AdaptiveModel {
             let decoder = loaded.engine.decoder
             let c = decoder.configuration
             try check(prompt, tokens)
-            let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: prompt.count + tokens.count)
+            let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: prompt.count + tokens.count, spares: loaded.engine.backend.spareSlabs)
             let everything = [LayerSelection?](repeating: nil, count: c.numHiddenLayers)
             let cancellation = Cancellation()
             let read = Tensor(rows: prompt.count, columns: c.hiddenSize)

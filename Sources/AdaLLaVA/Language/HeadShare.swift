@@ -5,6 +5,8 @@ import AdaKernels
 struct HeadShare {
     let query: UnsafeMutablePointer<Float>
     let attended: UnsafeMutablePointer<Float>
+    /// The first of the columns that the (first) head's results take in a row.
+    let column: Int
     /// From one position to the next; with several heads, from one of them to the next.
     let queryStride, attendedStride: Int
     var keys, values: UnsafeMutableRawPointer
@@ -40,6 +42,30 @@ private typealias PairConversion = @convention(c) (
 ) -> Void
 
 extension Backend {
+    /// Attention of all shares as the activations that the output projection reads: several positions' are converted while they are in their worker's
+    /// cache.
+    /// - Parameters:
+    ///   - attended: room for `[queries, heads * headDim]` results; of several positions whether it is written is not defined.
+    ///   - output: what reads them, of blocks in which kept heads lie.
+    ///   - dropped: columns of those blocks that belong to no share, and are zero.
+    /// - Returns: activations that are valid until the next use of `buffer` or `attended`.
+    func attend(
+        _ shares: [HeadShare], _ attended: Tensor, for output: Linear, dropped: [Range<Int>] = [], _ type: ak_type, headDim: Int, keys: Int, queries: Int,
+        isCausal: Bool = true, rounds: Bool = false, scale: Float, _ results: SpanResults, _ buffer: ActivationBuffer
+    ) -> ak_activations {
+        let outputType = output.weight.activationType(self, rows: queries)
+        // Where heads are whole blocks, what belongs to no share is in no block that is read.
+        let made = queries > 1 && headDim % Int(AK_BLOCK) == 0 && outputType != AK_F32
+            ? buffer.reserve(outputType, rows: queries, stride: attended.stride) : nil
+        attend(
+            shares, type, headDim: headDim, keys: keys, queries: queries, isCausal: isCausal, rounds: rounds, scale: scale, results, made: made)
+        if let made { return made.activations }
+        for row in 0 ..< attended.rows {
+            for range in dropped { (attended.data + row * attended.stride + range.lowerBound).update(repeating: 0, count: range.count) }
+        }
+        return buffer.convert(attended, to: outputType, self)
+    }
+
     /// Attention of all shares, shared out among the threads: tiles of queries, or, of a single position behind many keys, spans of keys
     /// (as in flash-decoding: Dao et al., 2023). Results do not depend on which.
     /// - Parameters:
@@ -48,9 +74,10 @@ extension Backend {
     ///   - queries: the last positions, as many; 1 where a share holds several heads.
     ///   - isCausal: whether a query sees only the keys up to its own.
     ///   - rounds: whether many queries may be multiplied in BF16: what made them was rounded as much.
+    ///   - made: where results go instead of their float32 room.
     func attend(
         _ shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int, queries: Int, isCausal: Bool = true, rounds: Bool = false, scale: Float,
-        _ results: SpanResults
+        _ results: SpanResults, made: ActivationWriter? = nil
     ) {
         var (shares, type) = (shares, type)
         if rounds, roundsAttention(queries: queries, headDim: headDim), let convert = kernels.attention_pairs {
@@ -63,17 +90,21 @@ extension Backend {
         // Twice what the kernels take at once.
         let tile = type == AK_BF16 && hasBF16Tiles ? 64 : 24
         let tiles = (queries + tile - 1) / tile
+        let parts = pieceMemory(made == nil ? 0 : tile * headDim)
         shares.withUnsafeBufferPointer { shares in
             pool.run(shares.count * tiles) { item, worker in
                 let share = shares[item / tiles]
                 // Last tiles first: they see the most keys, and the longest pieces should not come last.
                 let start = (tiles - 1 - item % tiles) * tile
                 let count = share.heads > 1 ? share.heads : min(tile, queries - start)
+                let out = made == nil
+                    ? (share.attended + start * share.attendedStride, share.attendedStride) : (parts.address + worker * parts.count, headDim)
                 // Several heads' queries of the newest position see all there is.
                 kernels.attention(
-                    share.attended + start * share.attendedStride, share.attendedStride, share.query + start * share.queryStride,
+                    out.0, out.1, share.query + start * share.queryStride,
                     share.queryStride, share.keys, share.values, type, Int32(headDim), Int32(isCausal ? first + min(start + tile, queries) : keys),
                     Int32(count), share.heads > 1 || !isCausal ? -1 : Int32(first + start), scale, scratch[worker])
+                made?.write(kernels, rows: start ..< start + count, columns: share.column ..< share.column + headDim, from: out.0, stride: headDim)
             }
         }
     }

@@ -56,9 +56,11 @@ final class KeyValueCache {
     /// Positions that every sequence position of this request may take.
     let capacity: Int
     /// Where the layers' caches lie.
-    let memory = HugePageArena(slabBytes: 8 << 20)
+    let memory: HugePageArena
 
-    init(layerCount: Int, capacity: Int) {
+    /// - Parameter spares: of earlier sequences.
+    init(layerCount: Int, capacity: Int, spares: SpareSlabs? = nil) {
+        memory = HugePageArena(slabBytes: 8 << 20, spares: spares)
         layers = Array(repeating: nil, count: layerCount)
         self.capacity = capacity
     }

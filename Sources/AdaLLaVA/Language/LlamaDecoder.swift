@@ -3,9 +3,9 @@ import AdaKernels
 /// The weights of one LLaMA block. A class, as is ``LayerSelection``, so that a decode, which passes them on at every layer, counts one reference
 /// instead of nine.
 final class LlamaLayer: Sendable {
-    let inputNorm: Tensor
+    let inputNorm: Norm
     let query, key, value, output: Linear
-    let postAttentionNorm: Tensor
+    let postAttentionNorm: Norm
     let gate, up, down: Linear
 
     /// - Parameter picksHeads: whether plans will leave heads and neuron groups of this layer out.
@@ -16,18 +16,25 @@ final class LlamaLayer: Sendable {
         func linear(_ part: String, _ rows: Int, _ inputs: Int, picksInputs: Bool = false) throws -> Linear {
             try Linear(source, name + part, rows: rows, inputs: inputs, picksInputs: picksInputs, backend: backend)
         }
-        inputNorm = try Tensor(vector: source.tensor(name + "input_layernorm.weight"), count: c.hiddenSize)
+        inputNorm = try Norm(source, name + "input_layernorm.weight", c)
         query = try linear("self_attn.q_proj", queryWidth, c.hiddenSize)
         key = try linear("self_attn.k_proj", keyWidth, c.hiddenSize)
         value = try linear("self_attn.v_proj", keyWidth, c.hiddenSize)
         output = try linear("self_attn.o_proj", c.hiddenSize, queryWidth, picksInputs: picksHeads)
-        postAttentionNorm = try Tensor(vector: source.tensor(name + "post_attention_layernorm.weight"), count: c.hiddenSize)
+        postAttentionNorm = try Norm(source, name + "post_attention_layernorm.weight", c)
         gate = try linear("mlp.gate_proj", c.intermediateSize, c.hiddenSize)
         up = try linear("mlp.up_proj", c.intermediateSize, c.hiddenSize)
         down = try linear("mlp.down_proj", c.hiddenSize, c.intermediateSize, picksInputs: picksHeads)
     }
 
     var linears: [Linear] { [query, key, value, output, gate, up, down] }
+}
+
+extension Norm {
+    /// An RMSNorm of the decoder.
+    fileprivate init(_ source: any TensorSource, _ name: String, _ c: LlamaConfiguration) throws {
+        self.init(weight: try Tensor(vector: source.tensor(name), count: c.hiddenSize), epsilon: c.rmsNormEpsilon)
+    }
 }
 
 /// A LLaMA decoder (Touvron et al., 2023; grouped-query attention as in Llama 2) under an execution plan.
@@ -37,7 +44,7 @@ final class LlamaLayer: Sendable {
 final class LlamaDecoder: @unchecked Sendable {
     let configuration: LlamaConfiguration
     let layers: [LlamaLayer]
-    let finalNorm: Tensor
+    let finalNorm: Norm
     let head: Linear
     let embedding: StoredTensor
     private let rotary: RotaryCache
@@ -46,8 +53,8 @@ final class LlamaDecoder: @unchecked Sendable {
     private var scratch: Scratch
     private let spanResults = SpanResults()
     private let allHeads: [Int]
-    /// Of one position: its last hidden states after the norm, `[1, hidden]`, and its logits, `[1, vocabulary]`.
-    private let lastNormed, lastLogits: Tensor
+    /// Of one position, `[1, vocabulary]`.
+    private let lastLogits: Tensor
 
     /// Positions that pass through the layers at once during prefill: an image of 576 and a question, so that weights are read, and where they are not
     /// of the activations' type converted, once.
@@ -76,7 +83,7 @@ final class LlamaDecoder: @unchecked Sendable {
             onLayer(index + 1)
         }
         self.layers = layers
-        finalNorm = try Tensor(vector: source.tensor("model.norm.weight"), count: hidden)
+        finalNorm = try Norm(source, "model.norm.weight", configuration)
         // Tied embeddings: the output matrix is the embedding's. A checkpoint that stores both is taken at its word.
         let headTensor = source.find("lm_head.weight") ?? (configuration.tieWordEmbeddings ? embedding : nil)
         guard let headTensor else { throw CheckpointError.missingTensor(name: "lm_head.weight", file: source.location) }
@@ -84,17 +91,16 @@ final class LlamaDecoder: @unchecked Sendable {
         rotary = RotaryCache(try RotaryEmbedding(configuration, frequencyFactors: frequencyFactors), headDim: configuration.headDim)
         scratch = Scratch(rows: 1, configuration)
         allHeads = Array(0 ..< configuration.numAttentionHeads)
-        (lastNormed, lastLogits) = (Tensor(rows: 1, columns: hidden), Tensor(rows: 1, columns: vocabulary))
+        lastLogits = Tensor(rows: 1, columns: vocabulary)
     }
 
     /// Buffers of one layer's pass over a chunk.
     private struct Scratch {
         let rows: Int
-        let normed, query, key, value, attended, gate, up: Tensor
+        let query, key, value, attended, gate, up: Tensor
 
         init(rows: Int, _ c: LlamaConfiguration) {
             self.rows = rows
-            normed = Tensor(rows: rows, columns: c.hiddenSize)
             query = Tensor(rows: rows, columns: c.numAttentionHeads * c.headDim)
             key = Tensor(rows: rows, columns: c.numKeyValueHeads * c.headDim)
             value = Tensor(rows: rows, columns: c.numKeyValueHeads * c.headDim)
@@ -144,8 +150,7 @@ final class LlamaDecoder: @unchecked Sendable {
 
     /// The logits of one position, `[1, vocabulary]`; valid until the next call.
     func logits(_ hidden: Tensor, row: Int) -> Tensor {
-        rmsNorm(lastNormed, hidden.rows(row ..< row + 1), finalNorm)
-        backend.multiply(lastNormed, [Product(linear: head, output: lastLogits)], buffer)
+        backend.multiply(hidden.rows(row ..< row + 1), norm: finalNorm, [Product(linear: head, output: lastLogits)], buffer)
         return lastLogits
     }
 
@@ -184,10 +189,8 @@ final class LlamaDecoder: @unchecked Sendable {
         // A single token waits for memory.
         let isRead = x.rows == 1
         if selection?.runsAttention ?? true {
-            let normed = scratch.normed.rows(0 ..< x.rows)
-            rmsNorm(normed, x, layer.inputNorm)
             let attended = attention(
-                layer, selection, normed, outputs: outputs, position: position, cache: layerCache(index, selection, in: cache))
+                layer, selection, x, outputs: outputs, position: position, cache: layerCache(index, selection, in: cache))
             if selection == nil, outputs.count == x.rows {
                 let (query, key) = (scratch.query.rows(outputs), scratch.key.rows(outputs))
                 probe?.see(layer: index, query: query, key: key, position: position, configuration)
@@ -195,31 +198,29 @@ final class LlamaDecoder: @unchecked Sendable {
             if let attended {
                 if isRead { backend.expect(selection?.runsMLP ?? true ? gatedReadings(layer, selection) : next()) }
                 let sum = Product(linear: layer.output, output: x.rows(outputs), blocks: selection?.outputBlocks, accumulate: true)
-                backend.multiply(attended, [sum], buffer)
+                backend.multiply(attended, [sum])
             }
         }
         if selection?.runsMLP ?? true, !outputs.isEmpty {
-            let (x, normed) = (x.rows(outputs), scratch.normed.rows(outputs))
-            rmsNorm(normed, x, layer.postAttentionNorm)
+            let (x, norm) = (x.rows(outputs), layer.postAttentionNorm)
             let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
             if isRead { backend.expect([backend.expected(layer.down.weight, blocks: selection?.downBlocks)]) }
             let gated = Product(linear: layer.gate, output: gate, panels: selection?.gatePanels)
             let raised = Product(linear: layer.up, output: up, panels: selection?.gatePanels)
             let down = Product(linear: layer.down, output: x, blocks: selection?.downBlocks, accumulate: true)
             let dropped = selection?.droppedNeurons ?? []
-            if backend.multiplyFeedForward(normed, [gated, raised], down: down, dropped: dropped, buffer, middle: middle) { return }
-            backend.multiplyGated(normed, gate: gated, up: raised, buffer)
+            if backend.multiplyFeedForward(x, norm: norm, [gated, raised], down: down, dropped: dropped, buffer, middle: middle) { return }
+            backend.multiplyGated(x, norm: norm, gate: gated, up: raised, buffer)
             clear(dropped, of: gate)
             if isRead { backend.expect(next()) }
             backend.multiply(gate, [down], buffer)
         }
     }
 
-    /// The concatenated head outputs of one layer for the rows `outputs`, `[outputs, heads * headDim]`; only the kept heads' columns hold
-    /// meaning. Keys and values of all rows go into the cache. `nil` without any outputs.
+    /// The concatenated head outputs of one layer for the rows `outputs`, `[outputs, heads * headDim]`, as the output projection reads them. Keys and values of all rows go into the cache. `nil` without any outputs.
     private func attention(
         _ layer: LlamaLayer, _ selection: LayerSelection?, _ x: Tensor, outputs: Range<Int>, position: Int, cache: LayerCache
-    ) -> Tensor? {
+    ) -> ak_activations? {
         let c = configuration
         let rows = 0 ..< x.rows
         let (query, key, value) = (scratch.query.rows(rows), scratch.key.rows(rows), scratch.value.rows(rows))
@@ -231,15 +232,15 @@ final class LlamaDecoder: @unchecked Sendable {
         let isRead = x.rows == 1
         let output = backend.expected(layer.output.weight, blocks: selection?.outputBlocks)
         if isRead { backend.expect(cache.expected(positions: position + 1) + [output]) }
-        backend.multiply(x, outputs == rows ? asked + kept : kept, buffer)
-        if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), asked, buffer) }
+        backend.multiply(x, norm: layer.inputNorm, outputs == rows ? asked + kept : kept, buffer)
+        if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), norm: layer.inputNorm, asked, buffer) }
 
         let kernels = backend.kernels
         let heads = selection?.heads ?? allHeads
         let interleaved: Int32 = c.ropeInterleaved ? 1 : 0
         let headDim = Int32(c.headDim)
         let angles = rotary.angles(through: position + x.rows)
-        backend.forRows(x.rows) { range in
+        backend.forRows(x.rows) { range, _ in
             for row in range {
                 let (cos, sin) = angles.at(position + row)
                 for head in heads where outputs.contains(row) {
@@ -264,10 +265,11 @@ final class LlamaDecoder: @unchecked Sendable {
         if isRead { backend.expect([output]) }
         // Not with 8-bit weights: one of the five answers of SmolLM2 that agree with llama.cpp's in Q8_0 would not.
         let rounds = layer.query.weight.activationType(backend, rows: queries) == AK_BF16
-        backend.attend(shares, cache.type, headDim: c.headDim, keys: keys, queries: queries, rounds: rounds, scale: scale, spanResults)
+        let activations = backend.attend(
+            shares, attended, for: layer.output, dropped: selection?.droppedHeadColumns ?? [], cache.type, headDim: c.headDim, keys: keys, queries: queries,
+            rounds: rounds, scale: scale, spanResults, buffer)
         withExtendedLifetime((cache, query, attended)) {}
-        clear(selection?.droppedHeadColumns ?? [], of: attended)
-        return attended
+        return activations
     }
 
     /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once: from the first that is kept to
@@ -289,7 +291,7 @@ final class LlamaDecoder: @unchecked Sendable {
                 let isGroup = together > 1
                 shares.append(
                     HeadShare(
-                        query: query.data + head * c.headDim, attended: attended.data + head * c.headDim,
+                        query: query.data + head * c.headDim, attended: attended.data + head * c.headDim, column: head * c.headDim,
                         queryStride: isGroup ? c.headDim : query.stride, attendedStride: isGroup ? c.headDim : attended.stride,
                         keys: cache.keys(index), values: cache.values(index), heads: together))
             }
@@ -308,14 +310,6 @@ final class LlamaDecoder: @unchecked Sendable {
             in: isLarge ? cache.memory : nil)
         cache.layers[index] = layer
         return layer
-    }
-
-    private func rmsNorm(_ out: Tensor, _ x: Tensor, _ weight: Tensor) {
-        backend.forRows(x.rows) { range in
-            backend.kernels.rms_norm(
-                out.data + range.lowerBound * out.stride, out.stride, x.data + range.lowerBound * x.stride, x.stride, weight.data,
-                configuration.rmsNormEpsilon, Int32(range.count), Int32(x.columns))
-        }
     }
 
     private func clear(_ columns: [Range<Int>], of x: Tensor) {

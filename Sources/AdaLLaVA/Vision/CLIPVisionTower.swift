@@ -2,18 +2,17 @@ import AdaKernels
 
 /// One block of the CLIP vision transformer.
 struct CLIPVisionLayer: Sendable {
-    let norm1Weight, norm1Bias, norm2Weight, norm2Bias: Tensor
+    let norm1, norm2: Norm
     let query, key, value, output: Linear
     let fc1, fc2: Linear
 
     init(_ source: any TensorSource, index: Int, _ c: VisionConfiguration, backend: Backend) throws {
         let name = "vision_model.encoder.layers.\(index)."
-        func vector(_ part: String) throws -> Tensor { try Tensor(vector: source.tensor(name + part), count: c.hiddenSize) }
         func linear(_ part: String, _ rows: Int, _ inputs: Int) throws -> Linear {
             try Linear(source, name + part, rows: rows, inputs: inputs, backend: backend)
         }
-        (norm1Weight, norm1Bias) = (try vector("layer_norm1.weight"), try vector("layer_norm1.bias"))
-        (norm2Weight, norm2Bias) = (try vector("layer_norm2.weight"), try vector("layer_norm2.bias"))
+        norm1 = try Norm(source, name + "layer_norm1", c)
+        norm2 = try Norm(source, name + "layer_norm2", c)
         query = try linear("self_attn.q_proj", c.hiddenSize, c.hiddenSize)
         key = try linear("self_attn.k_proj", c.hiddenSize, c.hiddenSize)
         value = try linear("self_attn.v_proj", c.hiddenSize, c.hiddenSize)
@@ -25,6 +24,15 @@ struct CLIPVisionLayer: Sendable {
     var linears: [Linear] { [query, key, value, output, fc1, fc2] }
 }
 
+extension Norm {
+    /// A LayerNorm of the tower.
+    fileprivate init(_ source: any TensorSource, _ name: String, _ c: VisionConfiguration) throws {
+        weight = try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize)
+        bias = try Tensor(vector: source.tensor(name + ".bias"), count: c.hiddenSize)
+        epsilon = c.layerNormEpsilon
+    }
+}
+
 /// The CLIP vision transformer (Radford et al., 2021) of any size.
 ///
 /// Only the layers below the selected hidden state are loaded and run, and the last layer's queries and keys when token selection asks
@@ -33,7 +41,7 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
     let configuration: VisionConfiguration
     private let patchEmbedding: Linear
     private let classEmbedding, positions: Tensor
-    private let preNormWeight, preNormBias: Tensor
+    private let preNorm: Norm
     private let layers: [CLIPVisionLayer]
     private let last: CLIPVisionLayer?
     private let backend: Backend
@@ -56,8 +64,7 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
             source, name + "patch_embedding", rows: c.hiddenSize, inputs: c.numChannels * c.patchSize * c.patchSize, backend: backend)
         classEmbedding = try Tensor(vector: source.tensor(name + "class_embedding"), count: c.hiddenSize)
         positions = try Tensor(matrix: source.tensor(name + "position_embedding.weight"), rows: side * side + 1, columns: c.hiddenSize)
-        preNormWeight = try Tensor(vector: source.tensor("vision_model.pre_layrnorm.weight"), count: c.hiddenSize)
-        preNormBias = try Tensor(vector: source.tensor("vision_model.pre_layrnorm.bias"), count: c.hiddenSize)
+        preNorm = try Norm(source, "vision_model.pre_layrnorm", c)
         var layers: [CLIPVisionLayer] = []
         for index in 0 ..< used {
             try cancellation.check()
@@ -85,43 +92,37 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         embed(patches, into: hidden.rows(1 ..< hidden.rows))
         hidden.data.update(from: classEmbedding.data, count: c.hiddenSize)
         backend.kernels.add(hidden.data, positions.data, hidden.rows * hidden.stride)
-        let normed = Tensor(rows: hidden.rows, columns: c.hiddenSize)
-        norm(hidden, hidden, preNormWeight, preNormBias)
+        preNorm(hidden, hidden, backend)
 
         let scratch = Scratch(rows: hidden.rows, c)
         for (index, layer) in layers.enumerated() {
             try cancellation.check()
             progress(index, layers.count)
-            norm(normed, hidden, layer.norm1Weight, layer.norm1Bias)
-            attention(layer, normed, scratch)
-            backend.multiply(scratch.attended, [Product(linear: layer.output, output: hidden, accumulate: true)], buffer)
-            norm(normed, hidden, layer.norm2Weight, layer.norm2Bias)
-            let (up, down) = (Product(linear: layer.fc1, output: scratch.middle), Product(linear: layer.fc2, output: hidden, accumulate: true))
-            if backend.multiplyFeedForward(normed, [up], activation: activate, down: down, buffer, middle: middle) { continue }
-            backend.multiply(normed, [up], buffer)
-            backend.forRows(hidden.rows) { rows in activate(scratch.middle.data + rows.lowerBound * scratch.middle.stride, rows.count * scratch.middle.stride) }
-            backend.multiply(scratch.middle, [down], buffer)
+            backend.multiply(attention(layer, hidden, scratch), [Product(linear: layer.output, output: hidden, accumulate: true)])
+            feedForward(layer, hidden, scratch)
         }
         var (query, key): (Tensor?, Tensor?) = (nil, nil)
         if let last {
-            norm(normed, hidden, last.norm1Weight, last.norm1Bias)
             let (q, k) = (Tensor(rows: hidden.rows, columns: c.hiddenSize), Tensor(rows: hidden.rows, columns: c.hiddenSize))
-            backend.multiply(normed, [Product(linear: last.query, output: q), Product(linear: last.key, output: k)], buffer)
+            backend.multiply(hidden, norm: last.norm1, [Product(linear: last.query, output: q), Product(linear: last.key, output: k)], buffer)
             (query, key) = (q, k)
         }
         return VisionOutput(features: hidden.rows(1 ..< hidden.rows), classFeature: hidden.rows(0 ..< 1), lastQuery: query, lastKey: key)
     }
 
-    private struct Scratch {
-        let query, key, value, attended, middle: Tensor
+    private final class Scratch {
+        let query, key, value, attended: Tensor
         let cache: LayerCache
+        /// In float32 only: otherwise it goes piece by piece into a buffer.
+        private(set) lazy var middle = Tensor(rows: rows, columns: intermediateSize)
+        private let rows: Int, intermediateSize: Int
 
         init(rows: Int, _ c: VisionConfiguration) {
             query = Tensor(rows: rows, columns: c.hiddenSize)
             key = Tensor(rows: rows, columns: c.hiddenSize)
             value = Tensor(rows: rows, columns: c.hiddenSize)
             attended = Tensor(rows: rows, columns: c.hiddenSize)
-            middle = Tensor(rows: rows, columns: c.intermediateSize)
+            (self.rows, intermediateSize) = (rows, c.intermediateSize)
             cache = LayerCache(
                 heads: Array(0 ..< c.numAttentionHeads), headDim: c.hiddenSize / c.numAttentionHeads, capacity: rows, type: AK_F32)
         }
@@ -157,9 +158,10 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         }
     }
 
-    private func attention(_ layer: CLIPVisionLayer, _ x: Tensor, _ scratch: Scratch) {
+    /// What the output projection reads of one layer's attention.
+    private func attention(_ layer: CLIPVisionLayer, _ x: Tensor, _ scratch: Scratch) -> ak_activations {
         backend.multiply(
-            x,
+            x, norm: layer.norm1,
             [
                 Product(linear: layer.query, output: scratch.query), Product(linear: layer.key, output: scratch.key),
                 Product(linear: layer.value, output: scratch.value),
@@ -175,13 +177,24 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         }
         let shares = (0 ..< heads).map { head in
             HeadShare(
-                query: query.data + head * headDim, attended: attended.data + head * headDim, queryStride: query.stride,
+                query: query.data + head * headDim, attended: attended.data + head * headDim, column: head * headDim, queryStride: query.stride,
                 attendedStride: attended.stride, keys: cache.keys(head), values: cache.values(head), heads: 1)
         }
-        backend.attend(
-            shares, cache.type, headDim: headDim, keys: x.rows, queries: x.rows, isCausal: false,
-            rounds: layer.query.weight.activationType(backend, rows: x.rows) == AK_BF16, scale: 1 / Float(headDim).squareRoot(), spanResults)
+        let activations = backend.attend(
+            shares, attended, for: layer.output, cache.type, headDim: headDim, keys: x.rows, queries: x.rows, isCausal: false,
+            rounds: layer.query.weight.activationType(backend, rows: x.rows) == AK_BF16, scale: 1 / Float(headDim).squareRoot(), spanResults, buffer)
         withExtendedLifetime(scratch) {}
+        return activations
+    }
+
+    private func feedForward(_ layer: CLIPVisionLayer, _ x: Tensor, _ scratch: Scratch) {
+        let down = Product(linear: layer.fc2, output: x, accumulate: true)
+        func up(_ output: Tensor) -> Product { Product(linear: layer.fc1, output: output) }
+        if backend.multiplyFeedForward(x, norm: layer.norm2, [up(x)], activation: activate, down: down, buffer, middle: middle) { return }
+        let values = scratch.middle
+        backend.multiply(x, norm: layer.norm2, [up(values)], buffer)
+        backend.forRows(x.rows) { rows, _ in activate(values.data + rows.lowerBound * values.stride, rows.count * values.stride) }
+        backend.multiply(values, [down], buffer)
     }
 
     private func activate(_ values: UnsafeMutablePointer<Float>, _ count: Int) {
@@ -191,14 +204,6 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         case .quickGELU: kernels.gelu_quick(values, count)
         case .gelu: kernels.gelu_erf(values, count)
         case .geluTanh: kernels.gelu_tanh(values, count)
-        }
-    }
-
-    private func norm(_ out: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor) {
-        backend.forRows(x.rows) { rows in
-            backend.kernels.layer_norm(
-                out.data + rows.lowerBound * out.stride, out.stride, x.data + rows.lowerBound * x.stride, x.stride, weight.data, bias.data,
-                configuration.layerNormEpsilon, Int32(rows.count), Int32(x.columns))
         }
     }
 }

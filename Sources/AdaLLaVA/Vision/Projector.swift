@@ -30,7 +30,7 @@ final class Projector: @unchecked Sendable {
             backend.multiply(x, [Product(linear: linear, output: out)], buffer)
             if index + 1 < linears.count {
                 let kernels = backend.kernels
-                backend.forRows(out.rows) { kernels.gelu_erf(out.data + $0.lowerBound * out.stride, $0.count * out.stride) }
+                backend.forRows(out.rows) { rows, _ in kernels.gelu_erf(out.data + rows.lowerBound * out.stride, rows.count * out.stride) }
             }
             x = out
         }

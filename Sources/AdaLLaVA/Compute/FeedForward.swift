@@ -1,0 +1,75 @@
+import AdaKernels
+
+extension Backend {
+    /// `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of the rows of `x` or a norm of them, or `activation` of one
+    /// product; the products' own outputs are not written. Each piece of the middle is made, combined and converted to what `down` takes while it is in
+    /// its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
+    /// - Parameters:
+    ///   - first: gate and up, or one product.
+    ///   - down: reads no other blocks than those in which panels of `first` lie.
+    ///   - dropped: columns of the middle that are zero.
+    ///   - middle: where the middle goes.
+    /// - Returns: whether it was done: for few tokens, and where `down` takes float32, it is not.
+    func multiplyFeedForward(
+        _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ((UnsafeMutablePointer<Float>, Int) -> Void)? = nil, down: Product,
+        dropped: [Range<Int>] = [], _ buffer: ActivationBuffer, middle: ActivationBuffer
+    ) -> Bool {
+        let (rows, middleType) = (x.rows, down.linear.weight.activationType(self, rows: x.rows))
+        guard let gate = first.first, let up = first.last, rows > 4, middleType != AK_F32 else { return false }
+        let type = gate.linear.weight.activationType(self, rows: rows)
+        guard up.linear.weight.activationType(self, rows: rows) == type else { return false }
+        let activations = buffer.convert(x, norm, to: type, self)
+        for product in first { reserveScratch(for: product) }
+        let (width, isGated) = (Int(down.linear.weight.matrix.blocks * AK_BLOCK), first.count > 1)
+        let made = middle.reserve(middleType, rows: rows, stride: width)
+        let computed = Int(gate.linear.weight.matrix.panels * AK_PANEL)
+        let zero = computed < width ? dropped + [computed ..< width] : dropped
+        withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
+            var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
+            let pieces = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16)
+            (gateCall.pieces, upCall.pieces) = (pieces, pieces)
+            let (gate, up) = (gateCall, upCall)
+            let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.middleColumns(pieces.panels($1), of: width).count) }
+            let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
+            withUnsafePointer(to: activations) { activations in
+                zero.withUnsafeBufferPointer { zero in
+                    pool.run(pieces.count) { item, worker in
+                        let columns = gate.middleColumns(pieces.panels(item), of: width), count = columns.count
+                        let values = parts.address + worker * parts.count, others = values + rows * count
+                        gate.run(
+                            kernels, activations, piece: item, next: isGated ? up : gate, nextPiece: isGated ? item : item + 1, scratch: scratch[worker],
+                            into: (values - columns.lowerBound, count))
+                        if isGated {
+                            up.run(
+                                kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker],
+                                into: (others - columns.lowerBound, count))
+                            kernels.silu_mul(values, others, rows * count)
+                        } else {
+                            activation?(values, rows * count)
+                        }
+                        for range in zero {
+                            let part = range.clamped(to: columns), start = values + part.lowerBound - columns.lowerBound
+                            if part.isEmpty { continue }
+                            for row in 0 ..< rows { (start + row * count).update(repeating: 0, count: part.count) }
+                        }
+                        made.write(kernels, rows: 0 ..< rows, columns: columns, from: values, stride: count)
+                    }
+                }
+            }
+        }
+        multiply(made.activations, [down])
+        withExtendedLifetime(first) {}
+        return true
+    }
+}
+
+extension KernelProduct {
+    /// Columns of the middle that a piece of listed panels makes, `width` at most: theirs, and those of a block that no listed panel makes, which are zero.
+    fileprivate func middleColumns(_ range: Range<Int>, of width: Int) -> Range<Int> {
+        let columns = columns(range), block = Int(AK_BLOCK)
+        let start = columns.lowerBound / block * block, end = min((columns.upperBound + block - 1) / block * block, width)
+        let followsOn = range.lowerBound > 0 && panels[range.lowerBound - 1] + 1 == panels[range.lowerBound]
+        let goesOn = range.upperBound < panelCount && panels[range.upperBound - 1] + 1 == panels[range.upperBound]
+        return (followsOn ? columns.lowerBound : start) ..< (goesOn ? columns.upperBound : end)
+    }
+}
