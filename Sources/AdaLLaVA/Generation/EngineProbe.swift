@@ -44,7 +44,7 @@ extension AdaptiveModel {
             try check(prompt)
             let (clock, cancellation) = (ContinuousClock(), Cancellation())
             let shares = try budgets.map { Double(try $0.validFraction()) }
-            let prefills = try LayerTurns(shares: shares, first: first).run { index, layerDone in
+            let prefills = try LayerTurns(shares: shares, first: first, pool: engine.backend.pool).run { index, layerDone in
                 let request = EngineRequest(tokens: prompt, images: [], budget: budgets[index], maxTokens: steps + 1)
                 let units = engine.adaptive.map { $0.units.granted(fraction: Float(shares[index])) }
                 var result = EngineResult(layers: engine.decoder.configuration.numHiddenLayers, heads: engine.decoder.configuration.numAttentionHeads)
@@ -122,9 +122,11 @@ private final class LayerTurns: @unchecked Sendable {
     private var progress: [Double]
     private var turns: [[Duration]]
     private var started = ContinuousClock.now
+    /// What computes: in a prefill by itself its threads are awake from layer to layer.
+    private let pool: ThreadPool
 
-    init(shares: [Double], first: Int) {
-        self.shares = shares
+    init(shares: [Double], first: Int, pool: ThreadPool) {
+        (self.shares, self.pool) = (shares, pool)
         order = shares.indices.map { (first + $0) % shares.count }
         wakes = shares.map { _ in DispatchSemaphore(value: 0) }
         progress = Array(repeating: 0, count: shares.count)
@@ -180,6 +182,7 @@ private final class LayerTurns: @unchecked Sendable {
 
     private func wait(_ index: Int) {
         wakes[index].wait()
+        for _ in 0 ..< 4 { pool.run(pool.threads * 4) { _, _ in } }
         lock.withLock { started = ContinuousClock.now }
     }
 }
