@@ -7,7 +7,7 @@
 #define VNNI_INLINE AK_AVX512_VNNI_INLINE
 
 // Bytes that are asked for ahead, at least: what covers the latency of memory, behind a gap in the listed blocks as well.
-#define AHEAD 4096
+#define AHEAD 3072
 
 // As many blocks of `bytes`.
 AK_INLINE int32_t blocks_ahead(size_t bytes) { return (int32_t)((AHEAD + bytes - 1) / bytes); }

@@ -14,7 +14,8 @@
 
 #include "pool_wait.h"
 
-enum { WORKER_SPIN_MICROSECONDS = 40, CALLER_SPIN_MICROSECONDS = 100, CACHE_LINE = 64 };
+// How long a thread looks before it sleeps: longer than what is done between two tokens by one thread alone, choosing and handing over the first.
+enum { SPIN_MICROSECONDS = 100, CACHE_LINE = 64 };
 // What a thread asks for while it waits: a fraction of its second-level cache, in steps that leave it time to look whether it is needed.
 enum { EXPECTED_BYTES = 256 * 1024, EXPECTED_STEP = 4 * CACHE_LINE };
 
@@ -158,7 +159,7 @@ static void *run_worker(void *argument) {
         // Shares are published before the run's start: who has seen it finds their items, and who finds none will see the next.
         const run_watch watch = {pool, atomic_load(&pool->started.value)};
         if (take_items(pool, thread->worker, &ahead)) continue;
-        if (ak_spin(has_run, &watch, WORKER_SPIN_MICROSECONDS, read_some, &ahead)) continue;
+        if (ak_spin(has_run, &watch, SPIN_MICROSECONDS, read_some, &ahead)) continue;
         // Announce the sleep before looking once more; the caller starts a run before it looks for sleepers. One of the two sees the other.
         atomic_fetch_add(&pool->sleeping, 1);
         if (atomic_load(&pool->started.value) == watch.seen && !atomic_load(&pool->stopping)) ak_signal_wait(&pool->started, watch.seen);
@@ -272,7 +273,7 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
 
     read_ahead ahead = {.count = 0};
     take_items(pool, 0, &ahead);
-    if (!ak_spin(is_finished, pool, CALLER_SPIN_MICROSECONDS, read_some, &ahead)) ak_signal_wait_zero(&pool->finished);
+    if (!ak_spin(is_finished, pool, SPIN_MICROSECONDS, read_some, &ahead)) ak_signal_wait_zero(&pool->finished);
     pool->expected_count = 0;
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
