@@ -56,7 +56,7 @@ let package = Package(
         // What the performance claims are measured with.
         .executableTarget(
             name: "adallava-bench",
-            dependencies: ["AdaLLaVA", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: ["AdaLLaVA", "AdaEvaluation", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             path: "Benchmarks/AdaBenchmarks"),
 
         .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),

@@ -74,14 +74,18 @@ struct Memory: AsyncParsableCommand {
                 "model": url.lastPathComponent, "peak_bytes": peak, "peak_after_loading_bytes": afterLoading, "weight_bytes": weights,
                 "kv_bytes": summary.keyValueBytes, "limit_bytes": allowed, "passed": passed, "load_ms": loading, "decode_ms": perToken ?? NSNull(), "file_bytes": fileBytes(url) ?? NSNull(),
                 "prefill_ms": summary.measured.prefill / .milliseconds(1),
-                // A tied embedding is the output layer; another one is only looked up, and stays in the file.
-                "token_bytes": report.configuration.language.tieWordEmbeddings ? weights : weights - (embeddingBytes(url) ?? 0),
+                "token_bytes": try tokenBytes(report, url),
             ], to: json)
         if !passed { throw ExitCode(1) }
     }
 }
 
 private func fileBytes(_ url: URL) -> Int? { try? url.resourceValues(forKeys: [.fileSizeKey]).fileSize }
+
+/// Bytes of weights that a token reads. A tied embedding is the output layer; another one is only looked up.
+func tokenBytes(_ report: ModelReport, _ url: URL) throws -> Int {
+    report.weightBytes - (report.configuration.language.tieWordEmbeddings ? 0 : embeddingBytes(url) ?? 0)
+}
 
 /// Bytes of the embedding matrix.
 private func embeddingBytes(_ url: URL) -> Int? {

@@ -65,7 +65,7 @@ struct Overhead: AsyncParsableCommand {
                     summary = piece.summary ?? summary
                 }
                 guard let summary, summary.tokens.count > 1 else { throw ValidationError("\(checkpoint) answers with less than two tokens; ask something else") }
-                let alone = try await model.measureDecoder(prompt: prompt, tokens: Array(summary.tokens.dropLast()))
+                let alone = try await model.measureDecoder(prompt: prompt, tokens: Array(summary.tokens.dropLast())).reduce(.zero, +)
                 if round == 0 { continue }
                 let steps = Double(summary.tokens.count - 1)
                 choices[index].answers.append(summary.measured.decode / .milliseconds(1) / steps)

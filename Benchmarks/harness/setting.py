@@ -1,13 +1,15 @@
 """Where everything is that is measured, and how often."""
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring import Missing, median, note, run, run_json
+from measuring import Failed, Missing, median, note, run, run_json
 
 ROOT = Path(__file__).resolve().parents[2]
 STEM = "SmolLM2-135M-Instruct"
@@ -112,3 +114,13 @@ class Setting:
             "processor": processor, "cores": len(os.sched_getaffinity(0)), "threads": self.threads, "repeats": self.repeats,
             "load_average": os.getloadavg()[0], "ceilings": self.ceilings if self._ceilings else None,
         }
+
+
+def bench_json(setting: Setting, words: list[str | Path]) -> dict:
+    """The numbers of an `adallava-bench` measurement; one that misses its own limit ends with 1 and has numbers all the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        run([setting.bench, *words, "--threads", str(setting.threads), "--json", path], accepts=(0, 1))
+        if not path.exists():
+            raise Failed(f"adallava-bench {words[0]} wrote no numbers")
+        return json.loads(path.read_text())

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 @testable import AdaLLaVA
@@ -33,7 +34,11 @@ import Testing
     // A failure means that the decoder alone is timed on other tokens than the answer's, or that bad ids reach the embedding.
     @Test func decoderAloneTakesItsTokens() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.url("llava-hf/old-layout"))
-        #expect(try await model.measureDecoder(prompt: [1, 5], tokens: [6, 7, 8]) > .zero)
+        let times = try await model.measureDecoder(prompt: [1, 5], tokens: [6, 7, 8])
+        #expect(times.count == 3 && times.allSatisfy { $0 > .zero })
+        let calls = Mutex(0)
+        #expect(try await model.measureDecoder(prompt: [1, 5], tokens: [6, 7], between: { calls.withLock { $0 += 1 } }).count == 2)
+        #expect(calls.withLock { $0 } == 2)
         await #expect(throws: GenerationError.self) { _ = try await model.measureDecoder(prompt: [1, -200], tokens: [6]) }
         await #expect(throws: GenerationError.self) { _ = try await model.measureDecoder(prompt: [1], tokens: [1 << 40]) }
         await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureDecoder(prompt: [], tokens: [6]) }

@@ -41,7 +41,7 @@ public struct CeilingMeasurement: Sendable, Equatable {
         let int8 = multiply(AK_CEILING_INT8, pool, time)
         let bf16 = multiply(AK_CEILING_BF16, pool, time)
         let fp32 = multiply(AK_CEILING_F32, pool, time)
-        let bandwidth = read(min(max(bufferBytes ?? max(256 << 20, 4 * lastLevelCache), 1 << 20), 2 << 30), pool, time)
+        let bandwidth = BandwidthReader(pool, time: time, bufferBytes: bufferBytes).median
         return CeilingMeasurement(threads: pool.threads, bandwidth: bandwidth, int8: int8, bf16: bf16 > 0 ? bf16 : nil, fp32: fp32)
     }
 
@@ -70,7 +70,7 @@ public struct CeilingMeasurement: Sendable, Equatable {
     #endif
 
     /// The rates of rounds of `body`, each of which does `amount`.
-    private static func rates(_ time: Duration, _ amount: Double, _ body: () -> Void) -> [Double] {
+    fileprivate static func rates(_ time: Duration, _ amount: Double, _ body: () -> Void) -> [Double] {
         var rates: [Double] = []
         let start = ContinuousClock.now
         while rates.count < 3 || (ContinuousClock.now - start < time && rates.count < 10000) {
@@ -90,31 +90,58 @@ public struct CeilingMeasurement: Sendable, Equatable {
             pool.run(items) { _, _ in _ = ak_ceiling_multiply(kind, rounds) }
         }.last ?? 0
     }
+}
 
-    private static func read(_ bytes: Int, _ pool: ThreadPool, _ time: Duration) -> Double {
-        let hugePage = 2 << 20
-        let piece = 1 << 20
-        let bytes = bytes / piece * piece
-        let data = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: hugePage)
-        defer { data.deallocate() }
-        #if os(Linux)
-            // Fewer translations to look up; without huge pages it is a little slower, and nothing else changes.
-            madvise(data, bytes, Int32(MADV_HUGEPAGE))
-        #endif
-        // Written, not only reserved: pages that nobody wrote to would all be the same page.
-        memset(data, 1, bytes)
-        let base = SharedAddress(data)
+/// A buffer beyond the last-level cache that all threads read, for what the memory gives right now.
+public final class BandwidthReader: Sendable {
+    /// Bytes a second, of the rounds that chose how the buffer is read.
+    let median: Double
+    private let pool: ThreadPool
+    private let buffer: Buffer
+    private let streams: Int32
+    private static let piece = 1 << 20
+
+    /// - Parameter threads: one for each processor by default.
+    /// - Throws: `ComputeError`
+    public convenience init(threads: Int? = nil) throws { self.init(try ThreadPool(threads: threads), time: .milliseconds(400), bufferBytes: nil) }
+
+    fileprivate init(_ pool: ThreadPool, time: Duration, bufferBytes: Int?) {
+        let buffer = Buffer(bytes: min(max(bufferBytes ?? max(256 << 20, 4 * CeilingMeasurement.lastLevelCache), 1 << 20), 2 << 30))
         // How many places are best read at once differs between processors.
-        return [1, 2, 4].map { (streams: Int32) in
-            let found = rates(time / 3, Double(bytes)) {
-                pool.run(bytes / piece) { item, _ in _ = ak_ceiling_read(base.address + item * piece, piece, streams) }
-            }
-            return found[found.count / 2]
-        }.max() ?? 0
+        let found = [1, 2, 4].map { (streams: Int32) in
+            let rates = CeilingMeasurement.rates(time / 3, Double(buffer.bytes)) { buffer.read(pool, streams) }
+            return (streams: streams, median: rates[rates.count / 2])
+        }
+        let best = found.max { $0.median < $1.median }
+        (self.pool, self.buffer, streams, median) = (pool, buffer, best?.streams ?? 1, best?.median ?? 0)
     }
 
-    private struct SharedAddress: @unchecked Sendable {
-        let address: UnsafeMutableRawPointer
-        init(_ address: UnsafeMutableRawPointer) { self.address = address }
+    /// Reads the buffer once.
+    /// - Returns: bytes a second.
+    public func read() -> Double {
+        let seconds = ContinuousClock().measure { buffer.read(pool, streams) } / .seconds(1)
+        return seconds > 0 ? Double(buffer.bytes) / seconds : 0
+    }
+
+    private final class Buffer: @unchecked Sendable {
+        let bytes: Int
+        private let address: UnsafeMutableRawPointer
+
+        init(bytes: Int) {
+            self.bytes = bytes / piece * piece
+            address = .allocate(byteCount: self.bytes, alignment: 2 << 20)
+            #if os(Linux)
+                // Fewer translations to look up; without huge pages it is a little slower, and nothing else changes.
+                madvise(address, self.bytes, Int32(MADV_HUGEPAGE))
+            #endif
+            // Written, not only reserved: pages that nobody wrote to would all be the same page.
+            memset(address, 1, self.bytes)
+        }
+
+        deinit { address.deallocate() }
+
+        func read(_ pool: ThreadPool, _ streams: Int32) {
+            pool.run(bytes / piece) { item, _ in _ = ak_ceiling_read(self.address + item * piece, piece, streams) }
+        }
     }
 }

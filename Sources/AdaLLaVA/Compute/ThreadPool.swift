@@ -39,6 +39,11 @@ public final class ThreadPool: @unchecked Sendable {
         }
     }
 
+    /// Has the threads wait for a run without sleeping, as they do between the runs of a prefill or a decode.
+    func wake() {
+        for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }
+    }
+
     /// Says what memory is probably read right after the next run; threads that wait ask for it meanwhile (`ak_pool_expect`).
     func expect(_ memory: [ak_expected]) {
         if threads > 1 { ak_pool_expect(pool, memory, Int32(memory.count)) }

@@ -74,8 +74,10 @@ extension AdaptiveModel {
     /// - Parameters:
     ///   - prompt: ids that are read first, without being timed.
     ///   - tokens: ids that are passed through the decoder and the output layer one by one.
+    ///   - between: called after each of them, and not timed; the threads are awake again when the next one begins.
+    /// - Returns: the time of each token.
     /// - Throws: ``GenerationError``
-    package func measureDecoder(prompt: [Int], tokens: [Int]) async throws -> Duration {
+    package func measureDecoder(prompt: [Int], tokens: [Int], between: (@Sendable () -> Void)? = nil) async throws -> [Duration] {
         try await queue.run { [self] in
             let decoder = loaded.engine.decoder
             let c = decoder.configuration
@@ -88,14 +90,19 @@ extension AdaptiveModel {
             try decoder.run(
                 0 ..< c.numHiddenLayers, on: read, first: 0, cache: cache, selections: everything, cancellation: cancellation)
             let hidden = Tensor(rows: 1, columns: c.hiddenSize)
-            return try ContinuousClock().measure {
-                for (step, token) in tokens.enumerated() {
+            return try tokens.enumerated().map { step, token in
+                let time = try ContinuousClock().measure {
                     try decoder.embed(token, into: hidden, row: 0)
                     try decoder.run(
                         0 ..< c.numHiddenLayers, on: hidden, first: prompt.count + step, cache: cache, selections: everything,
                         cancellation: cancellation)
                     _ = decoder.logits(hidden, row: 0)
                 }
+                if let between {
+                    between()
+                    loaded.engine.backend.pool.wake()
+                }
+                return time
             }
         }
     }
@@ -182,7 +189,7 @@ private final class LayerTurns: @unchecked Sendable {
 
     private func wait(_ index: Int) {
         wakes[index].wait()
-        for _ in 0 ..< 4 { pool.run(pool.threads * 4) { _, _ in } }
+        pool.wake()
         lock.withLock { started = ContinuousClock.now }
     }
 }

@@ -1,0 +1,72 @@
+import AdaEvaluation
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+/// How much of the memory's bandwidth a decode uses.
+///
+/// What other guests of a host leave of it changes by a half within seconds, so that two rates that were measured one after the other say little. Here
+/// a buffer is read after every token, and the median of the tokens' own shares counts.
+struct DecodeBandwidth: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Time tokens of a decode, and after each of them what reading a buffer takes.")
+
+    @Argument(help: "A checkpoint.")
+    var checkpoint: String
+
+    @Option(help: "Tokens of the prompt.")
+    var prompt = 600
+
+    @Option(help: "Tokens to decode.")
+    var tokens = 64
+
+    @Option(help: "Times that the prompt is read and tokens are decoded.")
+    var repeats = 3
+
+    @Option(help: "Threads; one for each processor by default.")
+    var threads: Int?
+
+    @Option(help: "A file to write the numbers to.")
+    var json: String?
+
+    func validate() throws {
+        if prompt < 1 || tokens < 1 || repeats < 1 { throw ValidationError("expected --prompt, --tokens and --repeats of 1 or more") }
+    }
+
+    func run() async throws {
+        let url = URL(fileURLWithPath: checkpoint)
+        var options = AdaptiveModel.Options()
+        options.threads = threads
+        let model = try await AdaptiveModel(contentsOf: url, options: options)
+        let report = try ModelReport(contentsOf: url)
+        let bytes = Double(try tokenBytes(report, url))
+        let reader = try BandwidthReader(threads: threads)
+        let rates = Rates()
+        func ids(_ count: Int) -> [Int] { (0 ..< count).map { $0 * 7 % 97 + 1 } }
+        var times: [Double] = []
+        for round in 0 ..< repeats {
+            times += try await model.measureDecoder(prompt: ids(prompt), tokens: ids(tokens)) { rates.append(reader.read()) }.map { $0 / .seconds(1) }
+            note("  round \(round + 1) of \(repeats)")
+        }
+        // What the memory gave before and after a token.
+        let read = rates.values
+        let shares = (1 ..< times.count).map { bytes / times[$0] / ((read[$0 - 1] + read[$0]) / 2) }
+        let (step, bandwidth, share) = (median(times), median(read), median(shares))
+        print(
+            String(
+                format: "%@: %.3f ms a token, %.0f MB of weights, %.1f GB/s of %.1f: %.3f", url.lastPathComponent, 1000 * step, bytes / 1e6, bytes / step / 1e9,
+                bandwidth / 1e9, share))
+        try writeJSON(
+            [
+                "model": url.lastPathComponent, "prompt": prompt, "tokens": tokens, "repeats": repeats, "load": loadAverage(), "token_bytes": bytes,
+                "decode_ms": 1000 * step, "bandwidth_gb_s": bandwidth / 1e9, "share": share,
+            ], to: json)
+    }
+
+    private final class Rates: @unchecked Sendable {
+        private let lock = NSLock()
+        private var all: [Double] = []
+        var values: [Double] { lock.withLock { all } }
+        func append(_ rate: Double) { lock.withLock { all.append(rate) } }
+    }
+}
