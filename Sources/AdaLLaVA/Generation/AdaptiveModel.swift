@@ -131,12 +131,19 @@ public final class AdaptiveModel: Sendable {
         request.plan = options.plan
         var output = AnswerText(text, stop: options.stop + text.stopTexts)
         let onProgress = options.onProgress
-        let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { onProgress?($0) }) { token in
-            let piece = output.append(token, isEnd: request.endTokens.contains(token))
-            if !piece.isEmpty { yield(AnswerPiece(text: piece, summary: nil)) }
-            return !output.isStopped
+        var joined = JoinedText()
+        let result: EngineResult
+        do {
+            result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { onProgress?($0) }) { token in
+                let text = joined.add(output.append(token, isEnd: request.endTokens.contains(token)), at: .now)
+                if !text.isEmpty { yield(AnswerPiece(text: text, summary: nil)) }
+                return !output.isStopped
+            }
+        } catch {
+            yield(AnswerPiece(text: joined.rest(), summary: nil))
+            throw error
         }
-        yield(AnswerPiece(text: output.finish(), summary: AnswerSummary(result, budget: budget, engine: loaded.engine)))
+        yield(AnswerPiece(text: joined.rest() + output.finish(), summary: AnswerSummary(result, budget: budget, engine: loaded.engine)))
     }
 
     // MARK: - Trace

