@@ -30,7 +30,7 @@ struct DecodeBandwidth: AsyncParsableCommand {
     var json: String?
 
     func validate() throws {
-        if prompt < 1 || tokens < 1 || repeats < 1 { throw ValidationError("expected --prompt, --tokens and --repeats of 1 or more") }
+        if prompt < 1 || tokens < 2 || repeats < 1 { throw ValidationError("expected --prompt 1, --tokens 2, --repeats 1 or more") }
     }
 
     func run() async throws {
@@ -39,7 +39,7 @@ struct DecodeBandwidth: AsyncParsableCommand {
         options.threads = threads
         let model = try await AdaptiveModel(contentsOf: url, options: options)
         let report = try ModelReport(contentsOf: url)
-        let bytes = Double(try tokenBytes(report, url))
+        let bytes = Double(tokenBytes(report, url))
         let reader = try BandwidthReader(threads: threads)
         let rates = Rates()
         func ids(_ count: Int) -> [Int] { (0 ..< count).map { $0 * 7 % 97 + 1 } }
@@ -48,9 +48,9 @@ struct DecodeBandwidth: AsyncParsableCommand {
             times += try await model.measureDecoder(prompt: ids(prompt), tokens: ids(tokens)) { rates.append(reader.read()) }.map { $0 / .seconds(1) }
             note("  round \(round + 1) of \(repeats)")
         }
-        // What the memory gave before and after a token.
+        // What the memory gave before and after a token; before a round's first one was the prompt.
         let read = rates.values
-        let shares = (1 ..< times.count).map { bytes / times[$0] / ((read[$0 - 1] + read[$0]) / 2) }
+        let shares = times.indices.filter { $0 % tokens > 0 }.map { bytes / times[$0] / ((read[$0 - 1] + read[$0]) / 2) }
         let (step, bandwidth, share) = (median(times), median(read), median(shares))
         print(
             String(

@@ -74,7 +74,7 @@ struct Memory: AsyncParsableCommand {
                 "model": url.lastPathComponent, "peak_bytes": peak, "peak_after_loading_bytes": afterLoading, "weight_bytes": weights,
                 "kv_bytes": summary.keyValueBytes, "limit_bytes": allowed, "passed": passed, "load_ms": loading, "decode_ms": perToken ?? NSNull(), "file_bytes": fileBytes(url) ?? NSNull(),
                 "prefill_ms": summary.measured.prefill / .milliseconds(1),
-                "token_bytes": try tokenBytes(report, url),
+                "token_bytes": tokenBytes(report, url),
             ], to: json)
         if !passed { throw ExitCode(1) }
     }
@@ -83,7 +83,7 @@ struct Memory: AsyncParsableCommand {
 private func fileBytes(_ url: URL) -> Int? { try? url.resourceValues(forKeys: [.fileSizeKey]).fileSize }
 
 /// Bytes of weights that a token reads. A tied embedding is the output layer; another one is only looked up.
-func tokenBytes(_ report: ModelReport, _ url: URL) throws -> Int {
+func tokenBytes(_ report: ModelReport, _ url: URL) -> Int {
     report.weightBytes - (report.configuration.language.tieWordEmbeddings ? 0 : embeddingBytes(url) ?? 0)
 }
 

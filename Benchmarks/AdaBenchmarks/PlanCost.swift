@@ -74,7 +74,7 @@ struct PlanCost: AsyncParsableCommand {
                 times[index].plan = cost.plan
                 if round == 0 { continue }
                 if round == 1 { times[index].prefill = cost.prefill.map { _ in [] } }
-                for (layer, turn) in cost.prefill.enumerated() { times[index].prefill[layer].append(turn / .milliseconds(1)) }
+                for (layer, turn) in cost.prefill.enumerated() where layer < times[index].prefill.count { times[index].prefill[layer].append(turn / .milliseconds(1)) }
                 times[index].decode += cost.steps.map { $0 / .milliseconds(1) }
                 times[index].decodeRatios += zip(cost.steps, costs[0].steps).map { $0 / $1 }
             }

@@ -9,7 +9,7 @@ from typing import Callable
 
 from measuring import Failed, Missing, Neighbours, interleave, median, note, resident, run, run_json
 from report import Row, at_least, at_most, versus
-from setting import ROOT, Setting, bench_json
+from setting import ROOT, Setting, bandwidth_share
 
 PROMPT, GENERATE = 600, 64
 # Multiplications and additions of SmolLM2-135M's decoder layers for one token: 30 layers of hidden size 576, 9 heads of 64, 3 key-value heads,
@@ -82,12 +82,7 @@ def smollm2(setting: Setting) -> list[Row]:
                 rows.append(
                     versus("1", what, mine, "OpenVINO", median(found["OpenVINO"].get(kind, [])), 1.0 if kind == "prefill" else None, limit=limit[kind]))
         if type == "Q8_0":
-            note("  decode, and after every token the bandwidth")
-            share = bench_json(setting, ["decode-bandwidth", model, "--prompt", str(PROMPT), "--tokens", str(GENERATE), "--repeats", str(setting.repeats)])
-            setting.raw["decode-bandwidth"] = share
-            rows.append(
-                at_least("1", "decode, Q8_0, share of the read bandwidth", share["share"], "", 0.82,
-                         comment=f"{share['token_bytes'] / 1e6:.0f} MB a token, {share['bandwidth_gb_s']:.1f} GB/s"))
+            rows += bandwidth_share(setting, "1", "decode, Q8_0, share of the read bandwidth", model, PROMPT, GENERATE, 0.82)
     return rows
 
 

@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring import Failed, Missing, median, note, run, run_json
+from measuring import Failed, Interruption, Missing, median, note, run, run_json
+from report import Row, at_least
 
 ROOT = Path(__file__).resolve().parents[2]
 STEM = "SmolLM2-135M-Instruct"
@@ -124,3 +125,20 @@ def bench_json(setting: Setting, words: list[str | Path]) -> dict:
         if not path.exists():
             raise Failed(f"adallava-bench {words[0]} wrote no numbers")
         return json.loads(path.read_text())
+
+
+def bandwidth_share(setting: Setting, requirement: str, what: str, model: Path, prompt: int, tokens: int, target: float) -> list[Row]:
+    """How much of the bandwidth, measured after every token, a decode uses. What was measured before is kept if this fails."""
+    if Interruption.happened:
+        return []
+    note("  decode, and after every token the bandwidth")
+    try:
+        found = bench_json(setting, ["decode-bandwidth", model, "--prompt", str(prompt), "--tokens", str(tokens), "--repeats", str(setting.repeats)])
+    except (Missing, Failed) as error:
+        setting.notes.append(f"{what}: {error}")
+        return []
+    except KeyboardInterrupt:
+        Interruption.happened = True
+        return []
+    setting.raw.setdefault("decode-bandwidth", {})[model.name] = found
+    return [at_least(requirement, what, found["share"], "", target, comment=f"{found['token_bytes'] / 1e6:.0f} MB a token, {found['bandwidth_gb_s']:.1f} GB/s")]

@@ -38,6 +38,16 @@ import Testing
             withExtendedLifetime(used) { #expect(spares.byteCount == 0) }
         }
         #expect(spares.byteCount == 8 << 20)
+        // Other sizes than those that are kept take their place: a server's next conversations are as long as its last ones.
+        var place: UInt = 0
+        do {
+            let longer = HugePageArena(slabBytes: 6 << 20, spares: spares).allocate(byteCount: 1 << 20)
+            place = address(longer)
+        }
+        #expect(spares.byteCount == 6 << 20)
+        let next = HugePageArena(slabBytes: 6 << 20, spares: spares).allocate(byteCount: 1 << 20)
+        #expect(address(next) == place && spares.byteCount == 0)
+        withExtendedLifetime(next) {}
     }
 
     // A failure means that a second answer of one model still asks the system for its keys and values, or differs from the first.

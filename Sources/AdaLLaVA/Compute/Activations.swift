@@ -65,11 +65,8 @@ struct ActivationWriter {
             kernels.quantize_q8(
                 values.assumingMemoryBound(to: Int8.self) + place, stride, scales + block, sums + block, from, fromStride, count, blocks)
         case AK_I16: kernels.quantize_i16(values.assumingMemoryBound(to: Int16.self) + place, stride, scales + block, from, fromStride, count, blocks)
-        case AK_BF16:
-            kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
-        default:
-            let out = values.assumingMemoryBound(to: Float.self) + place
-            for row in 0 ..< rows.count { (out + row * stride).update(from: from + row * fromStride, count: columns.count) }
+        case AK_BF16: kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
+        default: break   // float32 is read where it was made
         }
     }
 }

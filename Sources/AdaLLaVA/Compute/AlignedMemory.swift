@@ -50,9 +50,14 @@ final class AlignedMemory: @unchecked Sendable {
 final class SpareSlabs: Sendable {
     /// The most that is kept.
     private let limit: Int
+    private struct Slab {
+        let address: UInt
+        let byteCount: Int
+    }
     private struct State {
         var bytes = 0
-        var slabs: [Int: [UInt]] = [:]
+        /// The one that was left last comes last.
+        var slabs: [Slab] = []
     }
     private let state = Mutex(State())
 
@@ -63,26 +68,31 @@ final class SpareSlabs: Sendable {
 
     deinit {
         state.withLock { state in
-            for address in state.slabs.values.joined() { UnsafeMutableRawPointer(bitPattern: address)?.deallocate() }
+            for slab in state.slabs { UnsafeMutableRawPointer(bitPattern: slab.address)?.deallocate() }
         }
     }
 
     fileprivate func take(_ byteCount: Int) -> UnsafeMutableRawPointer? {
         state.withLock { state in
-            guard let address = state.slabs[byteCount]?.popLast() else { return nil }
+            guard let index = state.slabs.lastIndex(where: { $0.byteCount == byteCount }) else { return nil }
             state.bytes -= byteCount
-            return UnsafeMutableRawPointer(bitPattern: address)
+            return UnsafeMutableRawPointer(bitPattern: state.slabs.remove(at: index).address)
         }
     }
 
-    /// Whether it is kept.
+    /// Whether it is kept; those that have waited longest make room for it.
     fileprivate func keep(_ address: UnsafeMutableRawPointer, _ byteCount: Int) -> Bool {
+        if byteCount > limit { return false }
         state.withLock { state in
-            if state.bytes + byteCount > limit { return false }
+            while state.bytes + byteCount > limit, let oldest = state.slabs.first {
+                state.slabs.removeFirst()
+                state.bytes -= oldest.byteCount
+                UnsafeMutableRawPointer(bitPattern: oldest.address)?.deallocate()
+            }
             state.bytes += byteCount
-            state.slabs[byteCount, default: []].append(UInt(bitPattern: address))
-            return true
+            state.slabs.append(Slab(address: UInt(bitPattern: address), byteCount: byteCount))
         }
+        return true
     }
 }
 
@@ -107,7 +117,7 @@ final class HugePageArena: Sendable {
     }
     private let state = Mutex(State())
 
-    /// Memory whose contents are not defined; its slab is freed with the last matrix in it.
+    /// Memory whose contents are not defined; its slab is freed, or kept as a spare, with the last user in it.
     func allocate(byteCount: Int) -> AlignedMemory {
         let bytes = (max(byteCount, 64) + 63) / 64 * 64
         return state.withLock { state in

@@ -9,7 +9,7 @@ extension Backend {
     ///   - down: reads no other blocks than those in which panels of `first` lie.
     ///   - dropped: columns of the middle that are zero.
     ///   - middle: where the middle goes.
-    /// - Returns: whether it was done: for few tokens, and where `down` takes float32, it is not.
+    /// - Returns: whether it was done: for few tokens, where `down` takes float32, and where gate and up take different types, it is not.
     func multiplyFeedForward(
         _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ((UnsafeMutablePointer<Float>, Int) -> Void)? = nil, down: Product,
         dropped: [Range<Int>] = [], _ buffer: ActivationBuffer, middle: ActivationBuffer

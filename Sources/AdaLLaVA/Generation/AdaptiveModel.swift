@@ -140,7 +140,8 @@ public final class AdaptiveModel: Sendable {
                 return !output.isStopped
             }
         } catch {
-            yield(AnswerPiece(text: joined.rest(), summary: nil))
+            let text = joined.rest()
+            if !text.isEmpty { yield(AnswerPiece(text: text, summary: nil)) }
             throw error
         }
         yield(AnswerPiece(text: joined.rest() + output.finish(), summary: AnswerSummary(result, budget: budget, engine: loaded.engine)))

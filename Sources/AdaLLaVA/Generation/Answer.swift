@@ -26,7 +26,7 @@ public struct GenerationOptions: Sendable {
     }
 }
 
-/// A piece of an answer: newly completed text; the last piece carries the summary.
+/// A piece of an answer: newly completed text, of several tokens where they come within milliseconds; the last piece carries the summary.
 public struct AnswerPiece: Sendable {
     /// Text that is certain now: whole characters, nothing of a stop text. May be empty.
     public let text: String

@@ -113,7 +113,7 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
     private final class Scratch {
         let query, key, value, attended: Tensor
         let cache: LayerCache
-        /// In float32 only: otherwise it goes piece by piece into a buffer.
+        /// Where it does not go piece by piece into a buffer: in float32.
         private(set) lazy var middle = Tensor(rows: rows, columns: intermediateSize)
         private let rows: Int, intermediateSize: Int
 
