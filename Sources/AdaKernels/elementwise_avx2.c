@@ -18,7 +18,8 @@ static AK_AVX2 void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t 
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 values[i] = _mm256_loadu_ps(x + 8 * i);
-                largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, values[i]));
+                // The second operand where one is NaN: what was there before.
+                largest = _mm256_max_ps(_mm256_andnot_ps(sign, values[i]), largest);
             }
             const float scale = ak_max256(largest) / 127.0f;
             const __m256 inverse = _mm256_set1_ps(ak_inverse_scale(scale));

@@ -55,6 +55,12 @@ typedef struct {
     size_t ldb, ld;
 } q8_rows;
 
+// The larger magnitudes of a block's halves: zero where a value is NaN, for a comparison gives its second operand then.
+AK_AVX512_INLINE __m512 magnitudes(const float *x) {
+    const __m512 low = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x)), _mm512_setzero_ps());
+    return _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + 16)), low);
+}
+
 // Quantizes 16 blocks: `across` neighbouring ones from block b on of each of 16 / across rows from row t on.
 AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b, const size_t across) {
     const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
@@ -63,7 +69,7 @@ AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b
 #pragma unroll
     for (size_t i = 0; i < 16; i++) {
         const float *values = x + i / across * rows->ld + i % across * AK_BLOCK;
-        largest[i] = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(values)), _mm512_abs_ps(_mm512_loadu_ps(values + 16)));
+        largest[i] = magnitudes(values);
     }
     float scales[16], factors[16];
     _mm512_storeu_ps(scales, block_scales(largest16(largest), &inverse));
@@ -92,7 +98,7 @@ AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b
 AK_AVX512_INLINE void quantize_block(const q8_rows *rows, size_t t, size_t b) {
     const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
     const size_t at = t * rows->ldb + b;
-    const float scale = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x)), _mm512_abs_ps(_mm512_loadu_ps(x + 16)))) / 127.0f;
+    const float scale = _mm512_reduce_max_ps(magnitudes(x)) / 127.0f;
     const __m512 factor = _mm512_set1_ps(ak_inverse_scale(scale));
     const __m512i low = quants16(x, factor), high = quants16(x + 16, factor);
     _mm_storeu_si128((__m128i *)(rows->out + at * AK_BLOCK), _mm512_cvtsepi32_epi8(low));

@@ -33,7 +33,7 @@ static void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t *sums, c
             float32x4_t values[8], largest = vdupq_n_f32(0);
             for (int i = 0; i < 8; i++) {
                 values[i] = vld1q_f32(x + 4 * i);
-                largest = vmaxq_f32(largest, vabsq_f32(values[i]));
+                largest = vmaxnmq_f32(largest, vabsq_f32(values[i]));   // not where one is NaN
             }
             const float scale = vmaxvq_f32(largest) / 127.0f, inverse = ak_inverse_scale(scale);
             int32x4_t sum = vdupq_n_s32(0);

@@ -184,6 +184,27 @@ struct ElementwiseTests {
         #expect(!scales[0].isFinite)
     }
 
+    // A failure means that a block with NaN in it gives one thing alone and another among others: that a broken model fails now and then.
+    @Test(arguments: KernelSet.available, [1, 2, 4, 16])
+    func quantizingNaNDoesNotDependOnTheRest(set: KernelSet, blocks: Int) {
+        let tokens = 19
+        for place in [0, 7, 16, 31] {
+            var source = [Float](repeating: 0.25, count: tokens * blocks * 32)
+            for block in 0 ..< tokens * blocks {
+                source[block * 32 + 3] = 2.54
+                source[block * 32 + place] = .nan
+            }
+            var values = [Int8](repeating: 1, count: source.count)
+            var scales = [Float](repeating: 1, count: tokens * blocks), sums = [Int32](repeating: 1, count: tokens * blocks)
+            set.table.quantize_q8(&values, blocks * 32, &scales, &sums, source, blocks * 32, Int32(tokens), Int32(blocks))
+            let first = Array(values[0 ..< 32])
+            #expect(first[place] == 0 && first[3] == 127 && scales[0].isFinite)
+            for block in 0 ..< tokens * blocks {
+                #expect(Array(values[block * 32 ..< block * 32 + 32]) == first && scales[block] == scales[0] && sums[block] == sums[0])
+            }
+        }
+    }
+
     // A failure means that 16-bit weights meet activations that are rounded more than they need be, or NaN where there is none.
     @Test(arguments: KernelSet.available)
     func quantizeI16(set: KernelSet) {
