@@ -5,8 +5,8 @@ import Foundation
 
 /// How much of the memory's bandwidth a decode uses.
 ///
-/// What other guests of a host leave of it changes by a half within seconds, so that two rates that were measured one after the other say little. Here
-/// a buffer is read after every token, and the median of the tokens' own shares counts.
+/// What other guests of a host leave of it changes by a half within seconds, so that two rates that were measured one after the other say little.
+/// Here a buffer is read after every token, and the median of the tokens' own shares counts.
 struct DecodeBandwidth: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Time tokens of a decode, and after each of them what reading a buffer takes.")
@@ -54,8 +54,8 @@ struct DecodeBandwidth: AsyncParsableCommand {
         let (step, bandwidth, share) = (median(times), median(read), median(shares))
         print(
             String(
-                format: "%@: %.3f ms a token, %.0f MB of weights, %.1f GB/s of %.1f: %.3f", url.lastPathComponent, 1000 * step, bytes / 1e6, bytes / step / 1e9,
-                bandwidth / 1e9, share))
+                format: "%@: %.3f ms a token, %.0f MB of weights, %.1f GB/s of %.1f: %.3f", url.lastPathComponent, 1000 * step, bytes / 1e6,
+                bytes / step / 1e9, bandwidth / 1e9, share))
         try writeJSON(
             [
                 "model": url.lastPathComponent, "prompt": prompt, "tokens": tokens, "repeats": repeats, "load": loadAverage(), "token_bytes": bytes,

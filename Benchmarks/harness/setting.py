@@ -141,4 +141,5 @@ def bandwidth_share(setting: Setting, requirement: str, what: str, model: Path, 
         Interruption.happened = True
         return []
     setting.raw.setdefault("decode-bandwidth", {})[model.name] = found
-    return [at_least(requirement, what, found["share"], "", target, comment=f"{found['token_bytes'] / 1e6:.0f} MB a token, {found['bandwidth_gb_s']:.1f} GB/s")]
+    return [at_least(requirement, what, found["share"], "", target,
+                     comment=f"{found['token_bytes'] / 1e6:.0f} MB a token, {found['bandwidth_gb_s']:.1f} GB/s")]

@@ -64,7 +64,8 @@ AK_AVX2 void ak_avx2_quantize_i16(int16_t *out, size_t ldo, float *scales, const
             for (int i = 0; i < 4; i++) quants[i] = ak_wide_values256(_mm256_mul_ps(values[i], inverse));
 #pragma unroll
             for (int i = 0; i < 4; i += 2)   // packing works within 128-bit halves
-                _mm256_storeu_si256((__m256i *)(out + at * AK_BLOCK) + i / 2, _mm256_permute4x64_epi64(_mm256_packs_epi32(quants[i], quants[i + 1]), 0xd8));
+                _mm256_storeu_si256((__m256i *)(out + at * AK_BLOCK) + i / 2,
+                                    _mm256_permute4x64_epi64(_mm256_packs_epi32(quants[i], quants[i + 1]), 0xd8));
         }
     }
 }

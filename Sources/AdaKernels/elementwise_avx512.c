@@ -61,6 +61,15 @@ AK_AVX512_INLINE __m512 magnitudes(const float *x) {
     return _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + 16)), low);
 }
 
+// Writes a block's integers. Returns its two halves' sums lane by lane.
+AK_AVX512_INLINE __m512i write_quants(int8_t *out, const float *x, float inverse) {
+    const __m512 factor = _mm512_set1_ps(inverse);
+    const __m512i low = quants16(x, factor), high = quants16(x + 16, factor);
+    _mm_storeu_si128((__m128i *)out, _mm512_cvtsepi32_epi8(low));
+    _mm_storeu_si128((__m128i *)(out + 16), _mm512_cvtsepi32_epi8(high));
+    return _mm512_add_epi32(low, high);
+}
+
 // Quantizes 16 blocks: `across` neighbouring ones from block b on of each of 16 / across rows from row t on.
 AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b, const size_t across) {
     const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
@@ -68,8 +77,7 @@ AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b
     __m512 largest[16], inverse;
 #pragma unroll
     for (size_t i = 0; i < 16; i++) {
-        const float *values = x + i / across * rows->ld + i % across * AK_BLOCK;
-        largest[i] = magnitudes(values);
+        largest[i] = magnitudes(x + i / across * rows->ld + i % across * AK_BLOCK);
     }
     float scales[16], factors[16];
     _mm512_storeu_ps(scales, block_scales(largest16(largest), &inverse));
@@ -79,11 +87,7 @@ AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b
     for (size_t i = 0; i < 16; i++) {
         const float *values = x + i / across * rows->ld + i % across * AK_BLOCK;
         int8_t *out = rows->out + (place + i / across * rows->ldb + i % across) * AK_BLOCK;
-        const __m512 factor = _mm512_set1_ps(factors[i]);
-        const __m512i low = quants16(values, factor), high = quants16(values + 16, factor);
-        _mm_storeu_si128((__m128i *)out, _mm512_cvtsepi32_epi8(low));
-        _mm_storeu_si128((__m128i *)(out + 16), _mm512_cvtsepi32_epi8(high));
-        of_block[i] = _mm512_add_epi32(low, high);
+        of_block[i] = write_quants(out, values, factors[i]);
     }
     int32_t sums[16];
     _mm512_storeu_si512(sums, _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), sums16(of_block)), 7));
@@ -99,12 +103,8 @@ AK_AVX512_INLINE void quantize_block(const q8_rows *rows, size_t t, size_t b) {
     const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
     const size_t at = t * rows->ldb + b;
     const float scale = _mm512_reduce_max_ps(magnitudes(x)) / 127.0f;
-    const __m512 factor = _mm512_set1_ps(ak_inverse_scale(scale));
-    const __m512i low = quants16(x, factor), high = quants16(x + 16, factor);
-    _mm_storeu_si128((__m128i *)(rows->out + at * AK_BLOCK), _mm512_cvtsepi32_epi8(low));
-    _mm_storeu_si128((__m128i *)(rows->out + at * AK_BLOCK + 16), _mm512_cvtsepi32_epi8(high));
     rows->scales[at] = ak_half_holds(scale) ? _cvtsh_ss(_cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT)) : scale;
-    rows->sums[at] = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    rows->sums[at] = -128 * _mm512_reduce_add_epi32(write_quants(rows->out + at * AK_BLOCK, x, ak_inverse_scale(scale)));
 }
 
 // `across` blocks from block b on of all rows.

@@ -32,8 +32,8 @@ import Testing
             cache = LayerCache(heads: Array(0 ..< heads), headDim: headDim, capacity: queries, type: AK_F16)
             for head in 0 ..< heads {
                 backend.kernels.store_kv(
-                    cache.keys(head), cache.values(head), cache.type, key.data + head * headDim, key.stride, value.data + head * headDim, value.stride,
-                    Int32(headDim), 0, Int32(queries))
+                    cache.keys(head), cache.values(head), cache.type, key.data + head * headDim, key.stride, value.data + head * headDim,
+                    value.stride, Int32(headDim), 0, Int32(queries))
             }
         }
 
@@ -62,9 +62,7 @@ import Testing
                 backend.multiply(activations, [product])
             } else {
                 backend.attend(shares(kept), cache.type, headDim: headDim, keys: query.rows, queries: query.rows, scale: scale, results)
-                for row in 0 ..< query.rows {
-                    for range in dropped { (attended.data + row * attended.stride + range.lowerBound).update(repeating: 0, count: range.count) }
-                }
+                attended.clear(columns: dropped)
                 backend.multiply(attended, [product], buffer)
             }
             return projected.values

@@ -53,9 +53,7 @@ import Testing
                 backend.multiply(x, [first], buffer)
                 kernels.gelu_quick(outputs[0].data, x.rows * outputs[0].stride)
             }
-            for row in 0 ..< x.rows {
-                for columns in dropped { (outputs[0].data + row * outputs[0].stride + columns.lowerBound).update(repeating: 0, count: columns.count) }
-            }
+            outputs[0].clear(columns: dropped)
             backend.multiply(outputs[0], [last], buffer)
             return result.values
         }

@@ -45,8 +45,8 @@ final class AlignedMemory: @unchecked Sendable {
     deinit { if slab == nil, spares?.keep(address, byteCount) != true { address.deallocate() } }
 }
 
-/// Slabs that nobody uses, for the next who needs as large ones: a system gives memory page by page, each cleared first, which takes up to a fiftieth of
-/// a prefill, and on virtual machines whose host has to find it a millisecond for each megabyte.
+/// Slabs that nobody uses, for the next who needs as large ones: a system gives memory page by page, each cleared first, which takes up to a
+/// fiftieth of a prefill, and on virtual machines whose host has to find it a millisecond for each megabyte.
 final class SpareSlabs: Sendable {
     /// The most that is kept.
     private let limit: Int

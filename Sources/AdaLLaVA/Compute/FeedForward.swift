@@ -1,9 +1,9 @@
 import AdaKernels
 
 extension Backend {
-    /// `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of the rows of `x` or a norm of them, or `activation` of one
-    /// product; the products' own outputs are not written. Each piece of the middle is made, combined and converted to what `down` takes while it is in
-    /// its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
+    /// `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of the rows of `x` or a norm of them, or `activation` of
+    /// one product; the products' own outputs are not written. Each piece of the middle is made, combined and converted to what `down` takes while it is
+    /// in its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
     /// - Parameters:
     ///   - first: gate and up, or one product.
     ///   - down: reads no other blocks than those in which panels of `first` lie.
@@ -37,8 +37,8 @@ extension Backend {
                         let columns = gate.middleColumns(pieces.panels(item), of: width), count = columns.count
                         let values = parts.address + worker * parts.count, others = values + rows * count
                         gate.run(
-                            kernels, activations, piece: item, next: isGated ? up : gate, nextPiece: isGated ? item : item + 1, scratch: scratch[worker],
-                            into: (values - columns.lowerBound, count))
+                            kernels, activations, piece: item, next: isGated ? up : gate, nextPiece: isGated ? item : item + 1,
+                            scratch: scratch[worker], into: (values - columns.lowerBound, count))
                         if isGated {
                             up.run(
                                 kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker],
@@ -64,7 +64,8 @@ extension Backend {
 }
 
 extension KernelProduct {
-    /// Columns of the middle that a piece of listed panels makes, `width` at most: theirs, and those of a block that no listed panel makes, which are zero.
+    /// Columns of the middle that a piece of listed panels makes, `width` at most: theirs, and those of a block that no listed panel makes, which are
+    /// zero.
     fileprivate func middleColumns(_ range: Range<Int>, of width: Int) -> Range<Int> {
         let columns = columns(range), block = Int(AK_BLOCK)
         let start = columns.lowerBound / block * block, end = min((columns.upperBound + block - 1) / block * block, width)

@@ -152,8 +152,8 @@ extension Backend {
         withUnsafePointer(to: product.linear.weight.matrix) { reserveScratch(ak_matmul_scratch($0)) }
     }
 
-    /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels, of the rows of `x` or a norm of them: both products of a panel are made by the same worker, then combined while
-    /// they are in its cache.
+    /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels, of the rows of `x` or a norm of them: both products of a panel are made by the same
+    /// worker, then combined while they are in its cache.
     func multiplyGated(_ x: Tensor, norm: Norm? = nil, gate: Product, up: Product, _ buffer: ActivationBuffer) {
         let gateType = gate.linear.weight.activationType(self, rows: x.rows)
         guard gateType == up.linear.weight.activationType(self, rows: x.rows) else {

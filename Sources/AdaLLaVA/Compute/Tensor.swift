@@ -50,6 +50,14 @@ public struct Tensor: @unchecked Sendable {
         for (column, value) in values.prefix(columns).enumerated() { data[index * stride + column] = value }
     }
 
+    /// Makes some columns of every row zero.
+    func clear(columns: [Range<Int>]) {
+        if columns.isEmpty { return }
+        for row in 0 ..< rows {
+            for range in columns { (data + row * stride + range.lowerBound).update(repeating: 0, count: range.count) }
+        }
+    }
+
     func copyRows(from source: Tensor, to first: Int) {
         for row in 0 ..< source.rows {
             (data + (first + row) * stride).update(from: source.data + row * source.stride, count: min(columns, source.columns))

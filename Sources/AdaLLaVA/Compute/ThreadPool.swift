@@ -39,7 +39,7 @@ public final class ThreadPool: @unchecked Sendable {
         }
     }
 
-    /// Has the threads wait for a run without sleeping, as they do between the runs of a prefill or a decode.
+    /// Wakes the threads, so that they look for the next run as they do between the runs of a prefill or a decode.
     func wake() {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }
     }

@@ -30,8 +30,8 @@ public struct AnswerStream: AsyncSequence, Sendable {
     }
 }
 
-/// Joins the texts of tokens that come in quick succession: a reader who is woken takes a processor from the threads that compute, 2 to 3 % of the time at
-/// 230 tokens a second, and sees no difference. Slower models send every token's text at once.
+/// Joins the texts of tokens that come in quick succession: a reader who is woken takes a processor from the threads that compute, 2 to 3 % of the
+/// time at 230 tokens a second, and sees no difference. Slower models send every token's text at once.
 struct JoinedText {
     /// Text that comes sooner after the last piece waits for the next token.
     static let interval = Duration.milliseconds(10)

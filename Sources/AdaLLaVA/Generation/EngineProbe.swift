@@ -74,7 +74,7 @@ extension AdaptiveModel {
     /// - Parameters:
     ///   - prompt: ids that are read first, without being timed.
     ///   - tokens: ids that are passed through the decoder and the output layer one by one.
-    ///   - between: called after each of them, and not timed; the threads are awake again when the next one begins.
+    ///   - between: called after each of them, and not timed; the threads are woken before the next one begins.
     /// - Returns: the time of each token.
     /// - Throws: ``GenerationError``
     package func measureDecoder(prompt: [Int], tokens: [Int], between: (@Sendable () -> Void)? = nil) async throws -> [Duration] {
@@ -116,8 +116,8 @@ extension AdaptiveModel {
     }
 }
 
-/// Threads of which one runs at a time, always the one that is least far. Each sleeps on its own until its turn: threads that woke up only to see whose
-/// turn it is would take the processors from the one that is timed.
+/// Threads of which one runs at a time, always the one that is least far. Each sleeps on its own until its turn: threads that woke up only to see
+/// whose turn it is would take the processors from the one that is timed.
 private final class LayerTurns: @unchecked Sendable {
     private let lock = NSLock()
     private let wakes: [DispatchSemaphore], ended = DispatchSemaphore(value: 0)

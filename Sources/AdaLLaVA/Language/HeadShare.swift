@@ -50,8 +50,8 @@ extension Backend {
     ///   - dropped: columns of those blocks that belong to no share, and are zero.
     /// - Returns: activations that are valid until the next use of `buffer` or `attended`.
     func attend(
-        _ shares: [HeadShare], _ attended: Tensor, for output: Linear, dropped: [Range<Int>] = [], _ type: ak_type, headDim: Int, keys: Int, queries: Int,
-        isCausal: Bool = true, rounds: Bool = false, scale: Float, _ results: SpanResults, _ buffer: ActivationBuffer
+        _ shares: [HeadShare], _ attended: Tensor, for output: Linear, dropped: [Range<Int>] = [], _ type: ak_type, headDim: Int, keys: Int,
+        queries: Int, isCausal: Bool = true, rounds: Bool = false, scale: Float, _ results: SpanResults, _ buffer: ActivationBuffer
     ) -> ak_activations {
         let outputType = output.weight.activationType(self, rows: queries)
         // Where heads are whole blocks, what belongs to no share is in no block that is read.
@@ -60,9 +60,7 @@ extension Backend {
         attend(
             shares, type, headDim: headDim, keys: keys, queries: queries, isCausal: isCausal, rounds: rounds, scale: scale, results, made: made)
         if let made { return made.activations }
-        for row in 0 ..< attended.rows {
-            for range in dropped { (attended.data + row * attended.stride + range.lowerBound).update(repeating: 0, count: range.count) }
-        }
+        attended.clear(columns: dropped)
         return buffer.convert(attended, to: outputType, self)
     }
 

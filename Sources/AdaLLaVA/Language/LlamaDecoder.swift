@@ -51,6 +51,7 @@ final class LlamaDecoder: @unchecked Sendable {
     private let backend: Backend
     private let buffer = ActivationBuffer(), middle = ActivationBuffer()
     private var scratch: Scratch
+    private var gated: (gate: Tensor, up: Tensor)
     private let spanResults = SpanResults()
     private let allHeads: [Int]
     /// Of one position, `[1, vocabulary]`.
@@ -90,6 +91,7 @@ final class LlamaDecoder: @unchecked Sendable {
         head = Linear(weight: try WeightMatrix(headTensor, rows: vocabulary, inputs: hidden, backend: backend), bias: nil)
         rotary = RotaryCache(try RotaryEmbedding(configuration, frequencyFactors: frequencyFactors), headDim: configuration.headDim)
         scratch = Scratch(rows: 1, configuration)
+        gated = (Tensor(rows: 1, columns: configuration.intermediateSize), Tensor(rows: 1, columns: configuration.intermediateSize))
         allHeads = Array(0 ..< configuration.numAttentionHeads)
         lastLogits = Tensor(rows: 1, columns: vocabulary)
     }
@@ -97,7 +99,7 @@ final class LlamaDecoder: @unchecked Sendable {
     /// Buffers of one layer's pass over a chunk.
     private struct Scratch {
         let rows: Int
-        let query, key, value, attended, gate, up: Tensor
+        let query, key, value, attended: Tensor
 
         init(rows: Int, _ c: LlamaConfiguration) {
             self.rows = rows
@@ -105,8 +107,6 @@ final class LlamaDecoder: @unchecked Sendable {
             key = Tensor(rows: rows, columns: c.numKeyValueHeads * c.headDim)
             value = Tensor(rows: rows, columns: c.numKeyValueHeads * c.headDim)
             attended = Tensor(rows: rows, columns: c.numAttentionHeads * c.headDim)
-            gate = Tensor(rows: rows, columns: c.intermediateSize)
-            up = Tensor(rows: rows, columns: c.intermediateSize)
         }
     }
 
@@ -203,21 +203,32 @@ final class LlamaDecoder: @unchecked Sendable {
         }
         if selection?.runsMLP ?? true, !outputs.isEmpty {
             let (x, norm) = (x.rows(outputs), layer.postAttentionNorm)
-            let (gate, up) = (scratch.gate.rows(outputs), scratch.up.rows(outputs))
             if isRead { backend.expect([backend.expected(layer.down.weight, blocks: selection?.downBlocks)]) }
-            let gated = Product(linear: layer.gate, output: gate, panels: selection?.gatePanels)
-            let raised = Product(linear: layer.up, output: up, panels: selection?.gatePanels)
+            func first(_ gate: Tensor, _ up: Tensor) -> [Product] {
+                [(layer.gate, gate), (layer.up, up)].map { Product(linear: $0, output: $1, panels: selection?.gatePanels) }
+            }
             let down = Product(linear: layer.down, output: x, blocks: selection?.downBlocks, accumulate: true)
             let dropped = selection?.droppedNeurons ?? []
-            if backend.multiplyFeedForward(x, norm: norm, [gated, raised], down: down, dropped: dropped, buffer, middle: middle) { return }
-            backend.multiplyGated(x, norm: norm, gate: gated, up: raised, buffer)
-            clear(dropped, of: gate)
+            if backend.multiplyFeedForward(x, norm: norm, first(x, x), down: down, dropped: dropped, buffer, middle: middle) { return }
+            let room = gatedRoom(x.rows), products = first(room.gate, room.up)
+            backend.multiplyGated(x, norm: norm, gate: products[0], up: products[1], buffer)
+            room.gate.clear(columns: dropped)
             if isRead { backend.expect(next()) }
-            backend.multiply(gate, [down], buffer)
+            backend.multiply(room.gate, [down], buffer)
         }
     }
 
-    /// The concatenated head outputs of one layer for the rows `outputs`, `[outputs, heads * headDim]`, as the output projection reads them. Keys and values of all rows go into the cache. `nil` without any outputs.
+    /// Room for both products of a feed-forward network, `[rows, intermediate]`: of the few rows, or the types, whose middle is not made in pieces.
+    private func gatedRoom(_ rows: Int) -> (gate: Tensor, up: Tensor) {
+        if gated.gate.rows < rows {
+            func room() -> Tensor { Tensor(rows: rows, columns: configuration.intermediateSize) }
+            gated = (room(), room())
+        }
+        return (gated.gate.rows(0 ..< rows), gated.up.rows(0 ..< rows))
+    }
+
+    /// The concatenated head outputs of one layer for the rows `outputs`, `[outputs, heads * headDim]`, as the output projection reads them.
+    /// Keys and values of all rows go into the cache. `nil` without any outputs.
     private func attention(
         _ layer: LlamaLayer, _ selection: LayerSelection?, _ x: Tensor, outputs: Range<Int>, position: Int, cache: LayerCache
     ) -> ak_activations? {
@@ -266,8 +277,8 @@ final class LlamaDecoder: @unchecked Sendable {
         // Not with 8-bit weights: one of the five answers of SmolLM2 that agree with llama.cpp's in Q8_0 would not.
         let rounds = layer.query.weight.activationType(backend, rows: queries) == AK_BF16
         let activations = backend.attend(
-            shares, attended, for: layer.output, dropped: selection?.droppedHeadColumns ?? [], cache.type, headDim: c.headDim, keys: keys, queries: queries,
-            rounds: rounds, scale: scale, spanResults, buffer)
+            shares, attended, for: layer.output, dropped: selection?.droppedHeadColumns ?? [], cache.type, headDim: c.headDim, keys: keys,
+            queries: queries, rounds: rounds, scale: scale, spanResults, buffer)
         withExtendedLifetime((cache, query, attended)) {}
         return activations
     }
@@ -310,12 +321,5 @@ final class LlamaDecoder: @unchecked Sendable {
             in: isLarge ? cache.memory : nil)
         cache.layers[index] = layer
         return layer
-    }
-
-    private func clear(_ columns: [Range<Int>], of x: Tensor) {
-        if columns.isEmpty { return }
-        for row in 0 ..< x.rows {
-            for range in columns { (x.data + row * x.stride + range.lowerBound).update(repeating: 0, count: range.count) }
-        }
     }
 }
