@@ -15,6 +15,7 @@
 #define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
 #define AK_TILE_TOKENS 12   // tokens of a tile in registers, at most
 #define AK_MOST_TOKENS 32   // tokens of any tile
+#define AK_FEW_TOKENS 3     // tokens up to which tiles of any number ask for memory themselves: what a decode waits for
 
 // Bytes that one block of a packed panel takes, and its scales and minima: 0 for the float types.
 AK_INLINE size_t ak_block_bytes(ak_type type) {

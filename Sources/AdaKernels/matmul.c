@@ -2,7 +2,7 @@
 //
 // Loop order, outermost first: a group of panels; up to AK_STRIP tokens; a part of the inputs whose weights fit the second-level
 // cache; tiles of a few tokens. A tile's sums wait in `partial` between two parts, so every output is summed over its inputs in
-// ascending order, whatever the tiles.
+// ascending order, whatever the tiles. Tiles of any number of tokens have an order of their own (multiply_strips).
 #include <string.h>
 
 #include "internal.h"
@@ -15,6 +15,9 @@
 #define QUANTIZED_ROWS_BLOCKS 384       // blocks of two panels that are packed once for many tokens: what fits the second-level cache
 #define ASKING_TILES 8                  // last tiles that ask for the rows of the next panels
 #define PANELS_ASKING_TILES 32          // the same for panels that are multiplied as they lie
+#define STRIP_BYTES (704 * 1024)        // activations of a strip (multiply_strips): a third of the second-level cache
+#define STRIP_GROUP_BYTES (512 * 1024)  // and weights that meet it before the next strip
+#define STRIP_PANELS 8                  // panels of those, at most
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
 
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -121,14 +124,19 @@ static void ask_for_rows(const ak_matrix *weight, const int32_t *panels, int32_t
     }
 }
 
-// Asks for part `part` of `parts` of the listed blocks of the panels behind the tile's.
-static void ask_for_panels(const ak_tile *tile, ak_type type, int32_t listed, int32_t part, int32_t parts) {
+// Asks for part `part` of `parts` of the listed blocks of `count` listed panels from `at` on, or of what comes behind the list.
+static void ask_for_panels(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count, const int32_t *blocks,
+                           int32_t listed, const ak_upcoming *upcoming, int32_t part, int32_t parts) {
     const int32_t first = (int32_t)((int64_t)listed * part / parts), last = (int32_t)((int64_t)listed * (part + 1) / parts);
-    const size_t bytes = ak_block_step(type);
-    for (int32_t p = 0; p < tile->panels; p++) {
-        if (tile->next[p] == NULL) continue;
-        for (int32_t i = first; i < last; i++) {
-            const uint8_t *block = tile->next[p] + (size_t)ak_tile_block(tile, i) * tile->step;
+    const size_t bytes = ak_block_step(weight->type), step = packed_step(weight);
+    for (int32_t i = at; i < at + count; i++) {
+        const uint8_t *panel;
+        if (i < panel_count) panel = packed_panel(weight, panels[i]);
+        else if (goes_on(weight, upcoming) && i - panel_count < upcoming->panel_count)
+            panel = packed_panel(upcoming->weight, upcoming->panels[i - panel_count]);
+        else return;
+        for (int32_t b = first; b < last; b++) {
+            const uint8_t *block = panel + (size_t)(blocks ? blocks[b] : b) * step;
             for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(block + line, 0, 2);
         }
     }
@@ -254,15 +262,22 @@ static void multiply_panels(ak_one_token_function multiply, float *out, const ak
     }
 }
 
+// Panels that meet a strip of tokens before the next strip, for parts of so many blocks.
+static int32_t strip_panels(int32_t blocks) {
+    const int32_t fitting = (int32_t)(STRIP_GROUP_BYTES / ((size_t)(blocks > 0 ? blocks : 1) * ak_block_step(AK_BF16))) / 2 * 2;
+    return fitting < 2 ? 2 : smaller(fitting, STRIP_PANELS);
+}
+
 // Blocks of a panel that are turned into another type at once.
 static int32_t blocks_at_once(ak_type act, const ak_matrix *weight) { return smaller(weight->blocks, act == AK_BF16 ? PAIRS_BLOCKS : AK_ROWS_BLOCKS); }
 
-// Two F32 panels, four BF16 panels or two longer ones, or AK_TILE_PANELS wide ones; of quantized rows two panels, longer ones, or what their own
-// products need.
+// A strip's BF16 panels, which are more than other tiles need, or AK_TILE_PANELS wide ones (or two F32 ones, which are smaller); of quantized rows two
+// panels, longer ones, or what their own products need.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
-    if (weight->layout != AK_ROWS && weight->type == AK_F32) return (size_t)blocks_at_once(AK_BF16, weight) * ak_block_step(AK_BF16) * AK_TILE_PANELS;
+    const int32_t at_once = blocks_at_once(AK_BF16, weight), strip = strip_panels(at_once);
+    const size_t pairs = (size_t)at_once * ak_block_step(AK_BF16) * (size_t)(strip > AK_TILE_PANELS ? strip : AK_TILE_PANELS);
+    if (weight->layout != AK_ROWS && weight->type == AK_F32) return pairs;
     const size_t wide = (size_t)blocks_at_once(AK_F32, weight) * sizeof(ak_wide_block) * AK_TILE_PANELS;
-    const size_t pairs = (size_t)blocks_at_once(AK_BF16, weight) * ak_block_step(AK_BF16) * 2;
     const size_t some = wide > pairs ? wide : pairs;
     if (weight->layout != AK_ROWS || !is_quantized(weight->type)) return some;
     const size_t packed = (size_t)smaller(weight->blocks, QUANTIZED_ROWS_BLOCKS) * 2 * ak_block_step(weight->type);
@@ -278,6 +293,61 @@ static void set_tokens(ak_tile *tile, const ak_activations *act, float *out, siz
     tile->act = (const uint8_t *)act->data + (size_t)token * act->stride * size;
     if (act->type == AK_Q8_0 || act->type == AK_I16) tile->act_scales = act->scales + (size_t)token * (size_t)act->blocks;
     if (act->type == AK_Q8_0) tile->act_sums = act->sums + (size_t)token * (size_t)act->blocks;
+}
+
+// Tokens, some or many, with tiles that take any number of them, of BF16 activations (AMX): so fast that what they wait for is the second-level cache. Two
+// panels stay in the first-level cache, past which the tile reads activations, and a strip of those in the second. Outermost first: a group of
+// panels; a part of the inputs; a strip of tokens; two panels; tiles. Between two parts a tile's sums wait in `out`.
+static void multiply_strips(const ak_matmul_parts *parts, const ak_tile_set *set, float *out, size_t ldo, const ak_activations *act,
+                            const ak_matrix *weight, const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks,
+                            int32_t listed, int32_t flags, const ak_upcoming *upcoming, void *scratch) {
+    const int unpacked = unpacks(act->type, weight);
+    const int32_t at_once = blocks_at_once(act->type, weight), group = strip_panels(at_once), part = listed > 0 ? even_part(listed, at_once) : 1;
+    const int32_t fitting = (int32_t)(STRIP_BYTES / ((size_t)part * AK_BLOCK * 2 * (size_t)set->tokens));
+    const int32_t tiles = (act->tokens + set->tokens - 1) / set->tokens;
+    const int32_t strip = even_part(tiles, fitting > 0 ? fitting : 1) * set->tokens;
+    const size_t dense = (size_t)at_once * ak_block_step(act->type);   // bytes of an unpacked panel
+    for (int32_t p = 0; p < panel_count; p += group) {
+        const int32_t count = smaller(group, panel_count - p);
+        int32_t first = 0;
+        do {   // runs once even without blocks: out must be written
+            const int32_t last = smaller(listed, first + part);
+            const int is_last = last == listed;
+            for (int32_t i = 0; unpacked && i < count; i++)
+                unpack((uint8_t *)scratch + (size_t)i * dense, parts, act->type, weight, panels[p + i], blocks, first, last);
+            ak_tile tile = {
+                .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks, .blocks = blocks, .first = first, .last = last,
+                .bias = is_last ? bias : NULL,
+                .flags = (is_last ? flags : flags & ~AK_RELU6) | (first > 0 ? AK_ACCUMULATE : 0) | (unpacked ? AK_TILE_DENSE : 0),
+            };
+            for (int32_t token = 0; token < act->tokens; token += strip) {
+                const int32_t end = smaller(token + strip, act->tokens);
+                // While a group meets its last strip, the next one's weights come.
+                const int asks = is_last && end == act->tokens;
+                const int32_t asking = (count + 1) / 2 * ((end - token + set->tokens - 1) / set->tokens);
+                int32_t asked = 0;
+                for (int32_t i = 0; i < count; i += 2) {
+                    tile.panels = smaller(2, count - i);
+                    for (int32_t j = 0; j < tile.panels; j++) {
+                        tile.panel[j] = panels[p + i + j];
+                        if (!unpacked) set_weights(&tile, weight, panels[p + i + j], j);
+                        else tile.weight[j] = (const uint8_t *)scratch + (size_t)(i + j) * dense;
+                    }
+                    if (unpacked) tile.step = ak_block_step(act->type);
+                    for (int32_t t = token; t < end; t += set->tokens, asked++) {
+                        tile.tokens = smaller(set->tokens, end - t);
+                        set_tokens(&tile, act, out, ldo, t);
+                        if (asks && weight->layout == AK_ROWS)
+                            ask_for_rows(weight, panels, p + count, count, panel_count, upcoming, asked, asking);
+                        else if (asks)
+                            ask_for_panels(weight, panels, p + count, count, panel_count, blocks, listed, upcoming, asked, asking);
+                        set->run_any(&tile);
+                    }
+                }
+            }
+            first = last;
+        } while (first < listed);
+    }
 }
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
@@ -296,6 +366,10 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     const ak_one_token_function one = one_token_function(parts, act, weight);
     if (one != NULL) {
         multiply_panels(one, out, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming);
+        return;
+    }
+    if (set->run_any != NULL && act->tokens > AK_FEW_TOKENS) {
+        multiply_strips(parts, set, out, ldo, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming, scratch);
         return;
     }
     const int32_t tile_tokens = set->run_any ? set->tokens : even_part(act->tokens, set->tokens);
@@ -365,7 +439,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     if (packed && left <= asking && tile.last == listed)
                         ask_for_rows(weight, panels, p + tile.panels, tile.panels, panel_count, upcoming, asking - left, asking);
                     if (!unpacked && left <= asking && tile.last == listed && act->tokens > tile_tokens)
-                        ask_for_panels(&tile, weight->type, listed, asking - left, asking);
+                        ask_for_panels(weight, panels, p + tile.panels, tile.panels, panel_count, blocks, listed, upcoming, asking - left, asking);
                     (set->run_any ? set->run_any : set->run[tile.panels - 1][tile.tokens - 1])(&tile);
                 }
                 first = tile.last;

@@ -29,7 +29,7 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
     const size_t partial_row = (size_t)tile->panels * AK_PANEL, out_bytes = tile->ldo * sizeof(float);
     const uint8_t *weights[2] = {tile->weight[p], panels > 1 ? tile->weight[p + 1] : NULL};
     float *out[2] = {tile->out + (size_t)tile->panel[p] * AK_PANEL, tile->out + (size_t)tile->panel[p + panels - 1] * AK_PANEL};
-    const int few = tile->tokens <= 3;
+    const int few = tile->tokens <= AK_FEW_TOKENS;
 #define PARTIAL(g, i) (tile->partial + (g) * AK_AMX_ROWS * partial_row + (p + (i)) * AK_PANEL)
 #define START(sums, g, i) \
     if (tile->flags & AK_TILE_RESUME) _tile_loadd(sums, PARTIAL(g, i), partial_row * sizeof(float)); \
@@ -46,7 +46,8 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
                 const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
                 for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * AK_LINE, _MM_HINT_T1);
             }
-        _tile_loadd(4, act, row_bytes);
+        // Past the first-level cache, where the panels stay.
+        _tile_stream_loadd(4, act, row_bytes);
         _tile_loadd(6, weights[0] + offset, AK_LINE);
         _tile_dpbf16ps(0, 4, 6);
         if (panels > 1) {
@@ -54,7 +55,7 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
             _tile_dpbf16ps(1, 4, 7);
         }
         if (groups > 1) {
-            _tile_loadd(5, act + AK_AMX_ROWS * tile->stride, row_bytes);
+            _tile_stream_loadd(5, act + AK_AMX_ROWS * tile->stride, row_bytes);
             _tile_dpbf16ps(2, 5, 6);
             if (panels > 1) _tile_dpbf16ps(3, 5, 7);
         }

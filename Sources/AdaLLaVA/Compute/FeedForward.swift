@@ -26,7 +26,7 @@ extension Backend {
         let zero = computed < width ? dropped + [computed ..< width] : dropped
         withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
             var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let pieces = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16)
+            let pieces = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16, products: first.count)
             (gateCall.pieces, upCall.pieces) = (pieces, pieces)
             let (gate, up) = (gateCall, upCall)
             let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.middleColumns(pieces.panels($1), of: width).count) }

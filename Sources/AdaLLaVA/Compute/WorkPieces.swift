@@ -30,7 +30,7 @@ struct WorkPieceTable {
     /// The products of a run, at most three, each as one number: a decode asks at every layer.
     fileprivate struct Key: Hashable {
         var first = UInt64.max, second = UInt64.max, third = UInt64.max
-        let many: Bool
+        let tokens: Tokens
 
         /// `nil` where a product does not fit a number.
         static func part(_ matrix: ak_matrix, panels: Int, panelBytes: Int) -> UInt64? {
@@ -38,6 +38,12 @@ struct WorkPieceTable {
             return UInt64(panels) << 40 | UInt64(panelBytes) << 14 | UInt64(matrix.bundle) << 7 | UInt64(matrix.layout.rawValue) << 6
                 | UInt64(matrix.type.rawValue)
         }
+    }
+    /// How many tokens, as far as pieces depend on it.
+    fileprivate enum Tokens {
+        case few, some, many
+
+        init(_ tokens: Int) { self = tokens <= 4 ? .few : tokens < AK_WIDE_TOKENS ? .some : .many }
     }
     fileprivate struct Entry {
         let pieces: RunPieces
@@ -61,7 +67,7 @@ extension Backend {
             let (matrix, panels) = product(index)
             return WorkPieceTable.Key.part(matrix, panels: panels, panelBytes: panelBytes(matrix))
         }
-        var key: WorkPieceTable.Key? = WorkPieceTable.Key(many: tokens > 4)
+        var key: WorkPieceTable.Key? = WorkPieceTable.Key(tokens: .init(tokens))
         for index in 0 ..< count {
             guard let part = part(index), index < 3 else {
                 key = nil
@@ -87,9 +93,11 @@ extension Backend {
     }
 
     /// Pieces of listed panels that lie side by side.
-    /// - Parameter wholeBlocks: whether what a piece makes are whole blocks of the next product's inputs, where the panels of a block are listed.
-    func middlePieces(_ product: KernelProduct, tokens: Int, wholeBlocks: Bool) -> Pieces {
-        let size = panelsPerItem(product.matrix, count: product.panelCount, tokens: tokens)
+    /// - Parameters:
+    ///   - wholeBlocks: whether what a piece makes are whole blocks of the next product's inputs, where the panels of a block are listed.
+    ///   - products: of those panels.
+    func middlePieces(_ product: KernelProduct, tokens: Int, wholeBlocks: Bool, products: Int) -> Pieces {
+        let size = panelsPerItem(product.matrix, count: product.panelCount, tokens: tokens, products: products)
         let perBlock = AK_BLOCK / AK_PANEL
         var starts: [Int32] = product.panelCount > 0 ? [0] : []
         for index in 1 ..< max(product.panelCount, 1) {
@@ -141,7 +149,13 @@ extension Backend {
     private func panelBytes(_ matrix: ak_matrix) -> Int { matrix.layout == AK_ROWS ? matrix.stride * Int(AK_PANEL) : matrix.stride }
 
     /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
-    private func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int) -> Int {
+    /// - Parameter products: of the same panels that a piece makes one after the other.
+    private func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int, products: Int = 1) -> Int {
+        if hasBF16Tiles, tokens >= AK_WIDE_TOKENS, matrix.type != AK_F32 {
+            // Two panels at a time, and as many as meet a strip of the activations while it is in the cache.
+            let most = min(8 / products, count / (pool.threads * 2)) / 2 * 2
+            return evenSize(count, most: max(most, 2), multiple: 2)
+        }
         let panelBytes = max(panelBytes(matrix), 1)
         let worth = max(1, (tokens > 4 ? 1 << 16 : matrix.layout == AK_ROWS ? 1 << 19 : 1 << 17) / panelBytes)
         let even = max(1, count / (pool.threads * 4))
