@@ -188,12 +188,6 @@ static AK_AVX512 void layer_norm(float *out, size_t ldo, const float *x, size_t 
 
 // ------------------------------------------------------------------------------------------------------------ activations
 
-// x * sigmoid(y)
-AK_AVX512_INLINE __m512 gated(__m512 x, __m512 y) {
-    const __m512 e = ak_exp512(_mm512_sub_ps(_mm512_setzero_ps(), y));
-    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
-}
-
 AK_AVX512_INLINE __m512 normal_distribution(__m512 x) {
     const __m512 u = _mm512_abs_ps(x), s = _mm512_mul_ps(x, x);
     __m512 near = _mm512_set1_ps(AK_PHI_NEAR_6);
@@ -220,7 +214,7 @@ static AK_AVX512 void silu_mul(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i += 16) {
         const __mmask16 lanes = lanes_left(n, i);
         const __m512 x = _mm512_maskz_loadu_ps(lanes, gate + i);
-        _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(gated(x, x), _mm512_maskz_loadu_ps(lanes, up + i)));
+        _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(ak_gated512(x, x), _mm512_maskz_loadu_ps(lanes, up + i)));
     }
 }
 
@@ -238,7 +232,7 @@ static AK_AVX512 void gelu_tanh(float *x, size_t n) {
         const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
         const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_TANH_CUBE)));
         const __m512 inner = _mm512_mul_ps(_mm512_set1_ps(AK_GELU_TANH_SCALE), _mm512_add_ps(value, cube));
-        _mm512_mask_storeu_ps(x + i, lanes, gated(value, inner));
+        _mm512_mask_storeu_ps(x + i, lanes, ak_gated512(value, inner));
     }
 }
 
@@ -246,7 +240,7 @@ static AK_AVX512 void gelu_quick(float *x, size_t n) {
     for (size_t i = 0; i < n; i += 16) {
         const __mmask16 lanes = lanes_left(n, i);
         const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
-        _mm512_mask_storeu_ps(x + i, lanes, gated(value, _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_QUICK_SCALE))));
+        _mm512_mask_storeu_ps(x + i, lanes, ak_gated512(value, _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_QUICK_SCALE))));
     }
 }
 
@@ -308,9 +302,9 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
 }
 
 // Tiles change products and attention.
-#define KERNELS(kind) { \
+#define KERNELS(kind, made) { \
     .name = #kind, \
-    .matmul = ak_##kind##_matmul, \
+    .matmul = ak_##kind##_matmul, .middle = made, \
     .quantize_q8 = quantize_q8, \
     .quantize_i16 = ak_avx2_quantize_i16, \
     .to_bf16 = to_bf16, \
@@ -331,6 +325,6 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
     .exp_sum = ak_avx2_exp_sum, \
 }
 
-const ak_kernels ak_avx512_kernels = KERNELS(avx512);
-const ak_kernels ak_amx_kernels = KERNELS(amx);
+const ak_kernels ak_avx512_kernels = KERNELS(avx512, NULL);
+const ak_kernels ak_amx_kernels = KERNELS(amx, ak_amx_middle);
 #endif

@@ -163,6 +163,20 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
                     int32_t flags, const ak_upcoming *upcoming, void *scratch);
 
+// The same of more than a few tokens of BF16 activations, with tiles that take any number of tokens, over `listed` blocks.
+void ak_multiply_groups(const ak_matmul_parts *parts, const ak_tile_set *set, float *out, size_t ldo, const ak_activations *act,
+                        const ak_matrix *weight, const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks,
+                        int32_t listed, int32_t flags, const ak_upcoming *upcoming, void *scratch);
+
+// ak_kernels.middle with such tiles. `combine` writes what becomes of the sums (tokens, AK_MIDDLE_PANELS, 16) of one or two panels of a tile, which
+// stand for the panels `made`: silu(first) * second as the first of those, or, where there is one, `activation` of each.
+#define AK_MIDDLE_PANELS 2
+typedef void (*ak_middle_function)(uint16_t *out, size_t ldo, float *sums, int32_t tokens, const int32_t *made, int32_t panels,
+                                   void (*activation)(float *, size_t));
+void ak_multiply_middle(const ak_matmul_parts *parts, const ak_tile_set *set, ak_middle_function combine, uint16_t *out, size_t ldo,
+                        const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias, void (*activation)(float *, size_t),
+                        const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
+
 // Input block that listed block i stands for, and where it lies in the weights.
 AK_INLINE int32_t ak_tile_block(const ak_tile *tile, int32_t i) { return tile->blocks ? tile->blocks[i] : i; }
 AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t block) {

@@ -2,33 +2,18 @@
 //
 // Loop order, outermost first: a group of panels; up to AK_STRIP tokens; a part of the inputs whose weights fit the second-level
 // cache; tiles of a few tokens. A tile's sums wait in `partial` between two parts, so every output is summed over its inputs in
-// ascending order, whatever the tiles. Tiles of any number of tokens have an order of their own (multiply_strips).
+// ascending order, whatever the tiles. Tiles of any number of tokens have an order of their own (matmul_groups.c).
 #include <string.h>
 
-#include "internal.h"
+#include "matmul_weights.h"
 
 #define AK_STRIP 128                    // tokens whose partial sums are held at once
 #define AK_CHUNK_BYTES (256 * 1024)     // weights multiplied by a strip before the next part of the inputs
 
-#define ROWS_ROUNDED 8                  // blocks of rows that are dequantized before they are rounded to BF16
-#define PAIRS_BLOCKS 192                // blocks of two panels that are turned into BF16 once for many tokens: a fifth of the second-level cache
 #define QUANTIZED_ROWS_BLOCKS 384       // blocks of two panels that are packed once for many tokens: what fits the second-level cache
 #define ASKING_TILES 8                  // last tiles that ask for the rows of the next panels
 #define PANELS_ASKING_TILES 32          // the same for panels that are multiplied as they lie
-#define STRIP_BYTES (704 * 1024)        // activations of a strip (multiply_strips): a third of the second-level cache
-#define STRIP_GROUP_BYTES (512 * 1024)  // and weights that meet it before the next strip
-#define STRIP_PANELS 8                  // panels of those, at most
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
-
-static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
-
-// Parts of nearly equal size that cover `count`, each at most `limit`: the size of the largest.
-static int32_t even_part(int32_t count, int32_t limit) {
-    const int32_t parts = (count + limit - 1) / limit;
-    return parts > 0 ? (count + parts - 1) / parts : limit;
-}
-
-static int is_quantized(ak_type type) { return ak_block_scale_bytes(type) > 0; }
 
 // Whether weights are widened to ak_wide_block on the way.
 static int widens(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
@@ -51,33 +36,6 @@ static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, co
     }
 }
 
-// Whether weights are turned into panels on the way: under BF16 activations to BF16, if they are not; otherwise those that lie in rows, and quantized
-// panels under float activations, to F32; quantized rows under Q8_0 activations to panels of their own type.
-static int unpacks(ak_type act, const ak_matrix *weight) {
-    if (weight->layout == AK_ROWS) return 1;
-    return act == AK_BF16 ? weight->type != AK_BF16 : is_quantized(weight->type) && act == AK_F32;
-}
-
-// Where the first block of a packed panel lies, and how far it is from one block to the next.
-static const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) {
-    const int32_t member = panel % weight->bundle;
-    return (const uint8_t *)weight->data + (size_t)(panel - member) * weight->stride + (size_t)member * ak_block_step(weight->type);
-}
-static size_t packed_step(const ak_matrix *weight) { return (size_t)weight->bundle * ak_block_step(weight->type); }
-
-// Whether what the caller says comes next is laid out as what is multiplied now.
-static int goes_on(const ak_matrix *weight, const ak_upcoming *upcoming) {
-    return upcoming != NULL && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
-        upcoming->weight->blocks == weight->blocks && upcoming->weight->bundle == weight->bundle;
-}
-
-// Where the blocks of packed panel `panel` lie, as panel i of the tile.
-static void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
-    tile->weight[i] = packed_panel(weight, panel);
-    tile->scales[i] = tile->weight[i] + ak_block_bytes(weight->type);
-    tile->step = packed_step(weight);
-}
-
 // What follows the tile of `taken` panels of a list: the rest of the list, or else what the caller says comes then.
 static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest, int32_t rest_count, const ak_upcoming *upcoming) {
     if (rest_count <= 0 && goes_on(weight, upcoming)) {
@@ -89,56 +47,6 @@ static void set_next(ak_tile *tile, const ak_matrix *weight, const int32_t *rest
         ak_tile next;
         if (i < rest_count) set_weights(&next, weight, rest[i], 0);
         tile->next[i] = i < rest_count ? next.weight[0] : NULL;
-    }
-}
-
-// Listed blocks first ..< last of a packed quantized panel as F32: out [last - first][32][16].
-static void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
-    ak_tile tile;
-    set_weights(&tile, weight, panel, 0);
-    for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
-        const size_t block = (size_t)(blocks ? blocks[i] : i);
-        ak_quantized_block(out, weight->type, tile.weight[0] + block * tile.step, (const uint16_t *)ak_tile_scales(&tile, 0, block));
-    }
-}
-
-static const uint8_t *rows_of_panel(const ak_matrix *weight, int32_t panel) {
-    return (const uint8_t *)weight->data + (size_t)panel * AK_PANEL * weight->stride;
-}
-
-// The rows of listed panel `at`, or of what comes behind the list.
-static const uint8_t *later_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, const ak_upcoming *upcoming) {
-    if (at < count) return rows_of_panel(weight, panels[at]);
-    if (upcoming != NULL && upcoming->weight->layout == AK_ROWS && at - count < upcoming->panel_count)
-        return rows_of_panel(upcoming->weight, upcoming->panels[at - count]);
-    return rows_of_panel(weight, panels[count - 1]);   // what has been read costs nothing to ask for again
-}
-
-// Asks for part `part` of `parts` of the rows of `count` listed panels from `at` on: what is packed next comes while the last tiles are multiplied.
-static void ask_for_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count, const ak_upcoming *upcoming,
-                         int32_t part, int32_t parts) {
-    const size_t bytes = AK_PANEL * weight->stride / (size_t)parts;
-    for (int32_t i = 0; i < count; i++) {
-        const uint8_t *rows = later_rows(weight, panels, at + i, panel_count, upcoming) + (size_t)part * bytes;
-        for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(rows + line, 0, 2);
-    }
-}
-
-// Asks for part `part` of `parts` of the listed blocks of `count` listed panels from `at` on, or of what comes behind the list.
-static void ask_for_panels(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count, const int32_t *blocks,
-                           int32_t listed, const ak_upcoming *upcoming, int32_t part, int32_t parts) {
-    const int32_t first = (int32_t)((int64_t)listed * part / parts), last = (int32_t)((int64_t)listed * (part + 1) / parts);
-    const size_t bytes = ak_block_step(weight->type), step = packed_step(weight);
-    for (int32_t i = at; i < at + count; i++) {
-        const uint8_t *panel;
-        if (i < panel_count) panel = packed_panel(weight, panels[i]);
-        else if (goes_on(weight, upcoming) && i - panel_count < upcoming->panel_count)
-            panel = packed_panel(upcoming->weight, upcoming->panels[i - panel_count]);
-        else return;
-        for (int32_t b = first; b < last; b++) {
-            const uint8_t *block = panel + (size_t)(blocks ? blocks[b] : b) * step;
-            for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(block + line, 0, 2);
-        }
     }
 }
 
@@ -166,33 +74,6 @@ static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_mat
     for (int32_t i = first; i < last; i++, out++) {
         const size_t block = (size_t)(blocks ? blocks[i] : i);
         parts->widen(out, weight->type, tile.weight[0] + block * tile.step, (const uint16_t *)ak_tile_scales(&tile, 0, block));
-    }
-}
-
-// Listed blocks first ..< last of a panel as a panel of the activations' type, block after block.
-static void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
-                   int32_t first, int32_t last) {
-    if (act == AK_F32) {
-        if (weight->layout == AK_ROWS) parts->rows(out, weight, panel, blocks, first, last);
-        else panel_rows(out, weight, panel, blocks, first, last);
-        return;
-    }
-    uint16_t *pairs = out;
-    if (weight->layout == AK_ROWS) {
-        float values[ROWS_ROUNDED * AK_BLOCK * AK_PANEL];
-        for (int32_t i = first; i < last; i += ROWS_ROUNDED) {
-            const int32_t count = smaller(ROWS_ROUNDED, last - i);
-            parts->rows(values, weight, panel, blocks, i, i + count);
-            for (int32_t j = 0; j < count; j++, pairs += AK_BLOCK * AK_PANEL)
-                parts->pairs(pairs, AK_F32, (const uint8_t *)(values + j * AK_BLOCK * AK_PANEL), NULL);
-        }
-        return;
-    }
-    ak_tile tile;
-    set_weights(&tile, weight, panel, 0);
-    for (int32_t i = first; i < last; i++, pairs += AK_BLOCK * AK_PANEL) {
-        const size_t block = (size_t)(blocks ? blocks[i] : i);
-        parts->pairs(pairs, weight->type, tile.weight[0] + block * tile.step, (const uint16_t *)ak_tile_scales(&tile, 0, block));
     }
 }
 
@@ -262,20 +143,11 @@ static void multiply_panels(ak_one_token_function multiply, float *out, const ak
     }
 }
 
-// Panels that meet a strip of tokens before the next strip, for parts of so many blocks.
-static int32_t strip_panels(int32_t blocks) {
-    const int32_t fitting = (int32_t)(STRIP_GROUP_BYTES / ((size_t)(blocks > 0 ? blocks : 1) * ak_block_step(AK_BF16))) / 2 * 2;
-    return fitting < 2 ? 2 : smaller(fitting, STRIP_PANELS);
-}
-
-// Blocks of a panel that are turned into another type at once.
-static int32_t blocks_at_once(ak_type act, const ak_matrix *weight) { return smaller(weight->blocks, act == AK_BF16 ? PAIRS_BLOCKS : AK_ROWS_BLOCKS); }
-
-// A strip's BF16 panels, which are more than other tiles need, or AK_TILE_PANELS wide ones (or two F32 ones, which are smaller); of quantized rows two
+// A group's BF16 panels, which are more than other tiles need, or AK_TILE_PANELS wide ones (or two F32 ones, which are smaller); of quantized rows two
 // panels, longer ones, or what their own products need.
 size_t ak_matmul_scratch(const ak_matrix *weight) {
-    const int32_t at_once = blocks_at_once(AK_BF16, weight), strip = strip_panels(at_once);
-    const size_t pairs = (size_t)at_once * ak_block_step(AK_BF16) * (size_t)(strip > AK_TILE_PANELS ? strip : AK_TILE_PANELS);
+    const int32_t at_once = blocks_at_once(AK_BF16, weight), group = group_panels(at_once);
+    const size_t pairs = (size_t)at_once * ak_block_step(AK_BF16) * (size_t)(group > AK_TILE_PANELS ? group : AK_TILE_PANELS);
     if (weight->layout != AK_ROWS && weight->type == AK_F32) return pairs;
     const size_t wide = (size_t)blocks_at_once(AK_F32, weight) * sizeof(ak_wide_block) * AK_TILE_PANELS;
     const size_t some = wide > pairs ? wide : pairs;
@@ -284,70 +156,6 @@ size_t ak_matmul_scratch(const ak_matrix *weight) {
     const size_t chunks = (size_t)(weight->blocks / AK_ROW_CHUNK + 1) * AK_ROW_CHUNK_BYTES;
     const size_t rows = packed > chunks ? packed : chunks;
     return rows > some ? rows : some;
-}
-
-// The rows of the activations that belong to tokens `token` …
-static void set_tokens(ak_tile *tile, const ak_activations *act, float *out, size_t ldo, int32_t token) {
-    const size_t size = act->type == AK_F32 ? 4 : act->type == AK_Q8_0 ? 1 : 2;
-    tile->out = out + (size_t)token * ldo;
-    tile->act = (const uint8_t *)act->data + (size_t)token * act->stride * size;
-    if (act->type == AK_Q8_0 || act->type == AK_I16) tile->act_scales = act->scales + (size_t)token * (size_t)act->blocks;
-    if (act->type == AK_Q8_0) tile->act_sums = act->sums + (size_t)token * (size_t)act->blocks;
-}
-
-// Tokens, some or many, with tiles that take any number of them, of BF16 activations (AMX): so fast that what they wait for is the second-level cache. Two
-// panels stay in the first-level cache, past which the tile reads activations, and a strip of those in the second. Outermost first: a group of
-// panels; a part of the inputs; a strip of tokens; two panels; tiles. Between two parts a tile's sums wait in `out`.
-static void multiply_strips(const ak_matmul_parts *parts, const ak_tile_set *set, float *out, size_t ldo, const ak_activations *act,
-                            const ak_matrix *weight, const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks,
-                            int32_t listed, int32_t flags, const ak_upcoming *upcoming, void *scratch) {
-    const int unpacked = unpacks(act->type, weight);
-    const int32_t at_once = blocks_at_once(act->type, weight), group = strip_panels(at_once), part = listed > 0 ? even_part(listed, at_once) : 1;
-    const int32_t fitting = (int32_t)(STRIP_BYTES / ((size_t)part * AK_BLOCK * 2 * (size_t)set->tokens));
-    const int32_t tiles = (act->tokens + set->tokens - 1) / set->tokens;
-    const int32_t strip = even_part(tiles, fitting > 0 ? fitting : 1) * set->tokens;
-    const size_t dense = (size_t)at_once * ak_block_step(act->type);   // bytes of an unpacked panel
-    for (int32_t p = 0; p < panel_count; p += group) {
-        const int32_t count = smaller(group, panel_count - p);
-        int32_t first = 0;
-        do {   // runs once even without blocks: out must be written
-            const int32_t last = smaller(listed, first + part);
-            const int is_last = last == listed;
-            for (int32_t i = 0; unpacked && i < count; i++)
-                unpack((uint8_t *)scratch + (size_t)i * dense, parts, act->type, weight, panels[p + i], blocks, first, last);
-            ak_tile tile = {
-                .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks, .blocks = blocks, .first = first, .last = last,
-                .bias = is_last ? bias : NULL,
-                .flags = (is_last ? flags : flags & ~AK_RELU6) | (first > 0 ? AK_ACCUMULATE : 0) | (unpacked ? AK_TILE_DENSE : 0),
-            };
-            for (int32_t token = 0; token < act->tokens; token += strip) {
-                const int32_t end = smaller(token + strip, act->tokens);
-                // While a group meets its last strip, the next one's weights come.
-                const int asks = is_last && end == act->tokens;
-                const int32_t asking = (count + 1) / 2 * ((end - token + set->tokens - 1) / set->tokens);
-                int32_t asked = 0;
-                for (int32_t i = 0; i < count; i += 2) {
-                    tile.panels = smaller(2, count - i);
-                    for (int32_t j = 0; j < tile.panels; j++) {
-                        tile.panel[j] = panels[p + i + j];
-                        if (!unpacked) set_weights(&tile, weight, panels[p + i + j], j);
-                        else tile.weight[j] = (const uint8_t *)scratch + (size_t)(i + j) * dense;
-                    }
-                    if (unpacked) tile.step = ak_block_step(act->type);
-                    for (int32_t t = token; t < end; t += set->tokens, asked++) {
-                        tile.tokens = smaller(set->tokens, end - t);
-                        set_tokens(&tile, act, out, ldo, t);
-                        if (asks && weight->layout == AK_ROWS)
-                            ask_for_rows(weight, panels, p + count, count, panel_count, upcoming, asked, asking);
-                        else if (asks)
-                            ask_for_panels(weight, panels, p + count, count, panel_count, blocks, listed, upcoming, asked, asking);
-                        set->run_any(&tile);
-                    }
-                }
-            }
-            first = last;
-        } while (first < listed);
-    }
 }
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
@@ -369,7 +177,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
         return;
     }
     if (set->run_any != NULL && act->tokens > AK_FEW_TOKENS) {
-        multiply_strips(parts, set, out, ldo, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming, scratch);
+        ak_multiply_groups(parts, set, out, ldo, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming, scratch);
         return;
     }
     const int32_t tile_tokens = set->run_any ? set->tokens : even_part(act->tokens, set->tokens);

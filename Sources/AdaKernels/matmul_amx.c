@@ -46,16 +46,16 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
                 const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
                 for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * AK_LINE, _MM_HINT_T1);
             }
-        // Past the first-level cache, where the panels stay.
-        _tile_stream_loadd(4, act, row_bytes);
-        _tile_loadd(6, weights[0] + offset, AK_LINE);
+        _tile_loadd(4, act, row_bytes);
+        // Past the first-level cache, where the activations stay.
+        _tile_stream_loadd(6, weights[0] + offset, AK_LINE);
         _tile_dpbf16ps(0, 4, 6);
         if (panels > 1) {
-            _tile_loadd(7, weights[1] + offset, AK_LINE);
+            _tile_stream_loadd(7, weights[1] + offset, AK_LINE);
             _tile_dpbf16ps(1, 4, 7);
         }
         if (groups > 1) {
-            _tile_stream_loadd(5, act + AK_AMX_ROWS * tile->stride, row_bytes);
+            _tile_loadd(5, act + AK_AMX_ROWS * tile->stride, row_bytes);
             _tile_dpbf16ps(2, 5, 6);
             if (panels > 1) _tile_dpbf16ps(3, 5, 7);
         }
@@ -92,14 +92,43 @@ static AK_AMX void bf16(const ak_tile *tile) {
 
 static const ak_tile_set bf16_set = {.tokens = GROUPS_TOKENS, .panels = {AK_TILE_PANELS}, .run_any = bf16};
 
+static AK_AMX void release(void) {
+    if (shaped == 0) return;
+    shaped = 0;
+    _tile_release();
+}
+
 AK_AMX void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                           const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                           const ak_upcoming *upcoming, void *scratch) {
     ak_matmul_parts parts = ak_avx512_matmul_parts();
     parts.bf16_dot = &bf16_set;
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
-    if (shaped == 0) return;
-    shaped = 0;
-    _tile_release();
+    release();
+}
+
+AK_AMX_INLINE void store_bf16(uint16_t *out, __m512 values) { _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(values)); }
+
+static AK_AMX void combine(uint16_t *out, size_t ldo, float *sums, int32_t tokens, const int32_t *made, int32_t panels,
+                           void (*activation)(float *, size_t)) {
+    const size_t width = AK_MIDDLE_PANELS * AK_PANEL;
+    if (activation == NULL) {
+        out += (size_t)made[0] * AK_PANEL;
+        for (int32_t t = 0; t < tokens; t++, out += ldo, sums += width) {
+            const __m512 gate = _mm512_load_ps(sums);
+            store_bf16(out, _mm512_mul_ps(ak_gated512(gate, gate), _mm512_load_ps(sums + AK_PANEL)));
+        }
+        return;
+    }
+    activation(sums, (size_t)tokens * width);
+    for (int32_t t = 0; t < tokens; t++, out += ldo, sums += width)
+        for (int32_t j = 0; j < panels; j++) store_bf16(out + (size_t)made[j] * AK_PANEL, _mm512_load_ps(sums + j * AK_PANEL));
+}
+
+AK_AMX void ak_amx_middle(uint16_t *out, size_t ldo, const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias,
+                          void (*activation)(float *, size_t), const int32_t *panels, int32_t panel_count, int32_t following, void *scratch) {
+    const ak_matmul_parts parts = ak_avx512_matmul_parts();
+    ak_multiply_middle(&parts, &bf16_set, combine, out, ldo, act, gate, up, bias, activation, panels, panel_count, following, scratch);
+    release();
 }
 #endif

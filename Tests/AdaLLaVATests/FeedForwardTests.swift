@@ -11,7 +11,7 @@ import Testing
         let x: Tensor
         let hidden: Int, neurons: Int
 
-        init(kernels: String, type: ElementType, hidden: Int, neurons: Int, rows: Int) throws {
+        init(kernels: String, type: ElementType, hidden: Int, neurons: Int, rows: Int, hasBias: Bool = true) throws {
             var random = SplitMix64(seed: UInt64(neurons))
             backend = try Backend(threads: 2, kernels: kernels)
             (self.hidden, self.neurons) = (hidden, neurons)
@@ -25,7 +25,7 @@ import Testing
                 bias.set(row: 0, to: (0 ..< rows).map { _ in Float(random.unit()) })
                 return Linear(weight: try WeightMatrix(stored, rows: rows, inputs: inputs, backend: backend), bias: hasBias ? bias : nil)
             }
-            gate = try linear(neurons, hidden, backend, hasBias: true)
+            gate = try linear(neurons, hidden, backend, hasBias: hasBias)
             up = try linear(neurons, hidden, backend, hasBias: false)
             down = try linear(hidden, neurons, backend, hasBias: true)
             x = Tensor(rows: rows, columns: hidden)
@@ -44,7 +44,7 @@ import Testing
             let kernels = backend.kernels
             if inPieces {
                 let done = backend.multiplyFeedForward(
-                    x, gated ? [first, second] : [first], activation: { kernels.gelu_quick($0, $1) }, down: last, dropped: dropped, buffer, middle: middle)
+                    x, gated ? [first, second] : [first], activation: kernels.gelu_quick, down: last, dropped: dropped, buffer, middle: middle)
                 return done ? result.values : nil
             }
             if gated {
@@ -63,8 +63,9 @@ import Testing
     // what a plan leaves out is not zero.
     @Test(arguments: Backend.availableKernels, [ElementType.bf16, .f16, .q8_0])
     func piecesGiveWhatWholeTensorsGive(kernels: String, type: ElementType) throws {
-        for (hidden, neurons, rows) in [(96, 320, 40), (64, 96, 600), (96, 1536, 33)] {
-            let network = try Network(kernels: kernels, type: type, hidden: hidden, neurons: neurons, rows: rows)
+        let shapes = [(96, 320, 40, true), (96, 320, 40, false), (64, 96, 600, false), (96, 1536, 33, true), (32, 160, 67, false), (6176, 96, 24, false)]
+        for (hidden, neurons, rows, hasBias) in shapes {
+            let network = try Network(kernels: kernels, type: type, hidden: hidden, neurons: neurons, rows: rows, hasBias: hasBias)
             let converts = network.down.weight.activationType(network.backend, rows: rows) != AK_F32
             for gated in [true, false] {
                 // All neurons; then without a panel, a block and some neurons inside a panel.

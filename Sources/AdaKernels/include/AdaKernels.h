@@ -16,6 +16,7 @@
 #include "ak_quants.h"
 
 #define AK_PANEL 16  // output rows of a weight panel
+#define AK_MIDDLE_BLOCKS 192   // most blocks of inputs that ak_kernels.middle takes
 #define AK_WIDE_TOKENS 24  // tokens from which weights are widened to 16-bit integers, or to BF16, where that is faster: it costs little beside what it saves
 #define AK_BLOCK 32  // inputs of a weight block: the step in which input columns can be left out of a product
 
@@ -119,6 +120,14 @@ typedef struct {
     void (*matmul)(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                    const ak_upcoming *upcoming, void *scratch);
+
+    // The middle of a feed-forward network, some panels of it, in BF16: out[t*ldo + r] = silu(gate) * up, or with up NULL activation(gate + bias).
+    //   act: BF16. bias: of gate (panels * 16, padded with zeros) or NULL; NULL with up. activation: takes so many values, as gelu_quick does.
+    //   panels: as in matmul; behind them there are `following` more that the calling thread will probably make next.
+    //   gate and up have the same blocks, at most AK_MIDDLE_BLOCKS. scratch: ak_matmul_scratch(gate) bytes, as in matmul.
+    //   Sums are those of matmul. NULL where products and what follows are as fast one after the other.
+    void (*middle)(uint16_t *out, size_t ldo, const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias,
+                   void (*activation)(float *x, size_t n), const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
 
     // Activations for a matmul: `tokens` rows of whole blocks, or `count` values, of src (stride ld) to Q8_0 (scales = max|x|/127 rounded to half
     // precision, round half away from zero as ggml does), to I16 (scales = max|x|/8191, round to nearest even; NaN becomes 0) or to BF16 (round to

@@ -1,4 +1,5 @@
 import AdaKernels
+import Foundation
 
 /// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016).
 struct Norm {
@@ -68,6 +69,18 @@ struct ActivationWriter {
         case AK_BF16: kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
         default: break   // float32 is read where it was made
         }
+    }
+}
+
+extension ActivationWriter {
+    /// The first value, of BF16.
+    var bf16: UnsafeMutablePointer<UInt16> { values.assumingMemoryBound(to: UInt16.self) }
+
+    /// Sets some columns of all rows to zero, of types without scales.
+    func clear(columns: Range<Int>) {
+        if columns.isEmpty { return }
+        let size = type.activationBytes
+        for row in 0 ..< rows { memset(values + (row * stride + columns.lowerBound) * size, 0, columns.count * size) }
     }
 }
 

@@ -11,7 +11,7 @@ extension Backend {
     ///   - middle: where the middle goes.
     /// - Returns: whether it was done: for few tokens, where `down` takes float32, and where gate and up take different types, it is not.
     func multiplyFeedForward(
-        _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ((UnsafeMutablePointer<Float>, Int) -> Void)? = nil, down: Product,
+        _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ActivationFunction? = nil, down: Product,
         dropped: [Range<Int>] = [], _ buffer: ActivationBuffer, middle: ActivationBuffer
     ) -> Bool {
         let (rows, middleType) = (x.rows, down.linear.weight.activationType(self, rows: x.rows))
@@ -29,10 +29,15 @@ extension Backend {
             let pieces = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16, products: first.count)
             (gateCall.pieces, upCall.pieces) = (pieces, pieces)
             let (gate, up) = (gateCall, upCall)
-            let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.middleColumns(pieces.panels($1), of: width).count) }
-            let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
+            let combines = middleType == AK_BF16 && type == AK_BF16 && gate.matrix.blocks <= AK_MIDDLE_BLOCKS
+                && (isGated ? gate.bias == nil && up.bias == nil : activation != nil)
             withUnsafePointer(to: activations) { activations in
                 zero.withUnsafeBufferPointer { zero in
+                    if combines, let middle = kernels.middle {
+                        return makeMiddle(middle, gate, isGated ? up : nil, activation, activations, made, zero: zero)
+                    }
+                    let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.middleColumns(pieces.panels($1), of: width).count) }
+                    let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
                     pool.run(pieces.count) { item, worker in
                         let columns = gate.middleColumns(pieces.panels(item), of: width), count = columns.count
                         let values = parts.address + worker * parts.count, others = values + rows * count
@@ -61,7 +66,37 @@ extension Backend {
         withExtendedLifetime(first) {}
         return true
     }
+
+    /// The middle, by kernels that combine sums before they store any.
+    private func makeMiddle(
+        _ middle: @escaping MiddleFunction, _ gate: KernelProduct, _ up: KernelProduct?, _ activation: ActivationFunction?,
+        _ activations: UnsafePointer<ak_activations>, _ made: ActivationWriter, zero: UnsafeBufferPointer<Range<Int>>
+    ) {
+        let (scratch, pieces) = (scratchAddresses, gate.pieces)
+        withUnsafePointer(to: gate.matrix) { gateMatrix in
+            withUnsafePointer(to: (up ?? gate).matrix) { upMatrix in
+                let upMatrix = up == nil ? nil : upMatrix
+                pool.run(pieces.count) { item, worker in
+                    let range = pieces.panels(item), next = pieces.panels(item + 1)
+                    middle(
+                        made.bf16, made.stride, activations, gateMatrix, upMatrix, gate.bias, activation, gate.panels + range.lowerBound,
+                        Int32(range.count), Int32(next.count), scratch[worker])
+                    let columns = gate.middleColumns(range, of: made.stride)
+                    for range in zero { made.clear(columns: range.clamped(to: columns)) }
+                }
+            }
+        }
+    }
 }
+
+/// What values of the middle go through, in place: `ak_kernels.gelu_quick` and such.
+typealias ActivationFunction = @convention(c) (UnsafeMutablePointer<Float>?, Int) -> Void
+
+/// `ak_kernels.middle`.
+private typealias MiddleFunction = @convention(c) (
+    UnsafeMutablePointer<UInt16>?, Int, UnsafePointer<ak_activations>?, UnsafePointer<ak_matrix>?, UnsafePointer<ak_matrix>?, UnsafePointer<Float>?,
+    ActivationFunction?, UnsafePointer<Int32>?, Int32, Int32, UnsafeMutableRawPointer?
+) -> Void
 
 extension KernelProduct {
     /// Columns of the middle that a piece of listed panels makes, `width` at most: theirs, and those of a block that no listed panel makes, which are

@@ -190,20 +190,20 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
     private func feedForward(_ layer: CLIPVisionLayer, _ x: Tensor, _ scratch: Scratch) {
         let down = Product(linear: layer.fc2, output: x, accumulate: true)
         func up(_ output: Tensor) -> Product { Product(linear: layer.fc1, output: output) }
-        if backend.multiplyFeedForward(x, norm: layer.norm2, [up(x)], activation: activate, down: down, buffer, middle: middle) { return }
-        let values = scratch.middle
+        if backend.multiplyFeedForward(x, norm: layer.norm2, [up(x)], activation: activation, down: down, buffer, middle: middle) { return }
+        let (values, activation) = (scratch.middle, activation)
         backend.multiply(x, norm: layer.norm2, [up(values)], buffer)
-        backend.forRows(x.rows) { rows, _ in activate(values.data + rows.lowerBound * values.stride, rows.count * values.stride) }
+        backend.forRows(x.rows) { rows, _ in activation?(values.data + rows.lowerBound * values.stride, rows.count * values.stride) }
         backend.multiply(values, [down], buffer)
     }
 
-    private func activate(_ values: UnsafeMutablePointer<Float>, _ count: Int) {
+    private var activation: ActivationFunction? {
         let kernels = backend.kernels
-        switch configuration.activation {
-        case .silu: break
-        case .quickGELU: kernels.gelu_quick(values, count)
-        case .gelu: kernels.gelu_erf(values, count)
-        case .geluTanh: kernels.gelu_tanh(values, count)
+        return switch configuration.activation {
+        case .silu: nil
+        case .quickGELU: kernels.gelu_quick
+        case .gelu: kernels.gelu_erf
+        case .geluTanh: kernels.gelu_tanh
         }
     }
 }
