@@ -131,11 +131,12 @@ typedef struct {
     void (*dots)(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch);
 } ak_row_products;
 
-// Products of one token's Q8_0 activations with packed panels of a bundle that lie side by side, over some blocks (NULL: the first `count`): the sums
-// of 16 rows each, out (members, 16), bit for bit those of tiles. `panels` is the first one's first block, `step` bytes lead from one block to the next.
-// next: what is read after these panels, with the same step, asked for in time.
-typedef void (*ak_one_token_function)(float *out, const ak_activations *act, const uint8_t *panels, size_t step, int32_t members, const uint8_t *next,
-                                      const int32_t *blocks, int32_t count);
+// Products of one token's Q8_0 activations with neighbouring packed panels, over some blocks (NULL: the first `count`): the sums of 16 rows each, out
+// (members, 16), bit for bit those of tiles. `panels` is the first one's first block; `step` bytes lead from one block to the next, and `member_step`
+// from one panel to the next: little in a bundle, which is one stream from memory, a panel otherwise, so that there are as many streams as members.
+// next: what is read after these panels, with the same steps, asked for in time.
+typedef void (*ak_one_token_function)(float *out, const ak_activations *act, const uint8_t *panels, size_t step, size_t member_step, int32_t members,
+                                      const uint8_t *next, const int32_t *blocks, int32_t count);
 typedef struct { ak_one_token_function q8, q4_0, q4_1; } ak_one_token;
 
 #define AK_BUNDLE_PANELS 12   // panels that ak_one_token takes at once, at most: more are not read faster, and threads wait longer for the last ones
@@ -157,6 +158,7 @@ typedef struct {
     ak_wide_function widen;
     const ak_row_products *row_products;   // NULL: rows are packed for few tokens too
     const ak_one_token *one_token;         // NULL: tiles are as good
+    int32_t streams;                       // panels that lie one behind the other and that one_token reads side by side; 0 as 1
 } ak_matmul_parts;
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,

@@ -120,25 +120,27 @@ static ak_one_token_function one_token_function(const ak_matmul_parts *parts, co
     }
 }
 
-// Listed panels from the first on that lie side by side in one bundle, of which as many as one product takes.
-static int32_t members(const ak_matrix *weight, const int32_t *panels, int32_t count) {
-    const int32_t most = smaller(smaller(weight->bundle - panels[0] % weight->bundle, AK_BUNDLE_PANELS), count);
+// Listed panels from the first on that lie side by side, of one bundle or for as many streams, of which as many as one product takes.
+static int32_t members(const ak_matrix *weight, const int32_t *panels, int32_t count, int32_t streams) {
+    const int32_t together = weight->bundle > 1 ? weight->bundle - panels[0] % weight->bundle : streams;
+    const int32_t most = smaller(smaller(together, AK_BUNDLE_PANELS), count);
     int32_t found = 1;
     while (found < most && panels[found] == panels[0] + found) found++;
     return found;
 }
 
-// One token with listed panels, those of a bundle together.
-static void multiply_panels(ak_one_token_function multiply, float *out, const ak_activations *act, const ak_matrix *weight, const float *bias,
-                            const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+// One token with listed panels, those of a bundle, or of as many streams, together.
+static void multiply_panels(ak_one_token_function multiply, int32_t streams, float *out, const ak_activations *act, const ak_matrix *weight,
+                            const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                             const ak_upcoming *upcoming) {
+    const size_t member_step = weight->bundle > 1 ? ak_block_step(weight->type) : weight->stride;
     for (int32_t p = 0, together; p < panel_count; p += together) {
-        together = members(weight, panels + p, panel_count - p);
+        together = members(weight, panels + p, panel_count - p, streams);
         const uint8_t *first = packed_panel(weight, panels[p]), *next = first;
         if (p + together < panel_count) next = packed_panel(weight, panels[p + together]);
         else if (goes_on(weight, upcoming) && upcoming->panel_count > 0) next = packed_panel(upcoming->weight, upcoming->panels[0]);
         float sums[AK_BUNDLE_PANELS * AK_PANEL];
-        multiply(sums, act, first, packed_step(weight), together, next, blocks, block_count);
+        multiply(sums, act, first, packed_step(weight), member_step, together, next, blocks, block_count);
         for (int32_t m = 0; m < together; m++) finish_panel(out, sums + m * AK_PANEL, panels[p + m], bias, flags);
     }
 }
@@ -173,7 +175,8 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     const int32_t listed = blocks ? block_count : smaller(weight->blocks, act->blocks);
     const ak_one_token_function one = one_token_function(parts, act, weight);
     if (one != NULL) {
-        multiply_panels(one, out, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming);
+        multiply_panels(
+            one, parts->streams > 0 ? parts->streams : 1, out, act, weight, bias, panels, panel_count, blocks, listed, flags, upcoming);
         return;
     }
     if (set->run_any != NULL && act->tokens > AK_FEW_TOKENS) {

@@ -80,10 +80,9 @@ VNNI_INLINE void alone(float *out, const ak_activations *act, const uint8_t *pan
     _mm512_storeu_ps(out, sums);
 }
 
-VNNI_INLINE void together(float *out, const ak_activations *act, const uint8_t *panels, size_t step, int32_t members, const uint8_t *next,
-                          const int32_t *blocks, int32_t count, const ak_type type) {
-    const size_t member_step = ak_block_step(type);
-    const int32_t distance = blocks_ahead((size_t)members * member_step);
+VNNI_INLINE void together(float *out, const ak_activations *act, const uint8_t *panels, size_t step, size_t member_step, int32_t members,
+                          const uint8_t *next, const int32_t *blocks, int32_t count, const ak_type type) {
+    const int32_t distance = blocks_ahead((size_t)members * ak_block_step(type));
     for (int32_t m = 0; m < members; m++) _mm512_storeu_ps(out + m * AK_PANEL, _mm512_setzero_ps());
     for (int32_t i = 0; i < count; i++) {
         const size_t at = (size_t)(blocks ? blocks[i] : i);
@@ -98,14 +97,14 @@ VNNI_INLINE void together(float *out, const ak_activations *act, const uint8_t *
 
 // Without a list of blocks the loop has no choice to make.
 #define ONE_TOKEN(kind, type) \
-    static VNNI void kind(float *out, const ak_activations *act, const uint8_t *panels, size_t step, int32_t members, const uint8_t *next, \
-                          const int32_t *blocks, int32_t count) { \
-        if (step == ak_block_step(type)) { \
+    static VNNI void kind(float *out, const ak_activations *act, const uint8_t *panels, size_t step, size_t member_step, int32_t members, \
+                          const uint8_t *next, const int32_t *blocks, int32_t count) { \
+        if (members == 1 && step == ak_block_step(type)) { \
             if (blocks) alone(out, act, panels, next, blocks, count, type); \
             else alone(out, act, panels, next, NULL, count, type); \
         } else { \
-            if (blocks) together(out, act, panels, step, members, next, blocks, count, type); \
-            else together(out, act, panels, step, members, next, NULL, count, type); \
+            if (blocks) together(out, act, panels, step, member_step, members, next, blocks, count, type); \
+            else together(out, act, panels, step, member_step, members, next, NULL, count, type); \
         } \
     }
 

@@ -122,8 +122,8 @@ extension Backend {
             let most = max(panelsPerItem(matrix, count: products.count > 1 ? Int.max / 2 : panels, tokens: 1), 4)
             // A piece costs as much as reading a few kilobytes, whatever it takes.
             let least = max(1, (1 << 14) / bytes)
-            // Other kernels than the quantized ones, which take one panel after the other, take up to four at a time.
-            let multiple = matrix.bundle > 1 ? Int(matrix.bundle) : isQuantized(matrix.type) ? 1 : 4
+            // Quantized kernels without tiles take one panel after the other, the others up to four at a time.
+            let multiple = matrix.bundle > 1 ? Int(matrix.bundle) : isQuantized(matrix.type) && !hasBF16Tiles ? 1 : 4
             var start = 0
             while start < panels {
                 var size = max(min(share / bytes / 2, most), least)
