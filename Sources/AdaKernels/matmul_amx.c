@@ -105,9 +105,12 @@ AK_AMX void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, con
     parts.bf16_dot = &bf16_set;
     // The memory of processors with AMX is read faster in several streams: four read as fast as can be, one at 0.8 of that.
     parts.streams = AK_TILE_PANELS;
-    ak_tile_set f16 = *parts.f16;
-    f16.panels[0] = f16.panels[1] = AK_TILE_PANELS;
-    parts.f16 = &f16;
+    ak_tile_set f16;
+    if (act->type == AK_F32 && weight->type == AK_F16) {
+        f16 = *parts.f16;
+        f16.panels[0] = f16.panels[1] = AK_TILE_PANELS;
+        parts.f16 = &f16;
+    }
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
     release();
 }

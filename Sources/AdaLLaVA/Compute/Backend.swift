@@ -63,8 +63,8 @@ final class Backend: @unchecked Sendable {
         }
     }
 
-    /// Files from this size on are left where they are: packing a gigabyte takes most of a second, and as much memory again until the file's pages
-    /// are given back. Smaller ones are packed sooner than anyone notices, and short prompts are faster then.
+    /// Files from this size on are left where they are, where that is as fast: packing a gigabyte takes most of a second, and as much memory again until
+    /// the file's pages are given back. Smaller ones are packed sooner than anyone notices, and short prompts are faster then.
     static let mappedBytes = 1 << 30
 
     static let kernelNames = ["portable", "avx2", "avx512", "amx", "neon"]
@@ -106,7 +106,8 @@ final class Backend: @unchecked Sendable {
 
 /// Where Q8_0, Q4_0 and Q4_1 weights lie while a model runs; results are the same.
 public enum WeightPlacement: Sendable {
-    /// In the file from a gigabyte on, if this processor multiplies them there as fast (AVX2, AVX-512 with VNNI and VBMI); packed in memory otherwise.
+    /// In the file from a gigabyte on, if this processor multiplies them there as fast (AVX2, AVX-512 with VNNI and VBMI but without AMX); packed in
+    /// memory otherwise.
     case automatic
     /// Packed in memory.
     case memory

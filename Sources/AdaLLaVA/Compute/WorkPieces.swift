@@ -152,7 +152,7 @@ extension Backend {
     /// - Parameter products: of the same panels that a piece makes one after the other.
     private func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int, products: Int = 1) -> Int {
         if hasBF16Tiles, tokens >= AK_WIDE_TOKENS, matrix.type != AK_F32 {
-            // Two panels at a time, and as many as meet a strip of the activations while it is in the cache.
+            // Two panels at a time, and so many that activations come to the first-level cache for several pairs.
             let most = min(8 / products, count / (pool.threads * 2)) / 2 * 2
             return evenSize(count, most: max(most, 2), multiple: 2)
         }
