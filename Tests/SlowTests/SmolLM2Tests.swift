@@ -15,10 +15,11 @@ struct SmolLM2Tests {
         for (index, answer) in recorded.cases.enumerated() {
             #expect(try model.answer(answer.promptIds, count: answer.generatedIds.count) == answer.generatedIds, "case \(index)")
         }
-        // Prompts are multiplied in BF16 where the processor has its dot products.
+        // Prompts are multiplied in BF16 where the processor has its dot products or tiles. The largest of 31 million differences is a matter of chance:
+        // 0.17 by dot products, 0.21 by tiles, whose averages are 0.0200 and 0.0206.
         let comparison = try LogitComparison(model, recorded.cases)
         print("F16:", comparison.summary)
-        #expect(comparison.largestLogit <= 0.2)
+        #expect(comparison.largestLogit <= 0.25)
         #expect(comparison.meanLogit <= 0.03)
         let exact = try LogitComparison(try GreedyModel(url, precision: .f32), recorded.cases)
         print("F16 in float32:", exact.summary)
