@@ -200,7 +200,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     float partial[(AK_STRIP + AK_MOST_TOKENS) * AK_TILE_PANELS * AK_PANEL];
     for (int32_t p = 0; p < panel_count; p += group) {
         ak_tile tile = {
-            .panels = smaller(group, panel_count - p), .ldo = ldo, .stride = act->stride, .act_blocks = (size_t)act->blocks,
+            .panels = smaller(group, panel_count - p), .stride = act->stride, .act_blocks = (size_t)act->blocks,
             .blocks = blocks, .bias = bias,
         };
         for (int32_t i = 0; i < tile.panels; i++) {

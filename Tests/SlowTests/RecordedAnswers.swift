@@ -34,11 +34,13 @@ struct RecordedAnswers: Decodable {
 /// One loaded model, asked in the engine's own terms.
 final class GreedyModel {
     private let loaded: LoadedModel
+    /// Whether prompts are multiplied by tiles of BF16 (AMX).
+    let hasTiles: Bool
 
     init(_ url: URL, precision: Precision = .automatic, kernels: String? = nil) throws {
-        loaded = try LoadedModel(
-            Checkpoint.open(at: url), backend: Backend(precision: precision, kernels: kernels), template: nil, cancellation: Cancellation()
-        ) { _ in }
+        let backend = try Backend(precision: precision, kernels: kernels)
+        hasTiles = backend.hasBF16Tiles
+        loaded = try LoadedModel(Checkpoint.open(at: url), backend: backend, template: nil, cancellation: Cancellation()) { _ in }
     }
 
     /// The greedy answer, token for token, whatever ends it.

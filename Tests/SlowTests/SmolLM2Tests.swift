@@ -19,7 +19,7 @@ struct SmolLM2Tests {
         // 0.17 by dot products, 0.21 by tiles, whose averages are 0.0200 and 0.0206.
         let comparison = try LogitComparison(model, recorded.cases)
         print("F16:", comparison.summary)
-        #expect(comparison.largestLogit <= 0.25)
+        #expect(comparison.largestLogit <= (model.hasTiles ? 0.25 : 0.2))
         #expect(comparison.meanLogit <= 0.03)
         let exact = try LogitComparison(try GreedyModel(url, precision: .f32), recorded.cases)
         print("F16 in float32:", exact.summary)

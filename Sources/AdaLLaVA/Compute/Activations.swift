@@ -1,5 +1,4 @@
 import AdaKernels
-import Foundation
 
 /// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016).
 struct Norm {
@@ -54,6 +53,18 @@ struct ActivationWriter {
             scales: hasScales ? UnsafePointer(scales) : nil, sums: type == AK_Q8_0 ? UnsafePointer(sums) : nil)
     }
 
+    /// The first value, of BF16.
+    var bf16: UnsafeMutablePointer<UInt16> { values.assumingMemoryBound(to: UInt16.self) }
+
+    /// Sets some columns of all rows to zero, of types without scales.
+    func clear(columns: Range<Int>) {
+        if columns.isEmpty { return }
+        let size = type.activationBytes
+        for row in 0 ..< rows {
+            (values + (row * stride + columns.lowerBound) * size).initializeMemory(as: UInt8.self, repeating: 0, count: columns.count * size)
+        }
+    }
+
     /// Writes some columns of some rows.
     /// - Parameters:
     ///   - columns: of types with a scale for each block, whole blocks.
@@ -69,18 +80,6 @@ struct ActivationWriter {
         case AK_BF16: kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
         default: break   // float32 is read where it was made
         }
-    }
-}
-
-extension ActivationWriter {
-    /// The first value, of BF16.
-    var bf16: UnsafeMutablePointer<UInt16> { values.assumingMemoryBound(to: UInt16.self) }
-
-    /// Sets some columns of all rows to zero, of types without scales.
-    func clear(columns: Range<Int>) {
-        if columns.isEmpty { return }
-        let size = type.activationBytes
-        for row in 0 ..< rows { memset(values + (row * stride + columns.lowerBound) * size, 0, columns.count * size) }
     }
 }
 
