@@ -83,6 +83,40 @@ struct ActivationWriter {
     }
 }
 
+/// A row, or its norm, that becomes activations of one type again and again: addresses are found once.
+struct RowConversion {
+    private let x: Tensor
+    private let norm: Norm?
+    private let normed: NormedRows?
+    private let made: ActivationWriter
+    private let room: Tensor
+
+    /// - Parameters:
+    ///   - x: one row.
+    ///   - buffer: is not used for longer rows as long as this is.
+    ///   - room: for a normed row.
+    init(_ x: Tensor, _ norm: Norm? = nil, to type: ak_type, _ buffer: ActivationBuffer, room: Tensor) {
+        (self.x, self.norm, self.room) = (x, norm, room)
+        normed = norm.map { NormedRows(x, $0) }
+        made = buffer.reserve(type, rows: 1, stride: x.stride)
+    }
+
+    /// The activations of what the row holds now; valid until the buffer's next use.
+    func callAsFunction(_ kernels: ak_kernels) -> ak_activations {
+        var values = x.data
+        if let normed {
+            values = made.type == AK_F32 ? made.values.assumingMemoryBound(to: Float.self) : room.data
+            normed.write(kernels, 0 ..< 1, into: values, stride: made.stride)
+        } else if made.type == AK_F32 {
+            return ak_activations(
+                type: AK_F32, tokens: 1, blocks: Int32(made.stride / Int(AK_BLOCK)), stride: made.stride, data: UnsafeRawPointer(values), scales: nil,
+                sums: nil)
+        }
+        made.write(kernels, rows: 0 ..< 1, columns: 0 ..< made.stride, from: values, stride: made.stride)
+        return made.activations
+    }
+}
+
 extension ak_type {
     /// Bytes of an activation of this type.
     var activationBytes: Int { self == AK_Q8_0 ? 1 : self == AK_F32 ? 4 : 2 }

@@ -23,7 +23,7 @@ final class Backend: @unchecked Sendable {
     /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
     /// count references to it, and wait for each other's counts.
     let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    private var identity: [Int32] = []
+    private var identityList = IndexList([])
     var pieceTable = WorkPieceTable()
     let keyValuePairs = KeyValuePairs()
     /// Of the keys and values of sequences that have ended.
@@ -94,13 +94,10 @@ final class Backend: @unchecked Sendable {
         return (pieceValues.address.assumingMemoryBound(to: Float.self), padded)
     }
 
-    /// Calls `body` with the list 0, 1, 2 … that stands for "all" panels, at least `count` long.
-    func withIdentity<Result>(_ count: Int, _ body: (UnsafePointer<Int32>) -> Result) -> Result {
-        if identity.count < count { identity = (0 ..< Int32(max(count, 1024))).map { $0 } }
-        return identity.withUnsafeBufferPointer { buffer in
-            // Not empty: the list above holds at least 1024 indices.
-            body(buffer.baseAddress.unsafelyUnwrapped)
-        }
+    /// The list 0, 1, 2 … that stands for "all" panels, at least `count` long.
+    func identity(_ count: Int) -> IndexList {
+        if identityList.count < count { identityList = IndexList((0 ..< Int32(max(count, 1024))).map { $0 }) }
+        return identityList
     }
 }
 

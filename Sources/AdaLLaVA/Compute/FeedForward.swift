@@ -24,46 +24,45 @@ extension Backend {
         let made = middle.reserve(middleType, rows: rows, stride: width)
         let computed = Int(gate.linear.weight.matrix.panels * AK_PANEL)
         let zero = computed < width ? dropped + [computed ..< width] : dropped
-        withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
-            var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let pieces = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16, products: first.count)
-            (gateCall.pieces, upCall.pieces) = (pieces, pieces)
-            let (gate, up) = (gateCall, upCall)
-            let combines = middleType == AK_BF16 && type == AK_BF16 && gate.matrix.blocks <= AK_MIDDLE_BLOCKS
-                && (isGated ? gate.bias == nil && up.bias == nil : activation != nil)
-            withUnsafePointer(to: activations) { activations in
-                zero.withUnsafeBufferPointer { zero in
-                    if combines, let middle = kernels.middle {
-                        return makeMiddle(middle, gate, isGated ? up : nil, activation, activations, made, zero: zero)
+        let all = identity(Int(gate.linear.weight.matrix.panels))
+        var (gateCall, upCall) = (KernelProduct(gate, identity: all.address), KernelProduct(up, identity: all.address))
+        let shared = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16, products: first.count), pieces = shared.products[0]
+        (gateCall.pieces, upCall.pieces) = (pieces, pieces)
+        let calls = (gate: gateCall, up: upCall)
+        let combines = middleType == AK_BF16 && type == AK_BF16 && calls.gate.matrix.blocks <= AK_MIDDLE_BLOCKS
+            && (isGated ? calls.gate.bias == nil && calls.up.bias == nil : activation != nil)
+        withUnsafePointer(to: activations) { activations in
+            zero.withUnsafeBufferPointer { zero in
+                if combines, let middle = kernels.middle {
+                    return makeMiddle(middle, calls.gate, isGated ? calls.up : nil, activation, activations, made, zero: zero)
+                }
+                let widest = (0 ..< pieces.count).reduce(0) { max($0, calls.gate.middleColumns(pieces.panels($1), of: width).count) }
+                let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
+                pool.run(pieces.count) { item, worker in
+                    let columns = calls.gate.middleColumns(pieces.panels(item), of: width), count = columns.count
+                    let values = parts.address + worker * parts.count, others = values + rows * count
+                    calls.gate.run(
+                        kernels, activations, piece: item, next: isGated ? calls.up : calls.gate, nextPiece: isGated ? item : item + 1,
+                        scratch: scratch[worker], into: (values - columns.lowerBound, count))
+                    if isGated {
+                        calls.up.run(
+                            kernels, activations, piece: item, next: calls.gate, nextPiece: item + 1, scratch: scratch[worker],
+                            into: (others - columns.lowerBound, count))
+                        kernels.silu_mul(values, others, rows * count)
+                    } else {
+                        activation?(values, rows * count)
                     }
-                    let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.middleColumns(pieces.panels($1), of: width).count) }
-                    let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
-                    pool.run(pieces.count) { item, worker in
-                        let columns = gate.middleColumns(pieces.panels(item), of: width), count = columns.count
-                        let values = parts.address + worker * parts.count, others = values + rows * count
-                        gate.run(
-                            kernels, activations, piece: item, next: isGated ? up : gate, nextPiece: isGated ? item : item + 1,
-                            scratch: scratch[worker], into: (values - columns.lowerBound, count))
-                        if isGated {
-                            up.run(
-                                kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker],
-                                into: (others - columns.lowerBound, count))
-                            kernels.silu_mul(values, others, rows * count)
-                        } else {
-                            activation?(values, rows * count)
-                        }
-                        for range in zero {
-                            let part = range.clamped(to: columns), start = values + part.lowerBound - columns.lowerBound
-                            if part.isEmpty { continue }
-                            for row in 0 ..< rows { (start + row * count).update(repeating: 0, count: part.count) }
-                        }
-                        made.write(kernels, rows: 0 ..< rows, columns: columns, from: values, stride: count)
+                    for range in zero {
+                        let part = range.clamped(to: columns), start = values + part.lowerBound - columns.lowerBound
+                        if part.isEmpty { continue }
+                        for row in 0 ..< rows { (start + row * count).update(repeating: 0, count: part.count) }
                     }
+                    made.write(kernels, rows: 0 ..< rows, columns: columns, from: values, stride: count)
                 }
             }
         }
         multiply(made.activations, [down])
-        withExtendedLifetime(first) {}
+        withExtendedLifetime((first, all, shared)) {}
         return true
     }
 

@@ -16,18 +16,17 @@ extension Backend {
         let (kernels, scratch, output) = (kernels, scratchAddresses, product.output)
         let (bias, flags) = (product.linear.bias.map { UnsafePointer($0.data) }, product.flags)
         let panels = Int(matrix.panels)
-        withIdentity(panels) { identity in
-            pool.run((x.rows + rowsPerPiece - 1) / rowsPerPiece) { item, worker in
-                let first = item * rowsPerPiece
-                var piece = activations.rows(from: first, count: min(rowsPerPiece, x.rows - first))
-                withUnsafePointer(to: matrix) { matrix in
-                    kernels.matmul(
-                        output.data + first * output.stride, output.stride, &piece, matrix, bias, identity, Int32(panels), nil,
-                        matrix.pointee.blocks, flags, nil, scratch[worker])
-                }
+        let list = identity(panels), all = list.address
+        pool.run((x.rows + rowsPerPiece - 1) / rowsPerPiece) { item, worker in
+            let first = item * rowsPerPiece
+            var piece = activations.rows(from: first, count: min(rowsPerPiece, x.rows - first))
+            withUnsafePointer(to: matrix) { matrix in
+                kernels.matmul(
+                    output.data + first * output.stride, output.stride, &piece, matrix, bias, all, Int32(panels), nil,
+                    matrix.pointee.blocks, flags, nil, scratch[worker])
             }
         }
-        withExtendedLifetime(product) {}
+        withExtendedLifetime((product, list)) {}
     }
 
     /// Rows that the kernels' tiles divide.

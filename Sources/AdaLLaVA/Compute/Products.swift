@@ -119,33 +119,7 @@ extension Backend {
 
     /// Runs products that read the same activations, of the type that each asks for.
     func multiply(_ activations: ak_activations, _ products: [Product]) {
-        let largest = products.reduce(0) { max($0, Int($1.linear.weight.matrix.panels)) }
-        for product in products { reserveScratch(for: product) }
-        let (kernels, scratch) = (kernels, scratchAddresses)
-        withIdentity(largest) { identity in
-            let tokens = Int(activations.tokens)
-            withUnsafeTemporaryAllocation(of: KernelProduct.self, capacity: products.count) { calls in
-                for (index, product) in products.enumerated() { calls.initializeElement(at: index, to: KernelProduct(product, identity: identity)) }
-                let shared = pieces(products.count, tokens: tokens) { (calls[$0].matrix, calls[$0].panelCount) }
-                for index in calls.indices { calls[index].pieces = shared.products[index] }
-                withUnsafePointer(to: activations) { activations in
-                    pool.run(calls.reduce(0) { $0 + $1.items }, ends: shared.ends) { item, worker in
-                        var (index, piece) = (0, item)
-                        while piece >= calls[index].items {
-                            piece -= calls[index].items
-                            index += 1
-                        }
-                        // A worker usually takes one piece after the other.
-                        let isLast = piece + 1 == calls[index].items && index + 1 < calls.count
-                        calls[index].run(
-                            kernels, activations, piece: piece, next: isLast ? calls[index + 1] : calls[index], nextPiece: isLast ? 0 : piece + 1,
-                            scratch: scratch[worker])
-                    }
-                }
-            }
-        }
-        // The calls hold addresses only.
-        withExtendedLifetime(products) {}
+        ProductRun(products, tokens: Int(activations.tokens), self)(activations)
     }
 
     func reserveScratch(for product: Product) {
@@ -159,38 +133,23 @@ extension Backend {
         guard gateType == up.linear.weight.activationType(self, rows: x.rows) else {
             // Two types of weights: one after the other.
             multiply(x, norm: norm, [gate, up], buffer)
-            return withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
-                let (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-                forRows(x.rows) { rows, _ in combine(gateCall, upCall, panels: 0 ..< gateCall.panelCount, rows: rows) }
-            }
+            let all = identity(Int(gate.linear.weight.matrix.panels)), kernels = kernels
+            let (gateCall, upCall) = (KernelProduct(gate, identity: all.address), KernelProduct(up, identity: all.address))
+            forRows(x.rows) { rows, _ in gateCall.combine(upCall, kernels, panels: 0 ..< gateCall.panelCount, rows: rows) }
+            return withExtendedLifetime((gate, up, all)) {}
         }
-        let activations = buffer.convert(x, norm, to: gateType, self)
-        reserveScratch(for: gate)
-        reserveScratch(for: up)
-        let (kernels, scratch) = (kernels, scratchAddresses)
-        withIdentity(Int(gate.linear.weight.matrix.panels)) { identity in
-            var (gateCall, upCall) = (KernelProduct(gate, identity: identity), KernelProduct(up, identity: identity))
-            let shared = pieces(1, tokens: x.rows) { _ in (gateCall.matrix, gateCall.panelCount) }
-            let pieces = shared.products[0]
-            (gateCall.pieces, upCall.pieces) = (pieces, pieces)
-            let (gate, up, tokens) = (gateCall, upCall, x.rows)
-            withUnsafePointer(to: activations) { activations in
-                pool.run(pieces.count, ends: shared.ends) { item, worker in
-                    gate.run(kernels, activations, piece: item, next: up, nextPiece: item, scratch: scratch[worker])
-                    up.run(kernels, activations, piece: item, next: gate, nextPiece: item + 1, scratch: scratch[worker])
-                    combine(gate, up, panels: pieces.panels(item), rows: 0 ..< tokens)
-                }
-            }
-        }
-        withExtendedLifetime((gate, up)) {}
+        ProductRun(gate: gate, up: up, tokens: x.rows, self)(buffer.convert(x, norm, to: gateType, self))
     }
+}
 
-    /// `gate = silu(gate) * up` in some panels of a list.
-    private func combine(_ gate: KernelProduct, _ up: KernelProduct, panels: Range<Int>, rows: Range<Int>) {
-        let silu = kernels.silu_mul
+extension KernelProduct {
+    /// `output = silu(output) * up.output` in some panels of the list.
+    func combine(_ up: KernelProduct, _ kernels: ak_kernels, panels: Range<Int>, rows: Range<Int>) {
         // Panels usually lie side by side, so each run of them is one call a token.
-        gate.forRuns(panels) { columns in
-            for token in rows { silu?(gate.output + token * gate.stride + columns.lowerBound, up.output + token * up.stride + columns.lowerBound, columns.count) }
+        forRuns(panels) { columns in
+            for token in rows {
+                kernels.silu_mul(output + token * stride + columns.lowerBound, up.output + token * up.stride + columns.lowerBound, columns.count)
+            }
         }
     }
 }

@@ -39,6 +39,16 @@ public final class ThreadPool: @unchecked Sendable {
         }
     }
 
+    /// The same for work that is plain numbers and addresses: nothing is allocated and no reference counted, which a decode would do a hundred times a
+    /// token while all threads but one wait.
+    /// - Parameter context: valid until this returns.
+    func run<Context: BitwiseCopyable>(
+        _ items: Int, ends: UnsafePointer<Int32>? = nil, _ context: UnsafeMutablePointer<Context>,
+        _ work: @convention(c) (_ context: UnsafeMutableRawPointer?, _ item: Int32, _ worker: Int32) -> Void
+    ) {
+        ak_pool_run(pool, Int32(items), ends, work, context)
+    }
+
     /// Wakes the threads, so that they look for the next run as they do between the runs of a prefill or a decode.
     func wake() {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }

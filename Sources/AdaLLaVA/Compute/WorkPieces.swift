@@ -1,7 +1,7 @@
 import AdaKernels
 
 /// How the panels of a product are shared out: pieces of neighbouring panels. Plain addresses, so that workers read them without counting references;
-/// the backend keeps what they point to.
+/// valid as long as the ``RunPieces`` that they are of.
 struct Pieces {
     let count: Int
     /// Where each piece begins in the list of panels, and where the last one ends.
@@ -23,11 +23,13 @@ struct RunPieces {
     let products: [Pieces]
     /// `nil`: as many pieces for each thread.
     let ends: UnsafePointer<Int32>?
+    /// What the addresses point to.
+    fileprivate let lists: [IndexList]
 }
 
 /// The pieces of runs that a backend has met, by what they depend on.
 struct WorkPieceTable {
-    /// The products of a run, at most three, each as one number: a decode asks at every layer.
+    /// The products of a run, at most three, each as one number: a sequence asks at every layer.
     fileprivate struct Key: Hashable {
         var first = UInt64.max, second = UInt64.max, third = UInt64.max
         let tokens: Tokens
@@ -45,14 +47,7 @@ struct WorkPieceTable {
 
         init(_ tokens: Int) { self = tokens <= 4 ? .few : tokens < AK_WIDE_TOKENS ? .some : .many }
     }
-    fileprivate struct Entry {
-        let pieces: RunPieces
-        /// What the addresses in `pieces` point to.
-        let lists: [IndexList]
-    }
-    fileprivate var entries: [Key: Entry] = [:]
-    /// The last entry without a key: kept, for what it points to is in use until the next run.
-    fileprivate var other: Entry?
+    fileprivate var entries: [Key: RunPieces] = [:]
 }
 
 extension Backend {
@@ -75,7 +70,7 @@ extension Backend {
             }
             if index == 0 { key?.first = part } else if index == 1 { key?.second = part } else { key?.third = part }
         }
-        if let key, let known = pieceTable.entries[key] { return known.pieces }
+        if let key, let known = pieceTable.entries[key] { return known }
         let products = (0 ..< count).map(product)
         var starts: [[Int32]], ends: [Int32]?
         if tokens > 4 {
@@ -86,9 +81,9 @@ extension Backend {
             (starts, ends) = shares(products)
         }
         let (startLists, endList) = (starts.map { IndexList($0) }, ends.map { IndexList($0) })
-        let pieces = RunPieces(products: startLists.map { Pieces($0) }, ends: endList?.address)
-        let entry = WorkPieceTable.Entry(pieces: pieces, lists: startLists + (endList.map { [$0] } ?? []))
-        if let key { pieceTable.entries[key] = entry } else { pieceTable.other = entry }
+        let lists = startLists + (endList.map { [$0] } ?? [])
+        let pieces = RunPieces(products: startLists.map { Pieces($0) }, ends: endList?.address, lists: lists)
+        if let key { pieceTable.entries[key] = pieces }
         return pieces
     }
 
@@ -96,7 +91,7 @@ extension Backend {
     /// - Parameters:
     ///   - wholeBlocks: whether what a piece makes are whole blocks of the next product's inputs, where the panels of a block are listed.
     ///   - products: of those panels.
-    func middlePieces(_ product: KernelProduct, tokens: Int, wholeBlocks: Bool, products: Int) -> Pieces {
+    func middlePieces(_ product: KernelProduct, tokens: Int, wholeBlocks: Bool, products: Int) -> RunPieces {
         let size = panelsPerItem(product.matrix, count: product.panelCount, tokens: tokens, products: products)
         let perBlock = AK_BLOCK / AK_PANEL
         var starts: [Int32] = product.panelCount > 0 ? [0] : []
@@ -106,8 +101,7 @@ extension Backend {
             if panel != before + 1 || isFull { starts.append(Int32(index)) }
         }
         let list = IndexList(starts + [Int32(product.panelCount)])
-        pieceTable.other = WorkPieceTable.Entry(pieces: RunPieces(products: [Pieces(list)], ends: nil), lists: [list])
-        return Pieces(list)
+        return RunPieces(products: [Pieces(list)], ends: nil, lists: [list])
     }
 
     /// Where pieces of one token's products begin, and where each thread's share of them ends.

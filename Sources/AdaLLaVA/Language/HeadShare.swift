@@ -13,6 +13,35 @@ struct HeadShare {
     let heads: Int
 }
 
+extension HeadShare {
+    /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once: from the first that is kept to
+    /// the last, for what a dropped one between them gives is not used. A head whose keys the cache does not hold has none.
+    static func shares(of heads: [Int], query: Tensor, attended: Tensor, cache: LayerCache, _ c: LlamaConfiguration) -> [HeadShare] {
+        let perKeyValueHead = c.numAttentionHeads / c.numKeyValueHeads
+        var shares: [HeadShare] = []
+        shares.reserveCapacity(heads.count)
+        var start = 0
+        while start < heads.count {
+            let head = heads[start]
+            var end = start + 1
+            if query.rows == 1 {
+                while end < heads.count, heads[end] / perKeyValueHead == head / perKeyValueHead { end += 1 }
+            }
+            let together = heads[end - 1] - head + 1
+            if let index = cache.heads.firstIndex(of: head / perKeyValueHead) {
+                let isGroup = together > 1
+                shares.append(
+                    HeadShare(
+                        query: query.data + head * c.headDim, attended: attended.data + head * c.headDim, column: head * c.headDim,
+                        queryStride: isGroup ? c.headDim : query.stride, attendedStride: isGroup ? c.headDim : attended.stride,
+                        keys: cache.keys(index), values: cache.values(index), heads: together))
+            }
+            start = end
+        }
+        return shares
+    }
+}
+
 /// Room for what threads compute of one position's attention, span by span, before it is merged. Kept, and grown to the largest use.
 final class SpanResults {
     private var memory = AlignedMemory(byteCount: 0)
@@ -82,28 +111,36 @@ extension Backend {
             shares = pairs(of: shares, type, headDim: headDim, keys: keys, convert)
             type = AK_BF16
         }
-        let (kernels, scratch, first, span) = (kernels, scratchAddresses, keys - queries, Int(AK_ATTENTION_SPAN))
+        shares.withUnsafeBufferPointer {
+            attend($0, type, headDim: headDim, keys: keys, queries: queries, isCausal: isCausal, scale: scale, results, made: made)
+        }
+    }
+
+    /// The same where nothing is to be rounded first.
+    func attend(
+        _ shares: UnsafeBufferPointer<HeadShare>, _ type: ak_type, headDim: Int, keys: Int, queries: Int, isCausal: Bool = true, scale: Float,
+        _ results: SpanResults, made: ActivationWriter? = nil
+    ) {
+        let (kernels, scratch, first) = (kernels, scratchAddresses, keys - queries)
         reserveScratch(ak_attention_scratch(Int32(keys), Int32(headDim)))
-        if queries == 1, keys > span { return attendInSpans(shares, type, headDim: headDim, keys: keys, scale: scale, results) }
+        if queries == 1, keys > Int(AK_ATTENTION_SPAN) { return attendInSpans(shares, type, headDim: headDim, keys: keys, scale: scale, results) }
         // Twice what the kernels take at once.
         let tile = type == AK_BF16 && hasBF16Tiles ? 64 : 24
         let tiles = (queries + tile - 1) / tile
         let parts = pieceMemory(made == nil ? 0 : tile * headDim)
-        shares.withUnsafeBufferPointer { shares in
-            pool.run(shares.count * tiles) { item, worker in
-                let share = shares[item / tiles]
-                // Last tiles first: they see the most keys, and the longest pieces should not come last.
-                let start = (tiles - 1 - item % tiles) * tile
-                let count = share.heads > 1 ? share.heads : min(tile, queries - start)
-                let out = made == nil
-                    ? (share.attended + start * share.attendedStride, share.attendedStride) : (parts.address + worker * parts.count, headDim)
-                // Several heads' queries of the newest position see all there is.
-                kernels.attention(
-                    out.0, out.1, share.query + start * share.queryStride,
-                    share.queryStride, share.keys, share.values, type, Int32(headDim), Int32(isCausal ? first + min(start + tile, queries) : keys),
-                    Int32(count), share.heads > 1 || !isCausal ? -1 : Int32(first + start), scale, scratch[worker])
-                made?.write(kernels, rows: start ..< start + count, columns: share.column ..< share.column + headDim, from: out.0, stride: headDim)
-            }
+        pool.run(shares.count * tiles) { item, worker in
+            let share = shares[item / tiles]
+            // Last tiles first: they see the most keys, and the longest pieces should not come last.
+            let start = (tiles - 1 - item % tiles) * tile
+            let count = share.heads > 1 ? share.heads : min(tile, queries - start)
+            let out = made == nil
+                ? (share.attended + start * share.attendedStride, share.attendedStride) : (parts.address + worker * parts.count, headDim)
+            // Several heads' queries of the newest position see all there is.
+            kernels.attention(
+                out.0, out.1, share.query + start * share.queryStride,
+                share.queryStride, share.keys, share.values, type, Int32(headDim), Int32(isCausal ? first + min(start + tile, queries) : keys),
+                Int32(count), share.heads > 1 || !isCausal ? -1 : Int32(first + start), scale, scratch[worker])
+            made?.write(kernels, rows: start ..< start + count, columns: share.column ..< share.column + headDim, from: out.0, stride: headDim)
         }
     }
 
@@ -148,34 +185,54 @@ extension Backend {
         }
     }
 
-    private func attendInSpans(_ shares: [HeadShare], _ type: ak_type, headDim: Int, keys: Int, scale: Float, _ results: SpanResults) {
-        let (kernels, scratch, span) = (kernels, scratchAddresses, Int(AK_ATTENTION_SPAN))
-        let spans = (keys + span - 1) / span
+    private func attendInSpans(
+        _ shares: UnsafeBufferPointer<HeadShare>, _ type: ak_type, headDim: Int, keys: Int, scale: Float, _ results: SpanResults
+    ) {
+        guard let first = shares.baseAddress else { return }
+        let span = Int(AK_ATTENTION_SPAN), spans = (keys + span - 1) / span
         let heads = shares.reduce(1) { max($0, $1.heads) }
         let (rows, logs) = results.reserve(shares.count * spans * heads, width: headDim)
-        let spanBytes = span * headDim * Int(ak_type_bytes(type))
-        shares.withUnsafeBufferPointer { shares in
-            let count = shares.count
-            pool.run(count * spans) { item, worker in
-                let (index, number) = (item / spans, item % spans)
-                let (share, place) = (shares[index], (index * spans + number) * heads)
-                // The first span's results lie where those of all will.
-                let out = number == 0 ? share.attended : rows + place * headDim
-                // Threads usually take one item after the other.
-                let later = item + 1
-                let next = later < count * spans ? UnsafeRawPointer(shares[later / spans].keys + later % spans * spanBytes) : nil
-                kernels.attention_span(
-                    out, number == 0 ? share.attendedStride : headDim, logs + place, share.query, share.queryStride, share.keys, share.values, type,
-                    Int32(headDim), Int32(number * span), Int32(min(keys, (number + 1) * span)), Int32(share.heads), scale, next, scratch[worker])
-            }
-            for (index, share) in shares.enumerated() {
-                for number in 1 ..< spans {
-                    let place = (index * spans + number) * heads
-                    ak_attention_merge(
-                        share.attended, share.attendedStride, logs + index * spans * heads, rows + place * headDim, headDim, logs + place,
-                        Int32(share.heads), Int32(headDim))
-                }
+        var call = SpanCall(
+            shares: first, count: shares.count, spans: spans, heads: heads, keys: keys, headDim: headDim, type: type, scale: scale, rows: rows,
+            logs: logs, scratch: scratchAddresses, attend: kernels.attention_span)
+        pool.run(shares.count * spans, &call) { context, item, worker in
+            guard let call = context?.assumingMemoryBound(to: SpanCall.self) else { return }
+            call.pointee.run(item: Int(item), worker: Int(worker))
+        }
+        for (index, share) in shares.enumerated() {
+            for number in 1 ..< spans {
+                let place = (index * spans + number) * heads
+                ak_attention_merge(
+                    share.attended, share.attendedStride, logs + index * spans * heads, rows + place * headDim, headDim, logs + place,
+                    Int32(share.heads), Int32(headDim))
             }
         }
+    }
+}
+
+/// Attention in spans as plain numbers and addresses.
+private struct SpanCall: BitwiseCopyable {
+    let shares: UnsafePointer<HeadShare>
+    let count, spans, heads, keys, headDim: Int
+    let type: ak_type
+    let scale: Float
+    let rows, logs: UnsafeMutablePointer<Float>
+    let scratch: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    let attend: @convention(c) (
+        UnsafeMutablePointer<Float>?, Int, UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, Int, UnsafeRawPointer?, UnsafeRawPointer?, ak_type,
+        Int32, Int32, Int32, Int32, Float, UnsafeRawPointer?, UnsafeMutableRawPointer?
+    ) -> Void
+
+    func run(item: Int, worker: Int) {
+        let (index, number, span) = (item / spans, item % spans, Int(AK_ATTENTION_SPAN))
+        let (share, place) = (shares[index], (index * spans + number) * heads)
+        // The first span's results lie where those of all will.
+        let out = number == 0 ? share.attended : rows + place * headDim
+        // Threads usually take one item after the other.
+        let later = item + 1, spanBytes = span * headDim * Int(ak_type_bytes(type))
+        let next = later < count * spans ? UnsafeRawPointer(shares[later / spans].keys + later % spans * spanBytes) : nil
+        attend(
+            out, number == 0 ? share.attendedStride : headDim, logs + place, share.query, share.queryStride, share.keys, share.values, type,
+            Int32(headDim), Int32(number * span), Int32(min(keys, (number + 1) * span)), Int32(share.heads), scale, next, scratch[worker])
     }
 }

@@ -53,6 +53,8 @@ final class LayerCache {
 /// The keys and values of one sequence: a cache for each layer that runs, `nil` for layers that the plan skips.
 final class KeyValueCache {
     var layers: [LayerCache?]
+    /// The way of one token through each layer, from the first token on that goes it.
+    var passes: [TokenPass?]
     /// Positions that every sequence position of this request may take.
     let capacity: Int
     /// Where the layers' caches lie.
@@ -61,7 +63,7 @@ final class KeyValueCache {
     /// - Parameter spares: of earlier sequences.
     init(layerCount: Int, capacity: Int, spares: SpareSlabs? = nil) {
         memory = HugePageArena(slabBytes: 8 << 20, spares: spares)
-        layers = Array(repeating: nil, count: layerCount)
+        (layers, passes) = (Array(repeating: nil, count: layerCount), Array(repeating: nil, count: layerCount))
         self.capacity = capacity
     }
 

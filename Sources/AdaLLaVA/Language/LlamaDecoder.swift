@@ -56,6 +56,9 @@ final class LlamaDecoder: @unchecked Sendable {
     private let allHeads: [Int]
     /// Of one position, `[1, vocabulary]`.
     private let lastLogits: Tensor
+    private let room: TokenRoom
+    private let logitsInput: RowConversion
+    private let logitsRun: ProductRun
 
     /// Positions that pass through the layers at once during prefill: an image of 576 and a question, so that weights are read, and where they are not
     /// of the activations' type converted, once.
@@ -94,6 +97,9 @@ final class LlamaDecoder: @unchecked Sendable {
         gated = (Tensor(rows: 1, columns: configuration.intermediateSize), Tensor(rows: 1, columns: configuration.intermediateSize))
         allHeads = Array(0 ..< configuration.numAttentionHeads)
         lastLogits = Tensor(rows: 1, columns: vocabulary)
+        room = TokenRoom(configuration)
+        logitsRun = ProductRun([Product(linear: head, output: lastLogits)], tokens: 1, backend)
+        logitsInput = room.conversion(finalNorm, to: logitsRun.type)
     }
 
     /// Buffers of one layer's pass over a chunk.
@@ -130,6 +136,9 @@ final class LlamaDecoder: @unchecked Sendable {
         _ range: Range<Int>, on hidden: Tensor, first: Int, cache: KeyValueCache, selections: [LayerSelection?],
         lastRowOnly: Bool = false, cancellation: Cancellation, observe: ((Int, Int, Tensor) -> Void)? = nil, probe: AttentionProbe? = nil
     ) throws {
+        if hidden.rows == 1, probe == nil {
+            return try step(range, on: hidden, position: first, cache: cache, selections: selections, cancellation: cancellation, observe: observe)
+        }
         let lastAttention = lastRowOnly ? range.last { selections[$0]?.runsAttention ?? true } ?? range.lowerBound : range.upperBound
         var start = 0
         while start < hidden.rows {
@@ -140,8 +149,8 @@ final class LlamaDecoder: @unchecked Sendable {
                 let selection = selections[index]
                 if let selection, !selection.runsAttention, !selection.runsMLP { continue }
                 forward(
-                    layers[index], selection, next: { self.firstRead(after: index, selections) }, on: chunk,
-                    outputs: index < lastAttention ? 0 ..< chunk.rows : read, position: first + start, cache: cache, index: index, probe: probe)
+                    layers[index], selection, on: chunk, outputs: index < lastAttention ? 0 ..< chunk.rows : read, position: first + start,
+                    cache: cache, index: index, probe: probe)
                 observe?(index, start, chunk)
             }
             start += chunk.rows
@@ -150,7 +159,8 @@ final class LlamaDecoder: @unchecked Sendable {
 
     /// The logits of one position, `[1, vocabulary]`; valid until the next call.
     func logits(_ hidden: Tensor, row: Int) -> Tensor {
-        backend.multiply(hidden.rows(row ..< row + 1), norm: finalNorm, [Product(linear: head, output: lastLogits)], buffer)
+        room.hidden.copyRows(from: hidden.rows(row ..< row + 1), to: 0)
+        logitsRun(logitsInput(backend.kernels))
         return lastLogits
     }
 
@@ -165,29 +175,53 @@ final class LlamaDecoder: @unchecked Sendable {
                     backend.expected(layer.value.weight, panels: panels),
                 ]
             }
-            if selection?.runsMLP ?? true { return gatedReadings(layer, selection) }
+            if selection?.runsMLP ?? true { return layer.gatedReadings(selection, backend) }
         }
         return [backend.expected(head.weight)]
     }
 
-    private func gatedReadings(_ layer: LlamaLayer, _ selection: LayerSelection?) -> [ak_expected] {
-        [
-            backend.expected(layer.gate.weight, panels: selection?.gatePanels),
-            backend.expected(layer.up.weight, panels: selection?.gatePanels),
-        ]
+    /// Passes one token's hidden states through some of the layers, in place: the way of each layer is found once.
+    private func step(
+        _ range: Range<Int>, on x: Tensor, position: Int, cache: KeyValueCache, selections: [LayerSelection?], cancellation: Cancellation,
+        observe: ((Int, Int, Tensor) -> Void)?
+    ) throws {
+        let angles = rotary.angles(through: position + 1)
+        room.hidden.copyRows(from: x, to: 0)
+        for index in range {
+            try cancellation.check()
+            let selection = selections[index]
+            if let selection, !selection.runsAttention, !selection.runsMLP { continue }
+            if let pass = pass(index, selections, in: cache) {
+                pass(position: position, angles.at(position), backend)
+            } else {
+                forward(layers[index], selection, on: room.hidden, outputs: 0 ..< 1, position: position, cache: cache, index: index, probe: nil)
+            }
+            if let observe {
+                x.copyRows(from: room.hidden, to: 0)
+                observe(index, 0, x)
+            }
+        }
+        x.copyRows(from: room.hidden, to: 0)
+    }
+
+    private func pass(_ index: Int, _ selections: [LayerSelection?], in cache: KeyValueCache) -> TokenPass? {
+        let selection = selections[index]
+        if let known = cache.passes[index], known.isFor(selection, cache.layers[index]) { return known }
+        let keys = selection?.runsAttention ?? true ? layerCache(index, selection, in: cache) : nil
+        let pass = TokenPass(
+            layers[index], selection, cache: keys, next: firstRead(after: index, selections), configuration, room: room, backend)
+        cache.passes[index] = pass
+        return pass
     }
 
     /// One layer's pass over a chunk, in place.
     /// - Parameters:
-    ///   - next: what a token reads first behind this layer.
     ///   - outputs: rows whose hidden states go on; of the others only keys and values are computed.
     private func forward(
-        _ layer: LlamaLayer, _ selection: LayerSelection?, next: () -> [ak_expected], on x: Tensor, outputs: Range<Int>, position: Int,
-        cache: KeyValueCache, index: Int, probe: AttentionProbe?
+        _ layer: LlamaLayer, _ selection: LayerSelection?, on x: Tensor, outputs: Range<Int>, position: Int, cache: KeyValueCache, index: Int,
+        probe: AttentionProbe?
     ) {
         if scratch.rows < x.rows { scratch = Scratch(rows: x.rows, configuration) }
-        // A single token waits for memory.
-        let isRead = x.rows == 1
         if selection?.runsAttention ?? true {
             let attended = attention(
                 layer, selection, x, outputs: outputs, position: position, cache: layerCache(index, selection, in: cache))
@@ -196,14 +230,12 @@ final class LlamaDecoder: @unchecked Sendable {
                 probe?.see(layer: index, query: query, key: key, position: position, configuration)
             }
             if let attended {
-                if isRead { backend.expect(selection?.runsMLP ?? true ? gatedReadings(layer, selection) : next()) }
                 let sum = Product(linear: layer.output, output: x.rows(outputs), blocks: selection?.outputBlocks, accumulate: true)
                 backend.multiply(attended, [sum])
             }
         }
         if selection?.runsMLP ?? true, !outputs.isEmpty {
             let (x, norm) = (x.rows(outputs), layer.postAttentionNorm)
-            if isRead { backend.expect([backend.expected(layer.down.weight, blocks: selection?.downBlocks)]) }
             func first(_ gate: Tensor, _ up: Tensor) -> [Product] {
                 [(layer.gate, gate), (layer.up, up)].map { Product(linear: $0, output: $1, panels: selection?.gatePanels) }
             }
@@ -213,7 +245,6 @@ final class LlamaDecoder: @unchecked Sendable {
             let room = gatedRoom(x.rows), products = first(room.gate, room.up)
             backend.multiplyGated(x, norm: norm, gate: products[0], up: products[1], buffer)
             room.gate.clear(columns: dropped)
-            if isRead { backend.expect(next()) }
             backend.multiply(room.gate, [down], buffer)
         }
     }
@@ -240,9 +271,6 @@ final class LlamaDecoder: @unchecked Sendable {
             Product(linear: layer.key, output: key, panels: selection?.keyValuePanels),
             Product(linear: layer.value, output: value, panels: selection?.keyValuePanels),
         ]
-        let isRead = x.rows == 1
-        let output = backend.expected(layer.output.weight, blocks: selection?.outputBlocks)
-        if isRead { backend.expect(cache.expected(positions: position + 1) + [output]) }
         backend.multiply(x, norm: layer.inputNorm, outputs == rows ? asked + kept : kept, buffer)
         if outputs != rows, !asked.isEmpty { backend.multiply(x.rows(outputs), norm: layer.inputNorm, asked, buffer) }
 
@@ -271,9 +299,8 @@ final class LlamaDecoder: @unchecked Sendable {
 
         if outputs.isEmpty { return nil }
         let attended = scratch.attended.rows(outputs)
-        let shares = shares(of: heads, query: query.rows(outputs), attended: attended, cache: cache)
+        let shares = HeadShare.shares(of: heads, query: query.rows(outputs), attended: attended, cache: cache, c)
         let (scale, keys, queries) = (1 / Float(c.headDim).squareRoot(), position + outputs.upperBound, outputs.count)
-        if isRead { backend.expect([output]) }
         // Not with 8-bit weights: one of the five answers of SmolLM2 that agree with llama.cpp's in Q8_0 would not.
         let rounds = layer.query.weight.activationType(backend, rows: queries) == AK_BF16
         let activations = backend.attend(
@@ -281,34 +308,6 @@ final class LlamaDecoder: @unchecked Sendable {
             queries: queries, rounds: rounds, scale: scale, spanResults, buffer)
         withExtendedLifetime((cache, query, attended)) {}
         return activations
-    }
-
-    /// One share a head; of a single position, one for all heads that read the same keys, which then come from memory once: from the first that is kept to
-    /// the last, for what a dropped one between them gives is not used. A head whose keys the cache does not hold has none.
-    private func shares(of heads: [Int], query: Tensor, attended: Tensor, cache: LayerCache) -> [HeadShare] {
-        let c = configuration
-        let perKeyValueHead = c.numAttentionHeads / c.numKeyValueHeads
-        var shares: [HeadShare] = []
-        shares.reserveCapacity(heads.count)
-        var start = 0
-        while start < heads.count {
-            let head = heads[start]
-            var end = start + 1
-            if query.rows == 1 {
-                while end < heads.count, heads[end] / perKeyValueHead == head / perKeyValueHead { end += 1 }
-            }
-            let together = heads[end - 1] - head + 1
-            if let index = cache.heads.firstIndex(of: head / perKeyValueHead) {
-                let isGroup = together > 1
-                shares.append(
-                    HeadShare(
-                        query: query.data + head * c.headDim, attended: attended.data + head * c.headDim, column: head * c.headDim,
-                        queryStride: isGroup ? c.headDim : query.stride, attendedStride: isGroup ? c.headDim : attended.stride,
-                        keys: cache.keys(index), values: cache.values(index), heads: together))
-            }
-            start = end
-        }
-        return shares
     }
 
     private func layerCache(_ index: Int, _ selection: LayerSelection?, in cache: KeyValueCache) -> LayerCache {
