@@ -4,8 +4,8 @@ import Foundation
 
 /// How the time of prefill and decode falls with the budget.
 ///
-/// A machine that others use too changes its speed by a tenth within seconds. So all budgets run together, layer by layer in prefill and step by step in
-/// decode. Of a prefill the median of each layer's time over the rounds counts, for which its rounds need not be quiet throughout; of a decode the
+/// A machine that others use too changes its speed by a tenth within seconds. So all budgets run together, three layers at a time in prefill and step by
+/// step in decode. Of a prefill the median of each turn's time over the rounds counts, for which its rounds need not be quiet throughout; of a decode the
 /// median of the ratios to the full budget in the same step.
 struct PlanCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -45,7 +45,7 @@ struct PlanCost: AsyncParsableCommand {
 
     /// What one budget took.
     private struct Times {
-        /// Milliseconds: of prefill in each round one for each layer that runs, of decode one for each step.
+        /// Milliseconds: of prefill in each round one for each turn of a few layers, of decode one for each step.
         var prefill: [[Double]] = []
         var decode: [Double] = []
         /// Of the full budget's time in the same step.
@@ -54,8 +54,8 @@ struct PlanCost: AsyncParsableCommand {
         /// Milliseconds of choosing the plan, once a repeat.
         var planning: [Double] = []
 
-        /// Of each layer that runs, the median of the rounds.
-        var layers: [Double] { (0 ..< (prefill.map(\.count).min() ?? 0)).map { layer in median(prefill.map { $0[layer] }) } }
+        /// Of each turn, the median of the rounds.
+        var turns: [Double] { (0 ..< (prefill.map(\.count).min() ?? 0)).map { turn in median(prefill.map { $0[turn] }) } }
     }
 
     func run() async throws {
@@ -88,7 +88,7 @@ struct PlanCost: AsyncParsableCommand {
     }
 
     private func report(_ budgets: [Double], _ times: [Times], _ language: LlamaConfiguration, _ name: String) throws {
-        let (fullDecode, fullPrefill) = (median(times[0].decode), times[0].layers.reduce(0, +))
+        let (fullDecode, fullPrefill) = (median(times[0].decode), times[0].turns.reduce(0, +))
         let fullPlan = ExecutionPlan.full(layers: language.numHiddenLayers, heads: language.numAttentionHeads)
         let switches = Double(fullPlan.mask.reduce(0, +))
         var rows: [[String: Any]] = []
@@ -99,7 +99,7 @@ struct PlanCost: AsyncParsableCommand {
             guard let plan = time.plan else { continue }
             let on = Double(plan.mask.reduce(0, +)) / switches
             let weights = Double(language.weightsRead(plan)) / Double(language.weightsRead(fullPlan))
-            let (decodeRatio, prefill, planning) = (median(time.decodeRatios), time.layers.reduce(0, +), median(time.planning))
+            let (decodeRatio, prefill, planning) = (median(time.decodeRatios), time.turns.reduce(0, +), median(time.planning))
             let (decode, prefillRatio) = (decodeRatio * fullDecode, prefill / fullPrefill)
             let planShare = planning / prefill
             shares.append(on)
@@ -112,7 +112,7 @@ struct PlanCost: AsyncParsableCommand {
             rows.append([
                 "budget": budget, "switches": on, "weights": weights, "decode_ms": decode, "decode_ratio": decodeRatio,
                 "heads": plan.rows.map(\.heads.count), "groups": plan.rows.map(\.groups.count),
-                "prefill_ms": prefill, "prefill_layers_ms": time.layers, "prefill_ratio": prefillRatio, "plan_ms": planning,
+                "prefill_ms": prefill, "prefill_turns_ms": time.turns, "prefill_ratio": prefillRatio, "plan_ms": planning,
                 "plan_share": planShare,
             ])
         }

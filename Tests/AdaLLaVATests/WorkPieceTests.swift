@@ -25,6 +25,7 @@ struct WorkPieceTests {
         for run in runs {
             let matrices = run.map { matrix($0.0, $0.1, panels: $0.panels, blocks: $0.blocks, bundle: $0.bundle) }
             let shared = backend.pieces(run.count, tokens: tokens) { (matrices[$0], run[$0].panels) }
+            defer { withExtendedLifetime(shared) {} }
             #expect(shared.products.count == run.count)
             var bytes: [Int] = []   // of each item
             for (product, part) in zip(shared.products, run) {

@@ -176,7 +176,7 @@ final class ActivationBuffer {
 
 extension Backend {
     /// Rows that a thread takes at once.
-    fileprivate static let rowsAtOnce = 16
+    static let rowsAtOnce = 16
 
     /// Calls `body` with ranges that cover `0 ..< rows` and the worker that runs it; shared out when there are enough rows to be worth it.
     func forRows(_ rows: Int, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {

@@ -40,7 +40,7 @@ extension Backend {
 
 extension ak_activations {
     /// Some of the rows; the values are shared.
-    fileprivate func rows(from first: Int, count: Int) -> ak_activations {
+    func rows(from first: Int, count: Int) -> ak_activations {
         var part = self
         part.tokens = Int32(count)
         part.data = data?.advanced(by: first * stride * type.activationBytes)

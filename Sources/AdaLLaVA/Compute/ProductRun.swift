@@ -6,6 +6,7 @@ final class ProductRun {
     /// The type of activations that these products take.
     let type: ak_type
     private let items: Int
+    private let rowParts: Int
     private let call: UnsafeMutablePointer<Call>
     private let pool: ThreadPool
     // What the addresses in `call` point to.
@@ -34,13 +35,15 @@ final class ProductRun {
         // Gate and up are cut alike.
         pieces = backend.pieces(isGated ? 1 : products.count, tokens: tokens) { (calls[$0].matrix, calls[$0].panelCount) }
         for index in products.indices { calls[index].pieces = pieces.products[isGated ? 0 : index] }
-        items = isGated ? calls[0].items : products.indices.reduce(0) { $0 + calls[$1].items }
+        let items = isGated ? calls[0].items : products.indices.reduce(0) { $0 + calls[$1].items }
+        rowParts = isGated ? 1 : backend.rowParts(tokens, type)
+        self.items = items * rowParts
         self.all = all
         call = .allocate(capacity: 1)
         call.initialize(
             to: Call(
-                products: calls, count: products.count, isGated: isGated, kernels: backend.kernels, scratch: backend.scratchAddresses,
-                activations: ak_activations()))
+                products: calls, count: products.count, items: items, rowParts: rowParts, isGated: isGated, kernels: backend.kernels,
+                scratch: backend.scratchAddresses, activations: ak_activations()))
     }
 
     deinit {
@@ -62,6 +65,9 @@ final class ProductRun {
     private struct Call: BitwiseCopyable {
         let products: UnsafeMutablePointer<KernelProduct>
         let count: Int
+        /// Of each part of the rows.
+        let items: Int
+        let rowParts: Int
         let isGated: Bool
         let kernels: ak_kernels
         let scratch: UnsafeMutablePointer<UnsafeMutableRawPointer>
@@ -69,18 +75,23 @@ final class ProductRun {
 
         static func run(_ call: UnsafeMutablePointer<Call>, _ item: Int, _ scratch: UnsafeMutableRawPointer) {
             let (products, count) = (call.pointee.products, call.pointee.count)
-            var (index, piece) = (0, item)
+            var (index, piece) = (0, call.pointee.rowParts == 1 ? item : item % call.pointee.items)
             while piece >= products[index].items {
                 piece -= products[index].items
                 index += 1
             }
             // A worker usually takes one piece after the other.
             let isLast = piece + 1 == products[index].items && index + 1 < count
-            withUnsafePointer(to: &call.pointee.activations) { activations in
+            func run(_ activations: UnsafePointer<ak_activations>, fromRow row: Int) {
                 products[index].run(
                     call.pointee.kernels, activations, piece: piece, next: isLast ? products[index + 1] : products[index],
-                    nextPiece: isLast ? 0 : piece + 1, scratch: scratch)
+                    nextPiece: isLast ? 0 : piece + 1, scratch: scratch,
+                    into: (products[index].output + row * products[index].stride, products[index].stride))
             }
+            if call.pointee.rowParts == 1 { return withUnsafePointer(to: &call.pointee.activations) { run($0, fromRow: 0) } }
+            let rows = call.pointee.activations.part(item / call.pointee.items, of: call.pointee.rowParts)
+            var activations = call.pointee.activations.rows(from: rows.lowerBound, count: rows.count)
+            run(&activations, fromRow: rows.lowerBound)
         }
 
         static func runGated(_ call: UnsafeMutablePointer<Call>, _ item: Int, _ scratch: UnsafeMutableRawPointer) {
@@ -92,5 +103,23 @@ final class ProductRun {
                     up.pointee, call.pointee.kernels, panels: gate.pointee.pieces.panels(item), rows: 0 ..< Int(activations.pointee.tokens))
             }
         }
+    }
+}
+
+extension Backend {
+    /// Parts that the rows of a product are shared out in, beside its panels: one for each thread where tiles are so fast that what threads pass each
+    /// other weighs. A thread then adds to the rows whose norm it makes, which are in its own cache; weights that are rounded are rounded in each.
+    fileprivate func rowParts(_ tokens: Int, _ type: ak_type) -> Int {
+        hasBF16Tiles && type == AK_BF16 && tokens >= 4 * Backend.rowsAtOnce * pool.threads ? pool.threads : 1
+    }
+}
+
+extension ak_activations {
+    /// The rows of one of several parts: those that the same thread gets of ``Backend/forRows(_:_:)``.
+    fileprivate func part(_ part: Int, of parts: Int) -> Range<Int> {
+        let (rows, step) = (Int(tokens), Backend.rowsAtOnce)
+        let steps = (rows + step - 1) / step
+        func start(_ part: Int) -> Int { min(steps * part / parts * step, rows) }
+        return start(part) ..< start(part + 1)
     }
 }

@@ -27,14 +27,17 @@ extension AdaptiveModel {
     /// What one budget costs beside others.
     package struct BudgetCost: Sendable {
         package let plan: ExecutionPlan
-        /// Prefill: up to the end of each layer that runs, and what follows the last.
+        /// Prefill: up to the end of every third layer that runs, and what follows the last of these.
         package let prefill: [Duration]
         /// One for each step of the decode.
         package var steps: [Duration] = []
     }
 
-    /// How long prefill, and then each step of a decode, takes under several budgets. All run together, a layer of one and then a layer of another, so
-    /// that a machine whose speed changes from second to second slows them alike. Tokens are made up; none ends a sequence.
+    private static let layersPerTurn = 3
+
+    /// How long prefill, and then each step of a decode, takes under several budgets. All run together, a few layers of one and then of another, so
+    /// that a machine whose speed changes from second to second slows them alike. Not layer by layer: another's turn leaves nothing in the caches, and
+    /// what fetches hidden states costs a layer as much however little of it runs. Tokens are made up; none ends a sequence.
     /// - Parameter first: which of them begins; it meets memory and caches as the last round left them.
     /// - Throws: ``BudgetError``, ``GenerationError``
     package func measureBudgets(_ budgets: [Budget], prompt: [Int], steps: Int, first: Int = 0) async throws -> [BudgetCost] {
@@ -44,12 +47,15 @@ extension AdaptiveModel {
             try check(prompt)
             let (clock, cancellation) = (ContinuousClock(), Cancellation())
             let shares = try budgets.map { Double(try $0.validFraction()) }
-            let prefills = try LayerTurns(shares: shares, first: first, pool: engine.backend.pool).run { index, layerDone in
+            let prefills = try PrefillTurns(shares: shares, first: first, pool: engine.backend.pool).run { index, turnDone in
                 let request = EngineRequest(tokens: prompt, images: [], budget: budgets[index], maxTokens: steps + 1)
                 let units = engine.adaptive.map { $0.units.granted(fraction: Float(shares[index])) }
                 var result = EngineResult(layers: engine.decoder.configuration.numHiddenLayers, heads: engine.decoder.configuration.numAttentionHeads)
+                var layers = 0
                 let sequence = try engine.prefill(request, [], units: units, &result, cancellation) { progress in
-                    if case .reading(let done, let total) = progress { layerDone(Double(done) / Double(total)) }
+                    guard case .reading(let done, let total) = progress else { return }
+                    layers += 1
+                    if layers % Self.layersPerTurn == 0 { turnDone(Double(done) / Double(total)) }
                 }
                 return (sequence, result.plan)
             }
@@ -118,7 +124,7 @@ extension AdaptiveModel {
 
 /// Threads of which one runs at a time, always the one that is least far. Each sleeps on its own until its turn: threads that woke up only to see
 /// whose turn it is would take the processors from the one that is timed.
-private final class LayerTurns: @unchecked Sendable {
+private final class PrefillTurns: @unchecked Sendable {
     private let lock = NSLock()
     private let wakes: [DispatchSemaphore], ended = DispatchSemaphore(value: 0)
     /// What of everything each is going to do.
@@ -151,7 +157,7 @@ private final class LayerTurns: @unchecked Sendable {
         }
     }
 
-    /// Runs `body` once for each share. It says after each layer how much of everything there is, not of its share, is done.
+    /// Runs `body` once for each share. It says at each turn's end how much of everything there is, not of its share, is done.
     func run<Value>(_ body: @escaping (Int, @escaping (Double) -> Void) throws -> Value) throws -> [(result: Value, turns: [Duration])] {
         let work = Work(count: shares.count, body)
         for index in shares.indices {
