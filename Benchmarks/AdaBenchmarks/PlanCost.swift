@@ -112,7 +112,7 @@ struct PlanCost: AsyncParsableCommand {
             rows.append([
                 "budget": budget, "switches": on, "weights": weights, "decode_ms": decode, "decode_ratio": decodeRatio,
                 "heads": plan.rows.map(\.heads.count), "groups": plan.rows.map(\.groups.count),
-                "prefill_ms": prefill, "prefill_turns_ms": time.turns, "prefill_ratio": prefillRatio, "plan_ms": planning,
+                "prefill_ms": prefill, "prefill_rounds_ms": time.prefill, "prefill_ratio": prefillRatio, "plan_ms": planning,
                 "plan_share": planShare,
             ])
         }

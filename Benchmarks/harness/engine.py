@@ -20,7 +20,7 @@ def linearity(setting: Setting) -> list[Row]:
         try:
             found = bench_json(
                 setting, ["plan-cost", "--shape", shape, "--variant", variant, "--type", "q8_0", "--budgets", "1.0", "0.9", "0.8", "0.7", "0.6", "0.5",
-                          "--prompt", "600" if small else "256", "--tokens", "48" if small else "16", "--repeats", str(max(setting.repeats, 9)),
+                          "--prompt", "600" if small else "256", "--tokens", "48" if small else "16", "--repeats", str(max(setting.repeats, 15)),
                           "--folder", setting.models / "random"])
         except KeyboardInterrupt:
             Interruption.happened = True
