@@ -108,12 +108,19 @@ struct RowConversion {
             values = made.type == AK_F32 ? made.values.assumingMemoryBound(to: Float.self) : room.data
             normed.write(kernels, 0 ..< 1, into: values, stride: made.stride)
         } else if made.type == AK_F32 {
-            return ak_activations(
-                type: AK_F32, tokens: 1, blocks: Int32(made.stride / Int(AK_BLOCK)), stride: made.stride, data: UnsafeRawPointer(values), scales: nil,
-                sums: nil)
+            return ak_activations(float32: x)
         }
         made.write(kernels, rows: 0 ..< 1, columns: 0 ..< made.stride, from: values, stride: made.stride)
         return made.activations
+    }
+}
+
+extension ak_activations {
+    /// The rows of a tensor where they are; valid as long as it.
+    fileprivate init(float32 x: Tensor) {
+        self.init(
+            type: AK_F32, tokens: Int32(x.rows), blocks: Int32(x.stride / Int(AK_BLOCK)), stride: x.stride, data: UnsafeRawPointer(x.data),
+            scales: nil, sums: nil)
     }
 }
 
@@ -131,9 +138,7 @@ final class ActivationBuffer {
     /// The rows of `x`, or their norm, as `type`; valid until the next use. The norm of a few rows is converted while it is in its worker's cache.
     func convert(_ x: Tensor, _ norm: Norm? = nil, to type: ak_type, _ backend: Backend) -> ak_activations {
         if type == AK_F32, norm == nil {
-            return ak_activations(
-                type: type, tokens: Int32(x.rows), blocks: Int32(x.stride / Int(AK_BLOCK)), stride: x.stride, data: UnsafeRawPointer(x.data),
-                scales: nil, sums: nil)
+            return ak_activations(float32: x)
         }
         let (made, kernels, stride, data) = (reserve(type, rows: x.rows, stride: x.stride), backend.kernels, x.stride, x.data)
         if let norm {

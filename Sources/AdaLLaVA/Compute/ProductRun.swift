@@ -6,7 +6,6 @@ final class ProductRun {
     /// The type of activations that these products take.
     let type: ak_type
     private let items: Int
-    private let rowParts: Int
     private let call: UnsafeMutablePointer<Call>
     private let pool: ThreadPool
     // What the addresses in `call` point to.
@@ -36,7 +35,7 @@ final class ProductRun {
         pieces = backend.pieces(isGated ? 1 : products.count, tokens: tokens) { (calls[$0].matrix, calls[$0].panelCount) }
         for index in products.indices { calls[index].pieces = pieces.products[isGated ? 0 : index] }
         let items = isGated ? calls[0].items : products.indices.reduce(0) { $0 + calls[$1].items }
-        rowParts = isGated ? 1 : backend.rowParts(tokens, type)
+        let rowParts = isGated ? 1 : backend.rowParts(tokens, type)
         self.items = items * rowParts
         self.all = all
         call = .allocate(capacity: 1)

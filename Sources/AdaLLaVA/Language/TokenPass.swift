@@ -29,7 +29,6 @@ final class TokenRoom: @unchecked Sendable {
 /// products all threads but one wait, so that whatever is done there weighs with every thread, and with every layer as much, however few heads and
 /// neurons of it run: arrays, closures and reference counts took a tenth of a small model's decode, most of it where a plan leaves much out.
 final class TokenPass {
-    private let layer: LlamaLayer
     private let selection: LayerSelection?
     private let attention: Attention?
     private let feedForward: FeedForward?
@@ -43,7 +42,7 @@ final class TokenPass {
         _ layer: LlamaLayer, _ selection: LayerSelection?, cache: LayerCache?, next: [ak_expected], _ c: LlamaConfiguration, room: TokenRoom,
         _ backend: Backend
     ) {
-        (self.layer, self.selection) = (layer, selection)
+        self.selection = selection
         let runsMLP = selection?.runsMLP ?? true
         func haveOneType(_ linears: Linear...) -> Bool {
             Set(linears.map { $0.weight.activationType(backend, rows: 1).rawValue }).count == 1
