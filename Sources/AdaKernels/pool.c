@@ -12,10 +12,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "pool_place.h"
 #include "pool_wait.h"
 
 // How long a thread looks before it sleeps: longer than what is done between two tokens by one thread alone, choosing and handing over the first.
-enum { SPIN_MICROSECONDS = 100, CACHE_LINE = 64 };
+// Now and then it looks whether whom it waits for is running at all: later than most waits end.
+enum { SPIN_MICROSECONDS = 100, PATIENCE_MICROSECONDS = 20, CACHE_LINE = 64 };
 // What a thread asks for while it waits: a fraction of its second-level cache, in steps that leave it time to look whether it is needed.
 enum { EXPECTED_BYTES = 256 * 1024, EXPECTED_STEP = 4 * CACHE_LINE };
 
@@ -30,6 +32,7 @@ typedef struct {
 typedef struct {
     _Alignas(CACHE_LINE) _Atomic uint64_t ticket;
     _Atomic int32_t end;                       // the first item behind the share
+    _Alignas(CACHE_LINE) ak_place place;       // of the thread
 } pool_share;
 
 struct ak_pool {
@@ -48,6 +51,7 @@ struct ak_pool {
     _Atomic int stopping;
 
     _Alignas(CACHE_LINE) atomic_flag busy;
+    _Atomic uint32_t moves;                    // threads that were put on the processor of one that waited
     int32_t thread_count;                      // started threads, without the caller
     uint32_t process;                          // forks before this pool was made
     pool_thread *threads;
@@ -119,6 +123,7 @@ static int read_some(void *context) {
 // Takes and runs items of one share until none is left. Returns whether it ran one.
 static int take_share(ak_pool *pool, pool_share *share, int32_t worker, read_ahead *ahead, int any) {
     uint64_t ticket = atomic_load_explicit(&share->ticket, memory_order_acquire);
+    ak_place *place = &pool->shares[worker].place;
     while (items_left(ticket) > 0) {
         work_function work = atomic_load_explicit(&pool->work, memory_order_relaxed);
         void *context = atomic_load_explicit(&pool->context, memory_order_relaxed);
@@ -127,9 +132,12 @@ static int take_share(ak_pool *pool, pool_share *share, int32_t worker, read_ahe
         if (!atomic_compare_exchange_weak_explicit(&share->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
         if (!any) start_reading(ahead, pool, worker);
+        ak_place_hold(place);
         work(context, end - (int32_t)items_left(ticket), worker);
+        ak_place_let_go(place);
         any = 1;
         if (atomic_fetch_sub_explicit(&pool->finished.value, 1, memory_order_acq_rel) == 1) ak_signal_wake_waiter(&pool->finished);
+        ak_place_return(place);
         ticket = atomic_load_explicit(&share->ticket, memory_order_acquire);
     }
     return any;
@@ -141,6 +149,41 @@ static int take_items(ak_pool *pool, int32_t worker, read_ahead *ahead) {
     int any = 0;
     for (int32_t i = 0; i < threads; i++) any = take_share(pool, &pool->shares[(worker + i) % threads], worker, ahead, any);
     return any;
+}
+
+static int is_taken(const void *context, int32_t processor) {
+    const ak_pool *pool = context;
+    for (int32_t i = 0; i <= pool->thread_count; i++)
+        if (ak_place_processor(&pool->shares[i].place) == processor) return 1;
+    return 0;
+}
+
+// Helps a thread that is waited for to a processor if it has none. Returns whether the caller has to sleep for it.
+static int help(ak_pool *pool, int32_t helped, int (*done)(const void *), const void *context) {
+    ak_place *place = &pool->shares[helped].place;
+    if (!ak_place_is_off(place, done, context)) return 0;
+    int moved, sleeps = 0;
+    if (helped > 0) moved = sleeps = ak_place_lend(place);
+    else if (ak_place_processor(place) != ak_this_processor()) moved = ak_place_exchange(place);
+    else sleeps = !(moved = ak_place_leave(is_taken, pool));
+    if (moved) atomic_fetch_add_explicit(&pool->moves, 1, memory_order_relaxed);
+    return sleeps;
+}
+
+// Waits until `done`. Returns 0 if the caller has to sleep now: nothing came for a while, or somebody else needs its processor.
+static int wait_for(ak_pool *pool, int32_t worker, int (*done)(const void *), const void *context, read_ahead *ahead) {
+    for (int waited = 0; waited < SPIN_MICROSECONDS; waited += PATIENCE_MICROSECONDS) {
+        if (waited > 0 && ak_spin(done, context, PATIENCE_MICROSECONDS, read_some, ahead)) return 1;
+        const int32_t here = ak_this_processor();
+        for (int32_t i = 0; i <= pool->thread_count; i++) {
+            // The caller of a run is waited for between two runs too.
+            if (i == worker || (i > 0 && !ak_place_holds(&pool->shares[i].place))) continue;
+            // One that was seen here last can't be running: this one is.
+            if (waited == 0 && ak_place_processor(&pool->shares[i].place) != here) continue;
+            if (help(pool, i, done, context)) return 0;
+        }
+    }
+    return done(context);
 }
 
 typedef struct { const ak_pool *pool; uint32_t seen; } run_watch;
@@ -155,11 +198,12 @@ static void *run_worker(void *argument) {
     const pool_thread *thread = argument;
     ak_pool *pool = thread->pool;
     read_ahead ahead = {.count = 0};
+    ak_place_enter(&pool->shares[thread->worker].place);
     while (!atomic_load_explicit(&pool->stopping, memory_order_acquire)) {
         // Shares are published before the run's start: who has seen it finds their items, and who finds none will see the next.
         const run_watch watch = {pool, atomic_load(&pool->started.value)};
         if (take_items(pool, thread->worker, &ahead)) continue;
-        if (ak_spin(has_run, &watch, SPIN_MICROSECONDS, read_some, &ahead)) continue;
+        if (wait_for(pool, thread->worker, has_run, &watch, &ahead)) continue;
         // Announce the sleep before looking once more; the caller starts a run before it looks for sleepers. One of the two sees the other.
         atomic_fetch_add(&pool->sleeping, 1);
         if (atomic_load(&pool->started.value) == watch.seen && !atomic_load(&pool->stopping)) ak_signal_wait(&pool->started, watch.seen);
@@ -204,6 +248,7 @@ ak_pool *ak_pool_create(int32_t threads) {
     for (int32_t i = 0; i < threads; i++) {
         atomic_init(&pool->shares[i].ticket, 0);
         atomic_init(&pool->shares[i].end, 0);
+        pool->shares[i].place = (ak_place){0};
     }
     for (int32_t i = 0; i < threads - 1; i++) {
         pool_thread *thread = &pool->threads[i];
@@ -230,6 +275,7 @@ void ak_pool_destroy(ak_pool *pool) {
 }
 
 int32_t ak_pool_threads(const ak_pool *pool) { return pool->thread_count + 1; }
+uint32_t ak_pool_moves(const ak_pool *pool) { return atomic_load_explicit(&pool->moves, memory_order_relaxed); }
 
 static int is_finished(const void *context) {
     return atomic_load_explicit(&((const ak_pool *)context)->finished.value, memory_order_acquire) == 0;
@@ -272,8 +318,9 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     if (sleeping > 0) ak_signal_wake(&pool->started, sleeping < items - 1 ? sleeping : items - 1);
 
     read_ahead ahead = {.count = 0};
+    ak_place_enter(&pool->shares[0].place);
     take_items(pool, 0, &ahead);
-    if (!ak_spin(is_finished, pool, SPIN_MICROSECONDS, read_some, &ahead)) ak_signal_wait_zero(&pool->finished);
+    if (!wait_for(pool, 0, is_finished, pool, &ahead)) ak_signal_wait_zero(&pool->finished);
     pool->expected_count = 0;
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

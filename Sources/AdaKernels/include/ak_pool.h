@@ -1,6 +1,6 @@
 // A pool of threads that shares out numbered pieces of work dynamically: a worker takes the next piece of its share when it is done with its
 // last, and then pieces of the others' shares, so a core that another program has taken slows the whole by its share and no more than one piece
-// is waited for.
+// is waited for. And that not for long: a thread that waits puts one that the system has taken off its processor on its own (`pool_place.h`).
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -34,6 +34,9 @@ typedef struct {
 // meanwhile, as much as a second-level cache has room for, so that it does not stand idle while threads meet. Never changes a result, and the
 // memory may be gone when it is asked for. Called by whoever calls ak_pool_run.
 void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count);
+
+// How often a thread that waited helped another to a processor, or left one to it, since the pool was made: how much other programs got in the way.
+uint32_t ak_pool_moves(const ak_pool *pool);
 
 // Processors that this process may run on (its affinity mask), at least 1.
 int32_t ak_processor_count(void);
