@@ -23,6 +23,22 @@ static AK_AMX void shape_for(int32_t tokens) {
     if (groups > 1) { f(2, 1, 0) } \
     if (groups > 1 && panels > 1) { f(3, 1, 1) }
 
+// Where a block of a tile lies.
+typedef struct {
+    const uint16_t *act;   // of the first token
+    size_t weights;        // bytes from the beginning of a panel
+} block_place;
+
+AK_AMX_INLINE block_place place_of(const ak_tile *tile, int32_t i) {
+    const int32_t block = ak_tile_block(tile, i);
+    return (block_place){
+        (const uint16_t *)tile->act + (size_t)block * AK_BLOCK, (size_t)ak_tile_weight_block(tile, i, block) * tile->step};
+}
+
+#define LOAD_TOKENS(register, group) _tile_loadd(register, at.act + (group) * AK_AMX_ROWS * tile->stride, row_bytes);
+// Past the first-level cache, where the activations stay.
+#define LOAD_WEIGHTS(register, panel) _tile_stream_loadd(register, weights[panel] + at.weights, AK_LINE);
+
 // Panels p ..< p + panels of the tile, for one or two groups of 16 tokens.
 AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, const int groups) {
     const size_t row_bytes = tile->stride * 2, group_out = AK_AMX_ROWS * tile->ldo;
@@ -37,27 +53,30 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
     else _tile_zero(sums);
     FOR_SUMS(panels, groups, START)
 #undef START
-    for (int32_t i = tile->first; i < tile->last; i++) {
-        const int32_t block = ak_tile_block(tile, i);
-        const size_t offset = (size_t)ak_tile_weight_block(tile, i, block) * tile->step;
-        const uint16_t *act = (const uint16_t *)tile->act + (size_t)block * AK_BLOCK;
-        if (few)   // what a decode waits for is memory
-            for (int j = 0; j < panels; j++) {
-                const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
-                for (size_t at = 0; at < AK_AMX_ROWS; at++) _mm_prefetch((const char *)ahead + at * AK_LINE, _MM_HINT_T1);
-            }
-        _tile_loadd(4, act, row_bytes);
-        // Past the first-level cache, where the activations stay.
-        _tile_stream_loadd(6, weights[0] + offset, AK_LINE);
-        _tile_dpbf16ps(0, 4, 6);
-        if (panels > 1) {
-            _tile_stream_loadd(7, weights[1] + offset, AK_LINE);
-            _tile_dpbf16ps(1, 4, 7);
-        }
-        if (groups > 1) {
-            _tile_loadd(5, act + AK_AMX_ROWS * tile->stride, row_bytes);
-            _tile_dpbf16ps(2, 5, 6);
-            if (panels > 1) _tile_dpbf16ps(3, 5, 7);
+    // What the next block needs is loaded as soon as a register has been read for the last time: where another hardware thread keeps the core busy
+    // there are no spare registers behind these, and a load waits for the product before it.
+    if (tile->first < tile->last) {
+        block_place at = place_of(tile, tile->first);
+        LOAD_TOKENS(4, 0)
+        LOAD_WEIGHTS(6, 0)
+        if (panels > 1) { LOAD_WEIGHTS(7, 1) }
+        if (groups > 1) { LOAD_TOKENS(5, 1) }
+        for (int32_t i = tile->first; i < tile->last; i++) {
+            const int is_last = i + 1 == tile->last;
+            if (few)   // what a decode waits for is memory
+                for (int j = 0; j < panels; j++) {
+                    const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
+                    for (size_t line = 0; line < AK_AMX_ROWS; line++) _mm_prefetch((const char *)ahead + line * AK_LINE, _MM_HINT_T1);
+                }
+            if (!is_last) at = place_of(tile, i + 1);
+            _tile_dpbf16ps(0, 4, 6);
+            if (panels > 1) _tile_dpbf16ps(1, 4, 7);
+            if (!is_last) { LOAD_TOKENS(4, 0) }
+            if (groups > 1) _tile_dpbf16ps(2, 5, 6);
+            if (!is_last) { LOAD_WEIGHTS(6, 0) }
+            if (groups > 1 && panels > 1) _tile_dpbf16ps(3, 5, 7);
+            if (!is_last && groups > 1) { LOAD_TOKENS(5, 1) }
+            if (!is_last && panels > 1) { LOAD_WEIGHTS(7, 1) }
         }
     }
     if (tile->flags & AK_TILE_SUSPEND) {
