@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pool_place.h"
 #include "pool_wait.h"
@@ -50,8 +51,10 @@ struct ak_pool {
     _Atomic int32_t sleeping;                  // workers that wait, or are about to
     _Atomic int stopping;
 
+    _Alignas(CACHE_LINE) _Atomic uint32_t moves;   // times that a waiting thread gave up its processor, or left it
+
     _Alignas(CACHE_LINE) atomic_flag busy;
-    _Atomic uint32_t moves;                    // threads that were put on the processor of one that waited
+    int moves_threads;                         // whether those without a processor are helped to one
     int32_t thread_count;                      // started threads, without the caller
     uint32_t process;                          // forks before this pool was made
     pool_thread *threads;
@@ -61,7 +64,10 @@ struct ak_pool {
 // A child process has the pool's memory but not its threads.
 static _Atomic uint32_t fork_count;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-static void count_fork(void) { atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed); }
+static void count_fork(void) {
+    atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed);
+    ak_place_forget();
+}
 static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 static int is_forked(const ak_pool *pool) { return atomic_load_explicit(&fork_count, memory_order_relaxed) != pool->process; }
 
@@ -132,12 +138,13 @@ static int take_share(ak_pool *pool, pool_share *share, int32_t worker, read_ahe
         if (!atomic_compare_exchange_weak_explicit(&share->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
         if (!any) start_reading(ahead, pool, worker);
-        ak_place_hold(place);
+        ak_place_set_processor(place, ak_this_processor());
+        if (worker > 0) ak_place_set_needed(place, 1);
         work(context, end - (int32_t)items_left(ticket), worker);
-        ak_place_let_go(place);
+        if (worker > 0) ak_place_set_needed(place, 0);
         any = 1;
         if (atomic_fetch_sub_explicit(&pool->finished.value, 1, memory_order_acq_rel) == 1) ak_signal_wake_waiter(&pool->finished);
-        ak_place_return(place);
+        if (worker > 0) ak_place_return(place);
         ticket = atomic_load_explicit(&share->ticket, memory_order_acquire);
     }
     return any;
@@ -158,31 +165,50 @@ static int is_taken(const void *context, int32_t processor) {
     return 0;
 }
 
-// Helps a thread that is waited for to a processor if it has none. Returns whether the caller has to sleep for it.
-static int help(ak_pool *pool, int32_t helped, int (*done)(const void *), const void *context) {
-    ak_place *place = &pool->shares[helped].place;
-    if (!ak_place_is_off(place, done, context)) return 0;
-    int moved, sleeps = 0;
-    if (helped > 0) moved = sleeps = ak_place_lend(place);
-    else if (ak_place_processor(place) != ak_this_processor()) moved = ak_place_exchange(place);
-    else sleeps = !(moved = ak_place_leave(is_taken, pool));
-    if (moved) atomic_fetch_add_explicit(&pool->moves, 1, memory_order_relaxed);
-    return sleeps;
+// A needed thread that a waiting one looks at: how long it had run when it was looked at first.
+typedef struct {
+    int32_t worker, thread;
+    int64_t time;
+} look;
+
+// Looks at the needed threads, or at those that were seen on this processor, where they cannot run now, and helps one that does not run to a
+// processor. Returns whether the calling thread has to sleep now, for it was on the processor that the other needs.
+static int help_others(ak_pool *pool, int32_t worker, int only_here, int (*done)(const void *), const void *context) {
+    enum { LOOKS = 8, LOOK_MICROSECONDS = 5 };
+    if (!pool->moves_threads) return 0;
+    const int32_t here = ak_this_processor();
+    look looks[LOOKS];
+    int count = 0;
+    for (int32_t i = pool->thread_count; i >= 0 && count < LOOKS; i--) {   // the caller of the run last: threads with items keep it waiting
+        ak_place *place = &pool->shares[i].place;
+        if (i == worker || !ak_place_is_needed(place) || (only_here && ak_place_processor(place) != here)) continue;
+        const int32_t thread = atomic_load_explicit(&place->thread, memory_order_relaxed);
+        const int64_t time = thread != 0 ? ak_thread_time(thread) : -1;
+        if (time >= 0) looks[count++] = (look){i, thread, time};
+    }
+    if (count == 0 || ak_spin(done, context, LOOK_MICROSECONDS, NULL, NULL)) return 0;
+    for (int k = 0; k < count; k++) {
+        ak_place *place = &pool->shares[looks[k].worker].place, *own = &pool->shares[worker].place;
+        if (ak_thread_time(looks[k].thread) != looks[k].time || !ak_place_is_needed(place)) continue;
+        int moved, sleeps = 0;
+        if (looks[k].worker > 0) moved = sleeps = ak_place_lend(place, looks[k].thread);
+        else if (ak_place_processor(place) != here) moved = ak_place_exchange(place, looks[k].thread, own, &sleeps);
+        else sleeps = !(moved = ak_place_leave(own, is_taken, pool));
+        if (moved) atomic_fetch_add_explicit(&pool->moves, 1, memory_order_relaxed);
+        if (moved || sleeps) return sleeps;
+    }
+    return 0;
 }
 
-// Waits until `done`. Returns 0 if the caller has to sleep now: nothing came for a while, or somebody else needs its processor.
+// Waits until `done`. Returns 0 if the calling thread has to sleep now: nothing came for a while, or somebody else needs its processor.
 static int wait_for(ak_pool *pool, int32_t worker, int (*done)(const void *), const void *context, read_ahead *ahead) {
-    for (int waited = 0; waited < SPIN_MICROSECONDS; waited += PATIENCE_MICROSECONDS) {
-        if (waited > 0 && ak_spin(done, context, PATIENCE_MICROSECONDS, read_some, ahead)) return 1;
-        const int32_t here = ak_this_processor();
-        for (int32_t i = 0; i <= pool->thread_count; i++) {
-            // The caller of a run is waited for between two runs too.
-            if (i == worker || (i > 0 && !ak_place_holds(&pool->shares[i].place))) continue;
-            // One that was seen here last can't be running: this one is.
-            if (waited == 0 && ak_place_processor(&pool->shares[i].place) != here) continue;
-            if (help(pool, i, done, context)) return 0;
-        }
-    }
+    if (done(context)) return 1;
+    const uint64_t end = ak_microseconds() + SPIN_MICROSECONDS;
+    if (help_others(pool, worker, 1, done, context)) return 0;
+    do {
+        if (ak_spin(done, context, PATIENCE_MICROSECONDS, read_some, ahead)) return 1;
+        if (help_others(pool, worker, 0, done, context)) return 0;
+    } while (ak_microseconds() < end);
     return done(context);
 }
 
@@ -239,6 +265,7 @@ ak_pool *ak_pool_create(int32_t threads) {
         return NULL;
     }
     if (threads == 1) return pool;
+    pool->moves_threads = ak_places_work();
     pool->threads = calloc((size_t)threads - 1, sizeof *pool->threads);
     if (posix_memalign(&memory, CACHE_LINE, (size_t)threads * sizeof(pool_share)) == 0) pool->shares = memory;
     if (pool->threads == NULL || pool->shares == NULL) {
@@ -248,7 +275,7 @@ ak_pool *ak_pool_create(int32_t threads) {
     for (int32_t i = 0; i < threads; i++) {
         atomic_init(&pool->shares[i].ticket, 0);
         atomic_init(&pool->shares[i].end, 0);
-        pool->shares[i].place = (ak_place){0};
+        memset(&pool->shares[i].place, 0, sizeof pool->shares[i].place);
     }
     for (int32_t i = 0; i < threads - 1; i++) {
         pool_thread *thread = &pool->threads[i];
@@ -300,6 +327,9 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
         for (int32_t item = 0; item < items; item++) work(context, item, 0);
         return;
     }
+    ak_place *place = &pool->shares[0].place;
+    ak_place_enter(place);
+    ak_place_set_needed(place, 1);
     atomic_store_explicit(&pool->work, work, memory_order_relaxed);
     atomic_store_explicit(&pool->context, context, memory_order_relaxed);
     atomic_store_explicit(&pool->finished.value, (uint32_t)items, memory_order_relaxed);
@@ -318,9 +348,13 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     if (sleeping > 0) ak_signal_wake(&pool->started, sleeping < items - 1 ? sleeping : items - 1);
 
     read_ahead ahead = {.count = 0};
-    ak_place_enter(&pool->shares[0].place);
     take_items(pool, 0, &ahead);
-    if (!wait_for(pool, 0, is_finished, pool, &ahead)) ak_signal_wait_zero(&pool->finished);
+    if (!wait_for(pool, 0, is_finished, pool, &ahead)) {
+        ak_place_set_needed(place, 0);   // by nobody who waits for it: it sleeps
+        ak_signal_wait_zero(&pool->finished);
+    }
+    ak_place_set_needed(place, 0);
+    ak_place_return(place);
     pool->expected_count = 0;
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

@@ -1,6 +1,6 @@
 // A pool of threads that shares out numbered pieces of work dynamically: a worker takes the next piece of its share when it is done with its
 // last, and then pieces of the others' shares, so a core that another program has taken slows the whole by its share and no more than one piece
-// is waited for. And that not for long: a thread that waits puts one that the system has taken off its processor on its own (`pool_place.h`).
+// is waited for. And that not for long: a waiting thread gives its processor to one that the system has taken off its own (`pool_place.h`).
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -35,7 +35,7 @@ typedef struct {
 // memory may be gone when it is asked for. Called by whoever calls ak_pool_run.
 void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count);
 
-// How often a thread that waited helped another to a processor, or left one to it, since the pool was made: how much other programs got in the way.
+// How often a waiting thread gave its processor to another of the pool, or left it, since the pool was made: how much other programs get in the way.
 uint32_t ak_pool_moves(const ak_pool *pool);
 
 // Processors that this process may run on (its affinity mask), at least 1.
