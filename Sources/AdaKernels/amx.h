@@ -10,12 +10,16 @@
 
 // 1 if the processor has BF16 tiles and the system lets this process use them.
 int ak_amx_available(void);
+int ak_amx_has_int8(void);
 
 extern const ak_kernels ak_amx_kernels;
 
 void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                    const ak_upcoming *upcoming, void *scratch);
+// I8 activations and panels; for processors whose tiles multiply 8-bit integers (ak_amx_has_int8).
+void ak_amx_i8(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias, const int32_t *panels,
+               int32_t panel_count, int32_t flags, const ak_upcoming *upcoming);
 void ak_amx_middle(uint16_t *out, size_t ldo, const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias,
                    void (*activation)(float *, size_t), const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
 void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,

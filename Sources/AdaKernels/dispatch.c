@@ -42,6 +42,8 @@ int ak_amx_available(void) {
     return known_amx == 2;
 }
 
+int ak_amx_has_int8(void) { return __builtin_cpu_supports("amx-int8") != 0; }
+
 int ak_avx512_multiplies_rows(void) { return ak_avx512_has_vnni() && __builtin_cpu_supports("avx512vbmi"); }
 
 int ak_has_int8_dot(void) { return ak_avx512_available() && ak_avx512_has_vnni(); }
@@ -108,6 +110,15 @@ const ak_kernels *ak_kernels_best(void) {
 // The AMX kernels are the AVX-512 ones but for products and attention of BF16.
 static int is_avx512(const ak_kernels *kernels) { return strcmp(kernels->name, ak_avx512_kernels.name) == 0 || strcmp(kernels->name, ak_amx_kernels.name) == 0; }
 #endif
+
+int ak_has_int8_tiles(const ak_kernels *kernels) {
+#if AK_X86
+    return strcmp(kernels->name, ak_amx_kernels.name) == 0 && ak_amx_has_int8();
+#else
+    (void)kernels;
+    return 0;
+#endif
+}
 
 int32_t ak_bundle_panels(const ak_kernels *kernels, ak_type type) {
 #if AK_X86

@@ -253,6 +253,7 @@ const ak_kernels ak_avx2_kernels = {
     .matmul = ak_avx2_matmul,
     .quantize_q8 = quantize_q8,
     .quantize_i16 = ak_avx2_quantize_i16,
+    .quantize_i8 = ak_portable_quantize_i8,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

@@ -99,6 +99,26 @@ AK_AVX512_INLINE void quantize_16_blocks(const q8_rows *rows, size_t t, size_t b
     }
 }
 
+// 16 scaled values as 8-bit integers, to nearest even; 0 for NaN.
+AK_AVX512_INLINE void write_narrow(int8_t *out, const float *x, __m512 inverse) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x), inverse);
+    _mm_storeu_si128((__m128i *)out, _mm512_cvtsepi32_epi8(_mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q), scaled)));
+}
+
+static AK_AVX512 void quantize_i8(int8_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+    const size_t groups = (size_t)ak_groups((int32_t)(ldo / AK_BLOCK));
+    for (int32_t t = 0; t < tokens; t++, out += ldo, src += ld, scales += groups) {
+        for (int32_t g = 0; g < ak_groups(blocks); g++) {
+            const size_t first = (size_t)g * AK_GROUP, end = (size_t)ak_group_end(g, blocks) * AK_BLOCK;
+            __m512 largest = magnitudes(src + first);
+            for (size_t i = first + AK_BLOCK; i < end; i += AK_BLOCK) largest = _mm512_max_ps(magnitudes(src + i), largest);
+            scales[g] = _mm512_reduce_max_ps(largest) / 127.0f;
+            const __m512 inverse = _mm512_set1_ps(ak_inverse_scale(scales[g]));
+            for (size_t i = first; i < end; i += 16) write_narrow(out + i, src + i, inverse);
+        }
+    }
+}
+
 AK_AVX512_INLINE void quantize_block(const q8_rows *rows, size_t t, size_t b) {
     const float *x = rows->src + t * rows->ld + b * AK_BLOCK;
     const size_t at = t * rows->ldb + b;
@@ -307,6 +327,7 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
     .matmul = ak_##kind##_matmul, .middle = made, \
     .quantize_q8 = quantize_q8, \
     .quantize_i16 = ak_avx2_quantize_i16, \
+    .quantize_i8 = quantize_i8, \
     .to_bf16 = to_bf16, \
     .rms_norm = rms_norm, \
     .layer_norm = layer_norm, \

@@ -221,6 +221,7 @@ const ak_kernels ak_neon_kernels = {
     .matmul = ak_neon_matmul,
     .quantize_q8 = quantize_q8,
     .quantize_i16 = ak_portable_quantize_i16,
+    .quantize_i8 = ak_portable_quantize_i8,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

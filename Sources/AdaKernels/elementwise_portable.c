@@ -43,6 +43,21 @@ void ak_portable_quantize_i16(int16_t *out, size_t ldo, float *scales, const flo
     }
 }
 
+void ak_portable_quantize_i8(int8_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks) {
+    const size_t groups = (size_t)ak_groups((int32_t)(ldo / AK_BLOCK));
+    for (int32_t t = 0; t < tokens; t++) {
+        for (int32_t g = 0; g < ak_groups(blocks); g++) {
+            const size_t first = (size_t)g * AK_GROUP, end = (size_t)ak_group_end(g, blocks) * AK_BLOCK;
+            const float *x = src + (size_t)t * ld;
+            float largest = 0;
+            for (size_t i = first; i < end; i++) largest = fmaxf(largest, fabsf(x[i]));
+            const float scale = largest / 127.0f, inverse = ak_inverse_scale(scale);
+            scales[(size_t)t * groups + (size_t)g] = scale;
+            for (size_t i = first; i < end; i++) out[(size_t)t * ldo + i] = ak_narrow_value(x[i] * inverse);
+        }
+    }
+}
+
 static void to_bf16(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count) {
     for (int32_t t = 0; t < tokens; t++)
         for (size_t i = 0; i < (size_t)count; i++) out[(size_t)t * ldo + i] = ak_float_to_bf16(src[(size_t)t * ld + i]);
@@ -113,6 +128,7 @@ const ak_kernels ak_portable_kernels = {
     .matmul = matmul,
     .quantize_q8 = quantize_q8,
     .quantize_i16 = ak_portable_quantize_i16,
+    .quantize_i8 = ak_portable_quantize_i8,
     .to_bf16 = to_bf16,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

@@ -28,7 +28,7 @@ AK_INLINE size_t ak_block_bytes(ak_type type) {
     }
 }
 AK_INLINE size_t ak_block_scale_bytes(ak_type type) {
-    if (type == AK_F32 || type == AK_F16 || type == AK_BF16) return 0;
+    if (type == AK_F32 || type == AK_F16 || type == AK_BF16 || type == AK_I8) return 0;
     return (size_t)AK_PANEL * 2 * (type == AK_Q4_1 ? 2 : 1);
 }
 
@@ -147,6 +147,22 @@ typedef struct { ak_one_token_function q8, q4_0, q4_1; } ak_one_token;
 #define AK_ROWS_BLOCKS 64      // blocks of a panel that are dequantized or widened at once
 #define AK_WIDE_MAX 8191       // 32 products of such numbers stay below 2^31
 
+// The product of I8 activations and panels (ak_kernels.matmul), all blocks.
+typedef void (*ak_i8_function)(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                               const int32_t *panels, int32_t panel_count, int32_t flags, const ak_upcoming *upcoming);
+
+// The scales of a group of an I8 panel's 16 rows.
+AK_INLINE const float *ak_i8_scales(const ak_matrix *weight, int32_t panel, int32_t group) {
+    const uint8_t *blocks = (const uint8_t *)weight->data + (size_t)panel * weight->stride;
+    return (const float *)(blocks + (size_t)weight->blocks * AK_BLOCK * AK_PANEL) + (size_t)group * AK_PANEL;
+}
+
+// The end of a group, in blocks.
+AK_INLINE int32_t ak_group_end(int32_t group, int32_t blocks) {
+    const int32_t end = (group + 1) * (AK_GROUP / AK_BLOCK);
+    return end < blocks ? end : blocks;
+}
+
 // What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
 // and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8 the same with Q8_0
 // activations (NULL where q8 is faster for any number of tokens).
@@ -158,6 +174,7 @@ typedef struct {
     ak_wide_function widen;
     const ak_row_products *row_products;   // NULL: rows are packed for few tokens too
     const ak_one_token *one_token;         // NULL: tiles are as good
+    ak_i8_function i8;                     // NULL: the portable one
     int32_t streams;                       // panels that lie one behind the other and that one_token reads side by side; 0 as 1
 } ak_matmul_parts;
 
@@ -297,6 +314,9 @@ void ak_quantized_block(float *out, ak_type type, const uint8_t *block, const ui
 void ak_portable_pairs(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 extern const ak_tile_set ak_portable_i16_tiles;
+void ak_portable_i8(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                    const int32_t *panels, int32_t panel_count, int32_t flags, const ak_upcoming *upcoming);
+void ak_portable_quantize_i8(int8_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                                  const ak_depthwise *shape, int32_t first, int32_t rows);
@@ -320,6 +340,12 @@ AK_INLINE float ak_activation_scale(float scale) { return ak_half_holds(scale) ?
 AK_INLINE int16_t ak_wide_value(float scaled) {
     const float rounded = rintf(scaled);
     return (int16_t)(rounded >= -AK_WIDE_MAX && rounded <= AK_WIDE_MAX ? rounded : 0.0f);
+}
+
+// A scaled value as an 8-bit integer, likewise.
+AK_INLINE int8_t ak_narrow_value(float scaled) {
+    const float rounded = rintf(scaled);
+    return (int8_t)(rounded >= -127 && rounded <= 127 ? rounded : 0.0f);
 }
 
 // 1 / d, or 0 where that is not finite: the factor that quantizes.

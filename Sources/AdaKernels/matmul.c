@@ -163,6 +163,11 @@ size_t ak_matmul_scratch(const ak_matrix *weight) {
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
                     int32_t flags, const ak_upcoming *upcoming, void *scratch) {
+    if (act->type == AK_I8) {
+        if (weight->type != AK_I8 || weight->layout != AK_PANELS || weight->bundle != 1 || blocks != NULL || act->blocks < weight->blocks) return;
+        (parts->i8 ? parts->i8 : ak_portable_i8)(out, ldo, act, weight, bias, panels, panel_count, flags, upcoming);
+        return;
+    }
     const int wide = widens(parts, act, weight), unpacked = wide || unpacks(act->type, weight);
     const int packed = !wide && weight->layout == AK_ROWS && act->type == AK_Q8_0;   // on the way
     const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;

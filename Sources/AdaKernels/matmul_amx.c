@@ -122,6 +122,7 @@ AK_AMX void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, con
                           const ak_upcoming *upcoming, void *scratch) {
     ak_matmul_parts parts = ak_avx512_matmul_parts();
     parts.bf16_dot = &bf16_set;
+    if (ak_amx_has_int8()) parts.i8 = ak_amx_i8;
     // The memory of processors with AMX is read faster in several streams: four read as fast as can be, one at 0.8 of that.
     parts.streams = AK_TILE_PANELS;
     ak_tile_set f16;

@@ -226,6 +226,29 @@ void ak_portable_widen(ak_wide_block *out, ak_type type, const uint8_t *block, c
     }
 }
 
+void ak_portable_i8(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                    const int32_t *panels, int32_t panel_count, int32_t flags, const ak_upcoming *upcoming) {
+    (void)upcoming;
+    const int32_t groups = ak_groups(weight->blocks), act_groups = ak_groups(act->blocks);
+    for (int32_t p = 0; p < panel_count; p++) {
+        const int8_t *values = (const int8_t *)weight->data + (size_t)panels[p] * weight->stride;
+        for (int32_t t = 0; t < act->tokens; t++) {
+            const int8_t *row = (const int8_t *)act->data + (size_t)t * act->stride;
+            float sums[AK_PANEL] = {0};
+            for (int32_t g = 0; g < groups; g++) {
+                int32_t dots[AK_PANEL] = {0};
+                const int32_t end = ak_group_end(g, weight->blocks) * AK_BLOCK;
+                for (int32_t k = g * AK_GROUP; k < end; k++)
+                    for (int32_t r = 0; r < AK_PANEL; r++) dots[r] += (int32_t)values[(size_t)(k / 4) * AK_LINE + (size_t)(r * 4 + k % 4)] * row[k];
+                const float *scales = ak_i8_scales(weight, panels[p], g), scale = act->scales[(size_t)t * (size_t)act_groups + (size_t)g];
+                for (int r = 0; r < AK_PANEL; r++) sums[r] += (float)dots[r] * (scales[r] * scale);
+            }
+            const ak_tile tile = {.out = out + (size_t)t * ldo, .ldo = ldo, .panel = {panels[p]}, .bias = bias, .flags = flags};
+            finish(sums, &tile, 0, 0);
+        }
+    }
+}
+
 #define ROW(f) {f, f, f, f, f, f, f, f}
 #define SET(f) {.tokens = 8, .panels = {4, 4, 4, 4, 4, 4, 4, 4, 4}, .run = {ROW(f), ROW(f), ROW(f), ROW(f)}}
 static const ak_tile_set f32_tiles = SET(tile_f32), f16_tiles = SET(tile_f16), bf16_tiles = SET(tile_bf16);

@@ -1,4 +1,5 @@
 // Weight panels: 16 output rows side by side, the order in which the kernels read them (see AdaKernels.h).
+#include <math.h>
 #include <string.h>
 
 #include "internal.h"
@@ -11,6 +12,9 @@ size_t ak_panel_bytes(ak_type type, int32_t inputs) {
         // Rounded up so that every panel begins on a cache line.
         case AK_F32: case AK_F16: case AK_BF16: case AK_Q8_0: case AK_Q4_0: case AK_Q4_1:
             return ((size_t)blocks_of(inputs) * ak_block_step(type) + 63) / 64 * 64;
+        case AK_I8:
+            if (inputs % AK_LINE != 0) return 0;
+            return (size_t)inputs * AK_PANEL + (size_t)ak_groups(blocks_of(inputs)) * AK_PANEL * sizeof(float);
         default: return 0;
     }
 }
@@ -95,10 +99,36 @@ static void q4_k_group(uint8_t *out, const uint8_t *block, int group) {
     for (int i = 0; i < 16; i++) out[4 + i] = (uint8_t)((quants[i] >> shift & 15) | (quants[i + 16] >> shift & 15) << 4);
 }
 
+// Panel `panel` in I8, of float rows.
+static void pack_i8_panel(uint8_t *out, const uint8_t *source, ak_type source_type, size_t row_bytes, int32_t rows, int32_t inputs, int32_t panel) {
+    float *scales = (float *)(out + (size_t)inputs * AK_PANEL);
+    for (int32_t lane = 0; lane < AK_PANEL; lane++) {
+        const int64_t row = (int64_t)panel * AK_PANEL + lane;
+        for (int32_t first = 0; first < inputs; first += AK_GROUP) {
+            const int32_t count = inputs - first < AK_GROUP ? inputs - first : AK_GROUP;
+            float values[AK_GROUP] = {0}, largest = 0;
+            if (row < rows) ak_dequantize(values, source_type, source + (size_t)row * row_bytes, first, count);
+            for (int32_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(values[i]));
+            const float scale = largest / 127.0f, inverse = ak_inverse_scale(scale);
+            scales[first / AK_GROUP * AK_PANEL + lane] = scale;
+            for (int32_t i = 0; i < count; i++) {
+                const size_t k = (size_t)(first + i);
+                out[k / 4 * AK_LINE + (size_t)lane * 4 + k % 4] = (uint8_t)ak_narrow_value(values[i] * inverse);
+            }
+        }
+    }
+}
+
 int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, ak_type source_type, size_t row_bytes,
                    int32_t rows, int32_t inputs, int32_t first, int32_t count) {
     const int float_source = source_type == AK_F32 || source_type == AK_F16 || source_type == AK_BF16;
     const int float_panel = type == AK_F32 || type == AK_F16 || type == AK_BF16;
+    if (type == AK_I8) {
+        const size_t bytes = ak_panel_bytes(type, inputs);
+        if (!float_source || bytes == 0 || bundle != 1) return -1;
+        for (int32_t p = 0; p < count; p++) pack_i8_panel((uint8_t *)out + (size_t)p * bytes, source, source_type, row_bytes, rows, inputs, first + p);
+        return 0;
+    }
     const int as_it_is = source_type == type && (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1);
     const int regrouped = source_type == AK_Q4_K && type == AK_Q4_1;
     const int requantized = type == AK_Q8_0 && (source_type == AK_Q5_0 || source_type == AK_Q5_1 || source_type == AK_Q5_K || source_type == AK_Q6_K);

@@ -11,7 +11,7 @@
 
 int32_t ak_type_block(ak_type type) {
     switch (type) {
-        case AK_F32: case AK_F16: case AK_BF16: case AK_I16: return 1;
+        case AK_F32: case AK_F16: case AK_BF16: case AK_I16: case AK_I8: return 1;
         case AK_Q8_0: case AK_Q4_0: case AK_Q4_1: case AK_Q5_0: case AK_Q5_1: return 32;
         case AK_Q4_K: case AK_Q5_K: case AK_Q6_K: return 256;
     }
@@ -20,6 +20,7 @@ int32_t ak_type_block(ak_type type) {
 
 int32_t ak_type_bytes(ak_type type) {
     switch (type) {
+        case AK_I8: return 1;
         case AK_F32: return 4;
         case AK_F16: case AK_BF16: case AK_I16: return 2;
         case AK_Q8_0: return 2 + 32;
@@ -202,7 +203,7 @@ void ak_dequantize(float *out, ak_type type, const void *row, int64_t first, int
         case AK_Q4_K: block = block_q4_k; break;
         case AK_Q5_K: block = block_q5_k; break;
         case AK_Q6_K: block = block_q6_k; break;
-        case AK_I16: break;   // is not stored
+        case AK_I16: case AK_I8: break;   // are not stored
     }
     if (block == NULL) return;
     for (int64_t i = 0; i < count; i += size, source += bytes) block(out + i, source);

@@ -123,7 +123,7 @@ AK_AVX512 void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel
         case AK_Q4_K: rows_of(out, weight, panel, blocks, first, last, AK_Q4_K); break;
         case AK_Q5_K: rows_of(out, weight, panel, blocks, first, last, AK_Q5_K); break;
         case AK_Q6_K: rows_of(out, weight, panel, blocks, first, last, AK_Q6_K); break;
-        case AK_I16: break;   // no weights
+        case AK_I16: case AK_I8: break;   // no rows
     }
 }
 

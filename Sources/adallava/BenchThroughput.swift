@@ -22,7 +22,7 @@ struct BenchThroughput: AsyncParsableCommand {
     @Option(help: "Threads, with commas between them; by default one for each processor.")
     var threads: String?
 
-    @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
+    @Option(help: "auto: the fastest arithmetic that suits the weights; q8: the same with float weights rounded to 8 bits; f32: everything in float32.")
     var precision: Precision = .automatic
 
     @OptionGroup var placement: PlacementFlag

@@ -23,7 +23,7 @@ struct ComputeFlags: ParsableArguments {
     @Option(help: "Threads; by default one for each processor.")
     var threads: Int?
 
-    @Option(help: "auto: the fastest arithmetic that suits the weights; f32: everything in float32.")
+    @Option(help: "auto: the fastest arithmetic that suits the weights; q8: the same with float weights rounded to 8 bits; f32: everything in float32.")
     var precision: Precision = .automatic
 
     @OptionGroup var placement: PlacementFlag

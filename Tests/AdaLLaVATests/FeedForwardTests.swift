@@ -11,9 +11,9 @@ import Testing
         let x: Tensor
         let hidden: Int, neurons: Int
 
-        init(kernels: String, type: ElementType, hidden: Int, neurons: Int, rows: Int, hasBias: Bool = true) throws {
+        init(kernels: String, type: ElementType, hidden: Int, neurons: Int, rows: Int, hasBias: Bool = true, precision: Precision = .automatic) throws {
             var random = SplitMix64(seed: UInt64(neurons))
-            backend = try Backend(threads: 2, kernels: kernels)
+            backend = try Backend(threads: 2, precision: precision, kernels: kernels)
             (self.hidden, self.neurons) = (hidden, neurons)
             func linear(_ rows: Int, _ inputs: Int, _ backend: Backend, hasBias: Bool) throws -> Linear {
                 let rowBytes = try #require(type.bytes(for: inputs))
@@ -23,7 +23,8 @@ import Testing
                 let stored = StoredTensor(name: "weights", type: type, shape: [rows, inputs], bytes: file.bytes, file: file)
                 let bias = Tensor(rows: 1, columns: (rows + 15) / 16 * 16)
                 bias.set(row: 0, to: (0 ..< rows).map { _ in Float(random.unit()) })
-                return Linear(weight: try WeightMatrix(stored, rows: rows, inputs: inputs, backend: backend), bias: hasBias ? bias : nil)
+                let weight = try WeightMatrix(stored, rows: rows, inputs: inputs, meetsManyRows: precision == .q8, backend: backend)
+                return Linear(weight: weight, bias: hasBias ? bias : nil)
             }
             gate = try linear(neurons, hidden, backend, hasBias: hasBias)
             up = try linear(neurons, hidden, backend, hasBias: false)
@@ -80,6 +81,22 @@ import Testing
                     #expect(found == expected, "\(hidden) \(neurons) \(rows) \(gated)")
                     #expect(found.contains { $0 != 0 } && found.allSatisfy(\.isFinite))
                 }
+            }
+        }
+    }
+
+    // A failure means that an image tower in 8 bits sees another image: a piece of the middle takes the scale of another, or shares a group with one.
+    @Test(arguments: Backend.availableKernels)
+    func towersInEightBits(kernels: String) throws {
+        for (hidden, neurons, rows) in [(128, 320, 40), (64, 1088, 33), (320, 256, 70), (1280, 64, 25), (96, 512, 30), (128, 288, 30)] {
+            let network = try Network(kernels: kernels, type: .f32, hidden: hidden, neurons: neurons, rows: rows, precision: .q8)
+            let exact = try Network(kernels: kernels, type: .f32, hidden: hidden, neurons: neurons, rows: rows, precision: .f32)
+            for gated in [true, false] {
+                let found = try #require(network.run(gated: gated, panels: nil, blocks: nil, dropped: [], inPieces: true))
+                #expect(found == network.run(gated: gated, panels: nil, blocks: nil, dropped: [], inPieces: false), "\(hidden) \(neurons) \(rows)")
+                let expected = try #require(exact.run(gated: gated, panels: nil, blocks: nil, dropped: [], inPieces: false))
+                let largest = expected.reduce(0) { max($0, abs($1)) }
+                #expect(largestDifference(found, expected) < 0.04 * largest, "\(hidden) \(neurons) \(rows)")
             }
         }
     }

@@ -18,6 +18,7 @@
 #define AK_PANEL 16  // output rows of a weight panel
 #define AK_MIDDLE_BLOCKS 192   // most blocks of inputs that ak_kernels.middle takes
 #define AK_WIDE_TOKENS 24  // tokens from which weights are widened to 16-bit integers, or to BF16, where that is faster: it costs little beside what it saves
+#define AK_GROUP 256  // inputs that share a scale in AK_I8
 #define AK_BLOCK 32  // inputs of a weight block: the step in which input columns can be left out of a product
 
 // ---------------------------------------------------------------------------------------------------------------- weights
@@ -32,6 +33,9 @@
 //       Q4_0  for each block uint8 [4][16][4], then its half scales [16];   byte [b][j][r][i] holds the file's 4 bits of input
 //                      32b + 4j + i of row r in its low half and of input 32b + 16 + 4j + i in its high half
 //       Q4_1  for each block uint8 [4][16][4] as Q4_0, then half [2][16]: 16 scales, then the 16 rows' minima
+//       I8    for each block int8 [8][16][4], and behind all of them for each group of 256 inputs its float scales [16]; the inputs are a multiple
+//                      of 64, which is what a line of a matrix tile holds. For weights that many tokens meet: one scale for so many inputs is what
+//                      lets 8-bit sums stay in tile registers. Only in bundles of 1
 //     Scales lie behind their block, so that a product of one token reads memory from beginning to end: a second stream costs up to half of
 //     the bandwidth.
 //     Panels lie one behind the other (bundle 1), or `bundle` of them together: block 0 of each in turn, each with its scales, then block 1 of
@@ -54,13 +58,15 @@ typedef struct {
     const void *data;
 } ak_matrix;
 
-// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (Q5_0, Q5_1 and the K types).
+// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (Q5_0, Q5_1 and the K types),
+// and for I8 where the inputs are no multiple of 64.
 size_t ak_panel_bytes(ak_type type, int32_t inputs);
 
 // Packs `count` panels starting at panel `first`: out (count, ak_panel_bytes) from source rows (rows, inputs) of `source_type`,
 // `row_bytes` bytes apart. F32, F16 and BF16 panels take any F32, F16 or BF16 source, converting by round-to-nearest-even;
 // Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16, Q5_0, Q5_1, Q5_K and Q6_K sources quantized as ak_quantize does; Q4_0
-// and Q4_1 panels take a source of their own type as it is; Q4_1 panels take Q4_K sources, whose 4 bits stay and whose groups' scales and minima
+// and Q4_1 panels take a source of their own type as it is; I8 panels take any F32, F16 or BF16 source (scales = max|x|/127 of a row's group, to
+// nearest even; NaN becomes 0); Q4_1 panels take Q4_K sources, whose 4 bits stay and whose groups' scales and minima
 // are rounded to half precision.
 // Bundles are packed whole: `first` and `count` are multiples of `bundle`.
 // Returns 0, or -1 if the pair of types is not supported or a bundle would not be whole.
@@ -70,17 +76,20 @@ int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, 
 // ------------------------------------------------------------------------------------------------------------ activations
 
 // Activations as a matmul reads them: AK_F32 (data float, stride ld), AK_BF16 (data uint16), AK_I16: int16 values with one float scale
-// per token and block, or AK_Q8_0: int8 values with such scales, and the sum of the block's int8 values times -128 (what the +128 of the
-// weights adds).
+// per token and block, AK_I8: int8 values with one for each 256 inputs, or AK_Q8_0: int8 values with a scale per token and block, and the sum of the
+// block's int8 values times -128 (what the +128 of the weights adds).
 typedef struct {
     ak_type type;
     int32_t tokens;
     int32_t blocks;        // blocks of 32 inputs
     size_t stride;         // elements from one token to the next in data (blocks * 32 or more)
     const void *data;
-    const float *scales;   // (tokens, blocks), Q8_0 and I16 only
+    const float *scales;   // (tokens, blocks), Q8_0 and I16; (tokens, ak_groups(blocks)), I8
     const int32_t *sums;   // (tokens, blocks), Q8_0 only
 } ak_activations;
+
+// Groups of AK_GROUP inputs in so many blocks; the last may be smaller.
+static inline int32_t ak_groups(int32_t blocks) { return (blocks + AK_GROUP / AK_BLOCK - 1) / (AK_GROUP / AK_BLOCK); }
 
 // What the calling thread will probably multiply next, with the same activations and blocks. Its first lines are asked for while the last
 // of the current panels are multiplied, so that a decode does not wait for memory at the start of every run of panels.
@@ -112,7 +121,7 @@ typedef struct {
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
     //   Supported (act, weight) pairs: F32 and BF16 act with every weight type and layout; I16 act with BF16 and F16 panels; Q8_0 act with
-    //   Q8_0, Q4_0 and Q4_1 in every layout. All weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
+    //   Q8_0, Q4_0 and Q4_1 in every layout; I8 act with I8 panels, over all blocks (blocks NULL). All weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
     //   activations a row's 32 weights of a block are rounded to multiples of 1 / 8191 of their largest.
     //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
@@ -130,10 +139,12 @@ typedef struct {
                    void (*activation)(float *x, size_t n), const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
 
     // Activations for a matmul: `tokens` rows of whole blocks, or `count` values, of src (stride ld) to Q8_0 (scales = max|x|/127 rounded to half
-    // precision, round half away from zero as ggml does), to I16 (scales = max|x|/8191, round to nearest even; NaN becomes 0) or to BF16 (round to
-    // nearest even). The stride ldo is in values, of whole blocks; rows of scales and sums are ldo/32 apart.
+    // precision, round half away from zero as ggml does), to I16 (scales = max|x|/8191, round to nearest even; NaN becomes 0), to I8 (scales =
+    // max|x|/127 of each 256 values, rounded likewise) or to BF16 (round to nearest even). The stride ldo is in values, of whole blocks; rows of scales
+    // and sums are ldo/32 apart, those of I8's scales ak_groups(ldo/32).
     void (*quantize_q8)(int8_t *out, size_t ldo, float *scales, int32_t *sums, const float *src, size_t ld, int32_t tokens, int32_t blocks);
     void (*quantize_i16)(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
+    void (*quantize_i8)(int8_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
     void (*to_bf16)(uint16_t *out, size_t ldo, const float *src, size_t ld, int32_t tokens, int32_t count);
 
     // out = x / sqrt(mean(x^2) + eps) * weight;  rows (tokens, n), stride ldo / ldx.
@@ -221,6 +232,8 @@ const ak_kernels *ak_kernels_best(void);
 // What the processor offers beyond the table "avx512" ("neon"): 1 if AVX-512 VNNI (NEON dot products), BF16 dot products are used.
 int ak_has_int8_dot(void);
 int ak_has_bf16_dot(void);
+// 1 if these kernels multiply I8 panels in matrix tiles: many tokens faster than any other type.
+int ak_has_int8_tiles(const ak_kernels *kernels);
 // 1 if these kernels multiply one token with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout as fast as with panels.
 int ak_multiplies_rows(const ak_kernels *kernels);
 // Panels of `type` that a product of one token by these kernels takes at once, at most: bundles of no more are read from beginning to end.

@@ -9,6 +9,7 @@ typedef enum {
     AK_Q8_0 = 3, AK_Q4_0 = 4, AK_Q4_1 = 5, AK_Q5_0 = 6, AK_Q5_1 = 7,
     AK_Q4_K = 8, AK_Q5_K = 9, AK_Q6_K = 10,
     AK_I16 = 11,   // activations only: see ak_activations
+    AK_I8 = 12,    // panels and activations only: see ak_matrix and ak_activations
 } ak_type;
 
 // Values in one block of the type (1 for the float types, 32, or 256 for the K types), and bytes of one block.

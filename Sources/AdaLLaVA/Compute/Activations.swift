@@ -47,7 +47,7 @@ struct ActivationWriter {
 
     /// The activations, once all of them that are read have been written.
     var activations: ak_activations {
-        let hasScales = type == AK_Q8_0 || type == AK_I16
+        let hasScales = type.scalesPerRow(stride: stride) > 0
         return ak_activations(
             type: type, tokens: Int32(rows), blocks: Int32(stride / Int(AK_BLOCK)), stride: stride, data: UnsafeRawPointer(values),
             scales: hasScales ? UnsafePointer(scales) : nil, sums: type == AK_Q8_0 ? UnsafePointer(sums) : nil)
@@ -67,7 +67,7 @@ struct ActivationWriter {
 
     /// Writes some columns of some rows.
     /// - Parameters:
-    ///   - columns: of types with a scale for each block, whole blocks.
+    ///   - columns: of types with a scale for each block or group, whole blocks or groups.
     ///   - from: the first of these values; the next row's lies `fromStride` values on.
     func write(_ kernels: ak_kernels, rows: Range<Int>, columns: Range<Int>, from: UnsafePointer<Float>, stride fromStride: Int) {
         let place = rows.lowerBound * stride + columns.lowerBound
@@ -76,6 +76,9 @@ struct ActivationWriter {
         case AK_Q8_0:
             kernels.quantize_q8(
                 values.assumingMemoryBound(to: Int8.self) + place, stride, scales + block, sums + block, from, fromStride, count, blocks)
+        case AK_I8:
+            let scale = rows.lowerBound * type.scalesPerRow(stride: stride) + columns.lowerBound / Int(AK_GROUP)
+            kernels.quantize_i8(values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, from, fromStride, count, blocks)
         case AK_I16: kernels.quantize_i16(values.assumingMemoryBound(to: Int16.self) + place, stride, scales + block, from, fromStride, count, blocks)
         case AK_BF16: kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
         default: break   // float32 is read where it was made
@@ -126,7 +129,13 @@ extension ak_activations {
 
 extension ak_type {
     /// Bytes of an activation of this type.
-    var activationBytes: Int { self == AK_Q8_0 ? 1 : self == AK_F32 ? 4 : 2 }
+    var activationBytes: Int { self == AK_Q8_0 || self == AK_I8 ? 1 : self == AK_F32 ? 4 : 2 }
+
+    /// Columns of activations of this type that are converted together: those that share a scale.
+    var columnsTogether: Int { self == AK_Q8_0 || self == AK_I16 ? Int(AK_BLOCK) : self == AK_I8 ? Int(AK_GROUP) : 1 }
+
+    /// Scales of a row of activations of this type, `stride` values from one row to the next.
+    func scalesPerRow(stride: Int) -> Int { columnsTogether == 1 ? 0 : (stride + columnsTogether - 1) / columnsTogether }
 }
 
 /// Activations in the types that weights ask for. Buffers grow to the largest use and are kept.
@@ -165,10 +174,10 @@ final class ActivationBuffer {
     /// Room for activations of `type`, whose values are not defined; valid until the next use of this buffer.
     func reserve(_ type: ak_type, rows: Int, stride: Int) -> ActivationWriter {
         let count = rows * stride
-        let perBlock = type == AK_Q8_0 || type == AK_I16 ? count / Int(AK_BLOCK) : 0
+        let scaleCount = rows * type.scalesPerRow(stride: stride)
         grow(&values, count * type.activationBytes)
-        grow(&scales, perBlock * MemoryLayout<Float>.stride)
-        grow(&sums, type == AK_Q8_0 ? perBlock * MemoryLayout<Int32>.stride : 0)
+        grow(&scales, scaleCount * MemoryLayout<Float>.stride)
+        grow(&sums, type == AK_Q8_0 ? scaleCount * MemoryLayout<Int32>.stride : 0)
         return ActivationWriter(
             type: type, rows: rows, stride: stride, values: values.address, scales: scales.address.assumingMemoryBound(to: Float.self),
             sums: sums.address.assumingMemoryBound(to: Int32.self))

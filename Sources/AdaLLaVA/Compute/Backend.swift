@@ -16,6 +16,8 @@ final class Backend: @unchecked Sendable {
     let hasBF16Dot: Bool
     /// Whether tiles of BF16 (AMX) make many tokens faster than 8-bit dot products do.
     let hasBF16Tiles: Bool
+    /// Whether tiles of 8-bit integers make many tokens faster still, where 256 weights share a scale.
+    let hasInt8Tiles: Bool
     /// Whether the kernels multiply 16-bit integers faster than float32: 16-bit weights are rounded to them then, for `AK_WIDE_TOKENS` rows or more.
     let multipliesWide: Bool
     private var scratch: [AlignedMemory]
@@ -42,6 +44,7 @@ final class Backend: @unchecked Sendable {
         kernels = try Backend.selectKernels(name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"])
         let name = String(cString: kernels.name)
         hasBF16Tiles = name == "amx"
+        hasInt8Tiles = withUnsafePointer(to: kernels) { ak_has_int8_tiles($0) != 0 }
         hasBF16Dot = hasBF16Tiles || (ak_has_bf16_dot() != 0 && name == "avx512")
         multipliesWide = name == "avx2"
         scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
@@ -119,7 +122,8 @@ public enum Precision: String, Sendable, CaseIterable {
     /// tokens or more); float32 for the rest; keys and values in 16 bits.
     case automatic = "auto"
     /// As `auto`, but float weights are rounded to Q8_0 at load (matrices whose rows are whole blocks of 32): a quarter of float32's memory, and
-    /// 8-bit products where the processor has no BF16 ones.
+    /// 8-bit products where the processor has no BF16 ones. Image towers are rounded to 8 bits with a scale for each 256 weights where the processor has
+    /// tiles of such numbers (AMX), and so are the rows that meet them.
     case q8
     /// Everything in float32, whatever the weights are stored in: for comparing with another implementation.
     case f32

@@ -9,7 +9,8 @@ extension Backend {
     ///   - down: reads no other blocks than those in which panels of `first` lie.
     ///   - dropped: columns of the middle that are zero.
     ///   - middle: where the middle goes.
-    /// - Returns: whether it was done: for few tokens, where `down` takes float32, and where gate and up take different types, it is not.
+    /// - Returns: whether it was done: for few tokens, where `down` takes float32 or, of some panels only, 8-bit groups, and where gate and up take different
+    ///   types, it is not.
     func multiplyFeedForward(
         _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ActivationFunction? = nil, down: Product,
         dropped: [Range<Int>] = [], _ buffer: ActivationBuffer, middle: ActivationBuffer
@@ -17,7 +18,7 @@ extension Backend {
         let (rows, middleType) = (x.rows, down.linear.weight.activationType(self, rows: x.rows))
         guard let gate = first.first, let up = first.last, rows > 4, middleType != AK_F32 else { return false }
         let type = gate.linear.weight.activationType(self, rows: rows)
-        guard up.linear.weight.activationType(self, rows: rows) == type else { return false }
+        guard up.linear.weight.activationType(self, rows: rows) == type, middleType != AK_I8 || gate.panels == nil else { return false }
         let activations = buffer.convert(x, norm, to: type, self)
         for product in first { reserveScratch(for: product) }
         let (width, isGated) = (Int(down.linear.weight.matrix.blocks * AK_BLOCK), first.count > 1)
@@ -26,7 +27,7 @@ extension Backend {
         let zero = computed < width ? dropped + [computed ..< width] : dropped
         let all = identity(Int(gate.linear.weight.matrix.panels))
         var (gateCall, upCall) = (KernelProduct(gate, identity: all.address), KernelProduct(up, identity: all.address))
-        let shared = middlePieces(gateCall, tokens: rows, wholeBlocks: middleType != AK_BF16, products: first.count), pieces = shared.products[0]
+        let shared = middlePieces(gateCall, tokens: rows, columnsTogether: middleType.columnsTogether, products: first.count), pieces = shared.products[0]
         (gateCall.pieces, upCall.pieces) = (pieces, pieces)
         let calls = (gate: gateCall, up: upCall)
         let combines = middleType == AK_BF16 && type == AK_BF16 && calls.gate.matrix.blocks <= AK_MIDDLE_BLOCKS

@@ -44,7 +44,7 @@ extension ak_activations {
         var part = self
         part.tokens = Int32(count)
         part.data = data?.advanced(by: first * stride * type.activationBytes)
-        part.scales = scales?.advanced(by: first * Int(blocks))
+        part.scales = scales?.advanced(by: first * type.scalesPerRow(stride: Int(blocks * AK_BLOCK)))
         part.sums = sums?.advanced(by: first * Int(blocks))
         return part
     }

@@ -81,7 +81,7 @@ package final class OperationProbes {
         let outputs = rows.map { Tensor(rows: tokens, columns: $0) }
         let arithmetic: OperationProbe.Arithmetic
         switch weights.first?.1.activationType(backend, rows: tokens) {
-        case AK_Q8_0: arithmetic = .int8
+        case AK_Q8_0, AK_I8: arithmetic = .int8
         case AK_I16: arithmetic = .int16
         case AK_BF16: arithmetic = .bf16
         default: arithmetic = .f32

@@ -109,7 +109,7 @@ extension Backend {
     /// Parts that the rows of a product are shared out in, beside its panels: one for each thread where tiles are so fast that what threads pass each
     /// other weighs. A thread then adds to the rows whose norm it makes, which are in its own cache; weights that are rounded are rounded in each.
     fileprivate func rowParts(_ tokens: Int, _ type: ak_type) -> Int {
-        hasBF16Tiles && type == AK_BF16 && tokens >= 4 * Backend.rowsAtOnce * pool.threads ? pool.threads : 1
+        hasBF16Tiles && (type == AK_BF16 || type == AK_I8) && tokens >= 4 * Backend.rowsAtOnce * pool.threads ? pool.threads : 1
     }
 }
 

@@ -23,9 +23,10 @@ public final class WeightMatrix: @unchecked Sendable {
     ///   - shape: what the architecture asks for, `[rows, inputs]`; a longer shape in the file (a convolution's) is flattened after
     ///     the first axis.
     ///   - picksInputs: whether plans will leave inputs out; the weights are then laid out for that.
+    ///   - meetsManyRows: whether all of them always meet many rows at once, as an image tower's do.
     ///   - backend: shares the packing out; one that does not pack leaves every type in the mapped file.
     /// - Throws: ``CheckpointError`` on another shape or a type that cannot be multiplied.
-    init(_ tensor: StoredTensor, rows: Int, inputs: Int, picksInputs: Bool = false, backend: Backend) throws {
+    init(_ tensor: StoredTensor, rows: Int, inputs: Int, picksInputs: Bool = false, meetsManyRows: Bool = false, backend: Backend) throws {
         guard tensor.shape.first == rows, tensor.count == rows * inputs, tensor.shape.count >= 2 else {
             throw CheckpointError.shape(tensor: tensor.name, expected: [rows, inputs], found: tensor.shape, file: tensor.file.path)
         }
@@ -40,7 +41,8 @@ public final class WeightMatrix: @unchecked Sendable {
         let panels = (rows + Int(AK_PANEL) - 1) / Int(AK_PANEL)
         let blocks = (inputs + Int(AK_BLOCK) - 1) / Int(AK_BLOCK)
         let isRounded = backend.precision == .q8 && inputs % Int(AK_BLOCK) == 0
-        let packedType = backend.precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
+        let isNarrow = isRounded && meetsManyRows && backend.hasInt8Tiles && tensor.type.isFloat && ak_panel_bytes(AK_I8, Int32(inputs)) > 0
+        let packedType = isNarrow ? AK_I8 : backend.precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
         let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
         if panelBytes > 0, backend.packsWeights, !backend.maps(tensor, picksInputs: picksInputs) {
             let bundle = picksInputs ? backend.panelsPerBundle(packedType, panels: panels) : 1
@@ -78,6 +80,7 @@ public final class WeightMatrix: @unchecked Sendable {
     func activationType(_ backend: Backend, rows: Int) -> ak_type {
         guard backend.precision != .f32 else { return AK_F32 }
         switch matrix.type {
+        case AK_I8: return AK_I8
         case _ where rows >= Int(AK_WIDE_TOKENS) && backend.hasBF16Tiles && matrix.type != AK_F32: return AK_BF16
         case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
         case _ where matrix.layout == AK_ROWS: return AK_F32
@@ -94,12 +97,15 @@ extension ElementType {
     /// - Parameter isRounded: whether floats are rounded to Q8_0.
     func packedType(isRounded: Bool) -> ak_type? {
         switch kernelType {
-        case AK_F32, AK_F16, AK_BF16: isRounded ? AK_Q8_0 : kernelType
+        case _ where isFloat: isRounded ? AK_Q8_0 : kernelType
         case AK_Q4_K: AK_Q4_1
         case AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K: AK_Q8_0
         default: kernelType
         }
     }
+
+    /// Whether the kernels read this type as floats without blocks.
+    var isFloat: Bool { [AK_F32, AK_F16, AK_BF16].contains(kernelType) }
 
     /// Whether the kernels multiply rows of this type where the file has them in the arithmetic they would be multiplied in when packed.
     var multipliesInFile: Bool { [AK_Q8_0, AK_Q4_0, AK_Q4_1].contains(kernelType) }
@@ -111,8 +117,11 @@ public struct Linear: Sendable {
     let bias: Tensor?
 
     /// Reads `name.weight` and, if there, `name.bias`.
-    init(_ source: any TensorSource, _ name: String, rows: Int, inputs: Int, picksInputs: Bool = false, backend: Backend) throws {
-        weight = try WeightMatrix(source.tensor(name + ".weight"), rows: rows, inputs: inputs, picksInputs: picksInputs, backend: backend)
+    init(
+        _ source: any TensorSource, _ name: String, rows: Int, inputs: Int, picksInputs: Bool = false, meetsManyRows: Bool = false, backend: Backend
+    ) throws {
+        weight = try WeightMatrix(
+            source.tensor(name + ".weight"), rows: rows, inputs: inputs, picksInputs: picksInputs, meetsManyRows: meetsManyRows, backend: backend)
         bias = try source.find(name + ".bias").map { try Tensor(vector: $0, count: rows) }
     }
 

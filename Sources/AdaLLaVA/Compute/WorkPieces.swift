@@ -89,15 +89,15 @@ extension Backend {
 
     /// Pieces of listed panels that lie side by side.
     /// - Parameters:
-    ///   - wholeBlocks: whether what a piece makes are whole blocks of the next product's inputs, where the panels of a block are listed.
+    ///   - columnsTogether: of what a piece makes: whole blocks or groups of the next product's inputs, where their panels are listed.
     ///   - products: of those panels.
-    func middlePieces(_ product: KernelProduct, tokens: Int, wholeBlocks: Bool, products: Int) -> RunPieces {
+    func middlePieces(_ product: KernelProduct, tokens: Int, columnsTogether: Int, products: Int) -> RunPieces {
         let size = panelsPerItem(product.matrix, count: product.panelCount, tokens: tokens, products: products)
-        let perBlock = AK_BLOCK / AK_PANEL
+        let together = max(Int32(columnsTogether) / AK_PANEL, 1)
         var starts: [Int32] = product.panelCount > 0 ? [0] : []
         for index in 1 ..< max(product.panelCount, 1) {
             let (panel, before) = (product.panels[index], product.panels[index - 1])
-            let isFull = index - Int(starts[starts.count - 1]) >= size && !(wholeBlocks && panel / perBlock == before / perBlock)
+            let isFull = index - Int(starts[starts.count - 1]) >= size && panel / together != before / together
             if panel != before + 1 || isFull { starts.append(Int32(index)) }
         }
         let list = IndexList(starts + [Int32(product.panelCount)])

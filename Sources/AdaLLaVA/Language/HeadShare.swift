@@ -84,7 +84,7 @@ extension Backend {
     ) -> ak_activations {
         let outputType = output.weight.activationType(self, rows: queries)
         // Where heads are whole blocks, what belongs to no share is in no block that is read.
-        let made = queries > 1 && headDim % Int(AK_BLOCK) == 0 && outputType != AK_F32
+        let made = queries > 1 && headDim % max(outputType.columnsTogether, Int(AK_BLOCK)) == 0 && outputType != AK_F32
             ? buffer.reserve(outputType, rows: queries, stride: attended.stride) : nil
         attend(
             shares, type, headDim: headDim, keys: keys, queries: queries, isCausal: isCausal, rounds: rounds, scale: scale, results, made: made)

@@ -9,7 +9,7 @@ struct CLIPVisionLayer: Sendable {
     init(_ source: any TensorSource, index: Int, _ c: VisionConfiguration, backend: Backend) throws {
         let name = "vision_model.encoder.layers.\(index)."
         func linear(_ part: String, _ rows: Int, _ inputs: Int) throws -> Linear {
-            try Linear(source, name + part, rows: rows, inputs: inputs, backend: backend)
+            try Linear(source, name + part, rows: rows, inputs: inputs, meetsManyRows: true, backend: backend)
         }
         norm1 = try Norm(source, name + "layer_norm1", c)
         norm2 = try Norm(source, name + "layer_norm2", c)
@@ -182,7 +182,7 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         }
         let activations = backend.attend(
             shares, attended, for: layer.output, cache.type, headDim: headDim, keys: x.rows, queries: x.rows, isCausal: false,
-            rounds: layer.query.weight.activationType(backend, rows: x.rows) == AK_BF16, scale: 1 / Float(headDim).squareRoot(), spanResults, buffer)
+            rounds: [AK_BF16, AK_I8].contains(layer.query.weight.activationType(backend, rows: x.rows)), scale: 1 / Float(headDim).squareRoot(), spanResults, buffer)
         withExtendedLifetime(scratch) {}
         return activations
     }

@@ -1,0 +1,221 @@
+import AdaKernels
+import Testing
+
+/// Products of 8-bit integers with one scale for each 256 inputs (`AK_I8`), against the same numbers in float64.
+struct NarrowProductTests {
+    private final class Problem {
+        let rows: Int, inputs: Int, tokens: Int
+        let ldo: Int, stride: Int
+        let values: [Float], weights: AlignedMemory
+        let act: AlignedMemory
+        let biasValues: [Float], initial: [Float]
+        var scales: [Float]
+        var groups: Int { (inputs + 255) / 256 }
+        var panels: Int { (rows + 15) / 16 }
+
+        init(rows: Int, inputs: Int, tokens: Int) {
+            (self.rows, self.inputs, self.tokens) = (rows, inputs, tokens)
+            var numbers = TestNumbers(seed: UInt64(rows * inputs + tokens))
+            values = numbers.floats(rows * inputs)
+            let panels = (rows + 15) / 16, groups = (inputs + 255) / 256
+            weights = AlignedMemory(bytes: panels * ak_panel_bytes(AK_I8, Int32(inputs)))
+            #expect(ak_pack_panels(weights.pointer, AK_I8, 1, values, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
+            (stride, ldo) = (inputs, panels * 16 + 5)
+            act = AlignedMemory(bytes: max(tokens * stride, 1))
+            scales = [Float](repeating: .nan, count: tokens * groups)
+            ak_kernels_named("portable").pointee.quantize_i8(
+                act.pointer.assumingMemoryBound(to: Int8.self), stride, &scales, numbers.floats(tokens * inputs, scale: 3), inputs, Int32(tokens),
+                Int32(inputs / 32))
+            biasValues = paddedRows(numbers.floats(rows), rows: 1, count: rows, stride: panels * 16)
+            initial = numbers.floats(tokens * ldo)
+        }
+
+        /// Row `row`'s weight of input `k`, out of the panel.
+        func weight(_ row: Int, _ k: Int) -> Double {
+            let panel = weights.pointer + row / 16 * ak_panel_bytes(AK_I8, Int32(inputs)), lane = row % 16
+            let value = panel.load(fromByteOffset: k / 4 * 64 + lane * 4 + k % 4, as: Int8.self)
+            return Double(value) * Double(panel.load(fromByteOffset: inputs * 16 + (k / 256 * 16 + lane) * 4, as: Float.self))
+        }
+
+        func activation(_ token: Int, _ k: Int) -> Double {
+            Double(act.pointer.load(fromByteOffset: token * stride + k, as: Int8.self)) * Double(scales[token * groups + k / 256])
+        }
+
+        func run(
+            _ set: KernelSet, _ list: [Int32], tokens: Range<Int>, accumulate: Bool = false, bias: Bool = false, relu6: Bool = false, blocks: [Int32]? = nil,
+            weightType: ak_type = AK_I8, into out: inout [Float]
+        ) {
+            var matrix = ak_matrix(
+                type: weightType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(inputs / 32), bundle: 1,
+                stride: ak_panel_bytes(AK_I8, Int32(inputs)), data: UnsafeRawPointer(weights.pointer))
+            let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix))
+            scales.withUnsafeBufferPointer { scales in
+                out.withUnsafeMutableBufferPointer { out in
+                    guard let base = out.baseAddress, let scaleBase = scales.baseAddress else { return }
+                    var activations = ak_activations(
+                        type: AK_I8, tokens: Int32(tokens.count), blocks: Int32(inputs / 32), stride: stride,
+                        data: UnsafeRawPointer(act.pointer + tokens.lowerBound * stride), scales: scaleBase + tokens.lowerBound * groups, sums: nil)
+                    withUnsafePointer(to: matrix) { same in
+                        withUnsafePointer(to: Int32(0)) { first in
+                            var upcoming = ak_upcoming(weight: same, panels: first, panel_count: 1)
+                            set.table.matmul(
+                                base + tokens.lowerBound * ldo, ldo, &activations, &matrix, bias ? biasValues : nil, list, Int32(list.count), blocks,
+                                Int32(blocks?.count ?? 0), (accumulate ? Int32(AK_ACCUMULATE) : 0) | (relu6 ? Int32(AK_RELU6) : 0), &upcoming,
+                                scratch.pointer)
+                        }
+                    }
+                }
+            }
+        }
+
+        func check(_ set: KernelSet, _ listed: [Int32]? = nil, accumulate: Bool = false, bias: Bool = false, relu6: Bool = false) {
+            let list = listed ?? (0 ..< Int32(panels)).map { $0 }
+            var out = initial
+            run(set, list, tokens: 0 ..< tokens, accumulate: accumulate, bias: bias, relu6: relu6, into: &out)
+            let weight = (0 ..< rows).map { row in (0 ..< inputs).map { self.weight(row, $0) } }
+            var worst = -Double.infinity
+            for t in 0 ..< tokens {
+                let x = (0 ..< inputs).map { activation(t, $0) }
+                for r in 0 ..< ldo {
+                    let got = out[t * ldo + r], before = initial[t * ldo + r]
+                    guard list.contains(Int32(r / 16)), r < panels * 16 else {
+                        if got != before { worst = .infinity }   // not listed: untouched
+                        continue
+                    }
+                    var (sum, magnitude) = (0.0, 0.0)
+                    if r < rows {
+                        for k in 0 ..< inputs {
+                            sum += x[k] * weight[r][k]
+                            magnitude += abs(x[k] * weight[r][k])
+                        }
+                        if bias { sum += Double(biasValues[r]) }
+                    }
+                    if accumulate { sum += Double(before) }
+                    if relu6 { sum = min(6, max(0, sum)) }
+                    let excess = abs(Double(got) - sum) - (1e-6 * magnitude + 1e-6)
+                    worst = excess.isNaN ? .infinity : max(worst, excess)
+                }
+            }
+            #expect(worst <= 0, "\(set.name) \(rows) \(inputs) \(tokens) \(list)")
+        }
+    }
+
+    // A failure means that image features are those of other weights: a group's scale is another's, a tail of tokens or panels is lost.
+    @Test(arguments: KernelSet.available)
+    func everyTokenCountAndTail(set: KernelSet) {
+        for tokens in [1, 2, 15, 16, 17, 31, 32, 33, 48, 65] {
+            let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [64, 256, 320, 1024, 1088, 2304][tokens % 6]
+            Problem(rows: rows, inputs: inputs, tokens: tokens).check(set)
+        }
+    }
+
+    // A failure means that a bias is added more than once, or what is added to is forgotten between two parts of the inputs.
+    @Test(arguments: KernelSet.available)
+    func panelsBiasAndAccumulation(set: KernelSet) {
+        for (inputs, tokens) in [(192, 7), (1280, 40), (4096, 35)] {
+            let problem = Problem(rows: 150, inputs: inputs, tokens: tokens)
+            for (accumulate, bias, relu6) in [(true, false, false), (false, true, false), (true, true, false), (true, true, true), (false, false, true)] {
+                problem.check(set, [0, 2, 3, 5, 8, 9], accumulate: accumulate, bias: bias, relu6: relu6)
+            }
+            problem.check(set, [4])
+            problem.check(set, [])
+        }
+        Problem(rows: 16 * 37, inputs: 1088, tokens: 33).check(set, bias: true)   // more panels than are multiplied together
+    }
+
+    // A failure means that the features of an image depend on the number of threads.
+    @Test(arguments: KernelSet.available)
+    func resultsDoNotDependOnPieces(set: KernelSet) {
+        let problem = Problem(rows: 16 * 35, inputs: 1344, tokens: 70)
+        var whole = problem.initial, pieces = problem.initial
+        problem.run(set, (0 ..< 35).map { Int32($0) }, tokens: 0 ..< 70, accumulate: true, bias: true, into: &whole)
+        for tokens in [0 ..< 1, 1 ..< 18, 18 ..< 70] {
+            for panels in [0 ..< 1, 1 ..< 4, 4 ..< 35] {
+                problem.run(set, panels.map { Int32($0) }, tokens: tokens, accumulate: true, bias: true, into: &pieces)
+            }
+        }
+        #expect(whole == pieces)
+    }
+
+    // A failure means that something is written where such weights cannot be multiplied.
+    @Test(arguments: KernelSet.available)
+    func unsupportedWritesNothing(set: KernelSet) {
+        let problem = Problem(rows: 32, inputs: 128, tokens: 3)
+        var out = problem.initial
+        problem.run(set, [0, 1], tokens: 0 ..< 3, blocks: [0, 1], into: &out)
+        problem.run(set, [0, 1], tokens: 0 ..< 3, weightType: AK_Q8_0, into: &out)
+        #expect(out == problem.initial)
+    }
+
+    // A failure means that weights are rounded more than they need be, or that what is not a number spreads to its neighbours.
+    @Test func packing() {
+        var numbers = TestNumbers(seed: 5)
+        let rows = 21, inputs = 320
+        var values = numbers.floats(rows * inputs)
+        values[3] = .nan
+        for i in 0 ..< 256 { values[inputs + i] = 0 }
+        let bytes = ak_panel_bytes(AK_I8, Int32(inputs))
+        #expect(bytes == 320 * 16 + 2 * 16 * 4)
+        for type in [AK_F32, AK_F16, AK_BF16] {
+            let size = Int(ak_type_bytes(type)), rowBytes = inputs * size
+            var source = [UInt8](repeating: 0, count: rows * rowBytes), stored = [Float](repeating: 0, count: rows * inputs)
+            _ = ak_quantize(&source, type, values, Int64(values.count))
+            ak_dequantize(&stored, type, source, 0, Int64(values.count))
+            var packed = [UInt8](repeating: 0xEE, count: 2 * bytes), second = [UInt8](repeating: 0xEE, count: bytes)
+            #expect(ak_pack_panels(&packed, AK_I8, 1, source, type, rowBytes, Int32(rows), Int32(inputs), 0, 2) == 0)
+            #expect(ak_pack_panels(&second, AK_I8, 1, source, type, rowBytes, Int32(rows), Int32(inputs), 1, 1) == 0)
+            #expect(Array(packed[bytes...]) == second)
+            for row in 0 ..< 32 {
+                let start = row / 16 * bytes, lane = row % 16
+                for group in 0 ..< 2 {
+                    let range = group * 256 ..< min(inputs, group * 256 + 256)
+                    let expected = row < rows ? range.map { abs(stored[row * inputs + $0]) }.filter { !$0.isNaN }.max() ?? 0 : 0
+                    let scale = packed.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: start + inputs * 16 + (group * 16 + lane) * 4, as: Float.self) }
+                    #expect(scale == expected / 127)
+                    for k in range {
+                        let got = Float(Int8(bitPattern: packed[start + k / 4 * 64 + lane * 4 + k % 4])) * scale
+                        let value = row < rows ? stored[row * inputs + k] : 0
+                        if value.isNaN { #expect(got == 0) } else { #expect(abs(got - value) <= 0.5001 * scale) }
+                    }
+                }
+            }
+        }
+        var out = [UInt8](repeating: 0, count: 4 * bytes)
+        #expect(ak_panel_bytes(AK_I8, 96) == 0 && ak_panel_bytes(AK_I8, -64) == 0)
+        #expect(ak_pack_panels(&out, AK_I8, 1, values, AK_F32, 384, 16, 96, 0, 1) == -1)
+        #expect(ak_pack_panels(&out, AK_I8, 2, values, AK_F32, inputs * 4, 21, Int32(inputs), 0, 2) == -1)
+        #expect(ak_pack_panels(&out, AK_I8, 1, values, AK_Q8_0, 340, 21, Int32(inputs), 0, 1) == -1)
+    }
+
+    // A failure means that the rows that meet those weights are rounded otherwise than the oracle's, or written where they do not belong.
+    @Test(arguments: KernelSet.available)
+    func quantizing(set: KernelSet) {
+        var numbers = TestNumbers(seed: 12)
+        let (blocks, width, ld) = (11, 12, 391)   // a group of 256 and one of 96
+        var source = numbers.floats(2 * ld, scale: 4)
+        for i in 256 ..< 352 { source[i] = 0 }
+        source[70] = .nan
+        source[ld] = Float(bitPattern: 7136)   // 1e-41 alone in its group: the scale has no inverse
+        for i in ld + 1 ..< ld + 256 { source[i] = 0 }
+        source[ld + 300] = 100                // what all others of its group are small beside
+        func quantized(_ table: ak_kernels) -> (values: [Int8], scales: [Float]) {
+            var values = [Int8](repeating: 77, count: 2 * width * 32 + 1), scales = [Float](repeating: -1, count: 5)
+            table.quantize_i8(&values, width * 32, &scales, source, ld, 2, Int32(blocks))
+            return (values, scales)
+        }
+        let (values, scales) = quantized(set.table), portable = quantized(ak_kernels_named("portable").pointee)
+        #expect(values == portable.values && scales == portable.scales)
+        #expect(values.last == 77 && scales.last == -1)
+        for t in 0 ..< 2 {
+            #expect(values[(t * width + blocks) * 32 ..< (t + 1) * width * 32].allSatisfy { $0 == 77 })
+            for (g, range) in [0 ..< 256, 256 ..< 352].enumerated() {
+                let x = range.map { source[t * ld + $0] }, largest = x.filter { !$0.isNaN }.map(abs).max() ?? 0, scale = scales[t * 2 + g]
+                #expect(scale == largest / 127)
+                for (value, k) in zip(x, range) {
+                    let got = Float(values[t * width * 32 + k]) * scale
+                    if value.isNaN || largest < 1e-30 { #expect(got == 0) } else { #expect(abs(got - value) <= 0.5001 * scale) }
+                }
+            }
+        }
+    }
+}
