@@ -98,6 +98,7 @@ import Testing
             #expect(try largestDifference(gradient, recorded.values(item.id + ".grad")) <= 1e-6, "\(item.id)")
             let inference = GumbelHeadSelection(logits: logits, heads: item.heads, rank: item.rank, draws: item.n).sample
             #expect(try inference == recorded.values(item.id + ".inference_sample"), "\(item.id)")
+            #expect(GumbelHeadSelection.greedySample(logits: logits, heads: item.heads, rank: item.rank, draws: item.n) == inference, "\(item.id)")
         }
     }
 
@@ -148,6 +149,21 @@ import Testing
         let close: [Float] = [3, Float(3).nextUp]
         #expect(GumbelDraw(logits: close, taken: [false, false], noise: [0, 0]).chosen == [0])
         #expect(GumbelDraw(logits: close, taken: [false, false]).chosen == [1])
+    }
+
+    // A failure means that a request gets another plan than the one that training would have drawn without noise.
+    @Test func greedySampleIsThatOfTheDraws() {
+        var random = SeededGenerator(seed: 21)
+        for _ in 0 ..< 400 {
+            let (heads, layers, rank) = (Int(random.next() % 6) + 1, Int(random.next() % 5), Int(random.next() % 4))
+            let logits = (0 ..< layers * 2 * heads).map { _ in
+                // Few values, so that many are equal, and some that are never drawn.
+                [Float.nan, -.infinity, .infinity, -1, 0, 0.5, 0.5, 1, 2, 3][Int(random.next() % 10)]
+            }
+            let units = Int(random.next() % 20) - 1
+            let expected = GumbelHeadSelection(logits: logits, heads: heads, rank: rank, draws: units).sample
+            #expect(GumbelHeadSelection.greedySample(logits: logits, heads: heads, rank: rank, draws: units) == expected, "\(logits) \(heads) \(rank) \(units)")
+        }
     }
 
     // A failure means that asking for more than there is crashes, or switches something on twice.

@@ -37,7 +37,7 @@ final class Scheduler: @unchecked Sendable {
             let all = Array(0 ..< heads)
             rows = sample.map { $0 > 0 ? ExecutionPlan.Row(heads: all, groups: all) : ExecutionPlan.Row(heads: [], groups: []) }
         case .heads:
-            let sample = GumbelHeadSelection(logits: logits, heads: heads, rank: adaptive.schedulerRank, draws: units).sample
+            let sample = GumbelHeadSelection.greedySample(logits: logits, heads: heads, rank: adaptive.schedulerRank, draws: units)
             rows = stride(from: 0, to: sample.count, by: 2 * heads).map { first in
                 ExecutionPlan.Row(
                     heads: (0 ..< heads).filter { sample[first + $0] > 0 }, groups: (0 ..< heads).filter { sample[first + heads + $0] > 0 })
