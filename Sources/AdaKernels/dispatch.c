@@ -107,7 +107,7 @@ const ak_kernels *ak_kernels_best(void) {
 }
 
 #if AK_X86
-// The AMX kernels are the AVX-512 ones but for products and attention of BF16.
+// The AMX kernels are the AVX-512 ones but for products of BF16 and I8 and attention in BF16.
 static int is_avx512(const ak_kernels *kernels) { return strcmp(kernels->name, ak_avx512_kernels.name) == 0 || strcmp(kernels->name, ak_amx_kernels.name) == 0; }
 #endif
 

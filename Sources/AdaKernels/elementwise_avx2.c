@@ -188,6 +188,13 @@ static AK_AVX2 void gelu_quick(float *x, size_t n) {
     }
 }
 
+static AK_AVX2 void silu(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256 value = ak_load256(x, n, i);
+        ak_store256(x, n, i, gated(value, value));
+    }
+}
+
 static AK_AVX2 void add(float *x, const float *y, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
         ak_store256(x, n, i, _mm256_add_ps(ak_load256(x, n, i), ak_load256(y, n, i)));
@@ -261,6 +268,7 @@ const ak_kernels ak_avx2_kernels = {
     .gelu_erf = gelu_erf,
     .gelu_tanh = gelu_tanh,
     .gelu_quick = gelu_quick,
+    .silu = silu,
     .add = add,
     .rope = rope,
     .attention = ak_avx2_attention, .attention_span = ak_avx2_attention_span,

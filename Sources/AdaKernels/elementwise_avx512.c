@@ -264,6 +264,14 @@ static AK_AVX512 void gelu_quick(float *x, size_t n) {
     }
 }
 
+static AK_AVX512 void silu(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
+        _mm512_mask_storeu_ps(x + i, lanes, ak_gated512(value, value));
+    }
+}
+
 static AK_AVX512 void add(float *x, const float *y, size_t n) {
     for (size_t i = 0; i < n; i += 16) {
         const __mmask16 lanes = lanes_left(n, i);
@@ -335,6 +343,7 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
     .gelu_erf = gelu_erf, \
     .gelu_tanh = gelu_tanh, \
     .gelu_quick = gelu_quick, \
+    .silu = silu, \
     .add = add, \
     .rope = rope, \
     .attention = ak_##kind##_attention, .attention_span = ak_##kind##_attention_span, .attention_pairs = ak_avx512_attention_pairs, \

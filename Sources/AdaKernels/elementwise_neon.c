@@ -161,6 +161,13 @@ static void gelu_quick(float *x, size_t n) {
     }
 }
 
+static void silu(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 4) {
+        const float32x4_t value = load_some(x + i, n - i);
+        store_some(x + i, gated(value, value), n - i);
+    }
+}
+
 static void add(float *x, const float *y, size_t n) {
     for (size_t i = 0; i < n; i += 4) store_some(x + i, vaddq_f32(load_some(x + i, n - i), load_some(y + i, n - i)), n - i);
 }
@@ -229,6 +236,7 @@ const ak_kernels ak_neon_kernels = {
     .gelu_erf = gelu_erf,
     .gelu_tanh = gelu_tanh,
     .gelu_quick = gelu_quick,
+    .silu = silu,
     .add = add,
     .rope = rope,
     .attention = ak_neon_attention, .attention_span = ak_neon_attention_span,

@@ -100,6 +100,10 @@ static void gelu_quick(float *x, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
 }
 
+static void silu(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + expf(-x[i]));
+}
+
 static void add(float *x, const float *y, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] += y[i];
 }
@@ -136,6 +140,7 @@ const ak_kernels ak_portable_kernels = {
     .gelu_erf = gelu_erf,
     .gelu_tanh = gelu_tanh,
     .gelu_quick = gelu_quick,
+    .silu = silu,
     .add = add,
     .rope = rope,
     .attention = ak_portable_attention, .attention_span = ak_portable_attention_span,

@@ -163,8 +163,8 @@ size_t ak_matmul_scratch(const ak_matrix *weight) {
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
                     int32_t flags, const ak_upcoming *upcoming, void *scratch) {
-    if (act->type == AK_I8) {
-        if (weight->type != AK_I8 || weight->layout != AK_PANELS || weight->bundle != 1 || blocks != NULL || act->blocks < weight->blocks) return;
+    if (act->type == AK_I8 || weight->type == AK_I8) {
+        if (act->type != weight->type || weight->layout != AK_PANELS || weight->bundle != 1 || blocks != NULL || act->blocks < weight->blocks) return;
         (parts->i8 ? parts->i8 : ak_portable_i8)(out, ldo, act, weight, bias, panels, panel_count, flags, upcoming);
         return;
     }

@@ -62,6 +62,7 @@ struct ElementwiseTests {
                             zip(sweep, up).map { Double($0) * sigmoid(Double($0)) * Double($1) }, relative: 1e-6, absolute: 1e-30) <= 0)
         #expect(worstExcess(apply({ table.gelu_quick($0, $1) }, to: sweep),
                             sweep.map { Double($0) * sigmoid(1.702 * Double($0)) }, relative: 2e-5, absolute: 1e-30) <= 0)
+        #expect(worstExcess(apply({ table.silu($0, $1) }, to: sweep), sweep.map { Double($0) * sigmoid(Double($0)) }, relative: 1e-6, absolute: 1e-30) <= 0)
         #expect(worstExcess(apply({ table.gelu_erf($0, $1) }, to: sweep),
                             sweep.map { Double($0) * 0.5 * (1 + erf(Double($0) / 2.0.squareRoot())) }, relative: 3e-7, absolute: 3e-7) <= 0)
         #expect(worstExcess(apply({ table.gelu_tanh($0, $1) }, to: sweep), sweep.map {
@@ -73,6 +74,7 @@ struct ElementwiseTests {
             #expect(worstExcess(apply({ table.gelu_erf($0, $1) }, to: few),
                                 few.map { Double($0) * 0.5 * (1 + erf(Double($0) / 2.0.squareRoot())) }, relative: 3e-7, absolute: 3e-7) <= 0)
             #expect(apply({ table.add($0, few, $1) }, to: few) == few.map { $0 + $0 })
+            #expect(worstExcess(apply({ table.silu($0, $1) }, to: few), few.map { Double($0) * sigmoid(Double($0)) }, relative: 1e-6, absolute: 1e-30) <= 0)
         }
     }
 
@@ -85,6 +87,7 @@ struct ElementwiseTests {
         for result in [
             apply({ table.silu_mul($0, ones, $1) }, to: values), apply({ table.gelu_erf($0, $1) }, to: values),
             apply({ table.gelu_tanh($0, $1) }, to: values), apply({ table.gelu_quick($0, $1) }, to: values),
+            apply({ table.silu($0, $1) }, to: values),
         ] {
             #expect(result[1].isNaN && !result[0].isNaN && !result[2].isNaN)
         }

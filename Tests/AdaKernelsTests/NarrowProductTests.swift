@@ -43,7 +43,7 @@ struct NarrowProductTests {
 
         func run(
             _ set: KernelSet, _ list: [Int32], tokens: Range<Int>, accumulate: Bool = false, bias: Bool = false, relu6: Bool = false, blocks: [Int32]? = nil,
-            weightType: ak_type = AK_I8, into out: inout [Float]
+            weightType: ak_type = AK_I8, actType: ak_type = AK_I8, into out: inout [Float]
         ) {
             var matrix = ak_matrix(
                 type: weightType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(inputs / 32), bundle: 1,
@@ -53,7 +53,7 @@ struct NarrowProductTests {
                 out.withUnsafeMutableBufferPointer { out in
                     guard let base = out.baseAddress, let scaleBase = scales.baseAddress else { return }
                     var activations = ak_activations(
-                        type: AK_I8, tokens: Int32(tokens.count), blocks: Int32(inputs / 32), stride: stride,
+                        type: actType, tokens: Int32(tokens.count), blocks: Int32(inputs / 32), stride: stride,
                         data: UnsafeRawPointer(act.pointer + tokens.lowerBound * stride), scales: scaleBase + tokens.lowerBound * groups, sums: nil)
                     withUnsafePointer(to: matrix) { same in
                         withUnsafePointer(to: Int32(0)) { first in
@@ -144,6 +144,7 @@ struct NarrowProductTests {
         var out = problem.initial
         problem.run(set, [0, 1], tokens: 0 ..< 3, blocks: [0, 1], into: &out)
         problem.run(set, [0, 1], tokens: 0 ..< 3, weightType: AK_Q8_0, into: &out)
+        for type in [AK_F32, AK_BF16, AK_I16, AK_Q8_0] { problem.run(set, [0, 1], tokens: 0 ..< 3, actType: type, into: &out) }
         #expect(out == problem.initial)
     }
 

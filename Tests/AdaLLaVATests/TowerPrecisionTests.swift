@@ -7,19 +7,21 @@ import Testing
 @Suite struct TowerPrecisionTests {
     private static let hidden = 320, intermediate = 832, layers = 3, side = 56, patch = 14
 
-    /// - Parameter spread: what a few columns of the norms are larger by than the others, and the weights that meet them smaller: trained towers have such.
-    private static func write(_ folder: URL, spread: Float) throws {
+    /// - Parameters:
+    ///   - spread: what a few columns of the norms are larger by than the others, and the weights that meet them smaller: trained towers have such.
+    ///   - stretch: what the first product of a feed-forward network gives more, and the second takes less.
+    private static func write(_ folder: URL, spread: Float = 1, activation: String = "quick_gelu", stretch: Float = 1) throws {
         var random = SplitMix64(seed: 3)
         func values(_ count: Int, around centre: Float = 0, deviation: Float) -> [Float] {
             (0 ..< count).map { _ in centre + Float(random.unit() + random.unit() + random.unit() - 1.5) * 2 * deviation }
         }
         var tensors: [(name: String, shape: [Int], values: [Float])] = []
         let columns = [17, 150, 301]
-        func linear(_ name: String, _ rows: Int, _ inputs: Int, readsNorm: Bool = false) {
-            var weight = values(rows * inputs, deviation: 1 / Float(inputs).squareRoot())
+        func linear(_ name: String, _ rows: Int, _ inputs: Int, readsNorm: Bool = false, by weightFactor: Float = 1, biasBy biasFactor: Float = 1) {
+            var weight = values(rows * inputs, deviation: 1 / Float(inputs).squareRoot()).map { $0 * weightFactor }
             if readsNorm { for row in 0 ..< rows { for column in columns { weight[row * inputs + column] /= spread } } }
             tensors.append((name + ".weight", [rows, inputs], weight))
-            tensors.append((name + ".bias", [rows], values(rows, deviation: 0.1)))
+            tensors.append((name + ".bias", [rows], values(rows, deviation: 0.1).map { $0 * biasFactor }))
         }
         func norm(_ name: String) {
             var weight = values(hidden, around: 1, deviation: 0.2)
@@ -39,13 +41,13 @@ import Testing
             norm(name + "layer_norm2")
             for part in ["q_proj", "k_proj", "v_proj"] { linear(name + "self_attn." + part, hidden, hidden, readsNorm: true) }
             linear(name + "self_attn.out_proj", hidden, hidden)
-            linear(name + "mlp.fc1", intermediate, hidden, readsNorm: true)
-            linear(name + "mlp.fc2", hidden, intermediate)
+            linear(name + "mlp.fc1", intermediate, hidden, readsNorm: true, by: stretch, biasBy: stretch)
+            linear(name + "mlp.fc2", hidden, intermediate, by: 1 / stretch)
         }
         norm("vision_model.post_layernorm")
         try SafetensorsWriter.write(tensors, to: folder.appendingPathComponent("model.safetensors"))
         let configuration = """
-            {"architectures":["CLIPVisionModel"],"hidden_act":"quick_gelu","hidden_size":\(hidden),"image_size":\(side),"intermediate_size":\(intermediate),
+            {"architectures":["CLIPVisionModel"],"hidden_act":"\(activation)","hidden_size":\(hidden),"image_size":\(side),"intermediate_size":\(intermediate),
              "layer_norm_eps":1e-05,"model_type":"clip_vision_model","num_attention_heads":5,"num_channels":3,"num_hidden_layers":\(layers + 1),
              "patch_size":\(patch),"projection_dim":\(hidden),"torch_dtype":"float32"}
             """
@@ -60,6 +62,21 @@ import Testing
             let (dot, first, second) = pairs.reduce((0, 0, 0)) { ($0.0 + $1.0 * $1.1, $0.1 + $1.0 * $1.0, $0.2 + $1.1 * $1.1) }
             return dot / (first * second).squareRoot()
         }.min() ?? 0
+    }
+
+    // A failure means that towers with SiLU run another activation, or none: quick GELU is SiLU of 1.702 times its input, by 1.702.
+    @Test(arguments: kernelSets) func siluIsStretchedQuickGELU(kernels: String) throws {
+        var random = SplitMix64(seed: 10)
+        let pixels = (0 ..< 3 * Self.side * Self.side).map { _ in Float(random.unit() * 4 - 2) }
+        func features(_ activation: String, stretch: Float) throws -> [Float] {
+            try CheckpointFixtures.withTemporaryFolder { folder in
+                try Self.write(folder, activation: activation, stretch: stretch)
+                return try VisionTower(contentsOf: folder, threads: 2, precision: .f32, kernels: kernels).features(pixels)
+            }
+        }
+        let expected = try features("quick_gelu", stretch: 1)
+        #expect(try largestDifference(features("silu", stretch: 1.702), expected) < 1e-3)
+        #expect(try largestDifference(features("silu", stretch: 1), expected) > 0.05)
     }
 
     // A failure means that an image is seen otherwise in 8 bits than in float32: rounded to too few steps, or a scale that is not its own.

@@ -120,7 +120,7 @@ typedef struct {
     // out[t*ldo + r] (+)= sum_k act[t][k] * weight[r][k] + bias[r]   for every row r of the listed panels.
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
-    //   Supported (act, weight) pairs: F32 and BF16 act with every weight type and layout; I16 act with BF16 and F16 panels; Q8_0 act with
+    //   Supported (act, weight) pairs: F32 and BF16 act with every weight type but I8, in every layout; I16 act with BF16 and F16 panels; Q8_0 act with
     //   Q8_0, Q4_0 and Q4_1 in every layout; I8 act with I8 panels, over all blocks (blocks NULL). All weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
     //   activations a row's 32 weights of a block are rounded to multiples of 1 / 8191 of their largest.
     //   upcoming: a hint, or NULL; it never changes a result.
@@ -157,6 +157,7 @@ typedef struct {
     void (*gelu_erf)(float *x, size_t n);      // x * 0.5 * (1 + erf(x / sqrt 2))
     void (*gelu_tanh)(float *x, size_t n);     // the tanh approximation
     void (*gelu_quick)(float *x, size_t n);    // x * sigmoid(1.702 x)
+    void (*silu)(float *x, size_t n);          // x * sigmoid(x)
     void (*add)(float *x, const float *y, size_t n);   // x += y
 
     // Rotary position embedding of `heads` heads of head_dim values in place; cos/sin (head_dim / 2) of this token's position.

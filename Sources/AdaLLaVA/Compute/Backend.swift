@@ -122,8 +122,8 @@ public enum Precision: String, Sendable, CaseIterable {
     /// tokens or more); float32 for the rest; keys and values in 16 bits.
     case automatic = "auto"
     /// As `auto`, but float weights are rounded to Q8_0 at load (matrices whose rows are whole blocks of 32): a quarter of float32's memory, and
-    /// 8-bit products where the processor has no BF16 ones. Image towers are rounded to 8 bits with a scale for each 256 weights where the processor has
-    /// tiles of such numbers (AMX), and so are the rows that meet them.
+    /// 8-bit products where the processor has no BF16 ones. The layers of CLIP towers, where their inputs are a multiple of 64 and the kernels have tiles of
+    /// 8-bit integers (AMX), get a scale for each 256 weights instead, and so do the rows that meet them.
     case q8
     /// Everything in float32, whatever the weights are stored in: for comparing with another implementation.
     case f32

@@ -37,28 +37,35 @@ extension Backend {
                 if combines, let middle = kernels.middle {
                     return makeMiddle(middle, calls.gate, isGated ? calls.up : nil, activation, activations, made, zero: zero)
                 }
+                // Groups that share a scale make few pieces: many threads share out the rows as well.
+                let most = middleType == AK_I8 ? (rows + 2 * Backend.rowsAtOnce - 1) / (2 * Backend.rowsAtOnce) : 1
+                let rowParts = max(1, min((2 * pool.threads + pieces.count - 1) / max(pieces.count, 1), most))
+                let partRows = rowParts == 1 ? rows : (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
                 let widest = (0 ..< pieces.count).reduce(0) { max($0, calls.gate.middleColumns(pieces.panels($1), of: width).count) }
-                let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(rows * widest * first.count))
-                pool.run(pieces.count) { item, worker in
+                let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(partRows * widest * first.count))
+                pool.run(pieces.count * rowParts) { index, worker in
+                    let item = index % pieces.count, range = rowParts == 1 ? 0 ..< rows : activations.pointee.part(index / pieces.count, of: rowParts)
+                    var activations = activations.pointee.rows(from: range.lowerBound, count: range.count)
+                    let rows = range.count
                     let columns = calls.gate.middleColumns(pieces.panels(item), of: width), count = columns.count
                     let values = parts.address + worker * parts.count, others = values + rows * count
                     calls.gate.run(
-                        kernels, activations, piece: item, next: isGated ? calls.up : calls.gate, nextPiece: isGated ? item : item + 1,
+                        kernels, &activations, piece: item, next: isGated ? calls.up : calls.gate, nextPiece: isGated ? item : item + 1,
                         scratch: scratch[worker], into: (values - columns.lowerBound, count))
                     if isGated {
                         calls.up.run(
-                            kernels, activations, piece: item, next: calls.gate, nextPiece: item + 1, scratch: scratch[worker],
+                            kernels, &activations, piece: item, next: calls.gate, nextPiece: item + 1, scratch: scratch[worker],
                             into: (others - columns.lowerBound, count))
                         kernels.silu_mul(values, others, rows * count)
                     } else {
                         activation?(values, rows * count)
                     }
-                    for range in zero {
-                        let part = range.clamped(to: columns), start = values + part.lowerBound - columns.lowerBound
+                    for dropped in zero {
+                        let part = dropped.clamped(to: columns), start = values + part.lowerBound - columns.lowerBound
                         if part.isEmpty { continue }
                         for row in 0 ..< rows { (start + row * count).update(repeating: 0, count: part.count) }
                     }
-                    made.write(kernels, rows: 0 ..< rows, columns: columns, from: values, stride: count)
+                    made.write(kernels, rows: range, columns: columns, from: values, stride: count)
                 }
             }
         }

@@ -115,7 +115,7 @@ extension Backend {
 
 extension ak_activations {
     /// The rows of one of several parts: those that the same thread gets of ``Backend/forRows(_:_:)``.
-    fileprivate func part(_ part: Int, of parts: Int) -> Range<Int> {
+    func part(_ part: Int, of parts: Int) -> Range<Int> {
         let (rows, step) = (Int(tokens), Backend.rowsAtOnce)
         let steps = (rows + step - 1) / step
         func start(_ part: Int) -> Int { min(steps * part / parts * step, rows) }

@@ -193,14 +193,14 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         if backend.multiplyFeedForward(x, norm: layer.norm2, [up(x)], activation: activation, down: down, buffer, middle: middle) { return }
         let (values, activation) = (scratch.middle, activation)
         backend.multiply(x, norm: layer.norm2, [up(values)], buffer)
-        backend.forRows(x.rows) { rows, _ in activation?(values.data + rows.lowerBound * values.stride, rows.count * values.stride) }
+        backend.forRows(x.rows) { rows, _ in activation(values.data + rows.lowerBound * values.stride, rows.count * values.stride) }
         backend.multiply(values, [down], buffer)
     }
 
-    private var activation: ActivationFunction? {
+    private var activation: ActivationFunction {
         let kernels = backend.kernels
         return switch configuration.activation {
-        case .silu: nil
+        case .silu: kernels.silu
         case .quickGELU: kernels.gelu_quick
         case .gelu: kernels.gelu_erf
         case .geluTanh: kernels.gelu_tanh
