@@ -52,6 +52,22 @@ import Testing
         #expect(decode.operations == Double(4 * 4 * 16 * 40) && decode.copies > 1)
     }
 
+    // A failure means that an operation that is timed again and again in place computes numbers that no model has: subnormal ones take a hundred times as
+    // long.
+    @Test(arguments: OperationProbes.Elementwise.allCases) func elementwiseStaysItself(operation: OperationProbes.Elementwise) throws {
+        let probes = try OperationProbes(threads: 1, streamedBytes: 1 << 20)
+        let operands = probes.elementwiseOperands(operation, tokens: 2, columns: 64)
+        let before = operands.x.values
+        let probe = probes.elementwise(operation, operands, headDim: 16)
+        for _ in 0 ..< 3000 { probe.run() }
+        for (old, new) in zip(before, operands.x.values) {
+            #expect(new.isFinite && (new == 0 || abs(new) > 1e-6))
+            if operation == .siluMul || operation == .geluQuick { #expect(abs(new - old) <= 0.02 * abs(old)) }
+        }
+        let (first, last) = (before.reduce(0) { $0 + $1 * $1 }, operands.x.values.reduce(0) { $0 + $1 * $1 })
+        if operation == .rope { #expect(abs(last - first) < 0.01 * first) }
+    }
+
     // A failure means that an operation that is measured by itself traps or was left out.
     @Test(arguments: OperationProbes.Elementwise.allCases) func elementwiseRuns(operation: OperationProbes.Elementwise) throws {
         let probes = try OperationProbes(threads: 2, streamedBytes: 1 << 20)

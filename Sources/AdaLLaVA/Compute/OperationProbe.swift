@@ -1,4 +1,5 @@
 import AdaKernels
+import Foundation
 
 /// One operation on made-up values, to be timed by itself: computed as the engine computes it, shared out among the pool's threads and with
 /// activations converted on the way.
@@ -186,10 +187,35 @@ package final class OperationProbes {
         case argmax
     }
 
-    /// - Parameter columns: values of a row.
-    package func elementwise(_ operation: Elementwise, tokens: Int, columns: Int, headDim: Int) -> OperationProbe {
+    /// What an elementwise operation reads, and `x` where it works in place.
+    typealias ElementwiseOperands = (x: Tensor, y: Tensor, weight: Tensor, bias: Tensor)
+
+    /// Operands that an operation leaves as they are, but for `add`'s sums: one that is timed runs in place again and again, and values that shrank each
+    /// time would soon be subnormal, which processors compute a hundred times more slowly.
+    func elementwiseOperands(_ operation: Elementwise, tokens: Int, columns: Int) -> ElementwiseOperands {
         let (x, y) = (randomTensor(tokens, columns), randomTensor(tokens, columns))
         let (weight, bias) = (randomTensor(1, columns), randomTensor(1, columns))
+        let count = tokens * x.stride
+        switch operation {
+        case .siluMul, .geluQuick: for index in 0 ..< count { (x.data[index], y.data[index]) = (x.data[index] + 20, 1) }   // whose sigmoid is 1
+        case .rope:
+            for index in 0 ..< columns {
+                let angle = weight.data[index] * .pi
+                (weight.data[index], bias.data[index]) = (cos(angle), sin(angle))
+            }
+        default: break
+        }
+        return (x, y, weight, bias)
+    }
+
+    /// - Parameter columns: values of a row.
+    package func elementwise(_ operation: Elementwise, tokens: Int, columns: Int, headDim: Int) -> OperationProbe {
+        elementwise(operation, elementwiseOperands(operation, tokens: tokens, columns: columns), headDim: headDim)
+    }
+
+    func elementwise(_ operation: Elementwise, _ operands: ElementwiseOperands, headDim: Int) -> OperationProbe {
+        let (x, y, weight, bias) = operands
+        let (tokens, columns) = (x.rows, x.columns)
         let (backend, kernels, buffer) = (backend, backend.kernels, buffer)
         let heads = max(1, columns / max(headDim, 1))
         // Bytes read and written for each value.
