@@ -1,4 +1,5 @@
-// What the AMX files share: products of tiles of 16 rows, of BF16 or 8-bit integers (Intel's Advanced Matrix Extensions), many times as fast as AVX-512's dot products.
+// What the AMX files share: products of tiles of 16 rows, of BF16 or 8-bit integers (Intel's Advanced Matrix Extensions), many times as fast as
+// AVX-512's dot products.
 #pragma once
 #include "avx512.h"
 

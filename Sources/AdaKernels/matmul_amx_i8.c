@@ -26,7 +26,8 @@ typedef struct {
 } part;
 
 // Adds what the tile registers hold, times its scales, to the sums.
-TILES_INLINE void fold(float *sums, const int32_t *dots, const float *act_scales, size_t act_groups, const float *const *scales, int32_t tokens, const int panels) {
+TILES_INLINE void fold(float *sums, const int32_t *dots, const float *act_scales, size_t act_groups, const float *const *scales, int32_t tokens,
+                       const int panels) {
     __m512 of_panel[PANELS];
     for (int p = 0; p < panels; p++) of_panel[p] = _mm512_loadu_ps(scales[p]);
     for (int32_t t = 0; t < tokens; t++, sums += WIDTH, dots += WIDTH, act_scales += act_groups) {

@@ -121,8 +121,9 @@ typedef struct {
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.
     //   bias: (panels * 16, padded with zeros) or NULL. out rows are written 16 at a time; ldo >= weight.panels * 16.
     //   Supported (act, weight) pairs: F32 and BF16 act with every weight type but I8, in every layout; I16 act with BF16 and F16 panels; Q8_0 act with
-    //   Q8_0, Q4_0 and Q4_1 in every layout; I8 act with I8 panels, over all blocks (blocks NULL). All weights are exact under F32 activations and rounded to BF16 under BF16 activations; under I16
-    //   activations a row's 32 weights of a block are rounded to multiples of 1 / 8191 of their largest.
+    //   Q8_0, Q4_0 and Q4_1 in every layout; I8 act with I8 panels, over all blocks (blocks NULL). All weights are exact under F32
+    //   activations and rounded to BF16 under BF16 activations; under I16 activations a row's 32 weights of a block are rounded to multiples of 1 / 8191
+    //   of their largest.
     //   upcoming: a hint, or NULL; it never changes a result.
     //   scratch: ak_matmul_scratch(weight) bytes, 64-byte aligned (may be NULL when that is 0).
     //   For one type of activations, each output element is summed in an order that does not depend on tokens, panels or the thread.

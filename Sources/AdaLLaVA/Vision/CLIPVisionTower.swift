@@ -182,7 +182,8 @@ final class CLIPVisionTower: VisionNetwork, @unchecked Sendable {
         }
         let activations = backend.attend(
             shares, attended, for: layer.output, cache.type, headDim: headDim, keys: x.rows, queries: x.rows, isCausal: false,
-            rounds: [AK_BF16, AK_I8].contains(layer.query.weight.activationType(backend, rows: x.rows)), scale: 1 / Float(headDim).squareRoot(), spanResults, buffer)
+            rounds: [AK_BF16, AK_I8].contains(layer.query.weight.activationType(backend, rows: x.rows)), scale: 1 / Float(headDim).squareRoot(),
+            spanResults, buffer)
         withExtendedLifetime(scratch) {}
         return activations
     }
