@@ -28,6 +28,31 @@ void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const 
 void ak_amx_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
 
+// A tile's products: sums 0 to 3 of tokens in registers 4 (and 5, the second group of 16) and weights in 6 (and 7, the second panel). Registers' numbers
+// are part of the instructions, so these are macros. f(sums, group, panel):
+#define AK_AMX_FOR_SUMS(panels, groups, f) \
+    f(0, 0, 0) \
+    if (panels > 1) { f(1, 0, 1) } \
+    if (groups > 1) { f(2, 1, 0) } \
+    if (groups > 1 && panels > 1) { f(3, 1, 1) }
+// load_tokens(register, group) and load_weights(register, panel) of the first step;
+#define AK_AMX_LOAD(panels, groups, load_tokens, load_weights) \
+    load_tokens(4, 0) \
+    load_weights(6, 0) \
+    if (panels > 1) { load_weights(7, 1) } \
+    if (groups > 1) { load_tokens(5, 1) }
+// and a step's products. What the next one needs, if there is one, is loaded as soon as a register has been read for the last time: where another
+// hardware thread keeps the core busy there are no spare registers behind these, and a load waits for the product before it.
+#define AK_AMX_STEP(product, panels, groups, goes_on, load_tokens, load_weights) \
+    product(0, 4, 6); \
+    if (panels > 1) product(1, 4, 7); \
+    if (goes_on) { load_tokens(4, 0) } \
+    if (groups > 1) product(2, 5, 6); \
+    if (goes_on) { load_weights(6, 0) } \
+    if (groups > 1 && panels > 1) product(3, 5, 7); \
+    if (goes_on && groups > 1) { load_tokens(5, 1) } \
+    if (goes_on && panels > 1) { load_weights(7, 1) }
+
 // Gives the thread's tile registers their shapes: sums (0 to 3) and rows of activations (4, 5) of `first` and of `second` rows, 16 at most, and
 // columns (6, 7). Between this and _tile_release a thread's registers are 8 KB larger, which the system saves when it takes the processor away.
 AK_AMX_INLINE void ak_amx_shape(int first, int second) {

@@ -16,13 +16,6 @@ static AK_AMX void shape_for(int32_t tokens) {
     ak_amx_shape(tokens < AK_AMX_ROWS ? tokens : AK_AMX_ROWS, tokens < AK_AMX_ROWS ? 0 : tokens - AK_AMX_ROWS);
 }
 
-// The registers' numbers are part of the instructions.
-#define FOR_SUMS(panels, groups, f) \
-    f(0, 0, 0) \
-    if (panels > 1) { f(1, 0, 1) } \
-    if (groups > 1) { f(2, 1, 0) } \
-    if (groups > 1 && panels > 1) { f(3, 1, 1) }
-
 // Where a block of a tile lies.
 typedef struct {
     const uint16_t *act;   // of the first token
@@ -51,16 +44,11 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
     if (tile->flags & AK_TILE_RESUME) _tile_loadd(sums, PARTIAL(g, i), partial_row * sizeof(float)); \
     else if (tile->flags & AK_ACCUMULATE) _tile_loadd(sums, out[i] + (g) * group_out, out_bytes); \
     else _tile_zero(sums);
-    FOR_SUMS(panels, groups, START)
+    AK_AMX_FOR_SUMS(panels, groups, START)
 #undef START
-    // What the next block needs is loaded as soon as a register has been read for the last time: where another hardware thread keeps the core busy
-    // there are no spare registers behind these, and a load waits for the product before it.
     if (tile->first < tile->last) {
         block_place at = place_of(tile, tile->first);
-        LOAD_TOKENS(4, 0)
-        LOAD_WEIGHTS(6, 0)
-        if (panels > 1) { LOAD_WEIGHTS(7, 1) }
-        if (groups > 1) { LOAD_TOKENS(5, 1) }
+        AK_AMX_LOAD(panels, groups, LOAD_TOKENS, LOAD_WEIGHTS)
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int is_last = i + 1 == tile->last;
             if (few)   // what a decode waits for is memory
@@ -69,24 +57,17 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
                     for (size_t line = 0; line < AK_AMX_ROWS; line++) _mm_prefetch((const char *)ahead + line * AK_LINE, _MM_HINT_T1);
                 }
             if (!is_last) at = place_of(tile, i + 1);
-            _tile_dpbf16ps(0, 4, 6);
-            if (panels > 1) _tile_dpbf16ps(1, 4, 7);
-            if (!is_last) { LOAD_TOKENS(4, 0) }
-            if (groups > 1) _tile_dpbf16ps(2, 5, 6);
-            if (!is_last) { LOAD_WEIGHTS(6, 0) }
-            if (groups > 1 && panels > 1) _tile_dpbf16ps(3, 5, 7);
-            if (!is_last && groups > 1) { LOAD_TOKENS(5, 1) }
-            if (!is_last && panels > 1) { LOAD_WEIGHTS(7, 1) }
+            AK_AMX_STEP(_tile_dpbf16ps, panels, groups, !is_last, LOAD_TOKENS, LOAD_WEIGHTS)
         }
     }
     if (tile->flags & AK_TILE_SUSPEND) {
 #define SUSPEND(sums, g, i) _tile_stored(sums, PARTIAL(g, i), partial_row * sizeof(float));
-        FOR_SUMS(panels, groups, SUSPEND)
+        AK_AMX_FOR_SUMS(panels, groups, SUSPEND)
 #undef SUSPEND
         return;
     }
 #define STORE(sums, g, i) _tile_stored(sums, out[i] + (g) * group_out, out_bytes);
-    FOR_SUMS(panels, groups, STORE)
+    AK_AMX_FOR_SUMS(panels, groups, STORE)
 #undef STORE
     if (tile->bias == NULL && !(tile->flags & AK_RELU6)) return;
     for (int i = 0; i < panels; i++) {

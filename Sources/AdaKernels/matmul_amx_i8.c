@@ -56,37 +56,16 @@ TILES_INLINE void multiply(const part *part, int32_t token, int32_t tokens, cons
     const uint8_t *values[PANELS] = {packed_panel(weight, panel[0]), packed_panel(weight, panel[panels - 1])};
 #define LOAD_TOKENS(register, half) _tile_loadd(register, act + (half) * AK_AMX_ROWS * stride + k, stride);
 #define LOAD_WEIGHTS(register, p) _tile_stream_loadd(register, values[p] + k * AK_PANEL, AK_LINE);
-#define STORE(register, half, p) _tile_stored(register, dots + (half) * AK_AMX_ROWS * WIDTH + (p) * AK_PANEL, WIDTH * sizeof(int32_t));
+#define ZERO(sums, half, p) _tile_zero(sums);
+#define STORE(sums, half, p) _tile_stored(sums, dots + (half) * AK_AMX_ROWS * WIDTH + (p) * AK_PANEL, WIDTH * sizeof(int32_t));
     for (int32_t g = part->first; g < part->last; g++) {
         const size_t end = (size_t)ak_group_end(g, weight->blocks) * AK_BLOCK;
-        _tile_zero(0);
-        if (panels > 1) _tile_zero(1);
-        if (halves > 1) _tile_zero(2);
-        if (panels > 1 && halves > 1) _tile_zero(3);
-        // As in the product of BF16, what comes next is loaded as soon as a register has been read for the last time.
+        AK_AMX_FOR_SUMS(panels, halves, ZERO)
         size_t k = (size_t)g * AK_GROUP;
-        LOAD_TOKENS(4, 0)
-        LOAD_WEIGHTS(6, 0)
-        if (panels > 1) { LOAD_WEIGHTS(7, 1) }
-        if (halves > 1) { LOAD_TOKENS(5, 1) }
-        for (k += AK_LINE; k < end; k += AK_LINE) {
-            _tile_dpbssd(0, 4, 6);
-            if (panels > 1) _tile_dpbssd(1, 4, 7);
-            LOAD_TOKENS(4, 0)
-            if (halves > 1) _tile_dpbssd(2, 5, 6);
-            LOAD_WEIGHTS(6, 0)
-            if (panels > 1 && halves > 1) _tile_dpbssd(3, 5, 7);
-            if (halves > 1) { LOAD_TOKENS(5, 1) }
-            if (panels > 1) { LOAD_WEIGHTS(7, 1) }
-        }
-        _tile_dpbssd(0, 4, 6);
-        if (panels > 1) _tile_dpbssd(1, 4, 7);
-        if (halves > 1) _tile_dpbssd(2, 5, 6);
-        if (panels > 1 && halves > 1) _tile_dpbssd(3, 5, 7);
-        STORE(0, 0, 0)
-        if (panels > 1) { STORE(1, 0, 1) }
-        if (halves > 1) { STORE(2, 1, 0) }
-        if (panels > 1 && halves > 1) { STORE(3, 1, 1) }
+        AK_AMX_LOAD(panels, halves, LOAD_TOKENS, LOAD_WEIGHTS)
+        for (k += AK_LINE; k < end; k += AK_LINE) { AK_AMX_STEP(_tile_dpbssd, panels, halves, 1, LOAD_TOKENS, LOAD_WEIGHTS) }
+        AK_AMX_STEP(_tile_dpbssd, panels, halves, 0, LOAD_TOKENS, LOAD_WEIGHTS)
+        AK_AMX_FOR_SUMS(panels, halves, STORE)
         const float *const scales[PANELS] = {ak_i8_scales(weight, panel[0], g), ak_i8_scales(weight, panel[panels - 1], g)};
         fold(sums, dots, part->act->scales + (size_t)token * part->act_groups + (size_t)g, part->act_groups, scales, tokens, panels);
     }

@@ -1,5 +1,4 @@
 // Weight panels: 16 output rows side by side, the order in which the kernels read them (see AdaKernels.h).
-#include <math.h>
 #include <string.h>
 
 #include "internal.h"
@@ -106,15 +105,12 @@ static void pack_i8_panel(uint8_t *out, const uint8_t *source, ak_type source_ty
         const int64_t row = (int64_t)panel * AK_PANEL + lane;
         for (int32_t first = 0; first < inputs; first += AK_GROUP) {
             const int32_t count = inputs - first < AK_GROUP ? inputs - first : AK_GROUP;
-            float values[AK_GROUP] = {0}, largest = 0;
+            float values[AK_GROUP] = {0};
+            int8_t quantized[AK_GROUP];
             if (row < rows) ak_dequantize(values, source_type, source + (size_t)row * row_bytes, first, count);
-            for (int32_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(values[i]));
-            const float scale = largest / 127.0f, inverse = ak_inverse_scale(scale);
-            scales[first / AK_GROUP * AK_PANEL + lane] = scale;
-            for (int32_t i = 0; i < count; i++) {
-                const size_t k = (size_t)(first + i);
-                out[k / 4 * AK_LINE + (size_t)lane * 4 + k % 4] = (uint8_t)ak_narrow_value(values[i] * inverse);
-            }
+            ak_portable_quantize_i8(quantized, AK_GROUP, scales + first / AK_GROUP * AK_PANEL + lane, values, AK_GROUP, 1, count / AK_BLOCK);
+            for (int32_t i = 0; i < count; i += 4)
+                memcpy(out + (size_t)(first + i) / 4 * AK_LINE + (size_t)lane * 4, quantized + i, 4);
         }
     }
 }

@@ -14,10 +14,16 @@ struct MatmulCase {
     var blocks: [Int32]? = nil
     var accumulate = false
     var bias = false
+    var relu6 = false
+    /// Of the sum of the products' magnitudes.
+    var tolerance = 3e-6
     var seed: UInt64 = 1
 
     var panelCount: Int { (rows + 15) / 16 }
     var blockCount: Int { (inputs + 31) / 32 }
+    /// Inputs that share a scale of the activations, and such scales of a token.
+    var scaledTogether: Int { act == AK_I8 ? Int(AK_GROUP) : 32 }
+    var scaleCount: Int { (blockCount * 32 + scaledTogether - 1) / scaledTogether }
     var listedPanels: [Int32] { panels ?? (0..<Int32(panelCount)).map { $0 } }
 }
 
@@ -61,7 +67,7 @@ final class MatmulProblem {
             if test.layout != AK_ROWS, test.weight != sourceType { decoded = MatmulProblem.stored(decoded, as: test.weight) }
             // Rounded to the activations' type on the way.
             if test.act == AK_BF16 { decoded = MatmulProblem.stored(decoded, as: AK_BF16) }
-            if test.act == AK_I16 { decoded = MatmulProblem.roundedInBlocks(decoded) }
+            if test.act == AK_I16 { decoded = MatmulProblem.rounded(decoded, together: 32, steps: 8191) }
             values.replaceSubrange(row * inputs..<(row + 1) * inputs, with: decoded)
         }
         weightValues = values
@@ -81,9 +87,9 @@ final class MatmulProblem {
         }
 
         // Activations.
-        actStride = blocks * 32 + (test.act == AK_Q8_0 || test.act == AK_I16 ? 0 : 64)
+        actStride = blocks * 32 + ([AK_Q8_0, AK_I16, AK_I8].contains(test.act) ? 0 : 64)
         let x = paddedRows(numbers.floats(test.tokens * inputs, scale: 2), rows: test.tokens, count: inputs, stride: actStride)
-        scales = .init(repeating: 0, count: test.tokens * blocks)
+        scales = .init(repeating: 0, count: test.tokens * test.scaleCount)
         sums = .init(repeating: 0, count: test.tokens * blocks)
         actData = AlignedMemory(bytes: test.tokens * actStride * 4)
         let portable = ak_kernels_named("portable").pointee
@@ -94,6 +100,8 @@ final class MatmulProblem {
             portable.quantize_q8(actData.pointer.assumingMemoryBound(to: Int8.self), actStride, &scales, &sums, x, actStride, Int32(test.tokens), Int32(blocks))
         case AK_I16:
             portable.quantize_i16(actData.pointer.assumingMemoryBound(to: Int16.self), actStride, &scales, x, actStride, Int32(test.tokens), Int32(blocks))
+        case AK_I8:
+            portable.quantize_i8(actData.pointer.assumingMemoryBound(to: Int8.self), actStride, &scales, x, actStride, Int32(test.tokens), Int32(blocks))
         default:
             actData.pointer.copyMemory(from: x, byteCount: x.count * 4)
         }
@@ -104,14 +112,15 @@ final class MatmulProblem {
             let token = index / (blocks * 32), k = index % (blocks * 32), at = token * actStride + k
             switch test.act {
             case AK_BF16: return ak_bf16_to_float(actData.pointer.load(fromByteOffset: at * 2, as: UInt16.self))
-            case AK_Q8_0: return Float(actData.pointer.load(fromByteOffset: at, as: Int8.self)) * scales[token * blocks + k / 32]
-            case AK_I16: return Float(actData.pointer.load(fromByteOffset: at * 2, as: Int16.self)) * scales[token * blocks + k / 32]
+            case AK_Q8_0, AK_I8: return Float(actData.pointer.load(fromByteOffset: at, as: Int8.self)) * scales[token * test.scaleCount + k / test.scaledTogether]
+            case AK_I16: return Float(actData.pointer.load(fromByteOffset: at * 2, as: Int16.self)) * scales[token * test.scaleCount + k / test.scaledTogether]
             default: return x[at]
             }
         }
     }
 
     static func stored(_ values: [Float], as type: ak_type) -> [Float] {
+        if type == AK_I8 { return rounded(values, together: Int(AK_GROUP), steps: 127) }
         let block = Int(ak_type_block(type)), padded = (values.count + block - 1) / block * block
         var bytes = [UInt8](repeating: 0, count: padded / block * Int(ak_type_bytes(type)))
         _ = ak_quantize(&bytes, type, values + .init(repeating: 0, count: padded - values.count), Int64(padded))
@@ -120,10 +129,10 @@ final class MatmulProblem {
         return Array(out.prefix(values.count))
     }
 
-    /// Each 32 values of a row as multiples of 1 / 8191 of their largest.
-    static func roundedInBlocks(_ row: [Float]) -> [Float] {
-        stride(from: 0, to: row.count, by: 32).flatMap { start -> [Float] in
-            let block = row[start ..< min(start + 32, row.count)], scale = (block.map(abs).max() ?? 0) / 8191
+    /// Some values of a row at a time as multiples of one of so many steps to their largest.
+    static func rounded(_ row: [Float], together: Int, steps: Float) -> [Float] {
+        stride(from: 0, to: row.count, by: together).flatMap { start -> [Float] in
+            let block = row[start ..< min(start + together, row.count)], scale = (block.map(abs).max() ?? 0) / steps
             return block.map { scale > 0 ? ($0 * (1 / scale)).rounded(.toNearestOrEven) * scale : 0 }
         }
     }
@@ -139,11 +148,10 @@ final class MatmulProblem {
             sums.withUnsafeBufferPointer { sums in
                 out.withUnsafeMutableBufferPointer { out in
                     guard let outBase = out.baseAddress, let scaleBase = scales.baseAddress, let sumBase = sums.baseAddress else { return }
-                    let offset = tokens.lowerBound * test.blockCount
                     var act = ak_activations(
                         type: test.act, tokens: Int32(tokens.count), blocks: Int32(test.blockCount), stride: actStride,
                         data: UnsafeRawPointer(actData.pointer + tokens.lowerBound * actStride * size),
-                        scales: scaleBase + offset, sums: sumBase + offset)
+                        scales: scaleBase + tokens.lowerBound * test.scaleCount, sums: sumBase + tokens.lowerBound * test.blockCount)
                     // A hint that must not change anything: the last panel of the same matrix.
                     withUnsafePointer(to: Int32(test.panelCount - 1)) { hinted in
                         withUnsafePointer(to: matrix) { hintedMatrix in
@@ -151,7 +159,7 @@ final class MatmulProblem {
                             set.table.matmul(
                                 outBase + tokens.lowerBound * ldo, ldo, &act, &matrix, test.bias ? biasValues : nil, panels,
                                 Int32(panels.count), test.blocks, Int32(test.blocks?.count ?? 0),
-                                test.accumulate ? Int32(AK_ACCUMULATE) : 0, &upcoming, scratch.pointer)
+                                (test.accumulate ? Int32(AK_ACCUMULATE) : 0) | (test.relu6 ? Int32(AK_RELU6) : 0), &upcoming, scratch.pointer)
                         }
                     }
                 }
@@ -192,7 +200,8 @@ final class MatmulProblem {
                 }
                 if test.bias { sum += Double(biasValues[r]) }
                 if test.accumulate { sum += Double(before[t * ldo + r]) }
-                let excess = abs(Double(got) - sum) - (3e-6 * magnitude + 1e-6)
+                if test.relu6 { sum = min(6, max(0, sum)) }
+                let excess = abs(Double(got) - sum) - (test.tolerance * magnitude + 1e-6)
                 worst = excess.isNaN ? .infinity : max(worst, excess)
             }
         }

@@ -3,101 +3,12 @@ import Testing
 
 /// Products of 8-bit integers with one scale for each 256 inputs (`AK_I8`), against the same numbers in float64.
 struct NarrowProductTests {
-    private final class Problem {
-        let rows: Int, inputs: Int, tokens: Int
-        let ldo: Int, stride: Int
-        let values: [Float], weights: AlignedMemory
-        let act: AlignedMemory
-        let biasValues: [Float], initial: [Float]
-        var scales: [Float]
-        var groups: Int { (inputs + 255) / 256 }
-        var panels: Int { (rows + 15) / 16 }
-
-        init(rows: Int, inputs: Int, tokens: Int) {
-            (self.rows, self.inputs, self.tokens) = (rows, inputs, tokens)
-            var numbers = TestNumbers(seed: UInt64(rows * inputs + tokens))
-            values = numbers.floats(rows * inputs)
-            let panels = (rows + 15) / 16, groups = (inputs + 255) / 256
-            weights = AlignedMemory(bytes: panels * ak_panel_bytes(AK_I8, Int32(inputs)))
-            #expect(ak_pack_panels(weights.pointer, AK_I8, 1, values, AK_F32, inputs * 4, Int32(rows), Int32(inputs), 0, Int32(panels)) == 0)
-            (stride, ldo) = (inputs, panels * 16 + 5)
-            act = AlignedMemory(bytes: max(tokens * stride, 1))
-            scales = [Float](repeating: .nan, count: tokens * groups)
-            ak_kernels_named("portable").pointee.quantize_i8(
-                act.pointer.assumingMemoryBound(to: Int8.self), stride, &scales, numbers.floats(tokens * inputs, scale: 3), inputs, Int32(tokens),
-                Int32(inputs / 32))
-            biasValues = paddedRows(numbers.floats(rows), rows: 1, count: rows, stride: panels * 16)
-            initial = numbers.floats(tokens * ldo)
-        }
-
-        /// Row `row`'s weight of input `k`, out of the panel.
-        func weight(_ row: Int, _ k: Int) -> Double {
-            let panel = weights.pointer + row / 16 * ak_panel_bytes(AK_I8, Int32(inputs)), lane = row % 16
-            let value = panel.load(fromByteOffset: k / 4 * 64 + lane * 4 + k % 4, as: Int8.self)
-            return Double(value) * Double(panel.load(fromByteOffset: inputs * 16 + (k / 256 * 16 + lane) * 4, as: Float.self))
-        }
-
-        func activation(_ token: Int, _ k: Int) -> Double {
-            Double(act.pointer.load(fromByteOffset: token * stride + k, as: Int8.self)) * Double(scales[token * groups + k / 256])
-        }
-
-        func run(
-            _ set: KernelSet, _ list: [Int32], tokens: Range<Int>, accumulate: Bool = false, bias: Bool = false, relu6: Bool = false, blocks: [Int32]? = nil,
-            weightType: ak_type = AK_I8, actType: ak_type = AK_I8, into out: inout [Float]
-        ) {
-            var matrix = ak_matrix(
-                type: weightType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(inputs / 32), bundle: 1,
-                stride: ak_panel_bytes(AK_I8, Int32(inputs)), data: UnsafeRawPointer(weights.pointer))
-            let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix))
-            scales.withUnsafeBufferPointer { scales in
-                out.withUnsafeMutableBufferPointer { out in
-                    guard let base = out.baseAddress, let scaleBase = scales.baseAddress else { return }
-                    var activations = ak_activations(
-                        type: actType, tokens: Int32(tokens.count), blocks: Int32(inputs / 32), stride: stride,
-                        data: UnsafeRawPointer(act.pointer + tokens.lowerBound * stride), scales: scaleBase + tokens.lowerBound * groups, sums: nil)
-                    withUnsafePointer(to: matrix) { same in
-                        withUnsafePointer(to: Int32(0)) { first in
-                            var upcoming = ak_upcoming(weight: same, panels: first, panel_count: 1)
-                            set.table.matmul(
-                                base + tokens.lowerBound * ldo, ldo, &activations, &matrix, bias ? biasValues : nil, list, Int32(list.count), blocks,
-                                Int32(blocks?.count ?? 0), (accumulate ? Int32(AK_ACCUMULATE) : 0) | (relu6 ? Int32(AK_RELU6) : 0), &upcoming,
-                                scratch.pointer)
-                        }
-                    }
-                }
-            }
-        }
-
-        func check(_ set: KernelSet, _ listed: [Int32]? = nil, accumulate: Bool = false, bias: Bool = false, relu6: Bool = false) {
-            let list = listed ?? (0 ..< Int32(panels)).map { $0 }
-            var out = initial
-            run(set, list, tokens: 0 ..< tokens, accumulate: accumulate, bias: bias, relu6: relu6, into: &out)
-            let weight = (0 ..< rows).map { row in (0 ..< inputs).map { self.weight(row, $0) } }
-            var worst = -Double.infinity
-            for t in 0 ..< tokens {
-                let x = (0 ..< inputs).map { activation(t, $0) }
-                for r in 0 ..< ldo {
-                    let got = out[t * ldo + r], before = initial[t * ldo + r]
-                    guard list.contains(Int32(r / 16)), r < panels * 16 else {
-                        if got != before { worst = .infinity }   // not listed: untouched
-                        continue
-                    }
-                    var (sum, magnitude) = (0.0, 0.0)
-                    if r < rows {
-                        for k in 0 ..< inputs {
-                            sum += x[k] * weight[r][k]
-                            magnitude += abs(x[k] * weight[r][k])
-                        }
-                        if bias { sum += Double(biasValues[r]) }
-                    }
-                    if accumulate { sum += Double(before) }
-                    if relu6 { sum = min(6, max(0, sum)) }
-                    let excess = abs(Double(got) - sum) - (1e-6 * magnitude + 1e-6)
-                    worst = excess.isNaN ? .infinity : max(worst, excess)
-                }
-            }
-            #expect(worst <= 0, "\(set.name) \(rows) \(inputs) \(tokens) \(list)")
-        }
+    private func product(
+        rows: Int, inputs: Int, tokens: Int, panels: [Int32]? = nil, accumulate: Bool = false, bias: Bool = false, relu6: Bool = false
+    ) -> MatmulProblem {
+        MatmulProblem(.init(
+            act: AK_I8, weight: AK_I8, rows: rows, inputs: inputs, tokens: tokens, panels: panels, accumulate: accumulate, bias: bias, relu6: relu6,
+            tolerance: 1e-6, seed: UInt64(rows * inputs + tokens)))
     }
 
     // A failure means that image features are those of other weights: a group's scale is another's, a tail of tokens or panels is lost.
@@ -105,7 +16,7 @@ struct NarrowProductTests {
     func everyTokenCountAndTail(set: KernelSet) {
         for tokens in [1, 2, 15, 16, 17, 31, 32, 33, 48, 65] {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [64, 256, 320, 1024, 1088, 2304][tokens % 6]
-            Problem(rows: rows, inputs: inputs, tokens: tokens).check(set)
+            product(rows: rows, inputs: inputs, tokens: tokens).check(set)
         }
     }
 
@@ -113,25 +24,26 @@ struct NarrowProductTests {
     @Test(arguments: KernelSet.available)
     func panelsBiasAndAccumulation(set: KernelSet) {
         for (inputs, tokens) in [(192, 7), (1280, 40), (4096, 35)] {
-            let problem = Problem(rows: 150, inputs: inputs, tokens: tokens)
             for (accumulate, bias, relu6) in [(true, false, false), (false, true, false), (true, true, false), (true, true, true), (false, false, true)] {
-                problem.check(set, [0, 2, 3, 5, 8, 9], accumulate: accumulate, bias: bias, relu6: relu6)
+                product(
+                    rows: 150, inputs: inputs, tokens: tokens, panels: [0, 2, 3, 5, 8, 9], accumulate: accumulate, bias: bias, relu6: relu6
+                ).check(set)
             }
-            problem.check(set, [4])
-            problem.check(set, [])
+            product(rows: 150, inputs: inputs, tokens: tokens, panels: [4]).check(set)
+            product(rows: 150, inputs: inputs, tokens: tokens, panels: []).check(set)
         }
-        Problem(rows: 16 * 37, inputs: 1088, tokens: 33).check(set, bias: true)   // more panels than are multiplied together
+        product(rows: 16 * 37, inputs: 1088, tokens: 33, bias: true).check(set)   // more panels than are multiplied together
     }
 
     // A failure means that the features of an image depend on the number of threads.
     @Test(arguments: KernelSet.available)
     func resultsDoNotDependOnPieces(set: KernelSet) {
-        let problem = Problem(rows: 16 * 35, inputs: 1344, tokens: 70)
+        let problem = product(rows: 16 * 35, inputs: 1344, tokens: 70, accumulate: true, bias: true)
         var whole = problem.initial, pieces = problem.initial
-        problem.run(set, (0 ..< 35).map { Int32($0) }, tokens: 0 ..< 70, accumulate: true, bias: true, into: &whole)
+        problem.run(set, into: &whole, panels: problem.test.listedPanels, tokens: 0 ..< 70)
         for tokens in [0 ..< 1, 1 ..< 18, 18 ..< 70] {
             for panels in [0 ..< 1, 1 ..< 4, 4 ..< 35] {
-                problem.run(set, panels.map { Int32($0) }, tokens: tokens, accumulate: true, bias: true, into: &pieces)
+                problem.run(set, into: &pieces, panels: panels.map { Int32($0) }, tokens: tokens)
             }
         }
         #expect(whole == pieces)
@@ -140,12 +52,13 @@ struct NarrowProductTests {
     // A failure means that something is written where such weights cannot be multiplied.
     @Test(arguments: KernelSet.available)
     func unsupportedWritesNothing(set: KernelSet) {
-        let problem = Problem(rows: 32, inputs: 128, tokens: 3)
-        var out = problem.initial
-        problem.run(set, [0, 1], tokens: 0 ..< 3, blocks: [0, 1], into: &out)
-        problem.run(set, [0, 1], tokens: 0 ..< 3, weightType: AK_Q8_0, into: &out)
-        for type in [AK_F32, AK_BF16, AK_I16, AK_Q8_0] { problem.run(set, [0, 1], tokens: 0 ..< 3, actType: type, into: &out) }
-        #expect(out == problem.initial)
+        let pairs = [AK_F32, AK_BF16, AK_I16, AK_Q8_0].map { ($0, AK_I8, [Int32]?.none) } + [(AK_I8, AK_Q8_0, nil), (AK_I8, AK_I8, [0, 1])]
+        for (act, weight, blocks) in pairs {
+            let problem = MatmulProblem(.init(act: act, weight: weight, rows: 32, inputs: 128, tokens: 3, blocks: blocks))
+            var out = problem.initial
+            problem.run(set, into: &out, panels: [0, 1], tokens: 0 ..< 3)
+            #expect(out == problem.initial, "\(act) \(weight)")
+        }
     }
 
     // A failure means that weights are rounded more than they need be, or that what is not a number spreads to its neighbours.

@@ -176,7 +176,7 @@ public struct GumbelHeadSelection: Sendable {
     ///   - heads: attention heads, and as many MLP groups, of a layer.
     ///   - rank: how many of each a unit turns on.
     ///   - count: units to spend; stops early when everything is on.
-    ///   - noise: one for each round; `nil` at inference.
+    ///   - noise: one for each round; `nil` takes the highest logits, whose `sample` inference gets from ``greedySample(logits:heads:rank:draws:)``.
     /// - Precondition: `logits` are whole layers, and there is noise for every round.
     public init(
         logits: [Float], heads: Int, rank: Int, draws count: Int, noise: [Noise]? = nil, temperature: Float = GumbelDraw.defaultTemperature

@@ -71,15 +71,14 @@ struct ActivationWriter {
     ///   - from: the first of these values; the next row's lies `fromStride` values on.
     func write(_ kernels: ak_kernels, rows: Range<Int>, columns: Range<Int>, from: UnsafePointer<Float>, stride fromStride: Int) {
         let place = rows.lowerBound * stride + columns.lowerBound
-        let (block, count, blocks) = (place / Int(AK_BLOCK), Int32(rows.count), Int32(columns.count / Int(AK_BLOCK)))
+        let scale = rows.lowerBound * type.scalesPerRow(stride: stride) + columns.lowerBound / type.columnsTogether
+        let (count, blocks) = (Int32(rows.count), Int32(columns.count / Int(AK_BLOCK)))
         switch type {
         case AK_Q8_0:
             kernels.quantize_q8(
-                values.assumingMemoryBound(to: Int8.self) + place, stride, scales + block, sums + block, from, fromStride, count, blocks)
-        case AK_I8:
-            let scale = rows.lowerBound * type.scalesPerRow(stride: stride) + columns.lowerBound / Int(AK_GROUP)
-            kernels.quantize_i8(values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, from, fromStride, count, blocks)
-        case AK_I16: kernels.quantize_i16(values.assumingMemoryBound(to: Int16.self) + place, stride, scales + block, from, fromStride, count, blocks)
+                values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, sums + scale, from, fromStride, count, blocks)
+        case AK_I8: kernels.quantize_i8(values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, from, fromStride, count, blocks)
+        case AK_I16: kernels.quantize_i16(values.assumingMemoryBound(to: Int16.self) + place, stride, scales + scale, from, fromStride, count, blocks)
         case AK_BF16: kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
         default: break   // float32 is read where it was made
         }

@@ -40,11 +40,11 @@ extension Backend {
                 // Groups that share a scale make few pieces: many threads share out the rows as well.
                 let most = middleType == AK_I8 ? (rows + 2 * Backend.rowsAtOnce - 1) / (2 * Backend.rowsAtOnce) : 1
                 let rowParts = max(1, min((2 * pool.threads + pieces.count - 1) / max(pieces.count, 1), most))
-                let partRows = rowParts == 1 ? rows : (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
+                let partRows = (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
                 let widest = (0 ..< pieces.count).reduce(0) { max($0, calls.gate.middleColumns(pieces.panels($1), of: width).count) }
                 let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(partRows * widest * first.count))
                 pool.run(pieces.count * rowParts) { index, worker in
-                    let item = index % pieces.count, range = rowParts == 1 ? 0 ..< rows : activations.pointee.part(index / pieces.count, of: rowParts)
+                    let item = index % pieces.count, range = activations.pointee.part(index / pieces.count, of: rowParts)
                     var activations = activations.pointee.rows(from: range.lowerBound, count: range.count)
                     let rows = range.count
                     let columns = calls.gate.middleColumns(pieces.panels(item), of: width), count = columns.count
