@@ -30,6 +30,7 @@ demo: build
 	@scripts/demo.sh
 
 test: torch
+	@scripts/check-arrows.py
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
 
 check-slow: build

@@ -12,13 +12,17 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     ],
     targets: [
         // C: every compute kernel, portable and per instruction set, behind one table of function pointers.
         .target(name: "AdaKernels", cSettings: [.define("_GNU_SOURCE")]),
 
-        // The engine that people import. It takes pixels, so an app can bring its own image decoder.
-        .target(name: "AdaLLaVA", dependencies: ["AdaKernels"]),
+        // The engine that people import. It takes pixels, so an app can bring its own image decoder. SHA-256 names what caches hold.
+        .target(name: "AdaLLaVA", dependencies: ["AdaKernels", .product(name: "Crypto", package: "swift-crypto")]),
+
+        // Measures the engine from inside: operations by themselves, phases of an answer, weights of made-up values. Not part of the library.
+        .target(name: "AdaProbes", dependencies: ["AdaKernels", "AdaLLaVA"]),
 
         // Image files to RGB pixels: the only place that decodes.
         .systemLibrary(
@@ -34,7 +38,7 @@ let package = Package(
         .target(name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType"]),
 
         // Benchmark readers, metrics, resumable evaluation, the roofline analyzer, and charts (gnuplot, as a child process).
-        .target(name: "AdaEvaluation", dependencies: ["AdaKernels", "AdaLLaVA", "AdaImages"]),
+        .target(name: "AdaEvaluation", dependencies: ["AdaLLaVA", "AdaProbes", "AdaImages"]),
 
         // Line editing and history for `chat`.
         .systemLibrary(name: "CEditLine", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
@@ -56,11 +60,11 @@ let package = Package(
         // What the performance claims are measured with.
         .executableTarget(
             name: "adallava-bench",
-            dependencies: ["AdaLLaVA", "AdaEvaluation", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: ["AdaLLaVA", "AdaProbes", "AdaEvaluation", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             path: "Benchmarks/AdaBenchmarks"),
 
         .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),
-        .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaImages"]),
+        .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaProbes", "AdaImages"]),
         .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
         .testTarget(name: "AdaTrainingTests", dependencies: ["AdaTraining", "AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests and the demo need on Debian; does nothing when all of it is there.
 set -euo pipefail
-packages=(pkg-config libjpeg-dev libpng-dev libwebp-dev libfreetype-dev libedit-dev fonts-noto-color-emoji fonts-dejavu-core fonts-liberation gnuplot-nox)
+packages=(pkg-config libjpeg-dev libpng-dev libwebp-dev libfreetype-dev libedit-dev fonts-noto-color-emoji fonts-dejavu-core fonts-liberation gnuplot-nox python3)
 if ! command -v dpkg-query > /dev/null; then
   echo "setup: not a Debian system; needed: libjpeg, libpng, libwebp and freetype with headers, Noto Color Emoji, DejaVu, Liberation" >&2
   exit 0

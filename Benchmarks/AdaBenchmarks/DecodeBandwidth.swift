@@ -1,5 +1,6 @@
 import AdaEvaluation
 import AdaLLaVA
+import AdaProbes
 import ArgumentParser
 import Foundation
 

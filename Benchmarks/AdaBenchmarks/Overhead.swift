@@ -1,4 +1,5 @@
 import AdaLLaVA
+import AdaProbes
 import ArgumentParser
 import Foundation
 

@@ -1,4 +1,5 @@
 import AdaLLaVA
+import AdaProbes
 import ArgumentParser
 import Foundation
 
@@ -87,7 +88,7 @@ struct PlanCost: AsyncParsableCommand {
         try report(all, times, language, url.deletingPathExtension().lastPathComponent)
     }
 
-    private func report(_ budgets: [Double], _ times: [Times], _ language: LlamaConfiguration, _ name: String) throws {
+    private func report(_ budgets: [Double], _ times: [Times], _ language: DecoderConfiguration, _ name: String) throws {
         let (fullDecode, fullPrefill) = (median(times[0].decode), times[0].turns.reduce(0, +))
         let fullPlan = ExecutionPlan.full(layers: language.numHiddenLayers, heads: language.numAttentionHeads)
         let switches = Double(fullPlan.mask.reduce(0, +))

@@ -1,4 +1,5 @@
 import AdaLLaVA
+import AdaProbes
 import Foundation
 
 /// A decoder with random weights in one GGUF file: what a checkpoint of that shape costs, without a checkpoint.
@@ -6,7 +7,7 @@ import Foundation
 /// Weights are spread evenly around zero with the deviation of a layer that keeps its input's size, so activations stay finite. They
 /// come from a block of a few megabytes that is read from a new place for every tensor: writing takes as long as the disk.
 struct RandomModel {
-    let language: LlamaConfiguration
+    let language: DecoderConfiguration
     /// `nil` writes a model without a scheduler.
     let adaptive: AdaptiveConfiguration?
     /// Of all matrices of the decoder; vectors are float32 and the scheduler's matrices half floats.

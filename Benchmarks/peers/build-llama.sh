@@ -3,7 +3,7 @@
 #
 #     build-llama.sh DIR
 #
-# Afterwards DIR/bin holds llama-quantize, llama-bench, llama-mtmd-cli, greedy_tokens and encode_image, DIR/build-avx2/bin a llama-bench that
+# Afterwards DIR/bin holds llama-quantize, llama-bench, llama-batched-bench, llama-mtmd-cli, greedy_tokens and encode_image, DIR/build-avx2/bin a llama-bench that
 # uses no AVX-512 (on x86), DIR/sources llama.cpp's sources.
 # DIR must lie outside the repository. The sources come from the source distribution of the Python package llama-cpp-python,
 # whose version is fixed here, so that everyone measures the same thing. Needs a C++ compiler, cmake, ninja and Python with pip
@@ -59,7 +59,7 @@ build() {
     cmake --build "$folder" --target $targets
 }
 # Tools are built for the processor they run on, as ours are.
-build build "llama llama-quantize llama-bench llama-mtmd-cli" -DGGML_NATIVE=ON
+build build "llama llama-quantize llama-bench llama-batched-bench llama-mtmd-cli" -DGGML_NATIVE=ON
 case "$(uname -m)" in x86_64 | amd64)
     if [ -r /proc/cpuinfo ] && ! grep -q avx512f /proc/cpuinfo; then
         ln -sfn "$directory/build" "$directory/build-avx2"  # would be the same program

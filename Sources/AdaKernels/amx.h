@@ -14,6 +14,7 @@ int ak_amx_available(void);
 int ak_amx_has_int8(void);
 
 extern const ak_kernels ak_amx_kernels;
+extern const ak_tuning ak_amx_tuning;
 
 void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                    const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
@@ -23,10 +24,10 @@ void ak_amx_i8(float *out, size_t ldo, const ak_activations *act, const ak_matri
                int32_t panel_count, int32_t flags, const ak_upcoming *upcoming);
 void ak_amx_middle(uint16_t *out, size_t ldo, const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias,
                    void (*activation)(float *, size_t), const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
-void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                      int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                      int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_amx_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                           int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
+                           int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 
 // A tile's products: sums 0 to 3 of tokens in registers 4 (and 5, the second group of 16) and weights in 6 (and 7, the second panel). Registers' numbers
 // are part of the instructions, so these are macros. f(sums, group, panel):

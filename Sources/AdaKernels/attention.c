@@ -1,8 +1,7 @@
-// Attention of one head, for every instruction set: queries are taken a few at a time, keys a span at a time, whose scores are held in scratch.
+// Attention of one head, for every instruction set: queries are taken a few at a time, keys a page at a time, whose scores are held in scratch.
 //
-// A query's result does not depend on the queries it is computed with, nor on who computes its spans: sums run over positions in ascending
-// order, a position that only others may see weighs exactly zero, and spans, which begin at fixed positions, are merged one after another
-// (as in flash-decoding: Dao et al., 2023).
+// A query's result does not depend on the queries it is computed with, nor on who computes its pages: sums run over positions in ascending
+// order, a position that only others may see weighs exactly zero, and pages are merged one after another (as in flash-decoding: Dao et al., 2023).
 #include "internal.h"
 
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -17,6 +16,11 @@ void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, 
                         int32_t head_dim) {
     for (int32_t t = 0; t < queries; t++, out += ldo, part += ldp) {
         if (part_logs[t] == -INFINITY) continue;   // the part has no keys for this query
+        if (logs[t] == -INFINITY) {                // and there were none before it
+            logs[t] = part_logs[t];
+            memcpy(out, part, (size_t)head_dim * sizeof(float));
+            continue;
+        }
         const float top = part_logs[t] > logs[t] ? part_logs[t] : logs[t];
         const float mine = expf(logs[t] - top), theirs = expf(part_logs[t] - top), all = mine + theirs;
         logs[t] = top + logf(all);
@@ -25,57 +29,81 @@ void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, 
     }
 }
 
-// Keys begin ..< end for at most parts->queries queries, of which query t sees those before `first + t + 1` (all if first < 0).
-static void attend(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
-                   const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, int64_t first, float scale,
+static size_t element_bytes(ak_type type) { return type == AK_F32 ? 4 : 2; }
+
+// The keys first ..< end that a query sees of those before it.
+typedef struct { int32_t first, end; } seen_keys;
+
+// What query t sees of `positions` keys: see ak_kernels.attention.
+static seen_keys seen_by(int32_t t, int32_t positions, int32_t first, int32_t window) {
+    const int64_t own = (int64_t)first + t + 1;
+    const int32_t end = first < 0 || own > positions ? positions : (int32_t)own;
+    return (seen_keys){window > 0 && window < end ? end - window : 0, end};
+}
+
+// The keys skip ..< keys of one page for at most parts->queries queries. `seen` says which of the positions from `page` on query t sees; NULL: all queries
+// see all of them.
+static void attend(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v,
+                   ak_type type, int32_t head_dim, int32_t skip, int32_t keys, int32_t page, int32_t queries, const seen_keys *seen, float scale,
                    const void *next, float *scores) {
-    const int32_t keys = end - begin, panels = (keys + AK_PANEL - 1) / AK_PANEL;
-    const size_t stride = (size_t)panels * AK_PANEL, size = kv_type == AK_F32 ? 4 : 2;
-    const uint8_t *values = (const uint8_t *)v + (size_t)begin * (size_t)ak_value_width(head_dim) * size;
+    // Matrix tiles sum 32 positions at once: beginning anywhere else would let a query's sums depend on what the other queries of its tile see.
+    const int32_t base = skip / AK_BLOCK * AK_BLOCK, count = keys - base, panels = (count + AK_PANEL - 1) / AK_PANEL;
+    const size_t stride = (size_t)panels * AK_PANEL, size = element_bytes(type);
+    const uint8_t *values = (const uint8_t *)v + (size_t)base * (size_t)ak_value_width(head_dim) * size;
     float inverse[AK_MOST_QUERIES];
-    parts->scores(scores, stride, q, ldq, (const uint8_t *)k + (size_t)begin * (size_t)head_dim * size, kv_type, head_dim, panels, queries, values);
+    parts->scores(scores, stride, q, ldq, (const uint8_t *)k + (size_t)base * (size_t)head_dim * size, type, head_dim, panels, queries, values);
     for (int32_t t = 0; t < queries; t++) {
-        const int64_t visible = first < 0 ? keys : first + t + 1 - begin;
-        const int32_t limit = visible < 0 ? 0 : visible > keys ? keys : (int32_t)visible;
-        const ak_softmax result = parts->softmax(scores + (size_t)t * stride, stride, limit, scale);
-        inverse[t] = limit > 0 ? 1.0f / result.sum : 0.0f;
-        if (logs != NULL) logs[t] = limit > 0 ? result.largest + logf(result.sum) : -INFINITY;
+        const int32_t first = seen ? seen[t].first - page : skip, end = seen && seen[t].end - page < keys ? seen[t].end - page : keys;
+        const int32_t hidden = first > base ? first - base : 0, visible = end - base;
+        float *row = scores + (size_t)t * stride;
+        if (hidden < visible) {
+            const ak_softmax result = parts->softmax(row, stride, hidden, visible, scale);
+            inverse[t] = 1.0f / result.sum;
+            if (logs != NULL) logs[t] = result.largest + logf(result.sum);
+        } else {
+            memset(row, 0, stride * sizeof(float));
+            inverse[t] = 0;
+            if (logs != NULL) logs[t] = -INFINITY;
+        }
     }
     // Where nothing is known to come, what has been read costs nothing to ask for again.
-    parts->combine(out, ldo, scores, stride, inverse, values, kv_type, head_dim, keys, queries, next ? next : values);
+    parts->combine(out, ldo, scores, stride, inverse, values, type, head_dim, count, queries, next ? next : values);
 }
 
-// The keys from `position` on, if there are any.
-static const void *later_keys(const void *k, ak_type kv_type, int32_t head_dim, int32_t position, int32_t positions) {
-    return position < positions ? (const uint8_t *)k + (size_t)position * (size_t)head_dim * (kv_type == AK_F32 ? 4 : 2) : NULL;
-}
-
-void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
-                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    const size_t width = (size_t)ak_value_width(head_dim);
+void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv,
+                       int32_t positions, int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
+    const size_t width = (size_t)ak_value_width(kv->head_dim);
     float *part = scratch, *scores = part + (size_t)parts->queries * width;
     float logs[AK_MOST_QUERIES], part_logs[AK_MOST_QUERIES];
+    seen_keys seen[AK_MOST_QUERIES];
     for (int32_t start = 0; start < queries; start += parts->queries) {
         const int32_t tile = smaller(parts->queries, queries - start);
-        const int64_t seen = first < 0 ? -1 : (int64_t)first + start, last_visible = seen + tile;
-        const int32_t keys = first < 0 || last_visible > positions ? positions : (int32_t)last_visible;
+        for (int32_t t = 0; t < tile; t++) seen[t] = seen_by(start + t, positions, first, window);
+        // Later queries see no keys that begin or end earlier.
+        const int32_t begin = seen[0].first / AK_ATTENTION_SPAN, end = (seen[tile - 1].end + AK_ATTENTION_SPAN - 1) / AK_ATTENTION_SPAN;
         float *rows = out + (size_t)start * ldo;
-        const float *tile_q = q + (size_t)start * ldq;
-        const int32_t one_span = keys <= AK_ATTENTION_SPAN;
-        attend(parts, rows, ldo, one_span ? NULL : logs, tile_q, ldq, k, v, kv_type, head_dim, 0, smaller(keys, AK_ATTENTION_SPAN), tile, seen,
-               scale, later_keys(k, kv_type, head_dim, AK_ATTENTION_SPAN, keys), scores);
-        for (int32_t begin = AK_ATTENTION_SPAN; begin < keys; begin += AK_ATTENTION_SPAN) {
-            attend(parts, part, width, part_logs, tile_q, ldq, k, v, kv_type, head_dim, begin, smaller(keys, begin + AK_ATTENTION_SPAN), tile,
-                   seen, scale, later_keys(k, kv_type, head_dim, begin + AK_ATTENTION_SPAN, keys), scores);
-            ak_attention_merge(rows, ldo, logs, part, width, part_logs, tile, head_dim);
+        for (int32_t number = begin; number < end; number++) {
+            const int32_t page = number * AK_ATTENTION_SPAN, skip = seen[0].first > page ? seen[0].first - page : 0;
+            const uint8_t *at = kv->pages[number], *next = number + 1 < end ? (const uint8_t *)kv->pages[number + 1] + kv->keys : NULL;
+            const int is_first = number == begin;
+            attend(parts, is_first ? rows : part, is_first ? ldo : width, is_first ? logs : part_logs, q + (size_t)start * ldq, ldq, at + kv->keys,
+                   at + kv->values, kv->type, kv->head_dim, skip, smaller(seen[tile - 1].end - page, AK_ATTENTION_SPAN), page, tile, seen, scale, next, scores);
+            if (!is_first) ak_attention_merge(rows, ldo, logs, part, width, part_logs, tile, kv->head_dim);
         }
     }
 }
 
 void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
-                            const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale,
+                            const void *v, ak_type kv_type, int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale,
                             const void *next, void *scratch) {
+    if (skip >= keys) {
+        for (int32_t t = 0; t < queries; t++) {
+            memset(out + (size_t)t * ldo, 0, (size_t)head_dim * sizeof(float));
+            logs[t] = -INFINITY;
+        }
+        return;
+    }
     for (int32_t start = 0; start < queries; start += parts->queries)
-        attend(parts, out + (size_t)start * ldo, ldo, logs + start, q + (size_t)start * ldq, ldq, k, v, kv_type, head_dim, begin, end,
-               smaller(parts->queries, queries - start), -1, scale, next, scratch);
+        attend(parts, out + (size_t)start * ldo, ldo, logs + start, q + (size_t)start * ldq, ldq, k, v, kv_type, head_dim, skip, keys, 0,
+               smaller(parts->queries, queries - start), NULL, scale, next, scratch);
 }

@@ -103,25 +103,25 @@ static const ak_attention_parts parts = {scores, ak_avx512_softmax, combine, QUE
 // What tiles multiply: pairs, of heads that are whole blocks.
 static int takes(ak_type kv_type, int32_t head_dim) { return kv_type == AK_BF16 && head_dim % AK_BLOCK == 0; }
 
-AK_AMX void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    if (!takes(kv_type, head_dim)) {
-        ak_avx512_attention(out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+AK_AMX void ak_amx_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                             int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
+    if (!takes(kv->type, kv->head_dim)) {
+        ak_avx512_attention(out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
         return;
     }
     ak_amx_shape(AK_AMX_ROWS, AK_AMX_ROWS);
-    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+    ak_attention_with(&parts, out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
     _tile_release();
 }
 
 AK_AMX void ak_amx_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                                  int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
+                                  int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch) {
     if (!takes(kv_type, head_dim)) {
-        ak_avx512_attention_span(out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
+        ak_avx512_attention_span(out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
         return;
     }
     ak_amx_shape(AK_AMX_ROWS, AK_AMX_ROWS);
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
     _tile_release();
 }
 #endif

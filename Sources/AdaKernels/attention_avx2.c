@@ -105,19 +105,26 @@ static AK_AVX2 void combine(float *out, size_t ldo, const float *scores, size_t 
     }
 }
 
-static AK_AVX2 ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
+// The lanes of scores s … s+7 that lie in hidden ..< visible.
+AK_AVX2_INLINE __m256i seen_lanes(size_t s, int32_t hidden, int32_t visible) {
+    const __m256i lanes = ak_lanes256((size_t)visible, s);
+    return s < (size_t)hidden ? _mm256_andnot_si256(ak_lanes256((size_t)hidden, s), lanes) : lanes;
+}
+
+static AK_AVX2 ak_softmax softmax(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale) {
     const __m256 factor = _mm256_set1_ps(scale), lowest = _mm256_set1_ps(-INFINITY);
     __m256 largest = lowest, sum = _mm256_setzero_ps();
+    const size_t begin = (size_t)hidden / 8 * 8;
     size_t s = 0;
-    for (; s + 8 <= (size_t)visible; s += 8) largest = _mm256_max_ps(largest, _mm256_mul_ps(_mm256_loadu_ps(scores + s), factor));
-    if (s < (size_t)visible) {
-        const __m256 lanes = _mm256_castsi256_ps(ak_lanes256((size_t)visible, s));
+    for (; s < begin; s += 8) _mm256_storeu_ps(scores + s, _mm256_setzero_ps());
+    for (; s < (size_t)visible; s += 8) {
+        const __m256 lanes = _mm256_castsi256_ps(seen_lanes(s, hidden, visible));
         const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + s), factor);
         largest = _mm256_max_ps(largest, _mm256_blendv_ps(lowest, scaled, lanes));
     }
     const __m256 shift = _mm256_set1_ps(ak_max256(largest));
-    for (s = 0; s < (size_t)visible; s += 8) {
-        const __m256 lanes = _mm256_castsi256_ps(ak_lanes256((size_t)visible, s));
+    for (s = begin; s < (size_t)visible; s += 8) {
+        const __m256 lanes = _mm256_castsi256_ps(seen_lanes(s, hidden, visible));
         const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + s), factor);
         const __m256 weight = _mm256_and_ps(lanes, ak_exp256(_mm256_sub_ps(scaled, shift)));
         _mm256_storeu_ps(scores + s, weight);
@@ -129,14 +136,14 @@ static AK_AVX2 ak_softmax softmax(float *scores, size_t stride, int32_t visible,
 
 static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
 
-void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                       int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
+    ak_attention_with(&parts, out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
 }
 
 void ak_avx2_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
+                             int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
 }
 
 AK_AVX2 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

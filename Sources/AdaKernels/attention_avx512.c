@@ -155,18 +155,24 @@ AK_AVX512_INLINE __m512 exp2_of(__m512 x) {
     return _mm512_scalef_ps(p, clamped);
 }
 
-AK_AVX512 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t visible, float scale) {
+AK_AVX512 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale) {
     const __m512 factor = _mm512_set1_ps(scale * AK_LOG2_E);
-    const size_t whole = (size_t)visible / 16 * 16;
-    const __mmask16 rest = (__mmask16)((1u << ((size_t)visible - whole)) - 1);
+    const size_t begin = (size_t)hidden / 16 * 16, whole = (size_t)visible / 16 * 16;
+    // What is seen of the first and of the last panel; of a single one that is not whole, `rest` alone.
+    const __mmask16 head = (__mmask16)(0xffffu << ((size_t)hidden - begin));
+    const __mmask16 rest = (__mmask16)(((1u << ((size_t)visible - whole)) - 1) & (begin == whole ? head : 0xffffu));
     __m512 largest[2] = {_mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY)}, sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-    for (size_t s = 0; s < whole; s += 16)
-        largest[s / 16 % 2] = _mm512_max_ps(largest[s / 16 % 2], _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor));
+    for (size_t s = begin; s < whole; s += 16) {
+        const __mmask16 lanes = s == begin ? head : 0xffff;
+        largest[s / 16 % 2] = _mm512_mask_max_ps(largest[s / 16 % 2], lanes, largest[s / 16 % 2], _mm512_mul_ps(_mm512_loadu_ps(scores + s), factor));
+    }
     if (rest) largest[0] = _mm512_mask_max_ps(largest[0], rest, largest[0], _mm512_mul_ps(_mm512_loadu_ps(scores + whole), factor));
     const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(_mm512_max_ps(largest[0], largest[1])));
     size_t s = 0;
+    for (; s < begin; s += 16) _mm512_storeu_ps(scores + s, _mm512_setzero_ps());
     for (; s < whole; s += 16) {
-        const __m512 weight = exp2_of(_mm512_fmsub_ps(_mm512_loadu_ps(scores + s), factor, shift));
+        const __mmask16 lanes = s == begin ? head : 0xffff;
+        const __m512 weight = _mm512_maskz_mov_ps(lanes, exp2_of(_mm512_fmsub_ps(_mm512_loadu_ps(scores + s), factor, shift)));
         _mm512_storeu_ps(scores + s, weight);
         sums[s / 16 % 2] = _mm512_add_ps(sums[s / 16 % 2], weight);
     }
@@ -184,14 +190,14 @@ static const ak_attention_parts float_parts = {scores, ak_avx512_softmax, combin
 
 static const ak_attention_parts *parts_of(ak_type kv_type) { return kv_type == AK_BF16 ? &ak_avx512_bf16_attention : &float_parts; }
 
-void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                         int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    ak_attention_with(parts_of(kv_type), out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                         int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
+    ak_attention_with(parts_of(kv->type), out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
 }
 
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
-    ak_attention_span_with(parts_of(kv_type), out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
+                             int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(parts_of(kv_type), out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
 }
 
 // --------------------------------------------------------------------------------------------------------------- the caches

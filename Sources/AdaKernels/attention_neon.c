@@ -98,19 +98,23 @@ static void combine(float *out, size_t ldo, const float *scores, size_t stride, 
     }
 }
 
-static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
+static ak_softmax softmax(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale) {
     for (size_t s = (size_t)visible; s < stride; s++) scores[s] = 0;
-    const size_t whole = (size_t)visible / 4 * 4, padded = ((size_t)visible + 3) / 4 * 4;
+    const size_t begin = (size_t)hidden / 4 * 4, whole = (size_t)visible / 4 * 4, padded = ((size_t)visible + 3) / 4 * 4;
+    const size_t inner = hidden == 0 ? 0 : begin + 4;   // from here to `whole`, all four are seen
+    for (size_t s = 0; s < begin; s++) scores[s] = 0;
     float32x4_t largest = vdupq_n_f32(-INFINITY), sum = vdupq_n_f32(0);
-    for (size_t s = 0; s < whole; s += 4) largest = vmaxq_f32(largest, vmulq_n_f32(vld1q_f32(scores + s), scale));
+    for (size_t s = inner; s < whole; s += 4) largest = vmaxq_f32(largest, vmulq_n_f32(vld1q_f32(scores + s), scale));
     float top = vmaxvq_f32(largest);
-    for (size_t s = whole; s < (size_t)visible; s++) top = scores[s] * scale > top ? scores[s] * scale : top;
+    for (size_t s = (size_t)hidden; s < inner && s < whole; s++) top = scores[s] * scale > top ? scores[s] * scale : top;
+    for (size_t s = whole > (size_t)hidden ? whole : (size_t)hidden; s < (size_t)visible; s++) top = scores[s] * scale > top ? scores[s] * scale : top;
     const float32x4_t shift = vdupq_n_f32(top);
-    for (size_t s = 0; s < padded; s += 4) {
+    for (size_t s = begin; s < padded; s += 4) {
         float32x4_t weight = ak_exp4(vsubq_f32(vmulq_n_f32(vld1q_f32(scores + s), scale), shift));
-        if (s == whole) {
-            const uint32_t positions[4] = {0, 1, 2, 3};
-            const uint32x4_t seen = vcltq_u32(vld1q_u32(positions), vdupq_n_u32((uint32_t)((size_t)visible - whole)));
+        if (s == whole || s < inner) {
+            const uint32_t lanes[4] = {0, 1, 2, 3};
+            const uint32x4_t position = vaddq_u32(vdupq_n_u32((uint32_t)s), vld1q_u32(lanes));
+            const uint32x4_t seen = vandq_u32(vcltq_u32(position, vdupq_n_u32((uint32_t)visible)), vcgeq_u32(position, vdupq_n_u32((uint32_t)hidden)));
             weight = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(weight), seen));
         }
         vst1q_f32(scores + s, weight);
@@ -121,13 +125,13 @@ static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float s
 
 static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
 
-void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                       int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
+    ak_attention_with(&parts, out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
 }
 
 void ak_neon_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
+                             int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
 }
 #endif

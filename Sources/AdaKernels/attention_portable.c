@@ -30,17 +30,18 @@ static void scores(float *scores, size_t stride, const float *q, size_t ldq, con
     }
 }
 
-static ak_softmax softmax(float *scores, size_t stride, int32_t visible, float scale) {
+static ak_softmax softmax(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale) {
     // A negative scale turns the order round; the largest scaled score is what keeps exp in range.
     float largest = -INFINITY, sum = 0;
-    for (int32_t s = 0; s < visible; s++) {
+    for (int32_t s = hidden; s < visible; s++) {
         scores[s] *= scale;
         if (scores[s] > largest) largest = scores[s];
     }
-    for (int32_t s = 0; s < visible; s++) {
+    for (int32_t s = hidden; s < visible; s++) {
         scores[s] = expf(scores[s] - largest);
         sum += scores[s];
     }
+    for (int32_t s = 0; s < hidden; s++) scores[s] = 0;
     for (size_t s = (size_t)visible; s < stride; s++) scores[s] = 0;
     return (ak_softmax){sum, largest};
 }
@@ -67,14 +68,14 @@ static void combine(float *out, size_t ldo, const float *scores, size_t stride, 
 
 static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
 
-void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                           int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch) {
-    ak_attention_with(&parts, out, ldo, q, ldq, k, v, kv_type, head_dim, positions, queries, first, scale, scratch);
+void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                           int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
+    ak_attention_with(&parts, out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
 }
 
 void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                             int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, begin, end, queries, scale, next, scratch);
+                             int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch) {
+    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
 }
 
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

@@ -14,6 +14,7 @@
 int ak_avx2_available(void);
 
 extern const ak_kernels ak_avx2_kernels;
+extern const ak_tuning ak_avx2_tuning;
 extern const ak_tile_set *const ak_avx2_quantized_sets[3];   // Q8_0, Q4_0, Q4_1; also for processors with AVX-512 but without VNNI
 extern const ak_tile_set ak_avx2_wide_sets[2];               // of ak_wide_block, with I16 and with Q8_0 activations
 void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
@@ -26,10 +27,10 @@ extern const ak_row_products ak_avx2_row_products;
 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_avx2_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                    int32_t first, int32_t last, const uint8_t *ahead);
-void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_avx2_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                       int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_avx2_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
+                            int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                       int32_t head_dim, int32_t first, int32_t count);
 void ak_avx2_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,

@@ -24,6 +24,7 @@ int ak_avx512_has_bf16(void);
 int ak_avx512_multiplies_rows(void);   // whether ak_avx512_row_products run
 
 extern const ak_kernels ak_avx512_kernels;
+extern const ak_tuning ak_avx512_tuning;
 extern const ak_tile_set *const ak_avx512_float_sets[3];   // F32, F16 and BF16 panels with F32 activations
 
 ak_matmul_parts ak_avx512_matmul_parts(void);
@@ -35,11 +36,11 @@ void ak_avx512_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const
                      int32_t first, int32_t last, const uint8_t *ahead);
 extern const ak_row_products ak_avx512_row_products;
 extern const ak_one_token ak_avx512_one_token;   // for processors with VNNI
-void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                         int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_avx512_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                         int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
-ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t visible, float scale);
+                            int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
+ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale);
 extern const ak_attention_parts ak_avx512_bf16_attention;   // for processors with BF16 dot products
 void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim,
                                int32_t first, int32_t end);

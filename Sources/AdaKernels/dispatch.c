@@ -106,38 +106,27 @@ const ak_kernels *ak_kernels_best(void) {
     return &ak_portable_kernels;
 }
 
+ak_tuning ak_kernels_tuning(const ak_kernels *kernels) {
+    // By name: a caller may hold a copy of the table.
+    ak_tuning tuning = ak_portable_tuning;
 #if AK_X86
-// The AMX kernels are the AVX-512 ones but for products of BF16 and I8 and attention in BF16.
-static int is_avx512(const ak_kernels *kernels) { return strcmp(kernels->name, ak_avx512_kernels.name) == 0 || strcmp(kernels->name, ak_amx_kernels.name) == 0; }
+    if (strcmp(kernels->name, ak_avx2_kernels.name) == 0) return ak_avx2_tuning;
+    const int is_amx = strcmp(kernels->name, ak_amx_kernels.name) == 0;
+    if (!is_amx && strcmp(kernels->name, ak_avx512_kernels.name) != 0) return tuning;
+    // The AMX kernels are the AVX-512 ones but for products of BF16 and I8 and attention in BF16.
+    tuning = is_amx ? ak_amx_tuning : ak_avx512_tuning;
+    tuning.bf16_dot &= ak_avx512_has_bf16();
+    tuning.int8_tiles &= ak_amx_has_int8();
+    tuning.mapped_rows &= ak_avx512_multiplies_rows();
+    if (!ak_avx512_has_vnni()) tuning.bundle_panels = AK_TILE_PANELS;
+#elif AK_ARM
+    if (strcmp(kernels->name, ak_neon_kernels.name) == 0) tuning = ak_neon_tuning;
 #endif
-
-int ak_has_int8_tiles(const ak_kernels *kernels) {
-#if AK_X86
-    return strcmp(kernels->name, ak_amx_kernels.name) == 0 && ak_amx_has_int8();
-#else
-    (void)kernels;
-    return 0;
-#endif
+    return tuning;
 }
 
+int ak_has_int8_tiles(const ak_kernels *kernels) { return ak_kernels_tuning(kernels).int8_tiles; }
+int ak_multiplies_rows(const ak_kernels *kernels) { return ak_kernels_tuning(kernels).mapped_rows; }
 int32_t ak_bundle_panels(const ak_kernels *kernels, ak_type type) {
-#if AK_X86
-    if (ak_block_scale_bytes(type) > 0 && is_avx512(kernels) && ak_avx512_has_vnni()) return AK_BUNDLE_PANELS;
-#else
-    (void)kernels;
-    (void)type;
-#endif
-    return AK_TILE_PANELS;
-}
-
-int ak_multiplies_rows(const ak_kernels *kernels) {
-#if AK_X86
-    // With AMX comes memory that four streams of panels read at 0.97 of its bandwidth; rows, one after the other, reach 0.7.
-    if (strcmp(kernels->name, ak_amx_kernels.name) == 0) return 0;
-    if (is_avx512(kernels)) return ak_avx512_multiplies_rows();
-    return strcmp(kernels->name, ak_avx2_kernels.name) == 0;
-#else
-    (void)kernels;
-    return 0;
-#endif
+    return ak_block_scale_bytes(type) > 0 ? ak_kernels_tuning(kernels).bundle_panels : AK_TILE_PANELS;
 }

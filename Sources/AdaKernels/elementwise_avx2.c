@@ -279,4 +279,9 @@ const ak_kernels ak_avx2_kernels = {
     .at_least = ak_avx2_at_least,
     .exp_sum = ak_avx2_exp_sum,
 };
+
+const ak_tuning ak_avx2_tuning = {
+    AK_ITEM_TUNING, .wide_int16 = 1, .mapped_rows = 1, .bundle_panels = AK_TILE_PANELS, .half_panels = 3, .one_panel_at_a_time = 1,
+    .query_tile = 2 * AK_QUERY_TILE,
+};
 #endif

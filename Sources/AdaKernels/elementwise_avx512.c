@@ -357,4 +357,15 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
 
 const ak_kernels ak_avx512_kernels = KERNELS(avx512, NULL);
 const ak_kernels ak_amx_kernels = KERNELS(amx, ak_amx_middle);
+
+const ak_tuning ak_avx512_tuning = {
+    AK_ITEM_TUNING, .bf16_dot = 1, .mapped_rows = 1, .bundle_panels = AK_BUNDLE_PANELS, .half_panels = 3, .one_panel_at_a_time = 1,
+    .query_tile = 2 * AK_QUERY_TILE,
+};
+
+// With AMX comes memory that four streams of panels read at 0.97 of its bandwidth; rows, one after the other, reach 0.7.
+const ak_tuning ak_amx_tuning = {
+    AK_ITEM_TUNING, .bf16_dot = 1, .bf16_tiles = 1, .int8_tiles = 1, .bundle_panels = AK_BUNDLE_PANELS, .half_panels = 1,
+    .query_tile = 2 * AK_MOST_QUERIES,
+};
 #endif

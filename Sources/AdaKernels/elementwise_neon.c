@@ -247,4 +247,8 @@ const ak_kernels ak_neon_kernels = {
     .at_least = ak_portable_at_least,
     .exp_sum = ak_portable_exp_sum,
 };
+
+const ak_tuning ak_neon_tuning = {
+    AK_ITEM_TUNING, .bundle_panels = AK_TILE_PANELS, .half_panels = 3, .one_panel_at_a_time = 1, .query_tile = 2 * AK_QUERY_TILE,
+};
 #endif

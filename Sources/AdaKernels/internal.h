@@ -15,6 +15,7 @@
 #define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
 #define AK_TILE_TOKENS 12   // tokens of a tile in registers, at most
 #define AK_MOST_TOKENS 32   // tokens of any tile
+#define AK_SOME_TOKENS 24   // tokens up to which a product waits for memory about as long as it computes
 #define AK_FEW_TOKENS 3     // tokens up to which tiles of any number ask for memory themselves: what a decode waits for
 
 // Bytes that one block of a packed panel takes, and its scales and minima: 0 for the float types.
@@ -78,11 +79,12 @@ typedef struct {
 typedef void (*ak_tile_function)(const ak_tile *tile);
 
 // The tiles of one pair of activation and weight type.
-typedef struct {
+typedef struct ak_tile_set {
     int32_t tokens;                            // of the largest tile
     int32_t panels[AK_TILE_TOKENS + 1];        // [t]: panels that tiles of t tokens take at once, and the last, smaller one of a product
     ak_tile_function run[AK_TILE_PANELS][AK_TILE_TOKENS];   // [panels - 1][tokens - 1]
     ak_tile_function run_any;                  // or one for every number of tokens, up to AK_MOST_TOKENS, which takes panels[0] panels
+    const struct ak_tile_set *some;            // for AK_SOME_TOKENS or fewer: tiles that ask for memory themselves; NULL: these do
 } ak_tile_set;
 
 // Dequantizes listed blocks first ..< last of panel `panel` of a matrix in AK_ROWS layout: out [last - first][32][16].
@@ -266,18 +268,18 @@ typedef struct {
     // scores[t][s] = q[t] . k[s] for the keys of panels 0 ..< panels. next: what is read after them.
     void (*scores)(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
                    int32_t panels, int32_t queries, const void *next);
-    // scores = exp(scale * (scores - max)) over the first `visible`, zero from there to stride
-    ak_softmax (*softmax)(float *scores, size_t stride, int32_t visible, float scale);
+    // scores = exp(scale * (scores - max)) over hidden ..< visible, zero before and from there to stride; hidden < visible
+    ak_softmax (*softmax)(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale);
     // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions. next: what is read after them.
     void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
                     int32_t head_dim, int32_t positions, int32_t queries, const void *next);
     int32_t queries;   // that are taken at once, at most AK_MOST_QUERIES
 } ak_attention_parts;
 
-void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v,
-                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv,
+                       int32_t positions, int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
-                            const void *v, ak_type kv_type, int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale,
+                            const void *v, ak_type kv_type, int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale,
                             const void *next, void *scratch);
 
 // --------------------------------------------------------------------------------------------------------------- convolution
@@ -300,12 +302,17 @@ AK_INLINE void ak_taps(int32_t at, int32_t kernel, int32_t size, int32_t *first,
 #define AK_ARM 1
 #endif
 
+// The sizes of work items that every instruction set has.
+#define AK_ITEM_TUNING \
+    .few_tokens = 4, .item_bytes_few = 1 << 17, .item_bytes_few_rows = 1 << 19, .item_bytes_many = 1 << 16, .item_least_bytes = 1 << 14
+
 extern const ak_kernels ak_portable_kernels;
+extern const ak_tuning ak_portable_tuning;
 extern const ak_matmul_parts ak_portable_matmul;
-void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                           int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_portable_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                           int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                                int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
+                                int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 void ak_portable_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_portable_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                        int32_t first, int32_t last, const uint8_t *ahead);

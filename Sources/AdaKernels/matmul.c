@@ -172,6 +172,9 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
     const int packed = !wide && weight->layout == AK_ROWS && act->type == AK_Q8_0;   // on the way
     const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;
     if (set == NULL || act->tokens <= 0) return;
+    // What is packed on the way comes from the cache.
+    const int streams = !unpacked && set->some != NULL && act->tokens <= AK_SOME_TOKENS;
+    if (streams) set = set->some;
     if (packed && blocks == NULL && act->tokens == 1 && weight->blocks <= act->blocks && parts->row_products != NULL) {
         const int32_t done = multiply_rows(parts->row_products, out, act, weight, bias, panels, panel_count, flags, upcoming, scratch);
         panels += done;
@@ -254,7 +257,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     const int32_t asking = smaller(packed ? ASKING_TILES : PANELS_ASKING_TILES, act->tokens / tile_tokens);
                     if (packed && left <= asking && tile.last == listed)
                         ask_for_rows(weight, panels, p + tile.panels, tile.panels, panel_count, upcoming, asking - left, asking);
-                    if (!unpacked && left <= asking && tile.last == listed && act->tokens > tile_tokens)
+                    if (!unpacked && !streams && left <= asking && tile.last == listed && act->tokens > tile_tokens)
                         ask_for_panels(weight, panels, p + tile.panels, tile.panels, panel_count, blocks, listed, upcoming, asking - left, asking);
                     (set->run_any ? set->run_any : set->run[tile.panels - 1][tile.tokens - 1])(&tile);
                 }

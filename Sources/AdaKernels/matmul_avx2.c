@@ -101,7 +101,7 @@ AK_AVX2_INLINE void stage(staged *out, const ak_tile *tile, size_t block, const 
             _mm256_store_si256(inputs, bytes);
             // Q4_0's -8 times the sum of all inputs goes half and half into the two 16-bit sums of a row, which then are sums of 16 products
             // of w - 4 (-4 … 11) and 16 of -4: 30,480 at most, as 16 of w (0 … 15) are.
-            if (type == AK_Q4_0) out->first[t] = (ak_tile_q4_0_sum(tile, at) / 2 & 0xffff) * 0x10001;
+            if (type == AK_Q4_0) out->first[t] = (int32_t)((uint32_t)(ak_tile_q4_0_sum(tile, at) / 2 & 0xffff) * 0x10001u);
             else out->sum[t] = (float)tile->act_sums[at];
         }
     }

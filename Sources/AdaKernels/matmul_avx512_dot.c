@@ -12,9 +12,13 @@
 #define BF16 AK_AVX512_BF16
 #define BF16_INLINE AK_AVX512_BF16_INLINE
 
+// Bytes that tiles of one panel ask for ahead: enough for the latency of memory while the dot products keep the processor busy.
+#define STREAM_AHEAD 8192
+
 // ------------------------------------------------------------------------------------------------------------------- Q8_0
 
-VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
+// ahead_bytes: bytes ahead of the reads that are asked for, of all panels together; 0: none.
+VNNI_INLINE void q8_tile(const ak_tile *tile, const int tokens, const int panels, const size_t ahead_bytes) {
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -26,8 +30,8 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + stored * tile->step;
-            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL, panels) : NULL;
-            if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead[p]), _MM_HINT_T1);
+            ahead[p] = ahead_bytes > 0 ? ak_tile_ahead(tile, p, i, ahead_bytes, AK_BLOCK * AK_PANEL, panels) : NULL;
+            if (ahead_bytes > 0) _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead[p]), _MM_HINT_T1);
 #pragma unroll
             for (int t = 0; t < tokens; t++) dots[t][p] = _mm512_set1_epi32(tile->act_sums[(size_t)t * tile->act_blocks + block]);
         }
@@ -37,7 +41,7 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 weights[p] = _mm512_loadu_si512(weight[p] + (size_t)k * AK_LINE);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)k * AK_LINE, _MM_HINT_T1);
+                if (ahead_bytes > 0) _mm_prefetch((const char *)ahead[p] + (size_t)k * AK_LINE, _MM_HINT_T1);
             }
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
@@ -59,11 +63,15 @@ VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) {
     ak_sums512_finish(&sums, tile, tokens, panels);
 }
 
-AK_TILES_6X2(VNNI, q8);
+VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) { q8_tile(tile, tokens, panels, tokens <= 3 ? AK_AHEAD : 0); }
+VNNI_INLINE void q8_stream(const ak_tile *tile, const int tokens, const int panels) { q8_tile(tile, tokens, panels, STREAM_AHEAD); }
+
+AK_TILES_12X1(VNNI, q8_stream);
+AK_TILES_6X2(VNNI, q8, .some = &q8_stream_set);
 
 // ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
 
-VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
+VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, const ak_type type, const size_t ahead_bytes) {
     const __m512i halves = _mm512_set1_epi8(15);
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
@@ -75,8 +83,8 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
 #pragma unroll
         for (int p = 0; p < panels; p++) {
             weight[p] = tile->weight[p] + stored * tile->step;
-            ahead[p] = tokens <= 3 ? ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL / 2, panels) : NULL;
-            if (tokens <= 3) _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead[p]), _MM_HINT_T1);
+            ahead[p] = ahead_bytes > 0 ? ak_tile_ahead(tile, p, i, ahead_bytes, AK_BLOCK * AK_PANEL / 2, panels) : NULL;
+            if (ahead_bytes > 0) _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead[p]), _MM_HINT_T1);
 #pragma unroll
             for (int t = 0; t < tokens; t++) {
                 const size_t at = (size_t)t * tile->act_blocks + block;
@@ -89,7 +97,7 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
 #pragma unroll
             for (int p = 0; p < panels; p++) {
                 pairs[p] = _mm512_loadu_si512(weight[p] + (size_t)j * AK_LINE);
-                if (tokens <= 3) _mm_prefetch((const char *)ahead[p] + (size_t)j * AK_LINE, _MM_HINT_T1);
+                if (ahead_bytes > 0) _mm_prefetch((const char *)ahead[p] + (size_t)j * AK_LINE, _MM_HINT_T1);
                 weights[p] = _mm512_and_si512(pairs[p], halves);
             }
 #pragma unroll
@@ -129,11 +137,14 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
     ak_sums512_finish(&sums, tile, tokens, panels);
 }
 
-VNNI_INLINE void q4_0(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_0); }
-VNNI_INLINE void q4_1(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, AK_Q4_1); }
+#define Q4_TILES(kind, type) \
+    VNNI_INLINE void kind(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, type, tokens <= 3 ? AK_AHEAD : 0); } \
+    VNNI_INLINE void kind##_stream(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, type, STREAM_AHEAD); } \
+    AK_TILES_12X1(VNNI, kind##_stream); \
+    AK_TILES_6X2(VNNI, kind, .some = &kind##_stream_set)
 
-AK_TILES_6X2(VNNI, q4_0);
-AK_TILES_6X2(VNNI, q4_1);
+Q4_TILES(q4_0, AK_Q4_0);
+Q4_TILES(q4_1, AK_Q4_1);
 
 // ------------------------------------------------------------------------------------------------------------------- BF16
 

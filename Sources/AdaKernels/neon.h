@@ -10,13 +10,14 @@
 int ak_neon_has_dot(void);
 
 extern const ak_kernels ak_neon_kernels;
+extern const ak_tuning ak_neon_tuning;
 
 void ak_neon_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags, const ak_upcoming *upcoming, void *scratch);
-void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                       int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
+                       int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_neon_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                            int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
+                            int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 
 AK_INLINE float32x4_t ak_load_half4(const uint16_t *halves) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves))); }
 

@@ -49,27 +49,52 @@ struct ak_pool {
     _Alignas(CACHE_LINE) ak_signal finished;   // counts items that are not done; the caller waits for zero
     _Alignas(CACHE_LINE) ak_signal started;    // changes with every run; idle workers wait for a change
     _Atomic int32_t sleeping;                  // workers that wait, or are about to
+    _Atomic int running;                       // whether it is counted in `running_threads`
     _Atomic int stopping;
 
     _Alignas(CACHE_LINE) _Atomic uint32_t moves;   // times that a waiting thread gave up its processor, or left it
 
     _Alignas(CACHE_LINE) atomic_flag busy;
     int moves_threads;                         // whether those without a processor are helped to one
-    int32_t thread_count;                      // started threads, without the caller
+    int32_t thread_count;                      // threads without the caller; written before the first one starts
+    int32_t started_threads;                   // of which so many have been started: less only if one could not be
     uint32_t process;                          // forks before this pool was made
     pool_thread *threads;
     pool_share *shares;                        // one for each thread, the caller's first
 };
+
+// Threads of all pools of this process that are inside a run, whether they have an item or wait, and the processors there are for them. Where those are too
+// few, a thread that waits holds up another pool's work, and sleeps instead.
+static _Atomic int32_t running_threads, processors;
 
 // A child process has the pool's memory but not its threads.
 static _Atomic uint32_t fork_count;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static void count_fork(void) {
     atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed);
+    atomic_store_explicit(&running_threads, 0, memory_order_relaxed);
     ak_place_forget();
 }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 static int is_forked(const ak_pool *pool) { return atomic_load_explicit(&fork_count, memory_order_relaxed) != pool->process; }
+
+static void set_running(ak_pool *pool, int running) {
+    const int32_t threads = pool->thread_count + 1;
+    // The pool's own flag is set as long as its threads are in the sum.
+    if (running) atomic_store_explicit(&pool->running, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&running_threads, running ? threads : -threads, memory_order_acq_rel);
+    if (!running) atomic_store_explicit(&pool->running, 0, memory_order_release);
+}
+
+// Whether threads that are inside other pools' runs leave too few processors to wait on.
+static int is_crowded(const ak_pool *pool) {
+    // Equal before and after, so that a pool which begins or ends a run at this moment does not take itself for another.
+    const int running = atomic_load_explicit(&pool->running, memory_order_acquire);
+    const int32_t all = atomic_load_explicit(&running_threads, memory_order_acquire), threads = pool->thread_count + 1;
+    const int32_t others = all - (running ? threads : 0);
+    return others > 0 && others + threads > atomic_load_explicit(&processors, memory_order_relaxed)
+        && atomic_load_explicit(&pool->running, memory_order_relaxed) == running;
+}
 
 static uint32_t items_left(uint64_t ticket) { return (uint32_t)ticket; }
 
@@ -200,14 +225,28 @@ static int help_others(ak_pool *pool, int32_t worker, int only_here, int (*done)
     return 0;
 }
 
+// What a thread waits for, and that there is no processor to wait on.
+typedef struct {
+    const ak_pool *pool;
+    int (*done)(const void *);
+    const void *context;
+} wait_watch;
+
+static int is_over(const void *context) {
+    const wait_watch *watch = context;
+    return watch->done(watch->context) || is_crowded(watch->pool);
+}
+
 // Waits until `done`. Returns 0 if the calling thread has to sleep now: nothing came for a while, or somebody else needs its processor.
 static int wait_for(ak_pool *pool, int32_t worker, int (*done)(const void *), const void *context, read_ahead *ahead) {
     if (done(context)) return 1;
+    if (is_crowded(pool)) return 0;
+    const wait_watch watch = {pool, done, context};
     const uint64_t end = ak_microseconds() + SPIN_MICROSECONDS;
-    if (help_others(pool, worker, 1, done, context)) return 0;
+    if (help_others(pool, worker, 1, is_over, &watch)) return 0;
     do {
-        if (ak_spin(done, context, PATIENCE_MICROSECONDS, read_some, ahead)) return 1;
-        if (help_others(pool, worker, 0, done, context)) return 0;
+        if (ak_spin(is_over, &watch, PATIENCE_MICROSECONDS, read_some, ahead)) return done(context);
+        if (help_others(pool, worker, 0, is_over, &watch)) return 0;
     } while (ak_microseconds() < end);
     return done(context);
 }
@@ -251,6 +290,7 @@ static void free_pool(ak_pool *pool) {
 ak_pool *ak_pool_create(int32_t threads) {
     if (threads < 1) return NULL;
     pthread_once(&fork_once, watch_forks);
+    atomic_store_explicit(&processors, ak_processor_count(), memory_order_relaxed);
     void *memory = NULL;
     if (posix_memalign(&memory, CACHE_LINE, sizeof(ak_pool)) != 0) return NULL;
     ak_pool *pool = memory;
@@ -277,6 +317,7 @@ ak_pool *ak_pool_create(int32_t threads) {
         atomic_init(&pool->shares[i].end, 0);
         memset(&pool->shares[i].place, 0, sizeof pool->shares[i].place);
     }
+    pool->thread_count = threads - 1;
     for (int32_t i = 0; i < threads - 1; i++) {
         pool_thread *thread = &pool->threads[i];
         thread->pool = pool;
@@ -285,7 +326,7 @@ ak_pool *ak_pool_create(int32_t threads) {
             ak_pool_destroy(pool);
             return NULL;
         }
-        pool->thread_count++;
+        pool->started_threads++;
     }
     return pool;
 }
@@ -296,7 +337,7 @@ void ak_pool_destroy(ak_pool *pool) {
         atomic_store(&pool->stopping, 1);
         atomic_fetch_add(&pool->started.value, 1);
         ak_signal_wake_all(&pool->started);
-        for (int32_t i = 0; i < pool->thread_count; i++) pthread_join(pool->threads[i].thread, NULL);
+        for (int32_t i = 0; i < pool->started_threads; i++) pthread_join(pool->threads[i].thread, NULL);
     }
     free_pool(pool);
 }
@@ -328,6 +369,7 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
         return;
     }
     ak_place *place = &pool->shares[0].place;
+    set_running(pool, 1);
     ak_place_enter(place);
     ak_place_set_needed(place, 1);
     atomic_store_explicit(&pool->work, work, memory_order_relaxed);
@@ -356,5 +398,6 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     ak_place_set_needed(place, 0);
     ak_place_return(place);
     pool->expected_count = 0;
+    set_running(pool, 0);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

@@ -28,10 +28,12 @@ typedef struct {
     _Atomic int32_t home;        // 1 + the processor that it returns to when it has done its item; 0: it stays
     _Atomic int32_t moving;      // somebody moves it
 #if defined(__linux__)
-    _Atomic int32_t narrow;      // its mask may be narrower than `mask`
+    _Atomic int32_t narrow;      // AK_MASK_…: whether its mask may be narrower than `mask`, and who may touch that
     cpu_set_t mask;
 #endif
 } ak_place;
+
+enum { AK_MASK_NONE = 0, AK_MASK_KEPT = 1, AK_MASK_IN_USE = 2 };   // IN_USE: one thread reads or writes `mask`; nobody waits for it
 
 static inline int ak_place_is_needed(const ak_place *place) { return atomic_load_explicit(&place->needed, memory_order_relaxed); }
 static inline void ak_place_set_needed(ak_place *place, int needed) { atomic_store_explicit(&place->needed, needed, memory_order_relaxed); }
@@ -87,8 +89,11 @@ static inline int ak_move_thread(int32_t thread, ak_place *place, int32_t proces
     CPU_ZERO(&one);
     CPU_SET(processor, &one);
     if (place != NULL) {
+        int32_t narrow = atomic_load_explicit(&place->narrow, memory_order_relaxed);
+        if (narrow == AK_MASK_IN_USE) return 0;   // the thread is running: it takes its mask back
+        if (!atomic_compare_exchange_strong_explicit(&place->narrow, &narrow, AK_MASK_IN_USE, memory_order_acquire, memory_order_relaxed)) return 0;
         place->mask = mask;
-        atomic_store_explicit(&place->narrow, 1, memory_order_release);
+        atomic_store_explicit(&place->narrow, AK_MASK_KEPT, memory_order_release);
     }
     const int moved = sched_setaffinity(thread, sizeof one, &one) == 0;
     for (int tries = 0; moved && tries < 3 && sched_setaffinity(thread, sizeof mask, &mask) != 0; tries++) {}
@@ -119,9 +124,12 @@ static inline int ak_place_lend(ak_place *place, int32_t thread) {
 // Gives the calling thread, which was needed, its own again: its mask, if it was moved and goes on before its mover does, and its processor, if it was
 // lent another.
 static inline void ak_place_return(ak_place *place) {
-    if (atomic_load_explicit(&place->narrow, memory_order_acquire)) {
-        atomic_store_explicit(&place->narrow, 0, memory_order_relaxed);
-        sched_setaffinity(0, sizeof place->mask, &place->mask);
+    int32_t kept = AK_MASK_KEPT;
+    if (atomic_load_explicit(&place->narrow, memory_order_relaxed) == AK_MASK_KEPT
+        && atomic_compare_exchange_strong_explicit(&place->narrow, &kept, AK_MASK_IN_USE, memory_order_acquire, memory_order_relaxed)) {
+        const cpu_set_t mask = place->mask;
+        atomic_store_explicit(&place->narrow, AK_MASK_NONE, memory_order_release);
+        sched_setaffinity(0, sizeof mask, &mask);
     }
     const int32_t home = atomic_load_explicit(&place->home, memory_order_relaxed);
     if (home == 0) return;

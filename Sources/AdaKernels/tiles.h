@@ -14,9 +14,14 @@
 #define AK_TILE_INSTANCES_8(target, kind, panels) \
     AK_TILE_INSTANCES_6(target, kind, panels) AK_TILE_INSTANCE(target, kind, 7, panels) AK_TILE_INSTANCE(target, kind, 8, panels)
 
+#define AK_TILE_INSTANCES_12(target, kind, panels) \
+    AK_TILE_INSTANCES_8(target, kind, panels) AK_TILE_INSTANCE(target, kind, 9, panels) AK_TILE_INSTANCE(target, kind, 10, panels) \
+    AK_TILE_INSTANCE(target, kind, 11, panels) AK_TILE_INSTANCE(target, kind, 12, panels)
+
 #define AK_TILE_ROW_3(kind, panels) kind##_1x##panels, kind##_2x##panels, kind##_3x##panels
 #define AK_TILE_ROW_6(kind, panels) AK_TILE_ROW_3(kind, panels), kind##_4x##panels, kind##_5x##panels, kind##_6x##panels
 #define AK_TILE_ROW_8(kind, panels) AK_TILE_ROW_6(kind, panels), kind##_7x##panels, kind##_8x##panels
+#define AK_TILE_ROW_12(kind, panels) AK_TILE_ROW_8(kind, panels), kind##_9x##panels, kind##_10x##panels, kind##_11x##panels, kind##_12x##panels
 
 // Up to 8 tokens by 3 panels, 3 tokens by 4: for 32 vector registers that hold a whole panel row each. One token takes `alone` panels: where one
 // of them keeps up with memory, a single stream of it is read faster.
@@ -28,12 +33,18 @@
         .run = {{AK_TILE_ROW_8(kind, 1)}, {AK_TILE_ROW_8(kind, 2)}, {AK_TILE_ROW_8(kind, 3)}, {AK_TILE_ROW_3(kind, 4)}}}
 
 // Up to 6 tokens by 2 panels, 3 tokens by 4: where each sum takes two of 32 registers.
-#define AK_TILES_6X2(target, kind) \
+#define AK_TILES_6X2(target, kind, ...) \
     AK_TILE_INSTANCES_6(target, kind, 1) AK_TILE_INSTANCES_6(target, kind, 2) AK_TILE_INSTANCES_3(target, kind, 3) \
     AK_TILE_INSTANCES_3(target, kind, 4) \
     static const ak_tile_set kind##_set = { \
         .tokens = 6, .panels = {4, 4, 4, 4, 2, 2, 2}, \
-        .run = {{AK_TILE_ROW_6(kind, 1)}, {AK_TILE_ROW_6(kind, 2)}, {AK_TILE_ROW_3(kind, 3)}, {AK_TILE_ROW_3(kind, 4)}}}
+        .run = {{AK_TILE_ROW_6(kind, 1)}, {AK_TILE_ROW_6(kind, 2)}, {AK_TILE_ROW_3(kind, 3)}, {AK_TILE_ROW_3(kind, 4)}}, ##__VA_ARGS__}
+
+// Up to 12 tokens by one panel: where each sum takes two of 32 registers, and a panel comes from memory meanwhile.
+#define AK_TILES_12X1(target, kind) \
+    AK_TILE_INSTANCES_12(target, kind, 1) \
+    static const ak_tile_set kind##_set = { \
+        .tokens = 12, .panels = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, .run = {{AK_TILE_ROW_12(kind, 1)}}}
 
 // Up to 6 tokens by one panel, 3 by 2, 1 by 4: where each sum takes two of 16 registers.
 #define AK_TILES_6X1(target, kind) \

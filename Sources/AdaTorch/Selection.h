@@ -18,7 +18,7 @@ private:
     uint64_t state_ = 0;
 };
 
-// Hard samples of the switches with their straight-through gradient (AdaLLaVA, section 3.3; DESIGN, section 4, item 7).
+// Hard samples of the switches with their straight-through gradient (AdaLLaVA, section 3.3; docs/architecture.md, reference semantics).
 // logits (samples, switches) float32 on any device; returns (samples, switches) of zeros and ones.
 Tensor select_switches(const Tensor &logits, const at_config &config, const at_batch &batch);
 

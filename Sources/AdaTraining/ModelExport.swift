@@ -10,7 +10,7 @@ struct ModelExport {
     /// Files of a tokenizer and of generation, copied as they are.
     private static let companions = [
         "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-        "vocab.json", "merges.txt", "generation_config.json", "preprocessor_config.json",
+        "chat_template.json", "vocab.json", "merges.txt", "generation_config.json", "preprocessor_config.json",
     ]
 
     /// - Parameter folder: exists. `config.json` comes last, so that a folder which has one is complete.

@@ -32,7 +32,14 @@ public struct ModelSource: Sendable {
                 hint: "start from a checkpoint in LLaVA's or AdaLLaVA's own layout")
         }
         let before = try ModelConfiguration.read(json, file: configURL.path)
-        let layers = before.language.numHiddenLayers
+        let decoder = before.language
+        // Without a window Mistral is LLaMA, and is saved as such.
+        guard decoder.architecture == .llama || decoder.architecture == .mistral && decoder.slidingWindow == nil else {
+            throw CheckpointError.unsupported(
+                what: "training a \(decoder.architecture.name) decoder\(decoder.slidingWindow == nil ? "" : " with a window")", file: configURL.path,
+                hint: "start from a LLaMA decoder")
+        }
+        let layers = decoder.numHiddenLayers
         if let wanted = recipe.numHiddenLayers, wanted < layers, !recipe.fromScratch {
             throw TrainingError.recipe(
                 field: "num_hidden_layers", expected: "at least the \(layers) layers of the model to start from, which are all kept",

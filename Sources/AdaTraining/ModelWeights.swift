@@ -62,7 +62,7 @@ public struct MimeticAttention: Sendable, Equatable {
     /// What a position's own logit is at first, on average.
     static let ownLogit: Float = 4
 
-    public init(_ c: LlamaConfiguration) { (headDim, group) = (c.headDim, max(1, c.numAttentionHeads / max(1, c.numKeyValueHeads))) }
+    public init(_ c: DecoderConfiguration) { (headDim, group) = (c.headDim, max(1, c.numAttentionHeads / max(1, c.numKeyValueHeads))) }
 
     /// The values of a decoder's `q_proj` or `k_proj`, `[heads * headDim, hidden]`; `nil` for all others.
     func values(_ name: String, shape: [Int], seed: UInt64) -> [Float]? {

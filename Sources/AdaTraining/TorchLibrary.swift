@@ -2,7 +2,7 @@ import AdaLLaVA
 import CAdaTorch
 import Foundation
 
-/// `libAdaTorch.so`, opened: AdaLLaVA's training step over libtorch (DESIGN, section 5).
+/// `libAdaTorch.so`, opened: AdaLLaVA's training step over libtorch.
 ///
 /// It is loaded at run time, so that everything but training works without libtorch.
 public final class TorchLibrary: @unchecked Sendable {

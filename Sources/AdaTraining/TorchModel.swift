@@ -155,7 +155,7 @@ public final class TorchModel {
         c.tied_embeddings = language.tieWordEmbeddings ? 1 : 0
         c.attention_bias = language.attentionBias ? 1 : 0
         c.mlp_bias = language.mlpBias ? 1 : 0
-        c.rms_epsilon = language.rmsNormEpsilon
+        c.rms_epsilon = language.normEpsilon
         if let llava = configuration.llava, let vision = configuration.vision {
             c.vision_hidden_size = Int32(vision.hiddenSize)
             c.vision_intermediate_size = Int32(vision.intermediateSize)

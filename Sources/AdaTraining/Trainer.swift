@@ -5,7 +5,7 @@ import Foundation
     import Glibc
 #endif
 
-/// Trains a model by a recipe (AdaLLaVA, Xu et al., ICCV 2025; DESIGN, section 4, item 7).
+/// Trains a model by a recipe (AdaLLaVA, Xu et al., ICCV 2025; docs/architecture.md, reference semantics).
 public final class Trainer {
     /// What a run amounts to.
     public struct Summary: Sendable, Equatable {

@@ -82,6 +82,8 @@ extension Console {
         case .answering(let done, let total): if countsTokens { self.progress("answering", done: done, of: total) }
         case .encoding(let image, let images, let layer, let layers):
             self.progress(images > 1 ? "encoding image \(image) of \(images)" : "encoding the image", done: layer, of: layers)
+        case .selecting(let image, let images, let done, let total):
+            self.progress(images > 1 ? "selecting tokens of image \(image) of \(images)" : "selecting image tokens", done: done, of: total)
         case .reading(let done, let total): self.progress("reading the prompt", done: done, of: total)
         }
     }

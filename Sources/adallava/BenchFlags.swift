@@ -91,15 +91,17 @@ struct BenchOutputFlags: ParsableArguments {
 
 /// Numbers of threads with commas between them: `1,2`. `nil` in the list stands for one thread a processor.
 /// - Throws: `ValidationError`
-func threadCounts(_ threads: String?) throws -> [Int?] {
-    guard let threads else { return [nil] }
-    let counts = try threads.split(separator: ",", omittingEmptySubsequences: false).map { text in
-        guard let count = Int(text.trimmingCharacters(in: .whitespaces)), (1 ... 256).contains(count) else {
-            throw ValidationError("--threads: expected numbers from 1 to 256 with commas between them, found '\(text)'")
+func threadCounts(_ threads: String?) throws -> [Int?] { try threads.map { try counts($0, "--threads") } ?? [nil] }
+
+/// Different numbers from 1 to 256 with commas between them.
+func counts(_ text: String, _ flag: String) throws -> [Int] {
+    let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
+        guard let count = Int(part.trimmingCharacters(in: .whitespaces)), (1 ... 256).contains(count) else {
+            throw ValidationError("\(flag): expected numbers from 1 to 256 with commas between them, found '\(part)'")
         }
         return count
     }
-    if Set(counts).count < counts.count { throw ValidationError("--threads: expected each number once, found \(threads)") }
+    if Set(counts).count < counts.count { throw ValidationError("\(flag): expected each number once, found \(text)") }
     return counts
 }
 
@@ -114,7 +116,7 @@ extension ModelFlags {
 
     /// What is in the checkpoint; its weights are not read.
     func inspect() throws -> ModelReport {
-        try ModelReport(contentsOf: locate(), projector: compute.mmproj.map { URL(fileURLWithPath: $0) }, template: compute.template)
+        try ModelReport(contentsOf: locate(), projector: compute.mmproj.map { URL(fileURLWithPath: $0) }, template: compute.templates.choice)
     }
 }
 

@@ -13,7 +13,8 @@ struct BenchThroughput: AsyncParsableCommand {
         discussion: """
             adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt 600 --generate 64 --repeat 5
             A repeat reads a prompt of made-up tokens and generates from there (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
-            --prompt 0 generates from nothing (tg64), --generate 0 only reads.
+            --prompt 0 generates from nothing (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates from so many prompts at once, as \
+            llama-batched-bench does: t/s is that of all together.
             """)
 
     @Option(parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; without any the embedded default model.")
@@ -33,6 +34,9 @@ struct BenchThroughput: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "Tokens to generate.")
     var generate = 64
 
+    @Option(help: "Sequences that are computed together, with commas between the numbers.")
+    var sequences = "1"
+
     @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that everything is measured, after one to warm up.")
     var repeats = 5
 
@@ -51,6 +55,7 @@ struct BenchThroughput: AsyncParsableCommand {
             var throughput = Throughput()
             throughput.budgets = try fractions(of: budgets)
             (throughput.promptTokens, throughput.generatedTokens, throughput.repeats) = (prompt, generate, repeats)
+            throughput.sequences = try counts(sequences, "--sequences")
             try throughput.validate()
             let urls = try model.isEmpty ? [DefaultModel.locate()] : model.map { URL(fileURLWithPath: $0) }
             // What one of the models cannot do is told before the first is measured.

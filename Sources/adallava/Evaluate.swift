@@ -112,7 +112,7 @@ struct Evaluate: AsyncParsableCommand {
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
-            computation: "\(model.compute.precision.rawValue), template \(model.compute.template ?? "chosen")" + (blankImages ? ", blank images" : ""),
+            computation: "\(model.compute.precision.rawValue), template \(model.compute.templates.summary)" + (blankImages ? ", blank images" : ""),
             budgets: try fractions(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
         let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)

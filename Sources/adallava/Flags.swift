@@ -12,13 +12,33 @@ struct PlacementFlag: ParsableArguments {
     var placement: WeightPlacement { mmap.map { $0 ? .file : .memory } ?? .automatic }
 }
 
+/// The chat template, where a person chooses it.
+struct TemplateFlags: ParsableArguments {
+    @Option(help: "A built-in chat template instead of the checkpoint's: \(ChatTemplate.names.joined(separator: ", ")).")
+    var template: String?
+
+    @Option(help: "A chat template in Jinja instead of the checkpoint's: a file, or a JSON file with a chat_template.")
+    var chatTemplate: String?
+
+    var choice: ChatTemplate.Choice? {
+        template.map(ChatTemplate.Choice.named) ?? chatTemplate.map { .file(URL(fileURLWithPath: $0)) }
+    }
+
+    /// What results say of it.
+    var summary: String { template ?? chatTemplate ?? "chosen" }
+
+    func validate() throws {
+        if template != nil, chatTemplate != nil { throw ValidationError("--template and --chat-template: expected one of them, found both") }
+        if let template { try usable { _ = try ChatTemplate.named(template) } }
+    }
+}
+
 /// How a model is read and computes.
 struct ComputeFlags: ParsableArguments {
     @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.")
     var mmproj: String?
 
-    @Option(help: "The chat template, if the checkpoint does not say: \(ChatTemplate.names.joined(separator: ", ")).")
-    var template: String?
+    @OptionGroup var templates: TemplateFlags
 
     @Option(help: "Threads; by default one for each processor.")
     var threads: Int?
@@ -29,7 +49,9 @@ struct ComputeFlags: ParsableArguments {
     @OptionGroup var placement: PlacementFlag
 
     func load(_ url: URL) async throws -> AdaptiveModel {
-        try await loadWithProgress(url, options)
+        // What is wrong with a template is told before a large model is read.
+        _ = try templates.choice?.load()
+        return try await loadWithProgress(url, options)
     }
 
     var options: AdaptiveModel.Options {
@@ -38,13 +60,12 @@ struct ComputeFlags: ParsableArguments {
         options.precision = precision
         options.placement = placement.placement
         options.projector = mmproj.map { URL(fileURLWithPath: $0) }
-        options.template = template
+        options.template = templates.choice
         return options
     }
 
     func validate() throws {
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
-        if let template { try usable { _ = try ChatTemplate.named(template) } }
     }
 }
 

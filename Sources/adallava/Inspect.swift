@@ -13,20 +13,15 @@ struct Inspect: AsyncParsableCommand {
     @Option(help: "The projector file of a LLaVA GGUF pair.")
     var mmproj: String?
 
-    @Option(help: "The chat template, if the checkpoint does not say.")
-    var template: String?
+    @OptionGroup var templates: TemplateFlags
 
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    func validate() throws {
-        if let template { try usable { _ = try ChatTemplate.named(template) } }
-    }
-
     func run() async throws {
         try await reporting {
             let report = try ModelReport(
-                contentsOf: URL(fileURLWithPath: model), projector: mmproj.map { URL(fileURLWithPath: $0) }, template: template)
+                contentsOf: URL(fileURLWithPath: model), projector: mmproj.map { URL(fileURLWithPath: $0) }, template: templates.choice)
             printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
             if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
         }

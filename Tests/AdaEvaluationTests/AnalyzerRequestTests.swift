@@ -29,7 +29,7 @@ import Testing
         let model = AnalyzedModel(
             name: "huge",
             configuration: ModelConfiguration(
-                language: LlamaConfiguration(
+                language: DecoderConfiguration(
                     vocabularySize: 1 << 24, hiddenSize: 1 << 18, intermediateSize: 1 << 20, numHiddenLayers: 4096, numAttentionHeads: 4096)))
         let settings = CostSettings(promptTokens: 1 << 24, generatedTokens: 2, batchSize: 1 << 20, weightBits: 64, activationBits: 64)
         for formula in CostFormula.allCases {

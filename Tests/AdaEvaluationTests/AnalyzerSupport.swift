@@ -70,7 +70,7 @@ struct RecordedCosts: Decodable {
         let numbers: [String: Double]
         let bound: String
 
-        init(from decoder: any Decoder) throws {
+        init(from decoder: any Swift.Decoder) throws {
             let container = try decoder.container(keyedBy: Key.self)
             bound = try container.decode(String.self, forKey: Key(stringValue: "bound"))
             var numbers: [String: Double] = [:]
@@ -122,7 +122,7 @@ func tinyModel(adaptive: Bool = true, type: AdaptiveConfiguration.SchedulerType 
     AnalyzedModel(
         name: "tiny",
         configuration: ModelConfiguration(
-            language: LlamaConfiguration(
+            language: DecoderConfiguration(
                 vocabularySize: 16, hiddenSize: 8, intermediateSize: 10, numHiddenLayers: 2, numAttentionHeads: 4, numKeyValueHeads: 2),
             adaptive: adaptive ? AdaptiveConfiguration(schedulerType: type, schedulerRank: 1, numPrefixLayers: 1) : nil))
 }

@@ -32,6 +32,12 @@ final class FormulaModel: MeasurableModel, @unchecked Sendable {
         return try response(budget: budget, images: images.count, promptTokens: tokens.count, tokens: min(maxTokens, room), text: "")
     }
 
+    /// Prompts one after the other; a step costs as much however many sequences share it.
+    func measureTogether(prompts: [[Int]], budget: Double, steps: Int) async throws -> (prefill: Double, decode: Double, plan: ExecutionPlan) {
+        let one = try response(budget: budget, images: 0, promptTokens: prompts.first?.count ?? 0, tokens: steps + 1, text: "")
+        return (one.prefillMilliseconds * Double(prompts.count), one.decodeMilliseconds, one.plan)
+    }
+
     private func response(budget: Double, images: Int, promptTokens: Int, tokens: Int, text: String) throws -> ModelResponse {
         let number = lock.withLock {
             asked.append(budget)
@@ -65,7 +71,7 @@ enum Experiments {
         AnalyzedModel(
             name: "formula",
             configuration: ModelConfiguration(
-                language: LlamaConfiguration(
+                language: DecoderConfiguration(
                     vocabularySize: 64, hiddenSize: 32, intermediateSize: 64, numHiddenLayers: 8, numAttentionHeads: 4, maxPositionEmbeddings: 512),
                 adaptive: adaptive ? AdaptiveConfiguration(schedulerType: .layers, schedulerRank: 1, numPrefixLayers: 4) : nil))
     }

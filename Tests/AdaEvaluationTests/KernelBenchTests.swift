@@ -7,7 +7,7 @@ import Testing
 @Suite struct KernelBenchTests {
     /// Layers so small that everything is measured in a moment.
     private static func bench(vision: Bool = false) -> KernelBench {
-        let language = LlamaConfiguration(
+        let language = DecoderConfiguration(
             vocabularySize: 128, hiddenSize: 64, intermediateSize: 96, numHiddenLayers: 2, numAttentionHeads: 4, numKeyValueHeads: 2)
         let tower = VisionConfiguration(
             hiddenSize: 64, intermediateSize: 96, numHiddenLayers: 2, numAttentionHeads: 4, imageSize: 28, patchSize: 14)

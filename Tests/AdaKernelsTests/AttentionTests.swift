@@ -2,31 +2,76 @@ import AdaKernels
 import Foundation
 import Testing
 
-/// A head's caches filled through store_kv, and attention in float64 over the values that were stored.
+/// A head's keys and values in pages, each somewhere else, with other heads' (NaN) around them; what nobody stored is NaN.
+private final class PagedMemory {
+    let headDim: Int, type: ak_type
+    let keyOffset = 64, valueOffset: Int
+    private(set) var pages: [AlignedMemory?]
+    private let addresses: UnsafeMutablePointer<UnsafeRawPointer?>
+
+    static let span = Int(AK_ATTENTION_SPAN)
+
+    init(positions: Int, headDim: Int, type: ak_type) {
+        (self.headDim, self.type) = (headDim, type)
+        let size = Int(ak_type_bytes(type)), count = (positions + Self.span - 1) / Self.span
+        valueOffset = keyOffset + Self.span * headDim * size + 128
+        let bytes = valueOffset + Self.span * Int(ak_value_width(Int32(headDim))) * size + 64
+        pages = (0 ..< count).map { _ in AlignedMemory(bytes: bytes) }.reversed()
+        addresses = .allocate(capacity: max(count, 1))
+        for (index, page) in pages.enumerated() { addresses[index] = page.map { UnsafeRawPointer($0.pointer) } }
+    }
+
+    deinit { addresses.deallocate() }
+
+    func keys(_ page: Int) -> UnsafeMutableRawPointer { pages[page]!.pointer + keyOffset }
+    func values(_ page: Int) -> UnsafeMutableRawPointer { pages[page]!.pointer + valueOffset }
+
+    /// Gives pages away that lie wholly before `position`.
+    func drop(before position: Int) {
+        for index in 0 ..< min(position / Self.span, pages.count) { (pages[index], addresses[index]) = (nil, nil) }
+    }
+
+    var head: ak_paged_head {
+        ak_paged_head(pages: addresses, keys: keyOffset, values: valueOffset, type: type, head_dim: Int32(headDim))
+    }
+
+    /// Calls `body` with each page and the range of its places that `positions` covers.
+    static func forEachPage(_ positions: Range<Int>, _ body: (_ page: Int, _ places: Range<Int>) -> Void) {
+        var position = positions.lowerBound
+        while position < positions.upperBound {
+            let page = position / span, end = min(positions.upperBound, (page + 1) * span)
+            body(page, position % span ..< end - page * span)
+            position = end
+        }
+    }
+}
+
+/// A head's pages filled through store_kv, and attention in float64 over the values that were stored.
 private struct AttentionCase {
-    let headDim: Int, positions: Int, capacity: Int, type: ak_type
+    let headDim: Int, positions: Int, type: ak_type
     let keys: [Float], values: [Float]          // (positions, ld)
     let ld: Int
-    let keyCache: AlignedMemory, valueCache: AlignedMemory
+    let memory: PagedMemory
 
     init(set: KernelSet, headDim: Int, positions: Int, type: ak_type, seed: UInt64, pieces: [Int]? = nil) {
         var numbers = TestNumbers(seed: seed)
         self.headDim = headDim
         self.positions = positions
         self.type = type
-        capacity = positions + 9
         ld = headDim + 3
         keys = numbers.floats(positions * ld, scale: 2)
         values = numbers.floats(positions * ld, scale: 2)
-        let size = type == AK_F32 ? 4 : 2
-        keyCache = AlignedMemory(bytes: (capacity + 15) / 16 * 16 * headDim * size)
-        valueCache = AlignedMemory(bytes: capacity * Int(ak_value_width(Int32(headDim))) * size)
+        memory = PagedMemory(positions: positions, headDim: headDim, type: type)
         var first = 0
         for piece in pieces ?? [positions] {
-            keys.withUnsafeBufferPointer { k in
-                values.withUnsafeBufferPointer { v in
-                    set.table.store_kv(keyCache.pointer, valueCache.pointer, type, k.baseAddress! + first * ld, ld,
-                                       v.baseAddress! + first * ld, ld, Int32(headDim), Int32(first), Int32(piece))
+            PagedMemory.forEachPage(first ..< first + piece) { page, places in
+                let start = (page * PagedMemory.span + places.lowerBound) * ld
+                keys.withUnsafeBufferPointer { k in
+                    values.withUnsafeBufferPointer { v in
+                        set.table.store_kv(
+                            memory.keys(page), memory.values(page), type, k.baseAddress! + start, ld, v.baseAddress! + start, ld, Int32(headDim),
+                            Int32(places.lowerBound), Int32(places.count))
+                    }
                 }
             }
             first += piece
@@ -35,12 +80,14 @@ private struct AttentionCase {
 
     func stored(_ value: Float) -> Double { Double(type == AK_F32 ? value : Float(ak_half_to_float(ak_float_to_half(value)))) }
 
-    func run(_ set: KernelSet, q: [Float], ldq: Int, queries: Int, first: Int, scale: Float) -> [Float] {
+    /// - Parameter memory: instead of the case's own.
+    func run(
+        _ set: KernelSet, q: [Float], ldq: Int, queries: Int, first: Int, window: Int = 0, scale: Float, memory: PagedMemory? = nil
+    ) -> [Float] {
         let ldo = headDim + 5
         let scratch = AlignedMemory(bytes: ak_attention_scratch(Int32(positions), Int32(headDim)))
-        var out = [Float](repeating: 77, count: queries * ldo)
-        set.table.attention(&out, ldo, q, ldq, keyCache.pointer, valueCache.pointer, type, Int32(headDim), Int32(positions),
-                            Int32(queries), Int32(first), scale, scratch.pointer)
+        var out = [Float](repeating: 77, count: queries * ldo), head = (memory ?? self.memory).head
+        set.table.attention(&out, ldo, q, ldq, &head, Int32(positions), Int32(queries), Int32(first), Int32(window), scale, scratch.pointer)
         var rows: [Float] = []
         for t in 0..<queries {
             rows += out[t * ldo..<t * ldo + headDim]
@@ -49,19 +96,40 @@ private struct AttentionCase {
         return rows
     }
 
-    func reference(q: [Float], ldq: Int, queries: Int, first: Int, scale: Float) -> [Double] {
+    /// The keys that query `t` sees.
+    func seen(by t: Int, first: Int, window: Int) -> Range<Int> {
+        let end = first < 0 ? positions : min(positions, first + t + 1)
+        return (window > 0 ? max(0, end - window) : 0) ..< end
+    }
+
+    func reference(q: [Float], ldq: Int, queries: Int, first: Int, window: Int = 0, scale: Float) -> [Double] {
         var out: [Double] = []
         for t in 0..<queries {
-            let visible = first < 0 ? positions : min(positions, first + t + 1)
-            let scores = (0..<visible).map { s in
+            let seen = seen(by: t, first: first, window: window)
+            let scores = seen.map { s in
                 Double(scale) * (0..<headDim).reduce(0.0) { $0 + Double(q[t * ldq + $1]) * stored(keys[s * ld + $1]) }
             }
             let largest = scores.max() ?? 0
             let weights = scores.map { exp($0 - largest) }
             let sum = weights.reduce(0, +)
-            for d in 0..<headDim { out.append((0..<visible).reduce(0.0) { $0 + weights[$1] * stored(values[$1 * ld + d]) } / sum) }
+            for d in 0..<headDim { out.append(seen.reduce(0.0) { $0 + weights[$1 - seen.lowerBound] * stored(values[$1 * ld + d]) } / sum) }
         }
         return out
+    }
+
+    /// The same keys and values as pairs of BF16, converted `step` positions at a time.
+    func pairs(_ convert: @convention(c) (
+        UnsafeMutablePointer<UInt16>?, UnsafeMutablePointer<UInt16>?, UnsafeRawPointer?, UnsafeRawPointer?, ak_type, Int32, Int32, Int32
+    ) -> Void, step: Int = 48) -> PagedMemory {
+        let pairs = PagedMemory(positions: positions, headDim: headDim, type: AK_BF16)
+        PagedMemory.forEachPage(0 ..< positions) { page, places in
+            for start in stride(from: 0, to: places.upperBound, by: step) {
+                convert(
+                    pairs.keys(page).assumingMemoryBound(to: UInt16.self), pairs.values(page).assumingMemoryBound(to: UInt16.self),
+                    memory.keys(page), memory.values(page), type, Int32(headDim), Int32(start), Int32(min(places.upperBound, start + step)))
+            }
+        }
+        return pairs
     }
 }
 
@@ -122,31 +190,11 @@ struct AttentionTests {
             let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: UInt64(positions))
             var numbers = TestNumbers(seed: 12)
             let q = numbers.floats(queries * headDim, scale: 2), scale = 1 / Float(headDim).squareRoot()
-            let panels = (positions + 15) / 16
-            let keys = AlignedMemory(bytes: panels * 16 * headDim * 2)
-            let values = AlignedMemory(bytes: panels * 16 * Int(ak_value_width(Int32(headDim))) * 2)
-            // What store_kv did not write of the last panel is zero in a cache.
-            let size = type == AK_F32 ? 4 : 2
-            for position in positions ..< panels * 16 {
-                for d in 0 ..< headDim {
-                    let at = (position / 16 * 16 * headDim + d * 16 + position % 16) * size
-                    (attention.keyCache.pointer + at).initializeMemory(as: UInt8.self, repeating: 0, count: size)
-                }
-            }
-            for start in stride(from: 0, to: positions, by: 48) {
-                convert(
-                    keys.pointer.assumingMemoryBound(to: UInt16.self), values.pointer.assumingMemoryBound(to: UInt16.self), attention.keyCache.pointer,
-                    attention.valueCache.pointer, type, Int32(headDim), Int32(start), Int32(min(positions, start + 48)))
-            }
-            let scratch = AlignedMemory(bytes: ak_attention_scratch(Int32(positions), Int32(headDim)))
+            let memory = attention.pairs(convert)
             func run(_ range: Range<Int>) -> [Float] {
-                var out = [Float](repeating: 77, count: range.count * headDim)
-                q.withUnsafeBufferPointer { q in
-                    set.table.attention(
-                        &out, headDim, q.baseAddress! + range.lowerBound * headDim, headDim, keys.pointer, values.pointer, AK_BF16, Int32(headDim),
-                        Int32(positions), Int32(range.count), Int32(first < 0 ? -1 : first + range.lowerBound), scale, scratch.pointer)
-                }
-                return out
+                attention.run(
+                    set, q: Array(q[range.lowerBound * headDim ..< range.upperBound * headDim]), ldq: headDim, queries: range.count,
+                    first: first < 0 ? -1 : first + range.lowerBound, scale: scale, memory: memory)
             }
             let got = run(0 ..< queries)
             let expected = attention.reference(q: q, ldq: headDim, queries: queries, first: first, scale: scale)
@@ -158,31 +206,78 @@ struct AttentionTests {
         }
     }
 
+    // A failure means that a model with a sliding window sees tokens outside of it, misses some, or reads pages that were given away; or that an answer
+    // depends on how its prompt was cut into pieces.
+    @Test(arguments: KernelSet.available, [20, 64, 80])
+    func windowsHideWhatLiesBefore(set: KernelSet, headDim: Int) {
+        var numbers = TestNumbers(seed: UInt64(headDim) + 1)
+        for type in [AK_F32, AK_F16, AK_BF16] {
+            if type == AK_BF16, set.table.attention_pairs == nil || ak_has_bf16_dot() == 0 { continue }
+            for window in [1, 15, 16, 100, 256, 300] {
+                for (positions, queries, first) in [
+                    (1, 1, 0), (40, 40, 0), (256, 9, 247), (257, 2, 255), (300, 70, 230), (300, 3, -1), (530, 40, 490), (700, 1, 699), (1100, 35, 1030), (1100, 2, -1),
+                ] {
+                    let attention = AttentionCase(
+                        set: set, headDim: headDim, positions: positions, type: type == AK_BF16 ? AK_F16 : type, seed: UInt64(positions))
+                    let q = numbers.floats(queries * headDim, scale: 2), scale = 1 / Float(headDim).squareRoot()
+                    let expected = attention.reference(q: q, ldq: headDim, queries: queries, first: first, window: window, scale: scale)
+                    let memory = type == AK_BF16 ? set.table.attention_pairs.map { attention.pairs($0) } ?? attention.memory : attention.memory
+                    memory.drop(before: attention.seen(by: 0, first: first, window: window).lowerBound)
+                    let got = attention.run(
+                        set, q: q, ldq: headDim, queries: queries, first: first, window: window, scale: scale, memory: memory)
+                    let close = type == AK_BF16 ? 0.03 : 2e-5
+                    #expect(worstExcess(got, expected, relative: close, absolute: close) <= 0, "\(type) \(window) \(positions) \(queries) \(first)")
+                    for t in [0, 1, queries / 2, queries - 1] where t < queries {
+                        let row = Array(q[t * headDim ..< (t + 1) * headDim])
+                        let alone = attention.run(
+                            set, q: row, ldq: headDim, queries: 1, first: first < 0 ? -1 : first + t, window: window, scale: scale, memory: memory)
+                        #expect(alone == Array(got[t * headDim ..< (t + 1) * headDim]), "\(type) \(window) \(positions) \(queries) \(first) \(t)")
+                    }
+                }
+            }
+        }
+    }
+
+    // A failure means that a window as long as the sequence changes the answer.
+    @Test(arguments: KernelSet.available)
+    func aWindowThatHidesNothingChangesNothing(set: KernelSet) {
+        let attention = AttentionCase(set: set, headDim: 64, positions: 530, type: AK_F16, seed: 9)
+        var numbers = TestNumbers(seed: 10)
+        let q = numbers.floats(40 * 64, scale: 2)
+        func run(_ window: Int) -> [Float] { attention.run(set, q: q, ldq: 64, queries: 40, first: 490, window: window, scale: 0.2) }
+        #expect(run(530) == run(0) && run(Int(Int32.max)) == run(0))
+    }
+
     // A failure means that an answer changes with how attention behind a long prompt is shared out among threads, or that the parts are weighed wrongly.
-    @Test(arguments: KernelSet.available, [AK_F32, AK_F16])
+    @Test(arguments: KernelSet.available, [AK_F32, AK_F16, AK_BF16])
     func spansMakeTheWhole(set: KernelSet, type: ak_type) {
+        if type == AK_BF16, set.table.attention_pairs == nil || ak_has_bf16_dot() == 0 { return }
         let span = Int(AK_ATTENTION_SPAN)
-        for (headDim, positions, queries) in [(64, 600, 3), (20, 257, 1), (128, 1030, 14)] {
-            let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: 5)
+        for (headDim, positions, queries, window) in [
+            (64, 600, 3, 0), (20, 257, 1, 0), (128, 1030, 14, 0), (64, 600, 3, 90), (64, 600, 40, 345), (20, 300, 1, 44), (64, 1030, 2, 16), (64, 512, 2, 255),
+        ] {
+            let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type == AK_BF16 ? AK_F16 : type, seed: 5)
+            let memory = type == AK_BF16 ? set.table.attention_pairs.map { attention.pairs($0) } ?? attention.memory : attention.memory
             var numbers = TestNumbers(seed: 7)
             // Scores so far apart that some spans hardly count.
             let q = numbers.floats(queries * headDim, scale: 4)
-            let whole = attention.run(set, q: q, ldq: headDim, queries: queries, first: -1, scale: 0.3)
+            let seen = attention.seen(by: 0, first: -1, window: window)
+            memory.drop(before: seen.lowerBound)
+            let whole = attention.run(set, q: q, ldq: headDim, queries: queries, first: -1, window: window, scale: 0.3, memory: memory)
             let scratch = AlignedMemory(bytes: ak_attention_scratch(Int32(positions), Int32(headDim)))
-            var merged: [Float] = [], logs: [Float] = []
-            for begin in stride(from: 0, to: positions, by: span) {
-                var part = [Float](repeating: 0, count: queries * headDim), partLogs = [Float](repeating: 0, count: queries)
+            // Merging begins before the window, with parts that have no keys.
+            var merged = [Float](repeating: 0, count: queries * headDim), logs = [Float](repeating: -.infinity, count: queries)
+            for page in 0 ..< (positions + span - 1) / span {
+                var part = [Float](repeating: 77, count: queries * headDim), partLogs = [Float](repeating: 77, count: queries)
+                let isLast = (page + 1) * span >= positions, isKept = memory.pages[page] != nil
                 set.table.attention_span(
-                    &part, headDim, &partLogs, q, headDim, attention.keyCache.pointer, attention.valueCache.pointer, type, Int32(headDim), Int32(begin),
-                    Int32(min(positions, begin + span)), Int32(queries), 0.3,
-                    begin + span < positions ? attention.keyCache.pointer : nil, scratch.pointer)
-                if begin == 0 {
-                    (merged, logs) = (part, partLogs)
-                } else {
-                    ak_attention_merge(&merged, headDim, &logs, part, headDim, partLogs, Int32(queries), Int32(headDim))
-                }
+                    &part, headDim, &partLogs, q, headDim, isKept ? memory.keys(page) : nil, isKept ? memory.values(page) : nil, type, Int32(headDim),
+                    Int32(max(0, seen.lowerBound - page * span)), Int32(min(span, positions - page * span)), Int32(queries), 0.3,
+                    isLast || !isKept ? nil : memory.keys(page + 1), scratch.pointer)
+                if !isKept { #expect(part.allSatisfy { $0 == 0 } && partLogs.allSatisfy { $0 == -.infinity }) }
+                ak_attention_merge(&merged, headDim, &logs, part, headDim, partLogs, Int32(queries), Int32(headDim))
             }
-            #expect(merged == whole)
+            #expect(merged.map(\.bitPattern) == whole.map(\.bitPattern), "\(headDim) \(positions) \(queries) \(window)")
         }
     }
 
@@ -203,19 +298,19 @@ struct AttentionTests {
             let cases = [[60], [1, 2, 13, 16, 17, 11], [20, 40]].map {
                 AttentionCase(set: set, headDim: headDim, positions: 60, type: type, seed: 2, pieces: $0)
             }
-            func element(_ memory: AlignedMemory, _ index: Int) -> Double {
-                type == AK_F32 ? Double(memory.pointer.load(fromByteOffset: index * size, as: Float.self))
-                    : Double(ak_half_to_float(memory.pointer.load(fromByteOffset: index * size, as: UInt16.self)))
+            func element(_ memory: UnsafeRawPointer, _ index: Int) -> Double {
+                type == AK_F32 ? Double(memory.load(fromByteOffset: index * size, as: Float.self))
+                    : Double(ak_half_to_float(memory.load(fromByteOffset: index * size, as: UInt16.self)))
             }
             for attention in cases {
                 for position in 0..<60 {
                     for d in 0..<headDim {
-                        let key = element(attention.keyCache, position / 16 * headDim * 16 + d * 16 + position % 16)
+                        let key = element(attention.memory.keys(0), position / 16 * headDim * 16 + d * 16 + position % 16)
                         #expect(key == attention.stored(attention.keys[position * attention.ld + d]))
-                        let value = element(attention.valueCache, position * width + d)
+                        let value = element(attention.memory.values(0), position * width + d)
                         #expect(value == attention.stored(attention.values[position * attention.ld + d]))
                     }
-                    for d in headDim..<width { #expect(element(attention.valueCache, position * width + d) == 0) }
+                    for d in headDim..<width { #expect(element(attention.memory.values(0), position * width + d) == 0) }
                 }
             }
         }

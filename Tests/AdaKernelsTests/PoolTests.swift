@@ -158,6 +158,72 @@ struct PoolTests {
         #expect(results == [true, true, true, true])
     }
 
+    // A failure means that two models in one process slow each other down by waiting: a thread that waits for the rest of its own pool spins on a processor
+    // that another pool has work for.
+    @Test func waitingThreadsLeaveProcessorsToOtherPools() throws {
+        let threads = max(ak_processor_count(), 2)
+        let pool = try #require(ak_pool_create(threads)), other = PoolHandle(pool: try #require(ak_pool_create(2)))
+        defer {
+            ak_pool_destroy(pool)
+            ak_pool_destroy(other.pool)
+        }
+        // The other pool is inside one run until all is done.
+        let began = DispatchSemaphore(value: 0), end = DispatchSemaphore(value: 0), ended = DispatchSemaphore(value: 0)
+        final class Gate: @unchecked Sendable {
+            let began: DispatchSemaphore, end: DispatchSemaphore
+            init(_ began: DispatchSemaphore, _ end: DispatchSemaphore) { (self.began, self.end) = (began, end) }
+        }
+        let gate = Gate(began, end)
+        Thread.detachNewThread {
+            ak_pool_run(
+                other.pool, 2, nil,
+                { context, item, _ in
+                    guard item == 0, let context else { return }
+                    let gate = Unmanaged<Gate>.fromOpaque(context).takeUnretainedValue()
+                    gate.began.signal()
+                    gate.end.wait()
+                }, Unmanaged.passUnretained(gate).toOpaque())
+            ended.signal()
+        }
+        began.wait()
+
+        // The second worker waits for the first for less time than it would spin, and says in its next item whether it slept meanwhile.
+        final class Sleeps: @unchecked Sendable {
+            let lock = NSLock()
+            var done = false, switches = 0, slept = 0
+        }
+        let sleeps = Sleeps(), runs = 300
+        let ends = (0 ..< threads).map { Int32($0 == 0 ? 1 : 2) }
+        for _ in 0 ..< runs {
+            sleeps.lock.withLock { sleeps.done = false }
+            ak_pool_run(
+                pool, 2, ends,
+                { context, _, worker in
+                    guard let context else { return }
+                    let sleeps = Unmanaged<Sleeps>.fromOpaque(context).takeUnretainedValue()
+                    func wait(_ duration: Duration, until done: () -> Bool = { false }) {
+                        let end = ContinuousClock.now + duration
+                        while !done(), ContinuousClock.now < end {}
+                    }
+                    if worker == 1 {
+                        var usage = rusage()
+                        getrusage(__rusage_who_t(1), &usage)   // RUSAGE_THREAD
+                        sleeps.lock.withLock {
+                            sleeps.slept += usage.ru_nvcsw > sleeps.switches ? 1 : 0
+                            sleeps.switches = usage.ru_nvcsw
+                            sleeps.done = true
+                        }
+                    } else if worker == 0 {
+                        wait(.milliseconds(50)) { sleeps.lock.withLock { sleeps.done } }
+                        wait(.microseconds(40))
+                    }
+                }, Unmanaged.passUnretained(sleeps).toOpaque())
+        }
+        end.signal()
+        ended.wait()
+        #expect(sleeps.slept >= runs / 2)
+    }
+
     // A failure means that closing a model hangs or that a pool cannot be made again.
     @Test func poolsComeAndGo() throws {
         for round in 0..<40 {

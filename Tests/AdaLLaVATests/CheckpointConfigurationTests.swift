@@ -22,7 +22,7 @@ import Testing
         ).language
         #expect(
             language
-                == LlamaConfiguration(
+                == DecoderConfiguration(
                     vocabularySize: 1000, hiddenSize: 64, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 8,
                     numKeyValueHeads: 2, headDim: 16,
                     maxPositionEmbeddings: 256, tieWordEmbeddings: true, attentionBias: true, mlpBias: true, bosTokenID: 1,
@@ -32,11 +32,13 @@ import Testing
     }
 
     @Test func mistral() throws {
-        // A failure means that Mistral models attend beyond their window.
+        // A failure means that Mistral models attend to other positions than they were trained to.
         let text = Self.plainLlama.replacingOccurrences(of: "\"llama\"", with: "\"mistral\"")
-        #expect(try read(text + #","sliding_window":null"#).language.maxPositionEmbeddings == 256)
-        #expect(try read(text + #","sliding_window":4096"#).language.maxPositionEmbeddings == 256)
-        #expect(try read(text + #","sliding_window":100"#).language.maxPositionEmbeddings == 100)
+        for (field, window) in [(#","sliding_window":null"#, nil), (#","sliding_window":100"#, 100), ("", 4096)] as [(String, Int?)] {
+            let language = try read(text + field).language
+            #expect(language.architecture == .mistral && language.slidingWindow == window && language.maxPositionEmbeddings == 256)
+        }
+        #expect(try read(Self.plainLlama + #","sliding_window":100"#).language.slidingWindow == nil)
     }
 
     @Test func ropeScaling() throws {
@@ -149,7 +151,7 @@ import Testing
 
     @Test func generationDefaults() throws {
         // A failure means that answers do not end where the checkpoint says, or ignore its sampling.
-        let language = LlamaConfiguration(vocabularySize: 100, hiddenSize: 8, intermediateSize: 8, numHiddenLayers: 1, numAttentionHeads: 1)
+        let language = DecoderConfiguration(vocabularySize: 100, hiddenSize: 8, intermediateSize: 8, numHiddenLayers: 1, numAttentionHeads: 1)
         func read(_ text: String) throws -> GenerationDefaults {
             try GenerationDefaults.read(Fixtures.json(text), file: "g.json", language: language)
         }

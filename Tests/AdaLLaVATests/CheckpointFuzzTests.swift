@@ -73,7 +73,7 @@ import Testing
             TensorDescription(name: "blk.\($0).ffn_up.weight", type: $0 % 2 == 0 ? .f32 : .q8_0, shape: [$0 + 1, 32])
         }
         let metadata: [(key: String, value: GGUFValue)] =
-            try LlamaConfiguration(
+            try DecoderConfiguration(
                 vocabularySize: 4, hiddenSize: 32, intermediateSize: 32, numHiddenLayers: 5, numAttentionHeads: 4
             ).ggufMetadata() + [
                 ("tokenizer.ggml.tokens", .array(GGUFArray(["<unk>", "<s>", "</s>", "a"]))),

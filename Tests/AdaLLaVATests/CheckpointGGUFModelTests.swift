@@ -113,7 +113,7 @@ import Testing
 
     @Test func badMetadata() throws {
         // A failure means that an absurd GGUF configuration gets through to code that allocates or divides by it.
-        let valid = try LlamaConfiguration(
+        let valid = try DecoderConfiguration(
             vocabularySize: 8, hiddenSize: 32, intermediateSize: 32, numHiddenLayers: 1, numAttentionHeads: 4
         ).ggufMetadata()
         func read(_ key: String, _ value: GGUFValue?) throws -> ModelConfiguration {

@@ -7,7 +7,7 @@ import Testing
     typealias Fixtures = CheckpointFixtures
 
     /// Every tensor that a decoder of this shape needs, with its shape.
-    static func decoderShapes(_ language: LlamaConfiguration) -> [String: [Int]] {
+    static func decoderShapes(_ language: DecoderConfiguration) -> [String: [Int]] {
         let (hidden, intermediate) = (language.hiddenSize, language.intermediateSize)
         let (queries, keys) = (language.numAttentionHeads * language.headDim, language.numKeyValueHeads * language.headDim)
         var shapes = ["model.embed_tokens.weight": [language.vocabularySize, hidden], "model.norm.weight": [hidden]]
@@ -75,7 +75,7 @@ import Testing
         let language = checkpoint.configuration.language
         #expect((language.vocabularySize, language.hiddenSize, language.intermediateSize) == (320, 64, 172))
         #expect((language.numHiddenLayers, language.numAttentionHeads, language.headDim, language.maxPositionEmbeddings) == (8, 8, 8, 512))
-        #expect(language.rmsNormEpsilon == 1e-5 && language.ropeTheta == 10000 && language.ropeScaling == nil && !language.ropeInterleaved)
+        #expect(language.normEpsilon == 1e-5 && language.ropeTheta == 10000 && language.ropeScaling == nil && !language.ropeInterleaved)
         #expect(checkpoint.configuration.adaptive == AdaptiveConfiguration(schedulerType: .layers, schedulerRank: 8, numPrefixLayers: 4))
         let llava = try #require(checkpoint.configuration.llava)
         #expect(llava.projector == .mlp(layers: 2) && llava.selectLayer == -2 && llava.selectFeature == .patch)
@@ -132,7 +132,7 @@ import Testing
         let language = checkpoint.configuration.language
         #expect((language.vocabularySize, language.hiddenSize, language.intermediateSize, language.numHiddenLayers) == (328, 32, 74, 2))
         #expect((language.bosTokenID, language.eosTokenIDs, language.padTokenID) == (1, [2], 321))
-        #expect(language.ropeTheta == 10000 && language.rmsNormEpsilon == 1e-5)
+        #expect(language.ropeTheta == 10000 && language.normEpsilon == 1e-5)
         let vision = try #require(checkpoint.configuration.vision)
         #expect(vision.activation == .quickGELU && vision.imageSize == 56 && vision.layerNormEpsilon == 1e-5)
         let llava = try #require(checkpoint.configuration.llava)
@@ -197,7 +197,7 @@ import Testing
 
     @Test func unknownArchitecture() throws {
         // A failure means that a model this engine cannot run is loaded as something it is not.
-        for type in ["phi3", "qwen2", "llava_next"] {
+        for type in ["phi3", "qwen3", "llava_next"] {
             let json = try Fixtures.json("ada-L/config.json", replacing: ["model_type": .string(type)])
             let error = try #require(checkpointError { try ModelConfiguration.read(json, file: "config.json") })
             #expect(error.isUnsupported && error.description.contains("ada_llava_llama"))

@@ -5,8 +5,8 @@ import Testing
 
 @Suite struct CheckpointRotaryTests {
     /// Eight values a head, base 10000: plain frequencies 1, 0.1, 0.01, 0.001.
-    private func configuration(_ scaling: RopeScaling?, theta: Double = 10000, headDim: Int = 8) -> LlamaConfiguration {
-        LlamaConfiguration(
+    private func configuration(_ scaling: RopeScaling?, theta: Double = 10000, headDim: Int = 8) -> DecoderConfiguration {
+        DecoderConfiguration(
             vocabularySize: 8, hiddenSize: headDim * 4, intermediateSize: 8, numHiddenLayers: 1, numAttentionHeads: 4, ropeTheta: theta,
             ropeScaling: scaling, maxPositionEmbeddings: 64)
     }

@@ -63,18 +63,15 @@ import Testing
 
     /// The logits behind the last token, the prompt passing through all layers in chunks of `chunk`.
     private func logits(
-        _ decoder: LlamaDecoder, _ tokens: [Int], chunk: Int, selections: [LayerSelection?]? = nil
-    ) throws -> (logits: [Float], cache: KeyValueCache) {
-        let c = decoder.configuration
-        let hidden = Tensor(rows: tokens.count, columns: c.hiddenSize)
-        for (row, token) in tokens.enumerated() { try decoder.embed(token, into: hidden, row: row) }
-        let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: tokens.count)
+        _ model: TestModel, _ tokens: [Int], chunk: Int, selections: [LayerSelection]? = nil
+    ) throws -> (logits: [Float], sequence: TokenSequence) {
+        let reader = SequenceReader(model.decoder, selections: selections, promptLength: tokens.count)
+        var logits: [Float] = []
         for start in stride(from: 0, to: tokens.count, by: chunk) {
-            try decoder.run(
-                0 ..< c.numHiddenLayers, on: hidden.rows(start ..< min(start + chunk, tokens.count)), first: start, cache: cache,
-                selections: selections ?? Array(repeating: nil, count: c.numHiddenLayers), cancellation: Cancellation())
+            let output = try model.engine.runner.step([try reader.chunk(tokens[start ..< min(start + chunk, tokens.count)])])
+            logits = try #require(output.last(0)).values
         }
-        return (decoder.logits(hidden, row: tokens.count - 1).values, cache)
+        return (logits, reader.sequence)
     }
 
     // A mismatch means that a prompt longer than one chunk is read differently from a short one.
@@ -82,16 +79,20 @@ import Testing
         try Fixtures.withTemporaryFolder { folder in
             try Self.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
             let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels)
-            let prompt = tokens(LlamaDecoder.chunk * 2 + 77)
-            let whole = try logits(model.loaded.engine.decoder, prompt, chunk: prompt.count).logits
+            let prompt = tokens(BatchRunner.chunk * 2 + 77)
+            let whole = try logits(model, prompt, chunk: prompt.count).logits
             for chunk in [1, 100, 512] where chunk > 1 || kernels == kernelSets.last {
-                let parts = try logits(model.loaded.engine.decoder, prompt, chunk: chunk).logits
-                #expect(largestDifference(parts, whole) <= 1e-4, "chunks of \(chunk)")
+                #expect(try logits(model, prompt, chunk: chunk).logits == whole, "chunks of \(chunk)")
             }
             // The engine, chunks and all, answers as token after token does.
             let trace = Trace()
             _ = try model.run(prompt, maxTokens: 1, trace: trace)
-            #expect(largestDifference(trace.entries["prefill_last_logits"]?.values ?? [], whole) <= 1e-4)
+            #expect(trace.entries["prefill_last_logits"]?.values == whole)
+            // A row by itself is computed by other kernels, which are close.
+            let reader = SequenceReader(model.decoder, promptLength: prompt.count)
+            _ = try model.engine.runner.step([try reader.chunk(prompt.dropLast())])
+            let single = try model.engine.runner.step([reader.single(try #require(prompt.last))])
+            #expect(largestDifference(try #require(single.last(0)).values, whole) <= 1e-4)
         }
     }
 
@@ -100,8 +101,7 @@ import Testing
         try Fixtures.withTemporaryFolder { folder in
             try Self.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
             let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels)
-            let decoder = model.loaded.engine.decoder
-            let c = decoder.configuration
+            let c = model.decoder.configuration
             let all = Array(0 ..< c.numAttentionHeads)
             typealias Row = ExecutionPlan.Row
             let (whole, nothing) = (Row(heads: all, groups: all), Row(heads: [], groups: []))
@@ -109,24 +109,17 @@ import Testing
                 [whole, whole, whole], [whole, whole, nothing], [whole, nothing, nothing], [whole, whole, Row(heads: [], groups: [1, 4])],
                 [whole, Row(heads: [2], groups: []), Row(heads: [0, 7], groups: [3])], [Row(heads: [], groups: all), nothing, nothing],
             ]
-            for (rows, plan) in plans.flatMap({ plan in [1, 40, LlamaDecoder.chunk + 33].map { ($0, plan) } }) {
+            for (rows, plan) in plans.flatMap({ plan in [1, 40, BatchRunner.chunk + 33].map { ($0, plan) } }) {
                 let prompt = tokens(rows)
                 let results = try [false, true].map { lastRowOnly in
-                    let selections = plan.map { $0 == whole ? nil : LayerSelection($0, c) }
-                    let cache = KeyValueCache(layerCount: c.numHiddenLayers, capacity: rows + 1)
-                    let hidden = Tensor(rows: rows, columns: c.hiddenSize)
-                    for (row, token) in prompt.enumerated() { try decoder.embed(token, into: hidden, row: row) }
-                    try decoder.run(
-                        0 ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: selections, lastRowOnly: lastRowOnly,
-                        cancellation: Cancellation())
-                    let first = decoder.logits(hidden, row: rows - 1).values
-                    let next = Tensor(rows: 1, columns: c.hiddenSize)
-                    try decoder.embed(7, into: next, row: 0)
-                    try decoder.run(
-                        0 ..< c.numHiddenLayers, on: next, first: rows, cache: cache, selections: selections, cancellation: Cancellation())
-                    return first + decoder.logits(next, row: 0).values
+                    let selections = plan.map { $0 == whole ? model.decoder.whole : LayerSelection($0, c) }
+                    let reader = SequenceReader(model.decoder, selections: selections, promptLength: rows)
+                    // Where hidden states are wanted, all rows are computed to the end.
+                    let output = lastRowOnly ? nil : Tensor(rows: rows, columns: c.hiddenSize)
+                    let first = try #require(try model.engine.runner.step([try reader.chunk(prompt, output: output)]).last(0)).values
+                    return first + (try #require(try model.engine.runner.step([reader.single(7)]).last(0)).values)
                 }
-                #expect(largestDifference(results[0], results[1]) <= 1e-4, "\(rows) rows, \(plan)")
+                #expect(results[0] == results[1], "\(rows) rows, \(plan)")
             }
         }
     }
@@ -141,29 +134,29 @@ import Testing
                 .init(heads: [0, 1, 2, 3, 4, 5, 6, 7], groups: [0, 1, 2, 3, 4, 5, 6, 7]), .init(heads: [1, 6], groups: [0, 3]),
                 .init(heads: [5, 7], groups: []),
             ]
-            let decoders = models.map(\.loaded.engine.decoder)
-            func run(chunk: Int) throws -> [(logits: [Float], cache: KeyValueCache)] {
-                try decoders.map { decoder in
-                    try logits(decoder, tokens(40), chunk: chunk, selections: rows.map { LayerSelection($0, decoder.configuration) })
+            func run(chunk: Int) throws -> [(logits: [Float], sequence: TokenSequence)] {
+                try models.map { model in
+                    try logits(model, tokens(40), chunk: chunk, selections: rows.map { LayerSelection($0, model.decoder.configuration) })
                 }
             }
             let results = try run(chunk: 40)
             // The last token by itself, as in a decode: the kept heads of a group read its keys together, whatever lies between them.
-            let stepped = try run(chunk: 39)
-            #expect(largestDifference(stepped[0].logits, stepped[1].logits) <= 1e-5)
-            #expect(largestDifference(stepped[0].logits, results[0].logits) <= 1e-4)
+            let stepped = try models.map { model in
+                let selections = rows.map { LayerSelection($0, model.decoder.configuration) }
+                let reader = SequenceReader(model.decoder, selections: selections, promptLength: 40)
+                _ = try model.engine.runner.step([try reader.chunk(tokens(40).dropLast())])
+                return try #require(try model.engine.runner.step([reader.single(tokens(40)[39])]).last(0)).values
+            }
+            #expect(largestDifference(stepped[0], stepped[1]) <= 1e-5)
+            #expect(largestDifference(stepped[0], results[0].logits) <= 1e-4)
             #expect(largestDifference(results[0].logits, results[1].logits) <= 1e-5)
-            #expect(results[0].cache.layers.map { $0?.heads } == [[0, 1], [0, 1], [1]])
-            #expect(results[1].cache.layers.map { $0?.heads } == [[0, 1, 2, 3, 4, 5, 6, 7], [1, 6], [5, 7]])
-            // Only kept heads take memory: 40 positions rounded up to whole panels of 16.
-            for (result, decoder) in zip(results, decoders) {
-                let whole = KeyValueCache(layerCount: 1, capacity: 40)
-                try decoder.run(
-                    0 ..< 1, on: Tensor(rows: 40, columns: 64), first: 0, cache: whole, selections: Array(repeating: nil, count: 3),
-                    cancellation: Cancellation())
-                let perHead = whole.byteCount / decoder.configuration.numKeyValueHeads
-                #expect(perHead >= 2 * 48 * 8 * 4)
-                #expect(result.cache.byteCount == perHead * result.cache.layers.reduce(0) { $0 + ($1?.heads.count ?? 0) })
+            #expect(results[0].sequence.layers.map { $0?.heads } == [[0, 1], [0, 1], [1]])
+            #expect(results[1].sequence.layers.map { $0?.heads } == [[0, 1, 2, 3, 4, 5, 6, 7], [1, 6], [5, 7]])
+            // Only kept heads take memory: 40 positions are a page of each.
+            for (result, model) in zip(results, models) {
+                let perHead = model.decoder.layout(.f32).pageBytes(heads: 1)
+                #expect(perHead >= 2 * KeyValueLayout.slots * 8 * 4)
+                #expect(result.sequence.keyValueBytes == perHead * result.sequence.layers.reduce(0) { $0 + ($1?.heads.count ?? 0) })
             }
         }
     }

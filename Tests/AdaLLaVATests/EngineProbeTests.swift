@@ -3,6 +3,7 @@ import Synchronization
 import Testing
 
 @testable import AdaLLaVA
+@testable import AdaProbes
 
 @Suite struct EngineProbeTests {
     // A failure means that choosing a plan is reported as free, or that a model which has nothing to choose is said to have chosen.
@@ -42,5 +43,15 @@ import Testing
         await #expect(throws: GenerationError.self) { _ = try await model.measureDecoder(prompt: [1, -200], tokens: [6]) }
         await #expect(throws: GenerationError.self) { _ = try await model.measureDecoder(prompt: [1], tokens: [1 << 40]) }
         await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureDecoder(prompt: [], tokens: [6]) }
+    }
+
+    // A failure means that steps of several sequences are timed on others than were asked for, or that bad ids reach the embedding.
+    @Test func stepsOfSeveralSequencesAreTimed() async throws {
+        let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
+        let plan = try model.plan(switchLogits: [0.1, 0.9, 0.3, 0.2], units: 2)
+        let times = try await model.measureSteps([(prompt: [1, 5, 6], plan: nil), (prompt: [7], plan: plan)], steps: 3)
+        #expect(times.count == 3 && times.allSatisfy { $0 > .zero })
+        await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureSteps([(prompt: [], plan: nil)], steps: 1) }
+        await #expect(throws: GenerationError.self) { _ = try await model.measureSteps([(prompt: [1 << 40], plan: nil)], steps: 1) }
     }
 }

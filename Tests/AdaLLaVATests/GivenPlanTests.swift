@@ -12,35 +12,32 @@ import Testing
         let image = try RGBImage(contentsOf: Self.folder.appendingPathComponent("images/00.png").path)
         let text = try #require(model.loaded.text)
         let tokens = try text.prompt([.question("What is in the image?", images: 1)], system: nil)
-        return EngineRequest(tokens: tokens, images: [try model.loaded.pixels(image)], budget: .fraction(budget), maxTokens: 6)
-    }
-
-    private func run(_ model: TestModel, _ request: EngineRequest) throws -> EngineResult {
-        try model.loaded.engine.generate(request, cancellation: Cancellation(), onProgress: { _ in }, onToken: { _ in true })
+        return EngineRequest(tokens: tokens, images: [try model.loaded.image(image)], budget: .fraction(budget), maxTokens: 6)
     }
 
     @Test func theOwnPlanGivenFromOutsideChangesNothing() throws {
         // A mismatch means that experiments with plans measure something else than the plans.
         let model = try TestModel(Self.folder)
         var request = try request(model, budget: 0.75)
-        request.trace = Trace()
-        let own = try run(model, request)
-        let ownLogits = try #require(request.trace?.entries["prefill_last_logits"]?.values)
-        request.plan = own.plan
-        request.trace = Trace()
-        let given = try run(model, request)
-        #expect(given.tokens == own.tokens && given.plan == own.plan)
-        #expect(request.trace?.entries["prefill_last_logits"]?.values == ownLogits)
+        func run() throws -> (result: EngineResult, logits: [Float]) {
+            let trace = Trace()
+            let result = try model.run(request, trace: trace)
+            return (result, try #require(trace.entries["prefill_last_logits"]?.values))
+        }
+        let own = try run()
+        request.plan = own.result.plan
+        let given = try run()
+        #expect(given.result.tokens == own.result.tokens && given.result.plan == own.result.plan)
+        #expect(given.logits == own.logits)
         // Another plan of the same size runs something else.
-        var rows = own.plan.rows
+        var rows = own.result.plan.rows
         let optional = Array(4 ..< 8)
         let (on, off) = (try #require(optional.first { !rows[$0].isSkipped }), try #require(optional.first { rows[$0].isSkipped }))
         rows.swapAt(on, off)
-        request.plan = ExecutionPlan(headCount: own.plan.headCount, rows: rows)
-        request.trace = Trace()
-        let other = try run(model, request)
-        #expect(other.plan.rows == rows)
-        #expect(request.trace?.entries["prefill_last_logits"]?.values != ownLogits)
+        request.plan = ExecutionPlan(headCount: own.result.plan.headCount, rows: rows)
+        let other = try run()
+        #expect(other.result.plan.rows == rows)
+        #expect(other.logits != own.logits)
     }
 
     @Test func plansThatDoNotFitAreErrors() throws {
@@ -61,7 +58,7 @@ import Testing
         for (plan, part) in wrong {
             var request = try request(model, budget: 0.75)
             request.plan = plan
-            #expect { _ = try run(model, request) } throws: { ($0 as? GenerationError)?.description.contains(part) == true }
+            #expect { _ = try model.run(request) } throws: { ($0 as? GenerationError)?.description.contains(part) == true }
         }
     }
 
@@ -79,12 +76,10 @@ import Testing
     @Test func theLatencyTokensAttentionIsTheSoftmaxOfItsScores() throws {
         // A mismatch means that the overlays show something else than what the latency token attends to.
         let model = try TestModel(Self.folder)
-        var request = try request(model, budget: 0.75)
+        let request = try request(model, budget: 0.75)
         let trace = Trace(includesLayers: true, includesAttention: true)
-        request.trace = trace
-        let watched = try run(model, request)
-        request.trace = nil
-        #expect(try run(model, request).tokens == watched.tokens)
+        let watched = try model.run(request, trace: trace)
+        #expect(try model.run(request).tokens == watched.tokens)
         let checkpoint = try Checkpoint.open(at: Self.folder)
         for layer in [0, 3] {
             let weights = try #require(trace.entries["latency_attention.\(layer)"])

@@ -10,7 +10,7 @@ import Testing
         let hidden, intermediate, heads, keyValueHeads: Int
         var testDescription: String { "\(hidden)/\(intermediate)/\(heads)/\(keyValueHeads)" }
 
-        func configuration() throws -> LlamaConfiguration {
+        func configuration() throws -> DecoderConfiguration {
             let json = try CheckpointFixtures.json(
                 """
                 {"model_type": "llama", "hidden_size": \(hidden), "intermediate_size": \(intermediate), "num_attention_heads": \(heads),
@@ -61,12 +61,12 @@ import Testing
 
             #expect(selection.heads == row.heads)
             #expect(selection.runsAttention == !row.heads.isEmpty && selection.runsMLP == !row.groups.isEmpty)
-            #expect(selection.queryPanels.indices == touched(columns, step: Int(AK_PANEL)))
-            #expect(selection.outputBlocks.indices == touched(columns, step: Int(AK_BLOCK)))
-            #expect(selection.keyValuePanels.indices == touched(keys, step: Int(AK_PANEL)))
+            #expect(selection.queryPanels?.indices == touched(columns, step: Int(AK_PANEL)))
+            #expect(selection.outputBlocks?.indices == touched(columns, step: Int(AK_BLOCK)))
+            #expect(selection.keyValuePanels?.indices == touched(keys, step: Int(AK_PANEL)))
             #expect(selection.keyValueHeads == (0 ..< c.numKeyValueHeads).filter { keys[$0 * c.headDim] })
-            #expect(selection.gatePanels.indices == touched(neurons, step: Int(AK_PANEL)))
-            #expect(selection.downBlocks.indices == touched(neurons, step: Int(AK_BLOCK)))
+            #expect(selection.gatePanels?.indices == touched(neurons, step: Int(AK_PANEL)))
+            #expect(selection.downBlocks?.indices == touched(neurons, step: Int(AK_BLOCK)))
             #expect(selection.droppedHeadColumns.flatMap { Array($0) } == dropped(columns))
             #expect(selection.droppedNeurons.flatMap { Array($0) } == dropped(neurons))
         }
@@ -75,6 +75,18 @@ import Testing
     /// The group of each neuron, counted out as PyTorch's `array_split` does.
     private func groups(of size: Int, count: Int) -> [Int] {
         (0 ..< count).flatMap { group in Array(repeating: group, count: size / count + (group < size % count ? 1 : 0)) }
+    }
+
+    // A failure means that a layer that runs whole is multiplied list by list, or that lists are made where everything runs.
+    @Test(arguments: shapes) func wholeLayersNeedNoLists(shape: Shape) throws {
+        let c = try shape.configuration()
+        let whole = LayerSelection(whole: c)
+        #expect(whole.isWhole && !whole.isSkipped && whole.runsAttention && whole.runsMLP)
+        #expect(whole.heads == Array(0 ..< c.numAttentionHeads) && whole.keyValueHeads == Array(0 ..< c.numKeyValueHeads))
+        for list in [whole.queryPanels, whole.keyValuePanels, whole.outputBlocks, whole.gatePanels, whole.downBlocks] { #expect(list == nil) }
+        #expect(whole.droppedNeurons.isEmpty && whole.droppedHeadColumns.isEmpty)
+        let nothing = LayerSelection(heads: [], neurons: [], c)
+        #expect(nothing.isSkipped && !nothing.isWhole && nothing.keyValueHeads.isEmpty)
     }
 
     // A failure means that a plan at half the switches does not halve what is read, whatever the kernels do.
@@ -86,16 +98,16 @@ import Testing
             let pick = { (random: inout SeededGenerator) in Array((0 ..< shape.heads).shuffled(using: &random).prefix(kept)).sorted() }
             let selection = LayerSelection(ExecutionPlan.Row(heads: pick(&random), groups: pick(&random)), c)
             let share = Double(kept) / Double(shape.heads)
-            func expect(_ touched: [Int32], of size: Int, step: Int32, within slack: Double, _ name: String) {
-                let found = Double(touched.count) / (Double(size) / Double(step)).rounded(.up)
+            func expect(_ touched: [Int32]?, of size: Int, step: Int32, within slack: Double, _ name: String) {
+                let found = Double(touched?.count ?? 0) / (Double(size) / Double(step)).rounded(.up)
                 #expect(found >= share - 1e-9 && found <= share + slack, "\(name): \(found) of \(share)")
             }
             let queries = c.numAttentionHeads * c.headDim
             // Heads end where panels and blocks end; neuron groups do not, so that each run of groups reads a part of a panel more.
-            expect(selection.queryPanels.indices, of: queries, step: AK_PANEL, within: 0.001, "query")
-            expect(selection.outputBlocks.indices, of: queries, step: AK_BLOCK, within: 0.001, "output")
-            expect(selection.gatePanels.indices, of: c.intermediateSize, step: AK_PANEL, within: 0.05, "gate")
-            expect(selection.downBlocks.indices, of: c.intermediateSize, step: AK_BLOCK, within: 0.09, "down")
+            expect(selection.queryPanels?.indices, of: queries, step: AK_PANEL, within: 0.001, "query")
+            expect(selection.outputBlocks?.indices, of: queries, step: AK_BLOCK, within: 0.001, "output")
+            expect(selection.gatePanels?.indices, of: c.intermediateSize, step: AK_PANEL, within: 0.05, "gate")
+            expect(selection.downBlocks?.indices, of: c.intermediateSize, step: AK_BLOCK, within: 0.09, "down")
         }
     }
 }

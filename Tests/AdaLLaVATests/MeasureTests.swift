@@ -13,18 +13,17 @@ import Testing
         let model = try TestModel(Self.model, precision: .automatic)
         let image = try RGBImage(contentsOf: Self.model.appendingPathComponent("images/00.png").path)
         var request = EngineRequest(
-            tokens: [1, -200, 5], images: [try model.loaded.pixels(image)], budget: .full, maxTokens: 2)
+            tokens: [1, -200, 5], images: [try model.loaded.image(image)], budget: .full, maxTokens: 2)
         func encodedLayers() throws -> Int {
             var count = 0
-            _ = try model.loaded.engine.generate(
-                request, cancellation: Cancellation(),
-                onProgress: { if case .encoding = $0 { count += 1 } }, onToken: { _ in true })
+            _ = try model.engine.generate(
+                request, cancellation: Cancellation(), onProgress: { if case .encoding = $0 { count += 1 } }, onToken: { _ in true })
             return count
         }
         let first = try encodedLayers()
         #expect(first > 0)
         #expect(try encodedLayers() == 0)
-        request.reusesFeatures = false
+        request.reuses = false
         #expect(try encodedLayers() == first)
     }
 
@@ -33,7 +32,7 @@ import Testing
         var options = AdaptiveModel.Options()
         options.threads = 2
         let model = try await AdaptiveModel(contentsOf: Self.model, options: options)
-        #expect(model.threads == 2 && Backend.kernelNames.contains(model.kernels))
+        #expect(model.threads == 2 && KernelSet.names.contains(model.kernels))
         let image = try RGBImage(contentsOf: Self.model.appendingPathComponent("images/00.png").path)
         let text = try await model.measure(tokens: [1, 5, 6], budget: .fraction(0.5), maxTokens: 40)
         #expect(text.tokens.count == 40 && text.promptTokens == 3 && text.units == 0)

@@ -3,6 +3,7 @@ import Foundation
 import Testing
 
 @testable import AdaLLaVA
+@testable import AdaProbes
 
 @Suite struct OperationProbeTests {
     // A failure means that made-up weights are not what a model's look like: not finite, or of another size than was asked for.

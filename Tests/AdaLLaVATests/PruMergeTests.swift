@@ -33,8 +33,10 @@ import Testing
 
     let file: CaseFile
     let recorded: Recorded
+    private let pool: ThreadPool
 
     init() throws {
+        pool = try ThreadPool(threads: 2)
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .custom { keys in
             let words = keys[keys.count - 1].stringValue.split(separator: "_").map(String.init)
@@ -77,9 +79,9 @@ import Testing
             let ratio = item.adaptive == false ? item.ratio : PruMerge.outlierRatio(attention.flatMap { $0 })
             #expect(ratio == item.ratio, "\(item.id)")
 
-            let results = (0 ..< item.batch).map {
-                PruMerge.merge(
-                    features: features[$0], key: keys[$0], attention: attention[$0], ratio: ratio, plus: item.function == "prune_merge_plus")
+            let results = try (0 ..< item.batch).map {
+                try PruMerge.merge(
+                    features: features[$0], key: keys[$0], attention: attention[$0], ratio: ratio, plus: item.function == "prune_merge_plus", pool)
             }
             let name = "\(item.id).\(item.function)."
             let kept = try recorded.file.tensor(name + "kept_indices").bytes.bindMemory(to: Int32.self).map(Int.init)
@@ -96,7 +98,7 @@ import Testing
         let features = try matrices(item.id, "features", batch: 1)[0]
         let attention = PruMerge.classAttention(query: query, key: key)
         #expect(PruMerge.outlierRatio(attention) == 0)
-        #expect(PruMerge.merge(features: features, key: key, attention: attention, plus: true).kept == Array(0 ..< 16))
+        #expect(try PruMerge.merge(features: features, key: key, attention: attention, plus: true, pool).kept == Array(0 ..< 16))
     }
 
     // A mismatch means that selected tokens reach the language model differently from the reference.

@@ -75,7 +75,7 @@ import Testing
 
     // A failure means that sampling draws from another distribution than its options describe, or applies them in another order.
     @Test(arguments: cases) func drawsFromTheDistribution(item: Case) throws {
-        let kernels = try Backend(threads: 1).kernels
+        let kernels = try KernelSet().table
         var options = SamplingOptions()
         item.change(&options)
         var counts = [Int](repeating: 0, count: item.start.count)
@@ -95,7 +95,7 @@ import Testing
 
     // A failure means that one sampler's successive draws are not independent.
     @Test func successiveDraws() throws {
-        let kernels = try Backend(threads: 1).kernels
+        let kernels = try KernelSet().table
         var options = SamplingOptions()
         (options.temperature, options.seed) = (1, 3)
         var sampler = Sampler(options, prompt: [])
@@ -111,7 +111,7 @@ import Testing
 
     // A failure means that greedy answers depend on the kernels, or that a broken logit ends up chosen.
     @Test(arguments: kernelSets) func greedy(name: String) throws {
-        let kernels = try Backend(threads: 1, kernels: name).kernels
+        let kernels = try KernelSet(named: name).table
         func choice(_ logits: [Float]) -> Int {
             var sampler = Sampler(SamplingOptions(), prompt: [])
             return sampler.next(Tensor(logits), kernels)
@@ -137,7 +137,7 @@ import Testing
 
     // A failure means that logits out of range crash sampling or let it choose what is not a number.
     @Test func brokenLogits() throws {
-        let kernels = try Backend(threads: 1).kernels
+        let kernels = try KernelSet().table
         for temperature in [1e-300, 1e-30, 0.5, 1, 1e30] {
             for seed in 0 ..< 20 {
                 var options = SamplingOptions()
@@ -160,12 +160,12 @@ import Testing
         var options = SamplingOptions()
         (options.temperature, options.seed) = (temperature, 1)
         var sampler = Sampler(options, prompt: [])
-        #expect(sampler.next(Tensor([1, 2, 3, 2.5]), try Backend(threads: 1).kernels) == 2)
+        #expect(sampler.next(Tensor([1, 2, 3, 2.5]), try KernelSet().table) == 2)
     }
 
     // A failure means that the penalty makes tokens which occurred more likely, or touches ones that did not.
     @Test func repetitionPenalty() throws {
-        let kernels = try Backend(threads: 1).kernels
+        let kernels = try KernelSet().table
         var options = SamplingOptions()
         options.repetitionPenalty = 2
         var sampler = Sampler(options, prompt: [0, -200])
@@ -180,7 +180,7 @@ import Testing
 
     // A failure means that a seed does not give the same tokens again.
     @Test func seeds() throws {
-        let kernels = try Backend(threads: 1).kernels
+        let kernels = try KernelSet().table
         func tokens(_ seed: UInt64?) -> [Int] {
             var options = SamplingOptions()
             (options.temperature, options.seed) = (1, seed)
@@ -194,7 +194,7 @@ import Testing
 
     // A failure means that large top-k, which takes another path, keeps other tokens than small.
     @Test func largeTopK() throws {
-        let kernels = try Backend(threads: 1).kernels
+        let kernels = try KernelSet().table
         var random = SeededGenerator(seed: 2)
         let logits = (0 ..< 1000).map { _ in Float(Int.random(in: 0 ..< 400, using: &random)) / 100 }
         let order = logits.indices.sorted { logits[$0] != logits[$1] ? logits[$0] > logits[$1] : $0 < $1 }
@@ -213,7 +213,7 @@ import Testing
 
     // A failure means that a draw that looks at few tokens gives others than one that sorts the whole vocabulary.
     @Test(arguments: kernelSets) func asIfAllWereSorted(name: String) throws {
-        let kernels = try Backend(threads: 1, kernels: name).kernels
+        let kernels = try KernelSet(named: name).table
         var random = SeededGenerator(seed: 4)
         for (topK, topP, minP) in [(40, 0.9, 0), (3, 1, 0), (0, 0.95, 0), (0, 1, 0.02), (0, 0.5, 0.3), (0, 1, 0), (300, 0.999, 1e-4), (7000, 0.8, 0)] {
             for temperature in [0.3, 1, 50] {

@@ -104,7 +104,8 @@ import Testing
 
     // A mismatch means that a model of real size gets another latency token, other scores or another plan than in the reference.
     @Test(arguments: kernelSets) func wholeScheduler(kernels: String) throws {
-        let backend = try Backend(threads: 2, precision: .f32, kernels: kernels)
+        let workspace = try Workspace(threads: 2, precision: .f32, kernels: kernels)
+        let packer = WeightPacker(kernels: workspace.kernels, pool: workspace.pool)
         #expect(cases.inferenceNoNoise.count == 3)
         for item in cases.inferenceNoNoise {
             let weights = item.id + ".weights."
@@ -112,11 +113,12 @@ import Testing
             let adaptive = try AdaptiveConfiguration(
                 schedulerType: #require(AdaptiveConfiguration.SchedulerType(rawValue: item.type)), schedulerRank: item.schedulerRank ?? 1,
                 numPrefixLayers: item.numPrefixLayers)
-            let llama = LlamaConfiguration(
+            let llama = DecoderConfiguration(
                 vocabularySize: 320, hiddenSize: item.hiddenSize, intermediateSize: 64, numHiddenLayers: item.numHiddenLayers,
                 numAttentionHeads: item.numAttentionHeads)
-            let encoder = try LatencyEncoder(source, hiddenSize: item.hiddenSize, backend: backend)
-            let scheduler = try Scheduler(source, adaptive, llama, backend: backend)
+            let encoder = try LatencyEncoder(source, hiddenSize: item.hiddenSize, packer: packer)
+            let scheduler = try Scheduler(
+                source, adaptive, SwitchSpace(llama, grouped: false), hiddenSize: item.hiddenSize, packer: packer)
             let units = BudgetUnits(adaptive, layers: item.numHiddenLayers, heads: item.numAttentionHeads)
 
             let latencies = try recorded.values(item.id + ".latency")
@@ -126,9 +128,9 @@ import Testing
             #expect(plans.count == latencies.count * planSize)
             for (index, latency) in latencies.enumerated() {
                 let granted = units.granted(fraction: latency)
-                let embedding = encoder(units.normalized(granted), backend)
+                let embedding = encoder(units.normalized(granted), workspace)
                 #expect(largestDifference(embedding.values, embeddings[index]) <= 1e-5, "\(item.id) at \(latency)")
-                let logits = scheduler.logits(Tensor(inputs[index]), backend)
+                let logits = scheduler.logits(Tensor(inputs[index]), workspace)
                 #expect(largestDifference(logits, scores[index]) <= 1e-5, "\(item.id) at \(latency)")
                 let plan = scheduler.plan(logits, units: granted)
                 #expect(plan.mask[...] == plans[index * planSize ..< (index + 1) * planSize], "\(item.id) at \(latency)")

@@ -31,15 +31,6 @@ import Testing
         #expect(template.stopStrings == ["<|im_end|>"])
     }
 
-    @Test func findsSystemPromptsAmongBranches() throws {
-        // A mismatch means that a model whose template has more than one system turn gets the wrong one, or none.
-        let escaped = "{{ '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{{ '<|im_start|>system\\nYou are Q.<|im_end|>\\n' }}"
-        #expect(ChatTemplate.recognize(jinja: escaped)?.systemPrompt == "You are Q.")
-        let none = "{% for m in messages %}{{'<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n'}}{% endfor %}"
-        #expect(ChatTemplate.recognize(jinja: none) == .chatML)
-        #expect(try text(.chatML, [ChatMessage(.user, "Hi")]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-    }
-
     @Test(arguments: [
         ("llava-v1.5-7b", "llava_llama", "llava_v1"), ("llava-v1.5-13b", "llava", "llava_v1"), ("llava-1.5-7b-hf", "llava", "vicuna_v1"),
         ("ada-llava-L-v1.5-7b", "ada_llava_llama", "vicuna_v1"), ("anything", "ada_llava_llama", "vicuna_v1"),
@@ -51,18 +42,13 @@ import Testing
         #expect(try ChatTemplate.forCheckpoint(name: name, modelType: modelType, chatTemplate: nil).name == expected)
     }
 
-    @Test func recognizesOtherTemplates() throws {
-        // A mismatch means that a text model's own template is taken for another, or turned away.
-        let known = [
-            ("{{ bos_token }}{{ '[INST] <<SYS>>' }}", "llama_2"), ("{{ '[INST] ' + m.content + ' [/INST]' }}", "mistral_instruct"),
-            ("{{ '<|start_header_id|>' + role }}", "llama_3"), ("{{ 'USER: ' + m.content + ' ASSISTANT:' }}", "vicuna_v1"),
-        ]
-        for (jinja, name) in known {
-            #expect(try ChatTemplate.forCheckpoint(name: "m", modelType: "llama", chatTemplate: jinja).name == name)
-        }
-        #expect(throws: ChatTemplateError.unknownTemplate(checkpoint: "m", excerpt: "{{ '<|user|>' }}")) {
-            try ChatTemplate.forCheckpoint(name: "m", modelType: "phi3", chatTemplate: "{{ '<|user|>' }}")
-        }
+    @Test func takesTheTemplateThatACheckpointBrings() throws {
+        // A mismatch means that a checkpoint's own template does not count, or counts where LLaVA goes by name.
+        let own = try ChatTemplate.forCheckpoint(name: "m", modelType: "phi3", chatTemplate: "{{ '<|user|>' ~ messages[0].content }}")
+        #expect(own.name == ChatTemplate.ownName && own.stopStrings == [])
+        #expect(try text(own, [ChatMessage(.user, "Hi")]) == "<|user|>Hi")
+        #expect(try ChatTemplate.forCheckpoint(name: "llava-v1.5-7b", modelType: "llava_llama", chatTemplate: "{{ 1 }}").name == "llava_v1")
+        #expect(throws: ChatTemplateError.self) { try ChatTemplate.forCheckpoint(name: "m", modelType: "llama", chatTemplate: "{{ 1") }
         #expect(throws: ChatTemplateError.undecided(checkpoint: "m", modelType: "llama")) {
             try ChatTemplate.forCheckpoint(name: "m", modelType: "llama", chatTemplate: nil)
         }

@@ -5,6 +5,19 @@ import Testing
 
 /// tokenizer.json pipelines against Hugging Face's `tokenizers` library, and the hand-written word patterns against ICU.
 @Suite struct TokenizerPipelineTests {
+    @Test func endsOnlyAtSpecialTokens() throws {
+        // A failure means that an answer ends at a piece of text that looks like another model's end of turn.
+        func tokenizer(special: Bool) throws -> BytePairTokenizer {
+            let added = special ? #"{"id": 2, "content": "<|end|>", "special": true}"# : ""
+            let json = #"{"added_tokens": [\#(added)], "model": {"type": "BPE", "vocab": {"a": 0, "</s>": 1, "<|end|>": 2}, "merges": []}}"#
+            var settings = TokenizerSettings()
+            settings.isPresent = true
+            return try TokenizerJSON(Array(json.utf8), file: "t").makeTokenizer(settings: settings)
+        }
+        #expect(try tokenizer(special: false).endOfGenerationTokens == [])
+        #expect(try tokenizer(special: true).endOfGenerationTokens == [2])
+    }
+
     @Test func matchesHuggingFace() throws {
         // A mismatch means that some model's tokenizer.json is read otherwise than the library it was made with reads it.
         let folder = TokenizerFixtures.folder.appendingPathComponent("tokenizer-pipelines")

@@ -29,7 +29,8 @@ import Testing
         try #require(tensor.type == .q8_0)
         func packedBytes(_ placement: WeightPlacement) throws -> Int {
             let shape = (rows: tensor.shape[0], inputs: tensor.shape[1])
-            return try WeightMatrix(tensor, rows: shape.rows, inputs: shape.inputs, backend: Backend(threads: 1, placement: placement)).packedBytes
+            let packer = WeightPacker(kernels: try KernelSet(), pool: try ThreadPool(threads: 1), placement: placement)
+            return try WeightMatrix(tensor, rows: shape.rows, inputs: shape.inputs, packer: packer).packedBytes
         }
         #expect(try packedBytes(.memory) > 0)
         #expect(try packedBytes(.file) == 0)

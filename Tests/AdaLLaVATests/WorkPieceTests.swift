@@ -14,7 +14,7 @@ struct WorkPieceTests {
     // A failure means that rows of a product are computed twice or never, or that threads get unequal parts of a decode.
     @Test(arguments: [1, 2, 3, 5, 16], [1, 4, 5, 600])
     func piecesCoverEveryPanelOnce(threads: Int, tokens: Int) throws {
-        let backend = try Backend(threads: threads)
+        let workspace = try Workspace(threads: threads)
         let runs: [[(ak_type, ak_layout, panels: Int, blocks: Int, bundle: Int)]] = [
             [(AK_Q8_0, AK_PANELS, 36, 18, 1), (AK_Q8_0, AK_PANELS, 12, 18, 1), (AK_Q8_0, AK_PANELS, 12, 18, 1)], [(AK_Q8_0, AK_PANELS, 3072, 18, 1)],
             [(AK_Q4_1, AK_PANELS, 128, 64, 1), (AK_Q4_1, AK_PANELS, 16, 64, 1), (AK_Q8_0, AK_PANELS, 16, 64, 1)],
@@ -24,14 +24,14 @@ struct WorkPieceTests {
         ]
         for run in runs {
             let matrices = run.map { matrix($0.0, $0.1, panels: $0.panels, blocks: $0.blocks, bundle: $0.bundle) }
-            let shared = backend.pieces(run.count, tokens: tokens) { (matrices[$0], run[$0].panels) }
+            let shared = workspace.items(run.count, tokens: tokens) { (matrices[$0], run[$0].panels) }
             defer { withExtendedLifetime(shared) {} }
             #expect(shared.products.count == run.count)
             var bytes: [Int] = []   // of each item
             for (product, part) in zip(shared.products, run) {
                 var next = 0
                 for piece in 0 ..< product.count {
-                    let panels = product.panels(piece)
+                    let panels = product.range(piece)
                     #expect(panels.lowerBound == next && !panels.isEmpty)
                     if tokens <= 4 { #expect(panels.lowerBound % part.bundle == 0) }
                     next = panels.upperBound
@@ -51,18 +51,18 @@ struct WorkPieceTests {
         }
     }
 
-    // A failure means that a thread has nothing to do while another multiplies a matrix of which plans leave inputs out, or that its bundles are
-    // larger than what the kernels read at once.
-    @Test(arguments: [1, 2, 3, 4, 8, 64], [AK_Q8_0, AK_Q4_1, AK_F16])
-    func bundlesGiveEachThreadItsShare(threads: Int, type: ak_type) throws {
-        for name in Backend.availableKernels {
-            let backend = try Backend(threads: threads, kernels: name)
-            for panels in [1, 3, 36, 128, 256] {
-                let bundle = backend.panelsPerBundle(type, panels: panels), most = Int(withUnsafePointer(to: backend.kernels) { ak_bundle_panels($0, type) })
-                #expect(bundle >= 1 && bundle <= most)
-                let bundles = (panels + bundle - 1) / bundle
-                #expect(bundles >= 2 * threads || bundle <= 4, "\(panels) panels in bundles of \(bundle)")
-            }
+    // A failure means that threads have nothing to do while another multiplies a matrix of which plans leave inputs out, that bundles are larger than what
+    // the kernels read at once, or that what is packed depends on how many threads packed it.
+    @Test(arguments: kernelSets, [AK_Q8_0, AK_Q4_1, AK_F16])
+    func bundlesCanBeSharedOut(kernels: String, type: ak_type) throws {
+        let set = try KernelSet(named: kernels), most = Int(withUnsafePointer(to: set.table) { ak_bundle_panels($0, type) })
+        let packers = try [1, 2, 3, 4, 8, 64].map { WeightPacker(kernels: set, pool: try ThreadPool(threads: $0)) }
+        for panels in [1, 3, 36, 128, 256] {
+            let bundle = packers[0].panelsPerBundle(type, panels: panels)
+            #expect(bundle >= 1 && bundle <= most)
+            let bundles = (panels + bundle - 1) / bundle
+            #expect(bundles >= 4 || bundle <= 4, "\(panels) panels in bundles of \(bundle)")
+            for packer in packers { #expect(packer.panelsPerBundle(type, panels: panels) == bundle) }
         }
     }
 }

@@ -51,6 +51,27 @@ import Testing
         for key in ["encode_ms", "prefill_ms", "decode_ms", "ttft_ms"] { #expect((measured[key] as? Double ?? 0) > 0, "\(key)") }
     }
 
+    // A failure means that a person's own chat template is not used, or that what is wrong with it is not told.
+    @Test func chatTemplate() throws {
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("t.jinja")
+            let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("03"), "What?", "--max-tokens", "1", "--json", "--chat-template", file.path]
+            func tokens(_ template: String) throws -> Int? {
+                try Data(template.utf8).write(to: file)
+                return try Command.run(arguments, input: Data()).json()["prompt_tokens"] as? Int
+            }
+            let short = try #require(try tokens("{{ messages[0].content }}"))
+            let long = try #require(try tokens("{% for m in messages %}{{ bos_token }}{{ m.content }}{{ eos_token }}{% endfor %}"))
+            #expect(long == short + 2)
+            try Data("a\n{% if %}".utf8).write(to: file)
+            try expectFailure(arguments, status: 65, saying: ["t.jinja", "line 2", "--template"])
+            try Data("{{ raise_exception('only tools') }}".utf8).write(to: file)
+            try expectFailure(arguments, status: 64, saying: ["t.jinja", "only tools"])
+            try FileManager.default.removeItem(at: file)
+            try expectFailure(arguments, status: 66, saying: ["t.jinja", "no such file"])
+        }
+    }
+
     // A failure means that a picture answers differently depending on how it was handed over.
     @Test func sources() throws {
         let data = try Data(contentsOf: URL(fileURLWithPath: Files.scene("02")))

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// Checkpoints that cannot be used: each command says what is wrong with which file, with the exit code that DESIGN gives it.
+/// Checkpoints that cannot be used: each command says what is wrong with which file, with the exit code that docs/architecture.md gives it.
 @Suite struct BadModelTests {
     /// Every command that loads a model, on this one; `trace` must leave no file behind.
     private func expectRefused(_ model: URL, status: Int32, saying words: [String], sourceLocation: SourceLocation = #_sourceLocation) throws {

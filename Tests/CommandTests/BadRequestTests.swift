@@ -67,7 +67,7 @@ import Testing
         (["--temperature", "-1"], "temperature"), (["--temperature", "nan"], "temperature"), (["--top-p", "0"], "top-p"),
         (["--top-p", "1.5"], "top-p"), (["--top-k", "-1"], "top-k"), (["--min-p", "2"], "min-p"),
         (["--repetition-penalty", "0"], "repetition-penalty"), (["--max-tokens", "0"], "max-tokens"), (["--seed", "x"], "seed"),
-        (["--bogus"], "--bogus"), (["--mmproj", Files.scene()], "mmproj"),
+        (["--template", "plain", "--chat-template", "x"], "found both"), (["--bogus"], "--bogus"), (["--mmproj", Files.scene()], "mmproj"),
     ]
 
     // A failure means that a wrong option is ignored, or is an error of another kind than a wrong option.

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 @Suite struct HelpTests {
-    static let model = ["--mmproj", "--template", "--threads", "--precision"]
+    static let model = ["--mmproj", "--template", "--chat-template", "--threads", "--precision"]
     static let sampling = [
         "--budget", "--max-tokens", "--temperature", "--top-p", "--top-k", "--min-p", "--repetition-penalty", "--seed", "--stop", "--system",
     ]
@@ -10,7 +10,7 @@ import Testing
     static let commands: [(command: String, options: [String])] = [
         ("ask", ["--model", "--json"] + model + sampling),
         ("chat", ["--model", "--json", "--image", "/image", "/budget", "/clear", "/exit"] + model + sampling),
-        ("inspect", ["--json", "--mmproj", "--template"]),
+        ("inspect", ["--json", "--mmproj", "--template", "--chat-template"]),
         ("trace", ["--image", "--no-image", "--prompt", "--tokens", "--budget", "--max-tokens", "--output", "--layers", "--json"] + model),
         ("data", ["scenes"]),
         ("explain", ["--data", "--image", "--prompt", "--budgets", "--limit", "--seed", "--examples", "--output", "--model", "--json"] + model),

@@ -38,6 +38,23 @@ import Testing
         }
     }
 
+    // A failure means that a checkpoint whose own chat template cannot be read looks as if it had none.
+    @Test func brokenTemplate() throws {
+        try Files.withCopy(of: "llava-hf/old-layout") { model in
+            for name in ["tokenizer.model", "tokenizer_config.json"] {
+                try FileManager.default.copyItem(at: Files.fixture("tokenizer/tok320/" + name), to: model.appendingPathComponent(name))
+            }
+            #expect(try Command.run("inspect", model.path).output.contains("template vicuna_v1"))
+            let template = model.appendingPathComponent("chat_template.jinja")
+            try Data("{{ 1 }}\n{% if %}".utf8).write(to: template)
+            let found = try Command.run("inspect", model.path)
+            #expect(found.status == 65 && found.output.contains("line 2: expected an expression") && found.output.contains("--chat-template FILE"))
+            #expect(try Command.run("inspect", model.path, "--template", "plain").output.contains("template plain"))
+            try Data("{{ messages[0].content }}".utf8).write(to: template)
+            #expect(try Command.run("inspect", model.path).output.contains("template chat_template"))
+        }
+    }
+
     // A failure means that a wrong option is blamed on the checkpoint.
     @Test func unknownTemplate() throws {
         try expectFailure(["inspect", Files.referenceModel.path, "--template", "nope"], status: 64, saying: ["nope", "vicuna_v1"])

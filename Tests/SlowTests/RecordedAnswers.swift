@@ -33,39 +33,43 @@ struct RecordedAnswers: Decodable {
 
 /// One loaded model, asked in the engine's own terms.
 final class GreedyModel {
-    private let loaded: LoadedModel
+    private let engine: Engine
     /// Whether prompts are multiplied by tiles of BF16 (AMX).
     let hasTiles: Bool
 
     init(_ url: URL, precision: Precision = .automatic, kernels: String? = nil) throws {
-        let backend = try Backend(precision: precision, kernels: kernels)
-        hasTiles = backend.hasBF16Tiles
-        loaded = try LoadedModel(Checkpoint.open(at: url), backend: backend, template: nil, cancellation: Cancellation()) { _ in }
+        let workspace = try Workspace(precision: precision, kernels: kernels)
+        hasTiles = workspace.kernels.tuning.bf16_tiles != 0
+        let loaded = try LoadedModel(
+            Checkpoint.open(at: url), packer: WeightPacker(kernels: workspace.kernels, pool: workspace.pool), template: nil, cancellation: Cancellation()
+        ) { _ in }
+        engine = Engine(loaded.parts, workspace: workspace)
     }
 
     /// The greedy answer, token for token, whatever ends it.
     func answer(_ prompt: [Int], count: Int) throws -> [Int] {
-        let request = EngineRequest(tokens: prompt, images: [], budget: .full, maxTokens: count)
-        return try loaded.engine.generate(request, cancellation: Cancellation(), onProgress: { _ in }, onToken: { _ in true }).tokens
+        var request = EngineRequest(tokens: prompt, images: [], budget: .full, maxTokens: count)
+        request.reuses = false
+        return try engine.generate(request, cancellation: Cancellation()) { _ in true }.tokens
     }
 
     /// The logits before each of `answer`'s tokens when these are what is decoded: the prompt in one pass, then token by token.
     /// - Parameter body: called with the step and its logits.
     func force(_ prompt: [Int], answer: [Int], _ body: (Int, [Float]) -> Void) throws {
-        let decoder = loaded.engine.decoder
-        let configuration = decoder.configuration
-        let cache = KeyValueCache(layerCount: configuration.numHiddenLayers, capacity: prompt.count + answer.count)
-        let everything = [LayerSelection?](repeating: nil, count: configuration.numHiddenLayers)
-        func pass(_ tokens: [Int], at position: Int) throws -> [Float] {
-            let hidden = Tensor(rows: tokens.count, columns: configuration.hiddenSize)
-            for (row, token) in tokens.enumerated() { try decoder.embed(token, into: hidden, row: row) }
-            try decoder.run(
-                0 ..< configuration.numHiddenLayers, on: hidden, first: position, cache: cache, selections: everything,
-                cancellation: Cancellation())
-            return decoder.logits(hidden, row: tokens.count - 1).row(0)
+        let decoder = engine.parts.decoder, layers = 0 ..< decoder.layers.count
+        let sequence = TokenSequence(decoder)
+        sequence.promptLength = prompt.count
+        func pass(_ input: BatchSegment.Input, _ role: RowRole, at position: Int) throws -> [Float] {
+            let segment = BatchSegment(
+                sequence: sequence, role: role, position: position, slot: position, layers: layers, input: input, logitRows: 1)
+            return try engine.runner.step([segment]).last(0)?.row(0) ?? []
         }
-        body(0, try pass(prompt, at: 0))
-        for (index, token) in answer.dropLast().enumerated() { body(index + 1, try pass([token], at: prompt.count + index)) }
+        let hidden = Tensor(rows: prompt.count, columns: decoder.configuration.hiddenSize)
+        for (row, token) in prompt.enumerated() { try decoder.embed(token, into: hidden, row: row) }
+        body(0, try pass(.hidden(hidden), .chunk, at: 0))
+        for (index, token) in answer.dropLast().enumerated() {
+            body(index + 1, try pass(.token(token), .single, at: prompt.count + index))
+        }
     }
 }
 

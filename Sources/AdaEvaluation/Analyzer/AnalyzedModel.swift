@@ -9,11 +9,7 @@ public struct AnalyzedModel: Sendable {
     public init(name: String, configuration: ModelConfiguration) { (self.name, self.configuration) = (name, configuration) }
 
     /// The units in which a budget is spent; `nil` for models that always run whole.
-    public var units: BudgetUnits? {
-        configuration.adaptive.map {
-            BudgetUnits($0, layers: configuration.language.numHiddenLayers, heads: configuration.language.numAttentionHeads)
-        }
-    }
+    public var units: BudgetUnits? { configuration.budgetUnits }
 
     /// Published shapes. Those of LLaVA-1.5 carry AdaLLaVA's scheduler of whole layers, of which the first half always runs.
     public static let shapes: [AnalyzedModel] = [
@@ -22,19 +18,19 @@ public struct AnalyzedModel: Sendable {
         AnalyzedModel(
             name: "mistral-7b",
             configuration: ModelConfiguration(
-                language: LlamaConfiguration(
+                language: DecoderConfiguration(
                     vocabularySize: 32000, hiddenSize: 4096, intermediateSize: 14336, numHiddenLayers: 32, numAttentionHeads: 32,
                     numKeyValueHeads: 8, maxPositionEmbeddings: 32768))),
         AnalyzedModel(
             name: "tinyllama-1.1b",
             configuration: ModelConfiguration(
-                language: LlamaConfiguration(
+                language: DecoderConfiguration(
                     vocabularySize: 32000, hiddenSize: 2048, intermediateSize: 5632, numHiddenLayers: 22, numAttentionHeads: 32,
                     numKeyValueHeads: 4))),
         AnalyzedModel(
             name: "smollm2-135m",
             configuration: ModelConfiguration(
-                language: LlamaConfiguration(
+                language: DecoderConfiguration(
                     vocabularySize: 49152, hiddenSize: 576, intermediateSize: 1536, numHiddenLayers: 30, numAttentionHeads: 9,
                     numKeyValueHeads: 3, maxPositionEmbeddings: 8192, tieWordEmbeddings: true))),
     ]
@@ -44,7 +40,7 @@ public struct AnalyzedModel: Sendable {
         return AnalyzedModel(
             name: name,
             configuration: ModelConfiguration(
-                language: LlamaConfiguration(
+                language: DecoderConfiguration(
                     vocabularySize: 32000, hiddenSize: hidden, intermediateSize: intermediate, numHiddenLayers: layers,
                     numAttentionHeads: heads, maxPositionEmbeddings: 4096),
                 vision: VisionConfiguration.published(tower),
@@ -91,9 +87,10 @@ public struct AnalyzedModel: Sendable {
                 name: "--prefix-layers", expected: "1 to \(language.numHiddenLayers - 1), for there are \(language.numHiddenLayers) layers",
                 found: "\(adaptive.numPrefixLayers)")
         }
-        guard (1 ... language.numAttentionHeads).contains(adaptive.schedulerRank) else {
+        let switches = adaptive.switchesPerLayer(language)
+        guard (1 ... switches).contains(adaptive.schedulerRank) else {
             throw EvaluationError.argument(
-                name: "--rank", expected: "1 to the \(language.numAttentionHeads) attention heads", found: "\(adaptive.schedulerRank)")
+                name: "--rank", expected: "1 to the \(switches) attention \(adaptive.switchesKeyValueGroups ? "groups" : "heads")", found: "\(adaptive.schedulerRank)")
         }
         var changed = configuration
         changed.adaptive = adaptive

@@ -34,7 +34,6 @@ public struct BudgetFit: Sendable {
         try self.init(limit, goal: goal, model: model, hardware: hardware, settings: settings, formula: formula)
     }
 
-    /// Time never falls as units are added, so the units are found by bisection.
     /// - Throws: as ``CostAnalysis`` does.
     public init(
         _ limit: Duration, goal: Goal, model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula
@@ -50,28 +49,8 @@ public struct BudgetFit: Sendable {
             budget = BudgetFit.seconds(analysis, goal) <= allowed ? 1 : nil
             return
         }
-        var (fits, tooMany) = (0, units.total - units.prefix + 1)
-        var best = try analyze(0)
-        guard BudgetFit.seconds(best, goal) <= allowed else {
-            (analysis, budget) = (best, nil)
-            return
-        }
-        while tooMany - fits > 1 {
-            let middle = (fits + tooMany) / 2
-            let found = try analyze(middle)
-            if BudgetFit.seconds(found, goal) <= allowed { (fits, best) = (middle, found) } else { tooMany = middle }
-        }
-        analysis = best
-        budget = BudgetFit.fraction(buying: fits, units)
-    }
-
-    /// The smallest fraction with few decimals that grants exactly so many units.
-    static func fraction(buying count: Int, _ units: BudgetUnits) -> Double {
-        let exact = Double(units.prefix + count) / Double(units.total)
-        for scale in [100.0, 1e3, 1e4, 1e5, 1e6, 1e7] {
-            let rounded = min(1, (exact * scale).rounded(.up) / scale)
-            if rounded > 0, units.granted(fraction: Float(rounded)) == count { return rounded }
-        }
-        return exact
+        let fits = try units.most(within: allowed) { try BudgetFit.seconds(analyze($0), goal) }
+        analysis = try analyze(fits ?? 0)
+        budget = fits.map(units.fraction)
     }
 }

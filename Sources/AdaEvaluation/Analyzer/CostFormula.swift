@@ -21,6 +21,12 @@ protocol StageCosting: Sendable {
     func memory(prefill: StageCost, decode: (sum: Double, last: StageCost?)) -> Double
 }
 
+extension ExactFormula: StageCosting {
+    init(_ model: AnalyzedModel, _ hardware: Hardware, _ settings: CostSettings, _ plan: CostPlan) {
+        self.init(model.configuration, hardware, settings, plan)
+    }
+}
+
 /// AdaLLaVA's count of FLOPs, bytes and roofline times, which descends from LLM-Viewer (Yuan et al., 2024).
 ///
 /// Per layer, with `n` of `H` heads on, everything but norms, residual additions and stored keys and values is scaled by `n / H`, rounded
@@ -47,10 +53,10 @@ struct ReferenceFormula: StageCosting {
     init(_ model: AnalyzedModel, _ hardware: Hardware, _ settings: CostSettings, _ plan: CostPlan) throws {
         (self.model, self.hardware, self.settings, self.plan) = (model, hardware, settings, plan)
         peak = try hardware.referencePeak(settings)
-        if let layer = plan.shares.firstIndex(where: { $0.heads != $0.groups }) {
+        if let layer = plan.shares.firstIndex(where: { $0.switches != $0.groups }) {
             throw EvaluationError.argument(
                 name: "plan, layer \(layer)", expected: "as many neuron groups as heads, which is all that the reference's formula knows; or --formula exact",
-                found: "\(plan.shares[layer].heads) heads and \(plan.shares[layer].groups) groups")
+                found: "\(plan.shares[layer].switches) heads and \(plan.shares[layer].groups) groups")
         }
         kinds = plan.kinds
         resident = (0, 0)

@@ -121,7 +121,7 @@ public struct CostReport: Sendable {
             "activation_bits": settings.activationBits, "kv_bits": settings.cacheBits, "flash_attention": settings.flashAttention,
             "tensor_parallel": settings.tensorParallel, "images": settings.images,
         ]
-        object["attention_heads_per_layer"] = plan.shares.map(\.heads)
+        object["attention_heads_per_layer"] = plan.shares.map(\.switches)
         object["mlp_groups_per_layer"] = plan.shares.map(\.groups)
         object["units"] = plan.units ?? NSNull()
         object["floor"] = analysis.model.units?.floor ?? NSNull()

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// The roofline of an analysis: the hardware's ceilings, and where each operation of prefill and decode stands below them.

@@ -21,6 +21,15 @@ public struct ModelResponse: Sendable {
 /// Answers a benchmark's questions, greedily.
 public protocol AnsweringModel: Sendable {
     func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse
+
+    /// The same, with everything computed for this question: its times do not depend on what was asked before.
+    func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse
+}
+
+extension AnsweringModel {
+    public func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens)
+    }
 }
 
 /// A model whose plans can be looked at, and replaced.
@@ -48,10 +57,17 @@ public struct BlankImages<Model: AnsweringModel>: AnsweringModel {
     public init(_ model: Model) { self.model = model }
 
     public func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
-        let blank = image.flatMap { image in
+        try await model.respond(to: question, image: blank(image), budget: budget, maxTokens: maxTokens)
+    }
+
+    public func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        try await model.respondAfresh(to: question, image: blank(image), budget: budget, maxTokens: maxTokens)
+    }
+
+    private func blank(_ image: RGBImage?) -> RGBImage? {
+        image.flatMap { image in
             RGBImage(width: image.width, height: image.height, pixels: Array(repeating: 128, count: image.pixels.count))
         }
-        return try await model.respond(to: question, image: blank, budget: budget, maxTokens: maxTokens)
     }
 }
 
@@ -59,7 +75,18 @@ extension AdaptiveModel: PlannedModel {
     public func respond(
         to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?
     ) async throws -> ModelResponse {
+        try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: plan, reuses: true)
+    }
+
+    public func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: nil, reuses: false)
+    }
+
+    private func respond(
+        to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?, reuses: Bool
+    ) async throws -> ModelResponse {
         var options = GenerationOptions()
+        options.reusesEarlierWork = reuses
         options.maxTokens = maxTokens
         options.plan = plan
         var text = ""

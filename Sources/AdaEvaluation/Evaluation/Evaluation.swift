@@ -90,13 +90,13 @@ public final class Evaluation {
         let total = waiting.reduce(0) { $0 + $1.budgets.count }
         var done = 0
         // The first answer after loading meets cold caches; it is not measured.
-        _ = try await model.respond(
+        _ = try await model.respondAfresh(
             to: first.sample.question, image: try first.sample.image?.load(), budget: first.budgets[0], maxTokens: settings.maxTokens)
         for (sample, budgets) in waiting {
             let image = try sample.image?.load()
             for budget in budgets {
                 try Task.checkCancellation()
-                let response = try await model.respond(to: sample.question, image: image, budget: budget, maxTokens: settings.maxTokens)
+                let response = try await model.respondAfresh(to: sample.question, image: image, budget: budget, maxTokens: settings.maxTokens)
                 let cost = try costs?.cost(
                     plan: response.plan, promptTokens: response.promptTokens, generatedTokens: response.generatedTokens)
                 let record = SampleRecord(

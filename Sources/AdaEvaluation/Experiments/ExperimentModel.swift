@@ -1,4 +1,5 @@
 import AdaLLaVA
+import AdaProbes
 import Foundation
 
 /// What experiments ask of a model beside answers.
@@ -10,6 +11,10 @@ public protocol MeasurableModel: AnsweringModel {
 
     /// Runs token ids that no token ends early; -200 stands where an image goes, and images are encoded anew every time.
     func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse
+
+    /// Reads the prompts of several sequences, then generates `steps` tokens of each, all together in every step.
+    /// - Returns: milliseconds of all prompts and of all steps, and the first sequence's plan.
+    func measureTogether(prompts: [[Int]], budget: Double, steps: Int) async throws -> (prefill: Double, decode: Double, plan: ExecutionPlan)
 }
 
 extension AdaptiveModel: MeasurableModel {
@@ -18,6 +23,13 @@ extension AdaptiveModel: MeasurableModel {
         return ModelResponse(
             text: "", plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, generatedTokens: summary.tokens.count,
             keyValueBytes: summary.keyValueBytes, measured: summary.measured)
+    }
+
+    public func measureTogether(
+        prompts: [[Int]], budget: Double, steps: Int
+    ) async throws -> (prefill: Double, decode: Double, plan: ExecutionPlan) {
+        let times: TogetherTimes = try await measureTogether(prompts: prompts, budget: .fraction(budget), steps: steps)
+        return (times.prefill / .milliseconds(1), times.decode / .milliseconds(1), times.plan)
     }
 }
 
@@ -94,12 +106,17 @@ public struct ExperimentModel: Sendable {
     }
 }
 
-extension ModelResponse {
-    /// The share of all heads and neuron groups that ran.
+extension ExecutionPlan {
+    /// The share of all heads and neuron groups that run.
     var executedShare: Double {
-        let mask = plan.mask
+        let mask = mask
         return mask.isEmpty ? 1 : Double(mask.reduce(0, +)) / Double(mask.count)
     }
+}
+
+extension ModelResponse {
+    /// The share of all heads and neuron groups that ran.
+    var executedShare: Double { plan.executedShare }
 
     /// Milliseconds of each phase.
     var encodeMilliseconds: Double { measured.encode / .milliseconds(1) }

@@ -7,6 +7,8 @@ import Foundation
 /// it early.
 public struct Throughput: Sendable {
     public var budgets = [1.0]
+    /// Sequences that are computed together, each with a prompt of its own.
+    public var sequences = [1]
     /// Tokens of the prompt; 0 measures decode alone, behind one token. `nil` takes 600, or what the model's context has room for.
     public var promptTokens: Int?
     /// Decode steps; 0 measures prefill alone.
@@ -22,6 +24,8 @@ public struct Throughput: Sendable {
     public func validate(for model: AnalyzedModel? = nil) throws {
         try ExperimentLimits.require(budgets: budgets)
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
+        if sequences.isEmpty { throw EvaluationError.argument(name: "--sequences", expected: "at least one number", found: "none") }
+        for count in sequences { try ExperimentLimits.require(count, in: 1 ... 256, "--sequences") }
         if let promptTokens { try ExperimentLimits.require(promptTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--prompt") }
         try ExperimentLimits.require(generatedTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--generate")
         if promptTokens == 0, generatedTokens == 0 {
@@ -68,7 +72,7 @@ public struct Throughput: Sendable {
             for index in 0 ..< count {
                 try Task.checkCancellation()
                 let (model, description) = try await load(index)
-                let each = (repeats + 1) * budgets.count
+                let each = (repeats + 1) * budgets.count * sequences.count
                 let (rounds, measured) = try await measure(model, description) { progress in
                     let detail = "\(description.name), \(description.threads) thread\(description.threads == 1 ? "" : "s"), \(progress.detail)"
                     onProgress(ExperimentProgress(done: index * each + progress.done, total: count * each, detail: detail))
@@ -88,30 +92,31 @@ public struct Throughput: Sendable {
     ) async throws -> (ExperimentRepeats, [ThroughputReport.Result]) {
         try validate(for: description.analyzed)
         let prompt = prompt(for: description.analyzed)
-        let tokens = SyntheticInput.tokens(prompt, vocabulary: description.analyzed.configuration.language.vocabularySize)
-        var responses = [[ModelResponse]](repeating: [], count: budgets.count)
-        let rounds = InterleavedRounds(repeats: repeats, cases: budgets.count)
-        let made = try await rounds.run(name: { String(format: "budget %g", budgets[$0]) }, onProgress: onProgress) { index, counts in
-            // The first token comes out of the prompt's pass, so one token more makes as many decode steps as were asked for.
-            let response = try await model.measure(tokens: tokens, images: [], budget: budgets[index], maxTokens: generatedTokens + 1)
-            guard response.generatedTokens == generatedTokens + 1 else {
-                throw EvaluationError.argument(
-                    name: "--prompt and --generate", expected: "at most \(description.contextLength) tokens together, the context of \(description.name)",
-                    found: "\(prompt) and \(generatedTokens)")
-            }
-            if counts { responses[index].append(response) }
+        let vocabulary = description.analyzed.configuration.language.vocabularySize
+        let cases = budgets.flatMap { budget in sequences.map { (budget: budget, sequences: $0) } }
+        var times = [[(prefill: Double, decode: Double, plan: ExecutionPlan)]](repeating: [], count: cases.count)
+        let rounds = InterleavedRounds(repeats: repeats, cases: cases.count)
+        func name(_ index: Int) -> String {
+            let budget = String(format: "budget %g", cases[index].budget)
+            return sequences == [1] ? budget : "\(budget), \(cases[index].sequences) together"
         }
-        let results = zip(budgets, responses).flatMap { budget, responses in
+        let made = try await rounds.run(name: name, onProgress: onProgress) { index, counts in
+            // The same token count, other tokens: sequences that were equal would read one sequence's keys from the cache.
+            let prompts = (0 ..< cases[index].sequences).map { number in
+                SyntheticInput.tokens(prompt, vocabulary: vocabulary).map { ($0 + 7 * number) % vocabulary }
+            }
+            let found = try await model.measureTogether(prompts: prompts, budget: cases[index].budget, steps: generatedTokens)
+            if counts { times[index].append(found) }
+        }
+        let results = zip(cases, times).flatMap { item, times in
             ThroughputReport.Kind.allCases.compactMap { kind -> ThroughputReport.Result? in
                 let tokens = kind == .prefill ? (promptTokens == 0 ? 0 : prompt) : generatedTokens
-                guard tokens > 0, let last = responses.last else { return nil }
-                let rates = responses.map { response in
-                    Double(tokens) / max((kind == .prefill ? response.prefillMilliseconds : response.decodeMilliseconds) / 1000, 1e-9)
-                }
+                guard tokens > 0, let last = times.last else { return nil }
+                let rates = times.map { Double(tokens * item.sequences) / max((kind == .prefill ? $0.prefill : $0.decode) / 1000, 1e-9) }
                 return SampleStatistics(rates).map {
                     ThroughputReport.Result(
-                        model: description, budget: budget, isBelowFloor: description.isBelowFloor(budget), executedShare: last.executedShare,
-                        kind: kind, tokens: tokens, depth: kind == .prefill || promptTokens == 0 ? 0 : prompt, rate: $0)
+                        model: description, budget: item.budget, isBelowFloor: description.isBelowFloor(item.budget), executedShare: last.plan.executedShare,
+                        kind: kind, sequences: item.sequences, tokens: tokens, depth: kind == .prefill || promptTokens == 0 ? 0 : prompt, rate: $0)
                 }
             }
         }
@@ -134,15 +139,19 @@ public struct ThroughputReport: ExperimentReport {
         /// The share of all heads and neuron groups that ran.
         public let executedShare: Double
         public let kind: Kind
-        /// Tokens read, or generated.
+        /// Sequences that were computed together.
+        public let sequences: Int
+        /// Tokens read, or generated, of each.
         public let tokens: Int
         /// Tokens that were in the cache before.
         public let depth: Int
-        /// Tokens a second.
+        /// Tokens a second, of all sequences together.
         public let rate: SampleStatistics
 
         /// llama-bench's name of the measurement: `pp600`, `tg64 @ d600`.
-        public var test: String { (kind == .prefill ? "pp" : "tg") + "\(tokens)" + (depth > 0 ? " @ d\(depth)" : "") }
+        public var test: String {
+            (kind == .prefill ? "pp" : "tg") + "\(tokens)" + (depth > 0 ? " @ d\(depth)" : "") + (sequences > 1 ? " × \(sequences)" : "")
+        }
     }
 
     public static let name = "throughput"
@@ -161,7 +170,7 @@ public struct ThroughputReport: ExperimentReport {
                     "kind": result.kind.rawValue, "tokens_per_second": result.rate.mean, "deviation": result.rate.deviation, "budget": result.budget,
                     "below_floor": result.isBelowFloor, "executed_share": result.executedShare, "model": result.model.name,
                     "weight_type": result.model.weightType, "weight_bytes": result.model.weightBytes, "parameters": result.model.parameters,
-                    "threads": result.model.threads, "kernels": result.model.kernels, "test": result.test, "tokens": result.tokens,
+                    "sequences": result.sequences, "threads": result.model.threads, "kernels": result.model.kernels, "test": result.test, "tokens": result.tokens,
                     "depth": result.depth, "n": result.rate.count, "median": result.rate.median, "min": result.rate.minimum,
                     "max": result.rate.maximum, "ci95": result.rate.meanMargin ?? NSNull(),
                 ] as [String: Any]
@@ -173,7 +182,7 @@ public struct ThroughputReport: ExperimentReport {
     public var csv: String {
         let header = [
             "build", "processor", "model", "weight_type", "weight_bytes", "parameters", "kernels", "threads", "budget", "below_floor", "test", "kind",
-            "tokens", "depth", "n", "tokens_per_second", "deviation", "ci95",
+            "sequences", "tokens", "depth", "n", "tokens_per_second", "deviation", "ci95",
         ]
         return ExperimentText.csv(
             [header]
@@ -181,7 +190,7 @@ public struct ThroughputReport: ExperimentReport {
                     [
                         "\(environment.package), Swift \(environment.swift), \(environment.configuration)", environment.processor, result.model.name,
                         result.model.weightType, "\(result.model.weightBytes)", "\(result.model.parameters)", result.model.kernels,
-                        "\(result.model.threads)", "\(result.budget)", "\(result.isBelowFloor)", result.test, result.kind.rawValue, "\(result.tokens)",
+                        "\(result.model.threads)", "\(result.budget)", "\(result.isBelowFloor)", result.test, result.kind.rawValue, "\(result.sequences)", "\(result.tokens)",
                         "\(result.depth)", "\(result.rate.count)", "\(result.rate.mean)", "\(result.rate.deviation)",
                         result.rate.meanMargin.map { "\($0)" } ?? "",
                     ]

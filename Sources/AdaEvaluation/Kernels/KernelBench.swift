@@ -1,4 +1,5 @@
 import AdaLLaVA
+import AdaProbes
 import Foundation
 
 /// Times the engine's single operations on the shapes of a model's layers, against what the machine can do at most.
@@ -189,7 +190,7 @@ public struct KernelBench: Sendable {
     }
 
     /// The products of a decoder layer as the engine groups them, and the output layer, which reads one position of a prompt only.
-    private func products(_ c: LlamaConfiguration, _ type: ElementType) -> [Case] {
+    private func products(_ c: DecoderConfiguration, _ type: ElementType) -> [Case] {
         let (queryWidth, keyWidth) = (c.numAttentionHeads * c.headDim, c.numKeyValueHeads * c.headDim)
         let both = [1, promptTokens]
         return product("q k v", [queryWidth, keyWidth, keyWidth], c.hiddenSize, type, tokens: both)
@@ -207,7 +208,7 @@ public struct KernelBench: Sendable {
             + product("tower fc2", [c.hiddenSize], c.intermediateSize, type, tokens: tokens)
     }
 
-    private func elementwise(_ c: LlamaConfiguration) -> [Case] {
+    private func elementwise(_ c: DecoderConfiguration) -> [Case] {
         func item(_ operation: OperationProbes.Elementwise, _ columns: Int, _ tokens: Int, headDim: Int) -> Case {
             Case(part: .elementwise, operation: operation.rawValue, shape: "\(columns)", tokens: tokens) {
                 $0.elementwise(operation, tokens: tokens, columns: columns, headDim: headDim)

@@ -1,4 +1,5 @@
 import AdaLLaVA
+import AdaProbes
 import Foundation
 
 /// What ``KernelBench`` found.
@@ -182,5 +183,17 @@ public struct KernelReport: ExperimentReport {
             "plot $memory using ($2/2):1:($2/2):(0.32) with boxxyerror lc rgb '#1f5fd2' title 'memory bandwidth', "
                 + "$multiply using ($2/2):1:($2/2):(0.32) with boxxyerror lc rgb '#d2691e' title 'multiply-adds'")
         return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+extension CeilingMeasurement {
+    /// What operations of one kind are held against.
+    package func ceiling(_ arithmetic: OperationProbe.Arithmetic) -> Double? {
+        switch arithmetic {
+        // Where 16-bit products are used, 8-bit ones are sums of pairs that take the same multiplications.
+        case .int8, .int16: int8
+        case .bf16: bf16
+        case .f32: fp32
+        }
     }
 }

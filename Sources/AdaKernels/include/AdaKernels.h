@@ -40,9 +40,9 @@
 //     the bandwidth.
 //     Panels lie one behind the other (bundle 1), or `bundle` of them together: block 0 of each in turn, each with its scales, then block 1 of
 //     each … Panels are allocated in whole bundles. For matrices of which a plan reads some blocks: what is read lies in runs as many times as
-//     long, and the stream from memory starts again behind a gap once in a bundle (see ak_bundle_panels).
+//     long, and the stream from memory starts again behind a gap once in a bundle (see ak_tuning.bundle_panels).
 //   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every type; fast for
-//     Q8_0, Q4_0 and Q4_1, whose rows meet one token where they are (see ak_multiplies_rows) and many tokens packed on the way. Rows of other types
+//     Q8_0, Q4_0 and Q4_1, whose rows meet one token where they are (see ak_tuning.mapped_rows) and many tokens packed on the way. Rows of other types
 //     are dequantized on the way.
 typedef enum { AK_PANELS = 0, AK_ROWS = 1 } ak_layout;
 
@@ -112,6 +112,18 @@ typedef struct {
     int32_t top, left;                 // rows and columns of zeros before the input; behind it there are as many as the outputs reach
 } ak_depthwise;
 
+// -------------------------------------------------------------------------------------------------------- keys and values
+
+#define AK_ATTENTION_SPAN 256   // positions of a page of keys and values: attention can be split between pages without a change in any result
+
+// Keys and values of one head, in pages of AK_ATTENTION_SPAN positions: position s lies in pages[s / AK_ATTENTION_SPAN], at place s % AK_ATTENTION_SPAN.
+typedef struct {
+    const void *const *pages;   // a page that no query sees (left behind by a sliding window) may be NULL
+    size_t keys, values;        // bytes from a page's address to this head's keys [256/16][head_dim][16] and values [256][ak_value_width(head_dim)]
+    ak_type type;               // AK_F32, AK_F16, or AK_BF16 for pairs (see attention_pairs)
+    int32_t head_dim;
+} ak_paged_head;
+
 // ------------------------------------------------------------------------------------------------------------- the kernels
 
 typedef struct {
@@ -165,28 +177,31 @@ typedef struct {
     //   interleaved 0: pairs (i, i + head_dim/2) as Hugging Face; 1: pairs (2i, 2i+1) as GGUF's llama tensors need.
     void (*rope)(float *x, const float *cos, const float *sin, int32_t heads, int32_t head_dim, int32_t interleaved);
 
-    // Attention of one head: out[t] = softmax(scale * q[t] . k[s]) v[s] over the keys s that query t may see:
-    // all `positions` keys if first < 0, else keys 0 … first + t.
-    //   out (queries, head_dim) stride ldo; q stride ldq. k: ak_key_panels layout, [ceil(capacity/16)][head_dim][16];
-    //   v: [capacity][ak_value_width(head_dim)], padding zero. Elements float (AK_F32) or half (AK_F16), by kv_type.
+    // Attention of one head: out[t] = softmax(scale * q[t] . k[s]) v[s] over the keys s that query t sees: keys 0 … first + t, or all `positions`
+    // if first < 0. With window > 0 only the last `window` of those (the query's own included); 0: all.
+    //   out (queries, head_dim) stride ldo; q stride ldq.
     //   scratch: ak_attention_scratch(positions, head_dim) bytes, 64-byte aligned.
-    void (*attention)(float *out, size_t ldo, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                      int32_t head_dim, int32_t positions, int32_t queries, int32_t first, float scale, void *scratch);
+    // A page that no query of a tile sees is not read. A key that a query does not see weighs exactly zero, as long as its value is finite.
+    void (*attention)(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions, int32_t queries,
+                      int32_t first, int32_t window, float scale, void *scratch);
 
-    // The part of it over the keys begin ..< end, which all queries see; begin is a multiple of AK_ATTENTION_SPAN, end - begin at most that.
-    //   logs (queries): the natural logarithm of the part's weights' sum, for ak_attention_merge.
-    //   next: the keys that the thread will probably read then, to be asked for in time; or NULL.
+    // The part of attention over the keys skip ..< keys of one page, whose keys begin at k and values at v; all queries see them.
+    //   skip: 0 unless a window begins in this page; skip >= keys gives logs of -infinity and zeros.
+    //   logs (queries): natural logarithm of the sum of the part's weights, for ak_attention_merge.
+    //   next: the keys that the thread will probably read next, prefetched; or NULL.
+    //   scratch: ak_attention_scratch(keys, head_dim) bytes, 64-byte aligned.
     void (*attention_span)(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
-                           int32_t head_dim, int32_t begin, int32_t end, int32_t queries, float scale, const void *next, void *scratch);
+                           int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 
-    // Keys and values of the positions first ..< end of one head's caches (float or half, by kv_type) as pairs of BF16, for many queries: `attention`
-    // and `attention_span` multiply such pairs by BF16 dot products when they are given as kv_type AK_BF16, rounding queries and weights as well.
+    // Keys and values of the positions first ..< end of one head's page (float or half, by kv_type) as pairs of BF16, for many queries: `attention`
+    // and `attention_span` multiply such pairs by BF16 dot products when their type is AK_BF16, rounding queries and weights as well.
     //   k_out [ceil(end/16)][head_dim/2][16][2], v_out [ceil(end/16)*8][ak_value_width(head_dim)][2]; first is a multiple of 16, head_dim is even
     //   and at most AK_PAIR_HEAD_DIM. NULL where the kernels have no such products, and only for processors that do (ak_has_bf16_dot).
     void (*attention_pairs)(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim, int32_t first,
                             int32_t end);
 
-    // Stores the keys and values of `count` tokens of one head at positions first … first+count-1 of the caches above.
+    // Stores the keys and values of `count` tokens of one head at the places first … first+count-1 of a page: k [256/16][head_dim][16],
+    // v [256][ak_value_width(head_dim)], padding zero; float or half, by kv_type.
     void (*store_kv)(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                      int32_t head_dim, int32_t first, int32_t count);
 
@@ -217,15 +232,36 @@ float ak_kth_largest(float *values, int32_t n, int32_t k);
 static inline int32_t ak_value_width(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 #define AK_PAIR_HEAD_DIM 256   // the longest heads that attention_pairs takes
-#define AK_ATTENTION_SPAN 256   // keys that are attended at once: where attention can be cut without a change in any result
 
-// Adds the part of attention over the next span: out, logs and part, part_logs as `attention_span` gives them. Merging all spans of a query in
-// ascending order, beginning with the first span's results, gives what `attention` gives.
+// Adds the part of attention over the next page: out, logs and part, part_logs as `attention_span` gives them. Merging all pages of a query in
+// ascending order, beginning with the first page's results, gives what `attention` gives. A part without keys (logs of -infinity) changes nothing.
 void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, size_t ldp, const float *part_logs, int32_t queries,
                         int32_t head_dim);
 
 size_t ak_matmul_scratch(const ak_matrix *weight);
 size_t ak_attention_scratch(int32_t positions, int32_t head_dim);
+
+// What the caller of the kernels chooses by: which types are fast, and how work is cut into items. A constant of each instruction set, without what this
+// processor lacks. No result depends on sizes and flags, but for bf16_dot, bf16_tiles, int8_tiles and wide_int16: those say what activations are
+// rounded to.
+typedef struct {
+    int32_t bf16_dot;              // 1: BF16 activations are multiplied by BF16 dot products
+    int32_t bf16_tiles;            // 1: matrix tiles of BF16; AK_WIDE_TOKENS rows or more are multiplied in BF16 whatever the weights' type but F32
+    int32_t int8_tiles;            // 1: matrix tiles of I8 panels: many tokens faster than any other type
+    int32_t wide_int16;            // 1: AK_WIDE_TOKENS rows or more of 16-bit float weights are multiplied as 16-bit integers (I16)
+    int32_t mapped_rows;           // 1: Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout meet one token as fast as panels do
+    int32_t bundle_panels;         // panels of quantized types that are read as one stream, at most; of float types AK_TILE_PANELS
+    int32_t half_panels;           // panels of F16 and BF16 that more than a few tokens meet at once: work items are a multiple of it
+    int32_t few_tokens;            // up to so many tokens a product waits for memory, so work items are cut by bytes
+    int32_t item_bytes_few;        // bytes of weights worth a work item: of a few tokens,
+    int32_t item_bytes_few_rows;   // the same in AK_ROWS layout,
+    int32_t item_bytes_many;       // and of more than a few
+    int32_t item_least_bytes;      // a work item costs as much as reading a fraction of these
+    int32_t one_panel_at_a_time;   // 1: for one token, kernels of quantized types take one panel after the other, not up to AK_TILE_PANELS
+    int32_t query_tile;            // queries of an attention work item
+} ak_tuning;
+
+ak_tuning ak_kernels_tuning(const ak_kernels *kernels);
 
 // The kernels called `name`, or NULL if this build or this processor does not have them.
 const ak_kernels *ak_kernels_named(const char *name);
@@ -234,9 +270,7 @@ const ak_kernels *ak_kernels_best(void);
 // What the processor offers beyond the table "avx512" ("neon"): 1 if AVX-512 VNNI (NEON dot products), BF16 dot products are used.
 int ak_has_int8_dot(void);
 int ak_has_bf16_dot(void);
-// 1 if these kernels multiply I8 panels in matrix tiles: many tokens faster than any other type.
+// Single fields of ak_kernels_tuning, and its panels of one type.
 int ak_has_int8_tiles(const ak_kernels *kernels);
-// 1 if these kernels multiply one token with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout as fast as with panels.
 int ak_multiplies_rows(const ak_kernels *kernels);
-// Panels of `type` that a product of one token by these kernels takes at once, at most: bundles of no more are read from beginning to end.
 int32_t ak_bundle_panels(const ak_kernels *kernels, ak_type type);

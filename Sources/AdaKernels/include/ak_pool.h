@@ -1,6 +1,7 @@
 // A pool of threads that shares out numbered pieces of work dynamically: a worker takes the next piece of its share when it is done with its
 // last, and then pieces of the others' shares, so a core that another program has taken slows the whole by its share and no more than one piece
 // is waited for. And that not for long: a waiting thread gives its processor to one that the system has taken off its own (`pool_place.h`).
+// Several pools may run at once: while their threads are more than the processors, those that wait sleep at once.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -38,5 +39,8 @@ void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count);
 // How often a waiting thread gave its processor to another of the pool, or left it, since the pool was made: how much other programs get in the way.
 uint32_t ak_pool_moves(const ak_pool *pool);
 
-// Processors that this process may run on (its affinity mask), at least 1.
+// Processors that this process may keep busy, at least 1: those of its affinity mask, or fewer if a container's CPU quota (rounded up) allows less.
 int32_t ak_processor_count(void);
+// The CPU quota of this process's cgroups (v1 and v2) and their parents in processors, rounded up; 0 if there is none. Reads the files under `root`:
+// "" for this machine's.
+int32_t ak_processor_quota(const char *root);

@@ -1,4 +1,5 @@
-/// Which switches are on: `[layers][2][heads]`, attention heads in the first row of a pair, MLP neuron groups in the second.
+/// Which switches are on: `[layers][2][heads]`, attention heads (or groups of heads that share keys and values) in the first row of a pair, MLP neuron
+/// groups in the second.
 ///
 /// Variant L turns a layer's row on or off as a whole; variant H picks heads and groups. One plan a request, made during prefill
 /// (AdaLLaVA, section 3).
@@ -31,10 +32,13 @@ public struct ExecutionPlan: Sendable, Equatable {
         return ExecutionPlan(headCount: heads, rows: Array(repeating: row, count: layers))
     }
 
-    /// The row of `layer`, or `nil` when all of it runs, so that nothing needs to be picked.
-    func selection(_ layer: Int) -> Row? {
-        let row = rows[layer]
-        return row.heads.count == headCount && row.groups.count == headCount ? nil : row
+    /// What runs of each layer, in the kernels' terms.
+    package func selections(_ space: SwitchSpace, _ decoder: Decoder) -> [LayerSelection] {
+        zip(rows, space.layers).map { row, switches in
+            if row.heads.count == headCount, row.groups.count == headCount { return decoder.whole }
+            return LayerSelection(
+                heads: row.heads.flatMap { Array(switches.heads[$0]) }, neurons: row.groups.map { switches.neurons[$0] }, decoder.configuration)
+        }
     }
 
     /// 1 for a switch that is on, `layers * 2 * heads` values.
@@ -51,11 +55,16 @@ public struct ExecutionPlan: Sendable, Equatable {
     public var headsPerLayer: [Int] { rows.map(\.heads.count) }
     /// MLP neuron groups that run, by layer.
     public var groupsPerLayer: [Int] { rows.map(\.groups.count) }
+}
 
-    /// The neurons of MLP group `group`: `intermediate / groups` each, the first `intermediate % groups` groups one more.
-    public static func neurons(group: Int, of groups: Int, intermediateSize: Int) -> Range<Int> {
-        let (size, extra) = (intermediateSize / groups, intermediateSize % groups)
-        let first = group * size + min(group, extra)
-        return first ..< first + size + (group < extra ? 1 : 0)
+extension CostPlan {
+    /// What a request's plan runs.
+    /// - Parameter plan: one for this model.
+    package init(_ plan: ExecutionPlan, of configuration: ModelConfiguration) {
+        let space = configuration.switchSpace
+        self.init(
+            shares: zip(plan.rows, space.layers).map {
+                LayerShare(attention: $0.heads, groups: $0.groups, of: $1, configuration.language)
+            })
     }
 }

@@ -2,30 +2,30 @@ import AdaKernels
 
 /// The learned scheduler (AdaLLaVA, section 3.3): a linear layer that scores the switches of the layers after the prefix from the latency
 /// token's hidden state, and the greedy choice of those that a budget pays for.
-final class Scheduler: @unchecked Sendable {
+package struct Scheduler: Sendable {
     let configuration: AdaptiveConfiguration
-    let heads: Int
+    /// Attention switches of a layer, and as many MLP switches.
+    let switches: Int
     private let head: Linear
-    private let buffer = ActivationBuffer()
 
-    init(_ source: any TensorSource, _ adaptive: AdaptiveConfiguration, _ llama: LlamaConfiguration, backend: Backend) throws {
+    init(_ source: any TensorSource, _ adaptive: AdaptiveConfiguration, _ space: SwitchSpace, hiddenSize: Int, packer: WeightPacker) throws {
         configuration = adaptive
-        heads = llama.numAttentionHeads
-        let optional = llama.numHiddenLayers - adaptive.numPrefixLayers
-        let outputs = adaptive.schedulerType == .layers ? optional : optional * 2 * heads
-        head = try Linear(source, "scheduler.mlp_head", rows: outputs, inputs: llama.hiddenSize, backend: backend)
+        switches = space.switchesPerLayer
+        let optional = space.layers.count - adaptive.numPrefixLayers
+        let outputs = adaptive.schedulerType == .layers ? optional : optional * 2 * switches
+        head = try Linear(source, "scheduler.mlp_head", rows: outputs, inputs: hiddenSize, packer: packer)
     }
 
     /// Scores: `layers - prefix` (variant L) or `(layers - prefix) * 2 * heads` (variant H; per layer, heads first, then groups).
     /// - Parameter hidden: the latency token's hidden state after the prefix, `[1, hidden]`, not normalized.
-    func logits(_ hidden: Tensor, _ backend: Backend) -> [Float] {
+    package func logits(_ hidden: Tensor, _ workspace: Workspace) -> [Float] {
         let logits = Tensor(rows: 1, columns: head.weight.rows)
-        backend.multiply(hidden, [Product(linear: head, output: logits)], buffer)
+        workspace.multiply(hidden, role: .single, [Product(linear: head, output: logits)])
         return logits.row(0)
     }
 
-    func plan(_ logits: [Float], units: Int) -> ExecutionPlan {
-        Scheduler.plan(logits, units: units, configuration, heads: heads)
+    package func plan(_ logits: [Float], units: Int) -> ExecutionPlan {
+        Scheduler.plan(logits, units: units, configuration, heads: switches)
     }
 
     /// The plan that `units` optional units buy: the choice that training makes, without its noise.

@@ -14,14 +14,23 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
     public var schedulerRank: Int
     /// Layers at the front that always run.
     public var numPrefixLayers: Int
+    /// Whether an attention switch is a whole group of heads that share keys and values (H), and there are as many neuron groups: with grouped-query
+    /// attention a dropped query head alone saves no keys. Not part of the reference; absent means a switch for each query head.
+    public var switchesKeyValueGroups = false
+
+    /// Attention switches of a layer, and as many MLP switches.
+    public func switchesPerLayer(_ language: DecoderConfiguration) -> Int {
+        switchesKeyValueGroups ? language.numKeyValueHeads : language.numAttentionHeads
+    }
 
     /// A configuration given by value.
-    public init(schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int) {
+    public init(schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int, switchesKeyValueGroups: Bool = false) {
         (self.schedulerType, self.schedulerRank, self.numPrefixLayers) = (schedulerType, schedulerRank, numPrefixLayers)
+        self.switchesKeyValueGroups = switchesKeyValueGroups
     }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
-    func validate(for language: LlamaConfiguration, file: String) throws {
+    func validate(for language: DecoderConfiguration, file: String) throws {
         guard numPrefixLayers >= 1, numPrefixLayers < language.numHiddenLayers else {
             throw CheckpointError.configuration(
                 field: "num_prefix_layers",
@@ -29,14 +38,15 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
                 found: "\(numPrefixLayers)", file: file)
         }
         guard schedulerType == .heads else { return }
-        guard schedulerRank <= language.numAttentionHeads else {
+        let switches = switchesPerLayer(language)
+        guard schedulerRank <= switches else {
             throw CheckpointError.configuration(
-                field: "scheduler_rank", expected: "at most the \(language.numAttentionHeads) attention heads", found: "\(schedulerRank)",
+                field: "scheduler_rank", expected: "at most the \(switches) attention switches of a layer", found: "\(schedulerRank)",
                 file: file)
         }
-        guard language.intermediateSize >= language.numAttentionHeads else {
+        guard language.intermediateSize >= switches else {
             throw CheckpointError.configuration(
-                field: "intermediate_size", expected: "at least one neuron for each of the \(language.numAttentionHeads) groups",
+                field: "intermediate_size", expected: "at least one neuron for each of the \(switches) groups",
                 found: "\(language.intermediateSize)", file: file)
         }
     }
@@ -48,6 +58,7 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
         self.init(
             schedulerType: type,
             schedulerRank: try fields.integer("scheduler_rank", in: ConfigurationLimits.heads, missing: type == .layers ? 1 : nil),
-            numPrefixLayers: try fields.integer("num_prefix_layers", in: ConfigurationLimits.layers, missing: nil))
+            numPrefixLayers: try fields.integer("num_prefix_layers", in: ConfigurationLimits.layers, missing: nil),
+            switchesKeyValueGroups: try fields.bool("scheduler_kv_groups", missing: false))
     }
 }

@@ -158,7 +158,11 @@ public struct Checkpoint: Sendable {
 
     private static func openGGUF(_ file: GGUFFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
         var configuration = try ModelConfiguration.read(file)
+        let c = configuration.language
+        let rows = [c.numAttentionHeads, c.numKeyValueHeads, c.numKeyValueHeads].map { $0 * c.headDim }
         let language = try RenamedTensors(file) { name in
+            TensorNames.stacked(gguf: name).map { zip($0, rows).map { RenamedTensors.Part(name: $0, rows: $1) } }
+        } rename: { name in
             let canonical = TensorNames.canonical(gguf: name)
             return canonical.hasPrefix(TensorNames.visionPrefix) ? nil : canonical
         }
@@ -197,7 +201,9 @@ public struct Checkpoint: Sendable {
     }
 
     private static func familyName(_ configuration: ModelConfiguration) -> String {
-        if let adaptive = configuration.adaptive { return "AdaLLaVA-\(adaptive.schedulerType.rawValue)" }
-        return configuration.llava == nil ? "LLaMA" : "LLaVA-1.5"
+        let decoder = configuration.language.architecture
+        let with = decoder == .llama ? "" : " with \(decoder.name)"
+        if let adaptive = configuration.adaptive { return "AdaLLaVA-\(adaptive.schedulerType.rawValue)\(with)" }
+        return configuration.llava == nil ? decoder.name : "LLaVA-1.5\(with)"
     }
 }

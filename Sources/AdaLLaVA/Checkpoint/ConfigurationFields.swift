@@ -18,6 +18,12 @@ struct ConfigurationFields {
 
     func has(_ name: String) -> Bool { members[name] != nil }
 
+    /// Whether the field is there with the value `null`, where that means something else than its absence.
+    func isNull(_ name: String) -> Bool {
+        guard case .object(let members) = members else { return false }
+        return members[name] == .null
+    }
+
     func invalid(_ name: String, expected: String) -> CheckpointError {
         .configuration(field: path(name), expected: expected, found: members[name]?.summary ?? "nothing", file: file)
     }

@@ -1,67 +1,71 @@
 /// Reads configurations from GGUF metadata.
 /// Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and `clip.*` as llama.cpp's converters write them.
 extension ModelConfiguration {
-    /// Reads a language model of architecture `llama`.
+    /// Reads a language model.
     /// - Throws: ``CheckpointError``
     public static func read(_ file: GGUFFile) throws -> ModelConfiguration {
-        let fields = GGUFFields(file.metadata)
-        let architecture = try fields.metadata.string("general.architecture") ?? "nothing"
-        guard architecture == "llama" else {
+        let name = try file.metadata.string("general.architecture") ?? "nothing"
+        guard let architecture = DecoderArchitecture.allCases.first(where: { $0.fileDescription.ggufArchitecture == name }) else {
+            let supported = "supported: \(DecoderArchitecture.ggufArchitectures.joined(separator: ", "))"
             throw CheckpointError.unsupported(
-                what: "the GGUF architecture \"\(architecture.prefix(60))\"", file: file.location,
-                hint: architecture == "clip" ? "this is the image part of a model: give it beside the language model" : "supported: llama")
+                what: "the GGUF architecture \"\(name.prefix(60))\"", file: file.location,
+                hint: name == "clip" ? "this is the image part of a model: give it beside the language model" : supported)
         }
+        let fields = GGUFFields(file.metadata, architecture: name)
         if try fields.metadata.int("split.count") ?? 1 > 1 {
             throw CheckpointError.unsupported(
                 what: "a model split over several GGUF files", file: file.location, hint: "join them with llama-gguf-split --merge")
         }
-        if try fields.metadata.int("llama.expert_count") ?? 0 > 0 {
-            throw CheckpointError.unsupported(what: "a mixture of experts", file: file.location, hint: "supported: dense llama")
+        if try fields.metadata.int(fields.key("expert_count")) ?? 0 > 0 {
+            throw CheckpointError.unsupported(what: "a mixture of experts", file: file.location, hint: "supported: dense models")
         }
-        let language = try LlamaConfiguration(file, fields)
+        let language = try DecoderConfiguration(file, fields, architecture)
         let adaptive = try AdaptiveConfiguration(fields)
         try adaptive?.validate(for: language, file: file.location)
         return ModelConfiguration(language: language, adaptive: adaptive)
     }
 }
 
-extension LlamaConfiguration {
-    fileprivate init(_ file: GGUFFile, _ fields: GGUFFields) throws {
+extension DecoderConfiguration {
+    fileprivate init(_ file: GGUFFile, _ fields: GGUFFields, _ architecture: DecoderArchitecture) throws {
         typealias Limits = ConfigurationLimits
-        let metadata = fields.metadata
-        let heads = try fields.integer("llama.attention.head_count", in: Limits.heads)
-        let hidden = try fields.integer("llama.embedding_length", in: Limits.hidden)
-        let headDim = try fields.optionalInteger("llama.attention.key_length", in: Limits.headDim)
+        let (metadata, description) = (fields.metadata, architecture.fileDescription)
+        let heads = try fields.integer(fields.key("attention.head_count"), in: Limits.heads)
+        let hidden = try fields.integer(fields.key("embedding_length"), in: Limits.hidden)
+        let headDim = try fields.optionalInteger(fields.key("attention.key_length"), in: Limits.headDim)
         let tokens = try metadata.array("tokenizer.ggml.tokens").map(\.count)
-        let vocabulary = try fields.optionalInteger("llama.vocab_size", in: Limits.vocabulary) ?? tokens ?? 0
+        let vocabulary = try fields.optionalInteger(fields.key("vocab_size"), in: Limits.vocabulary) ?? tokens ?? 0
         guard Limits.vocabulary.contains(vocabulary) else {
-            throw fields.invalid("llama.vocab_size", expected: "a number of tokens from 1 to \(Limits.vocabulary.upperBound)")
+            throw fields.invalid(fields.key("vocab_size"), expected: "a number of tokens from 1 to \(Limits.vocabulary.upperBound)")
         }
-        let positions = try fields.integer("llama.context_length", in: Limits.positions)
+        let positions = try fields.integer(fields.key("context_length"), in: Limits.positions)
         var ends: [Int] = []
         for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
             if let token = try fields.tokenID(key), !ends.contains(token) { ends.append(token) }
         }
         self.init(
-            vocabularySize: vocabulary, hiddenSize: hidden,
-            intermediateSize: try fields.integer("llama.feed_forward_length", in: Limits.intermediate),
-            numHiddenLayers: try fields.integer("llama.block_count", in: Limits.layers),
+            architecture: architecture, vocabularySize: vocabulary, hiddenSize: hidden,
+            intermediateSize: try fields.integer(fields.key("feed_forward_length"), in: Limits.intermediate),
+            numHiddenLayers: try fields.integer(fields.key("block_count"), in: Limits.layers),
             numAttentionHeads: heads,
-            numKeyValueHeads: try fields.optionalInteger("llama.attention.head_count_kv", in: Limits.heads) ?? heads,
+            numKeyValueHeads: try fields.optionalInteger(fields.key("attention.head_count_kv"), in: Limits.heads) ?? heads,
             headDim: headDim,
-            rmsNormEpsilon: Float(try fields.number("llama.attention.layer_norm_rms_epsilon", in: Limits.epsilon, missing: nil)),
-            ropeTheta: try fields.number("llama.rope.freq_base", in: 1...1e12, missing: 10000),
-            ropeScaling: try fields.ropeScaling(positions: positions), ropeInterleaved: true, maxPositionEmbeddings: positions,
-            tieWordEmbeddings: file.find("output.weight") == nil,
-            attentionBias: file.find("blk.0.attn_q.bias") != nil, mlpBias: file.find("blk.0.ffn_up.bias") != nil,
+            normEpsilon: Float(try fields.number(fields.key(description.epsilonField.gguf), in: Limits.epsilon, missing: nil)),
+            slidingWindow: try fields.optionalInteger(fields.key("attention.sliding_window"), in: Limits.positions),
+            rotaryDim: try fields.optionalInteger(fields.key("rope.dimension_count"), in: Limits.headDim),
+            ropeTheta: try fields.number(fields.key("rope.freq_base"), in: 1...1e12, missing: 10000),
+            ropeScaling: try fields.ropeScaling(positions: positions), ropeInterleaved: description.ggufIsInterleaved,
+            maxPositionEmbeddings: positions, tieWordEmbeddings: file.find("output.weight") == nil,
+            attentionBias: file.find("blk.0.attn_q.bias") != nil && file.find("blk.0.attn_output.bias") != nil,
+            mlpBias: file.find("blk.0.ffn_up.bias") != nil,
             bosTokenID: try fields.tokenID("tokenizer.ggml.bos_token_id"), eosTokenIDs: ends,
             padTokenID: try fields.tokenID("tokenizer.ggml.padding_token_id"))
-        try validate(headDimGiven: headDim != nil, file: fields.metadata.location)
-        for key in ["llama.rope.dimension_count", "llama.attention.value_length"] {
-            if let dimensions = try fields.optionalInteger(key, in: Limits.headDim), dimensions != self.headDim {
-                throw CheckpointError.unsupported(
-                    what: "\(key) \(dimensions) with heads of \(self.headDim) values", file: metadata.location, hint: "they must be equal")
-            }
+        try description.read(fields, into: &self)
+        try validate(headDimGiven: headDim != nil, file: fields.location)
+        if let width = try fields.optionalInteger(fields.key("attention.value_length"), in: Limits.headDim), width != self.headDim {
+            throw CheckpointError.unsupported(
+                what: "\(fields.key("attention.value_length")) \(width) with heads of \(self.headDim) values", file: metadata.location,
+                hint: "they must be equal")
         }
     }
 }
@@ -74,7 +78,8 @@ extension AdaptiveConfiguration {
         self.init(
             schedulerType: type,
             schedulerRank: try fields.integer("adallava.scheduler_rank", in: ConfigurationLimits.heads),
-            numPrefixLayers: try fields.integer("adallava.num_prefix_layers", in: ConfigurationLimits.layers))
+            numPrefixLayers: try fields.integer("adallava.num_prefix_layers", in: ConfigurationLimits.layers),
+            switchesKeyValueGroups: try fields.metadata.bool("adallava.scheduler_kv_groups") ?? false)
     }
 
     /// The keys that say all this in a GGUF file.
@@ -83,7 +88,7 @@ extension AdaptiveConfiguration {
             ("adallava.scheduler_type", .string(schedulerType.rawValue)),
             ("adallava.scheduler_rank", .uint32(UInt32(clamping: schedulerRank))),
             ("adallava.num_prefix_layers", .uint32(UInt32(clamping: numPrefixLayers))),
-        ]
+        ] + (switchesKeyValueGroups ? [("adallava.scheduler_kv_groups", .bool(true))] : [])
     }
 }
 
@@ -173,10 +178,18 @@ struct GGUFProjector {
 }
 
 /// GGUF metadata, read with range checks.
-private struct GGUFFields {
+struct GGUFFields {
     let metadata: GGUFMetadata
+    /// `general.architecture`, with which the names of a language model's keys begin.
+    private let architecture: String
 
-    init(_ metadata: GGUFMetadata) { self.metadata = metadata }
+    init(_ metadata: GGUFMetadata, architecture: String = "clip") { (self.metadata, self.architecture) = (metadata, architecture) }
+
+    /// Where the metadata come from, for messages.
+    var location: String { metadata.location }
+
+    /// `rope.freq_base` → `llama.rope.freq_base`.
+    func key(_ name: String) -> String { "\(architecture).\(name)" }
 
     func invalid(_ key: String, expected: String) -> CheckpointError {
         .configuration(field: key, expected: expected, found: metadata[key]?.summary ?? "nothing", file: metadata.location)
@@ -223,27 +236,27 @@ private struct GGUFFields {
 
     func ropeScaling(positions: Int) throws -> RopeScaling? {
         let factors = 1e-3...1e6
-        let factor = try metadata.float("llama.rope.scaling.factor") ?? metadata.float("llama.rope.scale_linear") ?? 0
+        let factor = try metadata.float(key("rope.scaling.factor")) ?? metadata.float(key("rope.scale_linear")) ?? 0
         // Older converters name a factor without a type, which then means linear.
-        let type = try metadata.string("llama.rope.scaling.type") ?? "linear"
+        let type = try metadata.string(key("rope.scaling.type")) ?? "linear"
         switch type {
         case "none": return nil
         case "linear":
             guard factor != 0, factor != 1 else { return nil }
-            guard factors.contains(factor) else { throw invalid("llama.rope.scaling.factor", expected: "a positive number") }
+            guard factors.contains(factor) else { throw invalid(key("rope.scaling.factor"), expected: "a positive number") }
             return .linear(factor: factor)
         case "yarn":
-            guard factors.contains(factor) else { throw invalid("llama.rope.scaling.factor", expected: "a positive number") }
+            guard factors.contains(factor) else { throw invalid(key("rope.scaling.factor"), expected: "a positive number") }
             let attention =
-                try metadata.float("llama.rope.scaling.yarn_attn_factor") ?? metadata.float("llama.rope.scaling.attn_factor") ?? 1
-            guard factors.contains(attention) else { throw invalid("llama.rope.scaling.attn_factor", expected: "a positive number") }
+                try metadata.float(key("rope.scaling.yarn_attn_factor")) ?? metadata.float(key("rope.scaling.attn_factor")) ?? 1
+            guard factors.contains(attention) else { throw invalid(key("rope.scaling.attn_factor"), expected: "a positive number") }
             return .yarn(
                 .init(
                     factor: factor,
                     originalMaxPositionEmbeddings: try optionalInteger(
-                        "llama.rope.scaling.original_context_length", in: ConfigurationLimits.positions) ?? positions,
-                    betaFast: try number("llama.rope.scaling.yarn_beta_fast", in: factors, missing: 32),
-                    betaSlow: try number("llama.rope.scaling.yarn_beta_slow", in: factors, missing: 1),
+                        key("rope.scaling.original_context_length"), in: ConfigurationLimits.positions) ?? positions,
+                    betaFast: try number(key("rope.scaling.yarn_beta_fast"), in: factors, missing: 32),
+                    betaSlow: try number(key("rope.scaling.yarn_beta_slow"), in: factors, missing: 1),
                     attentionFactor: attention * RopeScaling.YaRN.magnitude(factor)))
         default:
             throw CheckpointError.unsupported(

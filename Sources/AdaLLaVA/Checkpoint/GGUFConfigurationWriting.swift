@@ -1,38 +1,46 @@
 /// Configurations as GGUF metadata: the other direction of `ModelConfiguration.read(_: GGUFFile)`.
-extension LlamaConfiguration {
-    /// The keys of a `llama` model, architecture included; the vocabulary (`tokenizer.ggml.tokens` and the like) is not among them.
-    /// Queries and keys must be written in the order of ``ropeInterleaved``, and ``rotaryFrequencyFactors()`` as `rope_freqs.weight`.
-    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a rope scaling that GGUF has no keys for.
+extension DecoderConfiguration {
+    /// The keys of a language model, architecture included; the vocabulary (`tokenizer.ggml.tokens` and the like) is not among them.
+    /// Queries and keys must be written in the order that the architecture has in GGUF, and ``rotaryFrequencyFactors()`` as `rope_freqs.weight`.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a rope scaling or an activation that GGUF has no keys for.
     public func ggufMetadata() throws -> [(key: String, value: GGUFValue)] {
         func number(_ value: Int) -> GGUFValue { .uint32(UInt32(clamping: value)) }
+        let description = architecture.fileDescription
+        guard hiddenActivation == description.defaults.activation else {
+            throw CheckpointError.unsupported(
+                what: "the activation \(hiddenActivation.rawValue) of a \(architecture.name) decoder in a GGUF file", file: "the model",
+                hint: "write safetensors")
+        }
+        func key(_ name: String) -> String { "\(description.ggufArchitecture).\(name)" }
         var pairs: [(key: String, value: GGUFValue)] = [
-            ("general.architecture", .string("llama")),
-            ("llama.vocab_size", number(vocabularySize)),
-            ("llama.context_length", number(maxPositionEmbeddings)),
-            ("llama.embedding_length", number(hiddenSize)),
-            ("llama.block_count", number(numHiddenLayers)),
-            ("llama.feed_forward_length", number(intermediateSize)),
-            ("llama.attention.head_count", number(numAttentionHeads)),
-            ("llama.attention.head_count_kv", number(numKeyValueHeads)),
-            ("llama.attention.key_length", number(headDim)),
-            ("llama.attention.value_length", number(headDim)),
-            ("llama.attention.layer_norm_rms_epsilon", .float32(rmsNormEpsilon)),
-            ("llama.rope.dimension_count", number(headDim)),
-            ("llama.rope.freq_base", .float32(Float(ropeTheta))),
+            ("general.architecture", .string(description.ggufArchitecture)),
+            (key("vocab_size"), number(vocabularySize)),
+            (key("context_length"), number(maxPositionEmbeddings)),
+            (key("embedding_length"), number(hiddenSize)),
+            (key("block_count"), number(numHiddenLayers)),
+            (key("feed_forward_length"), number(intermediateSize)),
+            (key("attention.head_count"), number(numAttentionHeads)),
+            (key("attention.head_count_kv"), number(numKeyValueHeads)),
+            (key("attention.key_length"), number(headDim)),
+            (key("attention.value_length"), number(headDim)),
+            (key(description.epsilonField.gguf), .float32(normEpsilon)),
+            (key("rope.dimension_count"), number(rotaryDim)),
+            (key("rope.freq_base"), .float32(Float(ropeTheta))),
         ]
+        if let slidingWindow { pairs.append((key("attention.sliding_window"), number(slidingWindow))) }
         switch ropeScaling {
         case nil, .llama3: break
         case .linear(let factor):
-            pairs.append(("llama.rope.scaling.type", .string("linear")))
-            pairs.append(("llama.rope.scaling.factor", .float32(Float(factor))))
+            pairs.append((key("rope.scaling.type"), .string("linear")))
+            pairs.append((key("rope.scaling.factor"), .float32(Float(factor))))
         case .yarn(let yarn):
-            pairs.append(("llama.rope.scaling.type", .string("yarn")))
-            pairs.append(("llama.rope.scaling.factor", .float32(Float(yarn.factor))))
-            pairs.append(("llama.rope.scaling.original_context_length", number(yarn.originalMaxPositionEmbeddings)))
-            pairs.append(("llama.rope.scaling.yarn_beta_fast", .float32(Float(yarn.betaFast))))
-            pairs.append(("llama.rope.scaling.yarn_beta_slow", .float32(Float(yarn.betaSlow))))
+            pairs.append((key("rope.scaling.type"), .string("yarn")))
+            pairs.append((key("rope.scaling.factor"), .float32(Float(yarn.factor))))
+            pairs.append((key("rope.scaling.original_context_length"), number(yarn.originalMaxPositionEmbeddings)))
+            pairs.append((key("rope.scaling.yarn_beta_fast"), .float32(Float(yarn.betaFast))))
+            pairs.append((key("rope.scaling.yarn_beta_slow"), .float32(Float(yarn.betaSlow))))
             let attention = yarn.attentionFactor / RopeScaling.YaRN.magnitude(yarn.factor)
-            pairs.append(("llama.rope.scaling.yarn_attn_factor", .float32(Float(attention))))
+            pairs.append((key("rope.scaling.yarn_attn_factor"), .float32(Float(attention))))
         case .dynamic, .longrope:
             throw CheckpointError.unsupported(
                 what: "dynamic or longrope scaling in a GGUF file", file: "the model", hint: "write safetensors")
@@ -44,16 +52,6 @@ extension LlamaConfiguration {
         }
         if let padTokenID { pairs.append(("tokenizer.ggml.padding_token_id", number(padTokenID))) }
         return pairs
-    }
-
-    /// What GGUF stores as `rope_freqs.weight` for Llama 3.1's scaling: plain frequency over scaled frequency, `[headDim / 2]`.
-    /// `nil` for every other scaling.
-    public func rotaryFrequencyFactors() throws -> [Float]? {
-        guard case .llama3 = ropeScaling else { return nil }
-        var plain = self
-        plain.ropeScaling = nil
-        let scaled = try RotaryEmbedding(self).frequencies(sequenceLength: 1).inverseFrequencies
-        return zip(try RotaryEmbedding(plain).frequencies(sequenceLength: 1).inverseFrequencies, scaled).map { $0 / $1 }
     }
 }
 

@@ -62,3 +62,10 @@ public struct GGUFMetadata: Sendable {
         return value
     }
 }
+
+/// Files of a Hugging Face checkpoint that travel inside a GGUF file of ours.
+enum EmbeddedFiles {
+    static let prefix = "adallava.file."
+    /// The name of the chat template that was chosen for the source, whose folder's name said it.
+    static let templateKey = "adallava.template"
+}

@@ -29,13 +29,13 @@ public struct GenerationDefaults: Sendable, Equatable {
     }
 
     /// The special tokens of a model's configuration, for checkpoints without a `generation_config.json`.
-    public init(_ language: LlamaConfiguration) {
+    public init(_ language: DecoderConfiguration) {
         self.init(bosTokenID: language.bosTokenID, eosTokenIDs: language.eosTokenIDs, padTokenID: language.padTokenID)
     }
 
     /// Reads `generation_config.json`; special tokens that it does not name are those of `language`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
-    public static func read(_ json: JSONValue, file: String, language: LlamaConfiguration) throws -> GenerationDefaults {
+    public static func read(_ json: JSONValue, file: String, language: DecoderConfiguration) throws -> GenerationDefaults {
         let fields = try ConfigurationFields(json, file: file)
         var defaults = GenerationDefaults(language)
         if fields.has("bos_token_id") { defaults.bosTokenID = try fields.tokenID("bos_token_id") }

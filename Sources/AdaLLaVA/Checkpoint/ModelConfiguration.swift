@@ -1,7 +1,7 @@
 /// Everything the engine needs to know of a model besides its weights.
 public struct ModelConfiguration: Sendable, Equatable {
     /// The decoder.
-    public var language: LlamaConfiguration
+    public var language: DecoderConfiguration
     /// The vision tower; `nil` for text models, and until the tower that a checkpoint only names has been found.
     public var vision: VisionConfiguration?
     /// How images reach the language model; `nil` for text models.
@@ -11,67 +11,87 @@ public struct ModelConfiguration: Sendable, Equatable {
 
     /// A configuration given by its parts.
     public init(
-        language: LlamaConfiguration, vision: VisionConfiguration? = nil, llava: LlavaConfiguration? = nil,
+        language: DecoderConfiguration, vision: VisionConfiguration? = nil, llava: LlavaConfiguration? = nil,
         adaptive: AdaptiveConfiguration? = nil
     ) {
         (self.language, self.vision, self.llava, self.adaptive) = (language, vision, llava, adaptive)
     }
 
     /// Values that a `model_type` may have, for messages.
-    static let supportedTypes = "ada_llava_llama, llava_llama, llava (LLaVA-1.5), llama, mistral"
+    static var supportedTypes: String {
+        let text = DecoderArchitecture.modelTypes, llava = DecoderArchitecture.llavaNames
+        return (text + ["llava (LLaVA-1.5)"] + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
+    }
 
-    /// Reads a `config.json`: AdaLLaVA's and LLaVA's own, llava-hf's, or a plain LLaMA's.
+    /// What a `model_type` says of the other fields.
+    private enum Layout {
+        case text(DecoderArchitecture)
+        /// LLaVA's own: the fields of decoder and image part side by side.
+        case llava(DecoderArchitecture, isAdaptive: Bool)
+
+        init?(_ type: String) {
+            if let text = DecoderArchitecture(modelType: type) {
+                self = .text(text)
+                return
+            }
+            let name = type == "llava" ? "llava_llama" : type
+            for architecture in DecoderArchitecture.allCases {
+                let plain = "llava_\(architecture.fileDescription.llavaName)"
+                guard name == plain || name == "ada_\(plain)" else { continue }
+                self = .llava(architecture, isAdaptive: name != plain)
+                return
+            }
+            return nil
+        }
+    }
+
+    /// Reads a `config.json`: AdaLLaVA's and LLaVA's own, llava-hf's, or a text model's.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other architectures,
     ///   ``CheckpointError/configuration(field:expected:found:file:)`` for fields that are missing or out of range.
     public static func read(_ json: JSONValue, file: String) throws -> ModelConfiguration {
         let fields = try ConfigurationFields(json, file: file)
         let type = try modelType(fields)
-        var configuration: ModelConfiguration
-        switch type {
-        case "llama", "mistral":
-            configuration = ModelConfiguration(
-                language: try LlamaConfiguration(huggingFace: fields, modelType: type, requiresSizes: true))
-        case "llava" where fields.has("text_config") || fields.has("vision_config"):
-            configuration = try readLlavaHF(fields)
-        case "llava", "llava_llama", "ada_llava_llama":
-            configuration = ModelConfiguration(
-                language: try LlamaConfiguration(huggingFace: fields, modelType: "llama", requiresSizes: true),
-                llava: try LlavaConfiguration(llava: fields))
-            if type == "ada_llava_llama" { configuration.adaptive = try AdaptiveConfiguration(fields) }
-        default:
+        if type == "llava", fields.has("text_config") || fields.has("vision_config") { return try readLlavaHF(fields) }
+        guard let layout = Layout(type) else {
             throw CheckpointError.unsupported(
                 what: "the model type \"\(type.prefix(60))\"", file: file, hint: "supported: \(supportedTypes)")
         }
-        try configuration.adaptive?.validate(for: configuration.language, file: file)
-        return configuration
+        func language(_ architecture: DecoderArchitecture) throws -> DecoderConfiguration {
+            try DecoderConfiguration(huggingFace: fields, architecture: architecture, requiresSizes: true)
+        }
+        switch layout {
+        case .text(let architecture): return ModelConfiguration(language: try language(architecture))
+        case .llava(let architecture, let isAdaptive):
+            var configuration = ModelConfiguration(language: try language(architecture), llava: try LlavaConfiguration(llava: fields))
+            if isAdaptive { configuration.adaptive = try AdaptiveConfiguration(fields) }
+            try configuration.adaptive?.validate(for: configuration.language, file: file)
+            return configuration
+        }
     }
 
     /// `model_type`, or what `architectures` says where it is absent.
     private static func modelType(_ fields: ConfigurationFields) throws -> String {
         if let type = try fields.optionalString("model_type") { return type }
-        guard case .array(let architectures) = fields.raw("architectures"), case .string(let architecture) = architectures.first else {
+        guard case .array(let architectures) = fields.raw("architectures"), case .string(let name) = architectures.first else {
             throw fields.invalid("model_type", expected: "one of \(supportedTypes)")
         }
-        switch architecture {
-        case "LlamaForCausalLM": return "llama"
-        case "MistralForCausalLM": return "mistral"
-        case "LlavaLlamaForCausalLM": return "llava_llama"
-        case "LlavaForConditionalGeneration": return "llava"
-        case "AdaLlavaLlamaForCausalLM": return "ada_llava_llama"
-        default: return architecture
+        // `AdaLlavaQwenForCausalLM` → `ada_llava_qwen`
+        let words = name.replacing("ForCausalLM", with: "").replacing("ForConditionalGeneration", with: "").reduce(into: "") { words, letter in
+            words += letter.isUppercase && !words.isEmpty ? "_\(letter.lowercased())" : letter.lowercased()
         }
+        return Layout(words) == nil ? name : words
     }
 
     private static func readLlavaHF(_ fields: ConfigurationFields) throws -> ModelConfiguration {
         let empty = try ConfigurationFields(.object([:]), file: fields.file)
         let text = try fields.optionalObject("text_config")
         let textType = try text?.optionalString("model_type") ?? "llama"
-        guard LlamaConfiguration.huggingFaceModelTypes.contains(textType) else {
+        guard let architecture = DecoderArchitecture(modelType: textType) else {
             throw CheckpointError.unsupported(
                 what: "the language model \"\(textType.prefix(60))\"", file: fields.file,
-                hint: "supported: \(LlamaConfiguration.huggingFaceModelTypes.joined(separator: ", "))")
+                hint: "supported: \(DecoderArchitecture.modelTypes.joined(separator: ", "))")
         }
-        var language = try LlamaConfiguration(huggingFace: text ?? empty, modelType: textType, requiresSizes: false)
+        var language = try DecoderConfiguration(huggingFace: text ?? empty, architecture: architecture, requiresSizes: false)
         if text?.has("tie_word_embeddings") != true {
             language.tieWordEmbeddings = try fields.bool("tie_word_embeddings", missing: false)
         }

@@ -1,33 +1,72 @@
-/// Tensors of another source under other names; those without a new name are left out.
+/// Tensors of another source under other names; those without a new name are left out. One that holds several stacked by rows can be taken apart; the
+/// parts are not copied.
 public struct RenamedTensors: TensorSource {
     public let names: [String]
 
+    /// A tensor of the source, or some of its rows.
+    private struct Place {
+        let stored: String
+        let rows: Range<Int>?
+    }
+
+    /// One of several tensors that are stored as one.
+    public struct Part {
+        let name: String
+        let rows: Int
+
+        public init(name: String, rows: Int) { (self.name, self.rows) = (name, rows) }
+    }
+
     private let source: any TensorSource
-    private let storedNames: [String: String]
+    private let places: [String: Place]
 
     public var location: String { source.location }
 
-    /// - Parameter rename: the new name of a tensor, `nil` to leave it out.
-    /// - Throws: ``CheckpointError/malformed(file:reason:)`` if two tensors get the same name.
-    public init(_ source: any TensorSource, rename: (String) -> String?) throws {
-        var storedNames: [String: String] = [:]
+    /// - Parameters:
+    ///   - split: the parts of a tensor that holds several, in order; `nil` for every other.
+    ///   - rename: the new name of a tensor, `nil` to leave it out.
+    /// - Throws: ``CheckpointError/malformed(file:reason:)`` if two tensors get the same name, ``CheckpointError/shape(tensor:expected:found:file:)``
+    ///   if parts do not make up a whole tensor.
+    public init(_ source: any TensorSource, split: (String) -> [Part]? = { _ in nil }, rename: (String) -> String?) throws {
+        var places: [String: Place] = [:]
+        func add(_ name: String, _ place: Place) throws {
+            if let other = places.updateValue(place, forKey: name) {
+                throw CheckpointError.malformed(file: source.location, reason: "\(other.stored) and \(place.stored) are both \(name)")
+            }
+        }
         for stored in source.names {
-            guard let name = rename(stored) else { continue }
-            if let other = storedNames.updateValue(stored, forKey: name) {
-                throw CheckpointError.malformed(file: source.location, reason: "\(other) and \(stored) are both \(name)")
+            guard let parts = split(stored) else {
+                if let name = rename(stored) { try add(name, Place(stored: stored, rows: nil)) }
+                continue
+            }
+            let whole = try source.tensor(stored), rows = parts.reduce(0) { $0 + $1.rows }
+            guard whole.shape.first == rows else {
+                throw CheckpointError.shape(tensor: stored, expected: [rows] + whole.shape.dropFirst(), found: whole.shape, file: source.location)
+            }
+            var first = 0
+            for part in parts {
+                let rows = first ..< first + part.rows
+                guard whole.rows(rows, named: part.name) != nil else {
+                    throw CheckpointError.elementType(
+                        tensor: stored, expected: "a type whose blocks end with row \(rows.upperBound)", found: whole.type.rawValue,
+                        file: source.location)
+                }
+                try add(part.name, Place(stored: stored, rows: rows))
+                first = rows.upperBound
             }
         }
         self.source = source
-        self.storedNames = storedNames
-        names = storedNames.keys.sorted()
+        self.places = places
+        names = places.keys.sorted()
     }
 
     /// The tensor under its new name.
     public func find(_ name: String) -> StoredTensor? {
-        guard let stored = storedNames[name], let tensor = source.find(stored) else { return nil }
+        guard let place = places[name], let tensor = source.find(place.stored) else { return nil }
+        if let rows = place.rows { return tensor.rows(rows, named: name) }
         return StoredTensor(name: name, type: tensor.type, shape: tensor.shape, bytes: tensor.bytes, file: tensor.file)
     }
 
     /// What the file calls the tensor `name`.
-    public func storedName(of name: String) -> String? { storedNames[name] }
+    public func storedName(of name: String) -> String? { places[name]?.stored }
 }

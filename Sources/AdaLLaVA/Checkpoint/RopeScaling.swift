@@ -49,19 +49,19 @@ public enum RopeScaling: Sendable, Equatable {
     }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
-    func validate(headDim: Int, maxPositionEmbeddings: Int, file: String) throws {
+    func validate(rotaryDim: Int, maxPositionEmbeddings: Int, file: String) throws {
         func invalid(_ field: String, _ expected: String, _ found: String) -> CheckpointError {
             .configuration(field: "rope_scaling.\(field)", expected: expected, found: found, file: file)
         }
         switch self {
-        case .dynamic where headDim < 4:
-            throw invalid("rope_type", "another type than dynamic for heads of \(headDim) values", "dynamic")
+        case .dynamic where rotaryDim < 4:
+            throw invalid("rope_type", "another type than dynamic for \(rotaryDim) rotated values of a head", "dynamic")
         case .llama3(_, let low, let high, _) where high <= low:
             throw invalid("high_freq_factor", "more than low_freq_factor \(low)", "\(high)")
         case .yarn(let yarn) where yarn.betaFast <= yarn.betaSlow:
             throw invalid("beta_fast", "more than beta_slow \(yarn.betaSlow)", "\(yarn.betaFast)")
-        case .longrope(let short, let long, _, _) where short.count != headDim / 2 || long.count != headDim / 2:
-            throw invalid("short_factor and long_factor", "\(headDim / 2) factors each", "\(short.count) and \(long.count)")
+        case .longrope(let short, let long, _, _) where short.count != rotaryDim / 2 || long.count != rotaryDim / 2:
+            throw invalid("short_factor and long_factor", "\(rotaryDim / 2) factors each", "\(short.count) and \(long.count)")
         default: break
         }
     }
@@ -71,6 +71,8 @@ public enum RopeScaling: Sendable, Equatable {
 struct RopeParameters {
     let theta: Double
     let scaling: RopeScaling?
+    /// The share of a head's values that is rotated; `nil` where the file does not say.
+    let partialFactor: Double?
 
     private static let factors = 1e-3...1e6
 
@@ -79,12 +81,10 @@ struct RopeParameters {
         let parameters = try fields.optionalObject("rope_parameters") ?? fields.optionalObject("rope_scaling")
         let bases = 1.0...1e12
         theta = try parameters?.optionalNumber("rope_theta", in: bases) ?? fields.number("rope_theta", in: bases, missing: 10000)
+        partialFactor = try parameters?.optionalNumber("partial_rotary_factor", in: 0...1) ?? fields.optionalNumber("partial_rotary_factor", in: 0...1)
         guard let parameters else {
             scaling = nil
             return
-        }
-        if try parameters.optionalNumber("partial_rotary_factor", in: 0...1) ?? 1 != 1 {
-            throw CheckpointError.unsupported(what: "partial_rotary_factor below 1", file: fields.file, hint: "")
         }
         let type = try parameters.optionalString("rope_type") ?? parameters.optionalString("type") ?? "default"
         let originals = ConfigurationLimits.positions

@@ -64,6 +64,17 @@ public struct StoredTensor: @unchecked Sendable {
 
     /// The number of values.
     public var count: Int { shape.reduce(1, *) }
+
+    /// Some rows (of a vector: values), where they lie, under a name of their own; `nil` if there are not so many, or if they do not begin and end with
+    /// whole blocks.
+    public func rows(_ range: Range<Int>, named name: String) -> StoredTensor? {
+        guard let rows = shape.first, rows > 0, range.lowerBound >= 0, range.upperBound <= rows,
+            let start = type.bytes(for: count / rows * range.lowerBound), let length = type.bytes(for: count / rows * range.count)
+        else { return nil }
+        return StoredTensor(
+            name: name, type: type, shape: [range.count] + shape.dropFirst(), bytes: UnsafeRawBufferPointer(rebasing: bytes[start ..< start + length]),
+            file: file)
+    }
 }
 
 /// A place that tensors come from: a safetensors file, a set of shards, a GGUF file, or one of these under other names.

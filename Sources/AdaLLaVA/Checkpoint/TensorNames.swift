@@ -7,7 +7,7 @@ public enum TensorNames {
     // MARK: Hugging Face and LLaVA
 
     /// The canonical name of a tensor in a safetensors checkpoint of a language model: AdaLLaVA's and LLaVA's own layout, the three
-    /// that llava-hf has had, and plain LLaMA's. `nil` for tensors that no computation uses.
+    /// that llava-hf has had, and text models'. `nil` for tensors that no computation uses.
     public static func canonical(huggingFace name: String) -> String? {
         // Buffers that older libraries saved beside the weights.
         if name.hasSuffix(".position_ids") || name.hasSuffix(".rotary_emb.inv_freq") { return nil }
@@ -20,9 +20,22 @@ public enum TensorNames {
         for (prefix, canonical) in [
             ("language_model.lm_head.", "lm_head."), ("language_model.model.", "model."), ("model.language_model.", "model."),
         ] where name.hasPrefix(prefix) {
-            return canonical + name.dropFirst(prefix.count)
+            return canonicalDecoder(canonical + name.dropFirst(prefix.count))
         }
-        return name
+        return canonicalDecoder(name)
+    }
+
+    /// Phi's modules: its own name, canonical name.
+    private static let phiLayerModules = [("self_attn.dense", "self_attn.o_proj"), ("mlp.fc1", "mlp.up_proj"), ("mlp.fc2", "mlp.down_proj")]
+
+    /// The canonical name of a decoder's tensor that stands where LLaMA's would.
+    private static func canonicalDecoder(_ name: String) -> String {
+        let (layers, norm) = ("model.layers.", "model.final_layernorm.")
+        if name.hasPrefix(norm) { return "model.norm." + name.dropFirst(norm.count) }
+        guard name.hasPrefix(layers), let (module, parameter) = splitParameter(name),
+            let (number, inner) = splitNumber(module.dropFirst(layers.count)), let found = phiLayerModules.first(where: { $0.0 == inner })
+        else { return name }
+        return "\(layers)\(number).\(found.1).\(parameter)"
     }
 
     /// The canonical name of a tensor of a CLIP checkpoint: a vision tower of its own, or CLIP as a whole. `nil` for what is not
@@ -93,6 +106,14 @@ public enum TensorNames {
             return "\(canonicalPrefix)\(number).\(found.canonical).\(parameter)"
         }
         return ggufModules.first { $0.gguf == module }.map { "\($0.canonical).\(parameter)" } ?? name
+    }
+
+    /// The canonical names of what a GGUF tensor holds stacked by rows, in order: `attn_qkv` is queries, keys and values. `nil` for every other tensor.
+    public static func stacked(gguf name: String) -> [String]? {
+        guard let (module, parameter) = splitParameter(name), module.hasPrefix("blk."),
+            let (number, inner) = splitNumber(module.dropFirst(4)), inner == "attn_qkv"
+        else { return nil }
+        return ["q_proj", "k_proj", "v_proj"].map { "model.layers.\(number).self_attn.\($0).\(parameter)" }
     }
 
     /// The name under which a GGUF file holds the tensor with this canonical name. Names without a GGUF form stay.

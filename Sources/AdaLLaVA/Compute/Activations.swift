@@ -1,15 +1,15 @@
 import AdaKernels
 
 /// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016).
-struct Norm {
+package struct Norm {
     let weight: Tensor
     var bias: Tensor?
     let epsilon: Float
 
     /// `out`, `[rows, columns]`, becomes the norm of `x`, which may be the same.
-    func callAsFunction(_ out: Tensor, _ x: Tensor, _ backend: Backend) {
-        let (rows, kernels) = (NormedRows(x, self), backend.kernels)
-        backend.forRows(x.rows) { range, _ in rows.write(kernels, range, into: out.data + range.lowerBound * out.stride, stride: out.stride) }
+    func callAsFunction(_ out: Tensor, _ x: Tensor, _ workspace: Workspace) {
+        let (rows, kernels) = (NormedRows(x, self), workspace.kernels.table)
+        workspace.forRows(x.rows) { range, _ in rows.write(kernels, range, into: out.data + range.lowerBound * out.stride, stride: out.stride) }
     }
 }
 
@@ -38,7 +38,7 @@ private struct NormedRows {
 }
 
 /// Activations `[rows, stride]` that several threads make, part by part: addresses in an ``ActivationBuffer``, valid until its next use.
-struct ActivationWriter {
+package struct ActivationWriter: BitwiseCopyable {
     let type: ak_type
     let rows, stride: Int
     fileprivate let values: UnsafeMutableRawPointer
@@ -85,38 +85,6 @@ struct ActivationWriter {
     }
 }
 
-/// A row, or its norm, that becomes activations of one type again and again: addresses are found once.
-struct RowConversion {
-    private let x: Tensor
-    private let norm: Norm?
-    private let normed: NormedRows?
-    private let made: ActivationWriter
-    private let room: Tensor
-
-    /// - Parameters:
-    ///   - x: one row.
-    ///   - buffer: is not used for longer rows as long as this is.
-    ///   - room: for a normed row.
-    init(_ x: Tensor, _ norm: Norm? = nil, to type: ak_type, _ buffer: ActivationBuffer, room: Tensor) {
-        (self.x, self.norm, self.room) = (x, norm, room)
-        normed = norm.map { NormedRows(x, $0) }
-        made = buffer.reserve(type, rows: 1, stride: x.stride)
-    }
-
-    /// The activations of what the row holds now; valid until the buffer's next use.
-    func callAsFunction(_ kernels: ak_kernels) -> ak_activations {
-        var values = x.data
-        if let normed {
-            values = made.type == AK_F32 ? made.values.assumingMemoryBound(to: Float.self) : room.data
-            normed.write(kernels, 0 ..< 1, into: values, stride: made.stride)
-        } else if made.type == AK_F32 {
-            return ak_activations(float32: x)
-        }
-        made.write(kernels, rows: 0 ..< 1, columns: 0 ..< made.stride, from: values, stride: made.stride)
-        return made.activations
-    }
-}
-
 extension ak_activations {
     /// The rows of a tensor where they are; valid as long as it.
     fileprivate init(float32 x: Tensor) {
@@ -137,40 +105,55 @@ extension ak_type {
     func scalesPerRow(stride: Int) -> Int { columnsTogether == 1 ? 0 : (stride + columnsTogether - 1) / columnsTogether }
 }
 
-/// Activations in the types that weights ask for. Buffers grow to the largest use and are kept.
-final class ActivationBuffer {
+/// Activations of a batch's rows: chunks' rows first, then single rows, each in the type of its role.
+package struct RowActivations: BitwiseCopyable {
+    /// Rows from 0 on, in the chunks' type.
+    var chunk = ak_activations()
+    /// Rows from `split` on, in the single rows' type.
+    var single = ak_activations()
+    /// The first single row.
+    var split = 0
+
+    /// Of rows that all have one role.
+    init(_ activations: ak_activations, role: RowRole) {
+        if role == .chunk { (chunk, split) = (activations, Int(activations.tokens)) } else { single = activations }
+    }
+
+    init(chunk: ak_activations, single: ak_activations, split: Int) { (self.chunk, self.single, self.split) = (chunk, single, split) }
+
+    /// Some rows of one role.
+    @inline(__always)
+    func rows(from first: Int, count: Int) -> ak_activations {
+        first < split || single.tokens == 0 ? chunk.rows(from: first, count: count) : single.rows(from: first - split, count: count)
+    }
+}
+
+/// Which rows of a tensor become activations: those of chunks first.
+package struct RowsByRole: Equatable {
+    /// Chunks' rows that are wanted.
+    var chunk: Range<Int>
+    /// The first single row, and the end of all.
+    var single: Range<Int>
+
+    /// All rows, of one role.
+    package init(_ count: Int, _ role: RowRole) {
+        chunk = 0 ..< (role == .chunk ? count : 0)
+        single = chunk.upperBound ..< count
+    }
+
+    init(chunk: Range<Int>, single: Range<Int>) { (self.chunk, self.single) = (chunk, single) }
+
+    var split: Int { single.lowerBound }
+    var count: Int { chunk.count + single.count }
+}
+
+/// Activations in the types that weights ask for. Memory grows to the largest use and is kept.
+package final class ActivationBuffer {
     private var values = AlignedMemory(byteCount: 0)
     private var scales = AlignedMemory(byteCount: 0)
     private var sums = AlignedMemory(byteCount: 0)
 
-    /// The rows of `x`, or their norm, as `type`; valid until the next use. The norm of a few rows is converted while it is in its worker's cache.
-    func convert(_ x: Tensor, _ norm: Norm? = nil, to type: ak_type, _ backend: Backend) -> ak_activations {
-        if type == AK_F32, norm == nil {
-            return ak_activations(float32: x)
-        }
-        let (made, kernels, stride, data) = (reserve(type, rows: x.rows, stride: x.stride), backend.kernels, x.stride, x.data)
-        if let norm {
-            let normed = NormedRows(x, norm)
-            let room = backend.pieceMemory(type == AK_F32 ? 0 : min(x.rows, Backend.rowsAtOnce) * stride)
-            backend.forRows(x.rows) { rows, worker in
-                if type == AK_F32 {
-                    let out = made.values.assumingMemoryBound(to: Float.self) + rows.lowerBound * stride
-                    return normed.write(kernels, rows, into: out, stride: stride)
-                }
-                let part = room.address + worker * room.count
-                normed.write(kernels, rows, into: part, stride: stride)
-                made.write(kernels, rows: rows, columns: 0 ..< stride, from: part, stride: stride)
-            }
-        } else {
-            backend.forRows(x.rows) { rows, _ in
-                made.write(kernels, rows: rows, columns: 0 ..< stride, from: data + rows.lowerBound * stride, stride: stride)
-            }
-        }
-        withExtendedLifetime((x, norm)) {}
-        return made.activations
-    }
-
-    /// Room for activations of `type`, whose values are not defined; valid until the next use of this buffer.
+    /// Memory for activations of `type`, whose values are not defined; valid until the next use of this buffer.
     func reserve(_ type: ak_type, rows: Int, stride: Int) -> ActivationWriter {
         let count = rows * stride
         let scaleCount = rows * type.scalesPerRow(stride: stride)
@@ -187,14 +170,61 @@ final class ActivationBuffer {
     }
 }
 
-extension Backend {
-    /// Rows that a thread takes at once.
-    static let rowsAtOnce = 16
+/// One ``ActivationBuffer`` for each role.
+package final class ActivationBuffers {
+    package let chunk = ActivationBuffer()
+    let single = ActivationBuffer()
 
-    /// Calls `body` with ranges that cover `0 ..< rows` and the worker that runs it; shared out when there are enough rows to be worth it.
-    func forRows(_ rows: Int, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
-        let step = Backend.rowsAtOnce
-        if rows <= step { return body(0 ..< rows, 0) }
-        pool.run((rows + step - 1) / step) { item, worker in body(item * step ..< min(rows, (item + 1) * step), worker) }
+    func of(_ role: RowRole) -> ActivationBuffer { role == .chunk ? chunk : single }
+}
+
+extension Workspace {
+    /// The rows of `x`, or a norm of them, as activations for `weight`; valid until the next use of `buffers`.
+    package func convert(_ x: Tensor, norm: Norm? = nil, for weight: WeightMatrix, _ rows: RowsByRole, _ buffers: ActivationBuffers) -> RowActivations {
+        let chunk = rows.chunk.isEmpty
+            ? ak_activations() : convert(x, norm: norm, rows.chunk, to: kernels.activationType(weight, .chunk), buffers.chunk)
+        let single = rows.single.isEmpty
+            ? ak_activations()
+            : convert(x.rows(rows.single), norm: norm, 0 ..< rows.single.count, to: kernels.activationType(weight, .single), buffers.single)
+        return RowActivations(chunk: chunk, single: single, split: rows.split)
+    }
+
+    /// Some rows of `x`, or a norm of them, as `type`, at the same places; valid until the buffer's next use. A norm of a few rows is converted while it
+    /// is in its worker's cache.
+    package func convert(_ x: Tensor, norm: Norm? = nil, _ rows: Range<Int>, to type: ak_type, _ buffer: ActivationBuffer) -> ak_activations {
+        if type == AK_F32, norm == nil { return ak_activations(float32: x) }
+        let (made, kernels, stride, data) = (buffer.reserve(type, rows: rows.upperBound, stride: x.stride), self.kernels.table, x.stride, x.data)
+        if let norm {
+            let normed = NormedRows(x, norm)
+            let memory = pieceMemory(type == AK_F32 ? 0 : min(rows.count, Workspace.rowsAtOnce) * stride)
+            if rows.count <= Workspace.rowsAtOnce {
+                made.write(kernels, normed, rows, piece: memory.address)
+            } else {
+                forRows(rows.count) { part, worker in
+                    made.write(
+                        kernels, normed, rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound,
+                        piece: memory.address + worker * memory.count)
+                }
+            }
+        } else {
+            forRows(rows.count) { part, _ in
+                let part = rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound
+                made.write(kernels, rows: part, columns: 0 ..< stride, from: data + part.lowerBound * stride, stride: stride)
+            }
+        }
+        withExtendedLifetime((x, norm)) {}
+        return made.activations
+    }
+}
+
+extension ActivationWriter {
+    /// Writes normed rows.
+    /// - Parameter piece: memory for as many rows, where they are not float32.
+    fileprivate func write(_ kernels: ak_kernels, _ normed: NormedRows, _ rows: Range<Int>, piece: UnsafeMutablePointer<Float>) {
+        if type == AK_F32 {
+            return normed.write(kernels, rows, into: values.assumingMemoryBound(to: Float.self) + rows.lowerBound * stride, stride: stride)
+        }
+        normed.write(kernels, rows, into: piece, stride: stride)
+        write(kernels, rows: rows, columns: 0 ..< stride, from: piece, stride: stride)
     }
 }

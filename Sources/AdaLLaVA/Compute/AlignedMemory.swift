@@ -2,6 +2,8 @@ import Synchronization
 
 #if canImport(Glibc)
     import Glibc
+#else
+    import Darwin
 #endif
 
 /// Memory aligned to a cache line, freed with its last user.
@@ -10,27 +12,28 @@ final class AlignedMemory: @unchecked Sendable {
     let byteCount: Int
     /// What this is a part of; `nil` if it stands by itself.
     private let slab: AlignedMemory?
-    /// Who gets the memory back; `nil`: the system.
-    private let spares: SpareSlabs?
 
     /// Zeroed memory.
     init(byteCount: Int) {
         self.byteCount = max(byteCount, 64)
-        address = .allocate(byteCount: self.byteCount, alignment: 64)
-        (slab, spares) = (nil, nil)
+        var memory: UnsafeMutableRawPointer?
+        guard posix_memalign(&memory, 64, self.byteCount) == 0, let memory else {
+            // Small scratch memory: what depends on the input's size is asked for where a refusal can be told.
+            fatalError("out of memory: \(self.byteCount) bytes")
+        }
+        address = memory
+        slab = nil
         address.initializeMemory(as: UInt8.self, repeating: 0, count: self.byteCount)
     }
 
-    /// Memory in huge pages where the system has them; its contents are not defined.
-    fileprivate init(pages byteCount: Int, spares: SpareSlabs?) {
+    /// Memory in huge pages where the system has them; its contents are not defined. `nil` if the system does not give so much.
+    fileprivate init?(pages byteCount: Int) {
         let page = HugePageArena.pageBytes
         self.byteCount = (byteCount + page - 1) / page * page
-        (slab, self.spares) = (nil, spares)
-        if let spare = spares?.take(self.byteCount) {
-            address = spare
-            return
-        }
-        address = .allocate(byteCount: self.byteCount, alignment: page)
+        slab = nil
+        var memory: UnsafeMutableRawPointer?
+        guard posix_memalign(&memory, page, self.byteCount) == 0, let memory else { return nil }
+        address = memory
         #if os(Linux)
             // Only advice: without huge pages everything works, a little slower.
             _ = madvise(address, self.byteCount, MADV_HUGEPAGE)
@@ -38,62 +41,11 @@ final class AlignedMemory: @unchecked Sendable {
     }
 
     fileprivate init(of slab: AlignedMemory, offset: Int, byteCount: Int) {
-        (self.slab, spares, self.byteCount) = (slab, nil, byteCount)
+        (self.slab, self.byteCount) = (slab, byteCount)
         address = slab.address + offset
     }
 
-    deinit { if slab == nil, spares?.keep(address, byteCount) != true { address.deallocate() } }
-}
-
-/// Slabs that nobody uses, for the next who needs as large ones: a system gives memory page by page, each cleared first, which takes up to a
-/// fiftieth of a prefill, and on virtual machines whose host has to find it a millisecond for each megabyte.
-final class SpareSlabs: Sendable {
-    /// The most that is kept.
-    private let limit: Int
-    private struct Slab {
-        let address: UInt
-        let byteCount: Int
-    }
-    private struct State {
-        var bytes = 0
-        /// The one that was left last comes last.
-        var slabs: [Slab] = []
-    }
-    private let state = Mutex(State())
-
-    init(limit: Int = 256 << 20) { self.limit = limit }
-
-    /// What is kept.
-    var byteCount: Int { state.withLock { $0.bytes } }
-
-    deinit {
-        state.withLock { state in
-            for slab in state.slabs { UnsafeMutableRawPointer(bitPattern: slab.address)?.deallocate() }
-        }
-    }
-
-    fileprivate func take(_ byteCount: Int) -> UnsafeMutableRawPointer? {
-        state.withLock { state in
-            guard let index = state.slabs.lastIndex(where: { $0.byteCount == byteCount }) else { return nil }
-            state.bytes -= byteCount
-            return UnsafeMutableRawPointer(bitPattern: state.slabs.remove(at: index).address)
-        }
-    }
-
-    /// Whether it is kept; those that have waited longest make room for it.
-    fileprivate func keep(_ address: UnsafeMutableRawPointer, _ byteCount: Int) -> Bool {
-        if byteCount > limit { return false }
-        state.withLock { state in
-            while state.bytes + byteCount > limit, let oldest = state.slabs.first {
-                state.slabs.removeFirst()
-                state.bytes -= oldest.byteCount
-                UnsafeMutableRawPointer(bitPattern: oldest.address)?.deallocate()
-            }
-            state.bytes += byteCount
-            state.slabs.append(Slab(address: UInt(bitPattern: address), byteCount: byteCount))
-        }
-        return true
-    }
+    deinit { if slab == nil { free(address) } }
 }
 
 /// Memory for packed weights, or for keys and values, one piece behind the other in large slabs.
@@ -104,12 +56,9 @@ final class SpareSlabs: Sendable {
 final class HugePageArena: Sendable {
     static let pageBytes = 2 << 20
     private let slabBytes: Int
-    private let spares: SpareSlabs?
 
-    /// - Parameters:
-    ///   - slabBytes: what is asked of the system at once.
-    ///   - spares: where slabs come from, and go to, if it has some.
-    init(slabBytes: Int = 64 << 20, spares: SpareSlabs? = nil) { (self.slabBytes, self.spares) = (slabBytes, spares) }
+    /// - Parameter slabBytes: what is asked of the system at once.
+    init(slabBytes: Int = 64 << 20) { self.slabBytes = slabBytes }
 
     private struct State {
         var slab: AlignedMemory?
@@ -117,16 +66,20 @@ final class HugePageArena: Sendable {
     }
     private let state = Mutex(State())
 
-    /// Memory whose contents are not defined; its slab is freed, or kept as a spare, with the last user in it.
-    func allocate(byteCount: Int) -> AlignedMemory {
+    /// The system does not give so much memory.
+    struct OutOfMemory: Error {}
+
+    /// Memory whose contents are not defined; its slab is freed with the last user in it.
+    /// - Throws: ``OutOfMemory``
+    func allocate(checked byteCount: Int) throws -> AlignedMemory {
         let bytes = (max(byteCount, 64) + 63) / 64 * 64
-        return state.withLock { state in
+        return try state.withLock { state in
             if let slab = state.slab, state.used + bytes <= slab.byteCount {
                 defer { state.used += bytes }
                 return AlignedMemory(of: slab, offset: state.used, byteCount: bytes)
             }
             // Matrices that fill a slab get one of their own, so that the open one is not left half empty.
-            let slab = AlignedMemory(pages: max(bytes, slabBytes), spares: spares)
+            guard let slab = AlignedMemory(pages: max(bytes, slabBytes)) else { throw OutOfMemory() }
             if bytes < slabBytes { (state.slab, state.used) = (slab, bytes) }
             return AlignedMemory(of: slab, offset: 0, byteCount: bytes)
         }

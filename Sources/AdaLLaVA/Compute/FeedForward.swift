@@ -1,60 +1,55 @@
 import AdaKernels
 
-extension Backend {
-    /// `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of the rows of `x` or a norm of them, or `activation` of
+extension Workspace {
+    /// Of a chunk's rows, `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of the rows of `x` or a norm of them, or `activation` of
     /// one product; the products' own outputs are not written. Each piece of the middle is made, combined and converted to what `down` takes while it is
     /// in its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
     /// - Parameters:
     ///   - first: gate and up, or one product.
     ///   - down: reads no other blocks than those in which panels of `first` lie.
     ///   - dropped: columns of the middle that are zero.
-    ///   - middle: where the middle goes.
-    /// - Returns: whether it was done: for few tokens, where `down` takes float32 or, of some panels only, 8-bit groups, and where gate and up take different
-    ///   types, it is not.
+    /// - Precondition: ``makesFeedForwardInPieces(_:down:picksPanels:)``
     func multiplyFeedForward(
         _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ActivationFunction? = nil, down: Product,
-        dropped: [Range<Int>] = [], _ buffer: ActivationBuffer, middle: ActivationBuffer
-    ) -> Bool {
-        let (rows, middleType) = (x.rows, down.linear.weight.activationType(self, rows: x.rows))
-        guard let gate = first.first, let up = first.last, rows > 4, middleType != AK_F32 else { return false }
-        let type = gate.linear.weight.activationType(self, rows: rows)
-        guard up.linear.weight.activationType(self, rows: rows) == type, middleType != AK_I8 || gate.panels == nil else { return false }
-        let activations = buffer.convert(x, norm, to: type, self)
-        for product in first { reserveScratch(for: product) }
+        dropped: [Range<Int>] = []
+    ) {
+        guard let gate = first.first else { return }
+        let (rows, middleType) = (x.rows, kernels.activationType(down.linear.weight, .chunk))
+        let type = kernels.activationType(gate.linear.weight, .chunk)
+        let activations = convert(x, norm: norm, 0 ..< rows, to: type, inputs.chunk)
         let (width, isGated) = (Int(down.linear.weight.matrix.blocks * AK_BLOCK), first.count > 1)
-        let made = middle.reserve(middleType, rows: rows, stride: width)
+        let made = middle.chunk.reserve(middleType, rows: rows, stride: width)
         let computed = Int(gate.linear.weight.matrix.panels * AK_PANEL)
         let zero = computed < width ? dropped + [computed ..< width] : dropped
-        let all = identity(Int(gate.linear.weight.matrix.panels))
-        var (gateCall, upCall) = (KernelProduct(gate, identity: all.address), KernelProduct(up, identity: all.address))
-        let shared = middlePieces(gateCall, tokens: rows, columnsTogether: middleType.columnsTogether, products: first.count), pieces = shared.products[0]
-        (gateCall.pieces, upCall.pieces) = (pieces, pieces)
-        let calls = (gate: gateCall, up: upCall)
+        let kernel = KernelProducts(first, self)
+        let shared = middleItems(kernel.products[0], tokens: rows, columnsTogether: middleType.columnsTogether, products: first.count)
+        kernel.set(shared, isShared: true)
+        let (pieces, calls) = (shared.products[0], (gate: kernel.products[0], up: kernel.products[isGated ? 1 : 0]))
         let combines = middleType == AK_BF16 && type == AK_BF16 && calls.gate.matrix.blocks <= AK_MIDDLE_BLOCKS
             && (isGated ? calls.gate.bias == nil && calls.up.bias == nil : activation != nil)
         withUnsafePointer(to: activations) { activations in
             zero.withUnsafeBufferPointer { zero in
-                if combines, let middle = kernels.middle {
+                if combines, let middle = kernels.table.middle {
                     return makeMiddle(middle, calls.gate, isGated ? calls.up : nil, activation, activations, made, zero: zero)
                 }
                 // Groups that share a scale make few pieces: many threads share out the rows as well.
-                let most = middleType == AK_I8 ? (rows + 2 * Backend.rowsAtOnce - 1) / (2 * Backend.rowsAtOnce) : 1
+                let most = middleType == AK_I8 ? (rows + 2 * Workspace.rowsAtOnce - 1) / (2 * Workspace.rowsAtOnce) : 1
                 let rowParts = max(1, min((2 * pool.threads + pieces.count - 1) / max(pieces.count, 1), most))
                 let partRows = (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
-                let widest = (0 ..< pieces.count).reduce(0) { max($0, calls.gate.middleColumns(pieces.panels($1), of: width).count) }
-                let (kernels, scratch, parts) = (kernels, scratchAddresses, pieceMemory(partRows * widest * first.count))
+                let widest = (0 ..< pieces.count).reduce(0) { max($0, calls.gate.middleColumns(pieces.range($1), of: width).count) }
+                let (kernels, scratch, parts) = (kernels.table, scratchAddresses, pieceMemory(partRows * widest * first.count))
                 pool.run(pieces.count * rowParts) { index, worker in
                     let item = index % pieces.count, range = activations.pointee.part(index / pieces.count, of: rowParts)
                     var activations = activations.pointee.rows(from: range.lowerBound, count: range.count)
                     let rows = range.count
-                    let columns = calls.gate.middleColumns(pieces.panels(item), of: width), count = columns.count
+                    let columns = calls.gate.middleColumns(pieces.range(item), of: width), count = columns.count
                     let values = parts.address + worker * parts.count, others = values + rows * count
                     calls.gate.run(
-                        kernels, &activations, piece: item, next: isGated ? calls.up : calls.gate, nextPiece: isGated ? item : item + 1,
+                        kernels, &activations, item: item, next: isGated ? calls.up : calls.gate, nextItem: isGated ? item : item + 1,
                         scratch: scratch[worker], into: (values - columns.lowerBound, count))
                     if isGated {
                         calls.up.run(
-                            kernels, &activations, piece: item, next: calls.gate, nextPiece: item + 1, scratch: scratch[worker],
+                            kernels, &activations, item: item, next: calls.gate, nextItem: item + 1, scratch: scratch[worker],
                             into: (others - columns.lowerBound, count))
                         kernels.silu_mul(values, others, rows * count)
                     } else {
@@ -69,9 +64,16 @@ extension Backend {
                 }
             }
         }
-        multiply(made.activations, [down])
-        withExtendedLifetime((first, all, shared)) {}
-        return true
+        multiply(RowActivations(made.activations, role: .chunk), [down])
+        withExtendedLifetime((first, kernel)) {}
+    }
+
+    /// Whether a chunk's middle can be made piece by piece: not where `down` takes float32 or, of some panels only, 8-bit groups, and not where gate and up
+    /// take different types.
+    func makesFeedForwardInPieces(_ first: [WeightMatrix], down: WeightMatrix, picksPanels: Bool) -> Bool {
+        guard let gate = first.first, let up = first.last else { return false }
+        let type = kernels.activationType(down, .chunk)
+        return type != AK_F32 && kernels.activationType(gate, .chunk) == kernels.activationType(up, .chunk) && (type != AK_I8 || !picksPanels)
     }
 
     /// The middle, by kernels that combine sums before they store any.
@@ -79,12 +81,12 @@ extension Backend {
         _ middle: @escaping MiddleFunction, _ gate: KernelProduct, _ up: KernelProduct?, _ activation: ActivationFunction?,
         _ activations: UnsafePointer<ak_activations>, _ made: ActivationWriter, zero: UnsafeBufferPointer<Range<Int>>
     ) {
-        let (scratch, pieces) = (scratchAddresses, gate.pieces)
+        let (scratch, pieces) = (scratchAddresses, gate.items)
         withUnsafePointer(to: gate.matrix) { gateMatrix in
             withUnsafePointer(to: (up ?? gate).matrix) { upMatrix in
                 let upMatrix = up == nil ? nil : upMatrix
                 pool.run(pieces.count) { item, worker in
-                    let range = pieces.panels(item), next = pieces.panels(item + 1)
+                    let range = pieces.range(item), next = pieces.range(item + 1)
                     middle(
                         made.bf16, made.stride, activations, gateMatrix, upMatrix, gate.bias, activation, gate.panels + range.lowerBound,
                         Int32(range.count), Int32(next.count), scratch[worker])
@@ -97,7 +99,7 @@ extension Backend {
 }
 
 /// What values of the middle go through, in place: `ak_kernels.gelu_quick` and such.
-typealias ActivationFunction = @convention(c) (UnsafeMutablePointer<Float>?, Int) -> Void
+package typealias ActivationFunction = @convention(c) (UnsafeMutablePointer<Float>?, Int) -> Void
 
 /// `ak_kernels.middle`.
 private typealias MiddleFunction = @convention(c) (

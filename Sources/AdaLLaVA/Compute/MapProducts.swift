@@ -1,19 +1,19 @@
 import AdaKernels
 
-extension Backend {
-    /// ``multiply(_:_:_:)`` for a map of an image: many rows, and often fewer panels of outputs than there are threads.
+extension Workspace {
+    /// ``multiply(_:norm:role:_:)`` for a map of an image: many rows, and often fewer panels of outputs than there are threads.
     ///
     /// Large maps are shared out by rows, so that a piece's inputs and outputs stay in its worker's cache and any number of panels keeps all
     /// threads busy; small ones by panels. The sums are the same either way.
-    func multiplyMap(_ x: Tensor, _ product: Product, _ buffer: ActivationBuffer) {
+    func multiplyMap(_ x: Tensor, _ product: Product) {
         let matrix = product.linear.weight.matrix
-        let rowsPerPiece = Backend.rowsPerPiece(stride: x.stride)
-        guard x.rows >= 4 * pool.threads * Backend.tileRows, product.panels == nil, product.blocks == nil else {
-            return multiply(x, [product], buffer)
+        let rowsPerPiece = Workspace.rowsPerPiece(stride: x.stride)
+        guard x.rows >= 4 * pool.threads * Workspace.tileRows, product.parts.allSatisfy({ $0.panels == nil && $0.blocks == nil }) else {
+            return multiply(x, role: .chunk, [product])
         }
-        let activations = buffer.convert(x, to: product.linear.weight.activationType(self, rows: x.rows), self)
+        let activations = convert(x, 0 ..< x.rows, to: kernels.activationType(product.linear.weight, .chunk), inputs.chunk)
         reserveScratch(withUnsafePointer(to: matrix) { ak_matmul_scratch($0) })
-        let (kernels, scratch, output) = (kernels, scratchAddresses, product.output)
+        let (kernels, scratch, output) = (kernels.table, scratchAddresses, product.output)
         let (bias, flags) = (product.linear.bias.map { UnsafePointer($0.data) }, product.flags)
         let panels = Int(matrix.panels)
         let list = identity(panels), all = list.address

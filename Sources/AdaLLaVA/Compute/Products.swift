@@ -1,7 +1,7 @@
 import AdaKernels
 
 /// A list of panels or blocks at a fixed address, so that kernels on any thread can read it.
-final class IndexList: @unchecked Sendable {
+package final class IndexList: @unchecked Sendable {
     let count: Int
     let address: UnsafePointer<Int32>
     /// The indices at the list's beginning that follow one another.
@@ -21,135 +21,251 @@ final class IndexList: @unchecked Sendable {
     var indices: [Int32] { Array(UnsafeBufferPointer(start: address, count: count)) }
 }
 
-/// One matrix product of a run: `output (+)= x · weightᵀ + bias`, over some panels of outputs and some blocks of inputs.
-struct Product {
-    let linear: Linear
-    let output: Tensor
+/// Some rows of a batch and what a product computes of them.
+struct ProductPart {
+    let rows: Range<Int>
     /// Panels of 16 outputs to compute; `nil` computes all.
     var panels: IndexList?
     /// Blocks of 32 inputs to read; `nil` reads all.
     var blocks: IndexList?
+}
+
+/// One matrix product of a run: `output (+)= x · weightᵀ + bias`, for each part over some panels of outputs and some blocks of inputs. A panel is read
+/// from memory once for all parts.
+package struct Product {
+    let linear: Linear
+    /// `[rows of the batch, outputs]`.
+    let output: Tensor
+    /// What is computed of which rows; the rows of two parts are distinct.
+    let parts: [ProductPart]
     var accumulate = false
     /// Clamp the result to 0 … 6.
     var relu6 = false
 
+    /// One part: all rows of `output`.
+    package init(
+        linear: Linear, output: Tensor, panels: IndexList? = nil, blocks: IndexList? = nil, accumulate: Bool = false, relu6: Bool = false
+    ) {
+        self.init(
+            linear: linear, output: output, parts: [ProductPart(rows: 0 ..< output.rows, panels: panels, blocks: blocks)], accumulate: accumulate,
+            relu6: relu6)
+    }
+
+    init(linear: Linear, output: Tensor, parts: [ProductPart], accumulate: Bool = false, relu6: Bool = false) {
+        (self.linear, self.output, self.parts, self.accumulate, self.relu6) = (linear, output, parts, accumulate, relu6)
+    }
+
     var flags: Int32 { (accumulate ? Int32(AK_ACCUMULATE) : 0) | (relu6 ? Int32(AK_RELU6) : 0) }
+
+    /// Panels that some part computes, ascending.
+    func panels(identity: IndexList) -> (list: IndexList, count: Int) {
+        let all = Int(linear.weight.matrix.panels)
+        if let first = parts.first?.panels, parts.allSatisfy({ $0.panels === first }) { return (first, first.count) }
+        if parts.contains(where: { $0.panels == nil }) { return (identity, all) }
+        let union = Set(parts.flatMap { $0.panels?.indices ?? [] }).sorted()
+        return (IndexList(union), union.count)
+    }
+}
+
+/// A part of a product as plain numbers and addresses.
+struct KernelPart: BitwiseCopyable {
+    /// First row in the batch, and how many.
+    let row, count: Int
+    let panels: UnsafePointer<Int32>
+    let blocks: UnsafePointer<Int32>?
+    let blockCount: Int
+    /// Where each work item begins in the part's own list of panels, and where the last one ends.
+    var starts: UnsafePointer<Int32>?
 }
 
 /// A product as plain numbers and addresses: what workers read while they share it out, without counting references to the objects that
-/// own the memory. Valid as long as the product it was made of.
-struct KernelProduct {
+/// own the memory. Valid as long as the ``KernelProducts`` it is of.
+struct KernelProduct: BitwiseCopyable {
     let output: UnsafeMutablePointer<Float>
     let stride: Int
     let matrix: ak_matrix
     let bias: UnsafePointer<Float>?
+    let flags: Int32
+    /// Panels that some part computes.
     let panels: UnsafePointer<Int32>
     let panelCount: Int
-    let blocks: UnsafePointer<Int32>?
-    let blockCount: Int
-    let flags: Int32
-    /// Where the pieces of work begin in the list of panels.
-    var pieces = Pieces.none
-    var items: Int { pieces.count }
-
-    init(_ product: Product, identity: UnsafePointer<Int32>) {
-        (output, stride, matrix) = (product.output.data, product.output.stride, product.linear.weight.matrix)
-        bias = product.linear.bias.map { UnsafePointer($0.data) }
-        panels = product.panels?.address ?? identity
-        panelCount = product.panels?.count ?? Int(matrix.panels)
-        blocks = product.blocks?.address
-        blockCount = product.blocks?.count ?? Int(matrix.blocks)
-        flags = product.flags
-    }
+    let parts: UnsafeMutablePointer<KernelPart>
+    let partCount: Int
+    /// Work items: ranges of `panels`.
+    var items = WorkItems.none
 
     /// The columns from the first of some listed panels to the last.
     func columns(_ range: Range<Int>) -> Range<Int> {
         range.isEmpty ? 0 ..< 0 : Int(panels[range.lowerBound] * AK_PANEL) ..< Int((panels[range.upperBound - 1] + 1) * AK_PANEL)
     }
 
-    /// Calls `body` with the columns of some listed panels, those that lie side by side together.
+    /// The panels of one part in a work item, as a range of the part's list.
     @inline(__always)
-    func forRuns(_ range: Range<Int>, _ body: (Range<Int>) -> Void) {
+    func panels(of part: UnsafePointer<KernelPart>, item: Int) -> Range<Int> {
+        guard let starts = part.pointee.starts else { return items.range(item) }
+        return item < items.count ? Int(starts[item]) ..< Int(starts[item + 1]) : 0 ..< 0
+    }
+
+    /// Computes one work item of one part.
+    /// - Parameters:
+    ///   - activations: of the part's rows.
+    ///   - next: the product that the same worker probably computes after, and which item of it; `nil` prefetches nothing.
+    ///   - output: where to, instead of the product's own output, with as many columns as `stride`.
+    @inline(__always)
+    func run(
+        _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, part: Int = 0, item: Int, next: KernelProduct?, nextItem: Int,
+        scratch: UnsafeMutableRawPointer, into output: (data: UnsafeMutablePointer<Float>, stride: Int)? = nil
+    ) {
+        let own = UnsafePointer(parts + part)
+        let range = panels(of: own, item: item)
+        if range.isEmpty { return }
+        let (output, stride) = output ?? (self.output + own.pointee.row * self.stride, self.stride)
+        withUnsafePointer(to: matrix) { matrix in
+            guard let next else {
+                return kernels.matmul(
+                    output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
+                    Int32(own.pointee.blockCount), flags, nil, scratch)
+            }
+            withUnsafePointer(to: next.matrix) { nextMatrix in
+                var upcoming = ak_upcoming(weight: nextMatrix, panels: next.panels, panel_count: 0)
+                if nextItem < next.items.count {
+                    let first = UnsafePointer(next.parts)
+                    let nextRange = next.panels(of: first, item: nextItem)
+                    (upcoming.panels, upcoming.panel_count) = (first.pointee.panels + nextRange.lowerBound, Int32(nextRange.count))
+                }
+                kernels.matmul(
+                    output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
+                    Int32(own.pointee.blockCount), flags, &upcoming, scratch)
+            }
+        }
+    }
+
+    /// `output = silu(output) * up.output` of one part's rows in a work item.
+    func combine(_ up: KernelProduct, _ kernels: ak_kernels, part: Int, item: Int) {
+        let own = UnsafePointer(parts + part)
+        forRuns(own.pointee.panels, panels(of: own, item: item)) { columns in
+            for row in own.pointee.row ..< own.pointee.row + own.pointee.count {
+                kernels.silu_mul(output + row * stride + columns.lowerBound, up.output + row * up.stride + columns.lowerBound, columns.count)
+            }
+        }
+    }
+
+    /// `output = activation(output)` of one part's rows in a work item.
+    func activate(_ activation: ActivationFunction, part: Int, item: Int) {
+        let own = UnsafePointer(parts + part)
+        forRuns(own.pointee.panels, panels(of: own, item: item)) { columns in
+            for row in own.pointee.row ..< own.pointee.row + own.pointee.count {
+                activation(output + row * stride + columns.lowerBound, columns.count)
+            }
+        }
+    }
+
+    /// Calls `body` with the columns of some listed panels, those that are adjacent together.
+    @inline(__always)
+    private func forRuns(_ panels: UnsafePointer<Int32>, _ range: Range<Int>, _ body: (Range<Int>) -> Void) {
         var start = range.lowerBound
         while start < range.upperBound {
             var end = start + 1
             while end < range.upperBound, panels[end] == panels[end - 1] + 1 { end += 1 }
-            body(columns(start ..< end))
+            body(Int(panels[start] * AK_PANEL) ..< Int((panels[end - 1] + 1) * AK_PANEL))
             start = end
         }
     }
+}
 
-    /// Computes the panels of one piece.
-    /// - Parameters:
-    ///   - next: the product that the same worker will probably compute after, and which piece of it.
-    ///   - output: where to instead of the product's own output, with as many columns as `stride`.
-    func run(
-        _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, piece: Int, next: KernelProduct, nextPiece: Int,
-        scratch: UnsafeMutableRawPointer, into output: (data: UnsafeMutablePointer<Float>, stride: Int)? = nil
-    ) {
-        let range = pieces.panels(piece)
-        let (output, stride) = output ?? (self.output, stride)
-        withUnsafePointer(to: matrix) { matrix in
-            withUnsafePointer(to: next.matrix) { nextMatrix in
-                var upcoming = ak_upcoming(weight: nextMatrix, panels: next.panels, panel_count: 0)
-                if nextPiece < next.items {
-                    let nextRange = next.pieces.panels(nextPiece)
-                    (upcoming.panels, upcoming.panel_count) = (next.panels + nextRange.lowerBound, Int32(nextRange.count))
+/// Products in the kernels' terms, and everything their addresses point to.
+final class KernelProducts {
+    let count: Int
+    let products: UnsafeMutablePointer<KernelProduct>
+    private let parts: UnsafeMutablePointer<KernelPart>
+    private let partCount: Int
+    private let sources: [Product]
+    private let identity: IndexList
+    private var lists: [IndexList] = []
+    private var items: RunItems?
+
+    init(_ sources: [Product], _ workspace: Workspace) {
+        self.sources = sources
+        count = sources.count
+        partCount = sources.reduce(0) { $0 + $1.parts.count }
+        identity = workspace.identity(sources.reduce(0) { max($0, Int($1.linear.weight.matrix.panels)) })
+        products = .allocate(capacity: max(count, 1))
+        parts = .allocate(capacity: max(partCount, 1))
+        var next = parts
+        for (index, source) in sources.enumerated() {
+            let matrix = source.linear.weight.matrix
+            withUnsafePointer(to: matrix) { workspace.reserveScratch(ak_matmul_scratch($0)) }
+            let (list, panelCount) = source.panels(identity: identity)
+            if list !== identity { lists.append(list) }
+            for part in source.parts {
+                next.initialize(
+                    to: KernelPart(
+                        row: part.rows.lowerBound, count: part.rows.count, panels: part.panels?.address ?? identity.address,
+                        blocks: part.blocks?.address, blockCount: part.blocks?.count ?? Int(matrix.blocks)))
+                next += 1
+            }
+            (products + index).initialize(
+                to: KernelProduct(
+                    output: source.output.data, stride: source.output.stride, matrix: matrix, bias: source.linear.bias.map { UnsafePointer($0.data) },
+                    flags: source.flags, panels: list.address, panelCount: panelCount, parts: next - source.parts.count,
+                    partCount: source.parts.count))
+        }
+    }
+
+    deinit {
+        products.deallocate()
+        parts.deallocate()
+    }
+
+    /// Cuts the products into work items; several products may share the first one's.
+    func set(_ items: RunItems, isShared: Bool) {
+        self.items = items
+        for (index, source) in sources.enumerated() {
+            let own = items.products[isShared ? 0 : index]
+            products[index].items = own
+            let union = products[index].panels
+            for (number, part) in source.parts.enumerated() {
+                let kernelPart = products[index].parts + number
+                if kernelPart.pointee.panels == union { continue }
+                // The part's panels are some of the union's: where each item begins among them.
+                let listed = part.panels?.indices ?? []
+                var starts: [Int32] = [0], next = 0
+                for item in 0 ..< own.count {
+                    let range = own.range(item)
+                    let last = range.isEmpty ? -1 : union[range.upperBound - 1]
+                    while next < listed.count, listed[next] <= last { next += 1 }
+                    starts.append(Int32(next))
                 }
-                kernels.matmul(
-                    output, stride, activations, matrix, bias, panels + range.lowerBound, Int32(range.count), blocks, Int32(blockCount),
-                    flags, &upcoming, scratch)
+                let list = IndexList(starts)
+                lists.append(list)
+                kernelPart.pointee.starts = list.address
             }
         }
     }
 }
 
-extension Backend {
+extension Workspace {
+    /// Runs products of the same rows, which all have one role, or of a norm of them.
+    func multiply(_ x: Tensor, norm: Norm? = nil, role: RowRole, _ products: [Product]) {
+        multiply(x, norm: norm, RowsByRole(x.rows, role), products)
+    }
+
     /// Runs products that read the same rows, or a norm of them, shared out panel by panel.
-    func multiply(_ x: Tensor, norm: Norm? = nil, _ products: [Product], _ buffer: ActivationBuffer) {
+    func multiply(_ x: Tensor, norm: Norm? = nil, _ rows: RowsByRole, _ products: [Product]) {
         guard let first = products.first else { return }
         // Nearly always all weights of a layer have one type.
-        let type = first.linear.weight.activationType(self, rows: x.rows)
-        if products.allSatisfy({ $0.linear.weight.activationType(self, rows: x.rows) == type }) {
-            return multiply(buffer.convert(x, norm, to: type, self), products)
+        let same = products.filter { haveOneType(first.linear.weight, $0.linear.weight) }
+        multiply(convert(x, norm: norm, for: first.linear.weight, rows, inputs), same)
+        if same.count < products.count {
+            multiply(x, norm: norm, rows, products.filter { !haveOneType(first.linear.weight, $0.linear.weight) })
         }
-        multiply(buffer.convert(x, norm, to: type, self), products.filter { $0.linear.weight.activationType(self, rows: x.rows) == type })
-        multiply(x, norm: norm, products.filter { $0.linear.weight.activationType(self, rows: x.rows) != type }, buffer)
     }
 
-    /// Runs products that read the same activations, of the type that each asks for.
-    func multiply(_ activations: ak_activations, _ products: [Product]) {
-        ProductRun(products, tokens: Int(activations.tokens), self)(activations)
-    }
+    /// Runs products that read the same activations, of the types that each asks for.
+    func multiply(_ activations: RowActivations, _ products: [Product]) { ProductRun(products, self)(activations) }
 
-    func reserveScratch(for product: Product) {
-        withUnsafePointer(to: product.linear.weight.matrix) { reserveScratch(ak_matmul_scratch($0)) }
-    }
-
-    /// `gate = silu(x · gateᵀ) * (x · upᵀ)`, over some panels, of the rows of `x` or a norm of them: both products of a panel are made by the same
-    /// worker, then combined while they are in its cache.
-    func multiplyGated(_ x: Tensor, norm: Norm? = nil, gate: Product, up: Product, _ buffer: ActivationBuffer) {
-        let gateType = gate.linear.weight.activationType(self, rows: x.rows)
-        guard gateType == up.linear.weight.activationType(self, rows: x.rows) else {
-            // Two types of weights: one after the other.
-            multiply(x, norm: norm, [gate, up], buffer)
-            let all = identity(Int(gate.linear.weight.matrix.panels)), kernels = kernels
-            let (gateCall, upCall) = (KernelProduct(gate, identity: all.address), KernelProduct(up, identity: all.address))
-            forRows(x.rows) { rows, _ in gateCall.combine(upCall, kernels, panels: 0 ..< gateCall.panelCount, rows: rows) }
-            return withExtendedLifetime((gate, up, all)) {}
-        }
-        ProductRun(gate: gate, up: up, tokens: x.rows, self)(buffer.convert(x, norm, to: gateType, self))
-    }
-}
-
-extension KernelProduct {
-    /// `output = silu(output) * up.output` in some panels of the list.
-    func combine(_ up: KernelProduct, _ kernels: ak_kernels, panels: Range<Int>, rows: Range<Int>) {
-        // Panels usually lie side by side, so each run of them is one call a token.
-        forRuns(panels) { columns in
-            for token in rows {
-                kernels.silu_mul(output + token * stride + columns.lowerBound, up.output + token * up.stride + columns.lowerBound, columns.count)
-            }
-        }
+    /// Whether products with both matrices take activations of one type in every role.
+    func haveOneType(_ a: WeightMatrix, _ b: WeightMatrix) -> Bool {
+        kernels.activationType(a, .chunk) == kernels.activationType(b, .chunk) && kernels.activationType(a, .single) == kernels.activationType(b, .single)
     }
 }

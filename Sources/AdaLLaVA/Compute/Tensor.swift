@@ -12,7 +12,7 @@ public struct Tensor: @unchecked Sendable {
     /// Values from one row to the next: `columns` rounded up to a multiple of 32.
     public let stride: Int
     let memory: AlignedMemory
-    let data: UnsafeMutablePointer<Float>
+    package let data: UnsafeMutablePointer<Float>
 
     /// A tensor of zeros.
     public init(rows: Int, columns: Int) {
@@ -35,7 +35,7 @@ public struct Tensor: @unchecked Sendable {
 
     /// A view of some rows; it shares the values.
     /// - Precondition: `range` lies inside `0 ..< rows`.
-    func rows(_ range: Range<Int>) -> Tensor {
+    package func rows(_ range: Range<Int>) -> Tensor {
         precondition(range.lowerBound >= 0 && range.upperBound <= rows)
         return Tensor(of: self, rows: range)
     }
@@ -46,7 +46,7 @@ public struct Tensor: @unchecked Sendable {
     /// All values without padding, `rows * columns`.
     public var values: [Float] { (0 ..< rows).flatMap(row) }
 
-    func set(row index: Int, to values: some Sequence<Float>) {
+    package func set(row index: Int, to values: some Sequence<Float>) {
         for (column, value) in values.prefix(columns).enumerated() { data[index * stride + column] = value }
     }
 
@@ -58,7 +58,7 @@ public struct Tensor: @unchecked Sendable {
         }
     }
 
-    func copyRows(from source: Tensor, to first: Int) {
+    package func copyRows(from source: Tensor, to first: Int) {
         for row in 0 ..< source.rows {
             (data + (first + row) * stride).update(from: source.data + row * source.stride, count: min(columns, source.columns))
         }

@@ -50,7 +50,7 @@ public final class ThreadPool: @unchecked Sendable {
     }
 
     /// Wakes the threads, so that they look for the next run as they do between the runs of a prefill or a decode.
-    func wake() {
+    package func wake() {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }
     }
 
@@ -66,25 +66,4 @@ public final class ThreadPool: @unchecked Sendable {
 
     /// Processors that this process may run on.
     public static var availableProcessors: Int { max(1, Int(ak_processor_count())) }
-}
-
-/// The machine cannot do what was asked of it.
-public enum ComputeError: EngineError, Equatable {
-    case threads(Int)
-    case kernels(name: String, available: [String])
-
-    public var category: ErrorCategory {
-        switch self {
-        case .threads: .software
-        case .kernels: .usage
-        }
-    }
-
-    public var description: String {
-        switch self {
-        case .threads(let count): "could not start \(count) threads; try fewer with --threads"
-        case .kernels(let name, let available):
-            "ADALLAVA_KERNELS=\(name): this processor or build does not have these kernels; it has \(available.joined(separator: ", "))"
-        }
-    }
 }

@@ -2,7 +2,7 @@ import AdaKernels
 
 /// The weights of a linear map, `[rows, inputs]`, ready for the kernels.
 ///
-/// Weights are packed into panels of 16 rows, once, at load, in types that the kernels multiply fast: Q4_K as Q4_1, whose four bits are the same; Q5_0,
+/// Immutable: any number of computations read it at once. Weights are packed into panels of 16 rows, once, at load, in types that the kernels multiply fast: Q4_K as Q4_1, whose four bits are the same; Q5_0,
 /// Q5_1, Q5_K and Q6_K as Q8_0, rounded once more. In float32 those five stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 of large
 /// files (see ``WeightPlacement``), unless plans leave inputs out.
 public final class WeightMatrix: @unchecked Sendable {
@@ -23,10 +23,10 @@ public final class WeightMatrix: @unchecked Sendable {
     ///   - shape: what the architecture asks for, `[rows, inputs]`; a longer shape in the file (a convolution's) is flattened after
     ///     the first axis.
     ///   - picksInputs: whether plans will leave inputs out; the weights are then laid out for that.
-    ///   - meetsManyRows: whether all of them always meet many rows at once, as an image tower's do.
-    ///   - backend: shares the packing out; one that does not pack leaves every type in the mapped file.
+    ///   - isAlwaysBatched: only ever multiplied with large batches (vision towers).
+    ///   - packer: one that does not pack leaves every type in the mapped file.
     /// - Throws: ``CheckpointError`` on another shape or a type that cannot be multiplied.
-    init(_ tensor: StoredTensor, rows: Int, inputs: Int, picksInputs: Bool = false, meetsManyRows: Bool = false, backend: Backend) throws {
+    package init(_ tensor: StoredTensor, rows: Int, inputs: Int, picksInputs: Bool = false, isAlwaysBatched: Bool = false, packer: WeightPacker) throws {
         guard tensor.shape.first == rows, tensor.count == rows * inputs, tensor.shape.count >= 2 else {
             throw CheckpointError.shape(tensor: tensor.name, expected: [rows, inputs], found: tensor.shape, file: tensor.file.path)
         }
@@ -40,24 +40,17 @@ public final class WeightMatrix: @unchecked Sendable {
         (self.rows, self.inputs, type) = (rows, inputs, tensor.type)
         let panels = (rows + Int(AK_PANEL) - 1) / Int(AK_PANEL)
         let blocks = (inputs + Int(AK_BLOCK) - 1) / Int(AK_BLOCK)
-        let isRounded = backend.precision == .q8 && inputs % Int(AK_BLOCK) == 0
-        let isNarrow = isRounded && meetsManyRows && backend.hasInt8Tiles && tensor.type.isFloat && ak_panel_bytes(AK_I8, Int32(inputs)) > 0
-        let packedType = isNarrow ? AK_I8 : backend.precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
+        let (precision, tuning) = (packer.kernels.precision, packer.kernels.tuning)
+        let isRounded = precision == .q8 && inputs % Int(AK_BLOCK) == 0
+        let isNarrow = isRounded && isAlwaysBatched && tuning.int8_tiles != 0 && tensor.type.isFloat && ak_panel_bytes(AK_I8, Int32(inputs)) > 0
+        let packedType = isNarrow ? AK_I8 : precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
         let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
-        if panelBytes > 0, backend.packsWeights, !backend.maps(tensor, picksInputs: picksInputs) {
-            let bundle = picksInputs ? backend.panelsPerBundle(packedType, panels: panels) : 1
-            let packedPanels = (panels + bundle - 1) / bundle * bundle
-            let memory = backend.weights.allocate(byteCount: packedPanels * panelBytes)
-            let perItem = max(1, (1 << 18) / panelBytes / bundle) * bundle
-            let address = SendablePointer(memory.address)
-            backend.pool.run((packedPanels + perItem - 1) / perItem) { item, _ in
-                let first = item * perItem
-                ak_pack_panels(
-                    address.pointer + first * panelBytes, packedType, Int32(bundle), base, kernelType, rowBytes, Int32(rows), Int32(inputs),
-                    Int32(first), Int32(min(perItem, packedPanels - first)))
-            }
-            // The packed copy replaces the file's pages.
-            tensor.file.release(tensor.bytes)
+        let bundle = picksInputs ? packer.panelsPerBundle(packedType, panels: panels) : 1
+        let packedPanels = (panels + bundle - 1) / bundle * bundle
+        if panelBytes > 0, !packer.maps(tensor, picksInputs: picksInputs),
+            let memory = try packer.pack(
+                tensor, as: packedType, bundle: bundle, rows: rows, inputs: inputs, panels: packedPanels, panelBytes: panelBytes)
+        {
             (self.memory, file, packedBytes) = (memory, nil, packedPanels * panelBytes)
             matrix = ak_matrix(
                 type: packedType, layout: AK_PANELS, rows: Int32(rows), inputs: Int32(inputs), panels: Int32(panels), blocks: Int32(blocks),
@@ -72,24 +65,6 @@ public final class WeightMatrix: @unchecked Sendable {
 
     /// Bytes that one pass over all the weights reads.
     public var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
-
-    /// The type that activations take before they meet these weights. A few tokens wait for memory whatever they are computed in, so 16-bit
-    /// weights are rounded to BF16, or to 16-bit integers, for many tokens only. Tiles of BF16 are so much faster that many tokens meet 8- and 4-bit weights
-    /// in them too: rounding both to 8 bits of mantissa is closer to float32 than activations in 8 bits with a scale for each 32 are.
-    /// - Parameter rows: rows of the activations.
-    func activationType(_ backend: Backend, rows: Int) -> ak_type {
-        guard backend.precision != .f32 else { return AK_F32 }
-        switch matrix.type {
-        case AK_I8: return AK_I8
-        case _ where rows >= Int(AK_WIDE_TOKENS) && backend.hasBF16Tiles && matrix.type != AK_F32: return AK_BF16
-        case AK_Q8_0, AK_Q4_0, AK_Q4_1: return AK_Q8_0
-        case _ where matrix.layout == AK_ROWS: return AK_F32
-        case AK_BF16 where backend.hasBF16Dot: return AK_BF16
-        case AK_F16 where rows > 4 && backend.hasBF16Dot: return AK_BF16
-        case AK_F16, AK_BF16: return backend.multipliesWide && rows >= Int(AK_WIDE_TOKENS) ? AK_I16 : AK_F32
-        default: return AK_F32
-        }
-    }
 }
 
 extension ElementType {
@@ -113,19 +88,20 @@ extension ElementType {
 
 /// A linear layer: weights and an optional bias.
 public struct Linear: Sendable {
-    let weight: WeightMatrix
+    package let weight: WeightMatrix
     let bias: Tensor?
 
     /// Reads `name.weight` and, if there, `name.bias`.
     init(
-        _ source: any TensorSource, _ name: String, rows: Int, inputs: Int, picksInputs: Bool = false, meetsManyRows: Bool = false, backend: Backend
+        _ source: any TensorSource, _ name: String, rows: Int, inputs: Int, picksInputs: Bool = false, isAlwaysBatched: Bool = false,
+        packer: WeightPacker
     ) throws {
         weight = try WeightMatrix(
-            source.tensor(name + ".weight"), rows: rows, inputs: inputs, picksInputs: picksInputs, meetsManyRows: meetsManyRows, backend: backend)
+            source.tensor(name + ".weight"), rows: rows, inputs: inputs, picksInputs: picksInputs, isAlwaysBatched: isAlwaysBatched, packer: packer)
         bias = try source.find(name + ".bias").map { try Tensor(vector: $0, count: rows) }
     }
 
-    init(weight: WeightMatrix, bias: Tensor?) { (self.weight, self.bias) = (weight, bias) }
+    package init(weight: WeightMatrix, bias: Tensor?) { (self.weight, self.bias) = (weight, bias) }
 }
 
 extension Tensor {

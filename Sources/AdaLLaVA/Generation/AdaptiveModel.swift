@@ -5,7 +5,7 @@ import Foundation
 ///     let model = try await AdaptiveModel(contentsOf: url)
 ///     for try await piece in model.answer("What is on the left?", images: [image], budget: .fraction(0.7)) { print(piece.text) }
 ///
-/// A model answers one request at a time; requests made meanwhile wait their turn. Cancelling the task that reads an answer stops a
+/// A model answers several requests at once: their rows share one read of the weights per step. Cancelling the task that reads an answer stops a
 /// decode within one token, and encode and prefill within one layer.
 public final class AdaptiveModel: Sendable {
     /// How a model is loaded.
@@ -18,15 +18,25 @@ public final class AdaptiveModel: Sendable {
         public var placement = WeightPlacement.automatic
         /// The projector file (`mmproj`) of a LLaVA GGUF pair; `nil` looks beside the model.
         public var projector: URL?
-        /// The chat template's name; `nil` chooses from the checkpoint.
-        public var template: String?
+        /// The chat template; `nil` takes the checkpoint's.
+        public var template: ChatTemplate.Choice?
+        /// The most requests that are computed at once; others wait.
+        public var concurrentRequests = 32
+        /// The most bytes that keys and values take together; `nil`: nine tenths of the memory that the machine has free when the model is loaded.
+        public var keyValueLimit: Int?
+        /// The most bytes that are kept of earlier prompts, so that a later request with the same beginning reads less; `nil`: a quarter of the free
+        /// memory, 4 GiB at most.
+        public var promptCacheLimit: Int?
 
         /// Everything as the checkpoint and the machine suggest.
         public init() {}
     }
 
     let loaded: LoadedModel
-    let queue: DispatchQueue
+    package let requests: AnswerQueue
+    let kernelSet: KernelSet
+    /// Threads, the caller's included.
+    public let threads: Int
 
     /// Loads a checkpoint folder, a `.safetensors` or a `.gguf` file.
     /// - Parameter onProgress: called after each layer, on the loading thread.
@@ -36,29 +46,39 @@ public final class AdaptiveModel: Sendable {
     ) async throws {
         let queue = DispatchQueue(label: "adallava.model", qos: .userInitiated)
         let cancellation = Cancellation()
-        self.queue = queue
-        loaded = try await withTaskCancellationHandler {
+        let made = try await withTaskCancellationHandler {
             try await queue.run {
                 let checkpoint = try Checkpoint.open(at: url, projector: options.projector)
-                let backend = try Backend(threads: options.threads, precision: options.precision, placement: options.placement)
-                return try LoadedModel(
-                    checkpoint, backend: backend, template: options.template, cancellation: cancellation, onProgress: onProgress)
+                let workspace = try Workspace(threads: options.threads, precision: options.precision)
+                let loaded = try LoadedModel(
+                    checkpoint, packer: WeightPacker(kernels: workspace.kernels, pool: workspace.pool, placement: options.placement),
+                    template: options.template, cancellation: cancellation, onProgress: onProgress)
+                var memory = MemoryLimits()
+                if let limit = options.keyValueLimit { memory.keyValueBytes = max(limit, 0) }
+                if let limit = options.promptCacheLimit { memory.promptCacheBytes = max(limit, 0) }
+                let engine = Engine(loaded.parts, workspace: workspace, memory: memory)
+                let requests = AnswerQueue(engine, queue: queue, limit: options.concurrentRequests)
+                return (loaded, requests, workspace.kernels, workspace.pool.threads)
             }
         } onCancel: {
             cancellation.cancel()
         }
+        (loaded, requests, kernelSet, threads) = made
     }
+
+    /// The name of the kernels in use: `portable`, `avx2`, `avx512`, `amx`, `neon`.
+    public var kernels: String { kernelSet.name }
 
     // MARK: - What it is
 
     /// Whether the model has a scheduler, so that budgets below 1 mean something.
-    public var isAdaptive: Bool { loaded.engine.adaptive != nil }
+    public var isAdaptive: Bool { loaded.parts.adaptive != nil }
 
     /// The smallest budget that still changes anything: the prefix layers' share. `nil` if the model is not adaptive.
-    public var budgetFloor: Double? { loaded.engine.adaptive?.units.floor }
+    public var budgetFloor: Double? { loaded.parts.adaptive?.units.floor }
 
     /// Whether it takes images.
-    public var hasVision: Bool { loaded.engine.vision != nil }
+    public var hasVision: Bool { loaded.parts.vision != nil }
 
     /// Whether images are cut to their middle square, instead of being squared with margins.
     public var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
@@ -74,7 +94,7 @@ public final class AdaptiveModel: Sendable {
     /// - Throws: ``BudgetError``
     public func check(_ budget: Budget) throws {
         let fraction = try budget.validFraction()
-        if fraction < 1, !isAdaptive { throw BudgetError.notAdaptive(budget: Double(fraction), model: loaded.engine.name) }
+        if fraction < 1, !isAdaptive { throw BudgetError.notAdaptive(budget: Double(fraction), model: loaded.parts.name) }
     }
 
     // MARK: - Answers
@@ -102,63 +122,77 @@ public final class AdaptiveModel: Sendable {
         to conversation: [ChatMessage], images: [RGBImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
         let cancellation = Cancellation()
-        let pieces = AsyncThrowingStream<AnswerPiece, any Error> { continuation in
-            continuation.onTermination = { _ in cancellation.cancel() }
-            queue.async { [self] in
-                do {
-                    try cancellation.check()
-                    try answerNow(conversation, images, budget, options, cancellation) { continuation.yield($0) }
-                    continuation.finish()
-                } catch {
-                    continuation.finish(throwing: error)
-                }
-            }
+        let (pieces, continuation) = AsyncThrowingStream<AnswerPiece, any Error>.makeStream()
+        let requests = requests
+        continuation.onTermination = { reason in
+            guard case .cancelled = reason else { return }
+            cancellation.cancel()
+            requests.dropCancelled()
+        }
+        do {
+            let (request, text) = try engineRequest(conversation, images, budget, options)
+            requests.submit(
+                cancellation, make: { [loaded] in Self.task(request, text, options, budget, loaded, cancellation, continuation) },
+                drop: { continuation.finish(throwing: $0) })
+        } catch {
+            continuation.finish(throwing: error)
         }
         return AnswerStream(pieces)
     }
 
-    private func answerNow(
-        _ conversation: [ChatMessage], _ images: [RGBImage], _ budget: Budget, _ options: GenerationOptions,
-        _ cancellation: Cancellation, yield: (AnswerPiece) -> Void
-    ) throws {
+    /// A conversation in the engine's terms. Pixels are made when the engine needs them.
+    private func engineRequest(
+        _ conversation: [ChatMessage], _ images: [RGBImage], _ budget: Budget, _ options: GenerationOptions
+    ) throws -> (EngineRequest, TextProcessor) {
         try check(budget)
         try options.validate()
-        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.engine.name) }
+        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
         let prompt = try text.prompt(conversation, system: options.system)
-        var request = EngineRequest(tokens: prompt, images: try images.map(loaded.pixels), budget: budget, maxTokens: options.maxTokens)
+        var request = EngineRequest(tokens: prompt, images: try images.map(loaded.image), budget: budget, maxTokens: options.maxTokens)
         request.sampling = options.sampling
         request.endTokens = text.endTokens
         request.plan = options.plan
-        var output = AnswerText(text, stop: options.stop + text.stopTexts)
-        let onProgress = options.onProgress
-        var joined = JoinedText()
-        let result: EngineResult
-        do {
-            result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { onProgress?($0) }) { token in
-                let text = joined.add(output.append(token, isEnd: request.endTokens.contains(token)), at: .now)
-                if !text.isEmpty { yield(AnswerPiece(text: text, summary: nil)) }
+        request.reuses = options.reusesEarlierWork
+        return (request, text)
+    }
+
+    /// The task of one answer, which yields its text piece by piece.
+    private static func task(
+        _ request: EngineRequest, _ text: TextProcessor, _ options: GenerationOptions, _ budget: Budget, _ loaded: LoadedModel,
+        _ cancellation: Cancellation, _ continuation: AsyncThrowingStream<AnswerPiece, any Error>.Continuation
+    ) -> GenerationTask {
+        var output = AnswerText(text, stop: options.stop + text.stopTexts), joined = JoinedText()
+        func yield(_ text: String) { if !text.isEmpty { continuation.yield(AnswerPiece(text: text, summary: nil)) } }
+        return GenerationTask(
+            request, cancellation: cancellation, onProgress: options.onProgress,
+            onToken: { token in
+                yield(joined.add(output.append(token, isEnd: request.endTokens.contains(token)), at: .now))
                 return !output.isStopped
-            }
-        } catch {
-            let text = joined.rest()
-            if !text.isEmpty { yield(AnswerPiece(text: text, summary: nil)) }
-            throw error
-        }
-        yield(AnswerPiece(text: joined.rest() + output.finish(), summary: AnswerSummary(result, budget: budget, engine: loaded.engine)))
+            },
+            onEnd: { outcome in
+                switch outcome {
+                case .success(let result):
+                    continuation.yield(AnswerPiece(text: joined.rest() + output.finish(), summary: AnswerSummary(result, budget: budget)))
+                    continuation.finish()
+                case .failure(let error):
+                    yield(joined.rest())
+                    continuation.finish(throwing: error)
+                }
+            })
     }
 
     // MARK: - Trace
 
     /// The ids of a whole prompt given as text, `<image>` becoming -200, as LLaVA's `tokenizer_image_token` makes them.
     public func tokenize(prompt: String) throws -> [Int] {
-        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.engine.name) }
+        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
         return text.tokenize(prompt: prompt)
     }
 
     /// The ids of a conversation in the model's chat template, -200 where images go: what ``respond(to:images:budget:options:)`` reads.
     /// - Parameter system: the system prompt, instead of the template's.
     public func tokenize(_ conversation: [ChatMessage], system: String? = nil) throws -> [Int] {
-        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.engine.name) }
+        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
         return try text.prompt(conversation, system: system)
     }
 
@@ -167,7 +201,7 @@ public final class AdaptiveModel: Sendable {
     ///   - switchLogits: one for each switch that the scheduler decides, ``switchCount``.
     ///   - units: optional units granted, as ``AnswerSummary/units`` says them.
     public func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan {
-        guard let adaptive = loaded.engine.adaptive else { throw GenerationError.plan(reason: "\(loaded.engine.name) is not adaptive, so everything runs") }
+        guard let adaptive = loaded.parts.adaptive else { throw GenerationError.plan(reason: "\(loaded.parts.name) is not adaptive, so everything runs") }
         guard switchLogits.count == switchCount, switchLogits.allSatisfy(\.isFinite) else {
             throw GenerationError.plan(reason: "expected \(switchCount) finite logits, found \(switchLogits.count)")
         }
@@ -179,14 +213,14 @@ public final class AdaptiveModel: Sendable {
 
     /// Switches that the scheduler decides: optional layers (L), or their heads and neuron groups (H); 0 if the model is not adaptive.
     public var switchCount: Int {
-        guard let adaptive = loaded.engine.adaptive else { return 0 }
-        let c = loaded.engine.decoder.configuration
-        let optional = c.numHiddenLayers - adaptive.scheduler.configuration.numPrefixLayers
-        return adaptive.scheduler.configuration.schedulerType == .layers ? optional : optional * 2 * c.numAttentionHeads
+        guard let adaptive = loaded.parts.adaptive else { return 0 }
+        let space = loaded.parts.space
+        let optional = space.layers.count - adaptive.scheduler.configuration.numPrefixLayers
+        return adaptive.scheduler.configuration.schedulerType == .layers ? optional : optional * 2 * space.switchesPerLayer
     }
 
     /// Layers that always run; 0 if the model is not adaptive.
-    public var prefixLayers: Int { loaded.engine.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
+    public var prefixLayers: Int { loaded.parts.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
 
     /// Runs one greedy request and keeps its intermediates.
     /// - Parameter tokens: the whole prompt's ids; -200 stands where an image goes, or, for llava-hf's checkpoints, their own image token, once
@@ -198,16 +232,14 @@ public final class AdaptiveModel: Sendable {
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
-            try await queue.run { [self] in
+            try await requests.exclusively { [self] engine in
                 let trace = Trace(includesLayers: includesLayers, includesAttention: includesAttention)
                 let prompt = loaded.withImageMarks(tokens)
-                var request = EngineRequest(tokens: prompt, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
+                var request = EngineRequest(tokens: prompt, images: try images.map(loaded.image), budget: budget, maxTokens: maxTokens)
                 request.endTokens = loaded.text?.endTokens ?? Set(loaded.checkpoint.generation.eosTokenIDs)
-                request.trace = trace
-                let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: onProgress) { _ in true }
+                let result = try engine.generate(request, cancellation: cancellation, trace: trace, onProgress: onProgress) { _ in true }
                 let text = loaded.text?.decode(result.tokens)
-                return TraceResult(
-                    entries: trace.entries, text: text, summary: AnswerSummary(result, budget: budget, engine: loaded.engine), result: result)
+                return TraceResult(entries: trace.entries, text: text, summary: AnswerSummary(result, budget: budget), result: result)
             }
         } onCancel: {
             cancellation.cancel()
@@ -225,23 +257,13 @@ public final class AdaptiveModel: Sendable {
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
-            try await queue.run { [self] in
-                var request = EngineRequest(tokens: tokens, images: try images.map(loaded.pixels), budget: budget, maxTokens: maxTokens)
-                request.reusesFeatures = false
-                let result = try loaded.engine.generate(request, cancellation: cancellation, onProgress: { _ in }) { _ in true }
-                return AnswerSummary(result, budget: budget, engine: loaded.engine)
+            try await requests.exclusively { [self] engine in
+                var request = EngineRequest(tokens: tokens, images: try images.map(loaded.image), budget: budget, maxTokens: maxTokens)
+                request.reuses = false
+                return AnswerSummary(try engine.generate(request, cancellation: cancellation) { _ in true }, budget: budget)
             }
         } onCancel: {
             cancellation.cancel()
-        }
-    }
-}
-
-extension DispatchQueue {
-    /// Runs blocking work on this queue and waits for it without holding a thread of the concurrency pool.
-    func run<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
-        try await withCheckedThrowingContinuation { continuation in
-            async { continuation.resume(with: Swift.Result { try work() }) }
         }
     }
 }

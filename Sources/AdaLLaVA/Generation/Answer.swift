@@ -12,6 +12,9 @@ public struct GenerationOptions: Sendable {
     public var system: String?
     /// What runs of each layer, instead of what the scheduler picks: for experiments. The latency token still carries the budget.
     public var plan: ExecutionPlan?
+    /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Answers are the same
+    /// without; measurements compute everything themselves.
+    public var reusesEarlierWork = true
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
     public var onProgress: (@Sendable (GenerationProgress) -> Void)?
 
@@ -54,8 +57,10 @@ public struct AnswerSummary: Sendable {
     public let finish: FinishReason
     /// Memory that keys and values took, in bytes.
     public let keyValueBytes: Int
+    /// Positions of the prompt that an earlier request had computed: in the prefix layers, and in the layers after them.
+    public let cachedTokens: (prefix: Int, rest: Int)
 
-    init(_ result: EngineResult, budget: Budget, engine: Engine) {
+    init(_ result: EngineResult, budget: Budget) {
         tokens = result.tokens
         promptTokens = result.promptTokens
         self.budget = budget
@@ -65,6 +70,7 @@ public struct AnswerSummary: Sendable {
         measured = result.measured
         finish = result.finish
         keyValueBytes = result.keyValueBytes
+        cachedTokens = (result.cachedPrefix, result.cachedRest)
     }
 
     /// A budget below the floor was answered at the floor.
@@ -101,7 +107,7 @@ public struct AnswerSummary: Sendable {
         if case .fraction(let fraction) = budget { adaptive["budget"] = fraction }
         return [
             "answer": answer, "tokens": tokens, "adaptive": adaptive, "measured": measured.jsonObject, "finish_reason": finish.rawValue,
-            "prompt_tokens": promptTokens,
+            "prompt_tokens": promptTokens, "cached_tokens": cachedTokens.prefix,
         ]
     }
 }

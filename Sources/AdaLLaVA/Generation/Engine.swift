@@ -1,280 +1,401 @@
 import AdaKernels
 import Foundation
 
-/// A loaded model's parts and the one way an answer flows through them: image pixels → tower → token selection → projector → prompt with
-/// image features and the latency token → prefix layers → scheduler → plan → remaining layers → logits → sampler → tokens.
+/// A loaded model's parts and the one way answers flow through them: image pixels → tower → token selection → projector → prompt with image
+/// features → prefix layers → budget in units → latency token through the prefix → scheduler → plan → remaining layers → logits → sampler → tokens.
 ///
-/// Not thread-safe: ``AdaptiveModel`` gives it one request at a time.
-final class Engine: @unchecked Sendable {
-    let backend: Backend
-    let decoder: LlamaDecoder
-    let vision: VisionPart?
-    let adaptive: AdaptivePart?
-    let name: String
-    private var featureCache = FeatureCache()
-
-    /// What turns pixels into image features.
-    struct VisionPart: Sendable {
-        let tower: any VisionNetwork
-        let projector: Projector
-        let selection: LlavaConfiguration.TokenSelection
-        let keepsClassToken: Bool
-    }
-
-    /// What turns a budget into a plan.
-    struct AdaptivePart: Sendable {
-        let encoder: LatencyEncoder
-        let scheduler: Scheduler
-        let units: BudgetUnits
-    }
-
-    init(name: String, backend: Backend, decoder: LlamaDecoder, vision: VisionPart?, adaptive: AdaptivePart?) {
-        (self.name, self.backend, self.decoder, self.vision, self.adaptive) = (name, backend, decoder, vision, adaptive)
-    }
+/// ``step(_:)`` is the only way to compute: each call takes every task a step further, their rows in one batch. One thread at a time:
+/// ``AnswerQueue`` gives the engine its tasks.
+package final class Engine {
+    package let parts: ModelParts
+    package let workspace: Workspace
+    package let runner: BatchRunner
+    let promptCache: PromptCache
+    private var featureCache: FeatureCache
+    private let modelKey: ContentKey
 
     /// The token that stands for an image in a prompt, as LLaVA's code has it.
     static let imageToken = -200
 
+    /// Prompt rows that a step takes while other sequences decode: what they wait for.
+    static let mixedChunk = 128
+
+    init(_ parts: ModelParts, workspace: Workspace, memory: MemoryLimits = MemoryLimits()) {
+        (self.parts, self.workspace) = (parts, workspace)
+        runner = BatchRunner(parts.decoder, workspace, pages: PagePool(limit: memory.keyValueBytes, spareLimit: memory.spareBytes))
+        promptCache = PromptCache(limit: memory.promptCacheBytes)
+        featureCache = FeatureCache(limit: memory.featureCacheBytes)
+        modelKey = ContentKey("\(parts.name) \(parts.decoder.configuration) \(workspace.kernels.name) \(workspace.kernels.precision)")
+    }
+
     // MARK: - Encode
 
     /// The features of one image, `[tokens, hidden]`, after token selection and the projector.
-    /// - Parameter pixels: `[3, S, S]` normalized values.
-    func encode(pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> (vision: Tensor, features: Tensor) {
-        guard let vision else { throw GenerationError.noVision(model: name) }
-        let output = try vision.tower(pixels, cancellation: cancellation, progress: progress)
+    /// - Parameters:
+    ///   - pixels: `[3, S, S]` normalized values.
+    ///   - progress: called with the tower's layers that are done and all of them.
+    ///   - selecting: called with the patches that token selection is done with and all of them.
+    func encode(
+        pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void, selecting: (Int, Int) -> Void = { _, _ in }
+    ) throws -> (vision: Tensor, features: Tensor) {
+        guard let vision = parts.vision else { throw GenerationError.noVision(model: parts.name) }
+        let output = try vision.tower(pixels, workspace, cancellation: cancellation, progress: progress)
         var features = output.rows(withClassToken: vision.keepsClassToken)
         if vision.selection != .none, let query = output.lastQuery, let key = output.lastKey {
             let attention = PruMerge.classAttention(query: query, key: key)
-            features = PruMerge.merge(features: output.features, key: key, attention: attention, plus: vision.selection == .pruMergePlus).merged
+            features = try PruMerge.merge(
+                features: output.features, key: key, attention: attention, plus: vision.selection == .pruMergePlus, workspace.pool, cancellation,
+                progress: selecting
+            ).merged
         }
-        return (output.features, vision.projector(features))
+        return (output.features, vision.projector(features, workspace))
     }
 
-    // MARK: - Generate
-
-    /// Answers one request, reporting tokens as they come.
-    /// - Returns: what ran and how long it took.
-    /// - Throws: ``GenerationError``, ``BudgetError``, `CancellationError`.
-    func generate(
-        _ request: EngineRequest, cancellation: Cancellation, onProgress: @escaping (GenerationProgress) -> Void, onToken: (Int) -> Bool
-    ) throws -> EngineResult {
-        let clock = ContinuousClock()
-        let start = clock.now
-        var result = EngineResult(layers: decoder.configuration.numHiddenLayers, heads: decoder.configuration.numAttentionHeads)
-        let units = try grantedUnits(request.budget)
-        try check(request)
-
-        let features = try encodeImages(request, cancellation, onProgress)
-        result.measured.encode = clock.now - start
-
-        var sequence = try prefill(request, features, units: units, &result, cancellation, onProgress)
-        let prefilled = clock.now
-        result.measured.prefill = prefilled - start - result.measured.encode
-
-        try decode(request, &sequence, &result, cancellation, since: start, onProgress, onToken: onToken)
-        result.measured.decode = clock.now - prefilled
-        result.keyValueBytes = sequence.cache.byteCount
-        result.keyValueShapes = sequence.cache.layers.map { layer in
-            layer.map { [1, $0.heads.count, sequence.length, $0.headDim] }
-        }
-        return result
-    }
-
-    /// A sequence between prefill and decode.
-    struct Sequence {
-        let cache: KeyValueCache
-        /// Positions that the caches hold.
-        var length: Int
-        let selections: [LayerSelection?]
-        var logits: Tensor
-    }
-
-    private func grantedUnits(_ budget: Budget) throws -> Int? {
-        let fraction = try budget.validFraction()
-        guard let adaptive else {
-            if fraction < 1 { throw BudgetError.notAdaptive(budget: Double(fraction), model: name) }
-            return nil
-        }
-        return adaptive.units.granted(fraction: fraction)
-    }
-
-    private func check(_ request: EngineRequest) throws {
-        let vocabulary = decoder.configuration.vocabularySize
-        if request.tokens.isEmpty { throw GenerationError.emptyPrompt }
-        for (index, token) in request.tokens.enumerated() where token != Engine.imageToken && !(0 ..< vocabulary).contains(token) {
-            throw GenerationError.token(token, position: index, vocabulary: vocabulary)
-        }
-        let marks = request.tokens.count { $0 == Engine.imageToken }
-        if marks != request.images.count { throw GenerationError.imageCount(marks: marks, images: request.images.count) }
-        if let plan = request.plan { try check(plan) }
-    }
-
-    /// A plan from outside: of this model's shape, and with the prefix running whole.
-    private func check(_ plan: ExecutionPlan) throws {
-        let c = decoder.configuration
-        guard let adaptive else { throw GenerationError.plan(reason: "\(name) is not adaptive, so everything runs") }
-        guard plan.rows.count == c.numHiddenLayers, plan.headCount == c.numAttentionHeads else {
-            throw GenerationError.plan(
-                reason: "expected \(c.numHiddenLayers) layers of \(c.numAttentionHeads) heads, found \(plan.rows.count) of \(plan.headCount)")
-        }
-        for (layer, row) in plan.rows.enumerated() {
-            for (what, indices) in [("heads", row.heads), ("groups", row.groups)] {
-                let ascends = zip(indices, indices.dropFirst()).allSatisfy { $0 < $1 }
-                guard ascends, indices.allSatisfy({ (0 ..< plan.headCount).contains($0) }) else {
-                    throw GenerationError.plan(
-                        reason: "layer \(layer): expected \(what) from 0 to \(plan.headCount - 1), ascending, found \(indices)")
-                }
-                if layer < adaptive.scheduler.configuration.numPrefixLayers, indices.count < plan.headCount {
-                    throw GenerationError.plan(reason: "layer \(layer) is a prefix layer and always runs whole")
-                }
-            }
-        }
-    }
-
-    private func encodeImages(
-        _ request: EngineRequest, _ cancellation: Cancellation, _ onProgress: @escaping (GenerationProgress) -> Void
-    ) throws -> [Tensor] {
-        var features: [Tensor] = []
-        for (index, pixels) in request.images.enumerated() {
+    private func encodeImages(_ task: GenerationTask) throws {
+        for (index, image) in task.request.images.enumerated() {
+            try task.cancellation.check()
             // A trace shows every step, so it takes none from the cache.
-            if request.trace == nil, request.reusesFeatures, let known = featureCache.find(pixels) {
-                features.append(known)
+            if task.trace == nil, task.request.reuses, let known = featureCache.find(image.key) {
+                task.features.append(known)
                 continue
             }
-            let encoded = try encode(pixels: pixels, cancellation: cancellation) { layer, layers in
-                onProgress(.encoding(image: index + 1, of: request.images.count, layer: layer, layers: layers))
-            }
-            request.trace?.recordPixels("pixel_values", pixels)
-            request.trace?.recordFeatures("vision_features", encoded.vision)
-            request.trace?.recordFeatures("image_features", encoded.features)
-            featureCache.insert(pixels, encoded.features)
-            features.append(encoded.features)
+            let pixels = try image.pixels()
+            let images = task.request.images.count
+            let encoded = try encode(
+                pixels: pixels, cancellation: task.cancellation,
+                progress: { task.report(.encoding(image: index + 1, of: images, layer: $0, layers: $1)) },
+                selecting: { task.report(.selecting(image: index + 1, of: images, done: $0, total: $1)) })
+            task.trace?.recordPixels("pixel_values", pixels)
+            task.trace?.recordFeatures("vision_features", encoded.vision)
+            task.trace?.recordFeatures("image_features", encoded.features)
+            task.result.encodedImages += 1
+            if task.request.reuses { featureCache.insert(image.key, encoded.features) }
+            task.features.append(encoded.features)
         }
-        return features
     }
 
-    /// Reads the prompt: through the prefix in chunks, then, under the plan made there, through the remaining layers in chunks.
-    func prefill(
-        _ request: EngineRequest, _ features: [Tensor], units: Int?, _ result: inout EngineResult, _ cancellation: Cancellation,
-        _ onProgress: @escaping (GenerationProgress) -> Void
-    ) throws -> Sequence {
-        let c = decoder.configuration
-        let promptLength = request.tokens.count - features.count + features.reduce(0) { $0 + $1.rows }
-        let length = promptLength + (adaptive == nil ? 0 : 1)
-        // The prompt and at least one answer token have to fit.
-        guard length < c.contextLength else {
-            throw GenerationError.promptTooLong(positions: length, limit: c.contextLength)
-        }
-        let hidden = Tensor(rows: length, columns: c.hiddenSize)
-        var row = 0
+    // MARK: - Beginning
+
+    /// Checks a request, encodes its images and finds what is known of its prompt.
+    /// - Throws: ``GenerationError``, ``BudgetError``, ``ComputeError``, `CancellationError`
+    private func begin(_ task: GenerationTask) throws {
+        task.begin()
+        try task.cancellation.check()
+        let request = task.request
+        task.units = try parts.grantedUnits(request.budget)
+        try parts.check(request)
+        try encodeImages(task)
+        task.endEncode()
+
+        let c = parts.decoder.configuration
         var image = 0
         for token in request.tokens {
             if token == Engine.imageToken {
-                hidden.copyRows(from: features[image], to: row)
-                row += features[image].rows
+                let key = request.images[image].key
+                task.elements += (0 ..< task.features[image].rows).map { .image(key, row: Int32($0)) }
                 image += 1
             } else {
-                try decoder.embed(token, into: hidden, row: row)
-                row += 1
+                task.elements.append(.token(Int32(token)))
             }
         }
-        result.promptTokens = promptLength
-        let cache = KeyValueCache(
-            layerCount: c.numHiddenLayers, capacity: length + min(max(request.maxTokens, 0), c.contextLength - length),
-            spares: backend.spareSlabs)
-        let everything = [LayerSelection?](repeating: nil, count: c.numHiddenLayers)
-        var done = 0
-        let observe: (Int, Int, Tensor) -> Void = { layer, first, chunk in
-            done += chunk.rows
-            onProgress(.reading(done: done, total: length * c.numHiddenLayers))
-            request.trace?.recordLayer(layer, rows: first ..< first + chunk.rows, of: length, chunk)
+        let promptLength = task.elements.count, length = promptLength + (parts.adaptive == nil ? 0 : 1)
+        // The prompt and at least one answer token have to fit.
+        guard length < c.contextLength else { throw GenerationError.promptTooLong(positions: length, limit: c.contextLength) }
+        let bytes = runner.keyValueBytes(positions: c.slidingWindow.map { min($0 + BatchRunner.chunk, length) } ?? length)
+        if bytes > runner.pages.limit {
+            throw ComputeError.memory(what: "keys and values of \(length) positions", bytes: bytes, used: 0, limit: runner.pages.limit)
         }
+        task.capacity = length + min(max(request.maxTokens, 0), c.contextLength - length)
+        task.result.promptTokens = promptLength
+        task.result.plan = parts.fullPlan
+        let sequence = TokenSequence(parts.decoder)
+        sequence.promptLength = length
+        task.sequence = sequence
+        if parts.adaptive != nil { task.hidden = Tensor(rows: length, columns: c.hiddenSize) }
+        task.stage = .prefix(next: task.trace == nil && request.reuses ? reuse(task, sequence) : 0)
+        if parts.adaptive != nil, task.trace?.includesLayers == true { task.trace?.recordInput(try inputRows(task)) }
+        if parts.adaptive == nil, task.trace?.includesLayers == true { task.trace?.recordInput(try embed(task, 0 ..< promptLength)) }
+        if parts.adaptive != nil, case .prefix(promptLength) = task.stage { task.stage = .latency }
+    }
 
-        guard let adaptive, let units else {
-            request.trace?.recordInput(hidden)
-            try decoder.run(
-                0 ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: everything, lastRowOnly: request.trace == nil,
-                cancellation: cancellation, observe: observe)
-            return Sequence(cache: cache, length: length, selections: everything, logits: decoder.logits(hidden, row: length - 1))
+    /// Takes over what an earlier request computed of the same beginning in the prefix layers.
+    /// - Returns: how many positions that is.
+    private func reuse(_ task: GenerationTask, _ sequence: TokenSequence) -> Int {
+        let rotary = parts.decoder.rotary
+        // Length-dependent rotary frequencies: keys of another length are turned otherwise.
+        let key = rotary.dependsOnSequenceLength
+            ? ContentKey("\(modelKey) \(rotary.frequencies(sequenceLength: sequence.promptLength))") : modelKey
+        let keys = PromptKeys(task.elements, model: key)
+        task.keys = keys
+        guard let found = promptCache.find(task.elements, keys) else { return 0 }
+        // Without a scheduler the last row's logits have to be computed.
+        let length = min(found.length, parts.adaptive == nil ? task.elements.count - 1 : task.elements.count)
+        let window = parts.decoder.configuration.slidingWindow ?? 0, prefix = parts.prefixLayers
+        guard length > 0, (0 ..< prefix).allSatisfy({ found.entry.pages[$0]?.holds(length, window: window) ?? false }) else { return 0 }
+        sequence.share(found.entry.pages, layers: 0 ..< prefix, length: length)
+        if let hidden = task.hidden {
+            guard let known = found.entry.hidden, known.rows >= length else { return 0 }
+            hidden.copyRows(from: known.rows(0 ..< length), to: 0)
         }
+        task.result.cachedPrefix = length
+        task.readRows = length * prefix
+        return length
+    }
 
-        let latency = adaptive.encoder(adaptive.units.normalized(units), backend)
-        hidden.copyRows(from: latency, to: promptLength)
-        request.trace?.record("latency_embedding", latency)
-        request.trace?.recordInput(hidden)
-        let prefix = adaptive.scheduler.configuration.numPrefixLayers
-        let probe = request.trace?.includesAttention == true ? AttentionProbe(position: promptLength) : nil
-        // At the least budget nothing follows the prefix, whatever the scheduler says.
-        let endsWithPrefix = units == 0 && request.plan == nil && request.trace == nil
-        try decoder.run(
-            0 ..< prefix, on: hidden, first: 0, cache: cache, selections: everything, lastRowOnly: endsWithPrefix,
-            cancellation: cancellation, observe: observe, probe: probe)
-        for (layer, weights) in probe?.weights ?? [:] {
-            request.trace?.record("latency_attention.\(layer)", weights, shape: [c.numAttentionHeads, length])
+    /// Embeddings of some positions of the prompt, `[positions, hidden]`.
+    private func embed(_ task: GenerationTask, _ range: Range<Int>) throws -> Tensor {
+        let rows = Tensor(rows: range.count, columns: parts.decoder.configuration.hiddenSize)
+        var image = -1
+        for (row, element) in task.elements[range].enumerated() {
+            switch element {
+            case .token(let token): try parts.decoder.embed(Int(token), into: rows, row: row)
+            case .image(_, let number):
+                if image < 0 || number == 0 { image = imageIndex(task, at: range.lowerBound + row) }
+                rows.copyRows(from: task.features[image].rows(Int(number) ..< Int(number) + 1), to: row)
+            }
         }
+        return rows
+    }
 
-        let input = hidden.rows(promptLength ..< length)
-        request.trace?.record("scheduler_input", input)
-        let scores = adaptive.scheduler.logits(input, backend)
+    /// Which image a position belongs to: as many as began before or at it.
+    private func imageIndex(_ task: GenerationTask, at position: Int) -> Int {
+        let begun = task.elements[...position].count { if case .image(_, 0) = $0 { true } else { false } }
+        return max(begun - 1, 0)
+    }
+
+    /// What enters the first layer, the latency token included.
+    private func inputRows(_ task: GenerationTask) throws -> Tensor {
+        let prompt = try embed(task, 0 ..< task.elements.count)
+        guard let adaptive = parts.adaptive, let units = task.units else { return prompt }
+        let all = Tensor(rows: prompt.rows + 1, columns: prompt.columns)
+        all.copyRows(from: prompt, to: 0)
+        all.copyRows(from: adaptive.encoder(adaptive.units.normalized(units), workspace), to: prompt.rows)
+        return all
+    }
+
+    // MARK: - Steps
+
+    /// Takes every task a step further: new ones are begun, prompts read chunk by chunk, answers a token at a time.
+    ///
+    /// Errors of one task end that task and no other.
+    func step(_ tasks: [GenerationTask]) {
+        for task in tasks where !task.isDone {
+            attempt(task) {
+                try task.cancellation.check()
+                if case .waiting = task.stage { try begin(task) }
+            }
+        }
+        var left = tasks.contains(where: \.isDecoding) ? Engine.mixedChunk : BatchRunner.chunk
+        var running: [GenerationTask] = [], segments: [BatchSegment] = []
+        for task in tasks where !task.isDone {
+            attempt(task) {
+                guard let segment = try segment(task, atMost: left) else { return }
+                try reserve(segment)
+                if segment.role == .chunk { left -= segment.rows }
+                running.append(task)
+                segments.append(segment)
+            }
+        }
+        if segments.isEmpty { return }
+        let observer = running.contains { $0.wantsProgress || $0.trace != nil } ? StepObserver(running, segments, parts) : nil
+        let output: BatchRunner.Output
+        do { output = try runner.step(segments, observer: observer) } catch {
+            for task in running { task.fail(error) }
+            return
+        }
+        observer?.end()
+        for (index, task) in running.enumerated() {
+            attempt(task) {
+                try task.cancellation.check()
+                try advance(task, segments[index], logits: output.last(index))
+            }
+        }
+    }
+
+    private func attempt(_ task: GenerationTask, _ body: () throws -> Void) {
+        do { try body() } catch { task.fail(error) }
+    }
+
+    /// Memory for a segment's keys and values; what is only kept for later requests makes room.
+    private func reserve(_ segment: BatchSegment) throws {
+        while true {
+            do { return try runner.reserve(segment) } catch {
+                if !promptCache.evict() { throw error }
+            }
+        }
+    }
+
+    /// The rows that a task computes next; `nil` if this step has no room for them.
+    private func segment(_ task: GenerationTask, atMost limit: Int) throws -> BatchSegment? {
+        guard let sequence = task.sequence else { return nil }
+        let (prefix, layers, prompt) = (parts.prefixLayers, parts.decoder.layers.count, task.elements.count)
+        switch task.stage {
+        case .prefix(let next):
+            let rows = next ..< min(next + limit, prompt)
+            if rows.isEmpty { return nil }
+            let input = try embed(task, rows)
+            return BatchSegment(
+                sequence: sequence, role: .chunk, position: next, slot: next, layers: 0 ..< prefix, input: .hidden(input),
+                output: task.hidden?.rows(rows), logitRows: parts.adaptive == nil && rows.upperBound == prompt ? 1 : 0,
+                cancellation: task.cancellation)
+        case .latency:
+            guard let adaptive = parts.adaptive, let units = task.units, let hidden = task.hidden else { return nil }
+            let latency = adaptive.encoder(adaptive.units.normalized(units), workspace)
+            task.trace?.record("latency_embedding", latency)
+            return BatchSegment(
+                sequence: sequence, role: .single, position: prompt, slot: prompt, layers: 0 ..< prefix, input: .hidden(latency),
+                output: hidden.rows(prompt ..< prompt + 1), cancellation: task.cancellation)
+        case .rest(let next):
+            guard let hidden = task.hidden else { return nil }
+            let rows = next ..< min(next + limit, prompt + 1)
+            if rows.isEmpty { return nil }
+            return BatchSegment(
+                sequence: sequence, role: .chunk, position: next, slot: next, layers: prefix ..< layers, input: .hidden(hidden.rows(rows)),
+                logitRows: rows.upperBound == prompt + 1 ? 1 : 0, cancellation: task.cancellation)
+        case .decode(let token):
+            return BatchSegment(
+                sequence: sequence, role: .single, position: task.length, slot: task.length, layers: 0 ..< layers, input: .token(token), logitRows: 1,
+                cancellation: task.cancellation)
+        case .waiting, .done: return nil
+        }
+    }
+
+    /// What a task does after its rows were computed.
+    private func advance(_ task: GenerationTask, _ segment: BatchSegment, logits: Tensor?) throws {
+        let prompt = task.elements.count
+        switch task.stage {
+        case .prefix:
+            let next = segment.slot + segment.rows
+            task.length = next
+            if next < prompt {
+                task.stage = .prefix(next: next)
+            } else if parts.adaptive != nil {
+                task.stage = .latency
+            } else if let logits {
+                try endPrefill(task, logits)
+            }
+        case .latency:
+            task.length = prompt + 1
+            try plan(task)
+        case .rest:
+            let next = segment.slot + segment.rows
+            task.stage = .rest(next: next)
+            if let logits { try endPrefill(task, logits) }
+        case .decode:
+            task.length += 1
+            if let logits { try sample(task, logits) }
+        case .waiting, .done: break
+        }
+    }
+
+    /// Makes the plan from the latency token's hidden state.
+    private func plan(_ task: GenerationTask) throws {
+        guard let adaptive = parts.adaptive, let units = task.units, let hidden = task.hidden, let sequence = task.sequence else { return }
+        let prompt = task.elements.count
+        let input = hidden.rows(prompt ..< prompt + 1)
+        task.trace?.record("scheduler_input", input)
+        let scores = adaptive.scheduler.logits(input, workspace)
         // Comparisons with not-a-number are all false: a plan made of them would look like a plan.
-        guard scores.allSatisfy(\.isFinite) else { throw GenerationError.notFinite(what: "the scheduler's logits", model: name) }
-        let plan = request.plan ?? adaptive.scheduler.plan(scores, units: units)
-        request.trace?.record("scheduler_logits", scores)
-        request.trace?.record("plan", plan.mask, shape: [c.numHiddenLayers, 2, c.numAttentionHeads])
-        result.adaptive = EngineResult.Adaptive(units: units, insertPosition: promptLength, floor: adaptive.units.floor)
-        result.plan = plan
+        guard scores.allSatisfy(\.isFinite) else { throw GenerationError.notFinite(what: "the scheduler's logits", model: parts.name) }
+        task.schedulerLogits = scores
+        let plan = task.request.plan ?? adaptive.scheduler.plan(scores, units: units)
+        task.trace?.record("scheduler_logits", scores)
+        task.trace?.record("plan", plan.mask, shape: [plan.rows.count, 2, plan.headCount])
+        task.result.adaptive = EngineResult.Adaptive(units: units, insertPosition: prompt, floor: adaptive.units.floor)
+        apply(plan, task, sequence)
 
-        let selections = (0 ..< c.numHiddenLayers).map { layer in plan.selection(layer).map { LayerSelection($0, c) } }
-        try decoder.run(
-            prefix ..< c.numHiddenLayers, on: hidden, first: 0, cache: cache, selections: selections, lastRowOnly: request.trace == nil,
-            cancellation: cancellation, observe: observe)
-        return Sequence(cache: cache, length: length, selections: selections, logits: decoder.logits(hidden, row: length - 1))
-    }
-
-    private func decode(
-        _ request: EngineRequest, _ sequence: inout Sequence, _ result: inout EngineResult, _ cancellation: Cancellation,
-        since start: ContinuousClock.Instant, _ onProgress: (GenerationProgress) -> Void, onToken: (Int) -> Bool
-    ) throws {
-        let c = decoder.configuration
-        result.lengthWithLatencyToken = sequence.length
-        request.trace?.record("prefill_last_logits", sequence.logits)
-        var sampler = Sampler(request.sampling, prompt: request.tokens)
-        let hidden = Tensor(rows: 1, columns: c.hiddenSize)
-        while result.tokens.count < request.maxTokens {
-            try cancellation.check()
-            request.trace?.append("step_logits", sequence.logits)
-            let token = sampler.next(sequence.logits, backend.kernels)
-            guard sequence.logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: name) }
-            result.tokens.append(token)
-            onProgress(.answering(done: result.tokens.count, atMost: request.maxTokens))
-            if result.tokens.count == 1 { result.measured.timeToFirstToken = ContinuousClock.now - start }
-            if request.endTokens.contains(token) {
-                result.finish = .endOfAnswer
-                _ = onToken(token)
-                return
-            }
-            if !onToken(token) {
-                result.finish = .stopText
-                return
-            }
-            if result.tokens.count == request.maxTokens { break }
-            if sequence.length == sequence.cache.capacity {
-                result.finish = .contextFull
-                return
-            }
-            try step(token, &sequence, hidden, cancellation)
+        let prefix = parts.prefixLayers, optional = prefix ..< parts.decoder.layers.count
+        var first = 0
+        let attending = optional.filter { sequence.selections[$0].runsAttention }
+        let window = parts.decoder.configuration.slidingWindow ?? 0
+        // Not always the entry of the prefix: the same prompt may be kept under several plans.
+        if let keys = task.keys, let (cached, known) = promptCache.find(task.elements, keys, plan: plan),
+            attending.allSatisfy({ cached.pages[$0]?.holds(known, window: window) ?? false })
+        {
+            sequence.share(cached.pages, layers: optional, length: known)
+            (first, task.result.cachedRest) = (known, known)
         }
-        result.finish = .maxTokens
+        // Where no later layer attends, rows before the latency token change nothing.
+        if attending.isEmpty, task.trace == nil { first = prompt }
+        task.stage = .rest(next: first)
     }
 
-    /// Appends one token to a sequence that has room for it.
-    /// - Parameter hidden: room for its hidden states, `[1, hidden]`.
-    func step(_ token: Int, _ sequence: inout Sequence, _ hidden: Tensor, _ cancellation: Cancellation) throws {
-        try decoder.embed(token, into: hidden, row: 0)
-        try decoder.run(
-            0 ..< decoder.configuration.numHiddenLayers, on: hidden, first: sequence.length, cache: sequence.cache, selections: sequence.selections,
-            cancellation: cancellation)
-        sequence.length += 1
-        sequence.logits = decoder.logits(hidden, row: 0)
+    private func apply(_ plan: ExecutionPlan, _ task: GenerationTask, _ sequence: TokenSequence) {
+        task.result.plan = plan
+        sequence.select(Array(plan.selections(parts.space, parts.decoder).dropFirst(parts.prefixLayers)), from: parts.prefixLayers)
+    }
+
+    /// Takes a plan down to fewer units: those of the highest scores stay, so that everything that still runs has its keys cached.
+    /// - Returns: whether the plan changed.
+    @discardableResult
+    func shrink(_ task: GenerationTask, to units: Int) -> Bool {
+        guard let adaptive = parts.adaptive, let current = task.units, units < current, units >= 0, let sequence = task.sequence else { return false }
+        task.units = units
+        // Before the plan is made nothing of it has run: the latency token simply carries the new budget.
+        if task.schedulerLogits.isEmpty { return true }
+        let smaller = adaptive.scheduler.plan(task.schedulerLogits, units: units)
+        guard task.request.plan == nil, smaller != task.result.plan else { return false }
+        task.result.adaptive = EngineResult.Adaptive(units: units, insertPosition: task.elements.count, floor: adaptive.units.floor)
+        apply(smaller, task, sequence)
+        task.hasOnePlan = false
+        return true
+    }
+
+    private func endPrefill(_ task: GenerationTask, _ logits: Tensor) throws {
+        task.endPrefill()
+        task.result.lengthWithLatencyToken = task.length
+        task.trace?.record("prefill_last_logits", logits)
+        if task.request.maxTokens <= 0 { return finish(task) }
+        try sample(task, logits)
+    }
+
+    private func sample(_ task: GenerationTask, _ logits: Tensor) throws {
+        task.trace?.append("step_logits", logits)
+        let token = task.sampler.next(logits, workspace.kernels.table)
+        guard logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: parts.name) }
+        if task.take(token) {
+            task.stage = .decode(token: token)
+        } else {
+            finish(task)
+        }
+    }
+
+    /// Ends a task and keeps what a later request can use of it.
+    private func finish(_ task: GenerationTask) {
+        let (kept, hidden) = (task.sequence, task.hidden)
+        task.finish()
+        guard task.request.reuses, task.trace == nil, let sequence = kept, let keys = task.keys else { return }
+        var elements = task.elements
+        if parts.adaptive == nil {
+            // Everything that was fed back is history.
+            let fed = task.result.tokens.prefix(max(task.length - elements.count, 0))
+            elements += fed.map { .token(Int32($0)) }
+        }
+        // Of an adaptive model the answer is not: its rows attended to the latency token, and stand one position later than they will as history.
+        let all = elements.count == task.elements.count ? keys : PromptKeys(elements, model: modelKey)
+        if parts.adaptive == nil, parts.decoder.rotary.dependsOnSequenceLength, elements.count > task.elements.count {
+            // Each of its tokens was turned by frequencies of its own.
+            promptCache.insert(.init(elements: task.elements, keys: keys, pages: sequence.layers, hidden: nil, plan: nil))
+            return
+        }
+        // Rows that were read before a plan shrank are of no one plan.
+        let hasPlan = parts.adaptive != nil && task.hasOnePlan
+        let pages = sequence.layers.enumerated().map { parts.adaptive == nil || hasPlan || $0 < parts.prefixLayers ? $1 : nil }
+        promptCache.insert(.init(elements: elements, keys: all, pages: pages, hidden: hidden, plan: hasPlan ? task.result.plan : nil))
+    }
+
+    // MARK: - One request
+
+    /// Answers one request on the calling thread.
+    /// - Throws: ``GenerationError``, ``BudgetError``, ``ComputeError``, `CancellationError`.
+    func generate(
+        _ request: EngineRequest, cancellation: Cancellation, trace: Trace? = nil, onProgress: ((GenerationProgress) -> Void)? = nil,
+        onToken: (Int) -> Bool
+    ) throws -> EngineResult {
+        try withoutActuallyEscaping(onToken) { onToken in
+            let task = GenerationTask(request, cancellation: cancellation, trace: trace, onProgress: onProgress, onToken: onToken)
+            while !task.isDone { step([task]) }
+            return try task.outcome?.get() ?? task.result
+        }
     }
 }

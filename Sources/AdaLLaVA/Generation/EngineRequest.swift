@@ -1,9 +1,24 @@
+/// An image of a request: what names its content, and what makes the tower's input when that content is not known yet.
+struct EngineImage: Sendable {
+    let key: ContentKey
+    /// `[3, S, S]` normalized values.
+    let pixels: @Sendable () throws -> [Float]
+
+    init(key: ContentKey, pixels: @escaping @Sendable () throws -> [Float]) { (self.key, self.pixels) = (key, pixels) }
+
+    /// An image given as the tower's input.
+    init(pixels: [Float]) {
+        key = ContentKey(pixels: pixels, context: ContentKey("pixels"))
+        self.pixels = { pixels }
+    }
+}
+
 /// One request in the engine's terms.
-struct EngineRequest {
+struct EngineRequest: Sendable {
     /// Prompt ids; ``Engine/imageToken`` stands where an image goes.
     var tokens: [Int]
-    /// `[3, S, S]` normalized values of each image, in order of use.
-    var images: [[Float]]
+    /// In order of use.
+    var images: [EngineImage]
     var budget: Budget
     var maxTokens: Int
     var sampling = SamplingOptions()
@@ -11,9 +26,9 @@ struct EngineRequest {
     var endTokens: Set<Int> = []
     /// What runs, instead of what the scheduler picks.
     var plan: ExecutionPlan?
-    var trace: Trace?
-    /// Whether an image that was encoded before keeps its features. Measurements of the tower encode it again.
-    var reusesFeatures = true
+    /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Measurements compute
+    /// everything themselves.
+    var reuses = true
 }
 
 /// How long each phase of an answer took.
@@ -54,16 +69,22 @@ struct EngineResult {
     var measured = MeasuredTimes()
     var finish = FinishReason.maxTokens
     var keyValueBytes = 0
+    /// Positions of the prompt whose prefix layers, and whose later layers, were not computed again.
+    var cachedPrefix = 0, cachedRest = 0
+    /// Images that were encoded for this request.
+    var encodedImages = 0
     /// `[1, kept heads, positions, head size]` per layer after the last token; `nil` for a dropped layer.
     var keyValueShapes: [[Int]?] = []
 
-    init(layers: Int, heads: Int) { plan = .full(layers: layers, heads: heads) }
+    init(plan: ExecutionPlan) { self.plan = plan }
 }
 
 /// How far a request is.
 public enum GenerationProgress: Sendable {
     /// The vision tower: layers done of this image's.
     case encoding(image: Int, of: Int, layer: Int, layers: Int)
+    /// Token selection of one image: kept patches done of all.
+    case selecting(image: Int, of: Int, done: Int, total: Int)
     /// The prompt: positions times layers done, of all that this prompt takes.
     case reading(done: Int, total: Int)
     /// The answer: tokens so far, the newest included, of at most so many.

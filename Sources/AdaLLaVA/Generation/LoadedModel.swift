@@ -11,47 +11,52 @@ public struct LoadProgress: Sendable {
 }
 
 /// A checkpoint made ready to run: weights packed, tokenizer and image processor set up.
-struct LoadedModel: @unchecked Sendable {
+struct LoadedModel: Sendable {
     let checkpoint: Checkpoint
-    let engine: Engine
+    let parts: ModelParts
     let text: TextProcessor?
     let imageProcessor: CLIPImageProcessor?
+    /// What image features depend on beside the pixels: preprocessing, tower, model.
+    private let contentKey: ContentKey
 
     init(
-        _ checkpoint: Checkpoint, backend: Backend, template: String?, cancellation: Cancellation, onProgress: (LoadProgress) -> Void
+        _ checkpoint: Checkpoint, packer: WeightPacker, template: ChatTemplate.Choice?, cancellation: Cancellation,
+        onProgress: (LoadProgress) -> Void
     ) throws {
         let configuration = checkpoint.configuration
         let language = configuration.language
-        let headPlans = configuration.adaptive.flatMap { $0.schedulerType == .heads ? $0.numPrefixLayers ..< language.numHiddenLayers : nil }
-        let decoder = try LlamaDecoder(
-            checkpoint.language, language, backend: backend, frequencyFactors: try LoadedModel.frequencyFactors(checkpoint.language),
-            headPlans: headPlans ?? 0 ..< 0, cancellation: cancellation
+        let switched = configuration.adaptive.flatMap { $0.schedulerType == .heads ? $0.numPrefixLayers ..< language.numHiddenLayers : nil }
+        let decoder = try Decoder(
+            checkpoint.language, language, packer: packer, frequencyFactors: try LoadedModel.frequencyFactors(checkpoint.language),
+            switched: switched ?? 0 ..< 0, cancellation: cancellation
         ) { onProgress(LoadProgress(part: "the language model", done: $0, total: language.numHiddenLayers)) }
 
-        var vision: Engine.VisionPart?
+        var vision: ModelParts.VisionPart?
         var processor: CLIPImageProcessor?
         if let llava = configuration.llava, let tower = configuration.vision, let tensors = checkpoint.vision {
-            vision = Engine.VisionPart(
-                tower: try VisionNetworks.load(tensors, tower, for: llava, backend: backend, cancellation: cancellation) {
+            vision = ModelParts.VisionPart(
+                tower: try VisionNetworks.load(tensors, tower, for: llava, packer: packer, cancellation: cancellation) {
                     onProgress(LoadProgress(part: "the vision tower", done: $0, total: $1))
                 },
                 projector: try Projector(
-                    checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, backend: backend),
+                    checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, packer: packer),
                 selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches)
             processor = try CLIPImageProcessor(checkpoint.imageProcessor ?? .standard(for: tower), tower: tower, file: checkpoint.name)
         }
 
-        var adaptive: Engine.AdaptivePart?
-        if let settings = configuration.adaptive {
-            adaptive = Engine.AdaptivePart(
-                encoder: try LatencyEncoder(checkpoint.language, hiddenSize: language.hiddenSize, backend: backend),
-                scheduler: try Scheduler(checkpoint.language, settings, language, backend: backend),
-                units: BudgetUnits(settings, layers: language.numHiddenLayers, heads: language.numAttentionHeads))
+        let space = configuration.switchSpace
+        var adaptive: ModelParts.AdaptivePart?
+        if let settings = configuration.adaptive, let units = configuration.budgetUnits {
+            adaptive = ModelParts.AdaptivePart(
+                encoder: try LatencyEncoder(checkpoint.language, hiddenSize: language.hiddenSize, packer: packer),
+                scheduler: try Scheduler(checkpoint.language, settings, space, hiddenSize: language.hiddenSize, packer: packer),
+                units: units)
         }
         self.checkpoint = checkpoint
         imageProcessor = processor
-        engine = Engine(name: checkpoint.name, backend: backend, decoder: decoder, vision: vision, adaptive: adaptive)
+        parts = ModelParts(name: checkpoint.name, decoder: decoder, vision: vision, adaptive: adaptive, space: space)
         text = try TextProcessor(checkpoint, template: template)
+        contentKey = ContentKey("\(checkpoint.folder.path) \(checkpoint.name) \(configuration)")
     }
 
     /// GGUF's `rope_freqs.weight`: a divisor for each rotary frequency (Llama 3's scaling, computed by the converter).
@@ -80,8 +85,14 @@ struct LoadedModel: @unchecked Sendable {
 
     /// The vision tower's input for one image, `[3, S, S]`.
     func pixels(_ image: RGBImage) throws -> [Float] {
-        guard let imageProcessor, let llava = checkpoint.configuration.llava else { throw GenerationError.noVision(model: engine.name) }
+        guard let imageProcessor, let llava = checkpoint.configuration.llava else { throw GenerationError.noVision(model: parts.name) }
         return imageProcessor(image, mode: llava.imageAspectRatio == .pad ? .pad : .crop)
+    }
+
+    /// An image as the engine takes it: resized and normalized only if its features are not known.
+    func image(_ image: RGBImage) throws -> EngineImage {
+        guard imageProcessor != nil, checkpoint.configuration.llava != nil else { throw GenerationError.noVision(model: parts.name) }
+        return EngineImage(key: ContentKey(image: image, mode: "", context: contentKey)) { try pixels(image) }
     }
 }
 

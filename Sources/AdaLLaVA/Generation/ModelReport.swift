@@ -38,7 +38,7 @@ public struct ModelReport: Sendable {
 
     /// Opens the checkpoint and checks every tensor that the architecture needs, without reading the weights.
     /// - Throws: ``CheckpointError`` if it cannot be opened at all.
-    public init(contentsOf url: URL, projector: URL? = nil, template: String? = nil) throws {
+    public init(contentsOf url: URL, projector: URL? = nil, template: ChatTemplate.Choice? = nil) throws {
         let checkpoint = try Checkpoint.open(at: url, projector: projector)
         let configuration = checkpoint.configuration
         format = checkpoint.formatDescription
@@ -59,18 +59,19 @@ public struct ModelReport: Sendable {
         weightBytes = tensors.reduce(0) { $0 + $1.tensor.bytes.count }
         let language = configuration.language
         keyValueBytesPerToken = 2 * 2 * language.numHiddenLayers * language.numKeyValueHeads * language.headDim
-        units = configuration.adaptive.map { BudgetUnits($0, layers: language.numHiddenLayers, heads: language.numAttentionHeads) }
+        units = configuration.adaptive.map { BudgetUnits($0, layers: language.numHiddenLayers, heads: $0.switchesPerLayer(language)) }
         imageTokens = configuration.vision.map { vision in
             vision.patches + (configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
         }
         let loaded = Result {
             try LoadedModel(
-                checkpoint, backend: Backend(threads: 1, packsWeights: false), template: template, cancellation: Cancellation(),
+                checkpoint, packer: try WeightPacker(kernels: KernelSet(), pool: ThreadPool(threads: 1), packs: false), template: template,
+                cancellation: Cancellation(),
                 onProgress: { _ in })
         }
         switch loaded {
         case .success(let model):
-            problem = nil
+            problem = model.text?.templateProblem
             tokenizer = model.text.map(\.tokenizerDescription)
             self.template = model.text?.templateName
         case .failure(let error):
@@ -100,8 +101,9 @@ public struct ModelReport: Sendable {
         let all = parameters.language + parameters.vision + parameters.projector + parameters.scheduler
         lines.append("parameters    \(millions(all)): \(parts.joined(separator: ", "))")
         let attention = language.numKeyValueHeads == language.numAttentionHeads ? "" : " (\(language.numKeyValueHeads) for keys and values)"
+        let window = language.slidingWindow.map { ", window \($0)" } ?? ""
         lines.append(
-            "decoder       \(language.numHiddenLayers) layers, hidden \(language.hiddenSize), intermediate \(language.intermediateSize), \(language.numAttentionHeads) heads of \(language.headDim)\(attention), vocabulary \(language.vocabularySize), context \(language.contextLength)"
+            "decoder       \(language.architecture.name): \(language.numHiddenLayers) layers, hidden \(language.hiddenSize), intermediate \(language.intermediateSize), \(language.numAttentionHeads) heads of \(language.headDim)\(attention), vocabulary \(language.vocabularySize), context \(language.contextLength)\(window)"
         )
         if let vision = configuration.vision, let imageTokens {
             let shape: String
@@ -116,7 +118,7 @@ public struct ModelReport: Sendable {
                 "vision tower  \(shape): \(imageTokens) tokens an image, selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
         }
         lines.append("tensors       " + types.map { "\($0.tensors) \($0.type.rawValue) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
-        lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * language.contextLength)) at full context")
+        lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * min(language.contextLength, language.slidingWindow ?? .max))) at full context")
         if let adaptive = configuration.adaptive, let units {
             let unit = adaptive.schedulerType == .layers ? "layers" : "units of \(adaptive.schedulerRank) heads and neuron groups"
             lines.append(
@@ -126,7 +128,7 @@ public struct ModelReport: Sendable {
         } else {
             lines.append("adaptive      no (no scheduler: it always runs whole)")
         }
-        let unnamed = "none that is known (--template NAME gives one; questions need it, token ids do not)"
+        let unnamed = "none that is known (--template NAME or --chat-template FILE gives one; questions need it, token ids do not)"
         lines.append("tokenizer     " + (tokenizer.map { "\($0), template \(template ?? unnamed)" } ?? "none: it runs on token ids, not on questions"))
         lines.append("problem       \(problem ?? "none")")
         return lines
@@ -142,10 +144,11 @@ public struct ModelReport: Sendable {
                 "scheduler": parameters.scheduler,
             ],
             "decoder": [
-                "layers": language.numHiddenLayers, "hidden_size": language.hiddenSize, "intermediate_size": language.intermediateSize,
+                "architecture": language.architecture.rawValue, "layers": language.numHiddenLayers, "hidden_size": language.hiddenSize, "intermediate_size": language.intermediateSize,
                 "heads": language.numAttentionHeads, "key_value_heads": language.numKeyValueHeads, "head_dim": language.headDim,
                 "vocabulary_size": language.vocabularySize, "context_length": language.contextLength,
-            ],
+                "sliding_window": language.slidingWindow ?? NSNull(), "rotary_dim": language.rotaryDim,
+            ] as [String: Any],
             "tensors": types.map { ["type": $0.type.rawValue, "tensors": $0.tensors, "values": $0.values, "bytes": $0.bytes] },
             "memory": ["weight_bytes": weightBytes, "kv_bytes_per_token": keyValueBytesPerToken],
             "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "adaptive": NSNull(),

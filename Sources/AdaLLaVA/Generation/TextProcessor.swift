@@ -6,63 +6,102 @@ struct TextProcessor: Sendable {
     private let template: Result<ChatTemplate, any Error>
 
     /// Finds the checkpoint's tokenizer and chat template.
-    /// - Parameter template: the template's name; `nil` chooses as LLaVA does.
+    /// - Parameter choice: the template that a person asks for; `nil` takes the checkpoint's.
     /// - Returns: `nil` if the checkpoint has no tokenizer, so that it can still be run on token ids.
     /// - Throws: ``CheckpointError`` for a damaged tokenizer, ``ChatTemplateError/unknownName(_:)``. A template that cannot be chosen is an
     ///   error only once a conversation needs it.
-    init?(_ checkpoint: Checkpoint, template name: String?) throws {
+    init?(_ checkpoint: Checkpoint, template choice: ChatTemplate.Choice?) throws {
         let chatTemplate: String?
+        let specialTokens: [String: String]
         if let metadata = checkpoint.ggufMetadata, metadata.keys.contains(where: { $0.hasPrefix(EmbeddedFiles.prefix) }) {
             // A GGUF of ours brings the tokenizer's own files.
             let loaded = try TokenizerLoader.load(from: checkpoint.name) { name in
                 guard case .string(let bytes)? = metadata[EmbeddedFiles.prefix + name] else { return nil }
                 return (bytes, "\(name) in \(checkpoint.name)")
             }
-            (tokenizer, chatTemplate) = (loaded.tokenizer, loaded.chatTemplate)
+            (tokenizer, chatTemplate, specialTokens) = (loaded.tokenizer, loaded.chatTemplate, loaded.specialTokens)
         } else if let metadata = checkpoint.ggufMetadata {
             guard let vocabulary = try GGUFVocabulary(metadata) else { return nil }
             tokenizer = try vocabulary.makeTokenizer(file: checkpoint.folder.appendingPathComponent(checkpoint.name).path)
             chatTemplate = try metadata.string("tokenizer.chat_template")
+            specialTokens = tokenizer.namedTokens
         } else {
             do {
                 let loaded = try TokenizerLoader.load(folder: checkpoint.folder)
-                (tokenizer, chatTemplate) = (loaded.tokenizer, loaded.chatTemplate)
+                (tokenizer, chatTemplate, specialTokens) = (loaded.tokenizer, loaded.chatTemplate, loaded.specialTokens)
             } catch CheckpointError.missing {
                 return nil
             }
         }
         endTokens = tokenizer.endOfGenerationTokens.union(checkpoint.generation.eosTokenIDs)
-        if let name {
-            template = .success(try ChatTemplate.named(name))
+        let tokenizer = tokenizer
+        // llava-hf's vocabularies name the token that stands for an image.
+        let image = checkpoint.configuration.llava?.imageTokenID.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) }
+        let imageMark = image.flatMap { $0.isEmpty ? nil : $0 } ?? ChatMessage.imageMark
+        if let choice {
+            template = .success(try choice.load(specialTokens: specialTokens, imageMark: imageMark))
         } else {
-            template = Result { try TextProcessor.chooseTemplate(checkpoint, chatTemplate) }
+            template = Result { try TextProcessor.chooseTemplate(checkpoint, chatTemplate, specialTokens, imageMark) }
         }
     }
 
-    private static func chooseTemplate(_ checkpoint: Checkpoint, _ jinja: String?) throws -> ChatTemplate {
-        if let name = try checkpoint.ggufMetadata?.string(EmbeddedFiles.templateKey) { return try ChatTemplate.named(name) }
+    private static func chooseTemplate(
+        _ checkpoint: Checkpoint, _ jinja: String?, _ specialTokens: [String: String], _ imageMark: String
+    ) throws -> ChatTemplate {
         let configuration = checkpoint.configuration
-        let type = configuration.adaptive != nil ? "ada_llava_llama" : configuration.llava != nil ? "llava" : "llama"
-        // llava-hf's conversions of LLaVA-1.5, whatever their folder is called.
-        if type == "llava", configuration.llava?.imageTokenID != nil { return .vicunaV1 }
-        // A GGUF pair says in its metadata what LLaVA's scripts read from a folder's name.
-        if type == "llava", checkpoint.ggufMetadata != nil {
-            return try jinja.map { try ChatTemplate.forCheckpoint(name: checkpoint.name, modelType: "llama", chatTemplate: $0) } ?? .vicunaV1
+        let type: String
+        switch configuration.language.architecture {
+        case .llama: type = configuration.adaptive != nil ? "ada_llava_llama" : configuration.llava != nil ? "llava" : "llama"
+        case .mistral: type = configuration.adaptive != nil || configuration.llava != nil ? "llava_mistral" : "mistral"
+        // LLaVA's scripts know no template for these: theirs is the one that they bring.
+        case let other: type = other.rawValue
         }
-        return try ChatTemplate.forCheckpoint(name: checkpoint.name, modelType: type, chatTemplate: jinja)
+        // Conversions made before text models' own templates were rendered name a built-in one beside it.
+        let isText = configuration.adaptive == nil && configuration.llava == nil
+        if !isText || jinja == nil, let name = try checkpoint.ggufMetadata?.string(EmbeddedFiles.templateKey) {
+            return try ChatTemplate.named(name)
+        }
+        // llava-hf's conversions of LLaVA-1.5, whatever their folder is called, and GGUF pairs, which say in their metadata what LLaVA's scripts
+        // read from a folder's name: vicuna_v1, unless they bring a template.
+        if type == "llava", configuration.llava?.imageTokenID != nil || checkpoint.ggufMetadata != nil {
+            guard jinja != nil else { return .vicunaV1 }
+            return try ChatTemplate.forCheckpoint(
+                name: checkpoint.name, modelType: "llama", chatTemplate: jinja, specialTokens: specialTokens, imageMark: imageMark)
+        }
+        return try ChatTemplate.forCheckpoint(
+            name: checkpoint.name, modelType: type, chatTemplate: jinja, specialTokens: specialTokens, imageMark: imageMark)
     }
 
     /// The template's name, or `nil` if none could be chosen.
     var templateName: String? { try? template.get().name }
 
+    /// What is wrong with the template that the checkpoint brings; `nil` if nothing is, or if it brings none.
+    var templateProblem: String? {
+        if case .failure(let error as ChatTemplateError) = template, case .jinja = error { error.description } else { nil }
+    }
+
+    /// The template's name, if it is a built-in one.
+    var builtInTemplateName: String? {
+        guard let template = try? template.get(), template.jinjaSource == nil else { return nil }
+        return template.name
+    }
+
     /// Texts that end an answer.
-    var stopTexts: [String] { (try? template.get().stopStrings) ?? [] }
+    var stopTexts: [String] {
+        guard let template = try? template.get() else { return [] }
+        guard template.jinjaSource != nil else { return template.stopStrings }
+        // Where the template's mark is no special token of the vocabulary, a model that was trained with the template spells it.
+        return template.stopStrings.filter { text in tokenizer.token(text).map { !endTokens.contains($0) } ?? true }
+    }
 
     /// The prompt of a conversation, -200 where images go.
     /// - Parameter system: replaces the template's system prompt.
+    /// - Throws: ``ChatTemplateError``
     func prompt(_ conversation: [ChatMessage], system: String?) throws -> [Int] {
         let messages = (system.map { [ChatMessage(.system, $0)] } ?? []) + conversation
-        return PromptEncoder(tokenizer).encode(try template.get().render(messages))
+        let template = try template.get()
+        let (encoder, segments) = (PromptEncoder(tokenizer), try template.render(messages))
+        return template.jinjaSource.map { encoder.encode(segments, writtenBy: $0) } ?? encoder.encode(segments)
     }
 
     /// The ids of a whole prompt given as text, `<image>` becoming -200.

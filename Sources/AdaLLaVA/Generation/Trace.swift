@@ -20,6 +20,14 @@ public final class Trace {
         (self.includesLayers, self.includesAttention) = (includesLayers, includesAttention)
     }
 
+    /// Keys of the prompt, by layer, while attention is recorded.
+    private var keys: [Int: [Float]] = [:]
+
+    /// Keeps the keys of a chunk, `[rows, keyValueHeads * headDim]`; chunks come in order.
+    func keep(keys chunk: Tensor, layer: Int) { keys[layer, default: []] += chunk.values }
+
+    func takeKeys(layer: Int) -> [Float] { keys.removeValue(forKey: layer) ?? [] }
+
     func record(_ name: String, _ values: [Float], shape: [Int]? = nil) {
         entries[name] = Entry(shape: shape ?? [values.count], values: values)
     }

@@ -7,29 +7,29 @@ import Foundation
 public struct RotaryEmbedding: Sendable {
     /// The frequencies for a sequence of some length.
     public struct Frequencies: Sendable, Equatable {
-        /// One for every pair of a head's values: `[headDim / 2]`.
+        /// One for every pair of a head's rotated values: `[rotaryDim / 2]`.
         public let inverseFrequencies: [Float]
         /// What cosines and sines are multiplied by; 1 but for YaRN and LongRoPE.
         public let attentionScaling: Float
     }
 
-    private let headDim: Int
+    private let rotaryDim: Int
     private let theta: Double
     private let scaling: RopeScaling?
     private let frequencyFactors: [Float]?
 
-    /// - Parameter frequencyFactors: what every frequency is divided by, `[headDim / 2]`: GGUF's `rope_freqs.weight`.
+    /// - Parameter frequencyFactors: what every frequency is divided by, `[rotaryDim / 2]`: GGUF's `rope_freqs.weight`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the factors are not as many as the frequencies, or
     ///   not positive.
-    public init(_ configuration: LlamaConfiguration, frequencyFactors: [Float]? = nil) throws {
+    public init(_ configuration: DecoderConfiguration, frequencyFactors: [Float]? = nil) throws {
         if let factors = frequencyFactors {
-            guard factors.count == configuration.headDim / 2, factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
+            guard factors.count == configuration.rotaryDim / 2, factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
                 throw CheckpointError.configuration(
-                    field: "rope_freqs.weight", expected: "\(configuration.headDim / 2) positive numbers",
+                    field: "rope_freqs.weight", expected: "\(configuration.rotaryDim / 2) positive numbers",
                     found: "\(factors.count) numbers", file: "the checkpoint")
             }
         }
-        headDim = configuration.headDim
+        rotaryDim = configuration.rotaryDim
         theta = configuration.ropeTheta
         scaling = configuration.ropeScaling
         self.frequencyFactors = frequencyFactors
@@ -62,9 +62,9 @@ public struct RotaryEmbedding: Sendable {
         }
     }
 
-    /// base^(2k / headDim)
+    /// base^(2k / rotaryDim)
     private func powers(base: Double) -> [Float] {
-        stride(from: 0, to: headDim, by: 2).map { pow(Float(base), Float($0) / Float(headDim)) }
+        stride(from: 0, to: rotaryDim, by: 2).map { pow(Float(base), Float($0) / Float(rotaryDim)) }
     }
 
     private func plain(base: Double) -> [Float] { powers(base: base).map { 1 / $0 } }
@@ -72,7 +72,7 @@ public struct RotaryEmbedding: Sendable {
     private func dynamicBase(_ factor: Double, _ original: Int, _ sequenceLength: Int) -> Double {
         let length = Double(max(sequenceLength, original)) / Double(original)
         let stretch = factor * length - (factor - 1)
-        return theta * pow(stretch, Double(headDim) / Double(headDim - 2))
+        return theta * pow(stretch, Double(rotaryDim) / Double(rotaryDim - 2))
     }
 
     private func llama3(_ factor: Double, _ low: Double, _ high: Double, _ original: Double) -> [Float] {
@@ -88,12 +88,12 @@ public struct RotaryEmbedding: Sendable {
     private func yarn(_ parameters: RopeScaling.YaRN) -> [Float] {
         // The dimension whose wave turns `rotations` times over the original context.
         func dimension(_ rotations: Double) -> Double {
-            Double(headDim) * log(Double(parameters.originalMaxPositionEmbeddings) / (rotations * 2 * .pi)) / (2 * log(theta))
+            Double(rotaryDim) * log(Double(parameters.originalMaxPositionEmbeddings) / (rotations * 2 * .pi)) / (2 * log(theta))
         }
         var low = dimension(parameters.betaFast)
         var high = dimension(parameters.betaSlow)
         if parameters.truncate { (low, high) = (low.rounded(.down), high.rounded(.up)) }
-        (low, high) = (max(low, 0), min(high, Double(headDim - 1)))
+        (low, high) = (max(low, 0), min(high, Double(rotaryDim - 1)))
         if low == high { high += 0.001 }
 
         return powers(base: theta).enumerated().map { index, power in
@@ -105,5 +105,17 @@ public struct RotaryEmbedding: Sendable {
 
     private func longrope(_ factors: [Double]) -> [Float] {
         zip(factors, powers(base: theta)).map { 1 / (Float($0) * $1) }
+    }
+}
+
+extension DecoderConfiguration {
+    /// What GGUF stores as `rope_freqs.weight` for Llama 3.1's scaling: plain frequency over scaled frequency, `[headDim / 2]`.
+    /// `nil` for every other scaling.
+    public func rotaryFrequencyFactors() throws -> [Float]? {
+        guard case .llama3 = ropeScaling else { return nil }
+        var plain = self
+        plain.ropeScaling = nil
+        let scaled = try RotaryEmbedding(self).frequencies(sequenceLength: 1).inverseFrequencies
+        return zip(try RotaryEmbedding(plain).frequencies(sequenceLength: 1).inverseFrequencies, scaled).map { $0 / $1 }
     }
 }

@@ -71,16 +71,20 @@ public final class BytePairTokenizer: Tokenizer {
         added.split(Array(text.utf8), special: true) { $0.isSpecial || !$0.isNormalized }.map(TokenizerSegment.init)
     }
 
-    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool) -> [Int] {
+    public func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment] {
+        added.split(Array(text.utf8), special: true) { isToken($0.id) }.map(TokenizerSegment.init)
+    }
+
+    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int] {
         var ids = addSpecialTokens ? options.prefix : []
         var merger = PairMerger()
         var symbols: [MergeSymbol] = []
-        for (index, part) in added.stripped(added.parts(of: segments) { !$0.isNormalized }).enumerated() {
+        for (index, part) in added.stripped(added.parts(of: segments) { !$0.isNormalized && !spelling.contains($0.id) }).enumerated() {
             switch part {
             case .token(let id): ids.append(id)
             case .text(let text):
                 let normalized = normalize(text)
-                for part in normalizedAdded.stripped(normalizedAdded.split(normalized, special: false)) {
+                for part in normalizedAdded.stripped(normalizedAdded.split(normalized, special: false) { !spelling.contains($0.id) }) {
                     switch part {
                     case .token(let id): ids.append(id)
                     case .text(let text):

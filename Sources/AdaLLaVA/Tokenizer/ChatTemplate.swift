@@ -2,6 +2,8 @@
 public enum PromptSegment: Sendable, Equatable {
     /// Text, of the template or of a person; never holds a special token.
     case text(String)
+    /// Text of a checkpoint's own template, in which special tokens of the vocabulary count as such.
+    case template(String)
     /// A special token by its text, such as `</s>`. A vocabulary that lacks it spells it as text.
     case special(String)
     /// Where an image's features go.
@@ -72,6 +74,8 @@ public struct ChatTemplate: Sendable, Equatable {
         case headers
         /// The texts alone, a line break after each.
         case plain
+        /// What a checkpoint's own template says.
+        case jinja(JinjaChatTemplate)
     }
 
     /// The name that `--template` takes.
@@ -87,14 +91,22 @@ public struct ChatTemplate: Sendable, Equatable {
     ///   - messages: turns in order, a user's first. System messages replace ``systemPrompt``, joined with a line break.
     ///   - opensAnswer: end with the mark after which the assistant speaks.
     /// - Returns: segments, neighbouring texts joined, so that encoding sees a text as a whole.
-    /// - Throws: ``ChatTemplateError/turns(template:reason:)`` when the turns do not alternate and the template has no form for that.
+    /// - Throws: ``ChatTemplateError/turns(template:reason:)`` when the turns do not alternate and the template has no form for that,
+    ///   ``ChatTemplateError/jinja(template:error:)`` when a template in Jinja fails or refuses.
     public func render(_ messages: [ChatMessage], opensAnswer: Bool = true) throws -> [PromptSegment] {
+        if case .jinja(let template) = style {
+            do {
+                return try template.render(messages, opensAnswer: opensAnswer)
+            } catch let error as JinjaError {
+                throw ChatTemplateError.jinja(template: name, error: error)
+            }
+        }
         let turns = messages.filter { $0.role != .system }
         let given = messages.filter { $0.role == .system }
         var system = systemPrompt
         if !given.isEmpty { system = given.map(\.text).joined(separator: "\n") }
         switch style {
-        case .chatML, .headers: break
+        case .chatML, .headers, .jinja: break
         case .colon, .instruction, .plain:
             for (index, turn) in turns.enumerated() where turn.role != (index % 2 == 0 ? .user : .assistant) {
                 throw ChatTemplateError.turns(
@@ -145,6 +157,7 @@ public struct ChatTemplate: Sendable, Equatable {
                 writer.parts(turn.parts)
                 writer.text("\n")
             }
+        case .jinja: break
         }
         return writer.segments
     }
@@ -153,7 +166,7 @@ public struct ChatTemplate: Sendable, Equatable {
     public static func text(of segments: [PromptSegment]) -> String {
         segments.map { segment in
             switch segment {
-            case .text(let text), .special(let text): text
+            case .text(let text), .template(let text), .special(let text): text
             case .image: ChatMessage.imageMark
             }
         }.joined()

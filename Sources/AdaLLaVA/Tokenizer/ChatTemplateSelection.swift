@@ -2,8 +2,8 @@
 public enum ChatTemplateError: EngineError, Equatable {
     /// `--template` names none.
     case unknownName(String)
-    /// A checkpoint brings a template that is not known.
-    case unknownTemplate(checkpoint: String, excerpt: String)
+    /// A template in Jinja cannot be read, or fails or refuses when it is rendered.
+    case jinja(template: String, error: JinjaError)
     /// Nothing says which template a checkpoint was trained with.
     case undecided(checkpoint: String, modelType: String)
     /// The turns have no form in a template.
@@ -12,7 +12,8 @@ public enum ChatTemplateError: EngineError, Equatable {
     public var category: ErrorCategory {
         switch self {
         case .unknownName, .turns: .usage
-        case .unknownTemplate, .undecided: .badData
+        case .jinja(_, let error): if case .raised = error.reason { .usage } else { .badData }
+        case .undecided: .badData
         }
     }
 
@@ -20,8 +21,9 @@ public enum ChatTemplateError: EngineError, Equatable {
         let names = "--template NAME chooses one: " + ChatTemplate.names.joined(separator: ", ")
         return switch self {
         case .unknownName(let name): "there is no chat template \"\(name)\"; \(names)"
-        case .unknownTemplate(let checkpoint, let excerpt): "\(checkpoint): its chat template is not known (it begins \"\(excerpt)\"); \(names)"
-        case .undecided(let checkpoint, let modelType): "\(checkpoint): a \(modelType) model without a chat template; \(names)"
+        case .jinja(let template, let error): "the chat template \(template), \(error); --chat-template FILE gives another, \(names)"
+        case .undecided(let checkpoint, let modelType):
+            "\(checkpoint): a \(modelType) model without a chat template; --chat-template FILE gives one, \(names)"
         case .turns(let template, let reason): "the template \(template) cannot write this conversation: \(reason)"
         }
     }
@@ -109,22 +111,26 @@ extension ChatTemplate {
         return template
     }
 
-    /// The template of a checkpoint, chosen as LLaVA's scripts choose it: for LLaVA models by name, for text models by the Jinja
-    /// template they bring.
+    /// The name of a template that a checkpoint brings.
+    public static let ownName = "chat_template"
+
+    /// The template of a checkpoint: for LLaVA models chosen by name, as LLaVA's scripts choose it; for others the one in Jinja that they bring.
     /// - Parameters:
     ///   - name: the checkpoint's folder or file name.
     ///   - modelType: `model_type` of its config.json, or a GGUF's architecture.
     ///   - chatTemplate: its Jinja template, if it brings one.
-    /// - Throws: ``ChatTemplateError/unknownTemplate(checkpoint:excerpt:)``, ``ChatTemplateError/undecided(checkpoint:modelType:)``
-    public static func forCheckpoint(name: String, modelType: String, chatTemplate: String?) throws -> ChatTemplate {
+    ///   - specialTokens: `bos_token`, `eos_token` and the like, for that template.
+    ///   - imageMark: what that template writes where an image goes.
+    /// - Throws: ``ChatTemplateError/jinja(template:error:)``, ``ChatTemplateError/undecided(checkpoint:modelType:)``
+    public static func forCheckpoint(
+        name: String, modelType: String, chatTemplate: String?, specialTokens: [String: String] = [:],
+        imageMark: String = ChatMessage.imageMark
+    ) throws -> ChatTemplate {
         let type = modelType.lowercased()
         if type.hasPrefix("ada_llava") { return .vicunaV1 }
         if type.hasPrefix("llava") { return forLLaVA(name.lowercased(), type) }
-        if let chatTemplate {
-            if let known = recognize(jinja: chatTemplate) { return known }
-            throw ChatTemplateError.unknownTemplate(checkpoint: name, excerpt: String(chatTemplate.prefix(60)))
-        }
-        throw ChatTemplateError.undecided(checkpoint: name, modelType: modelType)
+        guard let chatTemplate else { throw ChatTemplateError.undecided(checkpoint: name, modelType: modelType) }
+        return try ChatTemplate(jinja: chatTemplate, name: ownName, specialTokens: specialTokens, imageMark: imageMark)
     }
 
     private static func forLLaVA(_ name: String, _ type: String) -> ChatTemplate {
@@ -137,31 +143,5 @@ extension ChatTemplate {
         if name.contains("mpt") || type.contains("mpt") { return .mpt }
         // "llava" alone is also the type of llava-hf's checkpoints, all of which are 1.5 or later.
         return name.hasSuffix("-hf") ? .vicunaV1 : .llavaV0
-    }
-
-    /// The template that a Jinja template amounts to, by the marks it writes; `nil` if it is none of ours.
-    static func recognize(jinja: String) -> ChatTemplate? {
-        if ByteText.contains("<|im_start|>", in: jinja) {
-            var template = ChatTemplate.chatML
-            template.systemPrompt = defaultSystemPrompt(jinja) ?? ""
-            return template
-        }
-        if ByteText.contains("<|start_header_id|>", in: jinja) { return .llama3 }
-        if ByteText.contains("[INST]", in: jinja) { return ByteText.contains("<<SYS>>", in: jinja) ? .llama2 : .mistralInstruct }
-        let speaks = ByteText.contains("ASSISTANT:", in: jinja)
-        if speaks, ByteText.contains("USER:", in: jinja) || ByteText.contains("upper()", in: jinja) { return .vicunaV1 }
-        return nil
-    }
-
-    /// What a ChatML template writes as the system's turn when a conversation has none: the first such turn that it spells out.
-    private static func defaultSystemPrompt(_ jinja: String) -> String? {
-        // Inside a Jinja string a line break is written as itself or as \n.
-        let text = ByteText.replacing("\\n", with: "\n", in: jinja)
-        for chunk in ByteText.split(text, by: "<|im_start|>system\n").dropFirst() {
-            let parts = ByteText.split(chunk, by: "<|im_end|>")
-            guard parts.count > 1, !parts[0].isEmpty, !parts[0].contains(where: { "{}'\"".contains($0) }) else { continue }
-            return parts[0]
-        }
-        return nil
     }
 }

@@ -100,7 +100,7 @@ public struct GGUFVocabulary: Sendable {
 
     private func endOfGeneration(_ added: [AddedToken]) -> Set<Int> {
         var ids: [String: Int] = [:]
-        for token in added { ids[token.content] = token.id }
+        for token in added where token.isSpecial { ids[token.content] = token.id }
         return EndOfGeneration.ids { ids[$0] }.union(eotToken.map { [$0] } ?? [])
     }
 

@@ -18,11 +18,41 @@ public struct PromptEncoder: Sendable {
             switch segment {
             case .image: chunks.append([])
             case .text(let text): chunks[chunks.count - 1].append(.text(text))
+            case .template(let text): chunks[chunks.count - 1] += tokenizer.segments(of: text)
             case .special(let text):
                 chunks[chunks.count - 1].append(tokenizer.token(text).map(TokenizerSegment.token) ?? .text(text))
             }
         }
         return join(chunks.map { tokenizer.encode($0, addSpecialTokens: true) })
+    }
+
+    /// Token ids of what a Jinja template rendered, as transformers' `apply_chat_template` gives them: the template itself writes the
+    /// beginning of sequence, images stand inside one text.
+    ///
+    /// Special tokens count where the template wrote them. Tokens that the vocabulary does not call special but the template uses as marks
+    /// (DeepSeek's `<｜User｜>`) are treated likewise; other added tokens are found everywhere, as their tokenizers do.
+    /// - Parameter source: the template.
+    func encode(_ segments: [PromptSegment], writtenBy source: String) -> [Int] {
+        var marks = tokenizer.addedTokens(in: source)
+        for case .template(let text) in segments { marks.formUnion(tokenizer.addedTokens(in: text)) }
+        marks = marks.filter { !tokenizer.isSpecial($0) && Self.isMark(tokenizer.bytes(of: $0)) }
+        var parts: [TokenizerSegment] = []
+        for segment in segments {
+            switch segment {
+            case .image: parts.append(.token(Self.imageToken))
+            case .text(let text): parts.append(.text(text))
+            case .template(let text): parts += tokenizer.segments(of: text) { marks.contains($0) || tokenizer.isSpecial($0) }
+            case .special(let text): parts.append(tokenizer.token(text).map(TokenizerSegment.token) ?? .text(text))
+            }
+        }
+        return tokenizer.encode(parts, addSpecialTokens: false, spelling: marks)
+    }
+
+    /// Whether an added token looks like a mark, not like a word or white space: it begins and ends with other characters than letters.
+    private static func isMark(_ bytes: [UInt8]) -> Bool {
+        let text = UnicodeText(bytes[...])
+        guard text.count > 2, let first = text.classes.first, let last = text.classes.last else { return false }
+        return first.isOther && last.isOther
     }
 
     /// Token ids of a prompt given as text, `<image>` where images go: special tokens written in it count as such, as in the reference.

@@ -84,8 +84,12 @@ public final class SentencePieceTokenizer: Tokenizer {
         added.split(Array(text.utf8), special: true).map(TokenizerSegment.init)
     }
 
-    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool) -> [Int] {
-        var parts = added.parts(of: segments)
+    public func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment] {
+        added.split(Array(text.utf8), special: true) { isToken($0.id) }.map(TokenizerSegment.init)
+    }
+
+    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int] {
+        var parts = added.parts(of: segments) { !spelling.contains($0.id) }
         let hasPrefix = !options.isLegacy && !parts.isEmpty
         if hasPrefix { addPrefix(to: &parts) }
         var ids: [Int] = []

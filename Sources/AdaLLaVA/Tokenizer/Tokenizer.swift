@@ -33,9 +33,13 @@ public protocol Tokenizer: Sendable {
     func bytes(of id: Int) -> [UInt8]
     /// Splits a text at the special tokens that are written in it.
     func segments(of text: String) -> [TokenizerSegment]
+    /// Splits a text at the added tokens, special or not, that `isToken` holds for.
+    func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment]
     /// Token ids of text and given tokens in a row. Special tokens are not looked for in text.
-    /// - Parameter addSpecialTokens: put the beginning (and, where the vocabulary says so, the end) of sequence around them.
-    func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool) -> [Int]
+    /// - Parameters:
+    ///   - addSpecialTokens: put the beginning (and, where the vocabulary says so, the end) of sequence around them.
+    ///   - spelling: added tokens that are not looked for either, although they are not special.
+    func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int]
     /// The state of one decoding: what ``StreamingDecoder`` and ``decode(_:skipSpecialTokens:)`` run on.
     func makeDetokenizer(skipSpecialTokens: Bool) -> any Detokenizer
 }
@@ -51,6 +55,16 @@ public protocol Detokenizer: Sendable {
 }
 
 extension Tokenizer {
+    /// Token ids of text and given tokens in a row. Special tokens are not looked for in text.
+    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool) -> [Int] {
+        encode(segments, addSpecialTokens: addSpecialTokens, spelling: [])
+    }
+
+    /// The added tokens, special or not, that are written in a text.
+    func addedTokens(in text: String) -> Set<Int> {
+        Set(segments(of: text) { _ in true }.compactMap { if case .token(let id) = $0 { id } else { nil } })
+    }
+
     /// Token ids of a text; special tokens written in the text become those tokens.
     public func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int] {
         encode(segments(of: text), addSpecialTokens: addSpecialTokens)

@@ -39,7 +39,9 @@ struct TokenizerJSON {
             let content = String(decoding: model.pieces[id], as: UTF8.self)
             options.addedTokens.append(AddedToken(id: id, content: content, isSpecial: true))
         }
-        options.endOfGeneration = EndOfGeneration.ids(find)
+        options.endOfGeneration = EndOfGeneration.ids { name in
+            options.addedTokens.last { $0.content.utf8.elementsEqual(name.utf8) && $0.isSpecial }?.id
+        }
         // Hugging Face's Llama classes build their own post-processor from these two switches.
         if settings.isLlama {
             options.prefix = settings.addsBOS ?? true ? options.bosToken.map { [$0] } ?? [] : []
@@ -144,7 +146,8 @@ extension AddedToken {
     static let validIDs = 0..<(1 << 24)
 }
 
-/// Tokens that end an answer, by the texts that well-known models give them.
+/// Tokens that end an answer, by the texts that well-known models give them; only special tokens, since a piece of the vocabulary that looks
+/// like one is text.
 enum EndOfGeneration {
     static let texts = [
         "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<end_of_utterance>",

@@ -18,11 +18,19 @@ public enum TokenizerLoader {
         public let tokenizer: any Tokenizer
         /// The Jinja template; `nil` if there is none.
         public let chatTemplate: String?
+        /// Special tokens by the names that the template knows them by: `bos_token`, `eos_token`, …
+        public let specialTokens: [String: String]
+
+        init(_ tokenizer: any Tokenizer, _ settings: TokenizerSettings) {
+            (self.tokenizer, chatTemplate) = (tokenizer, settings.chatTemplate)
+            specialTokens = settings.specialTokens.merging(tokenizer.namedTokens) { configured, _ in configured }
+        }
     }
 
     /// Every file that a tokenizer may be read from.
     static let fileNames = [
         "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        "chat_template.json",
     ]
 
     /// Larger files are no tokenizers.
@@ -45,16 +53,17 @@ public enum TokenizerLoader {
         if let (bytes, file) = try read("tokenizer_config.json") { try settings.readConfiguration(bytes, file: file) }
         if let (bytes, file) = try read("special_tokens_map.json") { try settings.readSpecialTokensMap(bytes, file: file) }
         if let (bytes, file) = try read("added_tokens.json") { try settings.readAddedTokens(bytes, file: file) }
-        // Newer checkpoints keep the template in a file of its own.
-        if settings.chatTemplate == nil, let (bytes, _) = try read("chat_template.jinja") {
+        // Newer checkpoints keep the template in a file of its own, processors of images in one of theirs. Either counts before the settings.
+        if let (bytes, _) = try read("chat_template.jinja") {
             settings.chatTemplate = String(decoding: bytes, as: UTF8.self)
+        } else if let (bytes, file) = try read("chat_template.json"), let template = try TokenizerSettings.template(inFile: bytes, file: file) {
+            settings.chatTemplate = template
         }
         if source != .tokenizerJSON, let (bytes, file) = try read("tokenizer.model") {
-            return Loaded(tokenizer: try sentencePiece(bytes, settings: settings, file: file), chatTemplate: settings.chatTemplate)
+            return Loaded(try sentencePiece(bytes, settings: settings, file: file), settings)
         }
         if source != .sentencePiece, let (bytes, file) = try read("tokenizer.json") {
-            let tokenizer = try TokenizerJSON(bytes, file: file).makeTokenizer(settings: settings)
-            return Loaded(tokenizer: tokenizer, chatTemplate: settings.chatTemplate)
+            return Loaded(try TokenizerJSON(bytes, file: file).makeTokenizer(settings: settings), settings)
         }
         let wanted = switch source {
         case .automatic: "tokenizer.model or tokenizer.json"
@@ -113,5 +122,13 @@ public enum TokenizerLoader {
             options.addedTokens.first { $0.isSpecial && $0.content.utf8.elementsEqual(name.utf8) }?.id
         }
         return SentencePieceTokenizer(model: model, options: options)
+    }
+}
+
+extension Tokenizer {
+    /// The tokens that a vocabulary itself names, by the names that chat templates know them by.
+    var namedTokens: [String: String] {
+        let tokens = [("bos_token", bosToken), ("eos_token", eosToken), ("unk_token", unknownToken), ("pad_token", padToken)]
+        return Dictionary(uniqueKeysWithValues: tokens.compactMap { name, id in id.map { (name, String(decoding: bytes(of: $0), as: UTF8.self)) } })
     }
 }

@@ -8,6 +8,8 @@ struct TokenizerSettings: Sendable {
     var unknownToken: String?
     var padToken: String?
     var additionalSpecialTokens: [String] = []
+    /// Special tokens by the names that chat templates know them by: `bos_token`, `eos_token`, …
+    var specialTokens: [String: String] = [:]
     var addsBOS: Bool?
     var addsEOS: Bool?
     var isLegacy: Bool?
@@ -56,6 +58,7 @@ struct TokenizerSettings: Sendable {
         eosToken = eosToken ?? names.eosToken
         unknownToken = unknownToken ?? names.unknownToken
         padToken = padToken ?? names.padToken
+        specialTokens.merge(names.specialTokens) { configured, _ in configured }
         if additionalSpecialTokens.isEmpty { additionalSpecialTokens = names.additionalSpecialTokens }
     }
 
@@ -78,6 +81,10 @@ struct TokenizerSettings: Sendable {
         unknownToken = Self.name(root["unk_token"])
         padToken = Self.name(root["pad_token"])
         additionalSpecialTokens = root["additional_special_tokens"]?.array?.compactMap(Self.name) ?? []
+        for (key, value) in root.object ?? [] {
+            let key = String(decoding: key, as: UTF8.self)
+            if key.hasSuffix("_token"), let name = Self.name(value) { specialTokens[key] = name }
+        }
     }
 
     /// A token is named by its text or by an object with its `content`.
@@ -87,8 +94,11 @@ struct TokenizerSettings: Sendable {
     private static func template(_ value: ByteJSON?) -> String? {
         if let text = value?.text { return text }
         let named = value?.array ?? []
-        return named.first { $0["name"]?.text == "default" }?["template"]?.text
+        return (named.first { $0["name"]?.text == "default" } ?? (named.count == 1 ? named[0] : nil))?["template"]?.text
     }
+
+    /// The template in a chat_template.json or tokenizer_config.json.
+    static func template(inFile bytes: [UInt8], file: String) throws -> String? { template(try parse(bytes, file)["chat_template"]) }
 
     private static func parse(_ bytes: [UInt8], _ file: String) throws -> ByteJSON {
         let root: ByteJSON

@@ -1,4 +1,5 @@
 import AdaKernels
+import Synchronization
 
 /// EfficientNet-Lite (Tan and Le, 2019) of any size as a vision tower: its last map, and finer ones beside it, as image features.
 ///
@@ -8,71 +9,72 @@ import AdaKernels
 ///
 /// Weights have batch norm folded in, as ``EfficientNetWeights`` writes them: `vision_model.stem`, `.blocks.N.expand`, `.depthwise`,
 /// `.project`, `.head`, each with `weight` and `bias`.
-final class EfficientNetLite: VisionNetwork, @unchecked Sendable {
+final class EfficientNetLite: VisionNetwork {
     let configuration: EfficientNetConfiguration
     private let stem: Linear
     private let blocks: [MBConvBlock]
     private let head: Linear?
-    private let backend: Backend
-    private let scratch = MapScratch()
-    /// The blocks' outputs, and the stem's before them, kept from image to image.
-    private var outputs: [Tensor] = []
-    private var patches: Tensor?
+    /// Maps that are kept from image to image; whoever encodes takes them meanwhile.
+    private let spare = Mutex<MapScratch?>(nil)
 
     /// - Throws: ``CheckpointError``, `CancellationError`
     init(
-        _ source: any TensorSource, _ configuration: EfficientNetConfiguration, backend: Backend, cancellation: Cancellation,
+        _ source: any TensorSource, _ configuration: EfficientNetConfiguration, packer: WeightPacker, cancellation: Cancellation,
         onLayer: (Int) -> Void
     ) throws {
         let (c, name) = (configuration, TensorNames.visionPrefix)
         self.configuration = c
-        self.backend = backend
-        stem = try Linear(pointwise: source, name + "stem", rows: c.stemChannels, inputs: 3 * 3 * 3, backend: backend)
+        stem = try Linear(pointwise: source, name + "stem", rows: c.stemChannels, inputs: 3 * 3 * 3, packer: packer)
         blocks = try c.blocks.enumerated().map { index, shape in
             try cancellation.check()
             defer { onLayer(index + 1) }
-            return try MBConvBlock(source, "\(name)blocks.\(index)", shape, backend: backend)
+            return try MBConvBlock(source, "\(name)blocks.\(index)", shape, packer: packer)
         }
         let channels = c.blocks.last?.outputs ?? c.stemChannels
         head = c.featureMaps.contains(.head)
-            ? try Linear(pointwise: source, name + "head", rows: c.headChannels, inputs: channels, backend: backend) : nil
+            ? try Linear(pointwise: source, name + "head", rows: c.headChannels, inputs: channels, packer: packer) : nil
     }
 
-    func callAsFunction(_ pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
+    func callAsFunction(_ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
         let c = configuration
+        let scratch = spare.withLock { spare in
+            defer { spare = nil }
+            return spare
+        } ?? MapScratch()
+        defer { spare.withLock { $0 = scratch } }
         let features = Tensor(rows: c.grid * c.grid, columns: c.featureWidth)
-        if outputs.isEmpty {
-            outputs = [Tensor(rows: c.stemSide * c.stemSide, columns: c.stemChannels)]
+        if scratch.outputs.isEmpty {
+            scratch.outputs = [Tensor(rows: c.stemSide * c.stemSide, columns: c.stemChannels)]
                 + blocks.map { Tensor(rows: $0.shape.isResidual ? 0 : $0.shape.outputSide * $0.shape.outputSide, columns: $0.shape.outputs) }
         }
         if c.featureMaps.contains(.color8) { store(colours(pixels), .color8, in: features) }
-        var map = embed(pixels)
+        var map = embed(pixels, scratch, workspace)
         // A block that overwrites its input belongs to the same map, so the last block of a stride is the one to read.
         let wanted = c.featureMaps.map { (map: $0, block: c.blockIndex(of: $0)) }
         for (index, block) in blocks.enumerated() {
             try cancellation.check()
             progress(index, blocks.count)
-            map = block(map, output: outputs[index + 1], scratch, backend)
+            map = block(map, output: scratch.outputs[index + 1], scratch, workspace)
             for item in wanted where item.block == index { store(map, item.map, in: features) }
         }
         if let head {
             let last = FeatureGrid(cells: scratch.expanded(map.cells.rows, c.headChannels), side: map.side)
-            backend.multiplyMap(map.cells, Product(linear: head, output: last.cells, relu6: true), scratch.activations)
+            workspace.multiplyMap(map.cells, Product(linear: head, output: last.cells, relu6: true))
             store(last, .head, in: features)
         }
         return VisionOutput(features: features)
     }
 
     /// The first convolution, 3 x 3 with stride 2: a matrix product over patches of 27 values, in the order of its weights.
-    private func embed(_ pixels: [Float]) -> FeatureGrid {
+    private func embed(_ pixels: [Float], _ scratch: MapScratch, _ workspace: Workspace) -> FeatureGrid {
         let (size, side) = (configuration.imageSize, configuration.stemSide)
         let before = SamePadding(size: size, kernel: 3, stride: 2).before
-        let rows = patches ?? Tensor(rows: side * side, columns: 27)
-        patches = rows
+        let rows = scratch.patches ?? Tensor(rows: side * side, columns: 27)
+        scratch.patches = rows
         pixels.withUnsafeBufferPointer { pixels in
             guard let source = pixels.baseAddress, pixels.count >= 3 * size * size else { return }
             let address = SendableValues(source)
-            backend.pool.run(side) { y, _ in
+            workspace.pool.run(side) { y, _ in
                 for x in 0 ..< side {
                     let out = rows.data + (y * side + x) * rows.stride
                     let (top, left) = (2 * y - before, 2 * x - before)
@@ -87,8 +89,8 @@ final class EfficientNetLite: VisionNetwork, @unchecked Sendable {
                 }
             }
         }
-        backend.multiplyMap(rows, Product(linear: stem, output: outputs[0], relu6: true), scratch.activations)
-        return FeatureGrid(cells: outputs[0], side: side)
+        workspace.multiplyMap(rows, Product(linear: stem, output: scratch.outputs[0], relu6: true))
+        return FeatureGrid(cells: scratch.outputs[0], side: side)
     }
 
     /// The mean of each 8 x 8 pixels, those at the edge of what there is: `[side * side, 3]`.

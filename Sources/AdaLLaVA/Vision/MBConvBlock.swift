@@ -46,14 +46,14 @@ struct DepthwiseConvolution: Sendable {
     }
 
     /// - Parameter output: where the result is written; its side is what "same" padding gives.
-    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ backend: Backend) -> FeatureGrid {
+    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ workspace: Workspace) -> FeatureGrid {
         let padding = SamePadding(size: x.side, kernel: kernel, stride: stride)
         let shape = ak_depthwise(
             height: Int32(x.side), width: Int32(x.side), channels: Int32(channels), out_width: Int32(padding.outputs),
             kernel: Int32(kernel), stride: Int32(stride), top: Int32(padding.before), left: Int32(padding.before))
-        let step = max(1, padding.outputs / (backend.pool.threads * 8))
-        let (kernels, input) = (backend.kernels, x.cells)
-        backend.pool.run((padding.outputs + step - 1) / step) { item, _ in
+        let step = max(1, padding.outputs / (workspace.pool.threads * 8))
+        let (kernels, input) = (workspace.kernels.table, x.cells)
+        workspace.pool.run((padding.outputs + step - 1) / step) { item, _ in
             withUnsafePointer(to: shape) { shape in
                 kernels.depthwise_relu6(
                     output.data, output.stride, input.data, input.stride, weight.data, weight.stride, bias.data, shape, Int32(item * step),
@@ -73,38 +73,40 @@ struct MBConvBlock: Sendable {
     private let depthwise: DepthwiseConvolution
     private let project: Linear
 
-    init(_ source: any TensorSource, _ name: String, _ shape: EfficientNetConfiguration.Block, backend: Backend) throws {
+    init(_ source: any TensorSource, _ name: String, _ shape: EfficientNetConfiguration.Block, packer: WeightPacker) throws {
         self.shape = shape
         expand = shape.expanded == shape.inputs
-            ? nil : try Linear(pointwise: source, name + ".expand", rows: shape.expanded, inputs: shape.inputs, backend: backend)
+            ? nil : try Linear(pointwise: source, name + ".expand", rows: shape.expanded, inputs: shape.inputs, packer: packer)
         depthwise = try DepthwiseConvolution(
             source, name + ".depthwise", channels: shape.expanded, kernel: shape.kernelSize, stride: shape.stride)
-        project = try Linear(pointwise: source, name + ".project", rows: shape.outputs, inputs: shape.expanded, backend: backend)
+        project = try Linear(pointwise: source, name + ".project", rows: shape.outputs, inputs: shape.expanded, packer: packer)
     }
 
     /// - Parameter output: where the result is written. The input of a residual block is overwritten with it instead.
-    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ scratch: MapScratch, _ backend: Backend) -> FeatureGrid {
+    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ scratch: MapScratch, _ workspace: Workspace) -> FeatureGrid {
         var map = x
         if let expand {
             map = FeatureGrid(cells: scratch.expanded(map.cells.rows, shape.expanded), side: map.side)
-            backend.multiplyMap(x.cells, Product(linear: expand, output: map.cells, relu6: true), scratch.activations)
+            workspace.multiplyMap(x.cells, Product(linear: expand, output: map.cells, relu6: true))
         }
-        map = depthwise(map, output: scratch.filtered(shape.outputSide * shape.outputSide, shape.expanded), backend)
+        map = depthwise(map, output: scratch.filtered(shape.outputSide * shape.outputSide, shape.expanded), workspace)
         let result = shape.isResidual ? x.cells : output
-        backend.multiplyMap(map.cells, Product(linear: project, output: result, accumulate: shape.isResidual), scratch.activations)
+        workspace.multiplyMap(map.cells, Product(linear: project, output: result, accumulate: shape.isResidual))
         return FeatureGrid(cells: result, side: map.side)
     }
 }
 
 /// The middle maps of the blocks. Blocks of one shape share theirs, and keep them from image to image: what lies behind a row's last
 /// channel stays zero.
-final class MapScratch {
+final class MapScratch: @unchecked Sendable {
     private struct Key: Hashable {
         let rows, channels: Int
         let isFiltered: Bool
     }
 
-    let activations = ActivationBuffer()
+    /// The blocks' outputs, and the stem's before them.
+    var outputs: [Tensor] = []
+    var patches: Tensor?
     private var maps: [Key: Tensor] = [:]
 
     func expanded(_ rows: Int, _ channels: Int) -> Tensor { map(Key(rows: rows, channels: channels, isFiltered: false)) }
@@ -120,8 +122,8 @@ final class MapScratch {
 
 extension Linear {
     /// A pointwise convolution, `name.weight` `[rows, inputs]`, whose bias must be there: it holds what the batch norm behind it adds.
-    init(pointwise source: any TensorSource, _ name: String, rows: Int, inputs: Int, backend: Backend) throws {
+    init(pointwise source: any TensorSource, _ name: String, rows: Int, inputs: Int, packer: WeightPacker) throws {
         _ = try source.tensor(name + ".bias")
-        try self.init(source, name, rows: rows, inputs: inputs, backend: backend)
+        try self.init(source, name, rows: rows, inputs: inputs, packer: packer)
     }
 }

@@ -64,7 +64,13 @@ enum PruMerge {
     ///   - features: `[patches, hidden]`.
     ///   - key: raw key projections of the last layer, `[patches + 1, hidden]`.
     ///   - ratio: share of patches that stand out; measured on this image if `nil`.
-    static func merge(features: Tensor, key: Tensor, attention: [Float], ratio: Double? = nil, plus: Bool) -> Result {
+    ///   - pool: shares the kept patches out.
+    ///   - progress: called with the kept patches that are done and all of them.
+    /// - Throws: `CancellationError` within a few dozen patches.
+    static func merge(
+        features: Tensor, key: Tensor, attention: [Float], ratio: Double? = nil, plus: Bool, _ pool: ThreadPool,
+        _ cancellation: Cancellation = Cancellation(), progress: (Int, Int) -> Void = { _, _ in }
+    ) throws -> Result {
         let kept = keptIndices(attention, ratio: ratio ?? outlierRatio(attention), plus: plus)
         let patches = features.rows
         let keys = key.rows(1 ..< key.rows)
@@ -73,20 +79,37 @@ enum PruMerge {
             return max(dot(row, row, keys.columns).squareRoot(), 1e-12)
         }
         let merged = Tensor(rows: kept.count + 1, columns: features.columns)
-        for (row, index) in kept.enumerated() {
-            let similarity = (0 ..< patches).map { other in
-                dot(keys.data + index * keys.stride, keys.data + other * keys.stride, keys.columns) / norms[other]
+        let together = 8 * pool.threads
+        for first in stride(from: 0, to: kept.count, by: together) {
+            try cancellation.check()
+            progress(first, kept.count)
+            pool.run(min(together, kept.count - first)) { item, _ in
+                let (row, index) = (first + item, kept[first + item])
+                var sum = weightedSum(nearest(to: index, keys, norms), features, attention)
+                for column in 0 ..< features.columns { sum[column] += Double(features.data[index * features.stride + column]) }
+                merged.set(row: row, to: sum.lazy.map(Float.init))
             }
-            let others = (0 ..< patches).filter { $0 != index }
-            let nearest = others.sorted { similarity[$0] != similarity[$1] ? similarity[$0] > similarity[$1] : $0 < $1 }.prefix(neighbours)
-            var sum = weightedSum(nearest, features, attention)
-            for column in 0 ..< features.columns { sum[column] += Double(features.data[index * features.stride + column]) }
-            merged.set(row: row, to: sum.lazy.map(Float.init))
         }
         let chosen = Set(kept)
         let rest = weightedSum((0 ..< patches).filter { !chosen.contains($0) }, features, attention)
         merged.set(row: kept.count, to: rest.lazy.map(Float.init))
         return Result(kept: kept, merged: merged)
+    }
+
+    /// The patches whose keys are most like one's own, the nearest first; the first index wins a tie.
+    private static func nearest(to index: Int, _ keys: Tensor, _ norms: [Double]) -> [Int] {
+        let similarity = norms.indices.map { other in
+            dot(keys.data + index * keys.stride, keys.data + other * keys.stride, keys.columns) / norms[other]
+        }
+        func comesFirst(_ a: Int, _ b: Int) -> Bool { similarity[a] != similarity[b] ? similarity[a] > similarity[b] : a < b }
+        // The best so far, sorted: nearly every other patch is turned away by one comparison.
+        var best: [Int] = []
+        for other in norms.indices where other != index {
+            if best.count == neighbours, let last = best.last, !comesFirst(other, last) { continue }
+            if best.count == neighbours { best.removeLast() }
+            best.insert(other, at: best.firstIndex { comesFirst(other, $0) } ?? best.count)
+        }
+        return best
     }
 
     private static func weightedSum(_ indices: some Sequence<Int>, _ features: Tensor, _ weights: [Float]) -> [Double] {

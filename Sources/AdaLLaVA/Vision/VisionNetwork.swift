@@ -5,10 +5,12 @@ protocol VisionNetwork: Sendable {
     ///   - pixels: `[3, S, S]` normalized values, `S` the tower's image size.
     ///   - progress: called with the layers that are done and all of them.
     /// - Throws: `CancellationError`
-    func callAsFunction(_ pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput
+    func callAsFunction(
+        _ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void
+    ) throws -> VisionOutput
 }
 
-/// What one image gives.
+/// Output of encoding one image.
 struct VisionOutput {
     /// The features without a class token, `[patches, hidden]`.
     let features: Tensor
@@ -36,18 +38,18 @@ enum VisionNetworks {
     ///   - onLayer: called with the layers that are loaded and all of them.
     /// - Throws: ``CheckpointError``, `CancellationError`
     static func load(
-        _ source: any TensorSource, _ configuration: VisionConfiguration, for llava: LlavaConfiguration, backend: Backend,
+        _ source: any TensorSource, _ configuration: VisionConfiguration, for llava: LlavaConfiguration, packer: WeightPacker,
         cancellation: Cancellation, onLayer: (Int, Int) -> Void
     ) throws -> any VisionNetwork {
         let layers = llava.layersToRun(of: configuration)
         switch configuration.architecture {
         case .clip:
             return try CLIPVisionTower(
-                source, configuration, layers: layers, needsLastLayer: llava.tokenSelection != .none, backend: backend,
+                source, configuration, layers: layers, needsLastLayer: llava.tokenSelection != .none, packer: packer,
                 cancellation: cancellation
             ) { onLayer($0, layers) }
         case .efficientNetLite(let network):
-            return try EfficientNetLite(source, network, backend: backend, cancellation: cancellation) { onLayer($0, layers) }
+            return try EfficientNetLite(source, network, packer: packer, cancellation: cancellation) { onLayer($0, layers) }
         }
     }
 }

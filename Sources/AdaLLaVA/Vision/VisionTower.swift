@@ -20,8 +20,8 @@ public final class VisionTower: Sendable {
     private let network: any VisionNetwork
     private let location: String
     private let withClassToken: Bool
-    /// Networks keep their scratch memory between images.
-    private let turn = Mutex(())
+    /// One image at a time: the workspace's memory and threads are used by one computation.
+    private let turn: Mutex<WorkspaceBox>
 
     /// Opens a tower's own folder (`config.json` beside the weights), or the tower of a whole checkpoint.
     /// - Parameters:
@@ -32,37 +32,40 @@ public final class VisionTower: Sendable {
     public convenience init(
         contentsOf url: URL, selectLayer: Int = -2, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
     ) throws {
-        let backend = try Backend(threads: threads, precision: precision, kernels: kernels)
+        let workspace = try Workspace(threads: threads, precision: precision, kernels: kernels)
         let config = url.appendingPathComponent("config.json")
         let types = ["clip", "clip_vision_model", EfficientNetConfiguration.modelType]
         if FileKind(config) == .file, case .string(let type) = try JSONValue.read(contentsOf: config)["model_type"], types.contains(type) {
             let files = try VisionTowerFiles(folder: url)
             let llava = LlavaConfiguration(projector: .identity, selectLayer: selectLayer, towerInside: false)
             try llava.validate(for: files.configuration, file: config.path)
-            try self.init(files.tensors, files.configuration, files.imageProcessor, llava, backend)
+            try self.init(files.tensors, files.configuration, files.imageProcessor, llava, workspace)
         } else {
-            try self.init(Checkpoint.open(at: url), backend: backend)
+            try self.init(Checkpoint.open(at: url), workspace: workspace)
         }
     }
 
     /// The tower of an opened checkpoint, with the features that its projector takes when no tokens are selected.
-    /// - Throws: ``CheckpointError``, ``ComputeError``; ``GenerationError/noVision(model:)`` for text models.
+    /// - Throws: ``CheckpointError``, ``ComputeError``; ``CheckpointError/unsupported(what:file:hint:)`` for text models.
     public convenience init(
         _ checkpoint: Checkpoint, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
     ) throws {
-        try self.init(checkpoint, backend: Backend(threads: threads, precision: precision, kernels: kernels))
+        try self.init(checkpoint, workspace: Workspace(threads: threads, precision: precision, kernels: kernels))
     }
 
-    private convenience init(_ checkpoint: Checkpoint, backend: Backend) throws {
+    private convenience init(_ checkpoint: Checkpoint, workspace: Workspace) throws {
         guard let configuration = checkpoint.configuration.vision, var llava = checkpoint.configuration.llava, let tensors = checkpoint.vision
-        else { throw GenerationError.noVision(model: checkpoint.name) }
+        else {
+            throw CheckpointError.unsupported(
+                what: "a model without a vision tower", file: checkpoint.name, hint: "expected a LLaVA checkpoint, or a tower of its own")
+        }
         llava.tokenSelection = .none
-        try self.init(tensors, configuration, checkpoint.imageProcessor ?? .standard(for: configuration), llava, backend)
+        try self.init(tensors, configuration, checkpoint.imageProcessor ?? .standard(for: configuration), llava, workspace)
     }
 
     private init(
         _ tensors: any TensorSource, _ configuration: VisionConfiguration, _ processor: ImageProcessorConfiguration,
-        _ llava: LlavaConfiguration, _ backend: Backend
+        _ llava: LlavaConfiguration, _ workspace: Workspace
     ) throws {
         self.configuration = configuration
         location = tensors.location
@@ -70,7 +73,8 @@ public final class VisionTower: Sendable {
         tokens = configuration.patches + (withClassToken ? 1 : 0)
         imageProcessor = try CLIPImageProcessor(processor, tower: configuration, file: location)
         network = try VisionNetworks.load(
-            tensors, configuration, for: llava, backend: backend, cancellation: Cancellation(), onLayer: { _, _ in })
+            tensors, configuration, for: llava, packer: WeightPacker(kernels: workspace.kernels, pool: workspace.pool), cancellation: Cancellation(), onLayer: { _, _ in })
+        turn = Mutex(WorkspaceBox(workspace))
     }
 
     /// The features of one image.
@@ -80,8 +84,8 @@ public final class VisionTower: Sendable {
     public func features(_ pixels: [Float], cancellation: Cancellation = Cancellation()) throws -> [Float] {
         let expected = 3 * configuration.imageSize * configuration.imageSize
         guard pixels.count == expected else { throw VisionError.pixels(expected: expected, found: pixels.count) }
-        return try turn.withLock { _ in
-            try network(pixels, cancellation: cancellation, progress: { _, _ in }).rows(withClassToken: withClassToken).values
+        return try turn.withLock { box in
+            try network(pixels, box.workspace, cancellation: cancellation, progress: { _, _ in }).rows(withClassToken: withClassToken).values
         }
     }
 
@@ -94,6 +98,12 @@ public final class VisionTower: Sendable {
     ) throws -> [[Float]] {
         try images.map { try features(imageProcessor($0, mode: mode), cancellation: cancellation) }
     }
+}
+
+/// Lets a mutex own a workspace: who holds the lock is the only one that computes with it.
+private struct WorkspaceBox: @unchecked Sendable {
+    let workspace: Workspace
+    init(_ workspace: Workspace) { self.workspace = workspace }
 }
 
 /// Pixels that a tower cannot take.

@@ -47,7 +47,7 @@ func largestDifference(_ found: [Float], _ expected: [Float]) -> Float {
 }
 
 /// Kernel sets that this machine can run; each parity test runs with every one.
-let kernelSets = Backend.availableKernels
+let kernelSets = KernelSet.availableNames
 
 /// The library's own generator: the same numbers on every machine.
 typealias SeededGenerator = SplitMix64

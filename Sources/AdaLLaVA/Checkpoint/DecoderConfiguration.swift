@@ -1,0 +1,172 @@
+/// The decoders that can be run: how a block is put together, and what its weights are called.
+public enum DecoderArchitecture: String, Sendable, CaseIterable {
+    /// LLaMA (Touvron et al., 2023).
+    case llama
+    /// Mistral 7B (Jiang et al., 2023): LLaMA's block whose attention slides over a window.
+    case mistral
+    /// Qwen2 (Yang et al., 2024): LLaMA's block with biases on queries, keys and values.
+    case qwen2
+    /// Phi-2 (Javaheripi et al., 2023): attention and a plain MLP side by side behind one LayerNorm, part of each head rotated.
+    case phi2
+
+    /// The name that its authors use.
+    public var name: String {
+        switch self {
+        case .llama: "LLaMA"
+        case .mistral: "Mistral"
+        case .qwen2: "Qwen2"
+        case .phi2: "Phi-2"
+        }
+    }
+
+    /// Whether the MLP's middle is a product with a gate, so that it has three matrices and not two.
+    public var hasGate: Bool { self != .phi2 }
+}
+
+/// The shape of a decoder, whichever file it was read from: what everything but the decoder's own file needs to know of it.
+public struct DecoderConfiguration: Sendable, Equatable {
+    /// Which block the layers have.
+    public var architecture = DecoderArchitecture.llama
+    public var vocabularySize: Int
+    /// Values of a hidden state.
+    public var hiddenSize: Int
+    /// Neurons of a layer's MLP.
+    public var intermediateSize: Int
+    /// Decoder layers.
+    public var numHiddenLayers: Int
+    /// Heads of queries.
+    public var numAttentionHeads: Int
+    /// Heads of keys and values; smaller than `numAttentionHeads` with grouped-query attention.
+    public var numKeyValueHeads: Int
+    /// Values of one head.
+    public var headDim: Int
+    /// Added to the mean square in RMSNorm, or to the variance in LayerNorm.
+    public var normEpsilon: Float
+    /// Positions that a query sees, its own included; `nil`: all before it (Mistral, Jiang et al., 2023).
+    public var slidingWindow: Int?
+    /// Values of a head that the rotary embedding turns, its first; the others keep no position (Phi-2). Usually `headDim`.
+    public var rotaryDim: Int
+    /// The base of the rotary position embedding's frequencies.
+    public var ropeTheta: Double
+    /// How the frequencies are changed for longer contexts; `nil` leaves them as they are.
+    public var ropeScaling: RopeScaling?
+    /// Whether the weights of queries and keys are ordered for rotating the pairs (2i, 2i+1), as GGUF's llama tensors are, and not
+    /// (i, i + headDim/2), as Hugging Face's.
+    public var ropeInterleaved: Bool
+    /// Positions as the file names them; see ``contextLength``.
+    public var maxPositionEmbeddings: Int
+    /// Whether the output layer is the embedding table.
+    public var tieWordEmbeddings: Bool
+    /// Whether q, k, v and o must have biases. A bias that is there is always added.
+    public var attentionBias: Bool
+    /// Whether the MLP's matrices must have biases. A bias that is there is always added.
+    public var mlpBias: Bool
+    /// The token that starts a sequence.
+    public var bosTokenID: Int?
+    /// Tokens that end an answer.
+    public var eosTokenIDs: [Int]
+    /// The token that fills up batches.
+    public var padTokenID: Int?
+    /// The activation of the MLP's gate, or of its only middle.
+    public var hiddenActivation: Activation
+
+    /// A shape given by value; what is left out is LLaMA's. Files are checked when they are read, this is not.
+    public init(
+        architecture: DecoderArchitecture = .llama, vocabularySize: Int, hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int,
+        numKeyValueHeads: Int? = nil, headDim: Int? = nil, normEpsilon: Float = 1e-6,
+        slidingWindow: Int? = nil, rotaryDim: Int? = nil, ropeTheta: Double = 10000, ropeScaling: RopeScaling? = nil, ropeInterleaved: Bool = false,
+        maxPositionEmbeddings: Int = 2048, tieWordEmbeddings: Bool = false, attentionBias: Bool = false, mlpBias: Bool = false,
+        bosTokenID: Int? = 1, eosTokenIDs: [Int] = [2], padTokenID: Int? = nil, hiddenActivation: Activation = .silu
+    ) {
+        self.architecture = architecture
+        self.vocabularySize = vocabularySize
+        self.hiddenSize = hiddenSize
+        self.intermediateSize = intermediateSize
+        self.numHiddenLayers = numHiddenLayers
+        self.numAttentionHeads = numAttentionHeads
+        self.numKeyValueHeads = numKeyValueHeads ?? numAttentionHeads
+        self.headDim = headDim ?? (numAttentionHeads > 0 ? hiddenSize / numAttentionHeads : 0)
+        self.normEpsilon = normEpsilon
+        self.slidingWindow = slidingWindow
+        self.rotaryDim = rotaryDim ?? self.headDim
+        self.ropeTheta = ropeTheta
+        self.ropeScaling = ropeScaling
+        self.ropeInterleaved = ropeInterleaved
+        self.maxPositionEmbeddings = maxPositionEmbeddings
+        self.tieWordEmbeddings = tieWordEmbeddings
+        self.attentionBias = attentionBias
+        self.mlpBias = mlpBias
+        self.bosTokenID = bosTokenID
+        self.eosTokenIDs = eosTokenIDs
+        self.padTokenID = padTokenID
+        self.hiddenActivation = hiddenActivation
+    }
+
+    /// Positions that prompt and answer may take together: `maxPositionEmbeddings`, stretched where the scaling of the rotary
+    /// embedding says so. Configurations name the unstretched number for `linear` and `dynamic`, the stretched one for the others.
+    public var contextLength: Int {
+        let stretched: Double =
+            switch ropeScaling {
+            case .linear(let factor), .dynamic(let factor, _): Double(maxPositionEmbeddings) * factor
+            case .yarn(let yarn): Double(yarn.originalMaxPositionEmbeddings) * yarn.factor
+            default: 0
+            }
+        return max(maxPositionEmbeddings, Int(min(stretched, Double(ConfigurationLimits.positions.upperBound))))
+    }
+
+    /// Checks what ties the numbers to each other.
+    /// - Parameter headDimGiven: whether the file names the head size; if not, the heads must divide the hidden size.
+    /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
+    func validate(headDimGiven: Bool, file: String) throws {
+        func require(_ holds: Bool, _ field: String, _ expected: String, _ found: Int) throws {
+            guard !holds else { return }
+            throw CheckpointError.configuration(field: field, expected: expected, found: "\(found)", file: file)
+        }
+        try require(
+            headDimGiven || hiddenSize % numAttentionHeads == 0, "hidden_size",
+            "a multiple of the \(numAttentionHeads) attention heads", hiddenSize)
+        try require(
+            numAttentionHeads % numKeyValueHeads == 0, "num_key_value_heads",
+            "a divisor of the \(numAttentionHeads) attention heads", numKeyValueHeads)
+        try require(headDim >= 2 && headDim % 2 == 0, "head_dim", "an even number, for the rotary embedding turns pairs", headDim)
+        try require(
+            (2 ... headDim).contains(rotaryDim) && rotaryDim % 2 == 0, "the rotary size",
+            "an even number from 2 to the \(headDim) values of a head", rotaryDim)
+        for (field, token) in [("bos_token_id", bosTokenID)] + eosTokenIDs.map({ ("eos_token_id", $0) }) {
+            if let token { try require(token < vocabularySize, field, "below the vocabulary's \(vocabularySize) tokens", token) }
+        }
+        try ropeScaling?.validate(rotaryDim: rotaryDim, maxPositionEmbeddings: maxPositionEmbeddings, file: file)
+    }
+}
+
+/// Activation functions by the names configurations use.
+public enum Activation: String, Sendable, CaseIterable {
+    case silu
+    /// x · sigmoid(1.702 x), as the original CLIP.
+    case quickGELU = "quick_gelu"
+    /// With the error function.
+    case gelu
+    /// The tanh approximation.
+    case geluTanh = "gelu_tanh"
+
+    /// The activation that Hugging Face calls `name`.
+    init?(huggingFaceName name: String) {
+        switch name {
+        case "silu", "swish": self = .silu
+        case "quick_gelu": self = .quickGELU
+        case "gelu", "gelu_python": self = .gelu
+        case "gelu_new", "gelu_pytorch_tanh", "gelu_tanh", "gelu_fast", "gelu_accurate": self = .geluTanh
+        default: return nil
+        }
+    }
+}
+
+extension ConfigurationFields {
+    func activation(_ name: String, missing: Activation) throws -> Activation {
+        guard let text = try optionalString(name) else { return missing }
+        guard let activation = Activation(huggingFaceName: text) else {
+            throw invalid(name, expected: "one of silu, quick_gelu, gelu, gelu_new, gelu_pytorch_tanh")
+        }
+        return activation
+    }
+}

@@ -1,0 +1,132 @@
+/// What the files of one architecture say of a decoder, and what they leave out: Hugging Face's `config.json` and GGUF's metadata.
+///
+/// Sizes, rotary embedding and special tokens are read alike for all; an architecture's own file has the rest.
+protocol DecoderDescription {
+    /// `model_type` of a text model's `config.json`.
+    static var modelType: String { get }
+    /// What follows `llava_` and `ada_llava_` in the model types of LLaVA's own layout.
+    static var llavaName: String { get }
+    /// `general.architecture` of its GGUF files, with which the names of their keys begin.
+    static var ggufArchitecture: String { get }
+    /// Whether its GGUF files have the rows of queries and keys ordered for rotating the pairs (2i, 2i+1).
+    static var ggufIsInterleaved: Bool { get }
+    /// The fields of the norms' epsilon.
+    static var epsilonField: (huggingFace: String, gguf: String) { get }
+    /// What transformers takes for fields that are absent.
+    static var defaults: DecoderDefaults { get }
+    /// Reads what other architectures do not have, and refuses what this one has not.
+    /// - Parameter rope: read from the same fields.
+    static func read(_ fields: ConfigurationFields, _ rope: RopeParameters, into c: inout DecoderConfiguration) throws
+    /// The same of GGUF metadata.
+    static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws
+}
+
+/// What transformers takes for absent fields of a decoder's configuration.
+struct DecoderDefaults {
+    var vocabularySize = 32000
+    var hiddenSize = 4096
+    var intermediateSize = 11008
+    var numHiddenLayers = 32
+    var numAttentionHeads = 32
+    /// `nil`: as many as there are heads.
+    var numKeyValueHeads: Int?
+    var maxPositionEmbeddings = 2048
+    var normEpsilon = 1e-6
+    var bosTokenID: Int? = 1
+    var eosTokenIDs = [2]
+    var activation = Activation.silu
+}
+
+extension DecoderDescription {
+    static var epsilonField: (huggingFace: String, gguf: String) { ("rms_norm_eps", "attention.layer_norm_rms_epsilon") }
+
+    static var ggufIsInterleaved: Bool { false }
+
+    /// Refuses what only Phi-2 has.
+    static func requireWholeHeadsAndSiLU(_ fields: ConfigurationFields, _ rope: RopeParameters, _ c: DecoderConfiguration) throws {
+        if rope.partialFactor ?? 1 != 1 {
+            throw CheckpointError.unsupported(
+                what: "partial_rotary_factor below 1 in a \(modelType) model", file: fields.file, hint: "\(Phi2Description.modelType) has it")
+        }
+        guard c.hiddenActivation == .silu else { throw fields.invalid("hidden_act", expected: "silu") }
+    }
+
+    /// The keys with which a GGUF file names a part of the head's values, all of which must be rotated.
+    static func requireWholeHeads(_ fields: GGUFFields, _ c: DecoderConfiguration) throws {
+        guard c.rotaryDim != c.headDim else { return }
+        throw CheckpointError.unsupported(
+            what: "\(fields.key("rope.dimension_count")) \(c.rotaryDim) with heads of \(c.headDim) values", file: fields.location,
+            hint: "they must be equal")
+    }
+}
+
+extension DecoderArchitecture {
+    /// How it stands in files.
+    var fileDescription: any DecoderDescription.Type {
+        switch self {
+        case .llama: LlamaDescription.self
+        case .mistral: MistralDescription.self
+        case .qwen2: Qwen2Description.self
+        case .phi2: Phi2Description.self
+        }
+    }
+
+    /// The architecture that Hugging Face calls `modelType`.
+    init?(modelType: String) {
+        guard let found = Self.allCases.first(where: { $0.fileDescription.modelType == modelType }) else { return nil }
+        self = found
+    }
+
+    static var modelTypes: [String] { allCases.map { $0.fileDescription.modelType } }
+    static var llavaNames: [String] { allCases.map { $0.fileDescription.llavaName } }
+
+    /// GGUF architectures, each once.
+    static var ggufArchitectures: [String] {
+        allCases.reduce(into: []) { names, architecture in
+            let name = architecture.fileDescription.ggufArchitecture
+            if !names.contains(name) { names.append(name) }
+        }
+    }
+}
+
+extension DecoderConfiguration {
+    /// Reads the decoder's part of a Hugging Face configuration.
+    /// - Parameters:
+    ///   - fields: the whole of a text model's or LLaVA's own `config.json`, or the `text_config` of llava-hf's.
+    ///   - architecture: decides which fields there are and what absent ones mean.
+    ///   - requiresSizes: whether the sizes must be there. Hugging Face leaves defaults out of nested configurations only.
+    /// - Throws: ``CheckpointError``
+    init(huggingFace fields: ConfigurationFields, architecture: DecoderArchitecture, requiresSizes: Bool) throws {
+        typealias Limits = ConfigurationLimits
+        let (description, defaults) = (architecture.fileDescription, architecture.fileDescription.defaults)
+        func size(_ name: String, _ range: ClosedRange<Int>, _ missing: Int) throws -> Int {
+            try fields.integer(name, in: range, missing: requiresSizes ? nil : missing)
+        }
+        let heads = try size("num_attention_heads", Limits.heads, defaults.numAttentionHeads)
+        let keyValueHeads = try fields.optionalInteger("num_key_value_heads", in: Limits.heads)
+        let headDim = try fields.optionalInteger("head_dim", in: Limits.headDim)
+        let hidden = try size("hidden_size", Limits.hidden, defaults.hiddenSize)
+        let positions = try fields.integer("max_position_embeddings", in: Limits.positions, missing: defaults.maxPositionEmbeddings)
+        let rope = try RopeParameters(huggingFace: fields, maxPositionEmbeddings: positions)
+        self.init(
+            architecture: architecture,
+            vocabularySize: try size("vocab_size", Limits.vocabulary, defaults.vocabularySize),
+            hiddenSize: hidden,
+            intermediateSize: try size("intermediate_size", Limits.intermediate, defaults.intermediateSize),
+            numHiddenLayers: try size("num_hidden_layers", Limits.layers, defaults.numHiddenLayers),
+            numAttentionHeads: heads,
+            numKeyValueHeads: keyValueHeads ?? (requiresSizes ? heads : defaults.numKeyValueHeads ?? heads),
+            headDim: headDim,
+            normEpsilon: Float(try fields.number(description.epsilonField.huggingFace, in: Limits.epsilon, missing: defaults.normEpsilon)),
+            ropeTheta: rope.theta,
+            ropeScaling: rope.scaling,
+            maxPositionEmbeddings: positions,
+            tieWordEmbeddings: try fields.bool("tie_word_embeddings", missing: false),
+            bosTokenID: fields.has("bos_token_id") ? try fields.tokenID("bos_token_id") : defaults.bosTokenID,
+            eosTokenIDs: fields.has("eos_token_id") ? try fields.tokenIDs("eos_token_id") : defaults.eosTokenIDs,
+            padTokenID: try fields.tokenID("pad_token_id"),
+            hiddenActivation: try fields.activation("hidden_act", missing: defaults.activation))
+        try description.read(fields, rope, into: &self)
+        try validate(headDimGiven: headDim != nil, file: fields.file)
+    }
+}

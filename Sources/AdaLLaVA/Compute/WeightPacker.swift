@@ -1,0 +1,81 @@
+import AdaKernels
+
+/// Where Q8_0, Q4_0 and Q4_1 weights lie while a model runs; results are the same.
+public enum WeightPlacement: Sendable {
+    /// In the file from a gigabyte on, if this processor multiplies them there as fast (AVX2, AVX-512 with VNNI and VBMI but without AMX); packed in
+    /// memory otherwise.
+    case automatic
+    /// Packed in memory.
+    case memory
+    /// In the mapped file: the model is ready at once, takes no memory of its own beside its caches and shares its pages with other processes.
+    case file
+}
+
+/// Packs the weights of a model while it loads, on the threads of one pool. What it packs does not depend on how many those are.
+package final class WeightPacker {
+    let kernels: KernelSet
+    let pool: ThreadPool
+    /// Whether weights are packed for speed. Without it they stay in the mapped file, which loads at once and computes slowly.
+    let packs: Bool
+    private let placement: WeightPlacement
+    private let arena = HugePageArena()
+    /// Bytes that were packed so far.
+    private var packedBytes = 0
+
+    package init(kernels: KernelSet, pool: ThreadPool, placement: WeightPlacement = .automatic, packs: Bool = true) {
+        (self.kernels, self.pool, self.placement, self.packs) = (kernels, pool, placement, packs)
+    }
+
+    /// Files from this size on are multiplied where they are, where that is as fast: packing a gigabyte takes most of a second, and as much memory again
+    /// until the file's pages are given back. Smaller ones are packed sooner than anyone notices, and short prompts are faster then.
+    private static let mappedBytes = 1 << 30
+
+    /// Whether the weights of `tensor` are multiplied where the file has them.
+    /// - Parameter picksInputs: whether plans leave inputs out, for which panels are faster.
+    func maps(_ tensor: StoredTensor, picksInputs: Bool) -> Bool {
+        if !packs { return true }
+        guard tensor.type.multipliesInFile else { return false }
+        switch placement {
+        case .memory: return false
+        case .file: return true
+        case .automatic: return !picksInputs && tensor.file.bytes.count >= WeightPacker.mappedBytes && kernels.tuning.mapped_rows != 0
+        }
+    }
+
+    /// Panels of `type` that are stored as one stream in a matrix of which plans leave inputs out: as many as the kernels read from beginning to end, but
+    /// no more than a quarter of the matrix, so that threads can share them out.
+    func panelsPerBundle(_ type: ak_type, panels: Int) -> Int {
+        let isQuantized = [AK_Q8_0, AK_Q4_0, AK_Q4_1].contains(type)
+        let most = isQuantized ? max(Int(kernels.tuning.bundle_panels), WeightPacker.tilePanels) : WeightPacker.tilePanels
+        guard most > WeightPacker.tilePanels else { return most }
+        let size = max(min(most, panels / 4), WeightPacker.tilePanels)
+        // A little fewer where the last bundle would be nearly empty.
+        let bundles = (panels + size - 1) / size
+        return max((panels + bundles - 1) / bundles, 1)
+    }
+
+    /// Panels that a tile takes at once (`AK_TILE_PANELS`).
+    private static let tilePanels = 4
+
+    /// Packs `panels` panels of a matrix.
+    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
+    func pack(_ tensor: StoredTensor, as type: ak_type, bundle: Int, rows: Int, inputs: Int, panels: Int, panelBytes: Int) throws -> AlignedMemory? {
+        guard let kernelType = tensor.type.kernelType, let rowBytes = tensor.type.bytes(for: inputs), let base = tensor.bytes.baseAddress else { return nil }
+        let memory: AlignedMemory
+        do { memory = try arena.allocate(checked: panels * panelBytes) } catch {
+            throw ComputeError.memory(what: "the weights", bytes: panels * panelBytes, used: packedBytes, limit: packedBytes)
+        }
+        packedBytes += panels * panelBytes
+        let perItem = max(1, (1 << 18) / panelBytes / bundle) * bundle
+        let address = SendablePointer(memory.address)
+        pool.run((panels + perItem - 1) / perItem) { item, _ in
+            let first = item * perItem
+            ak_pack_panels(
+                address.pointer + first * panelBytes, type, Int32(bundle), base, kernelType, rowBytes, Int32(rows), Int32(inputs), Int32(first),
+                Int32(min(perItem, panels - first)))
+        }
+        // The packed copy replaces the file's pages.
+        tensor.file.release(tensor.bytes)
+        return memory
+    }
+}

@@ -1,0 +1,108 @@
+import AdaKernels
+
+/// What one computation needs beside the weights: threads, scratch memory, and how products are cut into work items. One for each computation that
+/// runs at the same time; any number of models can use it one after the other.
+///
+/// Not `Sendable`: whoever owns a workspace computes with it from one thread at a time.
+package final class Workspace {
+    package let kernels: KernelSet
+    package let pool: ThreadPool
+    private var scratch: [AlignedMemory]
+    private var pieceValues = AlignedMemory(byteCount: 0)
+    /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
+    /// count references to it, and wait for each other's counts.
+    let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    private var identityList = IndexList([])
+    var workItemTable = WorkItemTable()
+    /// Activations of a product's inputs, and of a feed-forward network's middle.
+    package let inputs = ActivationBuffers()
+    let middle = ActivationBuffers()
+    let attention = AttentionScratch()
+    private var tensors: [TensorKey: Tensor] = [:]
+    /// Called when a tensor of ``tensor(_:rows:columns:)`` moved, so that what was prepared for its address is dropped.
+    private(set) var generation = 0
+
+    init(kernels: KernelSet, pool: ThreadPool) {
+        (self.kernels, self.pool) = (kernels, pool)
+        scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
+        scratchAddresses = .allocate(capacity: scratch.count)
+        for (worker, memory) in scratch.enumerated() { (scratchAddresses + worker).initialize(to: memory.address) }
+    }
+
+    /// - Throws: ``ComputeError``
+    package convenience init(threads: Int? = nil, precision: Precision = .automatic, kernels name: String? = nil) throws {
+        self.init(kernels: try KernelSet(named: name, precision: precision), pool: try ThreadPool(threads: threads))
+    }
+
+    deinit { scratchAddresses.deallocate() }
+
+    /// Gives every worker at least `bytes` of scratch. Called between runs only.
+    func reserveScratch(_ bytes: Int) {
+        for worker in scratch.indices where scratch[worker].byteCount < bytes {
+            scratch[worker] = AlignedMemory(byteCount: bytes)
+            scratchAddresses[worker] = scratch[worker].address
+        }
+    }
+
+    /// Memory for `count` values of each worker's part of a tensor that is used up by the same worker; valid until the next call.
+    func pieceMemory(_ count: Int) -> (address: UnsafeMutablePointer<Float>, count: Int) {
+        let padded = (count + 15) / 16 * 16, bytes = padded * pool.threads * MemoryLayout<Float>.stride
+        if pieceValues.byteCount < bytes { pieceValues = AlignedMemory(byteCount: bytes) }
+        return (pieceValues.address.assumingMemoryBound(to: Float.self), padded)
+    }
+
+    /// The list 0, 1, 2 … that stands for "all" panels, at least `count` long.
+    func identity(_ count: Int) -> IndexList {
+        if identityList.count < count { identityList = IndexList((0 ..< Int32(max(count, 1024))).map { $0 }) }
+        return identityList
+    }
+
+    /// The scratch tensors that computations share by name.
+    enum ScratchTensor: Hashable {
+        case rows, gathered, normed, query, key, value, attended, gate, up, outputRows, logits
+    }
+
+    private struct TensorKey: Hashable {
+        let name: ScratchTensor
+        let columns: Int
+    }
+
+    /// The first `rows` rows of a scratch tensor, whose values are not defined but for the padding, which is zero. It keeps its address until a
+    /// larger one is asked for, which changes ``generation``.
+    func tensor(_ name: ScratchTensor, rows: Int, columns: Int) -> Tensor {
+        let key = TensorKey(name: name, columns: columns)
+        if let known = tensors[key], known.rows >= rows { return known.rows(0 ..< rows) }
+        if tensors[key] != nil { generation += 1 }
+        let made = Tensor(rows: max(rows, 1), columns: columns)
+        tensors[key] = made
+        return made.rows(0 ..< rows)
+    }
+
+    /// Rows that a thread takes at once.
+    static let rowsAtOnce = 16
+
+    /// Calls `body` with ranges that cover `0 ..< rows` and the worker that runs it; shared out when there are enough rows to be worth it.
+    package func forRows(_ rows: Int, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
+        let step = Workspace.rowsAtOnce
+        if rows <= step { return body(0 ..< rows, 0) }
+        pool.run((rows + step - 1) / step) { item, worker in body(item * step ..< min(rows, (item + 1) * step), worker) }
+    }
+
+    /// Tells the pool what weights the run after the next one reads, so that threads prefetch them while they wait for each other. For single rows only:
+    /// chunks compute for so long that nothing is gained.
+    func prefetch(_ memory: [ak_expected]) { pool.expect(memory) }
+
+    /// What a product reads of its weights: the first panels that are adjacent, for no more is prefetched while threads wait, each thread's share of
+    /// them.
+    /// - Parameters:
+    ///   - panels: of outputs; `nil` reads all.
+    ///   - blocks: of inputs; `nil` reads all.
+    func prefetched(_ weight: WeightMatrix, panels: IndexList? = nil, blocks: IndexList? = nil) -> ak_expected {
+        let matrix = weight.matrix
+        let bytes = matrix.panelBytes
+        // Of columns that a plan leaves out too much would be prefetched in vain.
+        if let blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_expected() }
+        let (start, run) = (panels?.firstRun).map { ($0.lowerBound, $0.count) } ?? (0, Int(matrix.panels))
+        return ak_expected(base: matrix.data.map { $0 + start * bytes }, stride: bytes, bytes: bytes, pieces: Int32(run))
+    }
+}

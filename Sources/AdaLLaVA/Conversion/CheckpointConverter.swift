@@ -1,0 +1,173 @@
+import AdaKernels
+import Foundation
+
+/// Rewrites a checkpoint with its weights in another element type.
+///
+/// A destination that ends in `.gguf` becomes one GGUF file with everything in it: language model, tower, projector, scheduler, tokenizer.
+/// Any other destination becomes a folder in the source's own Hugging Face layout with float weights (safetensors has no quantized types).
+public struct CheckpointConverter: WeightConverter {
+    /// The element types that weights can be written in.
+    public enum Target: String, Sendable, CaseIterable {
+        case q8_0, q4_0, f16, bf16
+
+        var elementType: ElementType {
+            switch self {
+            case .q8_0: .q8_0
+            case .q4_0: .q4_0
+            case .f16: .f16
+            case .bf16: .bf16
+            }
+        }
+    }
+
+    let checkpoint: Checkpoint
+    let source: URL
+    let target: Target
+    let output: URL
+
+    /// - Parameters:
+    ///   - projector: the image part of a GGUF pair, if it is not found beside the model.
+    ///   - overwrites: replace what is at `output`.
+    /// - Throws: ``CheckpointError``, ``ConversionError``
+    public init(_ source: URL, projector: URL? = nil, to target: Target, output: URL, overwrites: Bool = false) throws {
+        checkpoint = try Checkpoint.open(at: source, projector: projector)
+        (self.source, self.target, self.output) = (source, target, output)
+        try ConversionOutput.check(output, sources: [source, checkpoint.folder], overwrites: overwrites)
+        guard writesGGUF || (checkpoint.ggufMetadata == nil && [.f16, .bf16].contains(target)) else {
+            throw ConversionError.needsGGUF(target.rawValue, fromGGUF: checkpoint.ggufMetadata != nil, output: output.path)
+        }
+    }
+
+    var writesGGUF: Bool { output.pathExtension == "gguf" }
+
+    /// Writes the new checkpoint and opens it again to see that it loads. It appears under its name only when it is complete; stopped in
+    /// between, nothing is left.
+    /// - Throws: ``CheckpointError``; `CancellationError` between two pieces of a tensor.
+    public func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
+        // A checkpoint that does not load would become another one that does not.
+        try CheckpointConverter.verify(checkpoint)
+        if writesGGUF {
+            try writeGGUF(cancellation: cancellation, progress: progress)
+        } else {
+            try writeFolder(cancellation: cancellation, progress: progress)
+        }
+        let written = try Checkpoint.open(at: output)
+        try CheckpointConverter.verify(written)
+        let sources = [written.language, written.vision, written.projector].compactMap { $0 }
+        var sizes: [String: Int] = [:]
+        for source in sources {
+            for name in source.names { sizes[name] = source.find(name)?.bytes.count }
+        }
+        return ConversionReport(bytes: sizes.values.reduce(0, +), tensors: sizes.count)
+    }
+
+    /// Checks every tensor that the architecture needs, without reading the weights.
+    private static func verify(_ checkpoint: Checkpoint) throws {
+        _ = try LoadedModel(
+            checkpoint, packer: WeightPacker(kernels: KernelSet(), pool: ThreadPool(threads: 1), packs: false), template: nil, cancellation: Cancellation(), onProgress: { _ in })
+    }
+
+    // MARK: - A Hugging Face folder
+
+    private func writeFolder(cancellation: Cancellation, progress: ConversionProgress) throws {
+        try ConversionOutput.writeFolder(output) { try writeContents($0, cancellation: cancellation, progress: progress) }
+    }
+
+    private func writeContents(_ partial: URL, cancellation: Cancellation, progress: ConversionProgress) throws {
+        let manager = FileManager.default
+        do {
+            for name in try WeightFiles.names(in: checkpoint.folder) where belongsToCheckpoint(name) {
+                try manager.copyItem(at: checkpoint.folder.appendingPathComponent(name), to: partial.appendingPathComponent(name))
+            }
+            try nameType(in: partial.appendingPathComponent("config.json"))
+        } catch let error as CocoaError {
+            throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
+        }
+        let weights = try WeightFiles.open(in: checkpoint.folder).tensors
+        let tensors = weights.names.compactMap { weights.find($0) }
+        let total = tensors.reduce(0) { $0 + $1.bytes.count }
+        var done = 0
+        let descriptions = tensors.map { tensor in
+            TensorDescription(name: tensor.name, type: tensor.type.kernelType == nil ? tensor.type : target.elementType, shape: tensor.shape)
+        }
+        try SafetensorsWriter.write(descriptions, to: partial.appendingPathComponent("model.safetensors")) { description, sink in
+            let tensor = try weights.tensor(description.name)
+            try TensorRewriter(tensor, to: description.type, file: output.path).write(to: sink, cancellation: cancellation)
+            done += tensor.bytes.count
+            progress(done, total)
+        }
+    }
+
+    /// Configuration, tokenizer and notes, and the vision tower's own folder; not the weights, and nothing else that lies about.
+    private func belongsToCheckpoint(_ name: String) -> Bool {
+        if name == checkpoint.configuration.llava?.visionTowerReference { return true }
+        let kinds = ["json", "model", "jinja", "txt", "md"]
+        let url = checkpoint.folder.appendingPathComponent(name)
+        return FileKind(url) == .file && kinds.contains(url.pathExtension) && !name.hasSuffix(".safetensors.index.json")
+    }
+
+    /// Says in a copied `config.json` what type the weights have now, as loaders ask there.
+    private func nameType(in config: URL) throws {
+        let type = target == .bf16 ? "bfloat16" : "float16"
+        guard var text = try? String(contentsOf: config, encoding: .utf8) else { return }
+        for key in ["torch_dtype", "dtype"] {
+            text = text.replacing(try Regex("\"\(key)\"\\s*:\\s*\"[a-z0-9]*\"")) { _ in "\"\(key)\": \"\(type)\"" }
+        }
+        try Data(text.utf8).write(to: config)
+    }
+}
+
+/// One tensor's bytes in another element type, made a few rows at a time.
+struct TensorRewriter {
+    private let tensor: StoredTensor
+    private let type: ElementType
+    private let columns: Int
+    private let order: [Int]?
+    private let file: String
+
+    /// - Parameters:
+    ///   - order: for each row written, the row it is taken from; `nil` keeps the order.
+    init(_ tensor: StoredTensor, to type: ElementType, order: [Int]? = nil, file: String) {
+        (self.tensor, self.type, self.order, self.file) = (tensor, type, order, file)
+        // The values of a vector change places one by one.
+        columns = tensor.shape.count > 1 ? tensor.shape[tensor.shape.count - 1] : order == nil ? tensor.count : 1
+    }
+
+    func write(to sink: TensorSink, cancellation: Cancellation) throws {
+        if type == tensor.type, order == nil { return try sink.write(tensor.bytes) }
+        guard columns > 0, let sourceType = tensor.type.kernelType, let targetType = type.kernelType,
+            let sourceBytes = tensor.type.bytes(for: columns), let targetBytes = type.bytes(for: columns), let base = tensor.bytes.baseAddress
+        else {
+            throw CheckpointError.elementType(
+                tensor: tensor.name, expected: "rows of \(columns) values in a type that becomes \(type.rawValue)", found: tensor.type.rawValue,
+                file: tensor.file.path)
+        }
+        let rows = tensor.count / columns
+        let step = max(1, (1 << 18) / columns)
+        var values = [Float](repeating: 0, count: columns)
+        var out = [UInt8](repeating: 0, count: step * targetBytes)
+        for first in stride(from: 0, to: rows, by: step) {
+            try cancellation.check()
+            let count = min(step, rows - first)
+            for row in 0 ..< count {
+                let source = base + (order?[first + row] ?? first + row) * sourceBytes
+                if type == tensor.type {
+                    out.withUnsafeMutableBytes { out in
+                        out.baseAddress?.advanced(by: row * targetBytes).copyMemory(from: source, byteCount: targetBytes)
+                    }
+                    continue
+                }
+                ak_dequantize(&values, sourceType, source, 0, Int64(columns))
+                let result = out.withUnsafeMutableBytes { out in
+                    out.baseAddress.map { ak_quantize($0 + row * targetBytes, targetType, values, Int64(columns)) } ?? -1
+                }
+                guard result == 0 else {
+                    throw CheckpointError.elementType(
+                        tensor: tensor.name, expected: "a type that can be written", found: type.rawValue, file: file)
+                }
+            }
+            try out.withUnsafeBytes { try sink.write(UnsafeRawBufferPointer(rebasing: $0[..<(count * targetBytes)])) }
+        }
+        withExtendedLifetime(tensor) {}
+    }
+}

@@ -1,0 +1,20 @@
+/// How a decoder's block is put together, as far as its cost depends on it.
+struct BlockShape: Sendable, Equatable {
+    /// `down(activation(gate) * up)`, or `down(activation(up))`.
+    let isGated: Bool
+    /// Attention and MLP read one norm of the block's input.
+    let sharesNorm: Bool
+    /// Operations of a norm for each value, and vectors of weights that it reads: 4 and one (RMS norm), or 7 and two (layer norm).
+    let normOperations: Double, normVectors: Double
+    /// Biases: of queries, keys and values; of the attention's output; of the MLP; of the output layer.
+    let hasQueryBias, hasOutputBias, hasMLPBias, hasHeadBias: Bool
+
+    init(_ c: DecoderConfiguration) {
+        let isPhi = c.architecture == .phi2
+        (isGated, sharesNorm) = (!isPhi, isPhi)
+        (normOperations, normVectors) = isPhi ? (7, 2) : (4, 1)
+        hasQueryBias = c.attentionBias || c.architecture == .qwen2 || isPhi
+        hasOutputBias = (c.attentionBias && c.architecture != .qwen2) || isPhi
+        (hasMLPBias, hasHeadBias) = (c.mlpBias || isPhi, isPhi)
+    }
+}

@@ -1,0 +1,105 @@
+/// What of one decoder layer runs, in the counts that its cost depends on.
+public struct LayerShare: Sendable, Hashable {
+    /// Attention switches that are on: heads, or groups of heads that share keys and values.
+    public let switches: Int
+    /// Query heads.
+    public let heads: Int
+    /// Heads of keys and values that some kept head reads.
+    public let keyValueHeads: Int
+    /// MLP neuron groups, and the neurons in them.
+    public let groups: Int
+    public let neurons: Int
+
+    public var isSkipped: Bool { heads == 0 && groups == 0 }
+
+    /// - Parameters:
+    ///   - attention: attention switches that are on.
+    ///   - groups: MLP switches that are on.
+    ///   - layer: the layer's switches.
+    package init(attention: [Int], groups: [Int], of layer: SwitchSpace.Layer, _ language: DecoderConfiguration) {
+        let perKeyValueHead = max(1, language.numAttentionHeads / max(1, language.numKeyValueHeads))
+        let kept = attention.flatMap { Array(layer.heads[$0]) }
+        switches = attention.count
+        heads = kept.count
+        keyValueHeads = Set(kept.map { $0 / perKeyValueHead }).count
+        self.groups = groups.count
+        neurons = groups.reduce(0) { $0 + layer.neurons[$1].count }
+    }
+
+    /// So many switches, the first ones: where only counts are known, keys and values are shared as well as they can be.
+    package init(attention: Int, groups: Int, of layer: SwitchSpace.Layer, _ language: DecoderConfiguration) {
+        self.init(attention: Array(0 ..< attention), groups: Array(0 ..< groups), of: layer, language)
+    }
+}
+
+/// The shares of all decoder layers.
+public struct CostPlan: Sendable, Equatable {
+    public let shares: [LayerShare]
+    /// Units beyond the prefix that a budget granted; `nil` for a plan given as such.
+    public let units: Int?
+
+    /// Whether the budget asked for less than the prefix layers cost, which always run.
+    public let isBelowFloor: Bool
+
+    package init(shares: [LayerShare], units: Int? = nil, isBelowFloor: Bool = false) {
+        (self.shares, self.units, self.isBelowFloor) = (shares, units, isBelowFloor)
+    }
+
+    /// - Parameter counts: of each layer, attention switches and MLP switches that are on.
+    package init(
+        counts: [(attention: Int, groups: Int)], of configuration: ModelConfiguration, units: Int? = nil, isBelowFloor: Bool = false
+    ) {
+        let shares = zip(counts, configuration.switchSpace.layers).map { count, layer in
+            LayerShare(attention: count.attention, groups: count.groups, of: layer, configuration.language)
+        }
+        self.init(shares: shares, units: units, isBelowFloor: isBelowFloor)
+    }
+
+    /// Everything runs.
+    package init(whole configuration: ModelConfiguration) {
+        let space = configuration.switchSpace
+        self.init(
+            counts: Array(repeating: (space.switchesPerLayer, space.switchesPerLayer), count: space.layers.count), of: configuration,
+            units: configuration.budgetUnits.map { $0.total - $0.prefix })
+    }
+
+    /// What so many units buy. Which switches a scheduler would choose depends on the input; for the cost only their number matters with whole
+    /// layers, and with heads the units are spread evenly over the layers after the prefix.
+    /// - Parameter units: units beyond the prefix, at most those that there are.
+    package init(units: Int, of configuration: ModelConfiguration, isBelowFloor: Bool = false) {
+        guard let adaptive = configuration.adaptive else {
+            self.init(whole: configuration)
+            return
+        }
+        let space = configuration.switchSpace
+        let (all, prefix) = (space.switchesPerLayer, adaptive.numPrefixLayers)
+        let optional = space.layers.count - prefix
+        let counts = space.layers.indices.map { layer -> (attention: Int, groups: Int) in
+            if layer < prefix { return (all, all) }
+            let place = layer - prefix
+            switch adaptive.schedulerType {
+            case .layers: return place < units ? (all, all) : (0, 0)
+            case .heads:
+                // A layer takes units until its switches are all on; the last unit of a layer may find fewer than `rank` of them left.
+                let count = min(all, (units / optional + (place < units % optional ? 1 : 0)) * adaptive.schedulerRank)
+                return (count, count)
+            }
+        }
+        self.init(counts: counts, of: configuration, units: units, isBelowFloor: isBelowFloor)
+    }
+
+    /// Layers of which the same share runs, each share once, in the order of their first layer; dropped layers are left out.
+    package var kinds: [(share: LayerShare, layers: [Int])] {
+        var kinds: [(share: LayerShare, layers: [Int])] = []
+        var places: [LayerShare: Int] = [:]
+        for (layer, share) in shares.enumerated() where !share.isSkipped {
+            if let place = places[share] {
+                kinds[place].layers.append(layer)
+            } else {
+                places[share] = kinds.count
+                kinds.append((share, [layer]))
+            }
+        }
+        return kinds
+    }
+}

@@ -1,0 +1,35 @@
+/// The request whose cost is asked for, and how the model is held and run.
+public struct CostSettings: Sendable, Equatable {
+    /// Positions of the prompt, image tokens included, the latency token not.
+    public var promptTokens: Int
+    /// Tokens generated; the first one comes out of the prompt's pass.
+    public var generatedTokens: Int
+    /// Requests computed together, all with the same plan.
+    public var batchSize: Int
+    public var weightBits: Int
+    public var activationBits: Int
+    /// Bits of a stored key or value; `nil` takes ``activationBits``.
+    public var keyValueBits: Int?
+    /// Attention as one operation that keeps its scores on the chip.
+    public var flashAttention: Bool
+    /// Devices that share each layer; costs are those of one device.
+    public var tensorParallel: Int
+    /// Images a request encodes; not part of the reference's formula.
+    public var images: Int
+
+    public init(
+        promptTokens: Int, generatedTokens: Int = 1, batchSize: Int = 1, weightBits: Int = 16, activationBits: Int = 16,
+        keyValueBits: Int? = nil, flashAttention: Bool = false, tensorParallel: Int = 1, images: Int = 1
+    ) {
+        (self.promptTokens, self.generatedTokens, self.batchSize) = (promptTokens, generatedTokens, batchSize)
+        (self.weightBits, self.activationBits, self.keyValueBits) = (weightBits, activationBits, keyValueBits)
+        (self.flashAttention, self.tensorParallel, self.images) = (flashAttention, tensorParallel, images)
+    }
+
+    package var cacheBits: Int { keyValueBits ?? activationBits }
+
+    /// Bytes of one weight, activation, key or value.
+    package var weightBytes: Double { Double(weightBits) / 8 }
+    package var activationBytes: Double { Double(activationBits) / 8 }
+    package var keyValueBytes: Double { Double(cacheBits) / 8 }
+}

@@ -1,0 +1,118 @@
+import Foundation
+
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#endif
+
+/// What this machine reaches at most: the ceilings of its roofline (``CeilingMeasurement``), measured once, in about two seconds, and kept
+/// in the user's cache folder.
+public struct MachineCeilings: Sendable, Equatable, Codable {
+    /// Processor and host, and the threads that were used.
+    public let machine: String
+    public let threads: Int
+    /// Bytes a second.
+    public let bandwidth: Double
+    /// Operations a second: 8-bit dot products, BF16 dot products (`nil` where the processor has none), float32.
+    public let int8: Double
+    public let bf16: Double?
+    public let fp32: Double
+    /// Bytes of a core's second-level cache.
+    public let cacheBytes: Double
+
+    public var hardware: Hardware {
+        Hardware(
+            name: Hardware.thisMachine, bandwidth: bandwidth, fp16: bf16 ?? fp32, int8: int8, fp32: fp32, onChipBuffer: cacheBytes)
+    }
+
+    /// The kept ceilings of this machine, measured if there are none.
+    /// - Parameters:
+    ///   - refresh: measure again.
+    ///   - folder: where they are kept; by default `adallava` in the user's cache folder.
+    /// - Returns: the ceilings, and why they could not be kept if so.
+    /// - Throws: `ComputeError`
+    public static func load(
+        threads: Int? = nil, refresh: Bool = false, folder: URL? = nil, onMeasure: () -> Void = {}
+    ) throws -> (ceilings: MachineCeilings, notKept: String?) {
+        let count = threads ?? ThreadPool.availableProcessors
+        let machine = machineName(threads: count)
+        let folder = folder ?? defaultFolder
+        let safe = machine.map { $0.isASCII && ($0.isLetter || $0.isNumber) ? String($0) : "-" }.joined()
+        let file = folder.appendingPathComponent("ceilings-\(safe).json")
+        if !refresh, let data = try? Data(contentsOf: file), let kept = try? JSONDecoder().decode(MachineCeilings.self, from: data),
+            kept.machine == machine, kept.isUsable
+        {
+            return (kept, nil)
+        }
+        onMeasure()
+        let measured = try measure(threads: count, machine: machine)
+        do {
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+            try encoder.encode(measured).write(to: file, options: .atomic)
+        } catch {
+            return (measured, "\(file.path): cannot be written: \(error.localizedDescription)")
+        }
+        return (measured, nil)
+    }
+
+    /// Kept files are input like any other: numbers to divide by must be numbers.
+    private var isUsable: Bool {
+        [bandwidth, int8, fp32, cacheBytes, bf16 ?? 1].allSatisfy { $0.isFinite && $0 > 0 }
+    }
+
+    private static var defaultFolder: URL {
+        let caches = FileManager.default.urls(for: .cachesDirectory, in: .userDomainMask).first ?? FileManager.default.temporaryDirectory
+        return caches.appendingPathComponent("adallava", isDirectory: true)
+    }
+
+    // MARK: - Measuring
+
+    private static func measure(threads: Int, machine: String) throws -> MachineCeilings {
+        let measured = try CeilingMeasurement.measure(threads: threads)
+        return MachineCeilings(
+            machine: machine, threads: measured.threads, bandwidth: measured.bandwidth, int8: measured.int8, bf16: measured.bf16,
+            fp32: measured.fp32, cacheBytes: cacheBytes())
+    }
+
+    // MARK: - The machine
+
+    private static func machineName(threads: Int) -> String {
+        "\(processorName()) on \(ProcessInfo.processInfo.hostName), \(threads) threads"
+    }
+
+    package static func processorName() -> String {
+        #if canImport(Darwin)
+            var size = 0
+            sysctlbyname("machdep.cpu.brand_string", nil, &size, nil, 0)
+            var bytes = [UInt8](repeating: 0, count: max(size, 1))
+            guard sysctlbyname("machdep.cpu.brand_string", &bytes, &size, nil, 0) == 0 else { return "processor" }
+            return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        #else
+            let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+            for line in text.split(separator: "\n") where line.hasPrefix("model name") || line.hasPrefix("CPU part") {
+                if let value = line.split(separator: ":").last { return value.trimmingCharacters(in: .whitespaces) }
+            }
+            return "processor"
+        #endif
+    }
+
+    private static func cacheBytes() -> Double {
+        let usual = 1 << 20
+        #if canImport(Darwin)
+            var value: Int64 = 0
+            var size = MemoryLayout<Int64>.size
+            return sysctlbyname("hw.l2cachesize", &value, &size, nil, 0) == 0 && value > 0 ? Double(value) : Double(usual)
+        #else
+            let size = sysconf(Int32(_SC_LEVEL2_CACHE_SIZE))
+            return Double(size > 0 ? size : usual)
+        #endif
+    }
+}
+
+extension Hardware {
+    /// What stands for the machine that this runs on; see ``MachineCeilings``.
+    public static let thisMachine = "this-machine"
+}

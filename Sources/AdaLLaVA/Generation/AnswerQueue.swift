@@ -1,0 +1,99 @@
+import Foundation
+import Synchronization
+
+/// The requests of one engine: those that were admitted are computed together, one batch a step, on one thread; the others wait their turn.
+package final class AnswerQueue: @unchecked Sendable {
+    /// Touched on `queue` only.
+    private let engine: Engine
+    private let queue: DispatchQueue
+    /// The most requests that are computed at once.
+    private let limit: Int
+
+    private struct Waiting: Sendable {
+        let cancellation: Cancellation
+        /// Makes the task, on the engine's thread.
+        let make: @Sendable () -> GenerationTask
+        /// The request ends before it was begun.
+        let drop: @Sendable (any Error) -> Void
+    }
+
+    private struct State {
+        var waiting: [Waiting] = []
+        /// Works that want the engine for themselves.
+        var exclusive = 0
+        var isRunning = false
+    }
+    private let state = Mutex(State())
+
+    /// - Parameter limit: the most requests that are computed at once.
+    init(_ engine: Engine, queue: DispatchQueue, limit: Int) { (self.engine, self.queue, self.limit) = (engine, queue, max(limit, 1)) }
+
+    /// Adds a request.
+    /// - Parameters:
+    ///   - make: makes its task when it is admitted; called on the engine's thread.
+    ///   - drop: called instead when it is cancelled before.
+    func submit(_ cancellation: Cancellation, make: @escaping @Sendable () -> GenerationTask, drop: @escaping @Sendable (any Error) -> Void) {
+        let starts = state.withLock { state in
+            state.waiting.append(Waiting(cancellation: cancellation, make: make, drop: drop))
+            defer { state.isRunning = true }
+            return !state.isRunning
+        }
+        if starts { queue.async { [self] in run() } }
+    }
+
+    /// Lets go of requests that were cancelled while they waited, with their images.
+    func dropCancelled() {
+        let dropped = state.withLock { state in
+            let dropped = state.waiting.filter(\.cancellation.isCancelled)
+            state.waiting.removeAll(where: \.cancellation.isCancelled)
+            return dropped
+        }
+        for waiting in dropped { waiting.drop(CancellationError()) }
+    }
+
+    /// Requests that wait to be admitted.
+    var waitingCount: Int { state.withLock { $0.waiting.count } }
+
+    /// Gives the engine to one work, between requests.
+    package func exclusively<Result: Sendable>(_ work: @escaping @Sendable (Engine) throws -> Result) async throws -> Result {
+        state.withLock { $0.exclusive += 1 }
+        return try await queue.run { [self] in
+            defer { state.withLock { $0.exclusive -= 1 } }
+            return try work(engine)
+        }
+    }
+
+    /// Steps until no request is left, or until somebody wants the engine for itself and the admitted ones have ended.
+    private func run() {
+        var tasks: [GenerationTask] = []
+        while true {
+            let admitted = state.withLock { state -> [Waiting]? in
+                if state.exclusive > 0 || state.waiting.isEmpty {
+                    if tasks.isEmpty {
+                        state.isRunning = !state.waiting.isEmpty
+                        return nil
+                    }
+                    return []
+                }
+                let count = min(limit - tasks.count, state.waiting.count)
+                defer { state.waiting.removeFirst(count) }
+                return Array(state.waiting.prefix(count))
+            }
+            guard let admitted else { break }
+            tasks += admitted.map { $0.make() }
+            engine.step(tasks)
+            tasks.removeAll(where: \.isDone)
+        }
+        // Behind whoever waits for the engine.
+        if state.withLock(\.isRunning) { queue.async { [self] in run() } }
+    }
+}
+
+extension DispatchQueue {
+    /// Runs blocking work on this queue and waits for it without holding a thread of the concurrency pool.
+    func run<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
+        try await withCheckedThrowingContinuation { continuation in
+            async { continuation.resume(with: Swift.Result { try work() }) }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+import Crypto
+import Foundation
+
+/// What names cached content: a SHA-256 digest of everything that it was computed from.
+struct ContentKey: Hashable, Sendable {
+    private let words: (UInt64, UInt64, UInt64, UInt64)
+
+    init(_ digest: SHA256.Digest) {
+        words = digest.withUnsafeBytes { $0.loadUnaligned(as: (UInt64, UInt64, UInt64, UInt64).self) }
+    }
+
+    /// A key that no content has, for tests.
+    init(forged word: UInt64) { words = (word, word, word, word) }
+
+    static func == (a: ContentKey, b: ContentKey) -> Bool { a.words == b.words }
+
+    func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
+
+    func add(to hash: inout SHA256) { withUnsafeBytes(of: words) { hash.update(bufferPointer: $0) } }
+}
+
+/// One position of a prompt: a token, or a row of an image's features.
+enum PromptElement: Hashable, Sendable {
+    case token(Int32)
+    case image(ContentKey, row: Int32)
+
+    fileprivate func add(to hash: inout SHA256) {
+        switch self {
+        case .token(let token): withUnsafeBytes(of: (UInt8(0), token)) { hash.update(bufferPointer: $0) }
+        case .image(let key, let row):
+            withUnsafeBytes(of: (UInt8(1), row)) { hash.update(bufferPointer: $0) }
+            key.add(to: &hash)
+        }
+    }
+}
+
+/// Keys of a prompt's beginnings, one for each ``length`` positions.
+struct PromptKeys {
+    /// Positions from one key to the next.
+    static let length = 16
+    let keys: [ContentKey]
+
+    /// - Parameter model: what else the content depends on: model, precision, rotary frequencies.
+    init(_ elements: [PromptElement], model: ContentKey) {
+        var keys: [ContentKey] = [], previous = model
+        for start in stride(from: 0, to: elements.count - elements.count % PromptKeys.length, by: PromptKeys.length) {
+            var hash = SHA256()
+            previous.add(to: &hash)
+            for element in elements[start ..< start + PromptKeys.length] { element.add(to: &hash) }
+            previous = ContentKey(hash.finalize())
+            keys.append(previous)
+        }
+        self.keys = keys
+    }
+
+    /// Keys given by value, for tests.
+    init(forged keys: [ContentKey]) { self.keys = keys }
+}
+
+extension ContentKey {
+    /// The key of decoded pixels under a model's preprocessing.
+    /// - Parameter context: everything else that image features depend on: preprocessing, tower, model.
+    init(image: RGBImage, mode: String, context: ContentKey) {
+        var hash = SHA256()
+        context.add(to: &hash)
+        hash.update(data: Data(mode.utf8))
+        withUnsafeBytes(of: (Int64(image.width), Int64(image.height))) { hash.update(bufferPointer: $0) }
+        image.pixels.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        self.init(hash.finalize())
+    }
+
+    /// The key of a tower's input.
+    init(pixels: [Float], context: ContentKey) {
+        var hash = SHA256()
+        context.add(to: &hash)
+        withUnsafeBytes(of: Int64(pixels.count)) { hash.update(bufferPointer: $0) }
+        pixels.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        self.init(hash.finalize())
+    }
+
+    /// The key of a description in words.
+    init(_ text: String) { self.init(SHA256.hash(data: Data(text.utf8))) }
+}

@@ -1,0 +1,132 @@
+import Foundation
+
+/// One request on its way through the engine: its stage, its sequence, and what was computed so far.
+final class GenerationTask {
+    /// What is computed next.
+    enum Stage {
+        /// Nothing yet.
+        case waiting
+        /// Prompt rows from `next` on, through the prefix layers (all layers, of a model without a scheduler).
+        case prefix(next: Int)
+        /// The budget becomes units, and the one latency row passes the prefix.
+        case latency
+        /// Rows from `next` on, through the layers after the prefix, under the plan.
+        case rest(next: Int)
+        /// One token after the other: this one's rows come next.
+        case decode(token: Int)
+        case done
+    }
+
+    let request: EngineRequest
+    let cancellation: Cancellation
+    let trace: Trace?
+    private let onProgress: ((GenerationProgress) -> Void)?
+    private let onToken: (Int) -> Bool
+    private let onEnd: ((Result<EngineResult, any Error>) -> Void)?
+
+    var stage = Stage.waiting
+    var result: EngineResult
+    private(set) var outcome: Result<EngineResult, any Error>?
+
+    // Set when the request is begun.
+    var sequence: TokenSequence?
+    var elements: [PromptElement] = []
+    var keys: PromptKeys?
+    var features: [Tensor] = []
+    /// Hidden states after the prefix, the latency row's last: `[prompt + 1, hidden]`.
+    var hidden: Tensor?
+    var units: Int?
+    var schedulerLogits: [Float] = []
+    /// Whether the plan is still the one that the scheduler made.
+    var hasOnePlan = true
+    var sampler: Sampler
+    /// Slots that are filled.
+    var length = 0
+    /// Slots that prompt and answer may fill.
+    var capacity = 0
+    /// Position times layers of the prompt that are done.
+    var readRows = 0
+
+    private let clock = ContinuousClock()
+    private(set) var start: ContinuousClock.Instant
+    private var encoded: ContinuousClock.Instant?
+    private var prefilled: ContinuousClock.Instant?
+
+    /// - Parameters:
+    ///   - onToken: called with each token; `false` ends the answer.
+    ///   - onEnd: called once, after the last token.
+    init(
+        _ request: EngineRequest, cancellation: Cancellation, trace: Trace? = nil, onProgress: ((GenerationProgress) -> Void)? = nil,
+        onToken: @escaping (Int) -> Bool, onEnd: ((Result<EngineResult, any Error>) -> Void)? = nil
+    ) {
+        (self.request, self.cancellation, self.trace) = (request, cancellation, trace)
+        (self.onProgress, self.onToken, self.onEnd) = (onProgress, onToken, onEnd)
+        result = EngineResult(plan: ExecutionPlan(headCount: 0, rows: []))
+        sampler = Sampler(request.sampling, prompt: request.tokens)
+        start = clock.now
+    }
+
+    var isDone: Bool { outcome != nil }
+    var isDecoding: Bool { if case .decode = stage { true } else { false } }
+    var wantsProgress: Bool { onProgress != nil }
+
+    func report(_ progress: GenerationProgress) { onProgress?(progress) }
+
+    // MARK: - Phases
+
+    func begin() { start = clock.now }
+
+    func endEncode() {
+        let now = clock.now
+        encoded = now
+        result.measured.encode = now - start
+    }
+
+    func endPrefill() {
+        let now = clock.now
+        prefilled = now
+        result.measured.prefill = now - start - result.measured.encode
+    }
+
+    /// Takes the next token.
+    /// - Returns: whether it is fed back.
+    func take(_ token: Int) -> Bool {
+        result.tokens.append(token)
+        report(.answering(done: result.tokens.count, atMost: request.maxTokens))
+        if result.tokens.count == 1 { result.measured.timeToFirstToken = clock.now - start }
+        let isEnd = request.endTokens.contains(token)
+        let goesOn = onToken(token)
+        if isEnd {
+            result.finish = .endOfAnswer
+        } else if !goesOn {
+            result.finish = .stopText
+        } else if result.tokens.count >= request.maxTokens {
+            result.finish = .maxTokens
+        } else if length >= capacity {
+            result.finish = .contextFull
+        } else {
+            return true
+        }
+        return false
+    }
+
+    func finish() {
+        if let prefilled { result.measured.decode = clock.now - prefilled }
+        if let sequence {
+            result.keyValueBytes = sequence.keyValueBytes
+            result.keyValueShapes = sequence.layers.map { layer in layer.map { [1, $0.heads.count, length, $0.layout.headDim] } }
+        }
+        end(.success(result))
+    }
+
+    func fail(_ error: any Error) { end(.failure(error)) }
+
+    private func end(_ outcome: Result<EngineResult, any Error>) {
+        if self.outcome != nil { return }
+        self.outcome = outcome
+        stage = .done
+        // Tasks of the same step can use the memory at once.
+        (sequence, hidden, features) = (nil, nil, [])
+        onEnd?(outcome)
+    }
+}

@@ -1,0 +1,122 @@
+import Foundation
+
+/// The immutable parts of a loaded model.
+package struct ModelParts: Sendable {
+    let name: String
+    package let decoder: Decoder
+    let vision: VisionPart?
+    package let adaptive: AdaptivePart?
+    /// The switches that plans turn.
+    package let space: SwitchSpace
+
+    /// What turns pixels into image features.
+    struct VisionPart: Sendable {
+        let tower: any VisionNetwork
+        let projector: Projector
+        let selection: LlavaConfiguration.TokenSelection
+        let keepsClassToken: Bool
+    }
+
+    /// What turns a budget into a plan.
+    package struct AdaptivePart: Sendable {
+        package let encoder: LatencyEncoder
+        package let scheduler: Scheduler
+        package let units: BudgetUnits
+    }
+
+    /// Layers that always run: all of them without a scheduler.
+    package var prefixLayers: Int { adaptive?.scheduler.configuration.numPrefixLayers ?? decoder.layers.count }
+
+    /// Everything runs.
+    package var fullPlan: ExecutionPlan { .full(layers: space.layers.count, heads: space.switchesPerLayer) }
+
+    /// The units that a budget grants; `nil` without a scheduler.
+    /// - Throws: ``BudgetError``
+    package func grantedUnits(_ budget: Budget) throws -> Int? {
+        let fraction = try budget.validFraction()
+        guard let adaptive else {
+            if fraction < 1 { throw BudgetError.notAdaptive(budget: Double(fraction), model: name) }
+            return nil
+        }
+        return adaptive.units.granted(fraction: fraction)
+    }
+
+    /// - Throws: ``GenerationError`` for a request that cannot be answered.
+    func check(_ request: EngineRequest) throws {
+        let vocabulary = decoder.configuration.vocabularySize
+        if request.tokens.isEmpty { throw GenerationError.emptyPrompt }
+        for (index, token) in request.tokens.enumerated() where token != Engine.imageToken && !(0 ..< vocabulary).contains(token) {
+            throw GenerationError.token(token, position: index, vocabulary: vocabulary)
+        }
+        let marks = request.tokens.count { $0 == Engine.imageToken }
+        if marks != request.images.count { throw GenerationError.imageCount(marks: marks, images: request.images.count) }
+        if let plan = request.plan { try check(plan) }
+    }
+
+    /// A plan from outside: of this model's shape, and with the prefix running whole.
+    private func check(_ plan: ExecutionPlan) throws {
+        guard let adaptive else { throw GenerationError.plan(reason: "\(name) is not adaptive, so everything runs") }
+        let (layers, switches) = (space.layers.count, space.switchesPerLayer)
+        guard plan.rows.count == layers, plan.headCount == switches else {
+            throw GenerationError.plan(
+                reason: "expected \(layers) layers of \(switches) heads, found \(plan.rows.count) of \(plan.headCount)")
+        }
+        for (layer, row) in plan.rows.enumerated() {
+            for (what, indices) in [("heads", row.heads), ("groups", row.groups)] {
+                let ascends = zip(indices, indices.dropFirst()).allSatisfy { $0 < $1 }
+                guard ascends, indices.allSatisfy({ (0 ..< plan.headCount).contains($0) }) else {
+                    throw GenerationError.plan(
+                        reason: "layer \(layer): expected \(what) from 0 to \(plan.headCount - 1), ascending, found \(indices)")
+                }
+                if layer < adaptive.scheduler.configuration.numPrefixLayers, indices.count < plan.headCount {
+                    throw GenerationError.plan(reason: "layer \(layer) is a prefix layer and always runs whole")
+                }
+            }
+        }
+    }
+}
+
+/// The most memory that an engine takes beside its weights, in bytes.
+struct MemoryLimits: Sendable {
+    /// Pages of keys and values in use.
+    var keyValueBytes: Int
+    /// Free pages that are kept for the next sequences.
+    var spareBytes = 512 << 20
+    /// What is kept of earlier prompts.
+    var promptCacheBytes: Int
+    /// Features of earlier images.
+    var featureCacheBytes = 256 << 20
+
+    /// Nine tenths of what the machine has free for keys and values, a quarter of that for earlier prompts.
+    init() {
+        let free = SystemMemory.availableBytes
+        keyValueBytes = free / 10 * 9
+        promptCacheBytes = min(free / 4, 4 << 30)
+    }
+}
+
+/// What the system says of its memory.
+enum SystemMemory {
+    /// Bytes that programs can still take without swapping; a container's limit counts.
+    static var availableBytes: Int {
+        var available = Int(clamping: ProcessInfo.processInfo.physicalMemory)
+        if let text = try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8),
+            let line = text.split(separator: "\n").first(where: { $0.hasPrefix("MemAvailable:") }),
+            let kilobytes = line.split(separator: " ").dropFirst().first.flatMap({ Int($0) })
+        {
+            available = min(available, kilobytes << 10)
+        }
+        for (limit, used) in [
+            ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        ] {
+            guard let limit = number(limit), let used = number(used) else { continue }
+            available = min(available, max(limit - used, 0))
+        }
+        return available
+    }
+
+    private static func number(_ path: String) -> Int? {
+        (try? String(contentsOfFile: path, encoding: .utf8)).flatMap { Int($0.trimmingCharacters(in: .whitespacesAndNewlines)) }
+    }
+}

@@ -1,0 +1,329 @@
+import AdaKernels
+
+/// Rows of one sequence in a step: consecutive slots, through some of the layers.
+package struct BatchSegment {
+    let sequence: TokenSequence
+    let role: RowRole
+    /// Position of the first row, and its slot in the cache.
+    let position: Int, slot: Int
+    let layers: Range<Int>
+    let input: Input
+    /// Where the rows' hidden states go after the last layer; `nil`: nowhere, so that rows whose output nobody reads are not computed to the end.
+    var output: Tensor?
+    /// Logits that are wanted: of so many of the last rows.
+    var logitRows = 0
+    /// Raised: the segment is left out from the next layer on.
+    var cancellation: Cancellation?
+
+    package init(
+        sequence: TokenSequence, role: RowRole, position: Int, slot: Int, layers: Range<Int>, input: Input, output: Tensor? = nil, logitRows: Int = 0,
+        cancellation: Cancellation? = nil
+    ) {
+        (self.sequence, self.role, self.position, self.slot, self.layers) = (sequence, role, position, slot, layers)
+        (self.input, self.output, self.logitRows, self.cancellation) = (input, output, logitRows, cancellation)
+    }
+
+    package enum Input {
+        case token(Int)
+        /// `[rows, hidden]`
+        case hidden(Tensor)
+    }
+
+    var rows: Int {
+        switch input {
+        case .token: 1
+        case .hidden(let tensor): tensor.rows
+        }
+    }
+}
+
+/// What happened in one layer of a step, in time order.
+package struct LayerEvent {
+    let layer: Int
+    /// Rows that went in, of all sequences.
+    let rows: Int
+    /// Keys that they attended to, added up over sequences.
+    let keys: Int
+    let nanoseconds: Int64
+}
+
+/// What watches a step. Called on the thread that computes.
+package protocol BatchObserver: AnyObject {
+    /// A layer has ended.
+    func layerEnded(_ event: LayerEvent)
+    /// The hidden states of a segment after a layer.
+    /// - Parameter rows: which of the segment's rows they are.
+    func hiddenStates(layer: Int, segment: Int, rows: Range<Int>, _ hidden: Tensor)
+    /// Whether ``hiddenStates(layer:segment:rows:_:)`` and ``attention(layer:segment:query:key:)`` are to be called.
+    var wantsValues: Bool { get }
+    /// Rotated queries and keys of a segment in a layer, before attention.
+    func attention(layer: Int, segment: Int, query: Tensor, key: Tensor)
+}
+
+/// Computes steps: rows of several sequences, each in its phase and under its plan, through the layers of one decoder. Each layer gathers the rows whose
+/// plan keeps it and reads its weights once for all of them; attention runs per sequence over that sequence's pages.
+///
+/// Not `Sendable`: one thread at a time, as its workspace.
+package final class BatchRunner {
+    let decoder: Decoder
+    let workspace: Workspace
+    let pages: PagePool
+    private let rotary: RotaryTable
+    private var prepared: [[(key: PreparedKey, layer: DecoderLayer.Prepared)]]
+    private var generation = 0
+    private var places: [RowPlace] = [], gathered: [RowPlace] = []
+    private var logitsRuns: [Int: ProductRun] = [:]
+    private let layout: KeyValueLayout
+
+    /// Rows of prompts that one step takes at most: an image of 576 and a question, so that weights are read, and where they are not of the activations'
+    /// type converted, once.
+    package static let chunk = 640
+
+    init(_ decoder: Decoder, _ workspace: Workspace, pages: PagePool) {
+        (self.decoder, self.workspace, self.pages) = (decoder, workspace, pages)
+        rotary = RotaryTable(decoder.rotary, rotaryDim: decoder.configuration.rotaryDim)
+        prepared = Array(repeating: [], count: decoder.layers.count)
+        layout = decoder.layout(workspace.kernels.precision)
+    }
+
+    private struct PreparedKey: Equatable {
+        let groups: [RowGroup]
+        /// First row of the batch, or −1 where rows are gathered.
+        let first: Int
+        let next: Int
+        let nextSelection: LayerSelection?
+
+        static func == (a: PreparedKey, b: PreparedKey) -> Bool {
+            a.first == b.first && a.next == b.next && a.nextSelection === b.nextSelection && a.groups == b.groups
+        }
+    }
+
+    /// A segment on its way through the layers.
+    private struct Passing {
+        let index: Int
+        let segment: BatchSegment
+        /// Its rows in the batch that are still computed.
+        var rows: Range<Int>
+        /// The first of them among the segment's rows.
+        var offset = 0
+        /// After this layer only the rows that are read are computed.
+        let lastAttention: Int
+    }
+
+    /// Makes sure that a segment's keys and values fit, so that a step of several sequences cannot fail for one of them.
+    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
+    func reserve(_ segment: BatchSegment) throws {
+        for layer in segment.layers where segment.sequence.selections[layer].runsAttention {
+            try segment.sequence.pages(layer, layout).reserve(
+                segment.slot ..< segment.slot + segment.rows, window: decoder.configuration.slidingWindow ?? 0, pages)
+        }
+    }
+
+    /// Bytes of keys and values that `positions` positions take in all layers, whole pages.
+    func keyValueBytes(positions: Int) -> Int {
+        (positions + KeyValueLayout.slots - 1) / KeyValueLayout.slots * layout.pageBytes(heads: decoder.configuration.numKeyValueHeads)
+            * decoder.layers.count
+    }
+
+    /// What a step gives.
+    package struct Output {
+        /// `[rows wanted by all segments in their order, vocabulary]`, valid until the next step; `nil` if none are wanted.
+        package let logits: Tensor?
+        /// Of each segment its rows in ``logits``; empty where none were wanted, `nil` where the segment was cancelled.
+        let rows: [Range<Int>?]
+
+        /// The logits of a segment's last row, `[1, vocabulary]`.
+        func last(_ segment: Int) -> Tensor? {
+            guard let logits, let rows = rows[segment], !rows.isEmpty else { return nil }
+            return logits.rows(rows.upperBound - 1 ..< rows.upperBound)
+        }
+    }
+
+    /// Computes one step.
+    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)`` when keys and values do not fit that were not reserved.
+    package func step(_ segments: [BatchSegment], observer: (any BatchObserver)? = nil) throws -> Output {
+        let c = decoder.configuration
+        // Chunks first: activations of the two roles are separate.
+        let order = segments.indices.filter { segments[$0].role == .chunk } + segments.indices.filter { segments[$0].role == .single }
+        let count = segments.reduce(0) { $0 + $1.rows }
+        let hidden = workspace.tensor(.rows, rows: count, columns: c.hiddenSize)
+        places.removeAll(keepingCapacity: true)
+        var angles: [RotaryTable.Angles] = []
+        var passing: [Passing] = []
+        for index in order {
+            let segment = segments[index], first = places.count, rows = segment.rows
+            switch segment.input {
+            case .token(let token): try decoder.embed(token, into: hidden, row: first)
+            case .hidden(let tensor): hidden.copyRows(from: tensor, to: first)
+            }
+            let positions = segment.position ..< segment.position + rows
+            let own = rotary.angles(positions, length: max(segment.sequence.promptLength, positions.upperBound))
+            angles.append(own)
+            for row in 0 ..< rows { places.append(own.place(position: segment.position + row, slot: segment.slot + row)) }
+            let keepsAll = segment.output != nil || observer?.wantsValues == true
+            passing.append(
+                Passing(
+                    index: index, segment: segment, rows: first ..< first + rows,
+                    lastAttention: keepsAll ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound))
+        }
+        let layers = (segments.map(\.layers.lowerBound).min() ?? 0) ..< (segments.map(\.layers.upperBound).max() ?? 0)
+        for layer in layers {
+            passing.removeAll { $0.segment.cancellation?.isCancelled == true }
+            try run(layer, &passing, hidden, observer)
+        }
+        withExtendedLifetime(angles) {}
+        for part in passing {
+            guard let output = part.segment.output else { continue }
+            output.copyRows(from: hidden.rows(part.rows), to: part.offset)
+        }
+        return logits(passing, hidden, segments: segments.count)
+    }
+
+    /// The rows of one layer, and the layer.
+    private func run(_ layer: Int, _ passing: inout [Passing], _ hidden: Tensor, _ observer: (any BatchObserver)?) throws {
+        var running: [Int] = []
+        for (place, part) in passing.enumerated() where part.segment.layers.contains(layer) && !part.rows.isEmpty {
+            if !part.segment.sequence.selections[layer].isSkipped { running.append(place) }
+        }
+        guard let leading = running.first else { return }
+        let start = observer == nil ? nil : ContinuousClock.now
+        sortBySelection(&running, passing, layer)
+        // A contiguous part of the batch in this order is computed where it is.
+        let first = passing[running.first ?? leading].rows.lowerBound
+        var end = first, isContiguous = true
+        for place in running {
+            isContiguous = isContiguous && passing[place].rows.lowerBound == end
+            end += passing[place].rows.count
+        }
+        let count = end - first
+        let x = isContiguous ? hidden.rows(first ..< end) : workspace.tensor(.gathered, rows: count, columns: hidden.columns)
+        var groups: [RowGroup] = [], sequences: [SequenceRows] = []
+        gathered.removeAll(keepingCapacity: true)
+        var row = 0
+        for place in running {
+            let part = passing[place], selection = part.segment.sequence.selections[layer]
+            let rows = row ..< row + part.rows.count
+            var outputs = rows
+            if part.segment.role == .chunk, layer >= part.lastAttention { outputs = max(rows.upperBound - part.segment.logitRows, rows.lowerBound) ..< rows.upperBound }
+            var pages: LayerPages?
+            let slot = part.segment.slot + part.offset
+            if selection.runsAttention {
+                let own = part.segment.sequence.pages(layer, layout)
+                try own.reserve(slot ..< slot + rows.count, window: decoder.configuration.slidingWindow ?? 0, self.pages)
+                pages = own
+            }
+            sequences.append(SequenceRows(role: part.segment.role, rows: rows, outputs: outputs, slot: slot, pages: pages, selection: selection))
+            // Single rows with one selection are one group; a chunk is one by itself.
+            if let last = groups.last, last.role == .single, part.segment.role == .single, last.selection === selection {
+                let joined = last.rows.lowerBound ..< rows.upperBound
+                groups[groups.count - 1] = RowGroup(role: .single, selection: selection, rows: joined, outputs: joined)
+            } else {
+                groups.append(RowGroup(role: part.segment.role, selection: selection, rows: rows, outputs: outputs))
+            }
+            if !isContiguous {
+                x.copyRows(from: hidden.rows(part.rows), to: row)
+                gathered.append(contentsOf: places[part.rows])
+            }
+            row = rows.upperBound
+        }
+        let run = prepare(layer, groups, x, first: isContiguous ? first : -1, passing[running[0]].segment)
+        var observe: ((Tensor, Tensor) -> Void)?
+        if let observer, observer.wantsValues {
+            let watched = zip(running, sequences).map { (index: passing[$0].index, part: $1) }
+            observe = { query, key in
+                for (index, part) in watched {
+                    observer.attention(layer: layer, segment: index, query: query.rows(part.outputs), key: key.rows(part.rows))
+                }
+            }
+        }
+        (isContiguous ? places : gathered).withUnsafeBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return }
+            run(sequences, places: isContiguous ? base + first : base, observe: observe, workspace)
+        }
+        if !isContiguous {
+            for (place, part) in zip(running, sequences) { hidden.copyRows(from: x.rows(part.rows), to: passing[place].rows.lowerBound) }
+        }
+        if let start {
+            let elapsed = (ContinuousClock.now - start).components
+            observer?.layerEnded(
+                LayerEvent(
+                    layer: layer, rows: count, keys: sequences.reduce(0) { $0 + $1.slot + $1.rows.count },
+                    nanoseconds: elapsed.seconds * 1_000_000_000 + elapsed.attoseconds / 1_000_000_000))
+        }
+        for (place, part) in zip(running, sequences) {
+            if observer?.wantsValues == true {
+                let own = passing[place]
+                observer?.hiddenStates(layer: layer, segment: own.index, rows: own.offset ..< own.offset + own.rows.count, hidden.rows(own.rows))
+            }
+            let dropped = part.rows.count - part.outputs.count
+            passing[place].rows = passing[place].rows.lowerBound + dropped ..< passing[place].rows.upperBound
+            passing[place].offset += dropped
+        }
+    }
+
+    /// Puts single rows with the same selection next to each other, in the order in which selections first occur.
+    private func sortBySelection(_ running: inout [Int], _ passing: [Passing], _ layer: Int) {
+        let firstSingle = running.firstIndex { passing[$0].segment.role == .single } ?? running.count
+        let singles = running[firstSingle...]
+        guard singles.count > 2 else { return }
+        var kinds: [(selection: LayerSelection, places: [Int])] = []
+        for place in singles {
+            let selection = passing[place].segment.sequence.selections[layer]
+            if let last = kinds.indices.last, kinds[last].selection === selection {
+                kinds[last].places.append(place)
+            } else if let known = kinds.firstIndex(where: { $0.selection === selection }) {
+                kinds[known].places.append(place)
+            } else {
+                kinds.append((selection, [place]))
+            }
+        }
+        running.replaceSubrange(firstSingle..., with: kinds.flatMap(\.places))
+    }
+
+    /// Preparations of a layer that are kept: those of the batches that came last.
+    private static let preparedPerLayer = 12
+
+    private func prepare(_ layer: Int, _ groups: [RowGroup], _ x: Tensor, first: Int, _ segment: BatchSegment) -> DecoderLayer.Prepared {
+        if generation != workspace.generation {
+            // Scratch tensors moved.
+            for index in prepared.indices { prepared[index].removeAll() }
+            logitsRuns.removeAll()
+            generation = workspace.generation
+        }
+        let selections = segment.sequence.selections
+        let next = (layer + 1 ..< max(segment.layers.upperBound, layer + 1)).first { !selections[$0].isSkipped } ?? -1
+        let key = PreparedKey(groups: groups, first: first, next: next, nextSelection: next < 0 ? nil : selections[next])
+        if let index = prepared[layer].lastIndex(where: { $0.key == key }) {
+            if index != prepared[layer].count - 1 { prepared[layer].append(prepared[layer].remove(at: index)) }
+            return prepared[layer][prepared[layer].count - 1].layer
+        }
+        let reads = next < 0 ? [workspace.prefetched(decoder.head.weight)] : decoder.layers[next].prefetched(selections[next], workspace)
+        let made = DecoderLayer.Prepared(decoder.layers[layer], x, groups, next: reads, workspace)
+        if prepared[layer].count >= BatchRunner.preparedPerLayer { prepared[layer].removeFirst() }
+        prepared[layer].append((key, made))
+        return made
+    }
+
+    /// Logits of the rows that are wanted, in the segments' order.
+    private func logits(_ passing: [Passing], _ hidden: Tensor, segments: Int) -> Output {
+        var places = [Range<Int>?](repeating: nil, count: segments)
+        let wanted = passing.filter { $0.segment.logitRows > 0 }.sorted { $0.index < $1.index }
+        let count = wanted.reduce(0) { $0 + $1.segment.logitRows }
+        for part in passing { places[part.index] = 0 ..< 0 }
+        if count == 0 { return Output(logits: nil, rows: places) }
+        let rows = workspace.tensor(.outputRows, rows: count, columns: hidden.columns)
+        var row = 0
+        for part in wanted {
+            let last = part.rows.upperBound - part.segment.logitRows ..< part.rows.upperBound
+            rows.copyRows(from: hidden.rows(last), to: row)
+            places[part.index] = row ..< row + last.count
+            row += last.count
+        }
+        let logits = workspace.tensor(.logits, rows: count, columns: decoder.configuration.vocabularySize)
+        if generation != workspace.generation { logitsRuns.removeAll() }
+        let run = logitsRuns[count] ?? ProductRun([Product(linear: decoder.head, output: logits)], workspace)
+        logitsRuns[count] = run
+        run(workspace.convert(rows, norm: decoder.finalNorm, for: decoder.head.weight, RowsByRole(count, .single), workspace.inputs))
+        return Output(logits: logits, rows: places)
+    }
+}

@@ -1,0 +1,59 @@
+import AdaKernels
+
+/// A decoder's weights: embedding, layers, final norm and output layer. Immutable; ``BatchRunner`` computes with them.
+package final class Decoder: Sendable {
+    package let configuration: DecoderConfiguration
+    let layers: [DecoderLayer]
+    let finalNorm: Norm
+    let head: Linear
+    let rotary: RotaryEmbedding
+    /// All of a layer.
+    let whole: LayerSelection
+    private let embedding: StoredTensor
+
+    /// Loads every layer.
+    /// - Parameters:
+    ///   - switched: the layers of which plans leave heads and neurons out.
+    ///   - onLayer: called with the number of layers loaded so far.
+    /// - Throws: ``CheckpointError``, `CancellationError`
+    init(
+        _ source: any TensorSource, _ c: DecoderConfiguration, packer: WeightPacker, frequencyFactors: [Float]? = nil,
+        switched: Range<Int> = 0 ..< 0, cancellation: Cancellation, onLayer: (Int) -> Void
+    ) throws {
+        configuration = c
+        let (vocabulary, hidden, family) = (c.vocabularySize, c.hiddenSize, c.architecture.family)
+        let embedding = try source.tensor("model.embed_tokens.weight")
+        guard embedding.shape == [vocabulary, hidden] else {
+            throw CheckpointError.shape(
+                tensor: embedding.name, expected: [vocabulary, hidden], found: embedding.shape, file: embedding.file.path)
+        }
+        self.embedding = embedding
+        layers = try (0 ..< c.numHiddenLayers).map { index in
+            try cancellation.check()
+            defer { onLayer(index + 1) }
+            return try family.layer(
+                LayerLoader(
+                    source: source, configuration: c, prefix: "model.layers.\(index).", picksSwitches: switched.contains(index), packer: packer))
+        }
+        finalNorm = try family.finalNorm(source, c)
+        // Tied embeddings: the output matrix is the embedding's. A checkpoint that stores both is taken at its word.
+        let headTensor = source.find("lm_head.weight") ?? (c.tieWordEmbeddings ? embedding : nil)
+        guard let headTensor else { throw CheckpointError.missingTensor(name: "lm_head.weight", file: source.location) }
+        if family.headNeedsBias { _ = try source.tensor("lm_head.bias") }
+        head = Linear(
+            weight: try WeightMatrix(headTensor, rows: vocabulary, inputs: hidden, packer: packer),
+            bias: try source.find("lm_head.bias").map { try Tensor(vector: $0, count: vocabulary) })
+        rotary = try RotaryEmbedding(c, frequencyFactors: frequencyFactors)
+        whole = LayerSelection(whole: c)
+    }
+
+    /// How a layer's keys and values are stored.
+    func layout(_ precision: Precision) -> KeyValueLayout {
+        KeyValueLayout(headDim: configuration.headDim, type: precision == .f32 ? AK_F32 : AK_F16)
+    }
+
+    /// Writes the embedding of `token` into row `row` of `hidden`.
+    package func embed(_ token: Int, into hidden: Tensor, row: Int) throws {
+        try embedding.dequantize(row: token, columns: configuration.hiddenSize, into: hidden.data + row * hidden.stride)
+    }
+}

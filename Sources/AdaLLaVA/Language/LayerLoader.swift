@@ -1,0 +1,79 @@
+/// Loads the parts of one decoder layer by their canonical names.
+struct LayerLoader {
+    let source: any TensorSource
+    let configuration: DecoderConfiguration
+    /// `model.layers.N.`
+    let prefix: String
+    /// Whether plans leave heads and neurons of this layer out.
+    let picksSwitches: Bool
+    let packer: WeightPacker
+
+    /// - Parameter needsBias: whether a bias must be there. One that is there is always added.
+    func linear(_ name: String, rows: Int, inputs: Int, picksInputs: Bool = false, needsBias: Bool) throws -> Linear {
+        if needsBias { _ = try source.tensor("\(prefix)\(name).bias") }
+        return try Linear(source, prefix + name, rows: rows, inputs: inputs, picksInputs: picksInputs, packer: packer)
+    }
+
+    func rmsNorm(_ name: String) throws -> Norm { try Norm(rms: source, prefix + name, configuration) }
+
+    func layerNorm(_ name: String) throws -> Norm { try Norm(layer: source, prefix + name, configuration) }
+
+    /// Query, key, value and output projections, with their biases where the checkpoint has some.
+    func attention() throws -> Attention {
+        let c = configuration
+        let (width, keyWidth) = (c.numAttentionHeads * c.headDim, c.numKeyValueHeads * c.headDim)
+        let query = try linear("self_attn.q_proj", rows: width, inputs: c.hiddenSize, needsBias: c.attentionBias)
+        return Attention(
+            query: query, key: try linear("self_attn.k_proj", rows: keyWidth, inputs: c.hiddenSize, needsBias: c.attentionBias),
+            value: try linear("self_attn.v_proj", rows: keyWidth, inputs: c.hiddenSize, needsBias: c.attentionBias),
+            output: try linear("self_attn.o_proj", rows: c.hiddenSize, inputs: width, picksInputs: picksSwitches, needsBias: c.attentionBias),
+            shape: AttentionShape(
+                headDim: c.headDim, queriesPerKey: c.numAttentionHeads / c.numKeyValueHeads, window: c.slidingWindow ?? 0,
+                rounds: packer.kernels.roundsAttention(query.weight, headDim: c.headDim)),
+            rotaryDim: c.rotaryDim, interleaved: c.ropeInterleaved)
+    }
+
+    /// `down(silu(gate(x)) * up(x))`
+    func gatedMLP() throws -> GatedMLP {
+        let c = configuration
+        return GatedMLP(
+            gate: try linear("mlp.gate_proj", rows: c.intermediateSize, inputs: c.hiddenSize, needsBias: c.mlpBias),
+            up: try linear("mlp.up_proj", rows: c.intermediateSize, inputs: c.hiddenSize, needsBias: c.mlpBias),
+            down: try linear("mlp.down_proj", rows: c.hiddenSize, inputs: c.intermediateSize, picksInputs: picksSwitches, needsBias: c.mlpBias))
+    }
+
+    /// `down(activation(up(x)))`
+    func plainMLP() throws -> PlainMLP {
+        let c = configuration
+        return PlainMLP(
+            up: try linear("mlp.up_proj", rows: c.intermediateSize, inputs: c.hiddenSize, needsBias: c.mlpBias),
+            down: try linear("mlp.down_proj", rows: c.hiddenSize, inputs: c.intermediateSize, picksInputs: picksSwitches, needsBias: c.mlpBias),
+            activation: packer.kernels.activation(c.hiddenActivation))
+    }
+}
+
+extension Norm {
+    /// An RMSNorm of a decoder.
+    init(rms source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
+        self.init(weight: try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize), epsilon: c.normEpsilon)
+    }
+
+    /// A LayerNorm of a decoder.
+    init(layer source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
+        self.init(
+            weight: try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize),
+            bias: try Tensor(vector: source.tensor(name + ".bias"), count: c.hiddenSize), epsilon: c.normEpsilon)
+    }
+}
+
+extension KernelSet {
+    /// The kernel of an activation function.
+    func activation(_ activation: Activation) -> ActivationFunction {
+        switch activation {
+        case .silu: table.silu
+        case .quickGELU: table.gelu_quick
+        case .gelu: table.gelu_erf
+        case .geluTanh: table.gelu_tanh
+        }
+    }
+}
