@@ -49,8 +49,10 @@ struct ak_pool {
     _Alignas(CACHE_LINE) ak_signal finished;   // counts items that are not done; the caller waits for zero
     _Alignas(CACHE_LINE) ak_signal started;    // changes with every run; idle workers wait for a change
     _Atomic int32_t sleeping;                  // workers that wait, or are about to
-    _Atomic int running;                       // whether it is counted in `running_threads`
     _Atomic int stopping;
+
+    // Read while waiting and written once a computation, so that it stays in every thread's cache.
+    _Alignas(CACHE_LINE) _Atomic int running;  // whether it is counted in `threads_of_all`
 
     _Alignas(CACHE_LINE) _Atomic uint32_t moves;   // times that a waiting thread gave up its processor, or left it
 
@@ -65,14 +67,17 @@ struct ak_pool {
 
 // Threads of all pools of this process that are inside a run, whether they have an item or wait, and the processors there are for them. Where those are too
 // few, a thread that waits holds up another pool's work, and sleeps instead.
-static _Atomic int32_t running_threads, processors;
+static struct {
+    _Alignas(CACHE_LINE) _Atomic int32_t running;
+    _Atomic int32_t processors;
+} threads_of_all;
 
 // A child process has the pool's memory but not its threads.
 static _Atomic uint32_t fork_count;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static void count_fork(void) {
     atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed);
-    atomic_store_explicit(&running_threads, 0, memory_order_relaxed);
+    atomic_store_explicit(&threads_of_all.running, 0, memory_order_relaxed);
     ak_place_forget();
 }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
@@ -82,17 +87,20 @@ static void set_running(ak_pool *pool, int running) {
     const int32_t threads = pool->thread_count + 1;
     // The pool's own flag is set as long as its threads are in the sum.
     if (running) atomic_store_explicit(&pool->running, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&running_threads, running ? threads : -threads, memory_order_acq_rel);
+    atomic_fetch_add_explicit(&threads_of_all.running, running ? threads : -threads, memory_order_acq_rel);
     if (!running) atomic_store_explicit(&pool->running, 0, memory_order_release);
 }
+
+void ak_pool_enter(ak_pool *pool) { if (pool->thread_count > 0 && !is_forked(pool)) set_running(pool, 1); }
+void ak_pool_leave(ak_pool *pool) { if (atomic_load_explicit(&pool->running, memory_order_relaxed)) set_running(pool, 0); }
 
 // Whether threads that are inside other pools' runs leave too few processors to wait on.
 static int is_crowded(const ak_pool *pool) {
     // Equal before and after, so that a pool which begins or ends a run at this moment does not take itself for another.
     const int running = atomic_load_explicit(&pool->running, memory_order_acquire);
-    const int32_t all = atomic_load_explicit(&running_threads, memory_order_acquire), threads = pool->thread_count + 1;
+    const int32_t all = atomic_load_explicit(&threads_of_all.running, memory_order_acquire), threads = pool->thread_count + 1;
     const int32_t others = all - (running ? threads : 0);
-    return others > 0 && others + threads > atomic_load_explicit(&processors, memory_order_relaxed)
+    return others > 0 && others + threads > atomic_load_explicit(&threads_of_all.processors, memory_order_relaxed)
         && atomic_load_explicit(&pool->running, memory_order_relaxed) == running;
 }
 
@@ -290,7 +298,7 @@ static void free_pool(ak_pool *pool) {
 ak_pool *ak_pool_create(int32_t threads) {
     if (threads < 1) return NULL;
     pthread_once(&fork_once, watch_forks);
-    atomic_store_explicit(&processors, ak_processor_count(), memory_order_relaxed);
+    atomic_store_explicit(&threads_of_all.processors, ak_processor_count(), memory_order_relaxed);
     void *memory = NULL;
     if (posix_memalign(&memory, CACHE_LINE, sizeof(ak_pool)) != 0) return NULL;
     ak_pool *pool = memory;
@@ -369,7 +377,8 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
         return;
     }
     ak_place *place = &pool->shares[0].place;
-    set_running(pool, 1);
+    const int is_entered = atomic_load_explicit(&pool->running, memory_order_relaxed);
+    if (!is_entered) set_running(pool, 1);
     ak_place_enter(place);
     ak_place_set_needed(place, 1);
     atomic_store_explicit(&pool->work, work, memory_order_relaxed);
@@ -398,6 +407,6 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     ak_place_set_needed(place, 0);
     ak_place_return(place);
     pool->expected_count = 0;
-    set_running(pool, 0);
+    if (!is_entered) set_running(pool, 0);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

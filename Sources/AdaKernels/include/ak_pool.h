@@ -21,6 +21,11 @@ int32_t ak_pool_threads(const ak_pool *pool);
 //   last item. NULL: as many items for each, give or take one.
 void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, void (*work)(void *context, int32_t item, int32_t worker), void *context);
 
+// Says that a computation of many runs begins, and ends: other pools' waiting threads leave the processors to it also between its runs. Not nested; a run
+// outside of it says so by itself, which costs it a little.
+void ak_pool_enter(ak_pool *pool);
+void ak_pool_leave(ak_pool *pool);
+
 // Memory that will probably be read right after a run: `pieces` of `bytes` bytes each, `stride` bytes apart, of which each worker is going to read
 // its share: as many as the others, side by side.
 typedef struct {

@@ -206,6 +206,8 @@ extension Workspace {
                         piece: memory.address + worker * memory.count)
                 }
             }
+        } else if rows.count <= Workspace.rowsAtOnce {
+            made.write(kernels, rows: rows, columns: 0 ..< stride, from: data + rows.lowerBound * stride, stride: stride)
         } else {
             forRows(rows.count) { part, _ in
                 let part = rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound

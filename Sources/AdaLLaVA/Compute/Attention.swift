@@ -156,12 +156,15 @@ extension Workspace {
 
     /// The same, left in `attended` but for chunks' results where `made` takes them.
     package func attend(_ batch: [AttentionRows], query: Tensor, attended: Tensor, _ shape: AttentionShape, made: ActivationWriter? = nil) {
-        let longest = batch.reduce(0) { max($0, $1.keys) }
+        var (longest, chunks, singles) = (0, false, false)
+        for part in batch {
+            longest = max(longest, part.keys)
+            if part.role == .chunk { chunks = true } else { singles = true }
+        }
         reserveScratch(ak_attention_scratch(Int32(longest), Int32(shape.headDim)))
         let scratch = attention
-        let chunks = batch.contains { $0.role == .chunk }
         if chunks { attendChunks(batch, query: query, attended: attended, shape, made: made) }
-        guard batch.contains(where: { $0.role == .single }) else { return }
+        guard singles else { return }
         scratch.items.removeAll(keepingCapacity: true)
         scratch.merges.removeAll(keepingCapacity: true)
         collectSpans(batch, query: query, attended: attended, shape)

@@ -202,16 +202,17 @@ package final class LayerPages {
     }
 
     /// What attention over `length` positions reads first, as threads take it: the first page of each head that is not left behind.
-    func prefetched(length: Int, window: Int) -> [ak_expected] {
+    func addPrefetched(length: Int, window: Int, to reads: inout [ak_expected]) {
         let size = KeyValueLayout.slots, panel = Int(AK_PANEL)
         let first = window > 0 ? max(0, length - window) / size : 0
-        guard first < pages.count, let page = pages[first], length > 0 else { return [] }
+        guard first < pages.count, let page = pages[first], length > 0 else { return }
         let positions = min((length - first * size + panel - 1) / panel * panel, size)
         let keys = ak_expected(
             base: page.address, stride: layout.keyBytes, bytes: layout.keyBytes / size * positions, pieces: Int32(heads.count))
         let values = ak_expected(
             base: page.address + heads.count * layout.keyBytes, stride: layout.valueBytes, bytes: layout.valueBytes / size * positions,
             pieces: Int32(heads.count))
-        return [keys, values]
+        reads.append(keys)
+        reads.append(values)
     }
 }

@@ -49,6 +49,11 @@ public final class ThreadPool: @unchecked Sendable {
         ak_pool_run(pool, Int32(items), ends, work, context)
     }
 
+    /// Tells other pools of this process that a computation of many runs goes on until ``leave()``, so that their waiting threads leave the processors to it.
+    /// Not nested.
+    func enter() { ak_pool_enter(pool) }
+    func leave() { ak_pool_leave(pool) }
+
     /// Wakes the threads, so that they look for the next run as they do between the runs of a prefill or a decode.
     package func wake() {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }

@@ -39,6 +39,8 @@ package final class Engine {
         pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void, selecting: (Int, Int) -> Void = { _, _ in }
     ) throws -> (vision: Tensor, features: Tensor) {
         guard let vision = parts.vision else { throw GenerationError.noVision(model: parts.name) }
+        workspace.pool.enter()
+        defer { workspace.pool.leave() }
         let output = try vision.tower(pixels, workspace, cancellation: cancellation, progress: progress)
         var features = output.rows(withClassToken: vision.keepsClassToken)
         if vision.selection != .none, let query = output.lastQuery, let key = output.lastKey {

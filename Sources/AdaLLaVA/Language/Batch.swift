@@ -72,6 +72,8 @@ package final class BatchRunner {
     private var prepared: [[(key: PreparedKey, layer: DecoderLayer.Prepared)]]
     private var generation = 0
     private var places: [RowPlace] = [], gathered: [RowPlace] = []
+    /// Lists of one layer's rows, kept so that a decode allocates nothing between two layers.
+    private var runningList: [Int] = [], groupList: [RowGroup] = [], sequenceList: [SequenceRows] = []
     private var logitsRuns: [Int: ProductRun] = [:]
     private let layout: KeyValueLayout
 
@@ -142,6 +144,8 @@ package final class BatchRunner {
     /// Computes one step.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)`` when keys and values do not fit that were not reserved.
     package func step(_ segments: [BatchSegment], observer: (any BatchObserver)? = nil) throws -> Output {
+        workspace.pool.enter()
+        defer { workspace.pool.leave() }
         let c = decoder.configuration
         // Chunks first: activations of the two roles are separate.
         let order = segments.indices.filter { segments[$0].role == .chunk } + segments.indices.filter { segments[$0].role == .single }
@@ -182,8 +186,11 @@ package final class BatchRunner {
     /// The rows of one layer, and the layer.
     private func run(_ layer: Int, _ passing: inout [Passing], _ hidden: Tensor, _ observer: (any BatchObserver)?) throws {
         var running: [Int] = []
-        for (place, part) in passing.enumerated() where part.segment.layers.contains(layer) && !part.rows.isEmpty {
-            if !part.segment.sequence.selections[layer].isSkipped { running.append(place) }
+        swap(&running, &runningList)
+        running.removeAll(keepingCapacity: true)
+        defer { swap(&running, &runningList) }
+        for place in passing.indices where passing[place].segment.layers.contains(layer) && !passing[place].rows.isEmpty {
+            if !passing[place].segment.sequence.selections[layer].isSkipped { running.append(place) }
         }
         guard let leading = running.first else { return }
         let start = observer == nil ? nil : ContinuousClock.now
@@ -198,6 +205,15 @@ package final class BatchRunner {
         let count = end - first
         let x = isContiguous ? hidden.rows(first ..< end) : workspace.tensor(.gathered, rows: count, columns: hidden.columns)
         var groups: [RowGroup] = [], sequences: [SequenceRows] = []
+        swap(&groups, &groupList)
+        swap(&sequences, &sequenceList)
+        defer {
+            // Sequences own their pages: nothing of them is kept here.
+            sequences.removeAll(keepingCapacity: true)
+            groups.removeAll(keepingCapacity: true)
+            swap(&groups, &groupList)
+            swap(&sequences, &sequenceList)
+        }
         gathered.removeAll(keepingCapacity: true)
         var row = 0
         for place in running {

@@ -95,6 +95,9 @@ extension Attention {
         private let outputRun: ProductRun?
         private let outputReads: [ak_expected]
         private let afterwards: [ak_expected]
+        /// Keys, values and the output projection's weights: what single rows read after the first products.
+        private var firstReads: [ak_expected] = []
+        private var batch: [AttentionRows] = []
 
         /// - Parameters:
         ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
@@ -129,20 +132,26 @@ extension Attention {
         func callAsFunction(_ sequences: [SequenceRows], places: UnsafePointer<RowPlace>, observe: ((Tensor, Tensor) -> Void)?, _ workspace: Workspace) {
             let isSingle = !outputReads.isEmpty
             if isSingle, let first = sequences.first, let pages = first.pages {
-                workspace.prefetch(pages.prefetched(length: first.slot + 1, window: attention.shape.window) + outputReads)
+                firstReads.removeAll(keepingCapacity: true)
+                pages.addPrefetched(length: first.slot + 1, window: attention.shape.window, to: &firstReads)
+                firstReads.append(contentsOf: outputReads)
+                workspace.prefetch(firstReads)
             }
             products(input, norm, rows, workspace.inputs, workspace)
             rotateAndStore(sequences, places, workspace)
             observe?(query, key)
             guard let outputRun else { return }
             if isSingle { workspace.prefetch(outputReads) }
-            let batch = sequences.compactMap { part -> AttentionRows? in
-                guard let pages = part.pages, part.selection.runsAttention, !part.outputs.isEmpty else { return nil }
+            for part in sequences {
+                guard let pages = part.pages, part.selection.runsAttention, !part.outputs.isEmpty else { continue }
                 let first = part.slot + part.outputs.lowerBound - part.rows.lowerBound
-                return AttentionRows(
-                    role: part.role, row: part.outputs.lowerBound, queries: part.outputs.count, slot: first, keys: part.slot + part.rows.count,
-                    pages: pages, heads: part.selection.heads, dropped: part.selection.droppedHeadColumns)
+                batch.append(
+                    AttentionRows(
+                        role: part.role, row: part.outputs.lowerBound, queries: part.outputs.count, slot: first, keys: part.slot + part.rows.count,
+                        pages: pages, heads: part.selection.heads, dropped: part.selection.droppedHeadColumns))
             }
+            // Pages belong to their sequences: none is kept here.
+            defer { batch.removeAll(keepingCapacity: true) }
             let activations = workspace.attend(
                 batch, query: query, attended: attended, for: attention.output.weight, outputs, attention.shape)
             if isSingle { workspace.prefetch(afterwards) }
