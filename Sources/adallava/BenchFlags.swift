@@ -93,11 +93,11 @@ struct BenchOutputFlags: ParsableArguments {
 /// - Throws: `ValidationError`
 func threadCounts(_ threads: String?) throws -> [Int?] { try threads.map { try counts($0, "--threads") } ?? [nil] }
 
-/// Different numbers from 1 to 256 with commas between them.
-func counts(_ text: String, _ flag: String) throws -> [Int] {
+/// Different numbers with commas between them.
+func counts(_ text: String, _ flag: String, atMost most: Int = 256) throws -> [Int] {
     let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
-        guard let count = Int(part.trimmingCharacters(in: .whitespaces)), (1 ... 256).contains(count) else {
-            throw ValidationError("\(flag): expected numbers from 1 to 256 with commas between them, found '\(part)'")
+        guard let count = Int(part.trimmingCharacters(in: .whitespaces)), (1 ... most).contains(count) else {
+            throw ValidationError("\(flag): expected numbers from 1 to \(most) with commas between them, found '\(part)'")
         }
         return count
     }

@@ -33,6 +33,9 @@ struct BenchKernels: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "Tokens of a prefill.")
     var prompt = 512
 
+    @Option(help: "Rows of the products, with commas between the numbers, such as 1,2,4,8,16 for so many sequences together; by default 1 and --prompt.")
+    var tokens: String?
+
     @Option(parsing: .unconditional, help: "Tokens that a decode's attention looks back on.")
     var depth = 600
 
@@ -74,6 +77,7 @@ struct BenchKernels: AsyncParsableCommand {
         }
         bench.threads = try threadCounts(threads)
         (bench.repeats, bench.promptTokens, bench.depth) = (repeats, prompt, depth)
+        bench.tokens = try tokens.map { try counts($0, "--tokens", atMost: 1 << 14) }
         bench.streamedBytes = stream.map { min(max($0, 0), 1 << 30) << 20 }
         try usable(bench.validate)
         return bench

@@ -21,6 +21,9 @@ public struct KernelBench: Sendable {
     public var repeats = 15
     /// Tokens of a prefill.
     public var promptTokens = 512
+    /// Rows of products that are measured; `nil` takes one and a prompt's. Up to ``OperationProbes/mostSingleRows`` stand for so many sequences that
+    /// decode together, whose weights come from memory.
+    public var tokens: [Int]?
     /// Tokens that a decode's attention looks back on.
     public var depth = 600
     /// Bytes that a decode's operations read before they read the same again; `nil` takes four times the last-level cache, 128 MB at least.
@@ -47,6 +50,7 @@ public struct KernelBench: Sendable {
     public func validate() throws {
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
         try ExperimentLimits.require(promptTokens, in: 2 ... 1 << 14, "--prompt")
+        for count in tokens ?? [] { try ExperimentLimits.require(count, in: 1 ... 1 << 14, "--tokens") }
         try ExperimentLimits.require(depth, in: 1 ... 1 << 16, "--depth")
         if let streamedBytes { try ExperimentLimits.require(streamedBytes >> 20, in: 1 ... 1 << 14, "--stream") }
         for type in types ?? [] where !RandomWeights.types.contains(type) {
@@ -192,12 +196,13 @@ public struct KernelBench: Sendable {
     /// The products of a decoder layer as the engine groups them, and the output layer, which reads one position of a prompt only.
     private func products(_ c: DecoderConfiguration, _ type: ElementType) -> [Case] {
         let (queryWidth, keyWidth) = (c.numAttentionHeads * c.headDim, c.numKeyValueHeads * c.headDim)
-        let both = [1, promptTokens]
+        let both = tokens ?? [1, promptTokens]
         return product("q k v", [queryWidth, keyWidth, keyWidth], c.hiddenSize, type, tokens: both)
             + product("o", [c.hiddenSize], queryWidth, type, tokens: both)
             + product("gate up", [c.intermediateSize, c.intermediateSize], c.hiddenSize, type, tokens: both, isGated: true)
             + product("down", [c.hiddenSize], c.intermediateSize, type, tokens: both)
-            + product("output", [c.vocabularySize], c.hiddenSize, type, tokens: [1])
+            + product(
+                "output", [c.vocabularySize], c.hiddenSize, type, tokens: tokens?.filter { $0 <= OperationProbes.mostSingleRows } ?? [1])
     }
 
     private func towerProducts(_ c: VisionConfiguration, _ type: ElementType) -> [Case] {

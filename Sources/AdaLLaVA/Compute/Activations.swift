@@ -1,10 +1,13 @@
 import AdaKernels
 
-/// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016).
-package struct Norm {
+/// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016). A class, so that a decode, which passes it on at every
+/// layer, counts one reference instead of two.
+package final class Norm: Sendable {
     let weight: Tensor
-    var bias: Tensor?
+    let bias: Tensor?
     let epsilon: Float
+
+    init(weight: Tensor, bias: Tensor? = nil, epsilon: Float) { (self.weight, self.bias, self.epsilon) = (weight, bias, epsilon) }
 
     /// `out`, `[rows, columns]`, becomes the norm of `x`, which may be the same.
     func callAsFunction(_ out: Tensor, _ x: Tensor, _ workspace: Workspace) {
@@ -197,19 +200,19 @@ extension Workspace {
         if let norm {
             let normed = NormedRows(x, norm)
             let memory = pieceMemory(type == AK_F32 ? 0 : min(rows.count, Workspace.rowsAtOnce) * stride)
-            if rows.count <= Workspace.rowsAtOnce {
+            if rows.count <= rowsPerItem(rows.count, stride: stride) {
                 made.write(kernels, normed, rows, piece: memory.address)
             } else {
-                forRows(rows.count) { part, worker in
+                forRows(rows.count, stride: stride) { part, worker in
                     made.write(
                         kernels, normed, rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound,
                         piece: memory.address + worker * memory.count)
                 }
             }
-        } else if rows.count <= Workspace.rowsAtOnce {
+        } else if rows.count <= rowsPerItem(rows.count, stride: stride) {
             made.write(kernels, rows: rows, columns: 0 ..< stride, from: data + rows.lowerBound * stride, stride: stride)
         } else {
-            forRows(rows.count) { part, _ in
+            forRows(rows.count, stride: stride) { part, _ in
                 let part = rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound
                 made.write(kernels, rows: part, columns: 0 ..< stride, from: data + part.lowerBound * stride, stride: stride)
             }

@@ -269,6 +269,14 @@ extension Workspace {
         }
         let (memory, logs) = attention.spanResults(results, width: headDim)
         var used = 0
+        // Moved out and back: appending to a property checks for exclusive access each time.
+        var items: [AttentionItem] = [], merges: [SpanMerge] = []
+        swap(&items, &attention.items)
+        swap(&merges, &attention.merges)
+        defer {
+            swap(&items, &attention.items)
+            swap(&merges, &attention.merges)
+        }
         for part in batch where part.role == .single {
             let lowest = shape.window > 0 ? max(0, part.keys - shape.window) : 0
             var start = 0
@@ -289,13 +297,13 @@ extension Workspace {
                     // The first page's results are written where those of all belong.
                     let isFirst = page == lowest / slots
                     let span = (rows: memory + used * headDim, logs: logs + used)
-                    attention.items.append(
+                    items.append(
                         AttentionItem(
                             out: isFirst ? out : span.rows, outStride: headDim, query: query.data + part.row * query.stride + head * headDim,
                             queryStride: headDim, queries: Int32(together), keys: address + place.keys, values: address + place.values,
                             skip: Int32(max(lowest - page * slots, 0)), count: Int32(min(part.keys - page * slots, slots)), logs: span.logs))
                     if !isFirst {
-                        attention.merges.append(
+                        merges.append(
                             SpanMerge(
                                 out: out, outStride: headDim, logs: firstLogs, part: span.rows, partLogs: span.logs, heads: Int32(together)))
                     }

@@ -81,9 +81,18 @@ package final class Workspace {
     /// Rows that a thread takes at once.
     static let rowsAtOnce = 16
 
+    /// Values from which a few rows are shared out too: a run of the pool costs about as much as converting half of them.
+    private static let valuesWorthSharing = 1 << 13
+
+    /// Rows that a thread takes at once of `rows` rows of `stride` values.
+    func rowsPerItem(_ rows: Int, stride: Int) -> Int {
+        if rows > Workspace.rowsAtOnce { return Workspace.rowsAtOnce }
+        return rows >= 8 && rows * stride >= Workspace.valuesWorthSharing ? (rows + pool.threads - 1) / pool.threads : rows
+    }
+
     /// Calls `body` with ranges that cover `0 ..< rows` and the worker that runs it; shared out when there are enough rows to be worth it.
-    package func forRows(_ rows: Int, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
-        let step = Workspace.rowsAtOnce
+    package func forRows(_ rows: Int, stride: Int = 0, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
+        let step = rowsPerItem(rows, stride: stride)
         if rows <= step { return body(0 ..< rows, 0) }
         pool.run((rows + step - 1) / step) { item, worker in body(item * step ..< min(rows, (item + 1) * step), worker) }
     }

@@ -160,6 +160,15 @@ extension Attention {
 
         /// Turns queries and keys by their positions and stores keys and values.
         private func rotateAndStore(_ sequences: [SequenceRows], _ places: UnsafePointer<RowPlace>, _ workspace: Workspace) {
+            if sequences.count >= 8, sequences.allSatisfy({ $0.rows.count == 1 }) {
+                // Many single rows: each thread takes some sequences.
+                let kernels = workspace.kernels.table
+                return workspace.forRows(sequences.count, stride: query.stride + 2 * key.stride) { range, _ in
+                    for part in sequences[range] {
+                        if let pages = part.pages, part.selection.runsAttention { rotateAndStore(part, pages, part.rows, places, kernels) }
+                    }
+                }
+            }
             for part in sequences {
                 guard let pages = part.pages, part.selection.runsAttention else { continue }
                 if part.rows.count == 1 {
@@ -270,7 +279,8 @@ extension MLP {
         /// Of chunks alone: the middle is made piece by piece and never goes to memory in float32.
         private let pieces: Pieces?
         private let whole: Whole?
-        private let reads: (down: [ak_expected], next: [ak_expected])?
+        /// What single rows read after this network; empty for others.
+        private let next: [ak_expected]
 
         private struct Pieces {
             let first: [Product]
@@ -280,12 +290,23 @@ extension MLP {
             let input: Tensor
         }
 
-        private struct Whole {
+        /// A class, so that using it counts one reference.
+        private final class Whole {
             let runs: ProductRuns
             /// Gate and up of two types: combined afterwards.
             let combines: Bool
             let middle, up: Tensor
             let down: ProductRun
+            let downWeight: WeightMatrix
+            /// Groups with neurons that are off.
+            let cut: [RowGroup]
+            /// What single rows read of `down`.
+            let downReads: [ak_expected]
+
+            init(runs: ProductRuns, combines: Bool, middle: Tensor, up: Tensor, down: ProductRun, downWeight: WeightMatrix, cut: [RowGroup], downReads: [ak_expected]) {
+                (self.runs, self.combines, self.middle, self.up, self.down) = (runs, combines, middle, up, down)
+                (self.downWeight, self.cut, self.downReads) = (downWeight, cut, downReads)
+            }
         }
 
         init(_ mlp: MLP, input: Tensor, norm: Norm?, adding x: Tensor, _ groups: [RowGroup], next: [ak_expected], _ workspace: Workspace) {
@@ -302,7 +323,7 @@ extension MLP {
                     first: linears.map { Product(linear: $0, output: outputs, panels: group.selection.gatePanels) }, activation: activation,
                     down: Product(linear: mlp.down, output: outputs, blocks: group.selection.downBlocks, accumulate: true),
                     dropped: group.selection.droppedNeurons, input: input.rows(group.outputs))
-                (whole, reads) = (nil, nil)
+                (whole, self.next) = (nil, [])
                 return
             }
             pieces = nil
@@ -311,17 +332,16 @@ extension MLP {
             let parts = groups.parts(\.outputs, panels: \.gatePanels)
             let products = zip(linears, [middle, up]).map { Product(linear: $0, output: $1, parts: parts) }
             let combines = linears.count > 1 && !workspace.haveOneType(linears[0].weight, linears[1].weight)
+            let isSingle = groups.allSatisfy { $0.role == .single }
             whole = Whole(
                 runs: ProductRuns(products, combining: combines ? .none : combination, workspace), combines: combines, middle: middle, up: up,
                 down: ProductRun(
                     [Product(linear: mlp.down, output: x, parts: groups.parts(\.outputs, panels: { _ in nil }, blocks: \.downBlocks), accumulate: true)],
-                    workspace))
-            let isSingle = groups.allSatisfy { $0.role == .single }
-            reads = isSingle ? ([workspace.prefetched(mlp.down.weight, blocks: groups.first?.selection.downBlocks)], next) : nil
-            down = mlp.down.weight
+                    workspace),
+                downWeight: mlp.down.weight, cut: groups.filter { !$0.selection.droppedNeurons.isEmpty },
+                downReads: isSingle ? [workspace.prefetched(mlp.down.weight, blocks: groups.first?.selection.downBlocks)] : [])
+            self.next = isSingle ? next : []
         }
-
-        private var down: WeightMatrix?
 
         /// Neighbouring chunks with one selection are one, for rows do not depend on each other here.
         private static func joined(_ groups: [RowGroup]) -> [RowGroup] {
@@ -347,8 +367,8 @@ extension MLP {
                     pieces.input, norm: norm, pieces.first, activation: pieces.activation, down: pieces.down, dropped: pieces.dropped)
                 return
             }
-            guard let whole, let down else { return }
-            if let reads { workspace.prefetch(reads.down) }
+            guard let whole else { return }
+            if !whole.downReads.isEmpty { workspace.prefetch(whole.downReads) }
             whole.runs(input, norm, rows, workspace.inputs, workspace)
             if whole.combines {
                 let (kernels, middle, up) = (workspace.kernels.table, whole.middle, whole.up)
@@ -356,11 +376,11 @@ extension MLP {
                     kernels.silu_mul(middle.data + row * middle.stride, up.data + row * up.stride, middle.stride)
                 }
             }
-            for group in groups where !group.selection.droppedNeurons.isEmpty {
+            for group in whole.cut {
                 whole.middle.rows(group.outputs).clear(columns: group.selection.droppedNeurons)
             }
-            if let reads { workspace.prefetch(reads.next) }
-            whole.down(workspace.convert(whole.middle, for: down, rows, workspace.middle))
+            if !next.isEmpty { workspace.prefetch(next) }
+            whole.down(workspace.convert(whole.middle, for: whole.downWeight, rows, workspace.middle))
         }
     }
 }

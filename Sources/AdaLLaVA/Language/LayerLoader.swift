@@ -54,12 +54,12 @@ struct LayerLoader {
 
 extension Norm {
     /// An RMSNorm of a decoder.
-    init(rms source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
+    convenience init(rms source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
         self.init(weight: try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize), epsilon: c.normEpsilon)
     }
 
     /// A LayerNorm of a decoder.
-    init(layer source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
+    convenience init(layer source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
         self.init(
             weight: try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize),
             bias: try Tensor(vector: source.tensor(name + ".bias"), count: c.hiddenSize), epsilon: c.normEpsilon)

@@ -26,10 +26,10 @@ struct CLIPVisionLayer: Sendable {
 
 extension Norm {
     /// A LayerNorm of the tower.
-    fileprivate init(_ source: any TensorSource, _ name: String, _ c: VisionConfiguration) throws {
-        weight = try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize)
-        bias = try Tensor(vector: source.tensor(name + ".bias"), count: c.hiddenSize)
-        epsilon = c.layerNormEpsilon
+    fileprivate convenience init(_ source: any TensorSource, _ name: String, _ c: VisionConfiguration) throws {
+        self.init(
+            weight: try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize),
+            bias: try Tensor(vector: source.tensor(name + ".bias"), count: c.hiddenSize), epsilon: c.layerNormEpsilon)
     }
 }
 
