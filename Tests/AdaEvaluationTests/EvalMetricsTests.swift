@@ -61,7 +61,7 @@ import Testing
     // A mismatch means that MMBench counts another option than the one the model named. Expected: VLMEvalKit's can_infer, applied by hand:
     // first exactly one letter standing alone, then exactly one option's text.
     @Test(arguments: [
-        ("A", "A"), ("(B)", "B"), ("C. a bird", "C"), ("The answer is D.", "D"), ("A or B", nil), ("a bird", "C"), ("It is A DOG!", "A"),
+        ("A", "A"), ("(B)", "B"), ("C. a bird", "C"), ("The answer is D.", "D"), ("A or B", nil), ("a bird", "C"), ("It is A DOG!", "B"), ("It's A DOG!", "A"), ("A dog is sitting on the bench.", "B"), ("Option A it is.", nil),
         ("cat dog", nil), ("I can't process this file.", "Z"), ("Z", "Z"), ("E", nil), ("", nil), ("the dog", "B"), ("cats", "A"),
     ]) func infersOptionLetters(answer: String, letter: String?) {
         let options = [("A", "cat"), ("B", "dog"), ("C", "a bird"), ("D", "fish")].map { (letter: $0.0, text: $0.1) }

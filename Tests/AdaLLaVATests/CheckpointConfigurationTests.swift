@@ -159,8 +159,17 @@ import Testing
         #expect(defaults.eosTokenIDs == [7, 8] && defaults.bosTokenID == 1 && defaults.temperature == 0.9 && defaults.topP == 0.6)
         #expect(defaults.topK == 50 && defaults.doSample == true && defaults.maxLength == 4096 && defaults.maxNewTokens == nil)
         #expect(try read("{}").eosTokenIDs == [2])
-        for text in [#"{"eos_token_id":100}"#, #"{"temperature":-1}"#, #"{"top_p":2}"#, #"{"do_sample":"yes"}"#] {
-            #expect(checkpointError { try read(text) }?.isConfiguration == true, "\(text)")
+        #expect(checkpointError { try read(#"{"eos_token_id":100}"#) }?.isConfiguration == true)
+        // Proposals that make no sense here are told, and keep nobody from using the model.
+        for (text, field) in [
+            (#"{"temperature":-1}"#, "temperature"), (#"{"top_p":2}"#, "top_p"), (#"{"top_k":-1,"max_length":7}"#, "top_k"),
+            (#"{"repetition_penalty":NaN}"#, "repetition_penalty"), (#"{"max_new_tokens":Infinity}"#, "max_new_tokens"),
+        ] {
+            let defaults = try read(text)
+            #expect(defaults.ignored.count == 1 && defaults.ignored.first?.contains(field) == true, "\(text)")
+            #expect(defaults.temperature == nil && defaults.topP == nil && defaults.topK == nil && defaults.repetitionPenalty == nil)
         }
+        #expect(try read(#"{"top_k":-1,"max_length":7}"#).maxLength == 7 && defaults.ignored.isEmpty)
+        #expect(try read(#"{"do_sample":"yes"}"#).doSample == nil)
     }
 }

@@ -16,6 +16,10 @@ import Testing
         #expect(try parse(#""a\n\"\\\/\u00e4\ud83d\ude00ä""#) == .string("a\n\"\\/ä😀ä"))
         #expect(try parse("9223372036854775807") == .integer(.max))
         #expect(try parse("9223372036854775808") == .number(9223372036854775808))
+        // As Python's json writes them; whoever reads such a number checks its range.
+        #expect(try parse("[Infinity,-Infinity]") == .array([.number(.infinity), .number(-.infinity)]))
+        guard case .number(let value) = try parse("NaN") else { throw CheckpointError.malformed(file: "", reason: "expected a number") }
+        #expect(value.isNaN)
         #expect(try parse("{}") == .object([:]))
         #expect(try parse("[]") == .array([]))
     }
@@ -23,7 +27,7 @@ import Testing
     @Test(arguments: [
         "", " ", "{", "[", "[1,]", "{\"a\":1,}", "{\"a\"}", "{\"a\" 1}", "{a:1}", "{'a':1}", "[1 2]", "01", "-", "1.", ".5", "1e", "1e999",
         "+1",
-        "nul", "truefalse", "NaN", "Infinity", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
+        "nul", "truefalse", "nan", "Inf", "-I", "-NaN", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
         "\"\n\"", "{} {}", "{\"a\":1,\"a\":2}", "\u{FEFF}{}",
     ])
     func invalid(text: String) {

@@ -255,7 +255,7 @@ import Testing
         let wrong: [(String, (inout SamplingOptions) -> Void)] = [
             ("temperature", { $0.temperature = -0.1 }), ("temperature", { $0.temperature = .nan }), ("temperature", { $0.temperature = .infinity }),
             ("top-k", { $0.topK = -1 }), ("top-p", { $0.topP = 0 }), ("top-p", { $0.topP = 1.1 }), ("top-p", { $0.topP = .nan }),
-            ("min-p", { $0.minP = -0.1 }), ("min-p", { $0.minP = 1.1 }), ("repetition-penalty", { $0.repetitionPenalty = 0 }),
+            ("min-p", { $0.minP = -0.1 }), ("min-p", { $0.minP = 1.1 }), ("repetition-penalty", { $0.repetitionPenalty = 0 }), ("repetition-penalty", { $0.repetitionPenalty = 1e-40 }),
             ("repetition-penalty", { $0.repetitionPenalty = 1e300 }), ("repetition-penalty", { $0.repetitionPenalty = .infinity }),
         ]
         for (name, change) in wrong {

@@ -75,19 +75,25 @@ public struct VQAv2Benchmark: Benchmark {
         return annotation
     }
 
-    /// The VQA accuracy. Answers are normalized only where people disagree, as the official script has it.
+    /// The VQA accuracy of what would be submitted: the answer as LLaVA's conversion normalizes it, scored by the official script.
     public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+        officialScore(VQAAnswer.evalAINormalized(answer), for: sample)
+    }
+
+    /// The official script's accuracy of an answer as it is: answers are normalized only where people disagree.
+    private func officialScore(_ answer: String, for sample: BenchmarkSample) -> Double? {
         guard !sample.references.isEmpty else { return nil }
         let people = sample.references.map(VQAAnswer.stripped)
         guard Set(people).count > 1 else { return VQAAnswer.accuracy(VQAAnswer.stripped(answer), people: people) }
         return VQAAnswer.accuracy(VQAAnswer.normalized(answer), people: people.map(VQAAnswer.normalized))
     }
 
-    /// `accuracy`, and by answer type (`answer_type_yes/no`, …) and question type.
+    /// `accuracy`, `accuracy_raw` (of the answers as the model gave them), and by answer type (`answer_type_yes/no`, …) and question type.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let accuracy = scored.map(\.score).mean else { return [] }
-        return [BenchmarkScore("accuracy", accuracy)]
+        let raw = answers.compactMap { officialScore($0.answer, for: $0.sample) }.mean
+        return [BenchmarkScore("accuracy", accuracy)] + (raw.map { [BenchmarkScore("accuracy_raw", $0)] } ?? [])
             + ["answer_type", "question_type"].flatMap { tag in
                 meansByTag(tag, scored).sorted { $0.name < $1.name }.map { BenchmarkScore("\(tag)_\($0.name)", $0.mean) }
             }

@@ -13,15 +13,15 @@ public enum OptionLetter {
         fromLetters(answer, options: options.map(\.letter)) ?? fromTexts(answer, options: options)
     }
 
-    /// Exactly one of the letters stands as a word of its own.
+    /// Exactly one of the letters stands as a word of its own. An A among more than three words is taken for the article.
     private static func fromLetters(_ answer: String, options: [String]) -> String? {
         if answer.contains("Failed to obtain answer via API") { return nil }
         if refusals.contains(where: { answer.contains($0) }) { return "Z" }
         let marks = Set(".()[],:;!*#{}".unicodeScalars)
-        let words = Set(
-            answer.unicodeScalars.split { marks.contains($0) || $0.properties.isWhitespace }.map { String(String.UnicodeScalarView($0)) })
+        let all = answer.unicodeScalars.split { marks.contains($0) || $0.properties.isWhitespace }.map { String(String.UnicodeScalarView($0)) }
+        let words = Set(all)
         let found = options.filter(words.contains)
-        if found.count == 1 { return found[0] }
+        if found.count == 1 { return words.contains("A") && all.count > 3 ? nil : found[0] }
         return found.isEmpty && words.contains("Z") ? "Z" : nil
     }
 

@@ -22,6 +22,8 @@ public struct GenerationDefaults: Sendable, Equatable {
     public var maxNewTokens: Int?
     /// Prompt and answer together.
     public var maxLength: Int?
+    /// Proposals that are out of range and were ignored, each in words.
+    public var ignored: [String] = []
 
     /// Defaults that propose nothing but their tokens.
     public init(bosTokenID: Int? = nil, eosTokenIDs: [Int] = [], padTokenID: Int? = nil) {
@@ -44,14 +46,21 @@ public struct GenerationDefaults: Sendable, Equatable {
         for token in defaults.eosTokenIDs where token >= language.vocabularySize {
             throw fields.invalid("eos_token_id", expected: "below the vocabulary's \(language.vocabularySize) tokens")
         }
-        if fields.has("do_sample") { defaults.doSample = try fields.bool("do_sample", missing: false) }
-        defaults.temperature = try fields.optionalNumber("temperature", in: 0...1e6)
-        defaults.topP = try fields.optionalNumber("top_p", in: 0...1)
-        defaults.topK = try fields.optionalInteger("top_k", in: 0...ConfigurationLimits.vocabulary.upperBound)
-        defaults.minP = try fields.optionalNumber("min_p", in: 0...1)
-        defaults.repetitionPenalty = try fields.optionalNumber("repetition_penalty", in: 1e-6...1e6)
-        defaults.maxNewTokens = try fields.optionalInteger("max_new_tokens", in: 0...Int.max)
-        defaults.maxLength = try fields.optionalInteger("max_length", in: 0...Int.max)
+        if fields.has("do_sample") { defaults.doSample = try? fields.bool("do_sample", missing: false) }
+        // Proposals only: one that makes no sense here (a top_k of -1 means "no limit" elsewhere) keeps nobody from using the model.
+        func hint<Value>(_ read: () throws -> Value?) -> Value? {
+            do { return try read() } catch {
+                defaults.ignored.append((error as? any EngineError)?.description ?? "\(error)")
+                return nil
+            }
+        }
+        defaults.temperature = hint { try fields.optionalNumber("temperature", in: 0...1e6) }
+        defaults.topP = hint { try fields.optionalNumber("top_p", in: 0...1) }
+        defaults.topK = hint { try fields.optionalInteger("top_k", in: 0...ConfigurationLimits.vocabulary.upperBound) }
+        defaults.minP = hint { try fields.optionalNumber("min_p", in: 0...1) }
+        defaults.repetitionPenalty = hint { try fields.optionalNumber("repetition_penalty", in: 1e-6...1e6) }
+        defaults.maxNewTokens = hint { try fields.optionalInteger("max_new_tokens", in: 0...Int.max) }
+        defaults.maxLength = hint { try fields.optionalInteger("max_length", in: 0...Int.max) }
         return defaults
     }
 }

@@ -117,6 +117,11 @@ public struct JSONReader {
         case UInt8(ascii: "t"): return try readWord("true", .bool(true))
         case UInt8(ascii: "f"): return try readWord("false", .bool(false))
         case UInt8(ascii: "n"): return try readWord("null", .null)
+        // Python's json writes these, also into fields that nobody needs; whoever reads such a number checks its range.
+        case UInt8(ascii: "N"): return try readWord("NaN", .number(.nan))
+        case UInt8(ascii: "I"): return try readWord("Infinity", .number(.infinity))
+        case UInt8(ascii: "-") where position + 1 < bytes.count && bytes[position + 1] == UInt8(ascii: "I"):
+            return try readWord("-Infinity", .number(-.infinity))
         default: return try readNumber()
         }
     }

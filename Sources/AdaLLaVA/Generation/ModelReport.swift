@@ -35,6 +35,8 @@ public struct ModelReport: Sendable {
     public let imageTokens: Int?
     /// The first problem found, in the words of the error that loading would end with.
     public let problem: String?
+    /// Proposals of `generation_config.json` that are out of range and ignored, each in words.
+    public let ignored: [String]
 
     /// Opens the checkpoint and checks every tensor that the architecture needs, without reading the weights.
     /// - Throws: ``CheckpointError`` if it cannot be opened at all.
@@ -43,6 +45,7 @@ public struct ModelReport: Sendable {
         let configuration = checkpoint.configuration
         format = checkpoint.formatDescription
         self.configuration = configuration
+        ignored = checkpoint.generation.ignored
         let tensors = ModelReport.tensors(of: checkpoint)
         func count(_ prefix: (String) -> Bool) -> Int { tensors.filter { prefix($0.name) }.reduce(0) { $0 + $1.tensor.count } }
         let isScheduler = { (name: String) in name.hasPrefix("scheduler.") }
@@ -130,6 +133,7 @@ public struct ModelReport: Sendable {
         }
         let unnamed = "none that is known (--template NAME or --chat-template FILE gives one; questions need it, token ids do not)"
         lines.append("tokenizer     " + (tokenizer.map { "\($0), template \(template ?? unnamed)" } ?? "none: it runs on token ids, not on questions"))
+        lines += ignored.map { "ignored       \($0)" }
         lines.append("problem       \(problem ?? "none")")
         return lines
     }
@@ -151,7 +155,7 @@ public struct ModelReport: Sendable {
             ] as [String: Any],
             "tensors": types.map { ["type": $0.type.rawValue, "tensors": $0.tensors, "values": $0.values, "bytes": $0.bytes] },
             "memory": ["weight_bytes": weightBytes, "kv_bytes_per_token": keyValueBytesPerToken],
-            "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "adaptive": NSNull(),
+            "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "ignored": ignored, "adaptive": NSNull(),
             "vision": NSNull(),
         ]
         if let adaptive = configuration.adaptive, let units {

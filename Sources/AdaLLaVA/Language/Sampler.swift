@@ -28,7 +28,8 @@ public struct SamplingOptions: Sendable, Equatable {
         try check("top-k", Double(topK), "0 (all) or more", topK >= 0)
         try check("top-p", topP, "above 0 and at most 1", topP > 0 && topP <= 1)
         try check("min-p", minP, "between 0 and 1", minP >= 0 && minP <= 1)
-        try check("repetition-penalty", repetitionPenalty, "above 0 and at most 1000", repetitionPenalty > 0 && repetitionPenalty <= 1000)
+        // Beyond these a penalized logit can overflow, which would look like damaged weights.
+        try check("repetition-penalty", repetitionPenalty, "from 0.001 to 1000", repetitionPenalty >= 0.001 && repetitionPenalty <= 1000)
     }
 }
 
