@@ -71,6 +71,8 @@ struct Evaluate: AsyncParsableCommand {
     var csv = false
 
     func validate() throws {
+        // An unset variable of the shell: the working folder is never meant.
+        if output?.isEmpty == true { throw ValidationError("--output: expected a folder, found an empty name") }
         if json && csv { throw ValidationError("expected --json or --csv, not both") }
         if charts != nil && output == nil { throw ValidationError("--charts: expected --output DIR to draw into") }
         if !compare.isEmpty && charts == nil { throw ValidationError("--compare: expected --charts to draw them in") }

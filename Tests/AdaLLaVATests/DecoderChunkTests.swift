@@ -124,6 +124,29 @@ import Testing
         }
     }
 
+    // A failure means that a checkpoint whose tied embeddings are stored under the output layer's name cannot be used, or answers otherwise.
+    @Test func tiedEmbeddingsUnderEitherName() throws {
+        try Fixtures.withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("model")
+            try Self.write(to: url, keyValueHeads: 2, expanded: false)
+            let config = url.appendingPathComponent("config.json"), weights = url.appendingPathComponent("model.safetensors")
+            let text = try String(contentsOf: config, encoding: .utf8)
+            try Data(text.replacingOccurrences(of: "{\"model_type\"", with: "{\"tie_word_embeddings\": true, \"model_type\"").utf8).write(to: config)
+            let file = try SafetensorsFile(contentsOf: weights)
+            let all = try file.names.map { name in
+                let tensor = try file.tensor(name)
+                return (name: name, shape: tensor.shape, values: try Tensor(vector: tensor, count: tensor.count).values)
+            }
+            let answers = try ["model.embed_tokens.weight", "lm_head.weight"].map { kept in
+                let named = all.filter { $0.name != "lm_head.weight" }
+                    .map { (name: $0.name == "model.embed_tokens.weight" ? kept : $0.name, shape: $0.shape, values: $0.values) }
+                try SafetensorsWriter.write(named, to: weights)
+                return try TestModel(url).run([3, 7, 11], maxTokens: 8).tokens
+            }
+            #expect(answers[0] == answers[1] && answers[0].count == 8)
+        }
+    }
+
     // A mismatch means that a query head reads another group's keys and values, whole or under a plan.
     @Test(arguments: kernelSets) func groupedQueriesEqualRepeatedKeys(kernels: String) throws {
         try Fixtures.withTemporaryFolder { folder in

@@ -22,7 +22,9 @@ package final class Decoder: Sendable {
     ) throws {
         configuration = c
         let (vocabulary, hidden, family) = (c.vocabularySize, c.hiddenSize, c.architecture.family)
-        let embedding = try source.tensor("model.embed_tokens.weight")
+        // Tied embeddings are stored once, under either name (`safetensors.torch.save_model` keeps the one that comes first in the alphabet).
+        let tied = c.tieWordEmbeddings ? source.find("lm_head.weight") : nil
+        let embedding = try source.find("model.embed_tokens.weight") ?? tied ?? source.tensor("model.embed_tokens.weight")
         guard embedding.shape == [vocabulary, hidden] else {
             throw CheckpointError.shape(
                 tensor: embedding.name, expected: [vocabulary, hidden], found: embedding.shape, file: embedding.file.path)
