@@ -115,8 +115,7 @@ package final class Engine {
         task.sequence = sequence
         if parts.adaptive != nil { task.hidden = Tensor(rows: length, columns: c.hiddenSize) }
         task.stage = .prefix(next: task.trace == nil && request.reuses ? reuse(task, sequence) : 0)
-        if parts.adaptive != nil, task.trace?.includesLayers == true { task.trace?.recordInput(try inputRows(task)) }
-        if parts.adaptive == nil, task.trace?.includesLayers == true { task.trace?.recordInput(try embed(task, 0 ..< promptLength)) }
+        if let trace = task.trace, trace.includesLayers { trace.recordInput(try inputRows(task)) }
         if parts.adaptive != nil, case .prefix(promptLength) = task.stage { task.stage = .latency }
     }
 
@@ -165,7 +164,7 @@ package final class Engine {
         return max(begun - 1, 0)
     }
 
-    /// What enters the first layer, the latency token included.
+    /// What enters the first layer, the latency token included where there is one.
     private func inputRows(_ task: GenerationTask) throws -> Tensor {
         let prompt = try embed(task, 0 ..< task.elements.count)
         guard let adaptive = parts.adaptive, let units = task.units else { return prompt }
@@ -205,7 +204,6 @@ package final class Engine {
             for task in running { task.fail(error) }
             return
         }
-        observer?.end()
         for (index, task) in running.enumerated() {
             attempt(task) {
                 try task.cancellation.check()

@@ -5,12 +5,9 @@ final class StepObserver: BatchObserver {
     private let tasks: [GenerationTask]
     private let segments: [BatchSegment]
     private let parts: ModelParts
-    /// Of each segment how many layers it was in.
-    private var layersDone: [Int]
 
     init(_ tasks: [GenerationTask], _ segments: [BatchSegment], _ parts: ModelParts) {
         (self.tasks, self.segments, self.parts) = (tasks, segments, parts)
-        layersDone = Array(repeating: 0, count: segments.count)
     }
 
     var wantsValues: Bool { tasks.contains { $0.trace != nil } }
@@ -18,7 +15,6 @@ final class StepObserver: BatchObserver {
     func layerEnded(_ event: LayerEvent) {
         for (index, task) in tasks.enumerated() where !task.isDecoding && segments[index].layers.contains(event.layer) {
             if segments[index].sequence.selections[event.layer].isSkipped { continue }
-            layersDone[index] += 1
             task.readRows += segments[index].rows
             report(task)
         }
@@ -44,8 +40,6 @@ final class StepObserver: BatchObserver {
         default: break
         }
     }
-
-    func end() {}
 }
 
 extension Trace {

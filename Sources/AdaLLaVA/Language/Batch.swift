@@ -192,11 +192,11 @@ package final class BatchRunner {
         for place in passing.indices where passing[place].segment.layers.contains(layer) && !passing[place].rows.isEmpty {
             if !passing[place].segment.sequence.selections[layer].isSkipped { running.append(place) }
         }
-        guard let leading = running.first else { return }
+        if running.isEmpty { return }
         let start = observer == nil ? nil : ContinuousClock.now
         sortBySelection(&running, passing, layer)
         // A contiguous part of the batch in this order is computed where it is.
-        let first = passing[running.first ?? leading].rows.lowerBound
+        let first = passing[running[0]].rows.lowerBound
         var end = first, isContiguous = true
         for place in running {
             isContiguous = isContiguous && passing[place].rows.lowerBound == end
