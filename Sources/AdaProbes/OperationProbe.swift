@@ -162,9 +162,9 @@ package final class OperationProbes {
         let start = positions - queries
         let seen = isCausal ? (0 ..< queries).reduce(0.0) { $0 + Double(start + $1 + 1) } : Double(queries) * Double(positions)
         let role: RowRole = queries == 1 ? .single : .chunk
-        let canRound = workspace.kernels.tuning.bf16_dot != 0 && kernels.attention_pairs != nil && headDim % 2 == 0 && headDim <= Int(AK_PAIR_HEAD_DIM)
         let shape = AttentionShape(
-            headDim: headDim, queriesPerKey: max(1, heads / max(keyValueHeads, 1)), isCausal: isCausal, rounds: rounds && canRound && queries > 1)
+            headDim: headDim, queriesPerKey: max(1, heads / max(keyValueHeads, 1)), isCausal: isCausal,
+            rounds: rounds && queries > 1 && workspace.kernels.canRoundAttention(headDim: headDim))
         let workspace = workspace
         return OperationProbe(
             copies: caches.count, operations: 4 * Double(heads) * Double(headDim) * seen, bytes: Double(bytes), arithmetic: shape.rounds ? .bf16 : .f32

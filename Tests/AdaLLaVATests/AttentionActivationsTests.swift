@@ -64,7 +64,8 @@ import Testing
             for row in 0 ..< query.rows { attended.set(row: row, to: [Float](repeating: .nan, count: heads * headDim)) }
             if converts {
                 let activations = workspace.attend(
-                    batch, query: query, attended: attended, for: output.weight, RowsByRole(query.rows, role), shape)
+                    batch, query: query, attended: attended,
+                    for: RowConversion(attended, for: output.weight, RowsByRole(query.rows, role), workspace.kernels), shape)
                 workspace.multiply(activations, [product])
             } else {
                 workspace.attend(batch, query: query, attended: attended, shape)

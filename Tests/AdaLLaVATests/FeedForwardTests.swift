@@ -75,7 +75,7 @@ import Testing
                 vocabularySize: 8, hiddenSize: hidden, intermediateSize: neurons, numHiddenLayers: 1, numAttentionHeads: 1)
             let group = RowGroup(role: role, selection: LayerSelection(whole: c), rows: 0 ..< x.rows, outputs: 0 ..< x.rows)
             let mlp = MLP.gated(GatedMLP(gate: gate, up: up, down: down))
-            MLP.Prepared(mlp, input: x, norm: nil, adding: result, [group], next: [], workspace)(workspace)
+            MLP.Prepared(mlp, input: x, norm: nil, adding: result, [group], next: Prefetches(), workspace)(workspace)
             return result.values
         }
     }

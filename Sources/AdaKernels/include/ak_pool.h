@@ -41,6 +41,11 @@ typedef struct {
 // memory may be gone when it is asked for. Called by whoever calls ak_pool_run.
 void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count);
 
+// Asks for cache lines that the calling thread reads soon.
+static inline void ak_prefetch(const void *const *lines, int32_t count) {
+    for (int32_t i = 0; i < count; i++) __builtin_prefetch(lines[i], 0, 3);
+}
+
 // How often a waiting thread gave its processor to another of the pool, or left it, since the pool was made: how much other programs get in the way.
 uint32_t ak_pool_moves(const ak_pool *pool);
 

@@ -11,29 +11,47 @@ package final class Norm: Sendable {
 
     /// `out`, `[rows, columns]`, becomes the norm of `x`, which may be the same.
     func callAsFunction(_ out: Tensor, _ x: Tensor, _ workspace: Workspace) {
-        let (rows, kernels) = (NormedRows(x, self), workspace.kernels.table)
-        workspace.forRows(x.rows) { range, _ in rows.write(kernels, range, into: out.data + range.lowerBound * out.stride, stride: out.stride) }
+        let (source, kernels) = (RowSource(x, norm: self), workspace.kernels.functions)
+        workspace.forRows(x.rows) { range, _ in source.writeNorm(kernels, range, into: out.data + range.lowerBound * out.stride, stride: out.stride) }
     }
 }
 
-/// Rows and what norms them, as plain numbers and addresses: threads read them without counting references. Valid as long as the tensors.
-private struct NormedRows {
-    private let x: UnsafePointer<Float>, weight: UnsafePointer<Float>
+/// Rows that become activations, and what norms them, as plain numbers and addresses: threads read them without counting references. Valid as long as the
+/// tensors.
+private struct RowSource: BitwiseCopyable {
+    private(set) var x: UnsafePointer<Float>
+    private(set) var rows: Int
+    let stride, columns: Int
+    /// `nil`: rows are converted as they are.
+    let weight: UnsafePointer<Float>?
     private let bias: UnsafePointer<Float>?
-    private let stride: Int, columns: Int
     private let epsilon: Float
 
-    init(_ x: Tensor, _ norm: Norm) {
-        (self.x, weight, bias) = (UnsafePointer(x.data), UnsafePointer(norm.weight.data), norm.bias.map { UnsafePointer($0.data) })
-        (stride, columns, epsilon) = (x.stride, x.columns, norm.epsilon)
+    init(_ x: Tensor, norm: Norm?) {
+        (self.x, rows, stride, columns) = (UnsafePointer(x.data), x.rows, x.stride, x.columns)
+        (weight, bias, epsilon) = (norm.map { UnsafePointer($0.weight.data) }, norm?.bias.map { UnsafePointer($0.data) }, norm?.epsilon ?? 0)
     }
 
-    func write(_ kernels: ak_kernels, _ rows: Range<Int>, into out: UnsafeMutablePointer<Float>, stride outStride: Int) {
+    /// The rows from one on.
+    func from(_ row: Int) -> RowSource {
+        var part = self
+        (part.x, part.rows) = (x + row * stride, rows - row)
+        return part
+    }
+
+    /// The rows where they are.
+    var float32: ak_activations {
+        ak_activations(
+            type: AK_F32, tokens: Int32(rows), blocks: Int32(stride / Int(AK_BLOCK)), stride: stride, data: UnsafeRawPointer(x), scales: nil, sums: nil)
+    }
+
+    /// Writes a norm of some rows.
+    func writeNorm(_ kernels: UnsafePointer<ak_kernels>, _ rows: Range<Int>, into out: UnsafeMutablePointer<Float>, stride outStride: Int) {
         let (from, count) = (x + rows.lowerBound * stride, Int32(rows.count))
         if let bias {
-            kernels.layer_norm(out, outStride, from, stride, weight, bias, epsilon, count, Int32(columns))
+            kernels.pointee.layer_norm(out, outStride, from, stride, weight, bias, epsilon, count, Int32(columns))
         } else {
-            kernels.rms_norm(out, outStride, from, stride, weight, epsilon, count, Int32(columns))
+            kernels.pointee.rms_norm(out, outStride, from, stride, weight, epsilon, count, Int32(columns))
         }
         let padding = outStride - columns
         if padding > 0 { for row in 0 ..< rows.count { (out + row * outStride + columns).update(repeating: 0, count: padding) } }
@@ -72,28 +90,21 @@ package struct ActivationWriter: BitwiseCopyable {
     /// - Parameters:
     ///   - columns: of types with a scale for each block or group, whole blocks or groups.
     ///   - from: the first of these values; the next row's lies `fromStride` values on.
-    func write(_ kernels: ak_kernels, rows: Range<Int>, columns: Range<Int>, from: UnsafePointer<Float>, stride fromStride: Int) {
+    func write(
+        _ kernels: UnsafePointer<ak_kernels>, rows: Range<Int>, columns: Range<Int>, from: UnsafePointer<Float>, stride fromStride: Int
+    ) {
         let place = rows.lowerBound * stride + columns.lowerBound
         let scale = rows.lowerBound * type.scalesPerRow(stride: stride) + columns.lowerBound / type.columnsTogether
         let (count, blocks) = (Int32(rows.count), Int32(columns.count / Int(AK_BLOCK)))
         switch type {
         case AK_Q8_0:
-            kernels.quantize_q8(
+            kernels.pointee.quantize_q8(
                 values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, sums + scale, from, fromStride, count, blocks)
-        case AK_I8: kernels.quantize_i8(values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, from, fromStride, count, blocks)
-        case AK_I16: kernels.quantize_i16(values.assumingMemoryBound(to: Int16.self) + place, stride, scales + scale, from, fromStride, count, blocks)
-        case AK_BF16: kernels.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
+        case AK_I8: kernels.pointee.quantize_i8(values.assumingMemoryBound(to: Int8.self) + place, stride, scales + scale, from, fromStride, count, blocks)
+        case AK_I16: kernels.pointee.quantize_i16(values.assumingMemoryBound(to: Int16.self) + place, stride, scales + scale, from, fromStride, count, blocks)
+        case AK_BF16: kernels.pointee.to_bf16(values.assumingMemoryBound(to: UInt16.self) + place, stride, from, fromStride, count, Int32(columns.count))
         default: break   // float32 is read where it was made
         }
-    }
-}
-
-extension ak_activations {
-    /// The rows of a tensor where they are; valid as long as it.
-    fileprivate init(float32 x: Tensor) {
-        self.init(
-            type: AK_F32, tokens: Int32(x.rows), blocks: Int32(x.stride / Int(AK_BLOCK)), stride: x.stride, data: UnsafeRawPointer(x.data),
-            scales: nil, sums: nil)
     }
 }
 
@@ -160,16 +171,13 @@ package final class ActivationBuffer {
     func reserve(_ type: ak_type, rows: Int, stride: Int) -> ActivationWriter {
         let count = rows * stride
         let scaleCount = rows * type.scalesPerRow(stride: stride)
-        grow(&values, count * type.activationBytes)
-        grow(&scales, scaleCount * MemoryLayout<Float>.stride)
-        grow(&sums, type == AK_Q8_0 ? scaleCount * MemoryLayout<Int32>.stride : 0)
+        let sumBytes = type == AK_Q8_0 ? scaleCount * MemoryLayout<Int32>.stride : 0
+        if values.byteCount < count * type.activationBytes { values = AlignedMemory(byteCount: count * type.activationBytes) }
+        if scales.byteCount < scaleCount * MemoryLayout<Float>.stride { scales = AlignedMemory(byteCount: scaleCount * MemoryLayout<Float>.stride) }
+        if sums.byteCount < sumBytes { sums = AlignedMemory(byteCount: sumBytes) }
         return ActivationWriter(
             type: type, rows: rows, stride: stride, values: values.address, scales: scales.address.assumingMemoryBound(to: Float.self),
             sums: sums.address.assumingMemoryBound(to: Int32.self))
-    }
-
-    private func grow(_ memory: inout AlignedMemory, _ bytes: Int) {
-        if memory.byteCount < bytes { memory = AlignedMemory(byteCount: bytes) }
     }
 }
 
@@ -181,55 +189,78 @@ package final class ActivationBuffers {
     func of(_ role: RowRole) -> ActivationBuffer { role == .chunk ? chunk : single }
 }
 
+/// How rows, or a norm of them, become activations for a product: found once, for a decode converts the same rows at every token. Plain numbers and
+/// addresses, valid as long as the tensors.
+struct RowConversion {
+    private let source: RowSource
+    let rows: RowsByRole
+    let chunkType, singleType: ak_type
+
+    init(_ x: Tensor, norm: Norm? = nil, for weight: WeightMatrix, _ rows: RowsByRole, _ kernels: KernelSet) {
+        (source, self.rows) = (RowSource(x, norm: norm), rows)
+        (chunkType, singleType) = (kernels.activationType(weight, .chunk), kernels.activationType(weight, .single))
+    }
+
+    /// Rows as they are.
+    init(_ x: Tensor, _ rows: RowsByRole) { (source, self.rows, chunkType, singleType) = (RowSource(x, norm: nil), rows, AK_F32, AK_F32) }
+
+    /// - Returns: activations that are valid until the next use of `buffers`.
+    func callAsFunction(_ buffers: ActivationBuffers, _ workspace: Workspace) -> RowActivations {
+        let chunk = rows.chunk.isEmpty ? ak_activations() : workspace.convert(source, rows.chunk, to: chunkType, buffers.chunk)
+        return RowActivations(chunk: chunk, single: single(buffers, workspace), split: rows.split)
+    }
+
+    /// The single rows' activations, valid until the next use of `buffers`.
+    func single(_ buffers: ActivationBuffers, _ workspace: Workspace) -> ak_activations {
+        if rows.single.isEmpty { return ak_activations() }
+        return workspace.convert(source.from(rows.split), 0 ..< rows.single.count, to: singleType, buffers.single)
+    }
+}
+
 extension Workspace {
     /// The rows of `x`, or a norm of them, as activations for `weight`; valid until the next use of `buffers`.
     package func convert(_ x: Tensor, norm: Norm? = nil, for weight: WeightMatrix, _ rows: RowsByRole, _ buffers: ActivationBuffers) -> RowActivations {
-        let chunk = rows.chunk.isEmpty
-            ? ak_activations() : convert(x, norm: norm, rows.chunk, to: kernels.activationType(weight, .chunk), buffers.chunk)
-        let single = rows.single.isEmpty
-            ? ak_activations()
-            : convert(x.rows(rows.single), norm: norm, 0 ..< rows.single.count, to: kernels.activationType(weight, .single), buffers.single)
-        return RowActivations(chunk: chunk, single: single, split: rows.split)
+        defer { withExtendedLifetime((x, norm)) {} }
+        return RowConversion(x, norm: norm, for: weight, rows, kernels)(buffers, self)
     }
 
-    /// Some rows of `x`, or a norm of them, as `type`, at the same places; valid until the buffer's next use. A norm of a few rows is converted while it
-    /// is in its worker's cache.
+    /// Some rows of `x`, or a norm of them, as `type`, at the same places; valid until the buffer's next use.
     package func convert(_ x: Tensor, norm: Norm? = nil, _ rows: Range<Int>, to type: ak_type, _ buffer: ActivationBuffer) -> ak_activations {
-        if type == AK_F32, norm == nil { return ak_activations(float32: x) }
-        let (made, kernels, stride, data) = (buffer.reserve(type, rows: rows.upperBound, stride: x.stride), self.kernels.table, x.stride, x.data)
-        if let norm {
-            let normed = NormedRows(x, norm)
-            let memory = pieceMemory(type == AK_F32 ? 0 : min(rows.count, Workspace.rowsAtOnce) * stride)
-            if rows.count <= rowsPerItem(rows.count, stride: stride) {
-                made.write(kernels, normed, rows, piece: memory.address)
-            } else {
-                forRows(rows.count, stride: stride) { part, worker in
-                    made.write(
-                        kernels, normed, rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound,
-                        piece: memory.address + worker * memory.count)
-                }
-            }
-        } else if rows.count <= rowsPerItem(rows.count, stride: stride) {
-            made.write(kernels, rows: rows, columns: 0 ..< stride, from: data + rows.lowerBound * stride, stride: stride)
+        defer { withExtendedLifetime((x, norm)) {} }
+        return convert(RowSource(x, norm: norm), rows, to: type, buffer)
+    }
+
+    /// A norm of a few rows is converted while it is in its worker's cache.
+    fileprivate func convert(_ source: RowSource, _ rows: Range<Int>, to type: ak_type, _ buffer: ActivationBuffer) -> ak_activations {
+        let (stride, hasNorm) = (source.stride, source.weight != nil)
+        if type == AK_F32, !hasNorm { return source.float32 }
+        let (made, kernels) = (buffer.reserve(type, rows: rows.upperBound, stride: stride), self.kernels.functions)
+        let memory = hasNorm ? pieceMemory(type == AK_F32 ? 0 : min(rows.count, Workspace.rowsAtOnce) * stride) : nil
+        if rows.count <= rowsPerItem(rows.count, stride: stride) {
+            made.write(kernels, source, rows, piece: memory?.address)
         } else {
-            forRows(rows.count, stride: stride) { part, _ in
-                let part = rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound
-                made.write(kernels, rows: part, columns: 0 ..< stride, from: data + part.lowerBound * stride, stride: stride)
+            forRows(rows.count, stride: stride) { part, worker in
+                made.write(
+                    kernels, source, rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound,
+                    piece: memory.map { $0.address + worker * $0.count })
             }
         }
-        withExtendedLifetime((x, norm)) {}
         return made.activations
     }
 }
 
 extension ActivationWriter {
-    /// Writes normed rows.
-    /// - Parameter piece: memory for as many rows, where they are not float32.
-    fileprivate func write(_ kernels: ak_kernels, _ normed: NormedRows, _ rows: Range<Int>, piece: UnsafeMutablePointer<Float>) {
-        if type == AK_F32 {
-            return normed.write(kernels, rows, into: values.assumingMemoryBound(to: Float.self) + rows.lowerBound * stride, stride: stride)
+    /// Writes rows, or a norm of them.
+    /// - Parameter piece: memory for as many normed rows, where they are not float32.
+    fileprivate func write(_ kernels: UnsafePointer<ak_kernels>, _ source: RowSource, _ rows: Range<Int>, piece: UnsafeMutablePointer<Float>?) {
+        guard source.weight != nil else {
+            return write(kernels, rows: rows, columns: 0 ..< stride, from: source.x + rows.lowerBound * stride, stride: stride)
         }
-        normed.write(kernels, rows, into: piece, stride: stride)
+        if type == AK_F32 {
+            return source.writeNorm(kernels, rows, into: values.assumingMemoryBound(to: Float.self) + rows.lowerBound * stride, stride: stride)
+        }
+        guard let piece else { return }
+        source.writeNorm(kernels, rows, into: piece, stride: stride)
         write(kernels, rows: rows, columns: 0 ..< stride, from: piece, stride: stride)
     }
 }

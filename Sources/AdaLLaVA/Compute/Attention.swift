@@ -46,6 +46,8 @@ package struct AttentionShape {
 /// Scratch memory of attention. Kept, and grown to the largest use.
 final class AttentionScratch {
     private var spans = AlignedMemory(byteCount: 0), pairs = AlignedMemory(byteCount: 0)
+    /// The batch of the attention that runs, empty between two.
+    var rows: [AttentionRows] = []
     fileprivate var items: [AttentionItem] = []
     fileprivate var merges: [SpanMerge] = []
     fileprivate var pairAddresses: [UnsafeRawPointer?] = []
@@ -96,7 +98,7 @@ private struct SpanMerge: BitwiseCopyable {
 private struct AttentionCall: BitwiseCopyable {
     let items: UnsafePointer<AttentionItem>
     let count: Int
-    let kernels: ak_kernels
+    let kernels: UnsafePointer<ak_kernels>
     let scratch: UnsafeMutablePointer<UnsafeMutableRawPointer>
     let type: ak_type
     let headDim, window: Int32
@@ -110,14 +112,14 @@ private struct AttentionCall: BitwiseCopyable {
         if let logs = item.logs {
             // Threads usually take one item after the other.
             let next = index + 1 < count ? items[index + 1].keys : nil
-            return kernels.attention_span(
+            return kernels.pointee.attention_span(
                 item.out, item.outStride, logs, item.query, item.queryStride, item.keys, item.values, type, headDim, item.skip, item.count, item.queries,
                 scale, next, scratch)
         }
         let isConverted = item.row >= 0
         let (out, stride) = isConverted ? (tileMemory + worker * tileCount, Int(headDim)) : (item.out, item.outStride)
         withUnsafePointer(to: item.head) {
-            kernels.attention(
+            kernels.pointee.attention(
                 out, stride, item.query, item.queryStride, $0, item.positions, item.queries, item.first, window, scale, scratch)
         }
         if isConverted {
@@ -133,23 +135,23 @@ extension Workspace {
     /// - Parameters:
     ///   - query: `[rows of the batch, heads * headDim]`, rotated.
     ///   - attended: memory for as many results; whether a chunk's are written is not defined.
-    ///   - output: what reads the results.
+    ///   - conversion: of the rows of `attended` that go on.
     /// - Returns: activations that are valid until the next use of ``middle`` or `attended`.
     func attend(
-        _ batch: [AttentionRows], query: Tensor, attended: Tensor, for output: WeightMatrix, _ rows: RowsByRole, _ shape: AttentionShape
+        _ batch: [AttentionRows], query: Tensor, attended: Tensor, for conversion: RowConversion, _ shape: AttentionShape
     ) -> RowActivations {
-        let chunkType = kernels.activationType(output, .chunk)
+        let (rows, chunkType) = (conversion.rows, conversion.chunkType)
         // Where heads are whole blocks, what belongs to no head is in no block that is read.
         let converts = !rows.chunk.isEmpty && shape.headDim % max(chunkType.columnsTogether, Int(AK_BLOCK)) == 0 && chunkType != AK_F32
         let made = converts ? middle.chunk.reserve(chunkType, rows: rows.chunk.upperBound, stride: attended.stride) : nil
         attend(batch, query: query, attended: attended, shape, made: made)
-        for part in batch where !part.dropped.isEmpty && !(converts && part.role == .chunk) {
+        for index in batch.indices where !batch[index].dropped.isEmpty && !(converts && batch[index].role == .chunk) {
+            let part = batch[index]
             attended.rows(part.row ..< part.row + part.queries).clear(columns: part.dropped)
         }
-        let single = rows.single.isEmpty ? rows : RowsByRole(chunk: 0 ..< 0, single: rows.single)
-        guard let made else { return convert(attended, for: output, rows, middle) }
+        guard let made else { return conversion(middle, self) }
         var activations = RowActivations(made.activations, role: .chunk)
-        if !rows.single.isEmpty { activations.single = convert(attended, for: output, single, middle).single }
+        if !rows.single.isEmpty { activations.single = conversion.single(middle, self) }
         activations.split = rows.split
         return activations
     }
@@ -157,9 +159,9 @@ extension Workspace {
     /// The same, left in `attended` but for chunks' results where `made` takes them.
     package func attend(_ batch: [AttentionRows], query: Tensor, attended: Tensor, _ shape: AttentionShape, made: ActivationWriter? = nil) {
         var (longest, chunks, singles) = (0, false, false)
-        for part in batch {
-            longest = max(longest, part.keys)
-            if part.role == .chunk { chunks = true } else { singles = true }
+        for index in batch.indices {
+            longest = max(longest, batch[index].keys)
+            if batch[index].role == .chunk { chunks = true } else { singles = true }
         }
         reserveScratch(ak_attention_scratch(Int32(longest), Int32(shape.headDim)))
         let scratch = attention
@@ -181,7 +183,7 @@ extension Workspace {
         items.withUnsafeBufferPointer { items in
             guard let first = items.baseAddress else { return }
             var call = AttentionCall(
-                items: first, count: items.count, kernels: kernels.table, scratch: scratchAddresses, type: type, headDim: Int32(shape.headDim),
+                items: first, count: items.count, kernels: kernels.functions, scratch: scratchAddresses, type: type, headDim: Int32(shape.headDim),
                 window: Int32(shape.window), scale: shape.scale, tileMemory: memory.address, tileCount: memory.count, made: made)
             pool.run(items.count, &call) { context, item, worker in
                 context?.assumingMemoryBound(to: AttentionCall.self).pointee.run(Int(item), worker: Int(worker))

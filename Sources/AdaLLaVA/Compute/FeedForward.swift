@@ -13,45 +13,45 @@ extension Workspace {
         _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ActivationFunction? = nil, down: Product,
         dropped: [Range<Int>] = []
     ) {
-        guard let gate = first.first else { return }
+        guard let weight = first.first?.linear.weight else { return }
         let (rows, middleType) = (x.rows, kernels.activationType(down.linear.weight, .chunk))
-        let type = kernels.activationType(gate.linear.weight, .chunk)
+        let type = kernels.activationType(weight, .chunk)
         let activations = convert(x, norm: norm, 0 ..< rows, to: type, inputs.chunk)
         let (width, isGated) = (Int(down.linear.weight.matrix.blocks * AK_BLOCK), first.count > 1)
         let made = middle.chunk.reserve(middleType, rows: rows, stride: width)
-        let computed = Int(gate.linear.weight.matrix.panels * AK_PANEL)
+        let computed = Int(weight.matrix.panels * AK_PANEL)
         let zero = computed < width ? dropped + [computed ..< width] : dropped
         let kernel = KernelProducts(first, self)
         let shared = middleItems(kernel.products[0], tokens: rows, columnsTogether: middleType.columnsTogether, products: first.count)
         kernel.set(shared, isShared: true)
-        let (pieces, calls) = (shared.products[0], (gate: kernel.products[0], up: kernel.products[isGated ? 1 : 0]))
-        let combines = middleType == AK_BF16 && type == AK_BF16 && calls.gate.matrix.blocks <= AK_MIDDLE_BLOCKS
-            && (isGated ? calls.gate.bias == nil && calls.up.bias == nil : activation != nil)
+        let pieces = shared.products[0], gate = UnsafePointer(kernel.products), up = gate + (isGated ? 1 : 0)
+        let combines = middleType == AK_BF16 && type == AK_BF16 && gate.pointee.matrix.pointee.blocks <= AK_MIDDLE_BLOCKS
+            && (isGated ? gate.pointee.bias == nil && up.pointee.bias == nil : activation != nil)
         withUnsafePointer(to: activations) { activations in
             zero.withUnsafeBufferPointer { zero in
                 if combines, let middle = kernels.table.middle {
-                    return makeMiddle(middle, calls.gate, isGated ? calls.up : nil, activation, activations, made, zero: zero)
+                    return makeMiddle(middle, gate.pointee, isGated ? up.pointee : nil, activation, activations, made, zero: zero)
                 }
                 // Groups that share a scale make few pieces: many threads share out the rows as well.
                 let most = middleType == AK_I8 ? (rows + 2 * Workspace.rowsAtOnce - 1) / (2 * Workspace.rowsAtOnce) : 1
                 let rowParts = max(1, min((2 * pool.threads + pieces.count - 1) / max(pieces.count, 1), most))
                 let partRows = (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
-                let widest = (0 ..< pieces.count).reduce(0) { max($0, calls.gate.middleColumns(pieces.range($1), of: width).count) }
-                let (kernels, scratch, parts) = (kernels.table, scratchAddresses, pieceMemory(partRows * widest * first.count))
+                let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.pointee.middleColumns(pieces.range($1), of: width).count) }
+                let (functions, scratch, parts) = (kernels.functions, scratchAddresses, pieceMemory(partRows * widest * first.count))
                 pool.run(pieces.count * rowParts) { index, worker in
                     let item = index % pieces.count, range = activations.pointee.part(index / pieces.count, of: rowParts)
                     var activations = activations.pointee.rows(from: range.lowerBound, count: range.count)
                     let rows = range.count
-                    let columns = calls.gate.middleColumns(pieces.range(item), of: width), count = columns.count
+                    let columns = gate.pointee.middleColumns(pieces.range(item), of: width), count = columns.count
                     let values = parts.address + worker * parts.count, others = values + rows * count
-                    calls.gate.run(
-                        kernels, &activations, item: item, next: isGated ? calls.up : calls.gate, nextItem: isGated ? item : item + 1,
+                    gate.pointee.run(
+                        functions, &activations, item: item, next: up, nextItem: isGated ? item : item + 1,
                         scratch: scratch[worker], into: (values - columns.lowerBound, count))
                     if isGated {
-                        calls.up.run(
-                            kernels, &activations, item: item, next: calls.gate, nextItem: item + 1, scratch: scratch[worker],
+                        up.pointee.run(
+                            functions, &activations, item: item, next: gate, nextItem: item + 1, scratch: scratch[worker],
                             into: (others - columns.lowerBound, count))
-                        kernels.silu_mul(values, others, rows * count)
+                        functions.pointee.silu_mul(values, others, rows * count)
                     } else {
                         activation?(values, rows * count)
                     }
@@ -60,7 +60,7 @@ extension Workspace {
                         if part.isEmpty { continue }
                         for row in 0 ..< rows { (start + row * count).update(repeating: 0, count: part.count) }
                     }
-                    made.write(kernels, rows: range, columns: columns, from: values, stride: count)
+                    made.write(functions, rows: range, columns: columns, from: values, stride: count)
                 }
             }
         }
@@ -82,18 +82,13 @@ extension Workspace {
         _ activations: UnsafePointer<ak_activations>, _ made: ActivationWriter, zero: UnsafeBufferPointer<Range<Int>>
     ) {
         let (scratch, pieces) = (scratchAddresses, gate.items)
-        withUnsafePointer(to: gate.matrix) { gateMatrix in
-            withUnsafePointer(to: (up ?? gate).matrix) { upMatrix in
-                let upMatrix = up == nil ? nil : upMatrix
-                pool.run(pieces.count) { item, worker in
-                    let range = pieces.range(item), next = pieces.range(item + 1)
-                    middle(
-                        made.bf16, made.stride, activations, gateMatrix, upMatrix, gate.bias, activation, gate.panels + range.lowerBound,
-                        Int32(range.count), Int32(next.count), scratch[worker])
-                    let columns = gate.middleColumns(range, of: made.stride)
-                    for range in zero { made.clear(columns: range.clamped(to: columns)) }
-                }
-            }
+        pool.run(pieces.count) { item, worker in
+            let range = pieces.range(item), next = pieces.range(item + 1)
+            middle(
+                made.bf16, made.stride, activations, gate.matrix, up?.matrix, gate.bias, activation, gate.panels + range.lowerBound,
+                Int32(range.count), Int32(next.count), scratch[worker])
+            let columns = gate.middleColumns(range, of: made.stride)
+            for range in zero { made.clear(columns: range.clamped(to: columns)) }
         }
     }
 }

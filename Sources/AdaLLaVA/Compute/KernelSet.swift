@@ -5,8 +5,9 @@ extension ak_kernels: @retroactive @unchecked Sendable {}
 extension ak_tuning: @retroactive @unchecked Sendable {}
 
 /// The kernels of one instruction set, their tuning, and the precision that a model computes in. Immutable.
-package struct KernelSet: Sendable {
-    package let table: ak_kernels
+package struct KernelSet: @unchecked Sendable {
+    /// The functions: one table of the library for each instruction set, never freed.
+    let functions: UnsafePointer<ak_kernels>
     /// What this instruction set does well, as data.
     package let tuning: ak_tuning
     let precision: Precision
@@ -17,13 +18,15 @@ package struct KernelSet: Sendable {
         let name = name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"]
         if let name, !name.isEmpty {
             guard let found = ak_kernels_named(name) else { throw ComputeError.kernels(name: name, available: KernelSet.availableNames) }
-            table = found.pointee
+            functions = UnsafePointer(found)
         } else {
-            table = ak_kernels_best().pointee
+            functions = UnsafePointer(ak_kernels_best())
         }
-        tuning = withUnsafePointer(to: table) { ak_kernels_tuning($0) }
+        tuning = ak_kernels_tuning(functions)
         self.precision = precision
     }
+
+    package var table: ak_kernels { functions.pointee }
 
     static let names = ["portable", "avx2", "avx512", "amx", "neon"]
 
@@ -78,8 +81,12 @@ extension KernelSet {
 
     /// Whether attention of a chunk's rows is multiplied in BF16: if what made the queries was rounded as much.
     func roundsAttention(_ query: WeightMatrix, headDim: Int) -> Bool {
+        canRoundAttention(headDim: headDim) && [AK_BF16, AK_I8].contains(activationType(query, .chunk))
+    }
+
+    /// Whether these kernels multiply queries, keys and values in BF16.
+    package func canRoundAttention(headDim: Int) -> Bool {
         table.attention_pairs != nil && tuning.bf16_dot != 0 && headDim % 2 == 0 && headDim <= Int(AK_PAIR_HEAD_DIM)
-            && [AK_BF16, AK_I8].contains(activationType(query, .chunk))
     }
 }
 

@@ -33,7 +33,7 @@ package struct KeyValueLayout: Sendable, Equatable {
 }
 
 /// Keys and values of ``KeyValueLayout/slots`` positions of one layer. References are counted; with the last one the memory goes back to its pool.
-/// A page that two sequences hold is never written: who writes first takes a copy.
+/// Slots that two sequences hold are never written: a sequence that goes on after shared slots takes a copy of their page first.
 final class KeyValuePage: @unchecked Sendable {
     let address: UnsafeMutableRawPointer
     let byteCount: Int
@@ -119,14 +119,22 @@ package final class LayerPages {
     /// The pages' addresses, `nil` where a sliding window left a page behind.
     private var addresses: UnsafeMutablePointer<UnsafeRawPointer?>
     private var capacity = 8
-    /// For each key-value head its place among the kept ones.
-    private let places: [Int: Int]
+    /// Where each key-value head is kept, by its number; pages are `nil` for heads that are not.
+    private let table: UnsafeMutablePointer<ak_paged_head>
+    private let tableCount: Int
 
     package init(heads: [Int], layout: KeyValueLayout) {
         (self.heads, self.layout) = (heads, layout)
-        places = Dictionary(uniqueKeysWithValues: heads.enumerated().map { ($1, $0) })
         addresses = .allocate(capacity: capacity)
         addresses.initialize(repeating: nil, count: capacity)
+        tableCount = (heads.last ?? -1) + 1
+        table = .allocate(capacity: max(tableCount, 1))
+        table.initialize(repeating: ak_paged_head(), count: tableCount)
+        for (place, head) in heads.enumerated() {
+            table[head] = ak_paged_head(
+                pages: UnsafePointer(addresses), keys: place * layout.keyBytes,
+                values: heads.count * layout.keyBytes + place * layout.valueBytes, type: layout.type, head_dim: Int32(layout.headDim))
+        }
     }
 
     /// Pages that another sequence computed, of the slots below `length`. The last one may hold more; it is copied before it is written.
@@ -136,7 +144,10 @@ package final class LayerPages {
         for page in other.pages.prefix(count) { append(page) }
     }
 
-    deinit { addresses.deallocate() }
+    deinit {
+        addresses.deallocate()
+        table.deallocate()
+    }
 
     package var byteCount: Int { pages.reduce(0) { $0 + ($1?.byteCount ?? 0) } }
 
@@ -154,6 +165,7 @@ package final class LayerPages {
             larger.update(from: addresses, count: capacity)
             addresses.deallocate()
             (addresses, capacity) = (larger, capacity * 2)
+            for head in heads { table[head].pages = UnsafePointer(larger) }
         }
         pages.append(page)
         addresses[pages.count - 1] = page.map { UnsafeRawPointer($0.address) }
@@ -195,22 +207,27 @@ package final class LayerPages {
 
     /// Where a key-value head's keys and values are; `nil` if the head is not kept. Valid until the next ``reserve(_:window:_:)``.
     package func head(_ keyValueHead: Int) -> ak_paged_head? {
-        guard let place = places[keyValueHead] else { return nil }
-        return ak_paged_head(
-            pages: UnsafePointer(addresses), keys: place * layout.keyBytes, values: heads.count * layout.keyBytes + place * layout.valueBytes,
-            type: layout.type, head_dim: Int32(layout.headDim))
+        guard keyValueHead < tableCount, table[keyValueHead].pages != nil else { return nil }
+        return table[keyValueHead]
+    }
+
+    /// Asks for what attention reads of this object; see ``CacheLines``.
+    func prefetch() {
+        CacheLines.prefetch(self)
+        CacheLines.prefetch(addresses)
+        CacheLines.prefetch(table)
     }
 
     /// What attention over `length` positions reads first, as threads take it: the first page of each head that is not left behind.
-    func addPrefetched(length: Int, window: Int, to reads: inout [ak_expected]) {
+    func addPrefetched(length: Int, window: Int, to reads: inout Prefetches) {
         let size = KeyValueLayout.slots, panel = Int(AK_PANEL)
         let first = window > 0 ? max(0, length - window) / size : 0
-        guard first < pages.count, let page = pages[first], length > 0 else { return }
+        guard first < pages.count, let page = addresses[first], length > 0 else { return }
         let positions = min((length - first * size + panel - 1) / panel * panel, size)
         let keys = ak_expected(
-            base: page.address, stride: layout.keyBytes, bytes: layout.keyBytes / size * positions, pieces: Int32(heads.count))
+            base: page, stride: layout.keyBytes, bytes: layout.keyBytes / size * positions, pieces: Int32(heads.count))
         let values = ak_expected(
-            base: page.address + heads.count * layout.keyBytes, stride: layout.valueBytes, bytes: layout.valueBytes / size * positions,
+            base: page + heads.count * layout.keyBytes, stride: layout.valueBytes, bytes: layout.valueBytes / size * positions,
             pieces: Int32(heads.count))
         reads.append(keys)
         reads.append(values)

@@ -11,7 +11,6 @@ package final class ProductRun {
         case activation(ActivationFunction)
     }
 
-    private let items: Int
     private let call: UnsafeMutablePointer<Call>
     private let pool: ThreadPool
     private let products: KernelProducts
@@ -26,33 +25,38 @@ package final class ProductRun {
         let rows = (products.first?.parts ?? []).map(\.rows)
         let tokens = rows.reduce(0) { $0 + $1.count }
         // Gate and up are cut alike.
-        shared = workspace.items(isGated ? 1 : products.count, tokens: tokens) { (kernel.products[$0].matrix, kernel.products[$0].panelCount) }
+        shared = workspace.items(isGated ? 1 : products.count, tokens: tokens) { (kernel.products[$0].matrix.pointee, kernel.products[$0].panelCount) }
         kernel.set(shared, isShared: isGated)
         self.products = kernel
         let perPart = isGated ? kernel.products[0].items.count : (0 ..< kernel.count).reduce(0) { $0 + kernel.products[$1].items.count }
         let type = products.first.map { workspace.kernels.activationType($0.linear.weight, .chunk) } ?? AK_F32
         var rowParts = 1
         if case .none = combination, rows.count == 1 { rowParts = workspace.rowParts(tokens, type) }
-        items = perPart * rowParts
         call = .allocate(capacity: 1)
         call.initialize(
             to: Call(
-                products: kernel.products, count: kernel.count, items: perPart, rowParts: rowParts, combination: combination,
-                kernels: workspace.kernels.table, scratch: workspace.scratchAddresses))
+                products: kernel.products, count: kernel.count, items: perPart, rowParts: rowParts, ends: shared.ends, combination: combination,
+                kernels: workspace.kernels.functions, scratch: workspace.scratchAddresses))
     }
 
     deinit { call.deallocate() }
 
+    func add(to lines: inout CacheLines) {
+        lines.add(self)
+        lines.add(call, bytes: MemoryLayout<Call>.stride)
+        products.add(to: &lines)
+    }
+
     /// - Parameter activations: of the rows that the products' parts name.
     package func callAsFunction(_ activations: RowActivations) {
-        call.pointee.activations = activations
-        pool.run(items, ends: shared.ends, call) { context, item, worker in
-            guard let call = context?.assumingMemoryBound(to: Call.self) else { return }
-            let (item, scratch) = (Int(item), call.pointee.scratch[Int(worker)])
+        var running = Running(call: call, activations: activations)
+        pool.run(call.pointee.items * call.pointee.rowParts, ends: call.pointee.ends, &running) { context, item, worker in
+            guard let running = context?.assumingMemoryBound(to: Running.self) else { return }
+            let call = running.pointee.call, (item, scratch) = (Int(item), call.pointee.scratch[Int(worker)])
             switch call.pointee.combination {
-            case .none: Call.run(call, item, scratch)
-            case .gated: Call.runGated(call, item, scratch)
-            case .activation(let activation): Call.runActivated(call, activation, item, scratch)
+            case .none: running.pointee.run(item, scratch)
+            case .gated: running.pointee.runGated(item, scratch)
+            case .activation(let activation): running.pointee.runActivated(activation, item, scratch)
             }
         }
     }
@@ -64,58 +68,63 @@ package final class ProductRun {
         /// Of each part of the rows.
         let items: Int
         let rowParts: Int
+        let ends: UnsafePointer<Int32>?
         let combination: Combination
-        let kernels: ak_kernels
+        let kernels: UnsafePointer<ak_kernels>
         let scratch: UnsafeMutablePointer<UnsafeMutableRawPointer>
-        var activations = RowActivations(ak_activations(), role: .single)
+    }
+
+    /// A call with the activations of this time.
+    private struct Running: BitwiseCopyable {
+        let call: UnsafePointer<Call>
+        let activations: RowActivations
 
         /// One work item of a product, for all of its parts: the first reads its panels from memory, the others from the cache.
         @inline(__always)
-        private static func multiply(
-            _ call: UnsafeMutablePointer<Call>, _ product: UnsafeMutablePointer<KernelProduct>, _ item: Int, next: KernelProduct?, _ nextItem: Int,
-            _ scratch: UnsafeMutableRawPointer
+        private func multiply(
+            _ product: UnsafePointer<KernelProduct>, _ item: Int, next: UnsafePointer<KernelProduct>, _ nextItem: Int, _ scratch: UnsafeMutableRawPointer
         ) {
-            for part in 0 ..< product.pointee.partCount {
+            let parts = product.pointee.partCount
+            for part in 0 ..< parts {
                 let rows = product.pointee.parts + part
-                var activations = call.pointee.activations.rows(from: rows.pointee.row, count: rows.pointee.count)
+                var activations = activations.rows(from: rows.pointee.row, count: rows.pointee.count)
                 product.pointee.run(
-                    call.pointee.kernels, &activations, part: part, item: item, next: part == product.pointee.partCount - 1 ? next : nil,
-                    nextItem: nextItem, scratch: scratch)
+                    call.pointee.kernels, &activations, part: part, item: item, next: part == parts - 1 ? next : nil, nextItem: nextItem,
+                    scratch: scratch)
             }
         }
 
-        static func run(_ call: UnsafeMutablePointer<Call>, _ item: Int, _ scratch: UnsafeMutableRawPointer) {
-            let (products, count) = (call.pointee.products, call.pointee.count)
-            var (index, piece) = (0, call.pointee.rowParts == 1 ? item : item % call.pointee.items)
-            while piece >= products[index].items.count {
-                piece -= products[index].items.count
+        func run(_ item: Int, _ scratch: UnsafeMutableRawPointer) {
+            let count = call.pointee.count
+            var product = UnsafePointer(call.pointee.products), (index, piece) = (0, call.pointee.rowParts == 1 ? item : item % call.pointee.items)
+            while piece >= product.pointee.items.count {
+                piece -= product.pointee.items.count
                 index += 1
+                product += 1
             }
             // A worker usually takes one item after the other.
-            let isLast = piece + 1 == products[index].items.count && index + 1 < count
-            let next = isLast ? products[index + 1] : products[index], nextItem = isLast ? 0 : piece + 1
-            if call.pointee.rowParts == 1 { return multiply(call, products + index, piece, next: next, nextItem, scratch) }
-            let part = products[index].parts
-            var activations = call.pointee.activations.rows(from: part.pointee.row, count: part.pointee.count)
+            let isLast = piece + 1 == product.pointee.items.count && index + 1 < count
+            let next = isLast ? product + 1 : product, nextItem = isLast ? 0 : piece + 1
+            if call.pointee.rowParts == 1 { return multiply(product, piece, next: next, nextItem, scratch) }
+            let part = product.pointee.parts
+            var activations = activations.rows(from: part.pointee.row, count: part.pointee.count)
             let rows = activations.part(item / call.pointee.items, of: call.pointee.rowParts)
             activations = activations.rows(from: rows.lowerBound, count: rows.count)
-            products[index].run(
+            product.pointee.run(
                 call.pointee.kernels, &activations, item: piece, next: next, nextItem: nextItem, scratch: scratch,
-                into: (products[index].output + (part.pointee.row + rows.lowerBound) * products[index].stride, products[index].stride))
+                into: (product.pointee.output + (part.pointee.row + rows.lowerBound) * product.pointee.stride, product.pointee.stride))
         }
 
-        static func runGated(_ call: UnsafeMutablePointer<Call>, _ item: Int, _ scratch: UnsafeMutableRawPointer) {
-            let (gate, up) = (call.pointee.products, call.pointee.products + 1)
-            multiply(call, gate, item, next: up.pointee, item, scratch)
-            multiply(call, up, item, next: gate.pointee, item + 1, scratch)
-            for part in 0 ..< gate.pointee.partCount { gate.pointee.combine(up.pointee, call.pointee.kernels, part: part, item: item) }
+        func runGated(_ item: Int, _ scratch: UnsafeMutableRawPointer) {
+            let gate = UnsafePointer(call.pointee.products), up = gate + 1
+            multiply(gate, item, next: up, item, scratch)
+            multiply(up, item, next: gate, item + 1, scratch)
+            for part in 0 ..< gate.pointee.partCount { gate.pointee.combine(up, call.pointee.kernels, part: part, item: item) }
         }
 
-        static func runActivated(
-            _ call: UnsafeMutablePointer<Call>, _ activation: ActivationFunction, _ item: Int, _ scratch: UnsafeMutableRawPointer
-        ) {
-            let product = call.pointee.products
-            multiply(call, product, item, next: product.pointee, item + 1, scratch)
+        func runActivated(_ activation: ActivationFunction, _ item: Int, _ scratch: UnsafeMutableRawPointer) {
+            let product = UnsafePointer(call.pointee.products)
+            multiply(product, item, next: product, item + 1, scratch)
             for part in 0 ..< product.pointee.partCount { product.pointee.activate(activation, part: part, item: item) }
         }
     }

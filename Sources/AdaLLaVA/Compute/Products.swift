@@ -83,7 +83,7 @@ struct KernelPart: BitwiseCopyable {
 struct KernelProduct: BitwiseCopyable {
     let output: UnsafeMutablePointer<Float>
     let stride: Int
-    let matrix: ak_matrix
+    let matrix: UnsafePointer<ak_matrix>
     let bias: UnsafePointer<Float>?
     let flags: Int32
     /// Panels that some part computes.
@@ -113,39 +113,37 @@ struct KernelProduct: BitwiseCopyable {
     ///   - output: where to, instead of the product's own output, with as many columns as `stride`.
     @inline(__always)
     func run(
-        _ kernels: ak_kernels, _ activations: UnsafePointer<ak_activations>, part: Int = 0, item: Int, next: KernelProduct?, nextItem: Int,
-        scratch: UnsafeMutableRawPointer, into output: (data: UnsafeMutablePointer<Float>, stride: Int)? = nil
+        _ kernels: UnsafePointer<ak_kernels>, _ activations: UnsafePointer<ak_activations>, part: Int = 0, item: Int,
+        next: UnsafePointer<KernelProduct>?, nextItem: Int, scratch: UnsafeMutableRawPointer,
+        into output: (data: UnsafeMutablePointer<Float>, stride: Int)? = nil
     ) {
         let own = UnsafePointer(parts + part)
         let range = panels(of: own, item: item)
         if range.isEmpty { return }
         let (output, stride) = output ?? (self.output + own.pointee.row * self.stride, self.stride)
-        withUnsafePointer(to: matrix) { matrix in
-            guard let next else {
-                return kernels.matmul(
-                    output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
-                    Int32(own.pointee.blockCount), flags, nil, scratch)
-            }
-            withUnsafePointer(to: next.matrix) { nextMatrix in
-                var upcoming = ak_upcoming(weight: nextMatrix, panels: next.panels, panel_count: 0)
-                if nextItem < next.items.count {
-                    let first = UnsafePointer(next.parts)
-                    let nextRange = next.panels(of: first, item: nextItem)
-                    (upcoming.panels, upcoming.panel_count) = (first.pointee.panels + nextRange.lowerBound, Int32(nextRange.count))
-                }
-                kernels.matmul(
-                    output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
-                    Int32(own.pointee.blockCount), flags, &upcoming, scratch)
-            }
+        guard let next else {
+            return kernels.pointee.matmul(
+                output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
+                Int32(own.pointee.blockCount), flags, nil, scratch)
         }
+        var upcoming = ak_upcoming(weight: next.pointee.matrix, panels: next.pointee.panels, panel_count: 0)
+        if nextItem < next.pointee.items.count {
+            let first = UnsafePointer(next.pointee.parts)
+            let nextRange = next.pointee.panels(of: first, item: nextItem)
+            (upcoming.panels, upcoming.panel_count) = (first.pointee.panels + nextRange.lowerBound, Int32(nextRange.count))
+        }
+        kernels.pointee.matmul(
+            output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
+            Int32(own.pointee.blockCount), flags, &upcoming, scratch)
     }
 
     /// `output = silu(output) * up.output` of one part's rows in a work item.
-    func combine(_ up: KernelProduct, _ kernels: ak_kernels, part: Int, item: Int) {
+    func combine(_ up: UnsafePointer<KernelProduct>, _ kernels: UnsafePointer<ak_kernels>, part: Int, item: Int) {
         let own = UnsafePointer(parts + part)
         forRuns(own.pointee.panels, panels(of: own, item: item)) { columns in
             for row in own.pointee.row ..< own.pointee.row + own.pointee.count {
-                kernels.silu_mul(output + row * stride + columns.lowerBound, up.output + row * up.stride + columns.lowerBound, columns.count)
+                kernels.pointee.silu_mul(
+                    output + row * stride + columns.lowerBound, up.pointee.output + row * up.pointee.stride + columns.lowerBound, columns.count)
             }
         }
     }
@@ -178,6 +176,7 @@ final class KernelProducts {
     let count: Int
     let products: UnsafeMutablePointer<KernelProduct>
     private let parts: UnsafeMutablePointer<KernelPart>
+    private let matrices: UnsafeMutablePointer<ak_matrix>
     private let partCount: Int
     private let sources: [Product]
     private let identity: IndexList
@@ -191,10 +190,12 @@ final class KernelProducts {
         identity = workspace.identity(sources.reduce(0) { max($0, Int($1.linear.weight.matrix.panels)) })
         products = .allocate(capacity: max(count, 1))
         parts = .allocate(capacity: max(partCount, 1))
+        matrices = .allocate(capacity: max(count, 1))
         var next = parts
         for (index, source) in sources.enumerated() {
             let matrix = source.linear.weight.matrix
-            withUnsafePointer(to: matrix) { workspace.reserveScratch(ak_matmul_scratch($0)) }
+            (matrices + index).initialize(to: matrix)
+            workspace.reserveScratch(ak_matmul_scratch(matrices + index))
             let (list, panelCount) = source.panels(identity: identity)
             if list !== identity { lists.append(list) }
             for part in source.parts {
@@ -206,8 +207,8 @@ final class KernelProducts {
             }
             (products + index).initialize(
                 to: KernelProduct(
-                    output: source.output.data, stride: source.output.stride, matrix: matrix, bias: source.linear.bias.map { UnsafePointer($0.data) },
-                    flags: source.flags, panels: list.address, panelCount: panelCount, parts: next - source.parts.count,
+                    output: source.output.data, stride: source.output.stride, matrix: matrices + index,
+                    bias: source.linear.bias.map { UnsafePointer($0.data) }, flags: source.flags, panels: list.address, panelCount: panelCount, parts: next - source.parts.count,
                     partCount: source.parts.count))
         }
     }
@@ -215,6 +216,13 @@ final class KernelProducts {
     deinit {
         products.deallocate()
         parts.deallocate()
+        matrices.deallocate()
+    }
+
+    func add(to lines: inout CacheLines) {
+        lines.add(products, bytes: count * MemoryLayout<KernelProduct>.stride)
+        lines.add(parts, bytes: partCount * MemoryLayout<KernelPart>.stride)
+        lines.add(matrices, bytes: count * MemoryLayout<ak_matrix>.stride)
     }
 
     /// Cuts the products into work items; several products may share the first one's.

@@ -60,8 +60,9 @@ public final class ThreadPool: @unchecked Sendable {
     }
 
     /// Says what memory is probably read right after the next run; threads that wait ask for it meanwhile (`ak_pool_expect`).
-    func expect(_ memory: [ak_expected]) {
-        if threads > 1 { ak_pool_expect(pool, memory, Int32(memory.count)) }
+    func expect(_ memory: Prefetches) {
+        if threads == 1 { return }
+        withUnsafeBytes(of: memory.items) { ak_pool_expect(pool, $0.baseAddress?.assumingMemoryBound(to: ak_expected.self), Int32(memory.count)) }
     }
 
     private final class Work {
@@ -71,4 +72,29 @@ public final class ThreadPool: @unchecked Sendable {
 
     /// Processors that this process may run on.
     public static var availableProcessors: Int { max(1, Int(ak_processor_count())) }
+}
+
+/// Memory that threads read soon, at most ``capacity`` places. In line: a list of its own would be one more cache miss for each layer of a decode.
+struct Prefetches: BitwiseCopyable {
+    static let capacity = 3
+    fileprivate private(set) var items = (ak_expected(), ak_expected(), ak_expected())
+    private(set) var count = 0
+
+    var isEmpty: Bool { count == 0 }
+    var first: ak_expected { items.0 }
+
+    init() {}
+
+    /// - Parameter list: what does not fit is not prefetched.
+    init(_ list: [ak_expected]) { for item in list { append(item) } }
+
+    mutating func append(_ item: ak_expected) {
+        switch count {
+        case 0: items.0 = item
+        case 1: items.1 = item
+        case 2: items.2 = item
+        default: return
+        }
+        count += 1
+    }
 }

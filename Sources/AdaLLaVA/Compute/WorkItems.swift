@@ -99,7 +99,7 @@ extension Workspace {
     ///   - columnsTogether: of what a piece makes: whole blocks or groups of the next product's inputs, where their panels are listed.
     ///   - products: of those panels.
     func middleItems(_ product: KernelProduct, tokens: Int, columnsTogether: Int, products: Int) -> RunItems {
-        let size = panelsPerItem(product.matrix, count: product.panelCount, tokens: tokens, products: products)
+        let size = panelsPerItem(product.matrix.pointee, count: product.panelCount, tokens: tokens, products: products)
         let together = max(Int32(columnsTogether) / AK_PANEL, 1)
         var starts: [Int32] = product.panelCount > 0 ? [0] : []
         for index in 1 ..< max(product.panelCount, 1) {

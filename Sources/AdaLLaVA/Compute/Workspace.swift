@@ -99,7 +99,7 @@ package final class Workspace {
 
     /// Tells the pool what weights the run after the next one reads, so that threads prefetch them while they wait for each other. For single rows only:
     /// chunks compute for so long that nothing is gained.
-    func prefetch(_ memory: [ak_expected]) { pool.expect(memory) }
+    func prefetch(_ memory: Prefetches) { pool.expect(memory) }
 
     /// What a product reads of its weights: the first panels that are adjacent, for no more is prefetched while threads wait, each thread's share of
     /// them.

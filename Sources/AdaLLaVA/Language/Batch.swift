@@ -47,6 +47,15 @@ package struct LayerEvent {
     let nanoseconds: Int64
 }
 
+extension LayerEvent {
+    fileprivate init(layer: Int, _ sequences: [SequenceRows], since start: ContinuousClock.Instant) {
+        let elapsed = (ContinuousClock.now - start).components
+        self.init(
+            layer: layer, rows: sequences.reduce(0) { $0 + $1.rows.count }, keys: sequences.reduce(0) { $0 + $1.slot + $1.rows.count },
+            nanoseconds: elapsed.seconds * 1_000_000_000 + elapsed.attoseconds / 1_000_000_000)
+    }
+}
+
 /// What watches a step. Called on the thread that computes.
 package protocol BatchObserver: AnyObject {
     /// A layer has ended.
@@ -71,6 +80,7 @@ package final class BatchRunner {
     private let rotary: RotaryTable
     private var prepared: [[(key: PreparedKey, layer: DecoderLayer.Prepared)]]
     private var generation = 0
+    private var agreeing: [AgreeingRows] = []
     private var places: [RowPlace] = [], gathered: [RowPlace] = []
     /// Lists of one layer's rows, kept so that a decode allocates nothing between two layers.
     private var runningList: [Int] = [], groupList: [RowGroup] = [], sequenceList: [SequenceRows] = []
@@ -100,25 +110,39 @@ package final class BatchRunner {
         }
     }
 
-    /// A segment on its way through the layers.
-    private struct Passing {
+    /// A segment on its way through the layers. A class, so that passing it on at every layer counts one reference.
+    private final class Passing {
         let index: Int
         let segment: BatchSegment
+        let sequence: TokenSequence
+        let role: RowRole
         /// Its rows in the batch that are still computed.
         var rows: Range<Int>
         /// The first of them among the segment's rows.
         var offset = 0
         /// After this layer only the rows that are read are computed.
         let lastAttention: Int
+
+        init(index: Int, segment: BatchSegment, rows: Range<Int>, lastAttention: Int) {
+            (self.index, self.segment, self.rows, self.lastAttention) = (index, segment, rows, lastAttention)
+            (sequence, role) = (segment.sequence, segment.role)
+        }
+
+        /// Whether the segment has rows that a layer runs for.
+        func runs(_ layer: Int) -> Bool { segment.layers.contains(layer) && !rows.isEmpty && !sequence.selections[layer].isSkipped }
+
+        func drop(_ count: Int) {
+            rows = rows.lowerBound + count ..< rows.upperBound
+            offset += count
+        }
     }
 
-    /// Makes sure that a segment's keys and values fit, so that a step of several sequences cannot fail for one of them.
+    /// Makes sure that a segment's keys and values fit. ``step(_:observer:)`` does so too; whoever computes several sequences together calls this first, so
+    /// that a step cannot fail for one of them; the second time costs a comparison.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func reserve(_ segment: BatchSegment) throws {
-        for layer in segment.layers where segment.sequence.selections[layer].runsAttention {
-            try segment.sequence.pages(layer, layout).reserve(
-                segment.slot ..< segment.slot + segment.rows, window: decoder.configuration.slidingWindow ?? 0, pages)
-        }
+        try segment.sequence.reserve(
+            segment.slot ..< segment.slot + segment.rows, layers: segment.layers, window: decoder.configuration.slidingWindow ?? 0, layout: layout, pages)
     }
 
     /// Bytes of keys and values that `positions` positions take in all layers, whole pages.
@@ -144,6 +168,7 @@ package final class BatchRunner {
     /// Computes one step.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)`` when keys and values do not fit that were not reserved.
     package func step(_ segments: [BatchSegment], observer: (any BatchObserver)? = nil) throws -> Output {
+        for segment in segments { try reserve(segment) }
         workspace.pool.enter()
         defer { workspace.pool.leave() }
         let c = decoder.configuration
@@ -171,9 +196,13 @@ package final class BatchRunner {
                     lastAttention: keepsAll ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound))
         }
         let layers = (segments.map(\.layers.lowerBound).min() ?? 0) ..< (segments.map(\.layers.upperBound).max() ?? 0)
-        for layer in layers {
-            passing.removeAll { $0.segment.cancellation?.isCancelled == true }
-            try run(layer, &passing, hidden, observer)
+        if let agreeing = findAgreeing(passing, hidden, observer) {
+            run(agreeing, passing, observer)
+        } else {
+            for layer in layers {
+                passing.removeAll { $0.segment.cancellation?.isCancelled == true }
+                run(layer, passing, hidden, observer)
+            }
         }
         withExtendedLifetime(angles) {}
         for part in passing {
@@ -183,15 +212,79 @@ package final class BatchRunner {
         return logits(passing, hidden, segments: segments.count)
     }
 
+    /// All layers for single rows that agree on what runs.
+    private struct AgreeingRows {
+        let rows: Int
+        let layers: Range<Int>
+        let selections: [LayerSelection]
+        /// By layer; `nil` where nothing runs.
+        let prepared: [DecoderLayer.Prepared?]
+        let generation: Int
+    }
+
+    /// The prepared layers of a batch of single rows with one selection in each layer, such as a lone sequence's token: then nothing has to be looked up,
+    /// sorted or gathered between two layers. `nil` for other batches.
+    private func findAgreeing(_ passing: [Passing], _ hidden: Tensor, _ observer: (any BatchObserver)?) -> AgreeingRows? {
+        guard observer?.wantsValues != true, let first = passing.first else { return nil }
+        let (layers, selections) = (first.segment.layers, first.sequence.selections)
+        for part in passing {
+            if part.role != .single || part.segment.layers != layers || part.segment.cancellation?.isCancelled == true { return nil }
+            if part !== first, !layers.allSatisfy({ part.sequence.selections[$0] === selections[$0] }) { return nil }
+        }
+        let known = agreeing.firstIndex {
+            let other = $0
+            return other.rows == passing.count && other.layers == layers && other.generation == workspace.generation
+                && layers.allSatisfy { other.selections[$0] === selections[$0] }
+        }
+        if let known {
+            // Those that were used last come first.
+            if known > 0 { agreeing.insert(agreeing.remove(at: known), at: 0) }
+            return agreeing[0]
+        }
+        let rows = 0 ..< passing.count
+        let prepared = layers.map { layer -> DecoderLayer.Prepared? in
+            if selections[layer].isSkipped { return nil }
+            return prepare(layer, [RowGroup(role: .single, selection: selections[layer], rows: rows, outputs: rows)], hidden, first: 0, first.segment)
+        }
+        // Preparing may have moved scratch tensors that were prepared for.
+        if generation != workspace.generation { return findAgreeing(passing, hidden, observer) }
+        let made = AgreeingRows(rows: rows.count, layers: layers, selections: selections, prepared: prepared, generation: generation)
+        agreeing.removeAll { $0.generation != generation }
+        agreeing.insert(made, at: 0)
+        if agreeing.count > BatchRunner.preparedPerLayer { agreeing.removeLast() }
+        return made
+    }
+
+    private func run(_ agreeing: AgreeingRows, _ passing: [Passing], _ observer: (any BatchObserver)?) {
+        var sequences: [SequenceRows] = []
+        sequences.reserveCapacity(passing.count)
+        places.withUnsafeBufferPointer { places in
+            guard let places = places.baseAddress else { return }
+            for (index, prepared) in agreeing.prepared.enumerated() {
+                guard let prepared else { continue }
+                let layer = agreeing.layers.lowerBound + index, start = observer == nil ? nil : ContinuousClock.now
+                sequences.removeAll(keepingCapacity: true)
+                for (row, part) in passing.enumerated() {
+                    sequences.append(
+                        SequenceRows(
+                            role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot, pages: part.sequence.layers[layer],
+                            selection: agreeing.selections[layer]))
+                    if layer + 1 < agreeing.layers.upperBound { part.sequence.layers[layer + 1]?.prefetch() }
+                }
+                if index + 1 < agreeing.prepared.count { agreeing.prepared[index + 1]?.prefetch() }
+                prepared(sequences, places: places, observe: nil, workspace)
+                if let start { observer?.layerEnded(LayerEvent(layer: layer, sequences, since: start)) }
+            }
+        }
+    }
+
     /// The rows of one layer, and the layer.
-    private func run(_ layer: Int, _ passing: inout [Passing], _ hidden: Tensor, _ observer: (any BatchObserver)?) throws {
+    private func run(_ layer: Int, _ passing: [Passing], _ hidden: Tensor, _ observer: (any BatchObserver)?) {
         var running: [Int] = []
         swap(&running, &runningList)
         running.removeAll(keepingCapacity: true)
         defer { swap(&running, &runningList) }
-        for place in passing.indices where passing[place].segment.layers.contains(layer) && !passing[place].rows.isEmpty {
-            if !passing[place].segment.sequence.selections[layer].isSkipped { running.append(place) }
-        }
+        for place in passing.indices where passing[place].runs(layer) { running.append(place) }
         if running.isEmpty { return }
         let start = observer == nil ? nil : ContinuousClock.now
         sortBySelection(&running, passing, layer)
@@ -217,24 +310,22 @@ package final class BatchRunner {
         gathered.removeAll(keepingCapacity: true)
         var row = 0
         for place in running {
-            let part = passing[place], selection = part.segment.sequence.selections[layer]
+            let part = passing[place], selection = part.sequence.selections[layer]
             let rows = row ..< row + part.rows.count
             var outputs = rows
-            if part.segment.role == .chunk, layer >= part.lastAttention { outputs = max(rows.upperBound - part.segment.logitRows, rows.lowerBound) ..< rows.upperBound }
-            var pages: LayerPages?
-            let slot = part.segment.slot + part.offset
-            if selection.runsAttention {
-                let own = part.segment.sequence.pages(layer, layout)
-                try own.reserve(slot ..< slot + rows.count, window: decoder.configuration.slidingWindow ?? 0, self.pages)
-                pages = own
+            if part.role == .chunk, layer >= part.lastAttention {
+                outputs = max(rows.upperBound - part.segment.logitRows, rows.lowerBound) ..< rows.upperBound
             }
-            sequences.append(SequenceRows(role: part.segment.role, rows: rows, outputs: outputs, slot: slot, pages: pages, selection: selection))
+            sequences.append(
+                SequenceRows(
+                    role: part.role, rows: rows, outputs: outputs, slot: part.segment.slot + part.offset,
+                    pages: selection.runsAttention ? part.sequence.layers[layer] : nil, selection: selection))
             // Single rows with one selection are one group; a chunk is one by itself.
-            if let last = groups.last, last.role == .single, part.segment.role == .single, last.selection === selection {
+            if let last = groups.last, last.role == .single, part.role == .single, last.selection === selection {
                 let joined = last.rows.lowerBound ..< rows.upperBound
                 groups[groups.count - 1] = RowGroup(role: .single, selection: selection, rows: joined, outputs: joined)
             } else {
-                groups.append(RowGroup(role: part.segment.role, selection: selection, rows: rows, outputs: outputs))
+                groups.append(RowGroup(role: part.role, selection: selection, rows: rows, outputs: outputs))
             }
             if !isContiguous {
                 x.copyRows(from: hidden.rows(part.rows), to: row)
@@ -259,32 +350,26 @@ package final class BatchRunner {
         if !isContiguous {
             for (place, part) in zip(running, sequences) { hidden.copyRows(from: x.rows(part.rows), to: passing[place].rows.lowerBound) }
         }
-        if let start {
-            let elapsed = (ContinuousClock.now - start).components
-            observer?.layerEnded(
-                LayerEvent(
-                    layer: layer, rows: count, keys: sequences.reduce(0) { $0 + $1.slot + $1.rows.count },
-                    nanoseconds: elapsed.seconds * 1_000_000_000 + elapsed.attoseconds / 1_000_000_000))
-        }
-        for (place, part) in zip(running, sequences) {
+        if let start { observer?.layerEnded(LayerEvent(layer: layer, sequences, since: start)) }
+        for (index, place) in running.enumerated() {
+            let part = sequences[index]
             if observer?.wantsValues == true {
                 let own = passing[place]
                 observer?.hiddenStates(layer: layer, segment: own.index, rows: own.offset ..< own.offset + own.rows.count, hidden.rows(own.rows))
             }
-            let dropped = part.rows.count - part.outputs.count
-            passing[place].rows = passing[place].rows.lowerBound + dropped ..< passing[place].rows.upperBound
-            passing[place].offset += dropped
+            if part.rows.count > part.outputs.count { passing[place].drop(part.rows.count - part.outputs.count) }
         }
     }
 
     /// Puts single rows with the same selection next to each other, in the order in which selections first occur.
     private func sortBySelection(_ running: inout [Int], _ passing: [Passing], _ layer: Int) {
-        let firstSingle = running.firstIndex { passing[$0].segment.role == .single } ?? running.count
+        if running.count <= 2 { return }
+        let firstSingle = running.firstIndex { passing[$0].role == .single } ?? running.count
         let singles = running[firstSingle...]
         guard singles.count > 2 else { return }
         var kinds: [(selection: LayerSelection, places: [Int])] = []
         for place in singles {
-            let selection = passing[place].segment.sequence.selections[layer]
+            let selection = passing[place].sequence.selections[layer]
             if let last = kinds.indices.last, kinds[last].selection === selection {
                 kinds[last].places.append(place)
             } else if let known = kinds.firstIndex(where: { $0.selection === selection }) {
@@ -313,7 +398,7 @@ package final class BatchRunner {
             if index != prepared[layer].count - 1 { prepared[layer].append(prepared[layer].remove(at: index)) }
             return prepared[layer][prepared[layer].count - 1].layer
         }
-        let reads = next < 0 ? [workspace.prefetched(decoder.head.weight)] : decoder.layers[next].prefetched(selections[next], workspace)
+        let reads = next < 0 ? Prefetches([workspace.prefetched(decoder.head.weight)]) : decoder.layers[next].prefetched(selections[next], workspace)
         let made = DecoderLayer.Prepared(decoder.layers[layer], x, groups, next: reads, workspace)
         if prepared[layer].count >= BatchRunner.preparedPerLayer { prepared[layer].removeFirst() }
         prepared[layer].append((key, made))

@@ -39,13 +39,13 @@ final class DecoderLayer: Sendable {
     var linears: [Linear] { attention.linears + mlp.linears }
 
     /// What single rows read first of this layer.
-    func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> [ak_expected] {
-        if !selection.runsAttention { return selection.runsMLP ? mlp.prefetched(selection, workspace) : [] }
+    func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> Prefetches {
+        if !selection.runsAttention { return selection.runsMLP ? mlp.prefetched(selection, workspace) : Prefetches() }
         let panels = selection.keyValuePanels
-        return [
+        return Prefetches([
             workspace.prefetched(attention.query.weight, panels: selection.queryPanels), workspace.prefetched(attention.key.weight, panels: panels),
             workspace.prefetched(attention.value.weight, panels: panels),
-        ]
+        ])
     }
 
     /// One block for a batch of groups, ready to run.
@@ -55,11 +55,12 @@ final class DecoderLayer: Sendable {
         private let normed: Tensor?
         private let attention: Attention.Prepared?
         private let mlp: MLP.Prepared?
+        private var lines = CacheLines()
 
         /// - Parameters:
         ///   - x: hidden states of the rows that this layer runs for, `[rows, hidden]`, changed in place.
         ///   - next: what single rows read after this layer.
-        init(_ layer: DecoderLayer, _ x: Tensor, _ groups: [RowGroup], next: [ak_expected], _ workspace: Workspace) {
+        init(_ layer: DecoderLayer, _ x: Tensor, _ groups: [RowGroup], next: Prefetches, _ workspace: Workspace) {
             (self.layer, self.x) = (layer, x)
             let isParallel = layer.mlpNorm == nil
             normed = isParallel ? workspace.tensor(.normed, rows: x.rows, columns: x.columns) : nil
@@ -70,7 +71,13 @@ final class DecoderLayer: Sendable {
                     layer.attention, input: input, norm: isParallel ? nil : layer.inputNorm, adding: x, groups, next: mlpReads, workspace) : nil
             mlp = groups.contains { $0.selection.runsMLP && !$0.outputs.isEmpty }
                 ? MLP.Prepared(layer.mlp, input: input, norm: layer.mlpNorm, adding: x, groups, next: next, workspace) : nil
+            lines.add(self)
+            attention?.add(to: &lines)
+            mlp?.add(to: &lines)
         }
+
+        /// Asks for what running this reads beside weights and values; see ``CacheLines``.
+        func prefetch() { lines.prefetch() }
 
         /// - Parameters:
         ///   - places: of each row.

@@ -9,6 +9,8 @@ package final class LayerSelection: Sendable {
     let heads: [Int]
     /// Key-value heads that some kept head reads.
     let keyValueHeads: [Int]
+    /// The same, neighbours together.
+    let headRuns, keyValueHeadRuns: [Range<Int>]
     /// `nil` where all panels or blocks are touched.
     let queryPanels, keyValuePanels, outputBlocks, gatePanels, downBlocks: IndexList?
     /// Columns of the touched blocks of `down_proj` whose neurons are off.
@@ -27,6 +29,7 @@ package final class LayerSelection: Sendable {
     init(whole c: DecoderConfiguration) {
         heads = Array(0 ..< c.numAttentionHeads)
         keyValueHeads = Array(0 ..< c.numKeyValueHeads)
+        (headRuns, keyValueHeadRuns) = ([0 ..< c.numAttentionHeads], [0 ..< c.numKeyValueHeads])
         (queryPanels, keyValuePanels, outputBlocks, gatePanels, downBlocks) = (nil, nil, nil, nil, nil)
         (droppedNeurons, droppedHeadColumns, runsAttention, runsMLP, isWhole) = ([], [], true, true, true)
     }
@@ -40,6 +43,7 @@ package final class LayerSelection: Sendable {
         self.heads = heads
         let keyValueHeads = Array(Set(heads.map { $0 / perKeyValueHead })).sorted()
         self.keyValueHeads = keyValueHeads
+        (headRuns, keyValueHeadRuns) = (runs(of: heads), runs(of: keyValueHeads))
         let headColumns = heads.map { $0 * c.headDim ..< ($0 + 1) * c.headDim }
         queryPanels = IndexList(touched(headColumns, step: Int(AK_PANEL)))
         keyValuePanels = IndexList(touched(keyValueHeads.map { $0 * c.headDim ..< ($0 + 1) * c.headDim }, step: Int(AK_PANEL)))
@@ -51,6 +55,17 @@ package final class LayerSelection: Sendable {
         droppedNeurons = complement(of: neurons, in: downBlocks, limit: c.intermediateSize)
         droppedHeadColumns = complement(of: headColumns, in: outputBlocks, limit: c.numAttentionHeads * c.headDim)
         (runsAttention, runsMLP, isWhole) = (!heads.isEmpty, !neurons.isEmpty, false)
+    }
+}
+
+/// Ascending numbers, neighbours together.
+private func runs(of numbers: [Int]) -> [Range<Int>] {
+    numbers.reduce(into: []) { runs, number in
+        if let last = runs.last, last.upperBound == number {
+            runs[runs.count - 1] = last.lowerBound ..< number + 1
+        } else {
+            runs.append(number ..< number + 1)
+        }
     }
 }
 

@@ -184,8 +184,8 @@ final class CLIPVisionTower: VisionNetwork {
         }
         let rows = AttentionRows(
             role: .chunk, row: 0, queries: x.rows, slot: 0, keys: x.rows, pages: scratch.pages, heads: scratch.pages.heads, dropped: [])
-        return workspace.attend(
-            [rows], query: scratch.query, attended: scratch.attended, for: layer.output.weight, RowsByRole(x.rows, .chunk), shape)
+        let conversion = RowConversion(scratch.attended, for: layer.output.weight, RowsByRole(x.rows, .chunk), workspace.kernels)
+        return workspace.attend([rows], query: scratch.query, attended: scratch.attended, for: conversion, shape)
     }
 
     private func feedForward(_ layer: CLIPVisionLayer, _ x: Tensor, _ scratch: Scratch, _ workspace: Workspace) {

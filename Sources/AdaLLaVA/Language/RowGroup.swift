@@ -1,0 +1,88 @@
+/// Rows of a batch, in one layer, that share a role and a selection.
+struct RowGroup: Equatable {
+    let role: RowRole
+    let selection: LayerSelection
+    /// Rows whose keys and values are computed.
+    let rows: Range<Int>
+    /// The last of them, whose hidden states go on.
+    let outputs: Range<Int>
+
+    static func == (a: RowGroup, b: RowGroup) -> Bool {
+        a.selection === b.selection && a.role == b.role && a.rows == b.rows && a.outputs == b.outputs
+    }
+}
+
+/// One sequence's rows in one layer of a batch.
+struct SequenceRows {
+    let role: RowRole
+    let rows: Range<Int>
+    let outputs: Range<Int>
+    /// Of the first row.
+    let slot: Int
+    /// Needed where attention runs.
+    let pages: LayerPages?
+    let selection: LayerSelection
+}
+
+extension [RowGroup] {
+    /// All rows by role; chunks come first.
+    var allRows: RowsByRole {
+        let chunks = filter { $0.role == .chunk }, singles = filter { $0.role == .single }
+        let split = chunks.last?.rows.upperBound ?? 0
+        return RowsByRole(chunk: (chunks.first?.rows.lowerBound ?? 0) ..< split, single: split ..< (singles.last?.rows.upperBound ?? split))
+    }
+
+    /// The rows whose hidden states go on, by role.
+    var outputRows: RowsByRole {
+        let all = allRows
+        let chunks = filter { $0.role == .chunk && !$0.outputs.isEmpty }
+        let chunk = chunks.first.map { $0.outputs.lowerBound ..< (chunks.last?.outputs.upperBound ?? $0.outputs.upperBound) }
+        return RowsByRole(chunk: chunk ?? 0 ..< 0, single: all.single)
+    }
+
+    func parts(_ rows: (RowGroup) -> Range<Int>, panels: (LayerSelection) -> IndexList?, blocks: (LayerSelection) -> IndexList? = { _ in nil })
+        -> [ProductPart]
+    {
+        compactMap { group in
+            let rows = rows(group)
+            return rows.isEmpty ? nil : ProductPart(rows: rows, panels: panels(group.selection), blocks: blocks(group.selection))
+        }
+    }
+}
+
+/// Products of the same rows, or of a norm of them, by the types of activations that they take: nearly always one run.
+final class ProductRuns {
+    private let run: ProductRun?
+    private let conversion: RowConversion
+    private let others: [(run: ProductRun, conversion: RowConversion)]
+
+    /// - Parameters:
+    ///   - x: what is read, `[rows of the batch, inputs]`; it must outlive these runs, and so must `norm`.
+    ///   - products: those without parts are left out.
+    init(
+        _ x: Tensor, norm: Norm?, _ rows: RowsByRole, _ products: [Product], combining combination: ProductRun.Combination = .none,
+        _ workspace: Workspace
+    ) {
+        var left = products.filter { !$0.parts.isEmpty }, runs: [(run: ProductRun, conversion: RowConversion)] = []
+        while let weight = left.first?.linear.weight {
+            let same = left.filter { workspace.haveOneType(weight, $0.linear.weight) }
+            runs.append((ProductRun(same, combining: combination, workspace), RowConversion(x, norm: norm, for: weight, rows, workspace.kernels)))
+            left.removeAll { workspace.haveOneType(weight, $0.linear.weight) }
+        }
+        run = runs.first?.run
+        conversion = runs.first?.conversion ?? RowConversion(x, rows)
+        others = Array(runs.dropFirst())
+    }
+
+    func callAsFunction(_ buffers: ActivationBuffers, _ workspace: Workspace) {
+        guard let run else { return }
+        run(conversion(buffers, workspace))
+        if others.isEmpty { return }
+        for other in others { other.run(other.conversion(buffers, workspace)) }
+    }
+
+    func add(to lines: inout CacheLines) {
+        lines.add(self)
+        run?.add(to: &lines)
+    }
+}
