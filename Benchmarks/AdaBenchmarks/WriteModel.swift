@@ -34,14 +34,18 @@ struct ModelOptions: ParsableArguments {
         if !(1 ... heads).contains(rank) { throw ValidationError("--rank: expected 1 to \(heads), found \(rank)") }
     }
 
+    /// The scheduler's configuration.
+    func adaptive(_ variant: AdaptiveConfiguration.SchedulerType) -> AdaptiveConfiguration {
+        AdaptiveConfiguration(schedulerType: variant, schedulerRank: rank, numPrefixLayers: prefixLayers ?? shape.configuration.numHiddenLayers / 2)
+    }
+
     /// The file of this model with the scheduler of `variant`; written first if it is not there.
     /// - Parameter variant: `nil` for a model without a scheduler.
     func file(_ variant: AdaptiveConfiguration.SchedulerType?) throws -> URL {
         guard let type = ElementType(rawValue: type) else { throw ValidationError("--type: '\(type)' is unknown") }
         let language = shape.configuration
-        let prefix = prefixLayers ?? language.numHiddenLayers / 2
-        let adaptive = variant.map { AdaptiveConfiguration(schedulerType: $0, schedulerRank: rank, numPrefixLayers: prefix) }
-        let parts = adaptive.map { ["\($0.schedulerType.rawValue)\(prefix)", "rank\(rank)"] } ?? ["plain"]
+        let adaptive = variant.map(adaptive)
+        let parts = adaptive.map { ["\($0.schedulerType.rawValue)\($0.numPrefixLayers)", "rank\(rank)"] } ?? ["plain"]
         let name = ([shape.rawValue, type.rawValue] + parts + ["seed\(seed)"]).joined(separator: "-") + ".gguf"
         let url = URL(fileURLWithPath: folder).appendingPathComponent(name)
         if !FileManager.default.fileExists(atPath: url.path) {

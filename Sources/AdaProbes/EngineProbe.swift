@@ -101,36 +101,48 @@ extension AdaptiveModel {
         }
     }
 
-    /// How long steps of several sequences take: each decodes after a prompt of its own length under its own plan.
+    /// How long steps of several sequences take: each decodes after its prompt under its own plan. Batches take turns step by step, so that a machine whose
+    /// speed changes slows them alike.
     /// - Parameters:
-    ///   - sequences: prompt and plan of each; `nil` runs everything.
+    ///   - batches: the plans of each batch's sequences; `nil` runs everything.
+    ///   - prompt: what every sequence reads first.
     ///   - steps: tokens of each.
-    /// - Returns: the time of each step, of all sequences together.
-    package func measureSteps(_ sequences: [(prompt: [Int], plan: ExecutionPlan?)], steps: Int) async throws -> [Duration] {
+    /// - Returns: of each batch the time of each of its steps, of all its sequences together.
+    /// - Throws: ``GenerationError``, ``ComputeError``
+    package func measureSteps(_ batches: [[ExecutionPlan?]], prompt: [Int], steps: Int) async throws -> [[Duration]] {
         try await requests.exclusively { engine in
             let (parts, runner) = (engine.parts, engine.runner)
+            try parts.check(prompt: prompt)
             let layers = 0 ..< parts.space.layers.count
-            let made = try sequences.map { prompt, plan in
-                try parts.check(prompt: prompt)
-                let sequence = TokenSequence(parts.decoder)
-                if let plan { sequence.select(plan.selections(parts.space, parts.decoder), from: 0) }
-                sequence.promptLength = prompt.count
-                let read = Tensor(rows: prompt.count, columns: parts.decoder.configuration.hiddenSize)
-                for (row, token) in prompt.enumerated() { try parts.decoder.embed(token, into: read, row: row) }
-                _ = try runner.step([
-                    BatchSegment(sequence: sequence, role: .chunk, position: 0, slot: 0, layers: layers, input: .hidden(read), logitRows: 1)
-                ])
-                return sequence
-            }
-            return try (0 ..< steps).map { step in
-                let segments = made.enumerated().map { index, sequence in
-                    let place = sequences[index].prompt.count + step
-                    return BatchSegment(
-                        sequence: sequence, role: .single, position: place, slot: place, layers: layers,
-                        input: .token(sequences[index].prompt[step % sequences[index].prompt.count]), logitRows: 1)
+            let read = Tensor(rows: prompt.count, columns: parts.decoder.configuration.hiddenSize)
+            for (row, token) in prompt.enumerated() { try parts.decoder.embed(token, into: read, row: row) }
+            let sequences = try batches.map { plans in
+                // Equal plans are one: rows that share lists share calls.
+                var known: [(plan: ExecutionPlan, selections: [LayerSelection])] = []
+                return try plans.map { plan in
+                    let sequence = TokenSequence(parts.decoder)
+                    if let plan {
+                        if !known.contains(where: { $0.plan == plan }) { known.append((plan, plan.selections(parts.space, parts.decoder))) }
+                        sequence.select(known.first { $0.plan == plan }?.selections ?? [], from: 0)
+                    }
+                    sequence.promptLength = prompt.count
+                    _ = try runner.step([
+                        BatchSegment(sequence: sequence, role: .chunk, position: 0, slot: 0, layers: layers, input: .hidden(read), logitRows: 1)
+                    ])
+                    return sequence
                 }
-                return try ContinuousClock().measure { _ = try runner.step(segments) }
             }
+            var times = batches.map { _ in [Duration]() }
+            for step in 0 ..< steps {
+                let place = prompt.count + step, token = prompt[step % prompt.count]
+                for (index, batch) in sequences.enumerated() {
+                    let segments = batch.map {
+                        BatchSegment(sequence: $0, role: .single, position: place, slot: place, layers: layers, input: .token(token), logitRows: 1)
+                    }
+                    times[index].append(try ContinuousClock().measure { _ = try runner.step(segments) })
+                }
+            }
+            return times
         }
     }
 }

@@ -49,9 +49,9 @@ import Testing
     @Test func stepsOfSeveralSequencesAreTimed() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
         let plan = try model.plan(switchLogits: [0.1, 0.9, 0.3, 0.2], units: 2)
-        let times = try await model.measureSteps([(prompt: [1, 5, 6], plan: nil), (prompt: [7], plan: plan)], steps: 3)
-        #expect(times.count == 3 && times.allSatisfy { $0 > .zero })
-        await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureSteps([(prompt: [], plan: nil)], steps: 1) }
-        await #expect(throws: GenerationError.self) { _ = try await model.measureSteps([(prompt: [1 << 40], plan: nil)], steps: 1) }
+        let times = try await model.measureSteps([[nil, plan], [plan]], prompt: [1, 5, 6], steps: 3)
+        #expect(times.map(\.count) == [3, 3] && times.joined().allSatisfy { $0 > .zero })
+        await #expect(throws: GenerationError.emptyPrompt) { _ = try await model.measureSteps([[nil]], prompt: [], steps: 1) }
+        await #expect(throws: GenerationError.self) { _ = try await model.measureSteps([[nil]], prompt: [1 << 40], steps: 1) }
     }
 }

@@ -13,17 +13,25 @@ final class AlignedMemory: @unchecked Sendable {
     /// What this is a part of; `nil` if it stands by itself.
     private let slab: AlignedMemory?
 
-    /// Zeroed memory.
-    init(byteCount: Int) {
-        self.byteCount = max(byteCount, 64)
+    /// Zeroed scratch memory, less than the keys and values of the same input, which are refused first. ``init(checked:)`` is for what an input decides.
+    convenience init(byteCount: Int) {
+        guard let made = AlignedMemory.allocate(max(byteCount, 64)) else { fatalError("out of memory: \(byteCount) bytes") }
+        self.init(address: made, byteCount: max(byteCount, 64))
+    }
+
+    /// Zeroed memory; `nil` if the system does not give so much.
+    convenience init?(checked byteCount: Int) {
+        guard let made = AlignedMemory.allocate(max(byteCount, 64)) else { return nil }
+        self.init(address: made, byteCount: max(byteCount, 64))
+    }
+
+    private init(address: UnsafeMutableRawPointer, byteCount: Int) { (self.address, self.byteCount, slab) = (address, byteCount, nil) }
+
+    private static func allocate(_ byteCount: Int) -> UnsafeMutableRawPointer? {
         var memory: UnsafeMutableRawPointer?
-        guard posix_memalign(&memory, 64, self.byteCount) == 0, let memory else {
-            // Small scratch memory: what depends on the input's size is asked for where a refusal can be told.
-            fatalError("out of memory: \(self.byteCount) bytes")
-        }
-        address = memory
-        slab = nil
-        address.initializeMemory(as: UInt8.self, repeating: 0, count: self.byteCount)
+        guard posix_memalign(&memory, 64, byteCount) == 0, let memory else { return nil }
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+        return memory
     }
 
     /// Memory in huge pages where the system has them; its contents are not defined. `nil` if the system does not give so much.

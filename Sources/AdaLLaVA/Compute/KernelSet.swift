@@ -96,10 +96,12 @@ public enum ComputeError: EngineError, Equatable {
     case kernels(name: String, available: [String])
     /// The system, or the limit that was set, does not give so much memory.
     case memory(what: String, bytes: Int, used: Int, limit: Int)
+    /// The system gives no more memory.
+    case noMemory(what: String, bytes: Int)
 
     public var category: ErrorCategory {
         switch self {
-        case .threads, .memory: .software
+        case .threads, .memory, .noMemory: .software
         case .kernels: .usage
         }
     }
@@ -109,6 +111,8 @@ public enum ComputeError: EngineError, Equatable {
         case .threads(let count): "could not start \(count) threads; try fewer with --threads"
         case .kernels(let name, let available):
             "ADALLAVA_KERNELS=\(name): this processor or build does not have these kernels; it has \(available.joined(separator: ", "))"
+        case .noMemory(let what, let bytes):
+            "\(what) need \(megabytes(bytes)), which the system does not give; use a shorter prompt or fewer images, or raise the limit (ulimit -v)"
         case .memory(let what, let bytes, let used, let limit):
             "\(what) need \(megabytes(bytes)) more, \(megabytes(used)) are in use and \(megabytes(limit)) is the limit; "
                 + "use a shorter prompt, fewer images, a smaller --max-tokens or fewer requests at once"

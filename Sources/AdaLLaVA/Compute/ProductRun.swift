@@ -36,7 +36,7 @@ package final class ProductRun {
         call.initialize(
             to: Call(
                 products: kernel.products, count: kernel.count, items: perPart, rowParts: rowParts, ends: shared.ends, combination: combination,
-                kernels: workspace.kernels.functions, scratch: workspace.scratchAddresses))
+                kernels: workspace.kernels.functions, scratch: workspace.scratchAddresses, gathered: workspace.gatheredAddresses))
     }
 
     deinit { call.deallocate() }
@@ -52,11 +52,11 @@ package final class ProductRun {
         var running = Running(call: call, activations: activations)
         pool.run(call.pointee.items * call.pointee.rowParts, ends: call.pointee.ends, &running) { context, item, worker in
             guard let running = context?.assumingMemoryBound(to: Running.self) else { return }
-            let call = running.pointee.call, (item, scratch) = (Int(item), call.pointee.scratch[Int(worker)])
-            switch call.pointee.combination {
-            case .none: running.pointee.run(item, scratch)
-            case .gated: running.pointee.runGated(item, scratch)
-            case .activation(let activation): running.pointee.runActivated(activation, item, scratch)
+            let (item, worker) = (Int(item), Int(worker))
+            switch running.pointee.call.pointee.combination {
+            case .none: running.pointee.run(item, worker)
+            case .gated: running.pointee.runGated(item, worker)
+            case .activation(let activation): running.pointee.runActivated(activation, item, worker)
             }
         }
     }
@@ -71,7 +71,8 @@ package final class ProductRun {
         let ends: UnsafePointer<Int32>?
         let combination: Combination
         let kernels: UnsafePointer<ak_kernels>
-        let scratch: UnsafeMutablePointer<UnsafeMutableRawPointer>
+        /// Of each worker.
+        let scratch, gathered: UnsafeMutablePointer<UnsafeMutableRawPointer>
     }
 
     /// A call with the activations of this time.
@@ -82,19 +83,23 @@ package final class ProductRun {
         /// One work item of a product, for all of its parts: the first reads its panels from memory, the others from the cache.
         @inline(__always)
         private func multiply(
-            _ product: UnsafePointer<KernelProduct>, _ item: Int, next: UnsafePointer<KernelProduct>, _ nextItem: Int, _ scratch: UnsafeMutableRawPointer
+            _ product: UnsafePointer<KernelProduct>, _ item: Int, next: UnsafePointer<KernelProduct>, _ nextItem: Int, _ worker: Int
         ) {
-            let parts = product.pointee.partCount
-            for part in 0 ..< parts {
+            let (kernels, scratch) = (call.pointee.kernels, call.pointee.scratch[worker])
+            for part in 0 ..< product.pointee.partCount {
                 let rows = product.pointee.parts + part
+                if rows.pointee.list != nil {
+                    product.pointee.runGathered(
+                        kernels, activations, part: part, item: item, next: next, nextItem: nextItem, scratch: scratch,
+                        gathered: call.pointee.gathered[worker])
+                    continue
+                }
                 var activations = activations.rows(from: rows.pointee.row, count: rows.pointee.count)
-                product.pointee.run(
-                    call.pointee.kernels, &activations, part: part, item: item, next: part == parts - 1 ? next : nil, nextItem: nextItem,
-                    scratch: scratch)
+                product.pointee.run(kernels, &activations, part: part, item: item, next: next, nextItem: nextItem, scratch: scratch)
             }
         }
 
-        func run(_ item: Int, _ scratch: UnsafeMutableRawPointer) {
+        func run(_ item: Int, _ worker: Int) {
             let count = call.pointee.count
             var product = UnsafePointer(call.pointee.products), (index, piece) = (0, call.pointee.rowParts == 1 ? item : item % call.pointee.items)
             while piece >= product.pointee.items.count {
@@ -105,26 +110,26 @@ package final class ProductRun {
             // A worker usually takes one item after the other.
             let isLast = piece + 1 == product.pointee.items.count && index + 1 < count
             let next = isLast ? product + 1 : product, nextItem = isLast ? 0 : piece + 1
-            if call.pointee.rowParts == 1 { return multiply(product, piece, next: next, nextItem, scratch) }
+            if call.pointee.rowParts == 1 { return multiply(product, piece, next: next, nextItem, worker) }
             let part = product.pointee.parts
             var activations = activations.rows(from: part.pointee.row, count: part.pointee.count)
             let rows = activations.part(item / call.pointee.items, of: call.pointee.rowParts)
             activations = activations.rows(from: rows.lowerBound, count: rows.count)
             product.pointee.run(
-                call.pointee.kernels, &activations, item: piece, next: next, nextItem: nextItem, scratch: scratch,
+                call.pointee.kernels, &activations, item: piece, next: next, nextItem: nextItem, scratch: call.pointee.scratch[worker],
                 into: (product.pointee.output + (part.pointee.row + rows.lowerBound) * product.pointee.stride, product.pointee.stride))
         }
 
-        func runGated(_ item: Int, _ scratch: UnsafeMutableRawPointer) {
+        func runGated(_ item: Int, _ worker: Int) {
             let gate = UnsafePointer(call.pointee.products), up = gate + 1
-            multiply(gate, item, next: up, item, scratch)
-            multiply(up, item, next: gate, item + 1, scratch)
+            multiply(gate, item, next: up, item, worker)
+            multiply(up, item, next: gate, item + 1, worker)
             for part in 0 ..< gate.pointee.partCount { gate.pointee.combine(up, call.pointee.kernels, part: part, item: item) }
         }
 
-        func runActivated(_ activation: ActivationFunction, _ item: Int, _ scratch: UnsafeMutableRawPointer) {
+        func runActivated(_ activation: ActivationFunction, _ item: Int, _ worker: Int) {
             let product = UnsafePointer(call.pointee.products)
-            multiply(product, item, next: product, item + 1, scratch)
+            multiply(product, item, next: product, item + 1, worker)
             for part in 0 ..< product.pointee.partCount { product.pointee.activate(activation, part: part, item: item) }
         }
     }

@@ -23,7 +23,10 @@ package final class IndexList: @unchecked Sendable {
 
 /// Some rows of a batch and what a product computes of them.
 struct ProductPart {
+    /// From the first row to the last.
     let rows: Range<Int>
+    /// The rows, ascending, where they do not follow one another; `nil`: all of ``rows``.
+    var list: IndexList?
     /// Panels of 16 outputs to compute; `nil` computes all.
     var panels: IndexList?
     /// Blocks of 32 inputs to read; `nil` reads all.
@@ -71,11 +74,16 @@ package struct Product {
 struct KernelPart: BitwiseCopyable {
     /// First row in the batch, and how many.
     let row, count: Int
+    /// The rows where they do not follow one another.
+    let list: UnsafePointer<Int32>?
     let panels: UnsafePointer<Int32>
     let blocks: UnsafePointer<Int32>?
     let blockCount: Int
     /// Where each work item begins in the part's own list of panels, and where the last one ends.
     var starts: UnsafePointer<Int32>?
+
+    @inline(__always)
+    func row(_ index: Int) -> Int { list.map { Int($0[index]) } ?? row + index }
 }
 
 /// A product as plain numbers and addresses: what workers read while they share it out, without counting references to the objects that
@@ -126,12 +134,10 @@ struct KernelProduct: BitwiseCopyable {
                 output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
                 Int32(own.pointee.blockCount), flags, nil, scratch)
         }
-        var upcoming = ak_upcoming(weight: next.pointee.matrix, panels: next.pointee.panels, panel_count: 0)
-        if nextItem < next.pointee.items.count {
-            let first = UnsafePointer(next.pointee.parts)
-            let nextRange = next.pointee.panels(of: first, item: nextItem)
-            (upcoming.panels, upcoming.panel_count) = (first.pointee.panels + nextRange.lowerBound, Int32(nextRange.count))
-        }
+        // What any part computes of it: whichever comes first reads it from memory.
+        let nextRange = next.pointee.items.range(nextItem)
+        var upcoming = ak_upcoming(
+            weight: next.pointee.matrix, panels: next.pointee.panels + nextRange.lowerBound, panel_count: Int32(nextRange.count))
         kernels.pointee.matmul(
             output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
             Int32(own.pointee.blockCount), flags, &upcoming, scratch)
@@ -141,7 +147,8 @@ struct KernelProduct: BitwiseCopyable {
     func combine(_ up: UnsafePointer<KernelProduct>, _ kernels: UnsafePointer<ak_kernels>, part: Int, item: Int) {
         let own = UnsafePointer(parts + part)
         forRuns(own.pointee.panels, panels(of: own, item: item)) { columns in
-            for row in own.pointee.row ..< own.pointee.row + own.pointee.count {
+            for index in 0 ..< own.pointee.count {
+                let row = own.pointee.row(index)
                 kernels.pointee.silu_mul(
                     output + row * stride + columns.lowerBound, up.pointee.output + row * up.pointee.stride + columns.lowerBound, columns.count)
             }
@@ -152,15 +159,13 @@ struct KernelProduct: BitwiseCopyable {
     func activate(_ activation: ActivationFunction, part: Int, item: Int) {
         let own = UnsafePointer(parts + part)
         forRuns(own.pointee.panels, panels(of: own, item: item)) { columns in
-            for row in own.pointee.row ..< own.pointee.row + own.pointee.count {
-                activation(output + row * stride + columns.lowerBound, columns.count)
-            }
+            for index in 0 ..< own.pointee.count { activation(output + own.pointee.row(index) * stride + columns.lowerBound, columns.count) }
         }
     }
 
     /// Calls `body` with the columns of some listed panels, those that are adjacent together.
     @inline(__always)
-    private func forRuns(_ panels: UnsafePointer<Int32>, _ range: Range<Int>, _ body: (Range<Int>) -> Void) {
+    func forRuns(_ panels: UnsafePointer<Int32>, _ range: Range<Int>, _ body: (Range<Int>) -> Void) {
         var start = range.lowerBound
         while start < range.upperBound {
             var end = start + 1
@@ -199,9 +204,10 @@ final class KernelProducts {
             let (list, panelCount) = source.panels(identity: identity)
             if list !== identity { lists.append(list) }
             for part in source.parts {
+                if let list = part.list { workspace.reserveGathered(KernelProduct.gatheredBytes(rows: list.count, matrix)) }
                 next.initialize(
                     to: KernelPart(
-                        row: part.rows.lowerBound, count: part.rows.count, panels: part.panels?.address ?? identity.address,
+                        row: part.rows.lowerBound, count: part.list?.count ?? part.rows.count, list: part.list?.address, panels: part.panels?.address ?? identity.address,
                         blocks: part.blocks?.address, blockCount: part.blocks?.count ?? Int(matrix.blocks)))
                 next += 1
             }

@@ -22,6 +22,18 @@ public struct Tensor: @unchecked Sendable {
         data = memory.address.bindMemory(to: Float.self, capacity: max(rows * stride, 1))
     }
 
+    /// A tensor of zeros whose size an input decides.
+    /// - Parameter what: it holds, for the error.
+    /// - Throws: ``ComputeError/noMemory(what:bytes:)`` if the system does not give so much.
+    package init(checked rows: Int, columns: Int, what: String) throws {
+        (self.rows, self.columns) = (rows, columns)
+        stride = Tensor.padded(columns)
+        let (bytes, overflows) = rows.multipliedReportingOverflow(by: stride * MemoryLayout<Float>.stride)
+        guard !overflows, let memory = AlignedMemory(checked: bytes) else { throw ComputeError.noMemory(what: what, bytes: overflows ? Int.max : bytes) }
+        self.memory = memory
+        data = memory.address.bindMemory(to: Float.self, capacity: max(rows * stride, 1))
+    }
+
     /// One row, `[1, values]`.
     public init(_ values: [Float]) {
         self.init(rows: 1, columns: values.count)

@@ -12,6 +12,9 @@ package final class Workspace {
     /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
     /// count references to it, and wait for each other's counts.
     let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    /// Memory of each worker for rows that a product gathers, until the next ``reserveGathered(_:)``.
+    let gatheredAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    private var gathered: [AlignedMemory]
     private var identityList = IndexList([])
     var workItemTable = WorkItemTable()
     /// Activations of a product's inputs, and of a feed-forward network's middle.
@@ -27,6 +30,9 @@ package final class Workspace {
         scratch = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 1 << 16) }
         scratchAddresses = .allocate(capacity: scratch.count)
         for (worker, memory) in scratch.enumerated() { (scratchAddresses + worker).initialize(to: memory.address) }
+        gathered = (0 ..< pool.threads).map { _ in AlignedMemory(byteCount: 0) }
+        gatheredAddresses = .allocate(capacity: gathered.count)
+        for (worker, memory) in gathered.enumerated() { (gatheredAddresses + worker).initialize(to: memory.address) }
     }
 
     /// - Throws: ``ComputeError``
@@ -34,13 +40,24 @@ package final class Workspace {
         self.init(kernels: try KernelSet(named: name, precision: precision), pool: try ThreadPool(threads: threads))
     }
 
-    deinit { scratchAddresses.deallocate() }
+    deinit {
+        scratchAddresses.deallocate()
+        gatheredAddresses.deallocate()
+    }
 
     /// Gives every worker at least `bytes` of scratch. Called between runs only.
     func reserveScratch(_ bytes: Int) {
         for worker in scratch.indices where scratch[worker].byteCount < bytes {
             scratch[worker] = AlignedMemory(byteCount: bytes)
             scratchAddresses[worker] = scratch[worker].address
+        }
+    }
+
+    /// Gives every worker at least `bytes` for gathered rows. Called between runs only.
+    func reserveGathered(_ bytes: Int) {
+        for worker in gathered.indices where gathered[worker].byteCount < bytes {
+            gathered[worker] = AlignedMemory(byteCount: bytes)
+            gatheredAddresses[worker] = gathered[worker].address
         }
     }
 

@@ -23,6 +23,8 @@ extension Attention {
         private let conversion: RowConversion
         /// What single rows read of the output projection, and afterwards; empty for others.
         private let outputReads, afterwards: Prefetches
+        /// Whether rows may be multiplied over blocks that only others keep.
+        private let isMixed: Bool
 
         /// - Parameters:
         ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
@@ -37,17 +39,18 @@ extension Attention {
             key = workspace.tensor(.key, rows: x.rows, columns: keyWidth)
             value = workspace.tensor(.value, rows: x.rows, columns: keyWidth)
             attended = workspace.tensor(.attended, rows: x.rows, columns: width)
-            let keyParts = groups.parts(\.rows, panels: \.keyValuePanels)
+            let keyParts = groups.parts(attention.key.weight, \.rows, panels: \.keyValuePanels)
             products = ProductRuns(
                 input, norm: norm, groups.allRows,
                 [
-                    Product(linear: attention.query, output: query, parts: groups.parts(\.outputs, panels: \.queryPanels)),
+                    Product(linear: attention.query, output: query, parts: groups.parts(attention.query.weight, \.outputs, panels: \.queryPanels)),
                     Product(linear: attention.key, output: key, parts: keyParts), Product(linear: attention.value, output: value, parts: keyParts),
                 ], workspace)
-            let outputParts = groups.parts(\.outputs, panels: { _ in nil }, blocks: \.outputBlocks)
+            let outputParts = groups.parts(\.outputs, blocks: \.outputBlocks)
             outputRun = outputParts.isEmpty
                 ? nil : ProductRun([Product(linear: attention.output, output: x, parts: outputParts, accumulate: true)], workspace)
             conversion = RowConversion(attended, for: attention.output.weight, groups.outputRows, workspace.kernels)
+            isMixed = groups.count > 1
             let isSingle = groups.allSatisfy { $0.role == .single }
             outputReads = isSingle ? Prefetches([workspace.prefetched(attention.output.weight, blocks: groups.first?.selection.outputBlocks)]) : Prefetches()
             afterwards = isSingle ? next : Prefetches()
@@ -88,7 +91,8 @@ extension Attention {
                 batch.append(
                     AttentionRows(
                         role: part.role, row: part.outputs.lowerBound, queries: part.outputs.count, slot: first, keys: part.slot + part.rows.count,
-                        pages: pages, heads: part.selection.heads, dropped: part.selection.droppedHeadColumns))
+                        pages: pages, heads: part.selection.heads,
+                        dropped: isMixed ? part.selection.offHeadColumns : part.selection.droppedHeadColumns))
             }
             let activations = workspace.attend(batch, query: query, attended: attended, for: conversion, attention.shape)
             if isSingle { workspace.prefetch(afterwards) }

@@ -17,6 +17,8 @@ package final class LayerSelection: Sendable {
     let droppedNeurons: [Range<Int>]
     /// Columns of the touched blocks of `o_proj` whose heads are off.
     let droppedHeadColumns: [Range<Int>]
+    /// All columns of the neurons that are off, and of the heads.
+    let offNeurons, offHeadColumns: [Range<Int>]
     let runsAttention: Bool
     let runsMLP: Bool
     /// Everything runs.
@@ -32,6 +34,7 @@ package final class LayerSelection: Sendable {
         (headRuns, keyValueHeadRuns) = ([0 ..< c.numAttentionHeads], [0 ..< c.numKeyValueHeads])
         (queryPanels, keyValuePanels, outputBlocks, gatePanels, downBlocks) = (nil, nil, nil, nil, nil)
         (droppedNeurons, droppedHeadColumns, runsAttention, runsMLP, isWhole) = ([], [], true, true, true)
+        (offNeurons, offHeadColumns) = ([], [])
     }
 
     /// Some of a layer.
@@ -54,6 +57,8 @@ package final class LayerSelection: Sendable {
         self.downBlocks = IndexList(downBlocks)
         droppedNeurons = complement(of: neurons, in: downBlocks, limit: c.intermediateSize)
         droppedHeadColumns = complement(of: headColumns, in: outputBlocks, limit: c.numAttentionHeads * c.headDim)
+        offNeurons = complement(of: neurons, limit: c.intermediateSize)
+        offHeadColumns = complement(of: headColumns, limit: c.numAttentionHeads * c.headDim)
         (runsAttention, runsMLP, isWhole) = (!heads.isEmpty, !neurons.isEmpty, false)
     }
 }
@@ -78,6 +83,17 @@ private func touched(_ ranges: [Range<Int>], step: Int) -> [Int32] {
         }
     }
     return indices
+}
+
+/// The columns below `limit` that lie in none of the ascending ranges.
+private func complement(of ranges: [Range<Int>], limit: Int) -> [Range<Int>] {
+    complement(of: ranges, in: (0 ..< Int32((limit + Int(AK_BLOCK) - 1) / Int(AK_BLOCK))).map { $0 }, limit: limit).reduce(into: []) { joined, range in
+        if let last = joined.last, last.upperBound == range.lowerBound {
+            joined[joined.count - 1] = last.lowerBound ..< range.upperBound
+        } else {
+            joined.append(range)
+        }
+    }
 }
 
 /// The columns of `blocks` below `limit` that lie in none of the ascending ranges.

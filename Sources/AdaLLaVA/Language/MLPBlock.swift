@@ -91,15 +91,15 @@ extension MLP {
             init(_ mlp: MLP, _ groups: [RowGroup], input: Tensor, norm: Norm?, adding x: Tensor, _ workspace: Workspace) {
                 let (linears, combination) = mlp.first, rows = groups.outputRows, width = mlp.down.weight.inputs
                 self.groups = groups
-                isCut = groups.contains { !$0.selection.droppedNeurons.isEmpty }
+                isCut = groups.contains { !$0.selection.offNeurons.isEmpty }
                 middle = workspace.tensor(.gate, rows: x.rows, columns: width)
                 let second = workspace.tensor(.up, rows: x.rows, columns: width)
                 let combines = linears.count > 1 && !workspace.haveOneType(linears[0].weight, linears[1].weight)
                 up = combines ? second : nil
-                let parts = groups.parts(\.outputs, panels: \.gatePanels)
+                let parts = groups.parts(linears[0].weight, \.outputs, panels: \.gatePanels)
                 let products = zip(linears, [middle, second]).map { Product(linear: $0, output: $1, parts: parts) }
                 runs = ProductRuns(input, norm: norm, rows, products, combining: combines ? .none : combination, workspace)
-                let downParts = groups.parts(\.outputs, panels: { _ in nil }, blocks: \.downBlocks)
+                let downParts = groups.parts(\.outputs, blocks: \.downBlocks)
                 down = ProductRun([Product(linear: mlp.down, output: x, parts: downParts, accumulate: true)], workspace)
                 conversion = RowConversion(middle, for: mlp.down.weight, rows, workspace.kernels)
             }
@@ -114,7 +114,10 @@ extension MLP {
             }
 
             func clearDropped() {
-                for group in groups { middle.rows(group.outputs).clear(columns: group.selection.droppedNeurons) }
+                // Rows of several groups may be multiplied over blocks that only others keep.
+                for group in groups {
+                    middle.rows(group.outputs).clear(columns: groups.count > 1 ? group.selection.offNeurons : group.selection.droppedNeurons)
+                }
             }
         }
 

@@ -40,13 +40,23 @@ extension [RowGroup] {
         return RowsByRole(chunk: chunk ?? 0 ..< 0, single: all.single)
     }
 
-    func parts(_ rows: (RowGroup) -> Range<Int>, panels: (LayerSelection) -> IndexList?, blocks: (LayerSelection) -> IndexList? = { _ in nil })
-        -> [ProductPart]
-    {
-        compactMap { group in
-            let rows = rows(group)
-            return rows.isEmpty ? nil : ProductPart(rows: rows, panels: panels(group.selection), blocks: blocks(group.selection))
+    /// Parts of a product that differ in the panels of outputs they compute.
+    func parts(_ weight: WeightMatrix, _ rows: (RowGroup) -> Range<Int>, panels: (LayerSelection) -> IndexList?) -> [ProductPart] {
+        let parts = byRole(rows) { ProductPart(rows: $1, panels: panels($0.selection)) }
+        return parts.chunk + parts.single.mergedByPanels(Int(weight.matrix.panels))
+    }
+
+    /// Parts of a product that differ in the blocks of inputs they read. Activations must be zero in blocks that a row's selection leaves out.
+    func parts(_ rows: (RowGroup) -> Range<Int>, blocks: (LayerSelection) -> IndexList?) -> [ProductPart] {
+        let parts = byRole(rows) { ProductPart(rows: $1, blocks: blocks($0.selection)) }
+        return parts.chunk + parts.single.mergedByBlocks()
+    }
+
+    private func byRole(_ rows: (RowGroup) -> Range<Int>, _ part: (RowGroup, Range<Int>) -> ProductPart) -> (chunk: [ProductPart], single: [ProductPart]) {
+        func parts(_ role: RowRole) -> [ProductPart] {
+            filter { $0.role == role && !rows($0).isEmpty }.map { part($0, rows($0)) }
         }
+        return (parts(.chunk), parts(.single))
     }
 }
 

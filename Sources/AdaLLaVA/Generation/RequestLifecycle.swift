@@ -1,0 +1,180 @@
+import AdaKernels
+import Foundation
+
+/// How a request begins and ends: images to features, prompt to positions, and what earlier requests computed of them.
+extension Engine {
+    // MARK: - Encode
+
+    /// The features of one image, `[tokens, hidden]`, after token selection and the projector.
+    /// - Parameters:
+    ///   - pixels: `[3, S, S]` normalized values.
+    ///   - progress: called with the tower's layers that are done and all of them.
+    ///   - selecting: called with the patches that token selection is done with and all of them.
+    func encode(
+        pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void, selecting: (Int, Int) -> Void = { _, _ in }
+    ) throws -> (vision: Tensor, features: Tensor) {
+        guard let vision = parts.vision else { throw GenerationError.noVision(model: parts.name) }
+        workspace.pool.enter()
+        defer { workspace.pool.leave() }
+        let output = try vision.tower(pixels, workspace, cancellation: cancellation, progress: progress)
+        var features = output.rows(withClassToken: vision.keepsClassToken)
+        if vision.selection != .none, let query = output.lastQuery, let key = output.lastKey {
+            let attention = PruMerge.classAttention(query: query, key: key)
+            features = try PruMerge.merge(
+                features: output.features, key: key, attention: attention, plus: vision.selection == .pruMergePlus, workspace.pool, cancellation,
+                progress: selecting
+            ).merged
+        }
+        return (output.features, vision.projector(features, workspace))
+    }
+
+    private func encodeImages(_ task: GenerationTask) throws {
+        for (index, image) in task.request.images.enumerated() {
+            try task.cancellation.check()
+            // A trace shows every step, so it takes none from the cache.
+            if task.trace == nil, task.request.reuses, let known = featureCache.find(image.key) {
+                task.features.append(known)
+                continue
+            }
+            let pixels = try image.pixels()
+            let images = task.request.images.count
+            let encoded = try encode(
+                pixels: pixels, cancellation: task.cancellation,
+                progress: { task.report(.encoding(image: index + 1, of: images, layer: $0, layers: $1)) },
+                selecting: { task.report(.selecting(image: index + 1, of: images, done: $0, total: $1)) })
+            task.trace?.recordPixels("pixel_values", pixels)
+            task.trace?.recordFeatures("vision_features", encoded.vision)
+            task.trace?.recordFeatures("image_features", encoded.features)
+            task.result.encodedImages += 1
+            if task.request.reuses { featureCache.insert(image.key, encoded.features) }
+            task.features.append(encoded.features)
+        }
+    }
+
+    // MARK: - Beginning
+
+    /// Checks a request, encodes its images and finds what is known of its prompt.
+    /// - Throws: ``GenerationError``, ``BudgetError``, ``ComputeError``, `CancellationError`
+    func begin(_ task: GenerationTask) throws {
+        task.begin()
+        try task.cancellation.check()
+        let request = task.request
+        task.units = try parts.grantedUnits(request.budget)
+        try parts.check(request)
+        try encodeImages(task)
+        task.endEncode()
+
+        let c = parts.decoder.configuration
+        var image = 0
+        for token in request.tokens {
+            if token == Engine.imageToken {
+                let key = request.images[image].key
+                task.elements += (0 ..< task.features[image].rows).map { .image(key, row: Int32($0)) }
+                image += 1
+            } else {
+                task.elements.append(.token(Int32(token)))
+            }
+        }
+        let promptLength = task.elements.count, length = promptLength + (parts.adaptive == nil ? 0 : 1)
+        // The prompt and at least one answer token have to fit.
+        guard length < c.contextLength else { throw GenerationError.promptTooLong(positions: length, limit: c.contextLength) }
+        let bytes = runner.keyValueBytes(positions: c.slidingWindow.map { min($0 + BatchRunner.chunk, length) } ?? length)
+        if bytes > runner.pages.limit {
+            throw ComputeError.memory(what: "keys and values of \(length) positions", bytes: bytes, used: 0, limit: runner.pages.limit)
+        }
+        task.capacity = length + min(max(request.maxTokens, 0), c.contextLength - length)
+        task.result.promptTokens = promptLength
+        task.result.plan = parts.fullPlan
+        let sequence = TokenSequence(parts.decoder)
+        sequence.promptLength = length
+        task.sequence = sequence
+        if parts.adaptive != nil { task.hidden = try Tensor(checked: length, columns: c.hiddenSize, what: "hidden states of \(length) positions") }
+        task.stage = .prefix(next: task.trace == nil && request.reuses ? reuse(task, sequence) : 0)
+        if let trace = task.trace, trace.includesLayers { trace.recordInput(try inputRows(task)) }
+        if parts.adaptive != nil, case .prefix(promptLength) = task.stage { task.stage = .latency }
+    }
+
+    /// Takes over what an earlier request computed of the same beginning in the prefix layers.
+    /// - Returns: how many positions that is.
+    private func reuse(_ task: GenerationTask, _ sequence: TokenSequence) -> Int {
+        let rotary = parts.decoder.rotary
+        // Length-dependent rotary frequencies: keys of another length are turned otherwise.
+        let key = rotary.dependsOnSequenceLength
+            ? ContentKey("\(modelKey) \(rotary.frequencies(sequenceLength: sequence.promptLength))") : modelKey
+        let keys = PromptKeys(task.elements, model: key)
+        task.keys = keys
+        guard let found = promptCache.find(task.elements, keys) else { return 0 }
+        // Without a scheduler the last row's logits have to be computed.
+        let length = min(found.length, parts.adaptive == nil ? task.elements.count - 1 : task.elements.count)
+        let window = parts.decoder.configuration.slidingWindow ?? 0, prefix = parts.prefixLayers
+        guard length > 0, (0 ..< prefix).allSatisfy({ found.entry.pages[$0]?.holds(length, window: window) ?? false }) else { return 0 }
+        if let hidden = task.hidden {
+            guard let known = found.entry.hidden, known.rows >= length else { return 0 }
+            hidden.copyRows(from: known.rows(0 ..< length), to: 0)
+        }
+        sequence.share(found.entry.pages, layers: 0 ..< prefix, length: length)
+        task.result.cachedPrefix = length
+        task.readRows = length * prefix
+        return length
+    }
+
+    /// Embeddings of some positions of the prompt, `[positions, hidden]`.
+    func embed(_ task: GenerationTask, _ range: Range<Int>) throws -> Tensor {
+        let rows = try Tensor(checked: range.count, columns: parts.decoder.configuration.hiddenSize, what: "the prompt's embeddings")
+        var image = -1
+        for (row, element) in task.elements[range].enumerated() {
+            switch element {
+            case .token(let token): try parts.decoder.embed(Int(token), into: rows, row: row)
+            case .image(_, let number):
+                if image < 0 || number == 0 { image = imageIndex(task, at: range.lowerBound + row) }
+                rows.copyRows(from: task.features[image].rows(Int(number) ..< Int(number) + 1), to: row)
+            }
+        }
+        return rows
+    }
+
+    /// Which image a position belongs to: as many as began before or at it.
+    private func imageIndex(_ task: GenerationTask, at position: Int) -> Int {
+        let begun = task.elements[...position].count { if case .image(_, 0) = $0 { true } else { false } }
+        return max(begun - 1, 0)
+    }
+
+    /// What enters the first layer, the latency token included where there is one.
+    private func inputRows(_ task: GenerationTask) throws -> Tensor {
+        let prompt = try embed(task, 0 ..< task.elements.count)
+        guard let adaptive = parts.adaptive, let units = task.units else { return prompt }
+        let all = try Tensor(checked: prompt.rows + 1, columns: prompt.columns, what: "the prompt's embeddings")
+        all.copyRows(from: prompt, to: 0)
+        all.copyRows(from: adaptive.encoder(adaptive.units.normalized(units), workspace), to: prompt.rows)
+        return all
+    }
+
+    // MARK: - Ending
+
+    /// Ends a task and keeps what a later request can use of it.
+    func finish(_ task: GenerationTask) {
+        let (sequence, hidden) = (task.sequence, task.hidden)
+        task.finish()
+        guard task.request.reuses, task.trace == nil, let sequence, let keys = task.keys else { return }
+        promptCache.insert(parts.adaptive == nil ? whole(task, sequence, keys) : adaptive(task, sequence, keys, hidden))
+    }
+
+    /// Of a model without a scheduler prompt and answer: everything that was fed back is history.
+    private func whole(_ task: GenerationTask, _ sequence: TokenSequence, _ keys: PromptKeys) -> PromptCache.Entry {
+        let fed = task.result.tokens.prefix(max(task.length - task.elements.count, 0))
+        // With frequencies that depend on the length, each token of the answer was turned by its own.
+        if fed.isEmpty || parts.decoder.rotary.dependsOnSequenceLength {
+            return PromptCache.Entry(elements: task.elements, keys: keys, pages: sequence.layers, hidden: nil, plan: nil)
+        }
+        let elements = task.elements + fed.map { .token(Int32($0)) }
+        return PromptCache.Entry(elements: elements, keys: PromptKeys(elements, model: modelKey), pages: sequence.layers, hidden: nil, plan: nil)
+    }
+
+    /// Of an adaptive model the prompt alone: the answer's rows attended to the latency token, and stand one position later than they will as history.
+    private func adaptive(_ task: GenerationTask, _ sequence: TokenSequence, _ keys: PromptKeys, _ hidden: Tensor?) -> PromptCache.Entry {
+        // Rows that were read before a plan shrank are of no one plan.
+        let plan = task.hasOnePlan ? task.result.plan : nil
+        let pages = sequence.layers.enumerated().map { plan != nil || $0 < parts.prefixLayers ? $1 : nil }
+        return PromptCache.Entry(elements: task.elements, keys: keys, pages: pages, hidden: hidden, plan: plan)
+    }
+}
