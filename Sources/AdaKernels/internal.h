@@ -13,7 +13,7 @@
 
 #define AK_LINE 64          // bytes of a block that always lie together
 #define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
-#define AK_TILE_TOKENS 16   // tokens of a tile in registers, at most
+#define AK_TILE_TOKENS 12   // tokens of a tile in registers, at most
 #define AK_MOST_TOKENS 32   // tokens of any tile
 #define AK_SOME_TOKENS 24   // tokens up to which a product waits for memory about as long as it computes
 #define AK_FEW_TOKENS 3     // tokens up to which tiles of any number ask for memory themselves: what a decode waits for

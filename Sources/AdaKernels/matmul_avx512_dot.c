@@ -63,49 +63,10 @@ VNNI_INLINE void q8_tile(const ak_tile *tile, const int tokens, const int panels
     ak_sums512_finish(&sums, tile, tokens, panels);
 }
 
-// Sums of one panel's block for one token after the other: `weights` are its 32 inputs in fours, each of 16 rows; `start` what the integer sum starts from.
-VNNI_INLINE __m512 whole_dot(const __m512i weights[AK_BLOCK / 4], const int8_t *act, int32_t start) {
-    // Two chains: integer sums are exact in any order.
-    __m512i dots = _mm512_set1_epi32(start), others = _mm512_setzero_si512();
-#pragma unroll
-    for (int k = 0; k < AK_BLOCK / 4; k += 2) {
-        dots = _mm512_dpbusd_epi32(dots, weights[k], ak_four_inputs512(act + 4 * k));
-        others = _mm512_dpbusd_epi32(others, weights[k + 1], ak_four_inputs512(act + 4 * k + 4));
-    }
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(dots, others));
-}
-
-// As q8_tile, of one panel.
-VNNI_INLINE void q8_wide(const ak_tile *tile, const int tokens, const int panels) {
-    ak_sums512 sums;
-    ak_sums512_start(&sums, tile, tokens, panels);
-    for (int32_t i = tile->first; i < tile->last; i++) {
-        const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block);
-        const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
-        const uint8_t *weight = tile->weight[0] + stored * tile->step;
-        const uint8_t *ahead = ak_tile_ahead(tile, 0, i, STREAM_AHEAD, AK_BLOCK * AK_PANEL, panels);
-        _mm_prefetch((const char *)ak_tile_scales_ahead(tile, 0, ahead), _MM_HINT_T1);
-        __m512i weights[AK_BLOCK / 4];
-#pragma unroll
-        for (int k = 0; k < AK_BLOCK / 4; k++) {
-            weights[k] = _mm512_loadu_si512(weight + (size_t)k * AK_LINE);
-            _mm_prefetch((const char *)ahead + (size_t)k * AK_LINE, _MM_HINT_T1);
-        }
-        const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)ak_tile_scales(tile, 0, stored)));
-#pragma unroll
-        for (int t = 0; t < tokens; t++) {
-            const size_t at = (size_t)t * tile->act_blocks + block;
-            const __m512 whole = whole_dot(weights, act + (size_t)t * tile->stride, tile->act_sums[at]);
-            sums.of[t][0] = _mm512_fmadd_ps(whole, _mm512_mul_ps(scales, _mm512_set1_ps(tile->act_scales[at])), sums.of[t][0]);
-        }
-    }
-    ak_sums512_finish(&sums, tile, tokens, panels);
-}
-
 VNNI_INLINE void q8(const ak_tile *tile, const int tokens, const int panels) { q8_tile(tile, tokens, panels, tokens <= 3 ? AK_AHEAD : 0); }
 VNNI_INLINE void q8_stream(const ak_tile *tile, const int tokens, const int panels) { q8_tile(tile, tokens, panels, STREAM_AHEAD); }
 
-AK_TILES_16X1(VNNI, q8_stream, q8_wide);
+AK_TILES_12X1(VNNI, q8_stream);
 AK_TILES_6X2(VNNI, q8, .some = &q8_stream_set);
 
 // ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
@@ -176,50 +137,10 @@ VNNI_INLINE void q4(const ak_tile *tile, const int tokens, const int panels, con
     ak_sums512_finish(&sums, tile, tokens, panels);
 }
 
-// As q4, of one panel.
-VNNI_INLINE void q4_wide(const ak_tile *tile, const int tokens, const int panels, const ak_type type) {
-    const __m512i halves = _mm512_set1_epi8(15);
-    ak_sums512 sums;
-    ak_sums512_start(&sums, tile, tokens, panels);
-    for (int32_t i = tile->first; i < tile->last; i++) {
-        const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block);
-        const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
-        const uint8_t *weight = tile->weight[0] + stored * tile->step;
-        const uint8_t *ahead = ak_tile_ahead(tile, 0, i, STREAM_AHEAD, AK_BLOCK * AK_PANEL / 2, panels);
-        _mm_prefetch((const char *)ak_tile_scales_ahead(tile, 0, ahead), _MM_HINT_T1);
-        __m512i weights[AK_BLOCK / 4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const __m512i pairs = _mm512_loadu_si512(weight + (size_t)j * AK_LINE);
-            _mm_prefetch((const char *)ahead + (size_t)j * AK_LINE, _MM_HINT_T1);
-            weights[j] = _mm512_and_si512(pairs, halves);
-            weights[4 + j] = _mm512_and_si512(_mm512_srli_epi32(pairs, 4), halves);
-        }
-        const __m256i *halves16 = (const __m256i *)ak_tile_scales(tile, 0, stored);
-        const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(halves16));
-        const __m512 minima = type == AK_Q4_1
-            ? _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256(halves16 + 1)), _mm512_set1_ps(AK_SUM_UNIT)) : _mm512_setzero_ps();
-#pragma unroll
-        for (int t = 0; t < tokens; t++) {
-            const size_t at = (size_t)t * tile->act_blocks + block;
-            const __m512 act_scale = _mm512_set1_ps(tile->act_scales[at]);
-            const __m512 whole = whole_dot(weights, act + (size_t)t * tile->stride, type == AK_Q4_0 ? ak_tile_q4_0_sum(tile, at) : 0);
-            if (type == AK_Q4_0) {
-                sums.of[t][0] = _mm512_fmadd_ps(whole, _mm512_mul_ps(scales, act_scale), sums.of[t][0]);
-            } else {
-                const __m512 shift = _mm512_mul_ps(minima, _mm512_cvtepi32_ps(_mm512_set1_epi32(tile->act_sums[at])));
-                sums.of[t][0] = _mm512_fmadd_ps(_mm512_fmadd_ps(whole, scales, shift), act_scale, sums.of[t][0]);
-            }
-        }
-    }
-    ak_sums512_finish(&sums, tile, tokens, panels);
-}
-
 #define Q4_TILES(kind, type) \
     VNNI_INLINE void kind(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, type, tokens <= 3 ? AK_AHEAD : 0); } \
     VNNI_INLINE void kind##_stream(const ak_tile *tile, const int tokens, const int panels) { q4(tile, tokens, panels, type, STREAM_AHEAD); } \
-    VNNI_INLINE void kind##_wide(const ak_tile *tile, const int tokens, const int panels) { q4_wide(tile, tokens, panels, type); } \
-    AK_TILES_16X1(VNNI, kind##_stream, kind##_wide); \
+    AK_TILES_12X1(VNNI, kind##_stream); \
     AK_TILES_6X2(VNNI, kind, .some = &kind##_stream_set)
 
 Q4_TILES(q4_0, AK_Q4_0);

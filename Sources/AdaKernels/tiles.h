@@ -40,14 +40,11 @@
         .tokens = 6, .panels = {4, 4, 4, 4, 2, 2, 2}, \
         .run = {{AK_TILE_ROW_6(kind, 1)}, {AK_TILE_ROW_6(kind, 2)}, {AK_TILE_ROW_3(kind, 3)}, {AK_TILE_ROW_3(kind, 4)}}, ##__VA_ARGS__}
 
-// Up to 16 tokens by one panel, which comes from memory meanwhile. Up to 12 tokens each sum takes two of 32 registers; more are multiplied one after the
-// other by a block that is in registers (`wide`).
-#define AK_TILES_16X1(target, kind, wide) \
-    AK_TILE_INSTANCES_12(target, kind, 1) AK_TILE_INSTANCE(target, wide, 13, 1) AK_TILE_INSTANCE(target, wide, 14, 1) \
-    AK_TILE_INSTANCE(target, wide, 15, 1) AK_TILE_INSTANCE(target, wide, 16, 1) \
+// Up to 12 tokens by one panel: where each sum takes two of 32 registers, and a panel comes from memory meanwhile.
+#define AK_TILES_12X1(target, kind) \
+    AK_TILE_INSTANCES_12(target, kind, 1) \
     static const ak_tile_set kind##_set = { \
-        .tokens = 16, .panels = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, \
-        .run = {{AK_TILE_ROW_12(kind, 1), wide##_13x1, wide##_14x1, wide##_15x1, wide##_16x1}}}
+        .tokens = 12, .panels = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, .run = {{AK_TILE_ROW_12(kind, 1)}}}
 
 // Up to 6 tokens by one panel, 3 by 2, 1 by 4: where each sum takes two of 16 registers.
 #define AK_TILES_6X1(target, kind) \
