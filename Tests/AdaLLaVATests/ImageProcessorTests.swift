@@ -1,7 +1,8 @@
 import AdaImages
-import AdaLLaVA
 import Foundation
 import Testing
+
+@testable import AdaLLaVA
 
 private let clipMean = [0.48145466, 0.4578275, 0.40821073]
 private let clipStandardDeviation = [0.26862954, 0.26130258, 0.27577711]
@@ -104,6 +105,30 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         let cropped = try processor(336).croppedPixels(image, mode: .crop)
         #expect(cropped == [UInt8](repeating: 90, count: 336 * 336 * 3))
         #expect(try processor(336).croppedPixels(image, mode: .pad).count == 336 * 336 * 3)
+    }
+
+    @Test("A picture with margins is resized as if the margins were pixels", arguments: [(7, 301), (301, 7), (1, 900), (900, 1), (400, 399), (5, 6)])
+    func marginsAreSummedUp(width: Int, height: Int) throws {
+        // A difference means that the edge of a padded picture differs from Pillow's, whose margins are pixels like others.
+        var random = SplitMix64(seed: 9)
+        let image = try #require(RGBImage(width: width, height: height, pixels: (0 ..< width * height * 3).map { _ in UInt8(truncatingIfNeeded: random.next()) }))
+        let side = max(width, height), processor = try processor(36)
+        let (left, top) = ((side - width) / 2, (side - height) / 2)
+        var square = (0 ..< side * side).flatMap { _ in processor.paddingColour }
+        for row in 0 ..< height {
+            let start = ((top + row) * side + left) * 3
+            square.replaceSubrange(start ..< start + width * 3, with: image.pixels[row * width * 3 ..< (row + 1) * width * 3])
+        }
+        let padded = try #require(RGBImage(width: side, height: side, pixels: square))
+        #expect(processor.croppedPixels(image, mode: .pad) == processor.croppedPixels(padded, mode: .crop))
+    }
+
+    @Test("The work of resizing follows the picture, not the square around it") func workFollowsThePicture() {
+        // A failure means that a file of 41 bytes costs seconds.
+        let axis = ResampleAxis(inputSize: 65_535, outputSize: 336, window: 0 ..< 336, image: 32_762 ..< 32_772)
+        #expect(axis.stride <= 16 && axis.inputRange == 32_762 ..< 32_772)
+        let without = ResampleAxis(inputSize: 100, outputSize: 50, window: 0 ..< 5, image: 90 ..< 100)
+        #expect(without.inputRange.isEmpty && without.starts.allSatisfy { $0 == 90 } && without.outside == without.total)
     }
 
     @Test func resizingToTheSameSizeChangesNothing() throws {

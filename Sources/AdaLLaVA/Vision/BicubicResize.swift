@@ -1,7 +1,8 @@
 /// Antialiased bicubic resizing of 8-bit RGB, equal to Pillow's `Image.resize(size, Image.BICUBIC)` byte for byte.
 ///
 /// Two passes, rows first, each rounded to 8 bits, with fixed-point weights. When shrinking, the filter widens with the scale, so
-/// every input pixel counts. Cost: about `4 * height * outputWidth * scale` multiply-adds for the first pass, which dominates.
+/// every input pixel counts. Cost: about `4 * height * width` multiply-adds per channel for the first pass, which dominates; of a canvas the
+/// image's height and width count.
 public enum BicubicResize {
     /// - Parameters:
     ///   - width: of the result, at least 1.
@@ -42,45 +43,33 @@ public enum BicubicResize {
     /// - Returns: `rows.count * columns.count * 3` bytes.
     static func resize(_ canvas: Canvas, to size: (width: Int, height: Int), columns: Range<Int>, rows: Range<Int>) -> [UInt8] {
         guard !columns.isEmpty, !rows.isEmpty else { return [] }
-        let horizontal = ResampleAxis(inputSize: canvas.width, outputSize: size.width, window: columns)
-        let vertical = ResampleAxis(inputSize: canvas.height, outputSize: size.height, window: rows)
+        let horizontal = ResampleAxis(
+            inputSize: canvas.width, outputSize: size.width, window: columns, image: canvas.left..<canvas.left + canvas.image.width)
+        let vertical = ResampleAxis(
+            inputSize: canvas.height, outputSize: size.height, window: rows, image: canvas.top..<canvas.top + canvas.image.height)
+        let outside = horizontal.total.flatMap { weight in canvas.fill.map { byte(weight &* Int32($0)) } }
         let narrowed = narrow(canvas, rows: vertical.inputRange, axis: horizontal)
-        return flatten(narrowed, rowBytes: columns.count * 3, axis: vertical)
+        return flatten(narrowed, outside: outside, axis: vertical)
     }
 
-    /// First pass: every canvas row in `rows` becomes `axis.outputCount` pixels.
+    /// First pass: every image row in `rows`, counted on the canvas, becomes `axis.outputCount` pixels.
     private static func narrow(_ canvas: Canvas, rows: Range<Int>, axis: ResampleAxis) -> [UInt8] {
         let rowBytes = axis.outputCount * 3
         let columns = axis.inputRange
         let planeCount = columns.count + axis.stride
         var planes = [Int16](repeating: 0, count: planeCount * 3)
         let image = canvas.image
-        let imageRows = canvas.top..<canvas.top + image.height
-        let imageColumns = columns.clamped(to: canvas.left..<canvas.left + image.width)
-
+        let outside = axis.outside.flatMap { weight in canvas.fill.map { weight &* Int32($0) } }
         return [UInt8](unsafeUninitializedCapacity: rows.count * rowBytes) { target, count in
             planes.withUnsafeMutableBufferPointer { planes in
-                for channel in 0..<3 {
-                    planes[channel * planeCount..<channel * planeCount + columns.count].update(repeating: Int16(canvas.fill[channel]))
-                }
-                // The rows above and below the image are all alike. The first pass fills them before the image touches the planes.
-                if let outside = rows.first(where: { !imageRows.contains($0) }) {
-                    let first = (outside - rows.lowerBound) * rowBytes
-                    narrowRow(planes, planeCount: planeCount, axis: axis, into: UnsafeMutableBufferPointer(rebasing: target[first..<first + rowBytes]))
-                    for row in rows where row != outside && !imageRows.contains(row) {
-                        let start = (row - rows.lowerBound) * rowBytes
-                        for byte in 0..<rowBytes { target[start + byte] = target[first + byte] }
-                    }
-                }
                 image.pixels.withUnsafeBufferPointer { pixels in
-                    for row in rows.clamped(to: imageRows) {
-                        let source = ((row - canvas.top) * image.width + imageColumns.lowerBound - canvas.left) * 3
-                        let offset = imageColumns.lowerBound - columns.lowerBound
-                        separate(
-                            UnsafeBufferPointer(rebasing: pixels[source..<source + imageColumns.count * 3]), into: planes,
-                            offset: offset, planeCount: planeCount)
+                    for row in rows {
+                        let source = ((row - canvas.top) * image.width + columns.lowerBound - canvas.left) * 3
+                        separate(UnsafeBufferPointer(rebasing: pixels[source..<source + columns.count * 3]), into: planes, planeCount: planeCount)
                         let start = (row - rows.lowerBound) * rowBytes
-                        narrowRow(planes, planeCount: planeCount, axis: axis, into: UnsafeMutableBufferPointer(rebasing: target[start..<start + rowBytes]))
+                        narrowRow(
+                            planes, planeCount: planeCount, axis: axis, outside: outside,
+                            into: UnsafeMutableBufferPointer(rebasing: target[start..<start + rowBytes]))
                     }
                 }
             }
@@ -90,10 +79,10 @@ public enum BicubicResize {
 
     /// Interleaved bytes to three planes of 16-bit values.
     private static func separate(
-        _ pixels: UnsafeBufferPointer<UInt8>, into planes: UnsafeMutableBufferPointer<Int16>, offset: Int, planeCount: Int
+        _ pixels: UnsafeBufferPointer<UInt8>, into planes: UnsafeMutableBufferPointer<Int16>, planeCount: Int
     ) {
-        guard let source = pixels.baseAddress, let base = planes.baseAddress else { return }
-        let (red, green, blue) = (base + offset, base + planeCount + offset, base + 2 * planeCount + offset)
+        guard let source = pixels.baseAddress, let red = planes.baseAddress else { return }
+        let (green, blue) = (red + planeCount, red + 2 * planeCount)
         for column in 0..<pixels.count / 3 {
             red[column] = Int16(source[column * 3])
             green[column] = Int16(source[column * 3 + 1])
@@ -102,7 +91,8 @@ public enum BicubicResize {
     }
 
     private static func narrowRow(
-        _ planes: UnsafeMutableBufferPointer<Int16>, planeCount: Int, axis: ResampleAxis, into row: UnsafeMutableBufferPointer<UInt8>
+        _ planes: UnsafeMutableBufferPointer<Int16>, planeCount: Int, axis: ResampleAxis, outside: [Int32],
+        into row: UnsafeMutableBufferPointer<UInt8>
     ) {
         let (origin, stride, blocks) = (axis.inputRange.lowerBound, axis.stride, axis.blocks)
         axis.high.withUnsafeBufferPointer { high in
@@ -113,7 +103,8 @@ public enum BicubicResize {
                         for channel in 0..<3 {
                             row[output * 3 + channel] = weightedByte(
                                 samples + channel * planeCount + starts[output] - origin,
-                                high: high + output * stride, low: low + output * stride, blocks: blocks)
+                                high: high + output * stride, low: low + output * stride, blocks: blocks,
+                                outside: outside[output * 3 + channel])
                         }
                     }
                 }
@@ -123,9 +114,10 @@ public enum BicubicResize {
 
     /// round(sum of sample * weight / 2^22), clamped to a byte. Sums wrap, and the total always fits: it is what a bicubic filter can
     /// make of bytes.
+    /// - Parameter outside: the sum over the samples outside the image.
     @inline(__always)
     private static func weightedByte(
-        _ samples: UnsafePointer<Int16>, high: UnsafePointer<Int16>, low: UnsafePointer<Int16>, blocks: Int
+        _ samples: UnsafePointer<Int16>, high: UnsafePointer<Int16>, low: UnsafePointer<Int16>, blocks: Int, outside: Int32
     ) -> UInt8 {
         var highSum = SIMD4<Int32>.zero
         var lowSum = SIMD4<Int32>.zero
@@ -137,7 +129,7 @@ public enum BicubicResize {
             highSum &+= highProduct.evenHalf &+ highProduct.oddHalf
             lowSum &+= lowProduct.evenHalf &+ lowProduct.oddHalf
         }
-        return byte((highSum &<< SIMD4(repeating: ResampleAxis.lowBits) &+ lowSum).wrappedSum())
+        return byte((highSum &<< SIMD4(repeating: ResampleAxis.lowBits) &+ lowSum).wrappedSum() &+ outside)
     }
 
     @inline(__always)
@@ -152,20 +144,23 @@ public enum BicubicResize {
     }
 
     /// Second pass: every output row is a weighted sum of rows.
-    private static func flatten(_ rows: [UInt8], rowBytes: Int, axis: ResampleAxis) -> [UInt8] {
+    /// - Parameter outside: a row above or below the image; they are all alike.
+    private static func flatten(_ rows: [UInt8], outside: [UInt8], axis: ResampleAxis) -> [UInt8] {
+        let rowBytes = outside.count
         var sums = [Int32](repeating: 0, count: rowBytes)
         let origin = axis.inputRange.lowerBound
+        let rowCount = axis.inputRange.count
         return [UInt8](unsafeUninitializedCapacity: axis.outputCount * rowBytes) { target, count in
             sums.withUnsafeMutableBufferPointer { sums in
                 rows.withUnsafeBufferPointer { rows in
-                    guard let sums = sums.baseAddress, let rows = rows.baseAddress else { return }
                     for output in 0..<axis.outputCount {
-                        for byte in 0..<rowBytes { sums[byte] = 0 }
-                        for tap in 0..<axis.stride {
+                        for byte in 0..<rowBytes { sums[byte] = Int32(outside[byte]) &* axis.outside[output] }
+                        let first = axis.starts[output] - origin
+                        for tap in 0..<min(axis.stride, rowCount - first) {
                             let position = output * axis.stride + tap
                             let weight = Int32(axis.high[position]) << ResampleAxis.lowBits + Int32(axis.low[position])
-                            if weight == 0 { continue }
-                            let row = rows + (axis.starts[output] - origin + tap) * rowBytes
+                            guard weight != 0, let sums = sums.baseAddress, let rows = rows.baseAddress else { continue }
+                            let row = rows + (first + tap) * rowBytes
                             for byte in 0..<rowBytes { sums[byte] &+= Int32(row[byte]) &* weight }
                         }
                         for position in 0..<rowBytes { target[output * rowBytes + position] = byte(sums[position]) }

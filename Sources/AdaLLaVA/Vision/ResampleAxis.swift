@@ -2,6 +2,8 @@
 ///
 /// Weights have 22 fractional bits, as in Pillow's 8-bit resampling, and are kept split, `weight = high * 2048 + low`, so that both
 /// parts fit 16 bits: products of 16-bit pairs are what every vector unit does fastest, and their sum is still exact.
+///
+/// Samples outside an image all have the fill's value, so only the sum of their weights is kept: work follows the image, not its margins.
 struct ResampleAxis {
     /// Fractional bits of a weight: 32 bits less 8 for the pixel and 2 for what the negative lobes add.
     static let precisionBits: Int32 = 22
@@ -9,14 +11,17 @@ struct ResampleAxis {
     /// Weights are padded with zeros to a multiple of this, so inner loops need no remainder.
     static let block = 8
 
-    /// First input sample of every output position.
+    /// First image sample of every output position.
     let starts: [Int]
-    /// How many blocks of weights an output position has.
+    /// How many blocks of weights an output position has, at least 1.
     let blocks: Int
     /// `[outputs][blocks * block]`.
     let high: [Int16]
     let low: [Int16]
-    /// The input samples that any output position reads.
+    /// For every output position the weight of all samples outside the image together, and of all samples there are.
+    let outside: [Int32]
+    let total: [Int32]
+    /// The image samples that any output position reads.
     let inputRange: Range<Int>
 
     var outputCount: Int { starts.count }
@@ -26,37 +31,47 @@ struct ResampleAxis {
     ///   - inputSize: samples of the input, at least 1.
     ///   - outputSize: samples of the whole output, at least 1.
     ///   - window: the output positions that are wanted; not empty.
-    init(inputSize: Int, outputSize: Int, window: Range<Int>) {
+    ///   - image: the input samples that are an image's.
+    init(inputSize: Int, outputSize: Int, window: Range<Int>, image: Range<Int>) {
         let scale = Double(inputSize) / Double(outputSize)
         let filterScale = max(scale, 1)
         let support = Self.filterSupport * filterScale
         let step = 1 / filterScale
-        var starts: [Int] = []
-        var weights: [[Double]] = []
+        var reads: [Range<Int>] = []
+        var weights: [ArraySlice<Int32>] = []
+        var outside: [Int32] = [], total: [Int32] = []
         for position in window {
             let center = (Double(position) + 0.5) * scale
             let start = max(0, Int(center - support + 0.5))
-            let end = min(inputSize, Int(center + support + 0.5))
-            let raw = (start..<max(start, end)).map { Self.bicubic((Double($0) - center + 0.5) * step) }
+            let end = max(start, min(inputSize, Int(center + support + 0.5)))
+            let raw = (start..<end).map { Self.bicubic((Double($0) - center + 0.5) * step) }
             let sum = raw.reduce(0, +)
-            starts.append(start)
-            weights.append(sum == 0 ? raw : raw.map { $0 / sum })
+            let fixed = raw.map { weight in
+                let scaled = (sum == 0 ? weight : weight / sum) * Double(1 << Self.precisionBits)
+                return Int32(scaled < 0 ? scaled - 0.5 : scaled + 0.5)
+            }
+            let inside = (start..<end).clamped(to: image)
+            let kept = inside.isEmpty ? [] : fixed[inside.lowerBound - start..<inside.upperBound - start]
+            reads.append(inside)
+            weights.append(kept)
+            total.append(fixed.reduce(0, &+))
+            outside.append((total.last ?? 0) &- kept.reduce(0, &+))
         }
-        let blocks = ((weights.map(\.count).max() ?? 0) + Self.block - 1) / Self.block
+        let read = reads.filter { !$0.isEmpty }
+        let first = read.map(\.lowerBound).min() ?? image.lowerBound
+        inputRange = first..<max(first, read.map(\.upperBound).max() ?? first)
+        starts = reads.map { $0.isEmpty ? first : $0.lowerBound }
+        blocks = max(1, ((weights.map(\.count).max() ?? 0) + Self.block - 1) / Self.block)
         let stride = blocks * Self.block
         var high = [Int16](repeating: 0, count: starts.count * stride)
         var low = high
         for (output, row) in weights.enumerated() {
             for (tap, weight) in row.enumerated() {
-                let scaled = weight * Double(1 << Self.precisionBits)
-                let fixed = Int32(scaled < 0 ? scaled - 0.5 : scaled + 0.5)
-                high[output * stride + tap] = Int16(truncatingIfNeeded: fixed >> Self.lowBits)
-                low[output * stride + tap] = Int16(truncatingIfNeeded: fixed & (1 << Self.lowBits - 1))
+                high[output * stride + tap] = Int16(truncatingIfNeeded: weight >> Self.lowBits)
+                low[output * stride + tap] = Int16(truncatingIfNeeded: weight & (1 << Self.lowBits - 1))
             }
         }
-        (self.starts, self.blocks, self.high, self.low) = (starts, blocks, high, low)
-        let ends = zip(starts, weights).map { $0 + $1.count }
-        inputRange = (starts.min() ?? 0)..<max(starts.min() ?? 0, ends.max() ?? 0)
+        (self.high, self.low, self.outside, self.total) = (high, low, outside, total)
     }
 
     /// Reach of the filter to either side, in output samples when shrinking.
