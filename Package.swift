@@ -29,8 +29,8 @@ let package = Package(
             name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"]), .brew(["jpeg-turbo"])]),
         .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"]), .brew(["libpng"])]),
         .systemLibrary(name: "CWebP", pkgConfig: "libwebpdemux", providers: [.apt(["libwebp-dev"]), .brew(["webp"])]),
-        // C: libjpeg and libpng behind functions that return a status, so that their longjmp stays out of Swift.
-        .target(name: "CImageShims", dependencies: ["CJPEG", "CPNG"]),
+        // C: libjpeg and libpng behind functions that return a status, so that their longjmp stays out of Swift; and zlib, which libpng brings.
+        .target(name: "CImageShims", dependencies: ["CJPEG", "CPNG"], linkerSettings: [.linkedLibrary("z")]),
         .target(name: "AdaImages", dependencies: ["AdaLLaVA", "CImageShims", "CWebP"]),
 
         // The project's own visual question answering set, drawn with FreeType: what the trainer, the evaluator and the demo use.

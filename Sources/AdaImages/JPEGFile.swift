@@ -9,10 +9,13 @@ enum JPEGFile {
         return DecodedImage(width: header.width, height: header.height, pixels: pixels, orientation: header.orientation)
     }
 
-    /// Walks the marker segments up to the frame header, which holds the size.
+    private static let xmpPrefix = Array("http://ns.adobe.com/xap/1.0/\0".utf8)
+
+    /// Walks the marker segments up to the first scan: the frame header holds the size, and EXIF and XMP may stand before or after it.
     private static func readHeader(_ file: EncodedImage) throws -> (width: Int, height: Int, orientation: ExifOrientation) {
         let reader = file.reader
-        var orientation: ExifOrientation?
+        var metadata = OrientationMetadata()
+        var size: (width: Int, height: Int)?
         var offset = 2
         while let byte = reader.u8(offset) {
             guard byte == 0xFF, let marker = reader.u8(offset + 1), marker != 0xFF, marker != 0 else {
@@ -21,21 +24,30 @@ enum JPEGFile {
             }
             offset += 2
             if marker == 0x01 || (0xD0...0xD8).contains(marker) { continue }
-            guard marker != 0xD9, marker != 0xDA else { throw file.damaged("no frame header before the first scan") }
+            if marker == 0xD9 || marker == 0xDA {
+                guard size != nil else { throw file.damaged("no frame header before the first scan") }
+                break
+            }
             guard let length = reader.u16BigEndian(offset) else { break }
             guard length >= 2 else { throw file.damaged("a marker segment with a length of \(length)") }
             let isFrameHeader = (0xC0...0xCF).contains(marker) && ![0xC4, 0xC8, 0xCC].contains(marker)
-            if isFrameHeader {
+            if isFrameHeader, size == nil {
                 guard let height = reader.u16BigEndian(offset + 3), let width = reader.u16BigEndian(offset + 5) else { break }
-                return (width, height, orientation ?? .upright)
+                size = (width, height)
             }
-            if marker == 0xE1, orientation == nil, let body = reader.range(offset + 2, length - 2),
-                file.bytes[body].starts(with: ExifOrientation.prefix)
-            {
-                orientation = ExifOrientation(exif: file.bytes[body])
-            }
+            if marker == 0xE1, let body = reader.range(offset + 2, length - 2) { keep(file.bytes[body], in: &metadata) }
             offset += length
         }
-        throw file.truncated("the data end before the frame header")
+        guard let size else { throw file.truncated("the data end before the frame header") }
+        return (size.width, size.height, metadata.orientation)
+    }
+
+    /// EXIF that is too long for one segment goes on in the next; of several XMP packets the last counts.
+    private static func keep(_ segment: ArraySlice<UInt8>, in metadata: inout OrientationMetadata) {
+        if segment.starts(with: OrientationMetadata.exifPrefix) {
+            metadata.exif = (metadata.exif ?? []) + segment.dropFirst(OrientationMetadata.exifPrefix.count)
+        } else if segment.starts(with: xmpPrefix) {
+            metadata.xmp = Array(segment.dropFirst(xmpPrefix.count))
+        }
     }
 }

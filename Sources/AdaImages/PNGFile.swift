@@ -10,17 +10,6 @@ enum PNGFile {
         guard reader.matches("IHDR", at: 12) else { throw file.damaged("the first chunk is not IHDR") }
         try file.checkSize(width: width, height: height)
         let pixels = try CodecCall.pixels(of: file, width: width, height: height, cis_png_decode)
-        return DecodedImage(width: width, height: height, pixels: pixels, orientation: orientation(file))
-    }
-
-    /// From the eXIf chunk, which may stand before or after the pixel data.
-    private static func orientation(_ file: EncodedImage) -> ExifOrientation {
-        let reader = file.reader
-        var offset = 8
-        while let length = reader.u32BigEndian(offset), let body = reader.range(offset + 8, length) {
-            if reader.matches("eXIf", at: offset + 4) { return ExifOrientation(exif: file.bytes[body]) }
-            offset = body.upperBound + 4
-        }
-        return .upright
+        return DecodedImage(width: width, height: height, pixels: pixels, orientation: PNGMetadata(file).orientation)
     }
 }

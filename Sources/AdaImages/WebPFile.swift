@@ -58,9 +58,14 @@ enum WebPFile {
     }
 
     private static func orientation(_ demuxer: OpaquePointer) -> ExifOrientation {
+        OrientationMetadata(exif: chunk("EXIF", demuxer), xmp: chunk("XMP ", demuxer)).orientation
+    }
+
+    /// The first chunk of a kind; `nil` for an empty one too.
+    private static func chunk(_ kind: String, _ demuxer: OpaquePointer) -> [UInt8]? {
         var chunk = WebPChunkIterator()
-        guard WebPDemuxGetChunk(demuxer, "EXIF", 1, &chunk) != 0 else { return .upright }
+        guard WebPDemuxGetChunk(demuxer, kind, 1, &chunk) != 0 else { return nil }
         defer { WebPDemuxReleaseChunkIterator(&chunk) }
-        return ExifOrientation(exif: Array(UnsafeBufferPointer(start: chunk.chunk.bytes, count: chunk.chunk.size))[...])
+        return chunk.chunk.size > 0 ? Array(UnsafeBufferPointer(start: chunk.chunk.bytes, count: chunk.chunk.size)) : nil
     }
 }

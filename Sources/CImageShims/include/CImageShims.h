@@ -30,4 +30,8 @@ cis_status cis_jpeg_encode(uint8_t **data, size_t *size, const uint8_t *rgb, uin
 // *data, *size: the file, to be released with cis_free. 8-bit RGB, not interlaced.
 cis_status cis_png_encode(uint8_t **data, size_t *size, const uint8_t *rgb, uint32_t width, uint32_t height, char *message);
 
+// target (capacity): what a zlib stream unpacks to, *written bytes of it; a stream that is cut off gives what there is.
+// CIS_DAMAGED for one that breaks the format, CIS_NO_MEMORY for one that unpacks to more than the capacity.
+cis_status cis_inflate(uint8_t *target, size_t capacity, size_t *written, const uint8_t *data, size_t size);
+
 void cis_free(uint8_t *data);

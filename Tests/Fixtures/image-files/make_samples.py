@@ -199,7 +199,80 @@ def bmps():
     add("bmp-rle4.bmp", bmp(8, 5, 4, 2, rle4, palette16))
 
 
-jpegs(); pngs(); webps(); gifs(); bmps()
+def exif_block(orientation=None, kind=3, count=1, order="<"):
+    """A TIFF block with a maker's name and, where one is given, an orientation of some type."""
+    name = b"Maker of cameras\0"
+    value = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 9: "i", 10: "ii", 11: "f"}[kind]
+    entries = [(0x010F, 2, len(name), None)] + ([(0x0112, kind, count, orientation)] if orientation is not None else [])
+    end = 8 + 2 + 12 * len(entries) + 4
+    block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
+    behind = b""
+    for tag, type_, number, content in entries:
+        data = name if content is None else struct.pack(order + value * number, *(content if isinstance(content, tuple) else (content,)))
+        if len(data) > 4: data, behind = struct.pack(order + "I", end + len(behind)), behind + data
+        block += struct.pack(order + "HHI", tag, type_, number) + data.ljust(4, b"\0")
+    return block + struct.pack(order + "I", 0) + behind
+
+
+def raw_profile(block):
+    data = b"Exif\0\0" + block
+    digits = data.hex().encode()
+    return b"\nexif\n%8d\n" % len(data) + b"\n".join(digits[i:i + 72] for i in range(0, len(digits), 72)) + b"\n"
+
+
+def xmp(orientation, spelling="attribute"):
+    inner = b'<rdf:Description tiff:Orientation="%d"/>' if spelling == "attribute" else b"<rdf:Description><tiff:Orientation>%d</tiff:Orientation></rdf:Description>"
+    return b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>' + inner % orientation + b"</rdf:RDF></x:xmpmeta>"
+
+
+def orientations():
+    """Every place where ImageOps.exif_transpose looks, and which of several it believes."""
+    base = picture(13, 9, 4)
+    def turned(name, data, tolerance=0):
+        add(name, data, tolerance, np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")))
+
+    raw, adobe = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+    text = lambda key, value: chunk(b"tEXt", key + value)
+    packed = lambda key, value: chunk(b"zTXt", key + b"\0" + zlib.compress(value))
+    plain = lambda key, value: chunk(b"iTXt", key + b"\0\0\0\0" + value)
+    deflated = lambda key, value: chunk(b"iTXt", key + b"\1\0en\0\0" + zlib.compress(value))
+    exif = lambda block: chunk(b"eXIf", block)
+    still = saved(base, "PNG")
+    png_with = lambda before=b"", after=b"", behind=b"": still[:33] + before + still[33:-12] + after + still[-12:] + behind
+    for name, data in [
+        ("raw-text", png_with(text(raw, raw_profile(exif_block(6))))), ("raw-packed", png_with(packed(raw, raw_profile(exif_block(8))))),
+        ("raw-after", png_with(after=plain(raw, raw_profile(exif_block(3))))), ("xmp-attribute", png_with(plain(adobe, xmp(6)))),
+        ("xmp-element", png_with(deflated(adobe, xmp(7, "element")))), ("xmp-text", png_with(text(adobe, xmp(5)))),
+        ("exif-first", png_with(plain(adobe, xmp(8)) + text(raw, raw_profile(exif_block(6))), exif(exif_block(3)))),
+        ("raw-before-xmp", png_with(plain(adobe, xmp(8)) + text(raw, raw_profile(exif_block(6))))),
+        ("exif-without", png_with(exif(exif_block()) + text(raw, raw_profile(exif_block(3))) + plain(adobe, xmp(6)))),
+        ("exif-of-9", png_with(exif(exif_block(9)) + plain(adobe, xmp(6)))), ("last-raw", png_with(text(raw, raw_profile(exif_block(6))) + packed(raw, raw_profile(exif_block(4))))),
+        ("last-exif", png_with(exif(exif_block(6)), exif(exif_block(2)))), ("exif-text", png_with(text(b"exif\0", b"Exif\0\0" + exif_block(5)))),
+        ("behind-end", png_with(behind=exif(exif_block(6)))), ("xmp-twice-named", png_with(plain(adobe, b"tiff:Orientation tiff:Orientation=6 " + xmp(8)))),
+    ]: turned(f"orientation-{name}.png", data)
+
+    still = saved(base, "JPEG", quality=92, subsampling=0)
+    segment = lambda body: b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    jexif = lambda block: segment(b"Exif\0\0" + block)
+    jxmp = lambda packet: segment(b"http://ns.adobe.com/xap/1.0/\0" + packet)
+    frame, scan = still.index(b"\xff\xc0"), still.index(b"\xff\xda")
+    front = lambda *parts: still[:20] + b"".join(parts) + still[20:]
+    long = exif_block(8, order=">")
+    for name, data in [
+        ("after-frame", still[:scan] + jexif(exif_block(6)) + still[scan:]), ("xmp-attribute", front(jxmp(xmp(6)))),
+        ("xmp-element", still[:scan] + jxmp(xmp(8, "element")) + still[scan:]), ("exif-first", front(jxmp(xmp(6)), jexif(exif_block(3)))),
+        ("exif-without", front(jexif(exif_block()), jxmp(xmp(5)))), ("last-xmp", front(jxmp(xmp(3)), jxmp(xmp(6)))),
+        ("two-segments", front(jexif(long[:30]), jexif(long[30:]))), ("long", front(jexif(exif_block(6, 4)))),
+        ("rational", front(jexif(exif_block((12, 2), 5)))), ("float", front(jexif(exif_block(8.0, 11)))), ("byte", front(jexif(exif_block(6, 1)), jxmp(xmp(3)))),
+        ("twice-prefixed", front(jexif(b"Exif\0\0" + exif_block(6)))), ("three-values", front(jexif(exif_block((6, 3, 1), 3, 3)))),
+        ("broken-before", front(jexif(exif_block(6).replace(struct.pack("<I", 38), struct.pack("<I", 55))), jxmp(xmp(8)))),
+    ]: turned(f"orientation-{name}.jpg", data, 2)
+
+    for name, options in [("xmp", dict(xmp=xmp(6))), ("exif-without", dict(exif=exif_block(), xmp=xmp(8, "element"))), ("exif-first", dict(exif=exif_block(3), xmp=xmp(6)))]:
+        turned(f"orientation-{name}.webp", saved(base, "WEBP", lossless=True, **options))
+
+
+jpegs(); pngs(); webps(); gifs(); bmps(); orientations()
 with open(os.path.join(HERE, "expected.json"), "w") as file: json.dump(expected, file, indent=1, sort_keys=True)
 with open(os.path.join(HERE, "expected.rgb"), "wb") as file: file.write(blob)
 print(len(expected), "samples")
