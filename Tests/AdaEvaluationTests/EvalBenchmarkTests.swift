@@ -69,6 +69,19 @@ import Testing
         #expect((scores["structural_query"], scores["structural_verify"]) == (0.5, 1))
     }
 
+    // A mismatch means that questions outside the balanced set change the accuracy, which eval.py takes over isBalanced questions alone.
+    @Test("GQA counts balanced questions only") func gqaBalanced() async throws {
+        try await Samples.withFolder { folder in
+            let questions = [("1", "true"), ("2", "false"), ("3", "true")].map { id, isBalanced in
+                #""\#(id)": {"question": "Is it?", "imageId": "n1", "answer": "yes", "isBalanced": \#(isBalanced), "types": {"structural": "verify"}}"#
+            }
+            try Data("{\(questions.joined(separator: ","))}".utf8).write(to: folder.appendingPathComponent("val_all_questions.json"))
+            let benchmark = try GQABenchmark(folder: folder, split: "val_all")
+            #expect(benchmark.scores(["1": "yes", "2": "no", "3": "no"]) == ["accuracy": 0.5, "binary": 0.5, "structural_verify": 0.5])
+            #expect(benchmark.score("no", for: try benchmark.sample("2")) == 0)
+        }
+    }
+
     // A mismatch means that ScienceQA-IMG asks another question than LLaVA's CQM-A files, keeps questions without an image, or scores
     // another letter. Prompt: convert_sqa_to_llava_base_prompt.py applied by hand (two spaces become one); 2 of 3 right.
     @Test func scienceQA() throws {
@@ -83,7 +96,7 @@ import Testing
                 """)
         #expect(try benchmark.sample("5").question.hasPrefix("Context: N/A\nQuestion: Which of these towns"))
         let scores = benchmark.scores(["5": "A", "11": "The answer is B.", "15": "It is dry."])
-        #expect(scores["accuracy"] == 2.0 / 3)
+        #expect(scores["accuracy"] == 2.0 / 3 && scores["unread_answers"] == 1)
         #expect((scores["subject_social science"], scores["subject_natural science"]) == (1, 0))
     }
 
@@ -136,6 +149,7 @@ import Testing
         #expect((scores["existence"], scores["existence_acc"], scores["existence_acc_plus"]) == (125, 0.75, 0.5))
         #expect((scores["landmark"], scores["code_reasoning"]) == (50, 200))
         #expect((scores["perception"], scores["cognition"], scores["total"]) == (175, 200, 375))
+        #expect(scores["unread_answers"] == 1)
         #expect(MMEBenchmark.perception.count + MMEBenchmark.cognition.count == 14)
     }
 
@@ -164,6 +178,9 @@ import Testing
         answers["252-2"] = "B"
         let scores = benchmark.scores(answers)
         #expect((scores["circular_accuracy"], scores["accuracy"]) == (2.0 / 3, 1))
+        #expect(scores["unread_answers"] == 0)
+        answers["253-1"] = "none of them"
+        #expect(benchmark.scores(answers)["unread_answers"] == 1 && benchmark.scores(answers)["circular_accuracy"] == 1.0 / 3)
         #expect((scores["category_size"], scores["category_object"], scores["l2-category_perception"]) == (1, 0.5, 0.5))
         #expect(try MMBenchBenchmark(contentsOf: Samples.url("mmbench"), split: nil).samples.count == 11)
     }

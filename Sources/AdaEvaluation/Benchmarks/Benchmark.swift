@@ -55,7 +55,7 @@ public struct AnsweredSample: Sendable {
 /// One number of a benchmark's result.
 public struct BenchmarkScore: Sendable, Equatable {
     public let name: String
-    /// Fractions are in 0 ... 1; MME's points are not.
+    /// Fractions are in 0 ... 1; MME's points and counts are not.
     public let value: Double
 
     public init(_ name: String, _ value: Double) { (self.name, self.value) = (name, value) }
@@ -87,6 +87,9 @@ extension Benchmark {
 
     public func submission(_ answers: [AnsweredSample]) throws -> Data? { nil }
 }
+
+/// How many answers none of a script's rules could read: they are wrong, where some scripts ask a judge or guess.
+let unreadAnswers = "unread_answers"
 
 /// Means over groups, in the order in which the groups first occur.
 func meansByTag(_ tag: String, _ scored: [(sample: BenchmarkSample, score: Double)]) -> [(name: String, mean: Double)] {

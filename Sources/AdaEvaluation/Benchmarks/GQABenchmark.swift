@@ -1,7 +1,8 @@
 import Foundation
 
 /// GQA (Hudson and Manning, CVPR 2019): `SPLIT_questions.json` and `images/`. Scored as its `eval.py` does: an answer is right if it is
-/// the reference's word; full stops at the end and capitals are taken off first, as LLaVA's `convert_gqa_for_eval.py` does.
+/// the reference's word; full stops at the end and capitals are taken off first, as LLaVA's `convert_gqa_for_eval.py` does. Questions that are
+/// not of the balanced set are asked and logged, but not counted.
 public struct GQABenchmark: Benchmark {
     public let samples: [BenchmarkSample]
     public let mainScore = "accuracy"
@@ -16,6 +17,7 @@ public struct GQABenchmark: Benchmark {
             let type = try item.optionalMember("types")?.optionalMember("structural")?.string()
             var tags: [String: String] = [:]
             if let type { tags = ["structural": type, "answer_kind": type == "query" ? "open" : "binary"] }
+            if item.value["isBalanced"] == .bool(false) { tags["balanced"] = "no" }
             return BenchmarkSample(
                 id: id, image: .file(try safePath(try image.identifier() + ".jpg", below: images, in: image)),
                 question: try item.member("question").string() + LLaVAPrompt.shortAnswer,
@@ -32,7 +34,8 @@ public struct GQABenchmark: Benchmark {
 
     /// `accuracy`, `binary`, `open`, and by structural type.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
-        let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
+        let scored = answers.filter { $0.sample.tags["balanced"] == nil }
+            .compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let accuracy = scored.map(\.score).mean else { return [] }
         return [BenchmarkScore("accuracy", accuracy)]
             + meansByTag("answer_kind", scored).sorted { $0.name < $1.name }.map { BenchmarkScore($0.name, $0.mean) }

@@ -99,12 +99,14 @@ public struct MMBenchBenchmark: Benchmark {
     }
 
     public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
-        guard let reference = sample.references.first else { return nil }
-        let options = MMBenchBenchmark.letters.compactMap { letter in sample.tags[letter].map { (letter: letter, text: $0) } }
-        return OptionLetter.infer(from: answer, options: options) == reference ? 1 : 0
+        sample.references.first.map { MMBenchBenchmark.letter(in: answer, of: sample) == $0 ? 1 : 0 }
     }
 
-    /// `circular_accuracy`, `accuracy` (of the first round alone), and the circular accuracy by ability.
+    private static func letter(in answer: String, of sample: BenchmarkSample) -> String? {
+        OptionLetter.infer(from: answer, options: letters.compactMap { letter in sample.tags[letter].map { (letter: letter, text: $0) } })
+    }
+
+    /// `circular_accuracy`, `accuracy` (of the first round alone), `unread_answers` of all rounds, and the circular accuracy by ability.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         var order: [String] = []
         var groups: [String: [(sample: BenchmarkSample, score: Double)]] = [:]
@@ -118,8 +120,9 @@ public struct MMBenchBenchmark: Benchmark {
         }
         let first = order.compactMap { group in groups[group]?.first { $0.sample.tags["round"] == "0" }?.score }
         guard let accuracy = circular.map(\.score).mean else { return [] }
+        let unread = answers.count { MMBenchBenchmark.letter(in: $0.answer, of: $0.sample) == nil }
         return [BenchmarkScore("circular_accuracy", accuracy)]
-            + (first.mean.map { [BenchmarkScore("accuracy", $0)] } ?? [])
+            + (first.mean.map { [BenchmarkScore("accuracy", $0)] } ?? []) + [BenchmarkScore(unreadAnswers, Double(unread))]
             + ["l2-category", "category"].flatMap { tag in
                 meansByTag(tag, circular).sorted { $0.name < $1.name }.map { BenchmarkScore("\(tag)_\($0.name)", $0.mean) }
             }

@@ -91,7 +91,8 @@ public struct MMEBenchmark: Benchmark {
     }
 
     /// Points: each subtask's is 100 times the accuracy of its questions plus 100 times the share of images whose two questions are both
-    /// right (acc+). Perception is at most 2000, cognition 800. Only subtasks that were answered are listed.
+    /// right (acc+). Perception is at most 2000, cognition 800. Only subtasks that were answered are listed. `unread_answers` are those that
+    /// the script calls `other`.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         var parts: [BenchmarkScore] = []
         var points: [String: Double] = [:]
@@ -113,6 +114,7 @@ public struct MMEBenchmark: Benchmark {
         var scores = [BenchmarkScore("total", (perception + cognition).reduce(0, +))]
         if !perception.isEmpty { scores.append(BenchmarkScore("perception", perception.reduce(0, +))) }
         if !cognition.isEmpty { scores.append(BenchmarkScore("cognition", cognition.reduce(0, +))) }
+        scores.append(BenchmarkScore(unreadAnswers, Double(answers.count { MMEBenchmark.reading($0.answer) == "other" })))
         return scores + parts
     }
 }

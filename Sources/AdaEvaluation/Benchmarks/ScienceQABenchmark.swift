@@ -2,8 +2,8 @@ import Foundation
 
 /// ScienceQA's questions with an image (Lu et al., NeurIPS 2022): `problems.json`, `pid_splits.json` and `images/SPLIT/ID/image.png`.
 ///
-/// Prompts are LLaVA's CQM-A form (`convert_sqa_to_llava.py`), answers are read as its `eval_science_qa.py` reads them; where that script
-/// guesses at random because an answer names no option, the answer is wrong here.
+/// Prompts are LLaVA's CQM-A form (`convert_sqa_to_llava.py`), answers are read as the `eval_science_qa.py` of LLaVA-1.5 reads them: one that
+/// names no option is wrong. (Its version for LLaVA-1.0 guessed at random.)
 public struct ScienceQABenchmark: Benchmark {
     public let samples: [BenchmarkSample]
     public let mainScore = "accuracy"
@@ -57,11 +57,12 @@ public struct ScienceQABenchmark: Benchmark {
         ScienceQABenchmark.letter(in: answer) == sample.references.first ? 1 : 0
     }
 
-    /// `accuracy` (of questions with an image), and by subject.
+    /// `accuracy` (of questions with an image), `unread_answers`, and the accuracy by subject.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let accuracy = scored.map(\.score).mean else { return [] }
-        return [BenchmarkScore("accuracy", accuracy)]
+        let unread = answers.count { ScienceQABenchmark.letter(in: $0.answer) == nil }
+        return [BenchmarkScore("accuracy", accuracy), BenchmarkScore(unreadAnswers, Double(unread))]
             + meansByTag("subject", scored).sorted { $0.name < $1.name }.map { BenchmarkScore("subject_\($0.name)", $0.mean) }
     }
 }

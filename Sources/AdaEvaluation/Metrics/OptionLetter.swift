@@ -1,34 +1,41 @@
-import Foundation
-
-/// Which option an answer to a multiple-choice question means, found without a judge model: MMBench's exact matching, as VLMEvalKit's
-/// `can_infer` does it.
+/// Which option an answer to a multiple-choice question means, by the rules of the official script for MMBench's dev set of 2023-07-12,
+/// OpenCompass's `tools/eval_mmbench.py`. Where no rule reads an answer the script asks GPT-3.5; there is no such judge here.
 public enum OptionLetter {
-    private static let refusals = [
-        "Sorry, I can't help with images of people yet.", "I can't process this file.", "I'm sorry, but without the image provided",
-        "Cannot determine the answer",
-    ]
-
-    /// - Returns: the letter; `Z` for a refusal; `nil` if nothing can be said.
+    /// - Parameter options: a letter and a text each.
+    /// - Returns: a letter from A to E, whether there is such an option or not; `nil` if no rule reads the answer.
     public static func infer(from answer: String, options: [(letter: String, text: String)]) -> String? {
-        fromLetters(answer, options: options.map(\.letter)) ?? fromTexts(answer, options: options)
+        fromLetters(answer) ?? fromTexts(answer, options: options)
     }
 
-    /// Exactly one of the letters stands as a word of its own. An A among more than three words is taken for the article.
-    private static func fromLetters(_ answer: String, options: [String]) -> String? {
+    private static let letters = ["A", "B", "C", "D", "E"]
+    /// What may stand around a letter, in the order in which it is tried.
+    private static let marks = [
+        ("", "."), ("", ","), ("", ":"), ("", ")"), ("", ")."), ("(", ")"), ("(", ")."), (":", ""), (":", ","), (":", "."), (":", ")"), (":", ")."),
+    ]
+
+    /// Exactly one of the letters is a word; an A among more than three words is taken for the article. Else exactly one of them with the
+    /// same marks around it is.
+    private static func fromLetters(_ answer: String) -> String? {
         if answer.contains("Failed to obtain answer via API") { return nil }
-        if refusals.contains(where: { answer.contains($0) }) { return "Z" }
-        let marks = Set(".()[],:;!*#{}".unicodeScalars)
-        let all = answer.unicodeScalars.split { marks.contains($0) || $0.properties.isWhitespace }.map { String(String.UnicodeScalarView($0)) }
+        let all = VQAAnswer.words(answer)
         let words = Set(all)
-        let found = options.filter(words.contains)
-        if found.count == 1 { return words.contains("A") && all.count > 3 ? nil : found[0] }
-        return found.isEmpty && words.contains("Z") ? "Z" : nil
+        let alone = letters.filter(words.contains)
+        if alone.count == 1, !(words.contains("A") && all.count > 3) { return alone[0] }
+        for (before, after) in marks {
+            let found = letters.filter { words.contains(before + $0 + after) }
+            if found.count == 1 { return found[0] }
+        }
+        return nil
     }
 
     /// The text of exactly one option is part of the answer, whatever the capitals.
     private static func fromTexts(_ answer: String, options: [(letter: String, text: String)]) -> String? {
-        let answer = answer.lowercased()
-        let found = options.filter { $0.text.isEmpty || answer.contains($0.text.lowercased()) }
+        // Code points are compared, as Python does.
+        let answer = Array(answer.lowercased().unicodeScalars)
+        let found = options.filter { option in
+            let text = Array(option.text.lowercased().unicodeScalars)
+            return text.isEmpty || answer.firstRange(of: text) != nil
+        }
         return found.count == 1 ? found[0].letter : nil
     }
 }

@@ -32,6 +32,9 @@ public enum VQAAnswer {
         return string(scalars)
     }
 
+    /// The words of a text, as Python's `str.split` finds them.
+    static func words(_ text: String) -> [String] { text.unicodeScalars.split(whereSeparator: isSpace).map { string($0) } }
+
     // MARK: - Steps
 
     private static let punctuation: [Unicode.Scalar] = [
@@ -67,8 +70,7 @@ public enum VQAAnswer {
 
     /// Lower case, number words as digits, no articles, contractions with their apostrophe, single spaces.
     static func withoutArticles(_ text: String) -> String {
-        let words = text.lowercased().unicodeScalars.split(whereSeparator: isSpace).map { string($0) }
-        return words.map { numbers[$0] ?? $0 }
+        words(text.lowercased()).map { numbers[$0] ?? $0 }
             .filter { $0 != "a" && $0 != "an" && $0 != "the" }
             .map { contractions[$0] ?? $0 }
             .joined(separator: " ")

@@ -133,7 +133,7 @@ public struct EvaluationReport: Sendable {
     }
 
     private static func short(_ value: Double, _ name: String) -> String {
-        if name == "samples" { return String(format: "%.0f", value) }
+        if ["samples", unreadAnswers].contains(name) { return String(format: "%.0f", value) }
         if name == "budget" { return String(format: "%g", value) }
         if name.hasSuffix("_ms") { return String(format: value < 10 ? "%.2f" : "%.1f", value) }
         return abs(value) < 1000 ? String(format: "%.4f", value) : String(format: "%.4g", value)
