@@ -15,6 +15,11 @@ enum BMPFile {
         return DecodedImage(width: header.width, height: header.height, pixels: pixels)
     }
 
+    static func size(_ file: EncodedImage) throws -> (width: Int, height: Int) {
+        let header = try BMPHeader(file)
+        return (header.width, header.height)
+    }
+
     private static func checkLength(_ file: EncodedImage, header: BMPHeader) throws {
         let lastRow = (header.width * header.bitsPerPixel + 7) / 8
         let needed = header.rowBytes * (header.height - 1) + lastRow

@@ -6,7 +6,7 @@ enum CodecCall {
     /// - Throws: ``ImageError``, with the codec's own message.
     static func pixels(
         of file: EncodedImage, width: Int, height: Int,
-        _ decode: (UnsafeMutablePointer<UInt8>, UnsafePointer<UInt8>, Int, UInt32, UInt32, UnsafeMutablePointer<CChar>) -> cis_status
+        _ decode: (UnsafeMutablePointer<UInt8>, UnsafePointer<UInt8>, Int, UInt32, UInt32, Int32, UnsafeMutablePointer<CChar>) -> cis_status
     ) throws -> [UInt8] {
         var message = [CChar](repeating: 0, count: Int(CIS_MESSAGE_CAPACITY))
         var status = CIS_NO_MEMORY
@@ -14,7 +14,7 @@ enum CodecCall {
             file.bytes.withUnsafeBufferPointer { source in
                 guard let rgb = target.baseAddress, let data = source.baseAddress else { return }
                 status = message.withUnsafeMutableBufferPointer { text in
-                    text.baseAddress.map { decode(rgb, data, source.count, UInt32(width), UInt32(height), $0) } ?? CIS_NO_MEMORY
+                    text.baseAddress.map { decode(rgb, data, source.count, UInt32(width), UInt32(height), file.tolerance == .asPillow ? 1 : 0, $0) } ?? CIS_NO_MEMORY
                 }
             }
             count = status == CIS_OK ? width * height * 3 : 0

@@ -4,24 +4,44 @@
 /// reaches beyond the screen enlarges it; indices beyond the palette are black. All three are what Pillow does.
 enum GIFFile {
     static func decode(_ file: EncodedImage) throws -> DecodedImage {
-        let reader = file.reader
-        guard let screenWidth = reader.u16LittleEndian(6), let screenHeight = reader.u16LittleEndian(8), let flags = reader.u8(10) else {
-            throw file.truncated("the data end inside the header")
-        }
-        var offset = 13
-        var palette: [UInt8]?
-        if flags & 0x80 != 0 { palette = try readPalette(file, flags: flags, offset: &offset) }
-        let (frame, transparent) = try findFirstFrame(file, offset: &offset)
-        if frame.flags & 0x80 != 0 { palette = try readPalette(file, flags: frame.flags, offset: &offset) }
-
-        let width = max(screenWidth, frame.left + frame.width)
-        let height = max(screenHeight, frame.top + frame.height)
+        let header = try Header(file)
+        let (width, height, frame) = (header.width, header.height, header.frame)
         try file.checkSize(width: width, height: height)
         guard frame.width > 0, frame.height > 0 else { throw file.damaged("a first frame of \(frame.width) x \(frame.height) pixels") }
-        let indices = try GIFDecompressor.decompress(file, offset: offset, count: frame.width * frame.height)
+        let indices = try GIFDecompressor.decompress(file, offset: header.pixelOffset, count: frame.width * frame.height)
         let pixels = paint(
-            indices, frame: frame, width: width, height: height, colours: colours(palette), background: transparent ?? 0)
+            indices, frame: frame, width: width, height: height, colours: colours(header.palette), background: header.transparent ?? 0)
         return DecodedImage(width: width, height: height, pixels: pixels)
+    }
+
+    static func size(_ file: EncodedImage) throws -> (width: Int, height: Int) {
+        let header = try Header(file)
+        return (header.width, header.height)
+    }
+
+    /// Everything before the first frame's pixels.
+    private struct Header {
+        let width: Int
+        let height: Int
+        let frame: Frame
+        let transparent: Int?
+        let palette: [UInt8]?
+        let pixelOffset: Int
+
+        init(_ file: EncodedImage) throws {
+            let reader = file.reader
+            guard let screenWidth = reader.u16LittleEndian(6), let screenHeight = reader.u16LittleEndian(8), let flags = reader.u8(10) else {
+                throw file.truncated("the data end inside the header")
+            }
+            var offset = 13
+            var palette: [UInt8]?
+            if flags & 0x80 != 0 { palette = try readPalette(file, flags: flags, offset: &offset) }
+            (frame, transparent) = try findFirstFrame(file, offset: &offset)
+            if frame.flags & 0x80 != 0 { palette = try readPalette(file, flags: frame.flags, offset: &offset) }
+            (self.palette, pixelOffset) = (palette, offset)
+            width = max(screenWidth, frame.left + frame.width)
+            height = max(screenHeight, frame.top + frame.height)
+        }
     }
 
     private struct Frame {

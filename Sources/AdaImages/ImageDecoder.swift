@@ -1,11 +1,37 @@
 import AdaLLaVA
 import Foundation
 
+/// What is done with an image whose data are damaged.
+public enum ImageTolerance: Sendable {
+    /// Any damage to pixels is an error.
+    case strict
+    /// What Pillow reads is read, as it reads it: a JPEG with broken data in the middle, a PNG with a wrong CRC or without its end. A picture
+    /// that is cut off is an error.
+    case asPillow
+}
+
+/// What is wrong with a file that Pillow reads all the same.
+public struct ImageDamage: Sendable, Hashable, CustomStringConvertible {
+    public let name: String
+    public let format: ImageFormat
+    public let reason: String
+
+    public var description: String { "\(name): the \(format) image is damaged: \(reason); it is read as Pillow reads it" }
+}
+
+/// An image, and what is wrong with the file that it was read from.
+public struct ReadImage: Sendable {
+    public let image: RGBImage
+    /// Why a strict reader refuses the file; `nil` for a sound one.
+    public let damage: ImageDamage?
+}
+
 /// Turns the bytes of an image file into upright 8-bit RGB.
 ///
 /// JPEG, PNG, WebP, GIF (its first frame) and BMP are read; the format follows from the first bytes. Alpha is dropped without
 /// blending and colour profiles are not applied, as Pillow's `convert("RGB")` does, so a model sees the pixels it was trained on.
-/// EXIF orientation is honoured. An image that is cut off or damaged is an error, never a partly grey picture.
+/// Orientation is honoured wherever Pillow's `exif_transpose` finds it. An image that is cut off or damaged is an error, never a partly
+/// grey picture, unless the caller wants what Pillow makes of it.
 public enum ImageDecoder {
     /// - Parameters:
     ///   - bytes: the whole file.
@@ -13,14 +39,40 @@ public enum ImageDecoder {
     ///   - limits: checked against the size in the header before anything is decoded.
     /// - Throws: ``ImageError``
     public static func decode(_ bytes: [UInt8], name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
+        try decode(bytes, name: name, limits: limits, tolerance: .strict).image
+    }
+
+    /// The same for Foundation's `Data`.
+    public static func decode(_ data: Data, name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
+        try decode([UInt8](data), name: name, limits: limits)
+    }
+
+    /// The image with what is wrong with its file.
+    /// - Throws: ``ImageError``
+    public static func decode(
+        _ bytes: [UInt8], name: String, limits: ImageLimits = .standard, tolerance: ImageTolerance
+    ) throws -> ReadImage {
         guard !bytes.isEmpty else { throw ImageError.empty(name: name) }
         guard bytes.count <= limits.maxFileBytes else { throw ImageError.tooManyBytes(name: name, limit: limits.maxFileBytes) }
         guard let format = ImageFormat(signatureOf: bytes) else {
             throw ImageError.unknownFormat(name: name, found: ImageFormat.describeUnknown(bytes))
         }
-        let file = EncodedImage(bytes: bytes, format: format, name: name, limits: limits)
+        var file = EncodedImage(bytes: bytes, format: format, name: name, limits: limits)
+        do {
+            return ReadImage(image: try decode(file), damage: nil)
+        } catch let error as ImageError {
+            guard let damage = error.damage else { throw error }
+            // Whether Pillow reads it is worth telling in either case.
+            file.tolerance = .asPillow
+            guard let image = try? decode(file) else { throw error }
+            if tolerance == .strict { throw ImageError.readable(damage) }
+            return ReadImage(image: image, damage: damage)
+        }
+    }
+
+    private static func decode(_ file: EncodedImage) throws -> RGBImage {
         let decoded: DecodedImage =
-            switch format {
+            switch file.format {
             case .jpeg: try JPEGFile.decode(file)
             case .png: try PNGFile.decode(file)
             case .webp: try WebPFile.decode(file)
@@ -33,10 +85,17 @@ public enum ImageDecoder {
         }
         return image
     }
+}
 
-    /// The same for Foundation's `Data`.
-    public static func decode(_ data: Data, name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
-        try decode([UInt8](data), name: name, limits: limits)
+extension ImageError {
+    /// Damage that Pillow may go on from: of the formats that are read here, its JPEG and PNG readers alone do.
+    fileprivate var damage: ImageDamage? {
+        switch self {
+        case .damaged(let name, let format, let reason) where [.jpeg, .png].contains(format),
+            .truncated(let name, let format, let reason) where [.jpeg, .png].contains(format):
+            ImageDamage(name: name, format: format, reason: reason)
+        default: nil
+        }
     }
 }
 
@@ -50,7 +109,15 @@ extension RGBImage {
     /// Reads and decodes a file, standard input or a `data:` URL.
     /// - Throws: ``ImageError``
     public init(_ source: ImageSource, limits: ImageLimits = .standard) throws {
-        self = try ImageDecoder.decode(source.read(limits: limits), name: source.name, limits: limits)
+        self = try source.image(limits: limits, tolerance: .strict).image
+    }
+}
+
+extension ImageSource {
+    /// Reads and decodes it.
+    /// - Throws: ``ImageError``
+    public func image(limits: ImageLimits = .standard, tolerance: ImageTolerance) throws -> ReadImage {
+        try ImageDecoder.decode(read(limits: limits), name: name, limits: limits, tolerance: tolerance)
     }
 }
 
@@ -60,12 +127,25 @@ struct EncodedImage {
     let format: ImageFormat
     let name: String
     let limits: ImageLimits
+    var tolerance = ImageTolerance.strict
 
     var reader: ByteReader { ByteReader(bytes: bytes) }
 
     func damaged(_ reason: String) -> ImageError { .damaged(name: name, format: format, reason: reason) }
     func truncated(_ reason: String) -> ImageError { .truncated(name: name, format: format, reason: reason) }
     func unsupported(_ what: String) -> ImageError { .unsupported(name: name, format: format, what: what) }
+
+    /// The picture's size as the header says it; the bytes may be the file's beginning alone.
+    /// - Throws: ``ImageError``; `truncated` if the header goes on behind the bytes.
+    func announcedSize() throws -> (width: Int, height: Int) {
+        switch format {
+        case .jpeg: try JPEGFile.size(self)
+        case .png: try PNGFile.size(self)
+        case .webp: try WebPFile.size(self)
+        case .gif: try GIFFile.size(self)
+        case .bmp: try BMPFile.size(self)
+        }
+    }
 
     func checkSize(width: Int, height: Int) throws {
         try limits.check(width: width, height: height, format: format, name: name)

@@ -18,12 +18,16 @@ public enum ImageError: EngineError, Equatable {
     case unsupported(name: String, format: ImageFormat, what: String)
     /// The header announces more pixels, or a longer side, than the limits allow. Nothing was allocated or decoded.
     case tooLarge(name: String, format: ImageFormat, width: Int, height: Int, limits: ImageLimits)
+    /// The images of a request have too many pixels together.
+    case requestTooLarge(images: Int, pixels: Int, limit: Int)
     /// The header announces an image without pixels.
     case zeroSize(name: String, format: ImageFormat, width: Int, height: Int)
     /// The data end before the image does.
     case truncated(name: String, format: ImageFormat, reason: String)
     /// The data break the format.
     case damaged(name: String, format: ImageFormat, reason: String)
+    /// The data break the format or end too soon, but Pillow reads the image all the same, and so does ``ImageTolerance/asPillow``.
+    case readable(ImageDamage)
     /// The machine would not give the memory for an image within the limits.
     case outOfMemory(name: String, format: ImageFormat)
     /// An image could not be encoded.
@@ -58,12 +62,16 @@ public enum ImageError: EngineError, Equatable {
         case .tooLarge(let name, let format, let width, let height, let limits):
             "\(name): the \(format) header says \(width) x \(height) pixels; the limit is \(limits.maxPixels) pixels and "
                 + "\(limits.maxSide) a side; make the image smaller first"
+        case .requestTooLarge(let images, let pixels, let limit):
+            "\(images) images with \(pixels) pixels together; the limit for one request is \(limit); make the images smaller first, or give fewer"
         case .zeroSize(let name, let format, let width, let height):
             "\(name): the \(format) header says \(width) x \(height) pixels; both sides must be at least 1"
         case .truncated(let name, let format, let reason):
             "\(name): the \(format) image is cut off: \(reason)"
         case .damaged(let name, let format, let reason):
             "\(name): the \(format) image is damaged: \(reason)"
+        case .readable(let damage):
+            "\(damage.name): the \(damage.format) image is damaged: \(damage.reason); --lenient reads it all the same, as Pillow does"
         case .outOfMemory(let name, let format):
             "\(name): not enough memory to decode the \(format) image"
         case .encoding(let format, let reason):

@@ -4,14 +4,19 @@ public struct ImageLimits: Sendable, Equatable {
     public let maxPixels: Int
     /// Pixels along one side.
     public let maxSide: Int
+    /// Pixels of all images of a request: they are held one at a time, so this bounds the time that decoding takes.
+    public let maxRequestPixels: Int
 
-    /// 100 megapixels and 65,535 a side: above what cameras make, and at most 300 MB of RGB.
+    /// 100 megapixels and 65,535 a side: above what cameras make, and at most 300 MB of RGB. Ten such images, or eighty photos of a phone, in
+    /// one request.
     public static let standard = ImageLimits(maxPixels: 100_000_000, maxSide: 65_535)
 
     /// Values are kept between 1 and what ``RGBImage`` can hold (1,048,576 a side).
-    public init(maxPixels: Int, maxSide: Int) {
+    /// - Parameter maxRequestPixels: `nil` takes ten times `maxPixels`.
+    public init(maxPixels: Int, maxSide: Int, maxRequestPixels: Int? = nil) {
         self.maxPixels = min(max(1, maxPixels), 1 << 40)
         self.maxSide = min(max(1, maxSide), 1 << 20)
+        self.maxRequestPixels = min(max(1, maxRequestPixels ?? 10 * self.maxPixels), 1 << 50)
     }
 
     /// The most bytes a file may have: four a pixel (the plainest BMP) and a megabyte of everything else.

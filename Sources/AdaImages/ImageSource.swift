@@ -35,46 +35,97 @@ public enum ImageSource: Sendable, Equatable {
         }
     }
 
-    /// All its bytes. Reading stops with an error at the size that no image within `limits` can have, so an endless pipe ends.
+    /// All its bytes. Of a file or a pipe the rest is read only if the first bytes are those of an image within `limits`, and reading stops
+    /// with an error at the size that no such image can have, so an endless pipe ends.
     /// - Throws: ``ImageError``
     public func read(limits: ImageLimits = .standard) throws -> [UInt8] {
         switch self {
-        case .data(let bytes):
-            return bytes
-        case .standardInput:
-            return try Self.readAll(FileHandle.standardInput.fileDescriptor, name: name, limit: limits.maxFileBytes)
-        case .file(let path):
-            let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-            guard descriptor >= 0 else {
-                let code = errno
-                if code == ENOENT || code == ENOTDIR { throw ImageError.missing(name: path) }
-                throw ImageError.unreadable(name: path, reason: String(cString: strerror(code)))
-            }
-            defer { close(descriptor) }
-            var status = stat()
-            if fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
-                throw ImageError.unreadable(name: path, reason: "it is a folder; name one image file in it")
-            }
-            return try Self.readAll(descriptor, name: path, limit: limits.maxFileBytes)
+        case .data(let bytes): bytes
+        case .standardInput: try Self.readAll(FileHandle.standardInput.fileDescriptor, name: name, limits: limits)
+        case .file(let path): try Self.withFile(path) { try Self.readAll($0, name: path, limits: limits) }
         }
     }
 
-    private static func readAll(_ descriptor: Int32, name: String, limit: Int) throws -> [UInt8] {
+    /// The size that the header says; `nil` where the header is long, or may be read only once (standard input).
+    /// - Throws: ``ImageError`` for what is no image, or one beyond `limits`.
+    func announcedSize(limits: ImageLimits) throws -> (width: Int, height: Int)? {
+        switch self {
+        case .data(let bytes): try Self.announcedSize(bytes, name: name, limits: limits)
+        case .standardInput: nil
+        case .file(let path):
+            try Self.withFile(path) { descriptor in
+                var status = stat()
+                // Of a pipe the first bytes cannot be read twice.
+                guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
+                return try Self.announcedSize(try Self.beginning(descriptor, name: path), name: path, limits: limits)
+            }
+        }
+    }
+
+    private static func announcedSize(_ bytes: [UInt8], name: String, limits: ImageLimits) throws -> (width: Int, height: Int)? {
+        guard !bytes.isEmpty else { throw ImageError.empty(name: name) }
+        guard let format = ImageFormat(signatureOf: bytes) else {
+            throw ImageError.unknownFormat(name: name, found: ImageFormat.describeUnknown(bytes))
+        }
+        let file = EncodedImage(bytes: bytes, format: format, name: name, limits: limits)
+        // What is wrong with a header is told when all of it is there.
+        guard let size = try? file.announcedSize() else { return nil }
+        try file.checkSize(width: size.width, height: size.height)
+        return size
+    }
+
+    private static func withFile<Result>(_ path: String, _ body: (Int32) throws -> Result) throws -> Result {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            let code = errno
+            if code == ENOENT || code == ENOTDIR { throw ImageError.missing(name: path) }
+            throw ImageError.unreadable(name: path, reason: String(cString: strerror(code)))
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        if fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
+            throw ImageError.unreadable(name: path, reason: "it is a folder; name one image file in it")
+        }
+        return try body(descriptor)
+    }
+
+    /// Bytes that are read before they are looked at: nearly every header is shorter.
+    private static let beginningBytes = 1 << 18
+
+    private static func readAll(_ descriptor: Int32, name: String, limits: ImageLimits) throws -> [UInt8] {
+        var bytes = try beginning(descriptor, name: name)
+        if bytes.count < beginningBytes { return bytes }
+        _ = try announcedSize(bytes, name: name, limits: limits)
+        let limit = limits.maxFileBytes
         var status = stat()
         let announced = fstat(descriptor, &status) == 0 ? Int(status.st_size) : 0
         guard announced <= limit else { throw ImageError.tooManyBytes(name: name, limit: limit) }
-        var bytes: [UInt8] = []
         bytes.reserveCapacity(max(0, announced))
-        var chunk = [UInt8](repeating: 0, count: 1 << 18)
+        while let chunk = try readChunk(descriptor, name: name) {
+            guard bytes.count + chunk.count <= limit else { throw ImageError.tooManyBytes(name: name, limit: limit) }
+            bytes += chunk
+        }
+        return bytes
+    }
+
+    /// The first ``beginningBytes`` bytes or a few more, or all if there are fewer.
+    private static func beginning(_ descriptor: Int32, name: String) throws -> [UInt8] {
+        var bytes: [UInt8] = []
+        while bytes.count < beginningBytes, let chunk = try readChunk(descriptor, name: name) { bytes += chunk }
+        return bytes
+    }
+
+    /// What one read gives; `nil` at the end.
+    private static func readChunk(_ descriptor: Int32, name: String) throws -> [UInt8]? {
         while true {
-            let count = chunk.withUnsafeMutableBytes { Foundation.read(descriptor, $0.baseAddress, $0.count) }
-            if count == 0 { return bytes }
-            if count < 0 {
-                if errno == EINTR { continue }
-                throw ImageError.unreadable(name: name, reason: String(cString: strerror(errno)))
+            var count = 0
+            let chunk = [UInt8](unsafeUninitializedCapacity: beginningBytes) { target, written in
+                count = Foundation.read(descriptor, target.baseAddress, target.count)
+                written = max(count, 0)
             }
-            guard bytes.count + count <= limit else { throw ImageError.tooManyBytes(name: name, limit: limit) }
-            bytes.append(contentsOf: chunk[..<count])
+            if count > 0 { return chunk }
+            if count == 0 { return nil }
+            if errno != EINTR { throw ImageError.unreadable(name: name, reason: String(cString: strerror(errno))) }
         }
     }
 

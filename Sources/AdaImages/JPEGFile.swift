@@ -9,6 +9,11 @@ enum JPEGFile {
         return DecodedImage(width: header.width, height: header.height, pixels: pixels, orientation: header.orientation)
     }
 
+    static func size(_ file: EncodedImage) throws -> (width: Int, height: Int) {
+        let header = try readHeader(file)
+        return (header.width, header.height)
+    }
+
     private static let xmpPrefix = Array("http://ns.adobe.com/xap/1.0/\0".utf8)
 
     /// Walks the marker segments up to the first scan: the frame header holds the size, and EXIF and XMP may stand before or after it.

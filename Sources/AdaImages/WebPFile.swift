@@ -23,6 +23,15 @@ enum WebPFile {
         }
     }
 
+    static func size(_ file: EncodedImage) throws -> (width: Int, height: Int) {
+        var features = WebPBitstreamFeatures()
+        switch WebPGetFeatures(file.bytes, file.bytes.count, &features) {
+        case VP8_STATUS_OK: return (Int(features.width), Int(features.height))
+        case VP8_STATUS_NOT_ENOUGH_DATA: throw file.truncated("the data end inside the header")
+        default: throw file.damaged("its header is not that of a picture")
+        }
+    }
+
     /// The RIFF header states the file's length, which tells a cut-off file from a damaged one.
     private static func checkLength(_ file: EncodedImage) throws {
         guard let announced = file.reader.u32LittleEndian(4) else { throw file.truncated("the data end inside the header") }

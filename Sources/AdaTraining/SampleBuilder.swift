@@ -28,6 +28,8 @@ public struct SampleBuilder: Sendable {
     var sharesPlan = false
     /// Whether samples with text also say what their images' rows show, where their records have regions.
     var namesRegions = false
+    /// Told of images that were read although they are damaged.
+    var damaged = DamagedImages()
 
     /// One sample of one pass over the data. The same numbers give the same sample.
     /// - Parameters:
@@ -151,7 +153,9 @@ public struct SampleBuilder: Sendable {
 
     private func open(_ image: String, of number: Int, _ bad: (String) -> TrainingError) throws -> RGBImage {
         do {
-            return try RGBImage(contentsOf: dataset.url(image, of: number).path)
+            let read = try ImageSource.file(dataset.url(image, of: number).path).image(tolerance: .asPillow)
+            damaged.note(read.damage)
+            return read.image
         } catch let error as any EngineError {
             throw bad("its image: \(error.description)")
         }

@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import Foundation
 
@@ -18,6 +19,8 @@ public final class Trainer {
         public var skippedCount = 0
         /// The first of the samples that were left out, with the reason.
         public var skippedSamples: [String] = []
+        /// Images that this start read although they are damaged, as Pillow reads them. Those whose features were kept are not read again.
+        public var damagedImages = 0
     }
 
     public let recipe: Recipe
@@ -105,11 +108,14 @@ public final class Trainer {
     /// Trains until the last step, or until `isCancelled` says so; saves first then.
     /// - Parameters:
     ///   - isCancelled: asked after each step.
+    ///   - damaged: told of images that were read although they are damaged, on the threads that read them.
     ///   - onProgress: called after each logged step, by one process of several.
     /// - Throws: ``TrainingError``, ``CheckpointError``
-    public func run(isCancelled: () -> Bool = { false }, onProgress: (TrainingProgress) -> Void = { _ in }) throws -> Summary {
+    public func run(
+        isCancelled: () -> Bool = { false }, damaged: DamagedImages = DamagedImages(), onProgress: (TrainingProgress) -> Void = { _ in }
+    ) throws -> Summary {
         if launch.rank == 0 { try log.truncate(after: state.step) }
-        let loader = SampleLoader(try makeBuilder(), workers: recipe.dataloaderNumWorkers, request: makeRequests())
+        let loader = SampleLoader(try makeBuilder(damaged), workers: recipe.dataloaderNumWorkers, request: makeRequests())
         defer { loader.cancel() }
         var clock = StepClock(start: state.step, total: totalSteps)
         var summary = Summary(totalSteps: totalSteps)
@@ -143,6 +149,7 @@ public final class Trainer {
         summary.steps = state.step
         summary.skippedCount = state.skippedCount
         summary.skippedSamples = state.skippedSamples
+        summary.damagedImages = damaged.count
         return summary
     }
 
@@ -159,14 +166,10 @@ public final class Trainer {
         return try group.sum([stop ? 1 : 0])[0] > 0
     }
 
-    private func makeBuilder() throws -> SampleBuilder {
+    private func makeBuilder(_ damaged: DamagedImages) throws -> SampleBuilder {
         let features = recipe.featuresDir.isEmpty ? output : URL(fileURLWithPath: recipe.featuresDir, isDirectory: true)
         try makeFolder(features)
-        return try makeBuilder(features: features)
-    }
-
-    private func makeBuilder(features: URL) throws -> SampleBuilder {
-        SampleBuilder(
+        return SampleBuilder(
             dataset: dataset, tokenizer: source.tokenizer,
             assembly: SampleAssembly(
                 rowsPerImage: source.rowsPerImage, adaptive: source.configuration.adaptive != nil, maximumLength: recipe.modelMaxLength),
@@ -174,7 +177,7 @@ public final class Trainer {
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
             frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers),
             floorShare: recipe.floorShare, fullShare: recipe.fullShare, independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan,
-            namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0)
+            namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0, damaged: damaged)
     }
 
     /// The samples of this process in each step.

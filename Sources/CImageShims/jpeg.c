@@ -15,6 +15,7 @@ typedef struct {
     char *message;
     cis_status status;
     int reached_end;  // the source ran dry and libjpeg went on with an end marker of its own making
+    int lenient;
 } jpeg_errors;
 
 static void fail(j_common_ptr info) {
@@ -29,7 +30,8 @@ static void fail(j_common_ptr info) {
 }
 
 // libjpeg fills what is missing with grey and only warns. Warnings that mean missing or wrong pixels are errors here; the others
-// (stray bytes between markers, an unusual version number) change no pixel and appear in files that cameras write.
+// (stray bytes between markers, an unusual version number) change no pixel and appear in files that cameras write. A lenient reader takes
+// what libjpeg makes of damage, but not of data that end too soon.
 static void on_message(j_common_ptr info, int level) {
     jpeg_errors *errors = (jpeg_errors *)info->err;
     if (level >= 0) return;
@@ -41,7 +43,7 @@ static void on_message(j_common_ptr info, int level) {
         case JWRN_HUFF_BAD_CODE:
         case JWRN_MUST_RESYNC:
         case JWRN_ARITH_BAD_CODE:
-            fail(info);
+            if (!errors->lenient || errors->reached_end) fail(info);
             return;
         default:
             return;
@@ -58,22 +60,25 @@ static struct jpeg_error_mgr *install(jpeg_errors *errors, char *message) {
     errors->message = message;
     errors->status = CIS_OK;
     errors->reached_end = 0;
+    errors->lenient = 0;
     message[0] = 0;
     return base;
 }
 
-// A scan costs a pass over all coefficients, and a few bytes are enough to ask for one.
-static const int largest_scan_count = 500;
+// A scan costs a pass over all coefficients, and a few bytes are enough to ask for one: as many are read as pass over so many pixels.
+static const int smallest_scan_limit = 20, largest_scan_limit = 500;
+static const double largest_scanned_pixels = 4e9;
 
 typedef struct {
     struct jpeg_progress_mgr base;
     jpeg_errors *errors;
+    int largest_count;
 } scan_counter;
 
 static void count_scans(j_common_ptr info) {
     scan_counter *counter = (scan_counter *)info->progress;
-    if (!info->is_decompressor || ((j_decompress_ptr)info)->input_scan_number <= largest_scan_count) return;
-    snprintf(counter->errors->message, CIS_MESSAGE_CAPACITY, "more than %d scans", largest_scan_count);
+    if (!info->is_decompressor || ((j_decompress_ptr)info)->input_scan_number <= counter->largest_count) return;
+    snprintf(counter->errors->message, CIS_MESSAGE_CAPACITY, "more than %d scans, the most for its size", counter->largest_count);
     counter->errors->status = CIS_DAMAGED;
     longjmp(counter->errors->jump, 1);
 }
@@ -91,13 +96,14 @@ static void rgb_from_inverted_cmyk(uint8_t *rgb, const uint8_t *cmyk, uint32_t w
     }
 }
 
-cis_status cis_jpeg_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, char *message) {
+cis_status cis_jpeg_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, int lenient, char *message) {
     struct jpeg_decompress_struct info;
     memset(&info, 0, sizeof info);
     jpeg_errors errors;
     scan_counter counter;
     uint8_t *volatile cmyk = NULL;
     info.err = install(&errors, message);
+    errors.lenient = lenient;
     if (setjmp(errors.jump)) {
         free(cmyk);
         jpeg_destroy_decompress(&info);
@@ -107,6 +113,10 @@ cis_status cis_jpeg_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint3
     memset(&counter, 0, sizeof counter);
     counter.base.progress_monitor = count_scans;
     counter.errors = &errors;
+    const double affordable = largest_scanned_pixels / ((double)width * height);
+    counter.largest_count = affordable < smallest_scan_limit ? smallest_scan_limit
+        : affordable > largest_scan_limit                    ? largest_scan_limit
+                                                             : (int)affordable;
     info.progress = &counter.base;
     jpeg_mem_src(&info, (unsigned char *)data, (unsigned long)size);
     jpeg_read_header(&info, TRUE);

@@ -17,6 +17,7 @@ struct Ask: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
     @OptionGroup var sampling: SamplingFlags
+    @OptionGroup var damage: LenientFlag
 
     @Flag(help: "Print one JSON object instead of streaming the answer.")
     var json = false
@@ -32,16 +33,18 @@ struct Ask: AsyncParsableCommand {
         try await reporting {
             // A wrong budget is told before anything is read.
             let budget = try Budget(parsing: sampling.budget)
-            let images = try input.dropLast().map { try RGBImage(ImageSource(argument: $0)) }
+            let batch = try imageBatch(input.dropLast(), tolerance: damage.tolerance)
             let question = input[input.count - 1]
+            let checkpoint = try model.open()
+            let images = try batch.prepared(for: checkpoint)
             try await withInterruption {
-                let model = try await model.load()
+                let model = try await model.load(checkpoint)
                 try await answer(model, question, images, budget)
             }
         }
     }
 
-    private func answer(_ model: AdaptiveModel, _ question: String, _ images: [RGBImage], _ budget: Budget) async throws {
+    private func answer(_ model: AdaptiveModel, _ question: String, _ images: [PreparedImage], _ budget: Budget) async throws {
         let (text, summary) = try await streamed(
             model, [ChatMessage.question(question, images: images.count)], images, budget, sampling.generationOptions(), isQuiet: json)
         guard let summary else { return }
@@ -56,14 +59,14 @@ struct Ask: AsyncParsableCommand {
 
 /// Answers the last turn of a conversation, printing the text as it comes unless `isQuiet`.
 func streamed(
-    _ model: AdaptiveModel, _ conversation: [ChatMessage], _ images: [RGBImage], _ budget: Budget, _ options: GenerationOptions, isQuiet: Bool
+    _ model: AdaptiveModel, _ conversation: [ChatMessage], _ images: [PreparedImage], _ budget: Budget, _ options: GenerationOptions, isQuiet: Bool
 ) async throws -> (text: String, summary: AnswerSummary?) {
     var options = options
     options.onProgress = { Console.shared.show($0, countsTokens: isQuiet) }
     var line = AnswerLine(isQuiet: isQuiet)
     var summary: AnswerSummary?
     do {
-        for try await piece in model.respond(to: conversation, images: images, budget: budget, options: options) {
+        for try await piece in model.respond(to: conversation, prepared: images, budget: budget, options: options) {
             line.append(piece.text)
             summary = piece.summary ?? summary
         }

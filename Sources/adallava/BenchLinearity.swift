@@ -44,7 +44,7 @@ struct BenchLinearity: AsyncParsableCommand {
             linearity.budgets = try fractions(of: budgets)
             (linearity.promptTokens, linearity.answerTokens, linearity.repeats) = (prompt, generate, repeats)
             try linearity.validate()
-            linearity.image = try image.map { try RGBImage(ImageSource(argument: $0)) }
+            linearity.image = try image.map { try readImage($0) }
             let plotter = try output.prepare()
             let (experiment, flags) = (linearity, model)
             let report = try await withInterruption {

@@ -45,7 +45,7 @@ struct BenchSweep: AsyncParsableCommand {
             (sweep.repeats, sweep.maxTokens, sweep.formula) = (repeats, maxTokens, formula)
             // What is wrong with the request is told before anything is loaded.
             try sweep.validate()
-            sweep.image = try RGBImage(ImageSource(argument: image))
+            sweep.image = try readImage(image)
             let plotter = try output.prepare()
             let (experiment, flags) = (sweep, model)
             let report = try await withInterruption {

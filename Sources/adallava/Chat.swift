@@ -17,6 +17,7 @@ struct Chat: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
     @OptionGroup var sampling: SamplingFlags
+    @OptionGroup var damage: LenientFlag
 
     @Flag(help: "Print one JSON object a turn.")
     var json = false
@@ -28,9 +29,12 @@ struct Chat: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let budget = try Budget(parsing: sampling.budget)
-            let images = try image.map { try RGBImage(ImageSource(argument: $0)) }
-            let loaded = try await withInterruption { try await model.load() }
-            var session = ChatSession(model: loaded, budget: budget, options: sampling.generationOptions(), json: json)
+            let batch = try imageBatch(image, tolerance: damage.tolerance)
+            let checkpoint = try model.open()
+            let images = try batch.prepared(for: checkpoint)
+            let loaded = try await withInterruption { try await model.load(checkpoint) }
+            var session = ChatSession(
+                model: loaded, budget: budget, options: sampling.generationOptions(), tolerance: damage.tolerance, json: json)
             session.pending = images
             if isatty(STDIN_FILENO) != 0 { Console.shared.message(ChatSession.help) }
             while let line = session.readLine() {
@@ -61,13 +65,14 @@ private struct ChatSession {
     let model: AdaptiveModel
     var budget: Budget
     let options: GenerationOptions
+    let tolerance: ImageTolerance
     let json: Bool
-    var pending: [RGBImage] = []
+    var pending: [PreparedImage] = []
     private var turns: [ChatMessage] = []
-    private var images: [RGBImage] = []
+    private var images: [PreparedImage] = []
 
-    init(model: AdaptiveModel, budget: Budget, options: GenerationOptions, json: Bool) {
-        (self.model, self.budget, self.options, self.json) = (model, budget, options, json)
+    init(model: AdaptiveModel, budget: Budget, options: GenerationOptions, tolerance: ImageTolerance, json: Bool) {
+        (self.model, self.budget, self.options, self.tolerance, self.json) = (model, budget, options, tolerance, json)
     }
 
     /// The next line: with editing and history on a terminal, as it comes from a pipe.
@@ -95,7 +100,7 @@ private struct ChatSession {
             let source = try ImageSource(argument: ChatSession.path(argument))
             // Standard input is where the conversation comes from.
             if source == .standardInput { throw ImageError.argument(name: "/image", reason: "expected a file or a data: URL, found `-`") }
-            pending.append(try RGBImage(source))
+            pending += try ImageBatch([source], tolerance: tolerance).prepared(with: try model.imagePreparation)
             Console.shared.message("image added to your next message")
         case let name where name.hasPrefix("/"):
             Console.shared.message("unknown: \(name)\n\(ChatSession.help)")

@@ -1,4 +1,5 @@
 import AdaEvaluation
+import AdaImages
 import AdaLLaVA
 import ArgumentParser
 import Foundation
@@ -124,11 +125,12 @@ struct Evaluate: AsyncParsableCommand {
         try await withInterruption {
             let loaded = try await flags.load()
             for budget in settings.budgets { try loaded.check(.fraction(budget)) }
+            let damaged = DamagedImages { Console.shared.warn($0) }
             func show(_ progress: Evaluation.Progress) { Console.shared.progress("answering", done: progress.done, of: progress.total) }
             if hidesImages {
-                try await run.evaluation.run(BlankImages(loaded), onProgress: show)
+                try await run.evaluation.run(BlankImages(loaded), damaged: damaged, onProgress: show)
             } else {
-                try await run.evaluation.run(loaded, onProgress: show)
+                try await run.evaluation.run(loaded, damaged: damaged, onProgress: show)
             }
         }
         Console.shared.finishProgress()

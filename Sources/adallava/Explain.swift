@@ -71,11 +71,12 @@ struct Explain: AsyncParsableCommand {
             let report = try await withInterruption {
                 let loaded = try await flags.load()
                 for budget in budgets { try loaded.check(.fraction(budget)) }
-                let results = try await study.run(loaded) { Console.shared.progress("answering", done: $0, of: $1) }
+                let damaged = DamagedImages { Console.shared.warn($0) }
+                let results = try await study.run(loaded, damaged: damaged) { Console.shared.progress("answering", done: $0, of: $1) }
                 let examples = try await watch(loaded, shown, budgets)
                 return PlanReport(
                     model: try flags.locate().lastPathComponent, data: source, prefixLayers: loaded.prefixLayers, cropsImages: loaded.cropsImages,
-                    results: results, examples: examples)
+                    results: results, examples: examples, damagedImages: damaged.count)
             }
             Console.shared.finishProgress()
             if let page {
@@ -91,8 +92,8 @@ struct Explain: AsyncParsableCommand {
             let url = URL(fileURLWithPath: data)
             return task == .scenes ? try InstructionQuestions.open(url) : try task.open(url)
         }
-        // A wrong path or a damaged image is told before the model is loaded.
-        for file in image { _ = try RGBImage(contentsOf: file) }
+        // A wrong path, or what is no image, is told before the model is loaded.
+        for file in image { _ = try ImageSource.file(file).image(tolerance: .asPillow) }
         return QuestionPairs(images: image, questions: prompt)
     }
 }
@@ -102,7 +103,7 @@ private func watch(_ model: AdaptiveModel, _ samples: [BenchmarkSample], _ budge
     var examples: [PlanReport.Example] = []
     for (index, sample) in samples.enumerated() {
         Console.shared.progress("watching attention", done: index, of: samples.count)
-        let image = try sample.image?.load()
+        let image = try sample.image?.load().image
         var attention: [(budget: Double, attention: LatencyAttention)] = []
         if let image {
             for budget in budgets {

@@ -48,10 +48,14 @@ struct ComputeFlags: ParsableArguments {
 
     @OptionGroup var placement: PlacementFlag
 
-    func load(_ url: URL) async throws -> AdaptiveModel {
-        // What is wrong with a template is told before a large model is read.
+    func load(_ url: URL) async throws -> AdaptiveModel { try await load(open(url)) }
+
+    func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel { try await loadWithProgress(checkpoint, options) }
+
+    /// Opens a checkpoint without reading its weights. What is wrong with it, or with the template, is told before they are.
+    func open(_ url: URL) throws -> Checkpoint {
         _ = try templates.choice?.load()
-        return try await loadWithProgress(url, options)
+        return try Checkpoint.open(at: url, projector: options.projector)
     }
 
     var options: AdaptiveModel.Options {
@@ -70,9 +74,9 @@ struct ComputeFlags: ParsableArguments {
 }
 
 /// Loads a model, saying how far that is.
-func loadWithProgress(_ url: URL, _ options: AdaptiveModel.Options) async throws -> AdaptiveModel {
-    Console.shared.progress("opening " + url.lastPathComponent, done: 0, of: 0)
-    let loaded = try await AdaptiveModel(contentsOf: url, options: options) { step in
+func loadWithProgress(_ checkpoint: Checkpoint, _ options: AdaptiveModel.Options) async throws -> AdaptiveModel {
+    Console.shared.progress("opening " + checkpoint.name, done: 0, of: 0)
+    let loaded = try await AdaptiveModel(checkpoint, options: options) { step in
         Console.shared.progress("loading " + step.part, done: step.done, of: step.total)
     }
     Console.shared.finishProgress()
@@ -90,6 +94,10 @@ struct ModelFlags: ParsableArguments {
     func load(_ model: String? = nil) async throws -> AdaptiveModel {
         try await compute.load(try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
     }
+
+    func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel { try await compute.load(checkpoint) }
+
+    func open() throws -> Checkpoint { try compute.open(locate()) }
 
     /// Where the model is.
     func locate() throws -> URL { try model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate() }

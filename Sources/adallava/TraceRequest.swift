@@ -66,14 +66,17 @@ struct TraceRequest: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let budget = try Budget(parsing: budget)
-            let images = try image.map { try RGBImage(ImageSource(argument: $0)) }
+            // What the reference reads is compared, so a damaged image is read as Pillow reads it.
+            let batch = try imageBatch(image, tolerance: .asPillow)
             let list = try tokenList()
             try expectWritable(URL(fileURLWithPath: output))
+            let opened = try compute.open(URL(fileURLWithPath: checkpoint))
+            let images = try batch.prepared(for: opened)
             try await withInterruption {
-                let model = try await compute.load(URL(fileURLWithPath: checkpoint))
+                let model = try await compute.load(opened)
                 let tokens = try list ?? model.tokenize(prompt: prompt ?? "")
                 let traced = try await model.trace(
-                    tokens: tokens, images: images, budget: budget, maxTokens: maxTokens, includesLayers: layers,
+                    tokens: tokens, prepared: images, budget: budget, maxTokens: maxTokens, includesLayers: layers,
                     onProgress: { Console.shared.show($0, countsTokens: true) })
                 Console.shared.finishProgress()
                 try traced.write(to: URL(fileURLWithPath: output))

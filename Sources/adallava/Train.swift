@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import AdaTraining
 import ArgumentParser
@@ -55,7 +56,9 @@ struct Train: AsyncParsableCommand {
                                 let from = trainer.startStep > 0 ? ", going on behind step \(trainer.startStep)" : ""
                                 Console.shared.message("\(trainer.totalSteps) steps\(from); \(trainer.description)")
                             }
-                            return try trainer.run(isCancelled: { isCancelled.load(ordering: .relaxed) }) { Console.shared.show($0) }
+                            return try trainer.run(
+                                isCancelled: { isCancelled.load(ordering: .relaxed) }, damaged: DamagedImages { Console.shared.warn($0) }
+                            ) { Console.shared.show($0) }
                         })
                 }
                 thread.stackSize = 16 << 20
@@ -72,11 +75,13 @@ struct Train: AsyncParsableCommand {
                 try adallava.json([
                     "steps": summary.steps, "total_steps": summary.totalSteps, "loss": summary.lastLoss, "folder": summary.folder,
                     "stopped": summary.wasStopped, "skipped_samples": summary.skippedCount, "skipped": summary.skippedSamples,
+                    "damaged_images": summary.damagedImages,
                 ]))
         } else {
             let done = summary.wasStopped ? "stopped after step \(summary.steps) of \(summary.totalSteps)" : "\(summary.steps) steps done"
             Console.shared.message(String(format: "%@, loss %.4f; saved in %@", done, summary.lastLoss, summary.folder))
         }
+        if summary.damagedImages > 0 { Console.shared.message("\(summary.damagedImages) images were read although they are damaged") }
         if summary.skippedCount > 0 {
             Console.shared.message("\(summary.skippedCount) samples were left out:\n" + summary.skippedSamples.joined(separator: "\n"))
         }

@@ -170,7 +170,7 @@ import Testing
                 Answer with the option's letter from the given choices directly.
                 """)
         // The image of 252 is that of row 241.
-        #expect(try benchmark.sample("252-0").image?.load().width == 8)
+        #expect(try benchmark.sample("252-0").image?.load().image.width == 8)
         #expect(benchmark.samples.map { $0.references.first } == ["A", "B", "C", "B", "A", "D", "B", "A", "C"])
         #expect(try !benchmark.sample("253-0").question.contains("nan"))
         var answers = Dictionary(uniqueKeysWithValues: benchmark.samples.map { ($0.id, $0.references[0]) })

@@ -47,7 +47,7 @@ import Testing
 
     // A failure means that the baseline without images sees something of them, or is asked other questions than the model.
     @Test func blankImagesShowNothing() async throws {
-        let image = try #require(try scenes().samples[0].image).load()
+        let image = try #require(try scenes().samples[0].image).load().image
         let shown = try await RangeModel().respond(to: "?", image: image, budget: 1, maxTokens: 1).text
         let blank = try await BlankImages(RangeModel()).respond(to: "?", image: image, budget: 1, maxTokens: 1).text
         #expect(blank == "\(image.width)x\(image.height) 128 128" && shown != blank)

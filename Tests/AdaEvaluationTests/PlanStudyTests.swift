@@ -5,7 +5,7 @@ import Testing
 @testable import AdaLLaVA
 
 /// A model whose plan is told by the question, and that answers right under that plan alone.
-private final class PlanReader: PlannedModel, @unchecked Sendable {
+final class PlanReader: PlannedModel, @unchecked Sendable {
     let switchCount = 4
     let prefixLayers = 2
     private let lock = NSLock()

@@ -11,6 +11,8 @@ enum ImageSamples {
         let tolerance: Int
         /// Where the pixels start in `expected.rgb`.
         let offset: Int
+        /// Pillow reads it although a strict reader refuses it.
+        let damaged: Bool?
     }
 
     static let folder: URL = {

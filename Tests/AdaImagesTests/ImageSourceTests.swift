@@ -67,9 +67,37 @@ import Testing
 
     @Test func endlessInputEnds() {
         // A hang or a crash means that reading has no bound: a device or a pipe fills the memory.
-        let limits = ImageLimits(maxPixels: 1000, maxSide: 1000)
-        #expect(throws: ImageError.tooManyBytes(name: "/dev/zero", limit: limits.maxFileBytes)) {
-            try RGBImage(contentsOf: "/dev/zero", limits: limits)
+        #expect {
+            try RGBImage(contentsOf: "/dev/zero")
+        } throws: {
+            if case .unknownFormat? = $0 as? ImageError { true } else { false }
+        }
+    }
+
+    /// A file of gigabytes that takes no room on the disk.
+    private func sparse(_ beginning: [UInt8], bytes: UInt64) throws -> String {
+        let path = try scratch(beginning)
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+        try handle.truncate(atOffset: bytes)
+        try handle.close()
+        return path
+    }
+
+    @Test("Of a large file little is read before its first bytes are looked at") func firstBytesDecide() throws {
+        // A failure means that a model that is named as a picture is read whole before it is refused.
+        let model = try sparse(Array("GGUF".utf8), bytes: 600 << 20)
+        let picture = try sparse(try ImageSamples.bytes("png-rgb.png"), bytes: 600 << 20)
+        let huge = try sparse(Array("GIF89a".utf8) + [0x60, 0xEA, 0x60, 0xEA, 0, 0, 0, 0x2C, 0, 0, 0, 0, 0x60, 0xEA, 0x60, 0xEA, 0], bytes: 600 << 20)
+        defer { for path in [model, picture, huge] { try? FileManager.default.removeItem(atPath: path) } }
+        // Each is beyond the limit of bytes too.
+        #expect {
+            try RGBImage(contentsOf: model)
+        } throws: {
+            "\($0)".contains("GGUF model")
+        }
+        #expect(throws: ImageError.tooManyBytes(name: picture, limit: ImageLimits.standard.maxFileBytes)) { try RGBImage(contentsOf: picture) }
+        #expect(throws: ImageError.tooLarge(name: huge, format: .gif, width: 60_000, height: 60_000, limits: .standard)) {
+            try RGBImage(contentsOf: huge)
         }
     }
 

@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import Foundation
 import Testing
@@ -87,6 +88,24 @@ import Testing
         for epoch in 0 ..< 2000 { counts[try builder.sample(0, epoch: epoch).units] += 1 }
         for count in counts { #expect((300 ... 500).contains(count)) }
         #expect(try builder.sample(0, epoch: 3) == builder.sample(0, epoch: 3))
+    }
+
+    @Test("A damaged image that Pillow reads is trained on and counted") func damagedImagesAreTrainedOn() throws {
+        // A failure means that a run ends at a file that LLaVA's trainer reads, or that nobody learns of it.
+        let run = try SmallRun()
+        let source = try ModelSource(run.recipe)
+        let images = Fixtures.folder.appendingPathComponent("image-files")
+        let file = try run.folder.write(
+            #"[{"id": "d", "image": "damaged-checksum.png", "conversations": [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "no"}]}]"#,
+            to: "d.json")
+        let damaged = DamagedImages()
+        let builder = SampleBuilder(
+            dataset: try InstructionDataset(files: [file], imageFolder: images), tokenizer: source.tokenizer,
+            assembly: SampleAssembly(rowsPerImage: 64, adaptive: true, maximumLength: 512), imageProcessor: try source.makeImageProcessor(),
+            aspect: .pad, units: source.units, budgets: .uniform, seed: 5, damaged: damaged)
+        let sample = try builder.sample(0, epoch: 0)
+        _ = try builder.sample(0, epoch: 1)
+        #expect(sample.images == 1 && Set(sample.pixels).count > 10 && damaged.count == 1)
     }
 
     @Test func badSamplesSayWhy() throws {

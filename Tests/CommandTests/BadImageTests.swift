@@ -42,6 +42,24 @@ import Testing
         try expectFailure(["chat", "--image", "-"], status: 64, saying: ["standard input"])
     }
 
+    // A failure means that a few small files take gigabytes or minutes before they are refused.
+    @Test("A request with too many pixels, or too many images, is refused before anything is decoded") func requests() throws {
+        try withTemporaryFolder { folder in
+            let picture = folder.appendingPathComponent("header.png")
+            try Files.png(width: 10_000, height: 10_000).write(to: picture)
+            let eleven = [String](repeating: picture.path, count: 11)
+            try expectFailure(["ask"] + eleven + ["Compare."], status: 65, saying: ["11 images", "1100000000 pixels"])
+            try expectFailure(["chat"] + eleven.flatMap { ["--image", $0] }, status: 65, saying: ["11 images"])
+            // The pictures have no pixels, so reading any would fail with another message.
+            let small = folder.appendingPathComponent("small.png")
+            try Files.png(width: 2, height: 2).write(to: small)
+            try expectFailure(
+                ["ask", "--model", Files.referenceModel.path] + [String](repeating: small.path, count: 100) + ["Compare."], status: 64,
+                saying: ["positions", "context"])
+            try expectFailure(["ask", "-", "-", "Compare."], status: 64, saying: ["standard input", "found it for 2"])
+        }
+    }
+
     // A failure means that an image for a model without a vision tower is left out silently.
     @Test func modelWithoutVision() throws {
         try Files.withCopy(of: "ada-L") { model in

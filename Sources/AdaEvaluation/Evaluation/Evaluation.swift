@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import Foundation
 
@@ -80,9 +81,13 @@ public final class Evaluation {
     public var isComplete: Bool { completed.count == samples.count * settings.budgets.count }
 
     /// Answers what is left, sample by sample, each at all budgets.
-    /// - Parameter onProgress: called after each answer.
+    /// - Parameters:
+    ///   - damaged: told of images that were read although they are damaged.
+    ///   - onProgress: called after each answer.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`. What was answered before stays.
-    public func run(_ model: some AnsweringModel, onProgress: (Progress) -> Void = { _ in }) async throws {
+    public func run(
+        _ model: some AnsweringModel, damaged: DamagedImages = DamagedImages(), onProgress: (Progress) -> Void = { _ in }
+    ) async throws {
         let waiting = samples.map { sample in
             (sample: sample, budgets: settings.budgets.filter { answered[SampleRecord.Key(id: sample.id, budget: $0)] == nil })
         }.filter { !$0.budgets.isEmpty }
@@ -91,16 +96,17 @@ public final class Evaluation {
         var done = 0
         // The first answer after loading meets cold caches; it is not measured.
         _ = try await model.respondAfresh(
-            to: first.sample.question, image: try first.sample.image?.load(), budget: first.budgets[0], maxTokens: settings.maxTokens)
+            to: first.sample.question, image: try first.sample.image?.load().image, budget: first.budgets[0], maxTokens: settings.maxTokens)
         for (sample, budgets) in waiting {
             let image = try sample.image?.load()
+            damaged.note(image?.damage)
             for budget in budgets {
                 try Task.checkCancellation()
-                let response = try await model.respondAfresh(to: sample.question, image: image, budget: budget, maxTokens: settings.maxTokens)
+                let response = try await model.respondAfresh(to: sample.question, image: image?.image, budget: budget, maxTokens: settings.maxTokens)
                 let cost = try costs?.cost(
                     plan: response.plan, promptTokens: response.promptTokens, generatedTokens: response.generatedTokens)
                 let record = SampleRecord(
-                    sample, budget: budget, response: response, score: benchmark.score(response.text, for: sample), cost: cost)
+                    sample, budget: budget, response: response, score: benchmark.score(response.text, for: sample), cost: cost, damage: image?.damage)
                 try log?.append(record)
                 answered[record.key] = record
                 done += 1

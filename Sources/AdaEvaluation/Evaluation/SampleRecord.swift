@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import Foundation
 
@@ -12,6 +13,13 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     public let plan: Plan
     public let measured: Times
     public let cost: RequestCost?
+    /// What is wrong with the image, which was read all the same; absent for a sound one.
+    public let imageDamage: String?
+
+    enum CodingKeys: String, CodingKey {
+        case id, budget, answer, references, score, plan, measured, cost
+        case imageDamage = "image_damage"
+    }
 
     /// What ran.
     public struct Plan: Codable, Sendable, Equatable {
@@ -64,10 +72,10 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     var key: Key { Key(id: id, budget: budget) }
 
     init(
-        _ sample: BenchmarkSample, budget: Double, response: ModelResponse, score: Double?, cost: RequestCost?
+        _ sample: BenchmarkSample, budget: Double, response: ModelResponse, score: Double?, cost: RequestCost?, damage: ImageDamage?
     ) {
         (id, self.budget, answer, references) = (sample.id, budget, response.text, sample.references)
-        (self.score, self.cost) = (score, cost)
+        (self.score, self.cost, imageDamage) = (score, cost, damage?.description)
         let (heads, groups) = (response.plan.headsPerLayer, response.plan.groupsPerLayer)
         let switches = 2 * response.plan.rows.count * response.plan.headCount
         plan = Plan(

@@ -131,7 +131,7 @@ public struct RequestPatterns: Sendable {
                         ExperimentProgress(
                             done: turn * requests.count + index, total: repeats * requests.count, detail: request.pattern.title))
                     let start = ContinuousClock.now
-                    let image = try (request.item == 0 ? first : nil) ?? items[request.item].image.load()
+                    let image = try (request.item == 0 ? first : nil) ?? items[request.item].image.load().image
                     if request.item == 0 { first = image }
                     let response = try await model.respond(to: request.question, image: image, budget: budget, maxTokens: maxTokens)
                     times.append((request.pattern, RequestsReport.Times(response, interval: (ContinuousClock.now - start) / .milliseconds(1))))

@@ -24,10 +24,14 @@ public struct PlanReport: Sendable {
     public let cropsImages: Bool
     public let results: [PlanStudy.Result]
     public let examples: [Example]
+    /// Images that were read although they are damaged.
+    public let damagedImages: Int
 
-    public init(model: String, data: String, prefixLayers: Int, cropsImages: Bool, results: [PlanStudy.Result], examples: [Example]) {
+    public init(
+        model: String, data: String, prefixLayers: Int, cropsImages: Bool, results: [PlanStudy.Result], examples: [Example], damagedImages: Int = 0
+    ) {
         (self.model, self.data, self.prefixLayers, self.cropsImages) = (model, data, prefixLayers, cropsImages)
-        (self.results, self.examples) = (results, examples)
+        (self.results, self.examples, self.damagedImages) = (results, examples, damagedImages)
     }
 
     // MARK: - Terminal and programs
@@ -60,13 +64,18 @@ public struct PlanReport: Sendable {
             }
             if !gains.isEmpty { lines.append(String(format: "budget %g: own plans gain, in points (95%% interval), over ", result.budget) + gains.joined(separator: ", ")) }
         }
+        if let note = damageNote { lines.append(note) }
         return lines.joined(separator: "\n")
+    }
+
+    private var damageNote: String? {
+        damagedImages > 0 ? "\(counted(damagedImages, "image")) damaged, read as Pillow reads \(damagedImages == 1 ? "it" : "them")" : nil
     }
 
     /// What `explain --json` prints.
     public var jsonObject: [String: Any] {
         [
-            "model": model, "data": data, "prefix_layers": prefixLayers, "budgets": results.map(\.jsonObject),
+            "model": model, "data": data, "prefix_layers": prefixLayers, "damaged_images": damagedImages, "budgets": results.map(\.jsonObject),
             "examples": examples.map { example in
                 [
                     "id": example.sample.id, "question": example.sample.question,
@@ -95,7 +104,7 @@ public struct PlanReport: Sendable {
             </style></head><body><main>
             <h1>Which parts of \(SVG.escape(model)) run, and whether it matters</h1>
             <p>\(counted(count, "input")) from \(SVG.escape(data)), at \(counted(results.count, "budget")). Of \(counted(results.first?.frequencies?.layers ?? 0, "decoder layer")) the first \
-            \(prefixLayers) always run; behind them the scheduler reads the latency token and decides \(counted(results.first?.switches.count ?? 0, "switch", "switches")).</p>
+            \(prefixLayers) always run; behind them the scheduler reads the latency token and decides \(counted(results.first?.switches.count ?? 0, "switch", "switches")).\(damageNote.map { " \($0)." } ?? "")</p>
 
             """
         page += comparison() + maps()

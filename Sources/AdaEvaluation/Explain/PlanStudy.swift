@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 
 /// Where the plan comes from that an input is answered under.
@@ -39,15 +40,21 @@ public struct PlanStudy: Sendable {
     ///
     /// Sample by sample, first under all own plans, then under all others, so that the engine encodes an image once in each pass. Greedy
     /// answers under the same plan are the same, so no plan is run twice for a sample.
-    /// - Parameter onProgress: called after each answer with how many are done, of how many.
+    /// - Parameters:
+    ///   - damaged: told of images that were read although they are damaged.
+    ///   - onProgress: called after each answer with how many are done, of how many.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
-    public func run(_ model: some PlannedModel, onProgress: (Int, Int) -> Void = { _, _ in }) async throws -> [Result] {
+    public func run(
+        _ model: some PlannedModel, damaged: DamagedImages = DamagedImages(), onProgress: (Int, Int) -> Void = { _, _ in }
+    ) async throws -> [Result] {
         try check(model)
         let total = samples.count * budgets.count * sources.count
         var done = 0
         var own = [[ModelResponse]](repeating: [], count: budgets.count)
         for sample in samples {
-            let image = try sample.image?.load()
+            let read = try sample.image?.load()
+            damaged.note(read?.damage)
+            let image = read?.image
             for (place, budget) in budgets.enumerated() {
                 own[place].append(try await respond(model, sample, image, budget, plan: nil))
                 done += 1
@@ -62,7 +69,7 @@ public struct PlanStudy: Sendable {
         var answers = results.map { _ in sources.dropFirst().map { _ in [String]() } }
         for (index, sample) in samples.enumerated() {
             let isAnythingNew = plans.indices.contains { place in plans[place].contains { $0[index] != results[place].plans[index] } }
-            let image = isAnythingNew ? try sample.image?.load() : nil
+            let image = isAnythingNew ? try sample.image?.load().image : nil
             for (place, budget) in budgets.enumerated() {
                 var known = [(plan: results[place].plans[index], answer: own[place][index].text)]
                 for source in plans[place].indices {

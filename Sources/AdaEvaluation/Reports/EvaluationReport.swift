@@ -16,6 +16,8 @@ public struct EvaluationReport: Sendable {
         /// The mean share of heads and neuron groups that ran.
         public let executedShare: Double
         public let generatedTokens: Double
+        /// Images that were read although they are damaged.
+        public let damagedImages: Int
 
         init(budget: Double, scores: [BenchmarkScore], records: [SampleRecord]) {
             (self.budget, samples, self.scores) = (budget, records.count, scores)
@@ -28,6 +30,7 @@ public struct EvaluationReport: Sendable {
                 records.compactMap { $0.cost.map(field.value) }.mean.map { (field.name, $0) }
             }
             executedShare = records.map(\.plan.executedShare).mean ?? 1
+            damagedImages = Set(records.compactMap(\.imageDamage)).count
             generatedTokens = records.map { Double($0.plan.generatedTokens) }.mean ?? 0
         }
 
@@ -79,6 +82,7 @@ public struct EvaluationReport: Sendable {
         var columns: [(name: String, value: (Result) -> Double?)] = [
             ("budget", { $0.budget }), ("samples", { Double($0.samples) }), ("executed_share", { $0.executedShare }),
         ]
+        if results.contains(where: { $0.damagedImages > 0 }) { columns.append(("damaged_images", { Double($0.damagedImages) })) }
         for name in names({ $0.scores.map(\.name) }) {
             columns.append((name, { result in result.scores.first { $0.name == name }?.value }))
         }
@@ -133,7 +137,7 @@ public struct EvaluationReport: Sendable {
     }
 
     private static func short(_ value: Double, _ name: String) -> String {
-        if ["samples", unreadAnswers].contains(name) { return String(format: "%.0f", value) }
+        if ["samples", "damaged_images", unreadAnswers].contains(name) { return String(format: "%.0f", value) }
         if name == "budget" { return String(format: "%g", value) }
         if name.hasSuffix("_ms") { return String(format: value < 10 ? "%.2f" : "%.1f", value) }
         return abs(value) < 1000 ? String(format: "%.4f", value) : String(format: "%.4g", value)
@@ -144,6 +148,7 @@ extension EvaluationReport.Result {
     var jsonObject: [String: Any] {
         var object: [String: Any] = [
             "budget": budget, "samples": samples, "executed_share": executedShare, "generated_tokens": generatedTokens,
+            "damaged_images": damagedImages,
             "scores": Dictionary(scores.map { ($0.name, $0.value) }) { first, _ in first },
             "measured": Dictionary(measured.map { ($0.name, $0.statistics.jsonObject) }) { first, _ in first },
         ]

@@ -41,14 +41,25 @@ public final class AdaptiveModel: Sendable {
     /// Loads a checkpoint folder, a `.safetensors` or a `.gguf` file.
     /// - Parameter onProgress: called after each layer, on the loading thread.
     /// - Throws: ``CheckpointError``, ``ComputeError``, ``TokenizerError``; `CancellationError` within one layer.
-    public init(
+    public convenience init(
         contentsOf url: URL, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
+    ) async throws {
+        let checkpoint = try await DispatchQueue(label: "adallava.open", qos: .userInitiated).run {
+            try Checkpoint.open(at: url, projector: options.projector)
+        }
+        try await self.init(checkpoint, options: options, onProgress: onProgress)
+    }
+
+    /// Loads a checkpoint that is open; the projector of `options` was given when it was opened.
+    /// - Parameter onProgress: called after each layer, on the loading thread.
+    /// - Throws: ``CheckpointError``, ``ComputeError``, ``TokenizerError``; `CancellationError` within one layer.
+    public init(
+        _ checkpoint: Checkpoint, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
         let queue = DispatchQueue(label: "adallava.model", qos: .userInitiated)
         let cancellation = Cancellation()
         let made = try await withTaskCancellationHandler {
             try await queue.run {
-                let checkpoint = try Checkpoint.open(at: url, projector: options.projector)
                 let workspace = try Workspace(threads: options.threads, precision: options.precision)
                 let loaded = try LoadedModel(
                     checkpoint, packer: WeightPacker(kernels: workspace.kernels, pool: workspace.pool, placement: options.placement),
@@ -90,6 +101,10 @@ public final class AdaptiveModel: Sendable {
         return llava.selectFeature == .classAndPatches ? 1 : 0
     }
 
+    /// What this model does to a picture before its tower.
+    /// - Throws: ``GenerationError/noVision(model:)`` for text models.
+    public var imagePreparation: ImagePreparation { get throws { try loaded.requirePreparation() } }
+
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
     public func check(_ budget: Budget) throws {
@@ -121,6 +136,19 @@ public final class AdaptiveModel: Sendable {
     public func respond(
         to conversation: [ChatMessage], images: [RGBImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
+        respond(to: conversation, budget, options) { try images.map($0.image) }
+    }
+
+    /// The same with pictures that ``imagePreparation`` brought to the tower's size, which take little memory while they wait.
+    public func respond(
+        to conversation: [ChatMessage], prepared images: [PreparedImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
+    ) -> AnswerStream {
+        respond(to: conversation, budget, options) { try images.map($0.image) }
+    }
+
+    private func respond(
+        to conversation: [ChatMessage], _ budget: Budget, _ options: GenerationOptions, images: (LoadedModel) throws -> [EngineImage]
+    ) -> AnswerStream {
         let cancellation = Cancellation()
         let (pieces, continuation) = AsyncThrowingStream<AnswerPiece, any Error>.makeStream()
         let requests = requests
@@ -130,7 +158,7 @@ public final class AdaptiveModel: Sendable {
             requests.dropCancelled()
         }
         do {
-            let (request, text) = try engineRequest(conversation, images, budget, options)
+            let (request, text) = try engineRequest(conversation, images(loaded), budget, options)
             requests.submit(
                 cancellation, make: { [loaded] in Self.task(request, text, options, budget, loaded, cancellation, continuation) },
                 drop: { continuation.finish(throwing: $0) })
@@ -142,13 +170,13 @@ public final class AdaptiveModel: Sendable {
 
     /// A conversation in the engine's terms. Pixels are made when the engine needs them.
     private func engineRequest(
-        _ conversation: [ChatMessage], _ images: [RGBImage], _ budget: Budget, _ options: GenerationOptions
+        _ conversation: [ChatMessage], _ images: [EngineImage], _ budget: Budget, _ options: GenerationOptions
     ) throws -> (EngineRequest, TextProcessor) {
         try check(budget)
         try options.validate()
         guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
         let prompt = try text.prompt(conversation, system: options.system)
-        var request = EngineRequest(tokens: prompt, images: try images.map(loaded.image), budget: budget, maxTokens: options.maxTokens)
+        var request = EngineRequest(tokens: prompt, images: images, budget: budget, maxTokens: options.maxTokens)
         request.sampling = options.sampling
         request.endTokens = text.endTokens
         request.plan = options.plan
@@ -229,13 +257,30 @@ public final class AdaptiveModel: Sendable {
         tokens: [Int], images: [RGBImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false, includesAttention: Bool = false,
         onProgress: @escaping @Sendable (GenerationProgress) -> Void = { _ in }
     ) async throws -> TraceResult {
+        try await trace(
+            tokens, try images.map(loaded.image), budget, maxTokens, includesLayers: includesLayers, includesAttention: includesAttention, onProgress)
+    }
+
+    /// The same with pictures that ``imagePreparation`` brought to the tower's size.
+    public func trace(
+        tokens: [Int], prepared images: [PreparedImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false,
+        includesAttention: Bool = false, onProgress: @escaping @Sendable (GenerationProgress) -> Void = { _ in }
+    ) async throws -> TraceResult {
+        try await trace(
+            tokens, try images.map(loaded.image), budget, maxTokens, includesLayers: includesLayers, includesAttention: includesAttention, onProgress)
+    }
+
+    private func trace(
+        _ tokens: [Int], _ images: [EngineImage], _ budget: Budget, _ maxTokens: Int, includesLayers: Bool, includesAttention: Bool,
+        _ onProgress: @escaping @Sendable (GenerationProgress) -> Void
+    ) async throws -> TraceResult {
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
             try await requests.exclusively { [self] engine in
                 let trace = Trace(includesLayers: includesLayers, includesAttention: includesAttention)
                 let prompt = loaded.withImageMarks(tokens)
-                var request = EngineRequest(tokens: prompt, images: try images.map(loaded.image), budget: budget, maxTokens: maxTokens)
+                var request = EngineRequest(tokens: prompt, images: images, budget: budget, maxTokens: maxTokens)
                 request.endTokens = loaded.text?.endTokens ?? Set(loaded.checkpoint.generation.eosTokenIDs)
                 let result = try engine.generate(request, cancellation: cancellation, trace: trace, onProgress: onProgress) { _ in true }
                 let text = loaded.text?.decode(result.tokens)

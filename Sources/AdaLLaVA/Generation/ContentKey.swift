@@ -69,6 +69,15 @@ extension ContentKey {
         self.init(hash.finalize())
     }
 
+    /// The key of pixels at a tower's size.
+    init(prepared pixels: [UInt8], context: ContentKey) {
+        var hash = SHA256()
+        context.add(to: &hash)
+        hash.update(data: Data("prepared".utf8))
+        pixels.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        self.init(hash.finalize())
+    }
+
     /// The key of a tower's input.
     init(pixels: [Float], context: ContentKey) {
         var hash = SHA256()

@@ -98,6 +98,7 @@ public enum GenerationError: EngineError, Equatable {
     case imageCount(marks: Int, images: Int)
     case promptTooLong(positions: Int, limit: Int)
     case noVision(model: String)
+    case otherPreparation(model: String)
     case noTokenizer(model: String)
     case plan(reason: String)
     case notFinite(what: String, model: String)
@@ -116,6 +117,7 @@ public enum GenerationError: EngineError, Equatable {
         case .promptTooLong(let positions, let limit):
             "the prompt takes \(positions) positions, but the model's context holds \(limit) and the answer needs at least one; shorten the prompt or use fewer images"
         case .noVision(let model): "\(model) has no vision tower; ask without an image"
+        case .otherPreparation(let model): "an image was prepared for another model than \(model); expected this model's ImagePreparation"
         case .notFinite(let what, let model):
             "\(model): \(what) are not numbers; its weights are damaged, or overflow in this precision (--precision f32 computes in float32)"
         case .plan(let reason): "the given plan: \(reason)"

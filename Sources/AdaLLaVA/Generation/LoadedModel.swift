@@ -15,7 +15,8 @@ struct LoadedModel: Sendable {
     let checkpoint: Checkpoint
     let parts: ModelParts
     let text: TextProcessor?
-    let imageProcessor: CLIPImageProcessor?
+    /// `nil` for text models.
+    let preparation: ImagePreparation?
     /// What image features depend on beside the pixels: preprocessing, tower, model.
     private let contentKey: ContentKey
 
@@ -32,7 +33,6 @@ struct LoadedModel: Sendable {
         ) { onProgress(LoadProgress(part: "the language model", done: $0, total: language.numHiddenLayers)) }
 
         var vision: ModelParts.VisionPart?
-        var processor: CLIPImageProcessor?
         if let llava = configuration.llava, let tower = configuration.vision, let tensors = checkpoint.vision {
             vision = ModelParts.VisionPart(
                 tower: try VisionNetworks.load(tensors, tower, for: llava, packer: packer, cancellation: cancellation) {
@@ -40,8 +40,8 @@ struct LoadedModel: Sendable {
                 },
                 projector: try Projector(
                     checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, packer: packer),
-                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches)
-            processor = try CLIPImageProcessor(checkpoint.imageProcessor ?? .standard(for: tower), tower: tower, file: checkpoint.name)
+                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches,
+                leastRows: llava.leastPositions(of: tower))
         }
 
         let space = configuration.switchSpace
@@ -53,7 +53,7 @@ struct LoadedModel: Sendable {
                 units: units)
         }
         self.checkpoint = checkpoint
-        imageProcessor = processor
+        preparation = vision == nil ? nil : try ImagePreparation(checkpoint)
         parts = ModelParts(name: checkpoint.name, decoder: decoder, vision: vision, adaptive: adaptive, space: space)
         text = try TextProcessor(checkpoint, template: template)
         contentKey = ContentKey("\(checkpoint.folder.path) \(checkpoint.name) \(configuration)")
@@ -83,16 +83,29 @@ struct LoadedModel: Sendable {
         return Array(marked.dropLast())
     }
 
+    /// - Throws: ``GenerationError/noVision(model:)``
+    func requirePreparation() throws -> ImagePreparation {
+        guard let preparation else { throw GenerationError.noVision(model: parts.name) }
+        return preparation
+    }
+
     /// The vision tower's input for one image, `[3, S, S]`.
     func pixels(_ image: RGBImage) throws -> [Float] {
-        guard let imageProcessor, let llava = checkpoint.configuration.llava else { throw GenerationError.noVision(model: parts.name) }
-        return imageProcessor(image, mode: llava.imageAspectRatio == .pad ? .pad : .crop)
+        let preparation = try requirePreparation()
+        return preparation.processor(image, mode: preparation.mode)
     }
 
     /// An image as the engine takes it: resized and normalized only if its features are not known.
     func image(_ image: RGBImage) throws -> EngineImage {
-        guard imageProcessor != nil, checkpoint.configuration.llava != nil else { throw GenerationError.noVision(model: parts.name) }
+        _ = try requirePreparation()
         return EngineImage(key: ContentKey(image: image, mode: "", context: contentKey)) { try pixels(image) }
+    }
+
+    /// The same for one that is resized already.
+    func image(_ image: PreparedImage) throws -> EngineImage {
+        let preparation = try requirePreparation()
+        guard image.preparation == preparation else { throw GenerationError.otherPreparation(model: parts.name) }
+        return EngineImage(key: ContentKey(prepared: image.pixels, context: contentKey)) { preparation.processor.values(of: image.pixels) }
     }
 }
 

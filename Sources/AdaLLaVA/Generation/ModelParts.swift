@@ -15,6 +15,8 @@ package struct ModelParts: Sendable {
         let projector: Projector
         let selection: LlavaConfiguration.TokenSelection
         let keepsClassToken: Bool
+        /// Rows of features of an image, at least.
+        let leastRows: Int
     }
 
     /// What turns a budget into a plan.
@@ -51,6 +53,12 @@ package struct ModelParts: Sendable {
         let marks = request.tokens.count { $0 == Engine.imageToken }
         if marks != request.images.count { throw GenerationError.imageCount(marks: marks, images: request.images.count) }
         if let plan = request.plan { try check(plan) }
+        if marks > 0, vision == nil { throw GenerationError.noVision(model: name) }
+    }
+
+    /// Positions of a checked request's prompt, at least: what token selection leaves of an image is known when it is encoded.
+    func leastPositions(_ request: EngineRequest) -> Int {
+        request.tokens.count + request.images.count * ((vision?.leastRows ?? 0) - 1)
     }
 
     /// A plan from outside: of this model's shape, and with the prefix running whole.

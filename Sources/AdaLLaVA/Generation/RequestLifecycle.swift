@@ -61,6 +61,8 @@ extension Engine {
         let request = task.request
         task.units = try parts.grantedUnits(request.budget)
         try parts.check(request)
+        // What does not fit is told before any image is encoded.
+        try checkRoom(promptLength: parts.leastPositions(request))
         try encodeImages(task)
         task.endEncode()
 
@@ -76,12 +78,7 @@ extension Engine {
             }
         }
         let promptLength = task.elements.count, length = promptLength + (parts.adaptive == nil ? 0 : 1)
-        // The prompt and at least one answer token have to fit.
-        guard length < c.contextLength else { throw GenerationError.promptTooLong(positions: length, limit: c.contextLength) }
-        let bytes = runner.keyValueBytes(positions: c.slidingWindow.map { min($0 + BatchRunner.chunk, length) } ?? length)
-        if bytes > runner.pages.limit {
-            throw ComputeError.memory(what: "keys and values of \(length) positions", bytes: bytes, used: 0, limit: runner.pages.limit)
-        }
+        try checkRoom(promptLength: promptLength)
         task.capacity = length + min(max(request.maxTokens, 0), c.contextLength - length)
         task.result.promptTokens = promptLength
         task.result.plan = parts.fullPlan
@@ -92,6 +89,17 @@ extension Engine {
         task.stage = .prefix(next: task.trace == nil && request.reuses ? reuse(task, sequence) : 0)
         if let trace = task.trace, trace.includesLayers { trace.recordInput(try inputRows(task)) }
         if parts.adaptive != nil, case .prefix(promptLength) = task.stage { task.stage = .latency }
+    }
+
+    /// The prompt, the latency token where there is one, and at least one answer token have to fit.
+    /// - Throws: ``GenerationError/promptTooLong(positions:limit:)``, ``ComputeError``
+    private func checkRoom(promptLength: Int) throws {
+        let c = parts.decoder.configuration, length = promptLength + (parts.adaptive == nil ? 0 : 1)
+        guard length < c.contextLength else { throw GenerationError.promptTooLong(positions: length, limit: c.contextLength) }
+        let bytes = runner.keyValueBytes(positions: c.slidingWindow.map { min($0 + BatchRunner.chunk, length) } ?? length)
+        if bytes > runner.pages.limit {
+            throw ComputeError.memory(what: "keys and values of \(length) positions", bytes: bytes, used: 0, limit: runner.pages.limit)
+        }
     }
 
     /// Takes over what an earlier request computed of the same beginning in the prefix layers.

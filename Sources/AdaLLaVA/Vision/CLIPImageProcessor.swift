@@ -64,7 +64,13 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     /// The vision tower's input for one image.
     /// - Returns: `pixel_values`, `[3, cropSize, cropSize]`, row-major.
     public func callAsFunction(_ image: RGBImage, mode: AspectMode) -> [Float] {
-        let pixels = croppedPixels(image, mode: mode)
+        values(of: croppedPixels(image, mode: mode))
+    }
+
+    /// The vision tower's input for pixels that are resized and cut already.
+    /// - Parameter pixels: what ``croppedPixels(_:mode:)`` gives.
+    /// - Returns: `pixel_values`, `[3, cropSize, cropSize]`, row-major.
+    func values(of pixels: [UInt8]) -> [Float] {
         let area = cropSize * cropSize
         return [Float](unsafeUninitializedCapacity: area * 3) { target, count in
             pixels.withUnsafeBufferPointer { pixels in

@@ -19,10 +19,12 @@ typedef enum {
 // rgb (height, width, 3): every byte is written when CIS_OK comes back. data: the whole file, `size` bytes.
 // width, height: what the file's frame header says; another size found while decoding is CIS_DAMAGED.
 // Grayscale is repeated over the channels, CMYK and YCCK (stored inverted, as Adobe writes them) become RGB by multiplication with black.
-cis_status cis_jpeg_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, char *message);
+// lenient: damage that libjpeg goes on from is no error, as for Pillow; a file that is cut off is one all the same.
+cis_status cis_jpeg_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, int lenient, char *message);
 
 // rgb (height, width, 3). Palettes are looked up, 16-bit samples keep their high byte, alpha and transparency are dropped without blending.
-cis_status cis_png_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, char *message);
+// lenient: wrong CRCs, and whatever is wrong after the last row, are no errors, as for Pillow.
+cis_status cis_png_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, int lenient, char *message);
 
 // *data, *size: the file, to be released with cis_free. quality 1...100, chroma halved both ways (4:2:0) as cameras do.
 cis_status cis_jpeg_encode(uint8_t **data, size_t *size, const uint8_t *rgb, uint32_t width, uint32_t height, int quality, char *message);

@@ -272,7 +272,30 @@ def orientations():
         turned(f"orientation-{name}.webp", saved(base, "WEBP", lossless=True, **options))
 
 
-jpegs(); pngs(); webps(); gifs(); bmps(); orientations()
+def damaged():
+    """What a strict reader refuses and Pillow reads all the same."""
+    def add_damaged(name, data, tolerance=0):
+        add(name, data, tolerance)
+        expected[name]["damaged"] = True
+
+    restarts = saved(picture(64, 40), "JPEG", quality=75, restart_marker_blocks=2)
+    cut = restarts.index(b"\xff\xd2")
+    add_damaged("damaged-short-segment.jpg", restarts[:cut - 6] + restarts[cut:], 2)
+    add_damaged("damaged-missing-restart.jpg", restarts[:cut] + restarts[cut + 2:], 2)
+    odd = saved(picture(37, 23), "JPEG", quality=85, subsampling=2)
+    add_damaged("damaged-early-end.jpg", odd[:-60] + b"\xff\xd9", 2)
+    whole = saved(picture(19, 13), "PNG")
+    add_damaged("damaged-without-end.png", whole[:-12])
+    add_damaged("damaged-checksum.png", whole[:-16] + bytes(4) + whole[-12:])
+    add_damaged("damaged-end-in-checksum.png", whole[:-18])
+    add_damaged("damaged-end-name.png", whole[:-8] + b"END\xae")
+    interlaced = png(19, 13, 8, 2, adam7(picture(19, 13).tobytes(), 19, 13, 3), interlace=1)
+    add_damaged("damaged-interlaced.png", interlaced[:-20])
+    column = png(1, 3, 8, 2, adam7(picture(1, 3).tobytes(), 1, 3, 3), interlace=1)
+    add_damaged("damaged-interlaced-1x3.png", column[:-14])
+
+
+jpegs(); pngs(); webps(); gifs(); bmps(); orientations(); damaged()
 with open(os.path.join(HERE, "expected.json"), "w") as file: json.dump(expected, file, indent=1, sort_keys=True)
 with open(os.path.join(HERE, "expected.rgb"), "wb") as file: file.write(blob)
 print(len(expected), "samples")

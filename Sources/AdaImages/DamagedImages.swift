@@ -1,0 +1,19 @@
+import Synchronization
+
+/// The images of a run that were read although they are damaged, each counted once. May be used from several threads.
+public final class DamagedImages: Sendable {
+    private let found = Mutex<Set<ImageDamage>>([])
+    private let onFirst: @Sendable (ImageDamage) -> Void
+
+    /// - Parameter onFirst: called for each image the first time it is met.
+    public init(onFirst: @escaping @Sendable (ImageDamage) -> Void = { _ in }) { self.onFirst = onFirst }
+
+    /// - Parameter damage: what ``ReadImage/damage`` says; `nil` is not counted.
+    public func note(_ damage: ImageDamage?) {
+        guard let damage else { return }
+        let isNew = found.withLock { $0.insert(damage).inserted }
+        if isNew { onFirst(damage) }
+    }
+
+    public var count: Int { found.withLock(\.count) }
+}

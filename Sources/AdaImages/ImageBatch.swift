@@ -1,0 +1,50 @@
+import AdaLLaVA
+
+/// The images of one request, under limits for all of them together.
+///
+///     let images = ImageBatch(try arguments.map { try ImageSource(argument: $0) })
+///     try images.check()                                        // from the headers, before anything is decoded
+///     let prepared = try images.read { preparation($0.image) }  // one decoded image is held at a time
+public struct ImageBatch: Sendable {
+    public let sources: [ImageSource]
+    public let limits: ImageLimits
+    public let tolerance: ImageTolerance
+
+    public init(_ sources: [ImageSource], limits: ImageLimits = .standard, tolerance: ImageTolerance = .strict) {
+        (self.sources, self.limits, self.tolerance) = (sources, limits, tolerance)
+    }
+
+    /// Refuses what the headers show to be no images, or too many pixels. Nothing is decoded, and of each file little is read.
+    /// - Throws: ``ImageError``
+    public func check() throws {
+        let streams = sources.count { $0 == .standardInput }
+        guard streams <= 1 else {
+            throw ImageError.argument(name: "standard input", reason: "expected it for one image, found it for \(streams)")
+        }
+        var total = 0
+        for source in sources {
+            if let size = try source.announcedSize(limits: limits) { total += size.width * size.height }
+        }
+        try checkTotal(total, images: sources.count)
+    }
+
+    /// Reads one image after another; each is let go of before the next is read.
+    /// - Parameter use: what is wanted of an image.
+    /// - Throws: ``ImageError``, and what `use` throws.
+    public func read<Result>(_ use: (ReadImage) throws -> Result) throws -> [Result] {
+        var total = 0
+        return try sources.enumerated().map { index, source in
+            let read = try source.image(limits: limits, tolerance: tolerance)
+            // Some sizes are not known before.
+            total += read.image.width * read.image.height
+            try checkTotal(total, images: index + 1)
+            return try use(read)
+        }
+    }
+
+    private func checkTotal(_ pixels: Int, images: Int) throws {
+        guard pixels <= limits.maxRequestPixels else {
+            throw ImageError.requestTooLarge(images: images, pixels: pixels, limit: limits.maxRequestPixels)
+        }
+    }
+}
