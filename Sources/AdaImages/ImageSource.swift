@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// Where an image comes from, in the forms people write on a command line.
@@ -75,7 +76,7 @@ public enum ImageSource: Sendable, Equatable {
     }
 
     private static func withFile<Result>(_ path: String, _ body: (Int32) throws -> Result) throws -> Result {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        let descriptor = Files.open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {
             let code = errno
             if code == ENOENT || code == ENOTDIR { throw ImageError.missing(name: path) }

@@ -1,4 +1,5 @@
 import AdaImages
+import AdaLLaVA
 import Foundation
 
 /// A set of scenes on disk, in LLaVA's instruction format: `images/SPLIT-NNNNNN.jpg` and `SPLIT.json`.
@@ -147,8 +148,8 @@ public struct SceneDataset: Sendable {
 
     private static func prepare(_ folder: URL, lists: [URL]) throws {
         do {
-            try FileManager.default.createDirectory(at: folder.appendingPathComponent("images"), withIntermediateDirectories: true)
-            for list in lists where FileManager.default.fileExists(atPath: list.path) { try FileManager.default.removeItem(at: list) }
+            try Files.createFolder(folder.appendingPathComponent("images"))
+            for list in lists where Files.exists(list) { try Files.remove(list) }
         } catch {
             throw SceneError.unwritable(path: folder.path, reason: reason(error))
         }
@@ -179,7 +180,7 @@ public struct SceneDataset: Sendable {
 
     private static func save(_ data: Data, to url: URL) throws {
         do {
-            try data.write(to: url, options: .atomic)
+            try Files.write(data, to: url)
         } catch {
             throw SceneError.unwritable(path: url.path, reason: reason(error))
         }

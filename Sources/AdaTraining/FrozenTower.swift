@@ -85,8 +85,8 @@ final class FeatureStore: Sendable {
     init(folder: URL, name: String, values: Int) throws {
         self.values = values
         path = folder.appendingPathComponent("features-\(name)x\(values).f16").path
-        data = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
-        index = open(path + ".keys", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        data = Files.open(path, O_RDWR | O_CREAT)
+        index = Files.open(path + ".keys", O_RDWR | O_CREAT)
         guard data >= 0, index >= 0 else {
             let failure = unwritable()
             if data >= 0 { close(data) }

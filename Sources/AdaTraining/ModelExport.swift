@@ -32,20 +32,19 @@ struct ModelExport {
 
     /// A tower that `mm_vision_tower` names relative to the checkpoint: it goes with it, so that the checkpoint can be moved.
     private var tower: (folder: URL, name: String, files: [String])? {
-        guard let reference = source.configuration.llava?.visionTowerReference, !reference.isEmpty, !reference.hasPrefix("/") else { return nil }
-        let folder = source.folder.appendingPathComponent(reference).standardizedFileURL
-        guard let files = try? FileManager.default.contentsOfDirectory(atPath: folder.path), files.contains("config.json") else { return nil }
-        return (folder, reference.split(separator: "/").contains("..") ? "vision_tower" : reference, files.sorted())
+        guard let tower = source.configuration.llava?.companionTower(of: source.folder), let files = try? Files.names(in: tower.folder) else {
+            return nil
+        }
+        return (tower.folder, tower.name, files)
     }
 
     private func copy(_ name: String, from: URL, to: URL) throws {
         let (from, to) = (from.appendingPathComponent(name), to.appendingPathComponent(name))
-        var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: from.path, isDirectory: &isFolder), !isFolder.boolValue else { return }
+        guard FileKind(from) == .file else { return }
         do {
-            let data = try Data(contentsOf: from, options: .mappedIfSafe)
-            if (try? Data(contentsOf: to, options: .mappedIfSafe)) == data { return }
-            try data.write(to: to, options: .atomic)
+            let data = try Files.data(from, mapped: true)
+            if (try? Files.data(to, mapped: true)) == data { return }
+            try Files.write(data, to: to)
         } catch {
             throw TrainingError.unwritable(path: to.path, reason: error.localizedDescription)
         }
@@ -131,7 +130,7 @@ func bfloat16Bits(_ value: Float) -> UInt16 {
 
 func makeFolder(_ url: URL) throws {
     do {
-        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        try Files.createFolder(url)
     } catch {
         throw TrainingError.unwritable(path: url.path, reason: error.localizedDescription)
     }
@@ -141,7 +140,7 @@ func makeFolder(_ url: URL) throws {
 func writeJSON(_ value: JSONValue, to url: URL) throws {
     do {
         let data = try JSONSerialization.data(withJSONObject: value.foundation, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
-        try data.write(to: url, options: .atomic)
+        try Files.write(data, to: url)
     } catch {
         throw TrainingError.unwritable(path: url.path, reason: error.localizedDescription)
     }

@@ -112,7 +112,7 @@ public struct ModelSource: Sendable {
         let vision = try VisionConfiguration.read(
             JSONValue.read(contentsOf: url, needed: "the shape of the vision tower that mm_vision_tower names"), file: url.path)
         let processor = tower.appendingPathComponent("preprocessor_config.json")
-        guard FileManager.default.fileExists(atPath: processor.path) else { return (vision, .standard(for: vision)) }
+        guard Files.exists(processor) else { return (vision, .standard(for: vision)) }
         return (vision, try ImageProcessorConfiguration.read(JSONValue.read(contentsOf: processor), file: processor.path))
     }
 

@@ -34,7 +34,7 @@ extension Recipe {
             try set(name, RecipeValue(node), file: place)
         }
         resolvePaths(in: folder)
-        let here = URL(fileURLWithPath: FileManager.default.currentDirectoryPath)
+        let here = URL(systemPath: ".")
         for change in changes {
             guard let equals = change.firstIndex(of: "=") else {
                 throw TrainingError.recipe(field: "--set \(change)", expected: "key=value", found: "no =", file: "the command line")

@@ -29,31 +29,27 @@ struct TrainingCheckpoints {
 
     /// Complete checkpoints, oldest first.
     func all() -> [(step: Int, folder: URL)] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: output.path)) ?? []
+        let names = (try? Files.names(in: output)) ?? []
         return names.compactMap { name in
             guard name.hasPrefix("checkpoint-"), let step = Int(name.dropFirst("checkpoint-".count)) else { return nil }
             let folder = output.appendingPathComponent(name)
-            return FileManager.default.fileExists(atPath: folder.appendingPathComponent(Self.stateFile).path) ? (step, folder) : nil
+            return Files.exists(folder.appendingPathComponent(Self.stateFile)) ? (step, folder) : nil
         }.sorted { $0.step < $1.step }
     }
 
     func save(_ state: RunState, _ export: ModelExport, keep limit: Int) throws -> URL {
         let folder = output.appendingPathComponent("checkpoint-\(state.step)")
-        let partial = output.appendingPathComponent(".checkpoint-\(state.step).partial")
-        try? FileManager.default.removeItem(at: partial)
-        try makeFolder(partial.appendingPathComponent("trainer_state"))
-        try export.write(to: partial)
-        try writeOptimizer(export, to: partial.appendingPathComponent(Self.optimizerFile))
-        do {
+        // A run that was resumed from an older checkpoint comes by here again.
+        try PartialFiles.writeFolder(folder) { partial in
+            try makeFolder(partial.appendingPathComponent("trainer_state"))
+            try export.write(to: partial)
+            try writeOptimizer(export, to: partial.appendingPathComponent(Self.optimizerFile))
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-            try encoder.encode(state).write(to: partial.appendingPathComponent(Self.stateFile))
+            do { try Files.write(encoder.encode(state), to: partial.appendingPathComponent(Self.stateFile)) } catch {
+                throw TrainingError.unwritable(path: folder.path, reason: error.localizedDescription)
+            }
             sync()
-            // A run that was resumed from an older checkpoint comes by here again.
-            if FileManager.default.fileExists(atPath: folder.path) { try remove(folder) }
-            try FileManager.default.moveItem(at: partial, to: folder)
-        } catch {
-            throw TrainingError.unwritable(path: folder.path, reason: error.localizedDescription)
         }
         if limit > 0 { for old in all().dropLast(limit) { try? remove(old.folder) } }
         return folder
@@ -62,9 +58,9 @@ struct TrainingCheckpoints {
     /// Renamed first: what is half removed must not look like a checkpoint.
     private func remove(_ folder: URL) throws {
         let doomed = output.appendingPathComponent("." + folder.lastPathComponent + ".old")
-        try? FileManager.default.removeItem(at: doomed)
-        try FileManager.default.moveItem(at: folder, to: doomed)
-        try FileManager.default.removeItem(at: doomed)
+        try? Files.remove(doomed)
+        try Files.move(folder, to: doomed)
+        try Files.remove(doomed)
     }
 
     /// AdamW's moments of what is trained, and its float32 values where the weights' file does not have them.
@@ -96,7 +92,7 @@ struct TrainingCheckpoints {
         func failure(_ reason: String) -> TrainingError { .resume(folder: folder.path, reason: reason) }
         let state: RunState
         do {
-            state = try JSONDecoder().decode(RunState.self, from: Data(contentsOf: folder.appendingPathComponent(Self.stateFile)))
+            state = try JSONDecoder().decode(RunState.self, from: Files.data(folder.appendingPathComponent(Self.stateFile)))
         } catch {
             throw failure("its state cannot be read: \(error.localizedDescription)")
         }

@@ -33,15 +33,14 @@ struct TrainingLog {
     /// Keeps the lines up to a step: what a resumed run will not do again.
     func truncate(after step: Int) throws {
         let kept = read().filter { $0.step <= step }
-        try kept.map { try TrainingLog.line($0) }.joined().write(to: url, atomically: true, encoding: .utf8)
+        try Files.write(Data(try kept.map { try TrainingLog.line($0) }.joined().utf8), to: url)
     }
 
     func append(_ progress: TrainingProgress) throws {
         do {
-            if !FileManager.default.fileExists(atPath: url.path) { try Data().write(to: url) }
-            let file = try FileHandle(forWritingTo: url)
-            defer { try? file.close() }
-            try file.seekToEnd()
+            let descriptor = Files.open(url.path, O_WRONLY | O_CREAT | O_APPEND)
+            guard descriptor >= 0 else { throw SystemError() }
+            let file = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
             try file.write(contentsOf: Data(TrainingLog.line(progress).utf8))
         } catch {
             throw TrainingError.unwritable(path: url.path, reason: error.localizedDescription)
@@ -50,7 +49,7 @@ struct TrainingLog {
 
     /// The whole lines; a last one that a kill cut off is left out.
     func read() -> [TrainingProgress] {
-        guard let text = try? String(contentsOf: url, encoding: .utf8) else { return [] }
+        guard let text = (try? Files.data(url)).map({ String(decoding: $0, as: UTF8.self) }) else { return [] }
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         return text.split(separator: "\n").compactMap { try? decoder.decode(TrainingProgress.self, from: Data($0.utf8)) }

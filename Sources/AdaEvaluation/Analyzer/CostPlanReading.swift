@@ -77,7 +77,7 @@ extension CostPlan {
             try self.init(headsPerLayer: numbers.compactMap { $0 }, model: model)
             return
         }
-        let file = URL(fileURLWithPath: text)
+        let file = URL(systemPath: text)
         let json = try JSONValue.read(contentsOf: file, needed: "--plan: a list of numbers, or a JSON file with a plan")
         let plan = PlanFile(file: file.path)
         let counts = json["adaptive"] ?? json

@@ -11,14 +11,14 @@ struct BenchmarkFolder {
     func file(_ names: String..., needed: String) throws -> URL {
         for name in names {
             let file = url.appendingPathComponent(name)
-            if FileManager.default.fileExists(atPath: file.path) { return file }
+            if Files.exists(file) { return file }
         }
         throw EvaluationError.missing(file: url.appendingPathComponent(names.first ?? "").path, needed: needed)
     }
 
     /// The first of `names` that exists, if any.
     func optionalFile(_ names: String...) -> URL? {
-        names.map { url.appendingPathComponent($0) }.first { FileManager.default.fileExists(atPath: $0.path) }
+        names.map { url.appendingPathComponent($0) }.first { Files.exists($0) }
     }
 }
 

@@ -39,9 +39,8 @@ public struct MMBenchBenchmark: Benchmark {
     }
 
     private static func table(_ url: URL) throws -> URL {
-        var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else { return url }
-        let tables = ((try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []).filter { $0.hasSuffix(".tsv") }.sorted()
+        guard FileKind(url) == .folder else { return url }
+        let tables = ((try? Files.names(in: url)) ?? []).filter { $0.hasSuffix(".tsv") }
         guard tables.count == 1 else {
             throw EvaluationError.data(
                 file: url.path, at: "the folder", expected: "one .tsv table (or name the table itself)", found: "\(tables.count)")

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// MME (Fu et al., 2023): a folder for each of the 14 subtasks, with the images and, for each, a text file of two questions that differ in
@@ -18,7 +19,7 @@ public struct MMEBenchmark: Benchmark {
         var samples: [BenchmarkSample] = []
         for task in MMEBenchmark.perception + MMEBenchmark.cognition {
             let part = BenchmarkFolder(root.appendingPathComponent(task))
-            guard FileManager.default.fileExists(atPath: part.url.path) else { continue }
+            guard Files.exists(part.url) else { continue }
             let questions = part.optionalFile("questions_answers_YN") ?? part.url
             let images = part.optionalFile("images") ?? part.url
             samples += try MMEBenchmark.samples(task, questions: questions, images: images)
@@ -64,7 +65,7 @@ public struct MMEBenchmark: Benchmark {
 
     private static func list(_ folder: URL) throws -> [String] {
         do {
-            return try FileManager.default.contentsOfDirectory(atPath: folder.path)
+            return try Files.names(in: folder)
         } catch {
             throw EvaluationError.file(path: folder.path, reason: "cannot be read: \(error.localizedDescription)")
         }
@@ -72,7 +73,7 @@ public struct MMEBenchmark: Benchmark {
 
     private static func text(_ file: URL) throws -> String {
         do {
-            return String(decoding: try Data(contentsOf: file), as: UTF8.self)
+            return String(decoding: try Files.data(file), as: UTF8.self)
         } catch {
             throw EvaluationError.file(path: file.path, reason: "cannot be read: \(error.localizedDescription)")
         }

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// A table of tab-separated values as pandas reads it: a header line, fields in quotes may hold tabs, line breaks and doubled quotes.
@@ -10,10 +11,10 @@ struct TabSeparatedTable {
 
     /// - Throws: ``EvaluationError`` if the file is missing, empty, ends inside quotes, or a line has more fields than the header.
     init(contentsOf url: URL, needed: String) throws {
-        guard FileManager.default.fileExists(atPath: url.path) else { throw EvaluationError.missing(file: url.path, needed: needed) }
+        guard Files.exists(url) else { throw EvaluationError.missing(file: url.path, needed: needed) }
         let data: Data
         do {
-            data = try Data(contentsOf: url, options: .mappedIfSafe)
+            data = try Files.data(url, mapped: true)
         } catch {
             throw EvaluationError.file(path: url.path, reason: "cannot be read: \(error.localizedDescription)")
         }

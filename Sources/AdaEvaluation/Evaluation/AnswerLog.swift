@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 #if canImport(Darwin)
@@ -25,12 +26,12 @@ public final class AnswerLog {
     ///   ``EvaluationError/data(file:at:expected:found:)`` for a damaged line, ``EvaluationError/file(path:reason:)``
     public init(folder: URL, settings: EvaluationSettings) throws {
         do {
-            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            try Files.createFolder(folder)
         } catch {
             throw EvaluationError.file(path: folder.path, reason: "cannot be made: \(error.localizedDescription)")
         }
         let file = folder.appendingPathComponent(AnswerLog.answersName)
-        let opened = open(file.path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
+        let opened = Files.open(file.path, O_RDWR | O_CREAT | O_APPEND)
         guard opened >= 0 else { throw AnswerLog.failure(file) }
         do {
             guard flock(opened, LOCK_EX | LOCK_NB) == 0 else {
@@ -83,9 +84,9 @@ public final class AnswerLog {
     /// The settings of the run in `folder`; `nil` if there is none.
     static func settings(in folder: URL) throws -> EvaluationSettings? {
         let file = folder.appendingPathComponent(settingsName)
-        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        guard Files.exists(file) else { return nil }
         do {
-            return try JSONDecoder().decode(EvaluationSettings.self, from: Data(contentsOf: file))
+            return try JSONDecoder().decode(EvaluationSettings.self, from: Files.data(file))
         } catch {
             throw EvaluationError.data(file: file.path, at: "the whole file", expected: "a run's settings", found: "\(error)")
         }
@@ -103,7 +104,7 @@ public final class AnswerLog {
     private static func records(in file: URL) throws -> (records: [SampleRecord], length: Int) {
         let data: Data
         do {
-            data = try Data(contentsOf: file)
+            data = try Files.data(file)
         } catch {
             throw EvaluationError.file(path: file.path, reason: "cannot be read: \(error.localizedDescription)")
         }
@@ -150,7 +151,7 @@ enum RunFiles {
 
     static func write(_ data: Data, to url: URL) throws {
         do {
-            try data.write(to: url, options: .atomic)
+            try Files.write(data, to: url)
         } catch {
             throw EvaluationError.file(path: url.path, reason: "cannot be written: \(error.localizedDescription)")
         }

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// One machine's part of a run: part `index` of `count`, counted from 1.
@@ -145,18 +146,17 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
     /// What the weights at `url` are: names and sizes of the files, and the first and last 64 KiB of each.
     /// - Throws: ``EvaluationError/file(path:reason:)``
     public static func fingerprint(ofModelAt url: URL) throws -> String {
-        var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
-            throw EvaluationError.missing(file: url.path, needed: "the model")
-        }
+        let kind = FileKind(url)
+        guard kind != .nothing else { throw EvaluationError.missing(file: url.path, needed: "the model") }
         var fingerprint = Fingerprint(1)
         do {
-            let names = isFolder.boolValue ? try FileManager.default.contentsOfDirectory(atPath: url.path).sorted() : [""]
+            let names = kind == .folder ? try Files.names(in: url) : [""]
             for name in names where !name.hasPrefix(".") {
                 let file = name.isEmpty ? url : url.appendingPathComponent(name)
-                guard (try? file.resourceValues(forKeys: [.isRegularFileKey]).isRegularFile) == true else { continue }
-                let handle = try FileHandle(forReadingFrom: file)
-                defer { try? handle.close() }
+                guard Files.status(file, followsLinks: false).map({ $0.st_mode & S_IFMT == S_IFREG }) == true else { continue }
+                let descriptor = Files.open(file.path, O_RDONLY)
+                guard descriptor >= 0 else { throw SystemError() }
+                let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
                 let size = try handle.seekToEnd()
                 try handle.seek(toOffset: 0)
                 fingerprint = fingerprint.adding(name).adding("\(size)").adding(try handle.read(upToCount: 1 << 16) ?? Data())

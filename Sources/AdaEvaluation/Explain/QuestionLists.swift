@@ -10,7 +10,7 @@ public struct QuestionPairs: Benchmark {
     ///   - images: files, one for each question.
     public init(images: [String], questions: [String]) {
         samples = zip(images, questions).enumerated().map { index, pair in
-            BenchmarkSample(id: "\(index)", image: .file(URL(fileURLWithPath: pair.0)), question: pair.1, references: [])
+            BenchmarkSample(id: "\(index)", image: .file(URL(systemPath: pair.0)), question: pair.1, references: [])
         }
     }
 

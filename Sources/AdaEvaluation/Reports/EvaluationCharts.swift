@@ -110,7 +110,7 @@ extension EvaluationReport {
     /// - Throws: ``EvaluationError``
     public func write(to folder: URL, submissions: [(name: String, data: Data)] = []) throws {
         do {
-            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            try Files.createFolder(folder)
         } catch {
             throw EvaluationError.file(path: folder.path, reason: "cannot be made: \(error.localizedDescription)")
         }

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// What a chart is stored as.
@@ -64,7 +65,7 @@ public struct Gnuplot: Sendable {
     func run(to url: URL, script: (String) -> String) throws {
         // gnuplot writes to the path it is given as soon as it starts, so a failure would leave half a picture.
         let partial = url.deletingLastPathComponent().appendingPathComponent(".\(url.lastPathComponent).partial")
-        defer { try? FileManager.default.removeItem(at: partial) }
+        defer { try? Files.remove(partial) }
         let process = Process()
         process.executableURL = executable
         process.arguments = ["-"]
@@ -85,7 +86,7 @@ public struct Gnuplot: Sendable {
             throw EvaluationError.plotterFailed(chart: url.lastPathComponent, output: String(messages.suffix(400)))
         }
         do {
-            try RunFiles.write(try Data(contentsOf: partial), to: url)
+            try RunFiles.write(try Files.data(partial), to: url)
         } catch let error as EvaluationError {
             throw error
         } catch {

@@ -9,42 +9,45 @@ import Foundation
 /// A file that is written beside its destination and takes its place only when it is complete and on disk, so that a reader, a
 /// crash or a full disk never meets half a file. What is no file (a pipe, a device) is written as it is and stays there; a symbolic link is
 /// followed.
-final class AtomicFile {
+package final class AtomicFile {
     private let destination: URL
-    /// `nil`: written as it is.
-    private let temporaryPath: String?
+    /// Where the bytes go until ``commit()``; `nil`: they are written as they come.
+    private let partial: URL?
     private var descriptor: Int32
     private var buffer: [UInt8] = []
     /// Bytes written so far.
-    private(set) var count = 0
+    package private(set) var count = 0
+    private let isDurable: Bool
 
     private static let bufferSize = 1 << 20
 
+    /// - Parameter isDurable: wait until the bytes are on the disk before the file takes its place.
     /// - Throws: ``CheckpointError/unwritable(file:reason:)`` if the folder cannot be written.
-    init(replacing destination: URL) throws {
-        let destination = destination.resolvingSymlinksInPath()
+    package init(replacing destination: URL, isDurable: Bool = true) throws {
+        self.isDurable = isDurable
+        let destination = Files.resolved(destination)
         self.destination = destination
-        var status = stat()
-        if stat(destination.path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
-            temporaryPath = nil
-            descriptor = open(destination.path, O_WRONLY | O_CLOEXEC)
+        if let status = Files.status(destination), status.st_mode & S_IFMT != S_IFREG {
+            partial = nil
+            descriptor = Files.open(destination.path, O_WRONLY)
+            guard descriptor >= 0 else { throw Self.failure(destination) }
         } else {
-            let name = ".\(destination.lastPathComponent).\(getpid())-\(UInt32.random(in: 0 ... .max)).partial"
-            let path = destination.deletingLastPathComponent().appendingPathComponent(name).path
-            temporaryPath = path
-            descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+            do {
+                let made = try PartialFiles.make(for: destination, isFolder: false)
+                (partial, descriptor) = (made.url, made.descriptor)
+            } catch {
+                throw Self.failure(destination, error.localizedDescription)
+            }
         }
-        guard descriptor >= 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
         buffer.reserveCapacity(Self.bufferSize)
     }
 
     deinit {
         guard descriptor >= 0 else { return }
-        close(descriptor)
-        if let temporaryPath { unlink(temporaryPath) }
+        if let partial { PartialFiles.abandon(partial) } else { close(descriptor) }
     }
 
-    func write(_ bytes: UnsafeRawBufferPointer) throws {
+    package func write(_ bytes: UnsafeRawBufferPointer) throws {
         count += bytes.count
         if buffer.count + bytes.count <= Self.bufferSize {
             buffer.append(contentsOf: bytes)
@@ -54,7 +57,7 @@ final class AtomicFile {
         }
     }
 
-    func write(_ bytes: [UInt8]) throws {
+    package func write(_ bytes: [UInt8]) throws {
         try bytes.withUnsafeBytes { try write($0) }
     }
 
@@ -64,26 +67,26 @@ final class AtomicFile {
         if missing > 0 { try write([UInt8](repeating: 0, count: missing)) }
     }
 
-    /// Makes the file durable and moves it to its destination.
-    func commit() throws {
+    /// Writes out everything under the temporary name.
+    /// - Returns: where it can be read before ``commit()``; `nil` for what is no file.
+    func complete() throws -> URL? {
         try flush()
-        guard let temporaryPath else {
+        guard let partial else { return nil }
+        guard !isDurable || fsync(descriptor) == 0 else { throw Self.failure(destination) }
+        return partial
+    }
+
+    /// Writes out everything and moves the file to its destination.
+    package func commit() throws {
+        guard let partial = try complete() else {
             close(descriptor)
             descriptor = -1
             return
         }
-        guard fsync(descriptor) == 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
-        guard rename(temporaryPath, destination.path) == 0 else {
-            throw Self.failure(destination, String(cString: strerror(errno)))
-        }
-        close(descriptor)
+        do { try PartialFiles.committing { try Files.move(partial, to: destination) } } catch { throw Self.failure(destination, error.localizedDescription) }
         descriptor = -1
-        // The rename itself must survive a power cut too; a folder that cannot be synced is no reason to fail.
-        let folder = open(destination.deletingLastPathComponent().path, O_RDONLY | O_CLOEXEC)
-        if folder >= 0 {
-            fsync(folder)
-            close(folder)
-        }
+        PartialFiles.settle(partial)
+        if isDurable { Files.synchronize(folder: destination.deletingLastPathComponent()) }
     }
 
     private func flush() throws {
@@ -98,12 +101,12 @@ final class AtomicFile {
             // Linux writes at most 2 GiB at a time.
             let written = systemWrite(descriptor, base + done, min(bytes.count - done, 1 << 30))
             if written < 0 && errno == EINTR { continue }
-            guard written > 0 else { throw Self.failure(destination, String(cString: strerror(errno))) }
+            guard written > 0 else { throw Self.failure(destination) }
             done += written
         }
     }
 
-    private static func failure(_ url: URL, _ reason: String) -> CheckpointError {
+    private static func failure(_ url: URL, _ reason: String = SystemError().localizedDescription) -> CheckpointError {
         .unwritable(file: url.path, reason: reason)
     }
 }

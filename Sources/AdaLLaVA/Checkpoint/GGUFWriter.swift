@@ -15,6 +15,14 @@ public enum GGUFWriter {
         _ tensors: [TensorDescription], metadata: [(key: String, value: GGUFValue)], to url: URL,
         body: (TensorDescription, TensorSink) throws -> Void
     ) throws {
+        try prepare(tensors, metadata: metadata, to: url, body: body).commit()
+    }
+
+    /// Writes a file that has its name only after ``AtomicFile/commit()``.
+    static func prepare(
+        _ tensors: [TensorDescription], metadata: [(key: String, value: GGUFValue)], to url: URL,
+        body: (TensorDescription, TensorSink) throws -> Void
+    ) throws -> AtomicFile {
         var header = Array("GGUF".utf8)
         header.appendLittleEndian(UInt32(3))
         header.appendLittleEndian(UInt64(tensors.count))
@@ -29,7 +37,7 @@ public enum GGUFWriter {
             try file.writeTensor(tensor, bytes: size, to: url, body)
         }
         try file.pad(to: alignment)
-        try file.commit()
+        return file
     }
 
     private static func append(_ metadata: [(key: String, value: GGUFValue)], to header: inout [UInt8], file: String) throws {

@@ -25,7 +25,7 @@ public final class MappedFile: @unchecked Sendable {
     public init(contentsOf url: URL, needed: String = "it was named as input") throws {
         let path = url.path
         // Not blocking: a named pipe without a writer must end in an error, not in waiting.
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        let descriptor = Files.open(path, O_RDONLY | O_NONBLOCK)
         guard descriptor >= 0 else {
             let code = errno
             if code == ENOENT || code == ENOTDIR { throw CheckpointError.missing(file: path, needed: needed) }

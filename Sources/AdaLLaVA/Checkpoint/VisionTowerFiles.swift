@@ -99,6 +99,17 @@ struct VisionTowerFiles {
     }
 }
 
+extension LlavaConfiguration {
+    /// A tower that `mm_vision_tower` names relative to the checkpoint: it goes with a checkpoint that is written elsewhere.
+    /// - Returns: where it lies, and what the written checkpoint calls it: never a place outside its own folder.
+    package func companionTower(of folder: URL) -> (folder: URL, name: String)? {
+        guard let reference = visionTowerReference, !reference.isEmpty, !reference.hasPrefix("/") else { return nil }
+        let tower = folder.appendingPathComponent(reference).standardizedFileURL
+        guard FileKind(tower.appendingPathComponent("config.json")) == .file else { return nil }
+        return (tower, reference.split(separator: "/").contains("..") ? "vision_tower" : reference)
+    }
+}
+
 /// The folder in which Hugging Face's libraries keep what they download.
 enum HuggingFaceCache {
     /// The folders with a downloaded copy of the repository `name` (`openai/clip-vit-large-patch14-336`); the one that `main`
@@ -108,7 +119,7 @@ enum HuggingFaceCache {
         guard (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else { return [] }
         let repository = root.appendingPathComponent("models--" + parts.joined(separator: "--"), isDirectory: true)
         let snapshots = repository.appendingPathComponent("snapshots", isDirectory: true)
-        let main = (try? String(contentsOf: repository.appendingPathComponent("refs/main"), encoding: .utf8))?
+        let main = (try? Files.data(repository.appendingPathComponent("refs/main"))).map { String(decoding: $0, as: UTF8.self) }?
             .trimmingCharacters(in: .whitespacesAndNewlines)
         guard let names = try? WeightFiles.names(in: snapshots), !names.isEmpty else { return [snapshots] }
         return names.sorted { ($0 == main ? 0 : 1, $0) < ($1 == main ? 0 : 1, $1) }.map {

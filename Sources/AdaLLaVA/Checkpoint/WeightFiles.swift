@@ -1,13 +1,11 @@
 import Foundation
 
 /// What lies at a path.
-enum FileKind: Equatable {
+package enum FileKind: Equatable {
     case nothing, file, folder
 
-    init(_ url: URL) {
-        var isFolder: ObjCBool = false
-        let exists = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder)
-        self = !exists ? .nothing : isFolder.boolValue ? .folder : .file
+    package init(_ url: URL) {
+        self = Files.status(url).map { $0.st_mode & S_IFMT == S_IFDIR ? .folder : .file } ?? .nothing
     }
 }
 
@@ -42,7 +40,7 @@ enum WeightFiles {
     /// The names of the files in a folder, sorted, hidden ones left out.
     static func names(in folder: URL) throws -> [String] {
         do {
-            return try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { !$0.hasPrefix(".") }.sorted()
+            return try Files.names(in: folder).filter { !$0.hasPrefix(".") }
         } catch {
             throw CheckpointError.unreadable(file: folder.path, reason: "the folder cannot be listed")
         }

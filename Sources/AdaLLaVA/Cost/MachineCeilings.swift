@@ -40,7 +40,7 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
         let folder = folder ?? defaultFolder
         let safe = machine.map { $0.isASCII && ($0.isLetter || $0.isNumber) ? String($0) : "-" }.joined()
         let file = folder.appendingPathComponent("ceilings-\(safe).json")
-        if !refresh, let data = try? Data(contentsOf: file), let kept = try? JSONDecoder().decode(MachineCeilings.self, from: data),
+        if !refresh, let data = try? Files.data(file), let kept = try? JSONDecoder().decode(MachineCeilings.self, from: data),
             kept.machine == machine, kept.isUsable
         {
             return (kept, nil)
@@ -48,10 +48,10 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
         onMeasure()
         let measured = try measure(threads: count, machine: machine)
         do {
-            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            try Files.createFolder(folder)
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            try encoder.encode(measured).write(to: file, options: .atomic)
+            try Files.write(try encoder.encode(measured), to: file)
         } catch {
             return (measured, "\(file.path): cannot be written: \(error.localizedDescription)")
         }

@@ -139,12 +139,12 @@ extension ChatTemplate {
         }
 
         private static func source(_ url: URL) throws -> String {
-            guard FileManager.default.fileExists(atPath: url.path) else {
+            guard Files.exists(url) else {
                 throw CheckpointError.missing(file: url.path, needed: "the chat template")
             }
             let bytes: [UInt8]
             do {
-                bytes = [UInt8](try Data(contentsOf: url))
+                bytes = [UInt8](try Files.data(url))
             } catch {
                 throw CheckpointError.unreadable(file: url.path, reason: error.localizedDescription)
             }

@@ -75,13 +75,13 @@ public enum TokenizerLoader {
 
     private static func read(_ name: String, in folder: URL) throws -> (bytes: [UInt8], file: String)? {
         let url = folder.appendingPathComponent(name)
-        guard FileManager.default.fileExists(atPath: url.path) else { return nil }
+        guard let status = Files.status(url) else { return nil }
         do {
-            let size = try FileManager.default.attributesOfItem(atPath: url.path)[.size] as? NSNumber
-            if let size, size.int64Value > Int64(largestFile) {
-                throw CheckpointError.malformed(file: url.path, reason: "\(size) bytes are too many for a tokenizer; at most \(largestFile) are read")
+            if status.st_size > largestFile {
+                throw CheckpointError.malformed(
+                    file: url.path, reason: "\(status.st_size) bytes are too many for a tokenizer; at most \(largestFile) are read")
             }
-            return ([UInt8](try Data(contentsOf: url)), url.path)
+            return ([UInt8](try Files.data(url)), url.path)
         } catch let error as CheckpointError {
             throw error
         } catch {
