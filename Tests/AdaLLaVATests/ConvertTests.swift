@@ -111,6 +111,46 @@ import Testing
         }
     }
 
+    // A failure means that a conversion leaves a folder whose tower cannot be found, because it lay beside the checkpoint.
+    @Test(arguments: ["../tower", "inside/tower"]) func theTowerTravels(reference: String) throws {
+        try withFolder { place in
+            let (source, output) = (place.appendingPathComponent("source/model"), place.appendingPathComponent("a/b"))
+            try Files.createFolder(source)
+            try Files.createFolder(output.deletingLastPathComponent())
+            for name in try Files.names(in: Fixtures.url("ada-L")) where name != "vision_tower" {
+                try Files.copy(Fixtures.url("ada-L/" + name), to: source.appendingPathComponent(name))
+            }
+            try Files.createFolder(source.appendingPathComponent("inside"))
+            try Files.copy(Fixtures.url("ada-L/vision_tower"), to: source.appendingPathComponent(reference))
+            let config = source.appendingPathComponent("config.json")
+            let text = String(decoding: try Files.data(config), as: UTF8.self).replacing(
+                try Regex("\"mm_vision_tower\"\\s*:\\s*\"[^\"]*\"")) { _ in "\"mm_vision_tower\": \"\(reference)\"" }
+            try Files.write(Data(text.utf8), to: config)
+            _ = try CheckpointConverter(source, to: .bf16, output: output).run()
+            try Files.remove(place.appendingPathComponent("source"))
+            let written = try Checkpoint.open(at: output)
+            #expect(written.configuration.llava?.visionTowerReference == (reference.hasPrefix("..") ? "vision_tower" : reference))
+            #expect(try TestModel(output).loaded.parts.vision != nil)
+        }
+    }
+
+    // A failure means that --force replaces a checkpoint that loads by one that does not.
+    @Test func whatDoesNotLoadReplacesNothing() throws {
+        try withFolder { place in
+            let output = place.appendingPathComponent("out")
+            _ = try CheckpointConverter(Fixtures.url("ada-L"), to: .bf16, output: output).run()
+            // Whatever else lies in the folder stays, and this is then taken for the checkpoint's tokenizer.
+            try Files.write(Data("{".utf8), to: output.appendingPathComponent("tokenizer.json"))
+            let before = try Files.names(in: output).map { ($0, try? Files.data(output.appendingPathComponent($0))) }
+            #expect(throws: CheckpointError.self) {
+                try CheckpointConverter(Fixtures.url("ada-L"), to: .f16, output: output, overwrites: true).run()
+            }
+            let after = try Files.names(in: output).map { ($0, try? Files.data(output.appendingPathComponent($0))) }
+            #expect(before.elementsEqual(after, by: ==))
+            #expect(try Files.names(in: place) == ["out"])
+        }
+    }
+
     // A mismatch means that a converted model reads prompts differently from its source.
     @Test func theTokenizerTravels() throws {
         try withFolder { place in

@@ -46,16 +46,17 @@ public struct CheckpointConverter: WeightConverter {
     public func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
         // A checkpoint that does not load would become another one that does not.
         try CheckpointConverter.verify(checkpoint)
-        if writesGGUF {
-            try writeGGUF(cancellation: cancellation, progress: progress)
-        } else {
-            try writeFolder(cancellation: cancellation, progress: progress)
-        }
-        let written = try Checkpoint.open(at: output)
-        try CheckpointConverter.verify(written)
-        let sources = [written.language, written.vision, written.projector].compactMap { $0 }
+        if writesGGUF { return try writeGGUF(cancellation: cancellation, progress: progress) }
+        return try ConversionOutput.writeFolder(output) {
+            try writeContents($0, cancellation: cancellation, progress: progress)
+        } verify: { try CheckpointConverter.report(Checkpoint.open(at: $0)) }
+    }
+
+    /// What was written, once it was seen to load.
+    static func report(_ written: Checkpoint) throws -> ConversionReport {
+        try verify(written)
         var sizes: [String: Int] = [:]
-        for source in sources {
+        for source in [written.language, written.vision, written.projector].compactMap({ $0 }) {
             for name in source.names { sizes[name] = source.find(name)?.bytes.count }
         }
         return ConversionReport(bytes: sizes.values.reduce(0, +), tensors: sizes.count)
@@ -69,18 +70,19 @@ public struct CheckpointConverter: WeightConverter {
 
     // MARK: - A Hugging Face folder
 
-    private func writeFolder(cancellation: Cancellation, progress: ConversionProgress) throws {
-        try ConversionOutput.writeFolder(output) { try writeContents($0, cancellation: cancellation, progress: progress) }
-    }
-
     private func writeContents(_ partial: URL, cancellation: Cancellation, progress: ConversionProgress) throws {
-        let manager = FileManager.default
+        let tower = checkpoint.configuration.llava?.companionTower(of: checkpoint.folder)
         do {
             for name in try WeightFiles.names(in: checkpoint.folder) where belongsToCheckpoint(name) {
-                try manager.copyItem(at: checkpoint.folder.appendingPathComponent(name), to: partial.appendingPathComponent(name))
+                try Files.copy(checkpoint.folder.appendingPathComponent(name), to: partial.appendingPathComponent(name))
             }
-            try nameType(in: partial.appendingPathComponent("config.json"))
-        } catch let error as CocoaError {
+            if let tower {
+                let copy = partial.appendingPathComponent(tower.name)
+                try Files.createFolder(copy.deletingLastPathComponent())
+                try Files.copy(tower.folder, to: copy)
+            }
+            try adapt(config: partial.appendingPathComponent("config.json"), tower: tower?.name)
+        } catch let error as SystemError {
             throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
         }
         let weights = try WeightFiles.open(in: checkpoint.folder).tensors
@@ -98,22 +100,23 @@ public struct CheckpointConverter: WeightConverter {
         }
     }
 
-    /// Configuration, tokenizer and notes, and the vision tower's own folder; not the weights, and nothing else that lies about.
+    /// Configuration, tokenizer and notes; not the weights, and nothing else that lies about.
     private func belongsToCheckpoint(_ name: String) -> Bool {
-        if name == checkpoint.configuration.llava?.visionTowerReference { return true }
         let kinds = ["json", "model", "jinja", "txt", "md"]
         let url = checkpoint.folder.appendingPathComponent(name)
         return FileKind(url) == .file && kinds.contains(url.pathExtension) && !name.hasSuffix(".safetensors.index.json")
     }
 
-    /// Says in a copied `config.json` what type the weights have now, as loaders ask there.
-    private func nameType(in config: URL) throws {
-        let type = target == .bf16 ? "bfloat16" : "float16"
-        guard var text = try? String(contentsOf: config, encoding: .utf8) else { return }
-        for key in ["torch_dtype", "dtype"] {
-            text = text.replacing(try Regex("\"\(key)\"\\s*:\\s*\"[a-z0-9]*\"")) { _ in "\"\(key)\": \"\(type)\"" }
+    /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.
+    private func adapt(config: URL, tower: String?) throws {
+        var values = ["torch_dtype", "dtype"].map { ($0, target == .bf16 ? "bfloat16" : "float16") }
+        if let tower, tower != checkpoint.configuration.llava?.visionTowerReference { values.append(("mm_vision_tower", tower)) }
+        var text = String(decoding: try Files.data(config), as: UTF8.self)
+        for (key, value) in values {
+            guard let field = try? Regex("\"\(key)\"\\s*:\\s*\"[^\"\\\\]*\"") else { continue }
+            text = text.replacing(field) { _ in "\"\(key)\": \"\(value)\"" }
         }
-        try Data(text.utf8).write(to: config)
+        try Files.write(Data(text.utf8), to: config)
     }
 }
 

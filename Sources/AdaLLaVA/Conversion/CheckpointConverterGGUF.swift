@@ -2,7 +2,7 @@ import Foundation
 
 /// The GGUF side of a conversion: which tensor becomes what, and what is said about the model.
 extension CheckpointConverter {
-    func writeGGUF(cancellation: Cancellation, progress: ConversionProgress) throws {
+    func writeGGUF(cancellation: Cancellation, progress: ConversionProgress) throws -> ConversionReport {
         var tensors: [String: StoredTensor] = [:]
         for source in [checkpoint.language, checkpoint.projector, checkpoint.vision].compactMap({ $0 }) {
             for name in source.names where tensors[name] == nil { tensors[name] = source.find(name) }
@@ -22,7 +22,7 @@ extension CheckpointConverter {
 
         let total = tensors.values.reduce(0) { $0 + $1.bytes.count }
         var done = 0
-        try GGUFWriter.write(descriptions, metadata: try metadata(), to: output) { description, sink in
+        let file = try GGUFWriter.prepare(descriptions, metadata: try metadata(), to: output) { description, sink in
             guard let name = canonical[description.name], let tensor = tensors[name] else {
                 return try sink.write(factors ?? [])
             }
@@ -31,6 +31,10 @@ extension CheckpointConverter {
             done += tensor.bytes.count
             progress(done, total)
         }
+        let written = try file.complete() ?? output
+        let report = try CheckpointConverter.report(Checkpoint.open(at: written))
+        try file.commit()
+        return report
     }
 
     /// The element type that a tensor is written in.

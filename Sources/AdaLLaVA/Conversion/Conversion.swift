@@ -26,45 +26,41 @@ enum ConversionOutput {
         guard FileKind(folder) == .folder else {
             throw CheckpointError.missing(file: folder.path, needed: "the folder to write \(output.lastPathComponent) into")
         }
-        let places = sources.map { $0.resolvingSymlinksInPath().standardizedFileURL.path }
-        let place = output.resolvingSymlinksInPath().standardizedFileURL.path
+        let places = sources.map { Files.resolved($0).standardizedFileURL.path }
+        let place = Files.resolved(output).standardizedFileURL.path
         guard !places.contains(place) else { throw ConversionError.ontoItself(output.path) }
         guard !places.contains(where: { $0.hasPrefix(place + "/") }) else { throw ConversionError.holdsSource(output.path) }
         guard overwrites || FileKind(output) == .nothing else { throw ConversionError.exists(output.path) }
         // Whoever forces the replacement of a checkpoint has not said that a folder of something else may go.
         if FileKind(output) == .folder {
             let isCheckpoint = FileKind(output.appendingPathComponent("config.json")) == .file
-            let isEmpty = (try? FileManager.default.contentsOfDirectory(atPath: output.path))?.isEmpty == true
+            let isEmpty = (try? Files.names(in: output))?.isEmpty == true
             guard output.pathExtension != "gguf", isCheckpoint || isEmpty else { throw ConversionError.otherFolder(output.path) }
         }
     }
 
     private static func isWeights(_ name: String) -> Bool { name.hasSuffix(".safetensors") || name.hasSuffix(".safetensors.index.json") }
 
-    /// Lets `body` fill a new folder, which then takes its place at `output`; stopped in between, nothing is left.
-    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and whatever `body` throws.
-    static func writeFolder(_ output: URL, _ body: (URL) throws -> Void) throws {
-        let manager = FileManager.default
-        func attempt(_ action: () throws -> Void) throws {
-            do { try action() } catch { throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription) }
-        }
-        let partial = output.deletingLastPathComponent().appendingPathComponent(".\(output.lastPathComponent).\(UInt32.random(in: 0 ... .max)).partial")
-        defer { try? manager.removeItem(at: partial) }
-        try attempt { try manager.createDirectory(at: partial, withIntermediateDirectories: false) }
-        try body(partial)
-        try attempt {
-            guard FileKind(output) != .nothing else { return try manager.moveItem(at: partial, to: output) }
-            guard FileKind(output) == .folder else { throw CocoaError(.fileWriteFileExists) }
-            // The checkpoint's own files are replaced; whatever else lies in its folder stays.
-            for name in try manager.contentsOfDirectory(atPath: output.path) where !isWeights(name) {
-                let kept = partial.appendingPathComponent(name)
-                if FileKind(kept) == .nothing { try manager.copyItem(at: output.appendingPathComponent(name), to: kept) }
+    /// Lets `body` fill a new folder, which takes its place at `output` once `verify` has opened it; stopped in between, nothing is left and
+    /// what was there is as before.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and whatever `body` and `verify` throw.
+    static func writeFolder<Result>(_ output: URL, _ body: (URL) throws -> Void, verify: (URL) throws -> Result) throws -> Result {
+        var result: Result?
+        try PartialFiles.writeFolder(output) { partial in
+            try body(partial)
+            do {
+                // The checkpoint's own files are replaced; whatever else lies in its folder stays.
+                for name in FileKind(output) == .folder ? try Files.names(in: output) : [] where !isWeights(name) {
+                    let kept = partial.appendingPathComponent(name)
+                    if !Files.exists(kept) { try Files.copy(output.appendingPathComponent(name), to: kept) }
+                }
+            } catch let error as SystemError {
+                throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
             }
-            let old = partial.appendingPathExtension("old")
-            try manager.moveItem(at: output, to: old)
-            try manager.moveItem(at: partial, to: output)
-            try manager.removeItem(at: old)
+            result = try verify(partial)
         }
+        guard let result else { throw CheckpointError.unwritable(file: output.path, reason: "nothing was written") }
+        return result
     }
 }
 

@@ -146,7 +146,7 @@ public struct EfficientNetConverter: WeightConverter {
         }
         let total = values.values.reduce(0) { $0 + $1.count * 4 }
         var done = 0
-        try ConversionOutput.writeFolder(output) { folder in
+        let bytes = try ConversionOutput.writeFolder(output) { folder in
             try SafetensorsWriter.write(descriptions, to: folder.appendingPathComponent("model.safetensors")) { description, sink in
                 try cancellation.check()
                 let tensor = values[description.name] ?? []
@@ -155,16 +155,18 @@ public struct EfficientNetConverter: WeightConverter {
                 progress(done, total)
             }
             do {
-                try Data(configuration.jsonText.utf8).write(to: folder.appendingPathComponent("config.json"))
-                try Data(Self.preprocessor(configuration.imageSize).utf8).write(to: folder.appendingPathComponent("preprocessor_config.json"))
+                try Files.write(Data(configuration.jsonText.utf8), to: folder.appendingPathComponent("config.json"))
+                try Files.write(
+                    Data(Self.preprocessor(configuration.imageSize).utf8), to: folder.appendingPathComponent("preprocessor_config.json"))
             } catch {
                 throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
             }
+        } verify: { folder in
+            let files = try VisionTowerFiles(folder: folder)
+            let packer = try WeightPacker(kernels: KernelSet(), pool: ThreadPool(threads: 1), packs: false)
+            _ = try EfficientNetLite(files.tensors, configuration, packer: packer, cancellation: cancellation, onLayer: { _ in })
+            return files.tensors.names.reduce(0) { $0 + (files.tensors.find($1)?.bytes.count ?? 0) }
         }
-        let files = try VisionTowerFiles(folder: output)
-        let packer = try WeightPacker(kernels: KernelSet(), pool: ThreadPool(threads: 1), packs: false)
-        _ = try EfficientNetLite(files.tensors, configuration, packer: packer, cancellation: cancellation, onLayer: { _ in })
-        let bytes = files.tensors.names.reduce(0) { $0 + (files.tensors.find($1)?.bytes.count ?? 0) }
         return ConversionReport(bytes: bytes, tensors: descriptions.count)
     }
 
