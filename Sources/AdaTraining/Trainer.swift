@@ -37,6 +37,7 @@ public final class Trainer {
     private let stepSize: Int
     private let microBatch: Int
     private let output: URL
+    private let lock: FolderLock?
     private let regions: RegionVocabulary?
     private let checkpoints: TrainingCheckpoints
     private let log: TrainingLog
@@ -49,6 +50,10 @@ public final class Trainer {
         self.recipe = recipe
         self.launch = launch
         let library = try TorchLibrary.shared()
+        output = URL(systemPath: recipe.outputDir)
+        try makeFolder(output)
+        // The process that writes holds the lock for all of its run.
+        lock = launch.rank == 0 ? try Trainer.lock(output) : nil
         source = try ModelSource(recipe)
         dataset = try InstructionDataset(
             files: recipe.dataPath.map { URL(fileURLWithPath: $0) },
@@ -78,13 +83,20 @@ public final class Trainer {
         let standard = options.cudaDevice == nil ? min(8, recipe.perDeviceTrainBatchSize) : recipe.perDeviceTrainBatchSize
         microBatch = recipe.microBatchSize > 0 ? recipe.microBatchSize : standard
 
-        output = URL(fileURLWithPath: recipe.outputDir, isDirectory: true)
-        try makeFolder(output)
         checkpoints = TrainingCheckpoints(output: output)
         log = TrainingLog(url: output.appendingPathComponent("training_log.jsonl"))
         state = RunState(samples: dataset.count, seed: recipe.seed, stepSize: stepSize)
         if recipe.resume, let restored = try checkpoints.restore(model, recipe: recipe, expected: state) { state = restored }
         try group?.broadcast(model)
+    }
+
+    private static func lock(_ folder: URL) throws -> FolderLock {
+        do {
+            if let lock = try FolderLock(folder) { return lock }
+        } catch {
+            throw TrainingError.unwritable(path: folder.path, reason: error.localizedDescription)
+        }
+        throw TrainingError.inUse(folder: folder.path)
     }
 
     private static func device(_ recipe: Recipe, _ launch: Launch, _ library: TorchLibrary) throws -> Int? {
@@ -139,7 +151,7 @@ public final class Trainer {
             }
         }
         if launch.rank == 0 {
-            try LossChart.svg(log.read()).write(to: output.appendingPathComponent("training_loss.svg"), atomically: true, encoding: .utf8)
+            try Files.write(Data(LossChart.svg(log.read()).utf8), to: output.appendingPathComponent("training_loss.svg"))
             if !summary.wasStopped {
                 if savedStep != state.step { try save(&summary) }
                 try export.write(to: output)

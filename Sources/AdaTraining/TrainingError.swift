@@ -14,6 +14,8 @@ public enum TrainingError: EngineError, Equatable {
     case notFinite(what: String, step: Int, samples: [String])
     /// A checkpoint to resume from does not belong to this run.
     case resume(folder: String, reason: String)
+    /// Another run trains into the same folder.
+    case inUse(folder: String)
     /// A file or folder cannot be written.
     case unwritable(path: String, reason: String)
     /// The environment of a data-parallel launch makes no sense.
@@ -23,7 +25,7 @@ public enum TrainingError: EngineError, Equatable {
         switch self {
         case .noTorch: .missingInput
         case .torch, .notFinite: .software
-        case .recipe, .launch: .usage
+        case .recipe, .launch, .inUse: .usage
         case .sample, .resume: .badData
         case .unwritable: .inputOutput
         }
@@ -46,6 +48,7 @@ public enum TrainingError: EngineError, Equatable {
                 + (samples.count > 24 ? " and \(samples.count - 24) more" : "")
                 + ". A lower learning_rate, a longer warm-up or bf16: false may help; the last checkpoint is untouched"
         case .resume(let folder, let reason): "\(folder): cannot resume from this checkpoint: \(reason)"
+        case .inUse(let folder): "\(folder): another run trains into this folder; wait for it or name another output_dir"
         case .unwritable(let path, let reason): "\(path): cannot be written: \(reason)"
         case .launch(let variable, let expected, let found): "the environment variable \(variable): expected \(expected), found \(found)"
         }

@@ -33,6 +33,15 @@ import Testing
         #expect(try String(contentsOf: chart, encoding: .utf8).hasSuffix("</svg>\n"))
     }
 
+    @Test func twoRunsDoNotShareAFolder() throws {
+        // A failure means that two runs write each other's checkpoints.
+        var run = try SmallRun()
+        run.recipe.maxSteps = 1
+        let first = try Trainer(run.recipe)
+        #expect(throws: TrainingError.inUse(folder: run.recipe.outputDir)) { try Trainer(run.recipe) }
+        _ = try first.run()
+    }
+
     @Test(arguments: [false, true]) func aRunThatWasStoppedGoesOnWithTheSameLosses(lora: Bool) throws {
         // A mismatch means that a checkpoint misses something: weights, optimizer, order, budgets or noise.
         var whole = try SmallRun()
