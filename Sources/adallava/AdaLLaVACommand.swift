@@ -1,4 +1,6 @@
+import AdaLLaVA
 import ArgumentParser
+import Foundation
 
 @main
 struct AdaLLaVACommand: AsyncParsableCommand {
@@ -15,4 +17,23 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             Analyze.self,
         ],
         defaultSubcommand: nil)
+
+    static func main() async {
+        // What a reader closed is an error of the write, so that every way out can clean up.
+        signal(SIGPIPE, SIG_IGN)
+        var hint: String?
+        do {
+            let arguments = try CommandArguments(of: AdaLLaVACommand.self)
+            hint = arguments.hint(for: CommandArguments.given)
+            var command = try await asyncParseAsRoot(try arguments.prepared(CommandArguments.given))
+            if var asynchronous = command as? any AsyncParsableCommand { try await asynchronous.run() } else { try command.run() }
+        } catch {
+            let code = exitCode(for: error)
+            let text = fullMessage(for: error) + (code == .validationFailure ? hint.map { "\n" + $0 } ?? "" : "")
+            if !text.isEmpty {
+                if code == .success { printNow(text) } else { Console.shared.message(text) }
+            }
+            Exit.now(code.rawValue)
+        }
+    }
 }

@@ -110,7 +110,7 @@ struct Analyze: AsyncParsableCommand {
                 promptTokens: prompt, generatedTokens: generate, batchSize: batch, weightBits: weightBits, activationBits: activationBits,
                 keyValueBits: kvBits, flashAttention: flashAttention, tensorParallel: tensorParallel, images: images)
             let report = try report(model, settings, try analyzedHardware())
-            if let chart { try RooflineChart(report.analysis).draw(to: URL(fileURLWithPath: chart)) }
+            if let chart { try RooflineChart(report.analysis).draw(to: URL(systemPath: chart)) }
             if json {
                 printNow(try adallava.json(report.jsonObject))
             } else {
@@ -121,9 +121,9 @@ struct Analyze: AsyncParsableCommand {
     }
 
     private func analyzedModel() throws -> AnalyzedModel {
-        if let config { return try AnalyzedModel(configuration: URL(fileURLWithPath: config)) }
+        if let config { return try AnalyzedModel(configuration: URL(systemPath: config)) }
         if let shape { return try AnalyzedModel.shape(shape) }
-        return try AnalyzedModel(checkpoint: model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
+        return try AnalyzedModel(checkpoint: model.map { URL(systemPath: $0) } ?? DefaultModel.locate())
     }
 
     private func analyzedHardware() throws -> Hardware {

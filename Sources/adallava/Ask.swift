@@ -24,7 +24,7 @@ struct Ask: AsyncParsableCommand {
 
     func validate() throws {
         if input.isEmpty { throw ValidationError("expected a question, or an image and a question") }
-        if input.count == 1, input[0] == "-" || FileManager.default.fileExists(atPath: input[0]) {
+        if input.count == 1, input[0] == "-" || Files.exists(URL(systemPath: input[0])) {
             throw ValidationError("expected a question after the image \(input[0])")
         }
     }
@@ -34,7 +34,7 @@ struct Ask: AsyncParsableCommand {
             // A wrong budget is told before anything is read.
             let budget = try Budget(parsing: sampling.budget)
             let batch = try imageBatch(input.dropLast(), tolerance: damage.tolerance)
-            let question = input[input.count - 1]
+            let question = SystemPath.prose(input[input.count - 1])
             let checkpoint = try model.open()
             let images = try batch.prepared(for: checkpoint)
             try await withInterruption {

@@ -18,7 +18,7 @@ struct BenchOutputFlags: ParsableArguments {
     var json = false
 
     func validate() throws {
-        if let chart, ChartFormat(rawValue: URL(fileURLWithPath: chart).pathExtension.lowercased()) == nil {
+        if let chart, ChartFormat(rawValue: URL(systemPath: chart).pathExtension.lowercased()) == nil {
             throw ValidationError("--chart: expected a file that ends in .svg or .png, found \(chart)")
         }
     }
@@ -27,10 +27,10 @@ struct BenchOutputFlags: ParsableArguments {
     private func drawings(_ name: String) -> [(file: URL, format: ChartFormat)] {
         var drawings: [(file: URL, format: ChartFormat)] = []
         if let chart {
-            let file = URL(fileURLWithPath: chart)
+            let file = URL(systemPath: chart)
             drawings.append((file, ChartFormat(rawValue: file.pathExtension.lowercased()) ?? .svg))
         }
-        if let output { drawings.append((URL(fileURLWithPath: output).appendingPathComponent("\(name).\(charts.rawValue)"), charts)) }
+        if let output { drawings.append((URL(systemPath: output).appendingPathComponent("\(name).\(charts.rawValue)"), charts)) }
         return drawings
     }
 
@@ -40,15 +40,15 @@ struct BenchOutputFlags: ParsableArguments {
     func prepare() throws -> Gnuplot? {
         if let output {
             do {
-                try FileManager.default.createDirectory(at: URL(fileURLWithPath: output), withIntermediateDirectories: true)
+                try Files.createFolder(URL(systemPath: output))
             } catch {
                 throw EvaluationError.file(path: output, reason: "cannot be made: \(error.localizedDescription)")
             }
         }
         if let chart {
-            let folder = URL(fileURLWithPath: chart).deletingLastPathComponent().path
-            guard FileManager.default.isWritableFile(atPath: folder) else {
-                throw EvaluationError.file(path: chart, reason: "the folder \(folder) is not there or may not be written")
+            let folder = URL(systemPath: chart).deletingLastPathComponent()
+            guard Files.isWritable(folder) else {
+                throw EvaluationError.file(path: chart, reason: "the folder \(folder.path) is not there or may not be written")
             }
         }
         if chart == nil, output == nil { return nil }
@@ -74,7 +74,7 @@ struct BenchOutputFlags: ParsableArguments {
         } else {
             printNow((report.headerLines + report.lines).joined(separator: "\n"))
         }
-        if let output { try report.write(to: URL(fileURLWithPath: output)) }
+        if let output { try report.write(to: URL(systemPath: output)) }
         if let plotter {
             for (file, format) in drawings(type(of: report).name) {
                 try report.draw(to: file, format: format, plotter: plotter)
@@ -116,7 +116,7 @@ extension ModelFlags {
 
     /// What is in the checkpoint; its weights are not read.
     func inspect() throws -> ModelReport {
-        try ModelReport(contentsOf: locate(), projector: compute.mmproj.map { URL(fileURLWithPath: $0) }, template: compute.templates.choice)
+        try ModelReport(contentsOf: locate(), projector: compute.mmproj.map { URL(systemPath: $0) }, template: compute.templates.choice)
     }
 }
 

@@ -50,8 +50,8 @@ struct BenchRequests: AsyncParsableCommand {
         try await reporting {
             guard case .fraction(let fraction) = try Budget(parsing: budget) else { throw BudgetError.timesNotYet(budget) }
             var patterns =
-                try data.map { try RequestPatterns(samples: ScenesBenchmark(contentsOf: URL(fileURLWithPath: $0)).samples, questions: questions) }
-                ?? RequestPatterns(images: images.map { URL(fileURLWithPath: $0) }, questions: questions)
+                try data.map { try RequestPatterns(samples: ScenesBenchmark(contentsOf: URL(systemPath: $0)).samples, questions: questions) }
+                ?? RequestPatterns(images: images.map { URL(systemPath: $0) }, questions: questions)
             (patterns.requests, patterns.repeats, patterns.maxTokens, patterns.budget) = (requests, repeats, maxTokens, fraction)
             try patterns.validate()
             // A picture that cannot be read is told before anything is loaded.

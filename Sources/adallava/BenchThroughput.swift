@@ -57,7 +57,7 @@ struct BenchThroughput: AsyncParsableCommand {
             (throughput.promptTokens, throughput.generatedTokens, throughput.repeats) = (prompt, generate, repeats)
             throughput.sequences = try counts(sequences, "--sequences")
             try throughput.validate()
-            let urls = try model.isEmpty ? [DefaultModel.locate()] : model.map { URL(fileURLWithPath: $0) }
+            let urls = try model.isEmpty ? [DefaultModel.locate()] : model.map { URL(systemPath: $0) }
             // What one of the models cannot do is told before the first is measured.
             let reports = try urls.map { url in
                 let report = try ModelReport(contentsOf: url)

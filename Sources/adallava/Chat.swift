@@ -48,7 +48,8 @@ struct Chat: AsyncParsableCommand {
                 } catch let error as any EngineError {
                     // One bad line does not end a conversation.
                     Console.shared.message("adallava: " + error.description)
-                } catch is CancellationError {
+                } catch let error as CancellationError {
+                    if interruptionEndsProcess() { throw error }
                     Console.shared.message("(stopped; this turn is not remembered)")
                 }
             }
@@ -77,10 +78,23 @@ private struct ChatSession {
 
     /// The next line: with editing and history on a terminal, as it comes from a pipe.
     func readLine() -> String? {
-        guard isatty(STDIN_FILENO) != 0 else { return Swift.readLine() }
-        guard let line = adallava_read_line("> ") else { return nil }
+        guard isatty(STDIN_FILENO) != 0 else { return ChatSession.pipedLine() }
+        guard let line = EditedTerminal.editing({ adallava_read_line("> ") }) else { return nil }
         defer { free(line) }
-        return String(cString: line)
+        return SystemPath.text(UnsafeRawBufferPointer(start: line, count: strlen(line)))
+    }
+
+    /// The next line of a pipe, with every byte of it: it may name a file.
+    private static func pipedLine() -> String? {
+        var line: [UInt8] = []
+        var byte: UInt8 = 0
+        while true {
+            let count = read(STDIN_FILENO, &byte, 1)
+            if count < 0, errno == EINTR { continue }
+            if count <= 0 { return line.isEmpty ? nil : SystemPath.text(line) }
+            if byte == UInt8(ascii: "\n") { return SystemPath.text(line) }
+            line.append(byte)
+        }
     }
 
     /// - Returns: `false` when the conversation ends.
@@ -104,7 +118,7 @@ private struct ChatSession {
             Console.shared.message("image added to your next message")
         case let name where name.hasPrefix("/"):
             Console.shared.message("unknown: \(name)\n\(ChatSession.help)")
-        default: try await ask(text)
+        default: try await ask(SystemPath.prose(text))
         }
         return true
     }

@@ -22,14 +22,16 @@ final class Console: @unchecked Sendable {
     ///   - total: 0 if it is not known.
     ///   - detail: what else to say of the step now.
     func progress(_ name: String, done: Int, of total: Int, detail: String = "") {
+        let (name, detail) = (TerminalText.shown(name), TerminalText.shown(detail))
         lock.withLock {
             write(report.update(name, done: done, of: total, detail: detail, at: ContinuousClock.now - start))
             if timer == nil { timer = startTimer() }
         }
     }
 
-    /// Writes a line, in place of a progress line if there is one.
+    /// Writes a line, in place of a progress line if there is one. Control characters in it are shown, not obeyed.
     func message(_ text: String) {
+        let text = TerminalText.shown(text)
         lock.withLock { write(report.interrupt() + text + "\n") }
     }
 
@@ -61,15 +63,29 @@ final class Console: @unchecked Sendable {
     }
 }
 
-/// Prints to standard output at once, also into a pipe. An output that cannot be written (a full disk) ends the process with exit code 74:
-/// what the command was run for can no longer be delivered.
+/// Prints to standard output at once, also into a pipe; control characters are shown, not obeyed. An output that cannot be written (a full
+/// disk) ends the process with exit code 74: what the command was run for can no longer be delivered.
 func printNow(_ text: String, terminator: String = "\n") {
-    do {
-        try FileHandle.standardOutput.write(contentsOf: Data((text + terminator).utf8))
-    } catch {
-        Console.shared.finishProgress()
-        Console.shared.message("adallava: standard output cannot be written: \(error.localizedDescription)")
-        exit(ErrorCategory.inputOutput.rawValue)
+    write(TerminalText.shown(text) + terminator)
+}
+
+/// Prints a piece of an answer. A terminal is shown control characters; a program is given what the model wrote.
+func printAnswer(_ text: String, terminator: String = "") {
+    write((isatty(STDOUT_FILENO) != 0 ? TerminalText.shown(text) : text) + terminator)
+}
+
+private func write(_ text: String) {
+    var bytes = Array(text.utf8)[...]
+    while !bytes.isEmpty {
+        let written = bytes.withUnsafeBytes { Foundation.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+        if written >= 0 {
+            bytes = bytes.dropFirst(written)
+        } else if errno == EPIPE {
+            Exit.ofClosedPipe()
+        } else if errno != EINTR {
+            Console.shared.message("adallava: standard output cannot be written: \(SystemError().localizedDescription)")
+            Exit.now(ErrorCategory.inputOutput.rawValue)
+        }
     }
 }
 
@@ -84,7 +100,7 @@ struct AnswerLine {
         text += piece
         if isQuiet { return }
         Console.shared.finishProgress()
-        printNow(piece, terminator: "")
+        printAnswer(piece)
     }
 
     /// Ends the line after a whole answer, an empty one included.
@@ -125,5 +141,5 @@ func reporting(_ body: () async throws -> Void) async throws {
 /// JSON with sorted keys, one object a line.
 func json(_ object: Any) throws -> String {
     let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
-    return String(decoding: data, as: UTF8.self)
+    return TerminalText.shown(json: String(decoding: data, as: UTF8.self))
 }

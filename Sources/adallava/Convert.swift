@@ -31,12 +31,12 @@ struct Convert: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            let (source, destination) = (URL(fileURLWithPath: model), URL(fileURLWithPath: output))
+            let (source, destination) = (URL(systemPath: model), URL(systemPath: output))
             let converter: any WeightConverter =
                 EfficientNetConverter.accepts(source)
                 ? try EfficientNetConverter(source, to: to, output: destination, overwrites: force)
                 : try CheckpointConverter(
-                    source, projector: mmproj.map { URL(fileURLWithPath: $0) }, to: to, output: destination, overwrites: force)
+                    source, projector: mmproj.map { URL(systemPath: $0) }, to: to, output: destination, overwrites: force)
             let cancellation = Cancellation()
             let report = try await withInterruption {
                 try await withTaskCancellationHandler {

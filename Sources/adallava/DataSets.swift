@@ -1,4 +1,5 @@
 import AdaScenes
+import AdaLLaVA
 import ArgumentParser
 import Foundation
 
@@ -52,7 +53,7 @@ struct DataSets: AsyncParsableCommand {
 
         func run() async throws {
             try await reporting {
-                let folder = URL(fileURLWithPath: out)
+                let folder = URL(systemPath: out)
                 let options = SceneDataset.Options(count: count, seed: seed, split: split, turns: turns, regions: regions, separate: separate)
                 if seed >= SceneGenerator.firstEvaluationSeed {
                     Console.shared.message("note: seeds from \(SceneGenerator.firstEvaluationSeed) up are for evaluation; do not train on this set")

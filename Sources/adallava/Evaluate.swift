@@ -85,13 +85,13 @@ struct Evaluate: AsyncParsableCommand {
         try await reporting {
             // What is missing is told before anything runs.
             let plotter = try charts.map { _ in try Gnuplot.locate() }
-            let others = try compare.map { try ChartedRun(contentsOf: URL(fileURLWithPath: $0)) }
-            let benchmark = try task.open(URL(fileURLWithPath: data), split: split, usesOCR: ocr)
-            let folder = output.map { URL(fileURLWithPath: $0) }
+            let others = try compare.map { try ChartedRun(contentsOf: URL(systemPath: $0)) }
+            let benchmark = try task.open(URL(systemPath: data), split: split, usesOCR: ocr)
+            let folder = output.map { URL(systemPath: $0) }
             let evaluation =
                 merge.isEmpty
                 ? try await answer(benchmark, folder)
-                : try Evaluation(merging: merge.map { URL(fileURLWithPath: $0) }, benchmark: benchmark)
+                : try Evaluation(merging: merge.map { URL(systemPath: $0) }, benchmark: benchmark)
             let report = evaluation.report()
             if let folder {
                 try report.write(to: folder, submissions: evaluation.submissions())
@@ -107,8 +107,8 @@ struct Evaluate: AsyncParsableCommand {
 
     /// Answers what is not yet answered; the model is not even loaded when nothing is left.
     private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
-        let url = try model.model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate()
-        let weights = try ([url] + (model.compute.mmproj.map { [URL(fileURLWithPath: $0)] } ?? [])).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
+        let url = try model.model.map { URL(systemPath: $0) } ?? DefaultModel.locate()
+        let weights = try ([url] + (model.compute.mmproj.map { [URL(systemPath: $0)] } ?? [])).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
         let costs = AnalyzedCost(
             model: try AnalyzedModel(checkpoint: url), hardware: try Hardware.named(hardware), settings: CostSettings(promptTokens: 1),
             formula: formula)

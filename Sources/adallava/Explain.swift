@@ -60,7 +60,7 @@ struct Explain: AsyncParsableCommand {
         try await reporting {
             // What is wrong is told before anything runs.
             let budgets = try fractions(of: budgets)
-            let page = output.map { URL(fileURLWithPath: $0) }
+            let page = output.map { URL(systemPath: $0) }
             if let page { try expectWritable(page) }
             let benchmark = try questions()
             let samples = EvaluationSettings.drawn(benchmark.samples, limit: limit, seed: seed)
@@ -89,7 +89,7 @@ struct Explain: AsyncParsableCommand {
 
     private func questions() throws -> any Benchmark {
         if let data {
-            let url = URL(fileURLWithPath: data)
+            let url = URL(systemPath: data)
             return task == .scenes ? try InstructionQuestions.open(url) : try task.open(url)
         }
         // A wrong path, or what is no image, is told before the model is loaded.

@@ -21,7 +21,7 @@ struct TemplateFlags: ParsableArguments {
     var chatTemplate: String?
 
     var choice: ChatTemplate.Choice? {
-        template.map(ChatTemplate.Choice.named) ?? chatTemplate.map { .file(URL(fileURLWithPath: $0)) }
+        template.map(ChatTemplate.Choice.named) ?? chatTemplate.map { .file(URL(systemPath: $0)) }
     }
 
     /// What results say of it.
@@ -63,7 +63,7 @@ struct ComputeFlags: ParsableArguments {
         options.threads = threads
         options.precision = precision
         options.placement = placement.placement
-        options.projector = mmproj.map { URL(fileURLWithPath: $0) }
+        options.projector = mmproj.map { URL(systemPath: $0) }
         options.template = templates.choice
         return options
     }
@@ -92,7 +92,7 @@ struct ModelFlags: ParsableArguments {
 
     /// - Parameter model: the model, where it is not an option but an argument.
     func load(_ model: String? = nil) async throws -> AdaptiveModel {
-        try await compute.load(try (model ?? self.model).map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate())
+        try await compute.load(try (model ?? self.model).map { URL(systemPath: $0) } ?? DefaultModel.locate())
     }
 
     func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel { try await compute.load(checkpoint) }
@@ -100,7 +100,7 @@ struct ModelFlags: ParsableArguments {
     func open() throws -> Checkpoint { try compute.open(locate()) }
 
     /// Where the model is.
-    func locate() throws -> URL { try model.map { URL(fileURLWithPath: $0) } ?? DefaultModel.locate() }
+    func locate() throws -> URL { try model.map { URL(systemPath: $0) } ?? DefaultModel.locate() }
 }
 
 extension Precision: ExpressibleByArgument {}
@@ -172,8 +172,8 @@ struct SamplingFlags: ParsableArguments {
         options.sampling.minP = minP
         options.sampling.repetitionPenalty = repetitionPenalty
         options.sampling.seed = seed
-        options.stop = stop
-        options.system = system
+        options.stop = stop.map(SystemPath.prose)
+        options.system = system.map(SystemPath.prose)
         return options
     }
 }
@@ -185,13 +185,13 @@ enum DefaultModel {
     static func locate() throws -> URL {
         let executable = URL(fileURLWithPath: Bundle.main.executablePath ?? CommandLine.arguments[0]).resolvingSymlinksInPath()
         var folder = executable.deletingLastPathComponent()
-        var candidates = [URL(fileURLWithPath: FileManager.default.currentDirectoryPath).appendingPathComponent("Models/" + name)]
+        var candidates = [URL(systemPath: "Models/" + name)]
         for _ in 0 ..< 6 {
             candidates.append(folder.appendingPathComponent("Models/" + name))
             candidates.append(folder.appendingPathComponent("share/adallava/Models/" + name))
             folder = folder.deletingLastPathComponent()
         }
-        let found = candidates.first { FileManager.default.fileExists(atPath: $0.appendingPathComponent("config.json").path) }
+        let found = candidates.first { Files.exists($0.appendingPathComponent("config.json")) }
         guard let found else {
             throw CheckpointError.missing(
                 file: candidates[1].path, needed: "the embedded default model; name another one with --model")

@@ -21,7 +21,7 @@ struct Inspect: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let report = try ModelReport(
-                contentsOf: URL(fileURLWithPath: model), projector: mmproj.map { URL(fileURLWithPath: $0) }, template: templates.choice)
+                contentsOf: URL(systemPath: model), projector: mmproj.map { URL(systemPath: $0) }, template: templates.choice)
             printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
             if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
         }

@@ -2,7 +2,7 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// Turns Ctrl-C (SIGINT) and SIGTERM into the cancellation of a task, so that work stops at its next safe point and the terminal is left
+/// Turns Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) into the cancellation of a task, so that work stops at its next safe point and the terminal is left
 /// whole. A second signal, or one while nothing runs, ends the process at once.
 func withInterruption<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let task = Task { try await body() }
@@ -15,6 +15,9 @@ func withInterruption<Result: Sendable>(_ body: @escaping @Sendable () async thr
     return try await task.value
 }
 
+/// Whether what was interrupted is to end with the process: by any signal but Ctrl-C.
+func interruptionEndsProcess() -> Bool { Interruption.shared.endsProcess.load(ordering: .relaxed) }
+
 /// The process's signal handlers. Installed once and kept: on Linux a source does not fire if one for the same signal was cancelled before.
 private final class Interruption: @unchecked Sendable {
     static let shared = Interruption()
@@ -23,13 +26,16 @@ private final class Interruption: @unchecked Sendable {
     private let cancel = Mutex<(@Sendable () -> Bool)?>(nil)
     /// Set once, before anything else can see this.
     private var sources: [any DispatchSourceSignal] = []
+    /// Whether a signal came that asks the whole process to end, not only what it does now.
+    let endsProcess = Atomic(false)
 
     private init() {
         let queue = DispatchQueue(label: "adallava.signals")
-        sources = [SIGINT, SIGTERM].map { number in
+        // Who started the process may have asked it to outlive its terminal (nohup).
+        sources = [SIGINT, SIGTERM, SIGHUP].filter { $0 != SIGHUP || !isIgnored($0) }.map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
-            source.setEventHandler { [weak self] in self?.interrupt() }
+            source.setEventHandler { [weak self] in self?.interrupt(number) }
             source.resume()
             return source
         }
@@ -39,10 +45,16 @@ private final class Interruption: @unchecked Sendable {
 
     func end() { cancel.withLock { $0 = nil } }
 
-    private func interrupt() {
+    private func interrupt(_ number: Int32) {
+        if number != SIGINT { endsProcess.store(true, ordering: .relaxed) }
         let cancel = cancel.withLock { $0 }
         if cancel?() ?? false { return }
-        Console.shared.finishProgress()
-        _exit(130)
+        Exit.atOnce(130)
     }
+}
+
+private func isIgnored(_ number: Int32) -> Bool {
+    let before = signal(number, SIG_IGN)
+    signal(number, before)
+    return unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
 }

@@ -69,17 +69,17 @@ struct TraceRequest: AsyncParsableCommand {
             // What the reference reads is compared, so a damaged image is read as Pillow reads it.
             let batch = try imageBatch(image, tolerance: .asPillow)
             let list = try tokenList()
-            try expectWritable(URL(fileURLWithPath: output))
-            let opened = try compute.open(URL(fileURLWithPath: checkpoint))
+            try expectWritable(URL(systemPath: output))
+            let opened = try compute.open(URL(systemPath: checkpoint))
             let images = try batch.prepared(for: opened)
             try await withInterruption {
                 let model = try await compute.load(opened)
-                let tokens = try list ?? model.tokenize(prompt: prompt ?? "")
+                let tokens = try list ?? model.tokenize(prompt: SystemPath.prose(prompt ?? ""))
                 let traced = try await model.trace(
                     tokens: tokens, prepared: images, budget: budget, maxTokens: maxTokens, includesLayers: layers,
                     onProgress: { Console.shared.show($0, countsTokens: true) })
                 Console.shared.finishProgress()
-                try traced.write(to: URL(fileURLWithPath: output))
+                try traced.write(to: URL(systemPath: output))
                 printNow(try adallava.json(traced.jsonObject))
             }
         }

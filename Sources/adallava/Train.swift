@@ -34,7 +34,7 @@ struct Train: AsyncParsableCommand {
             if helpRecipe { return printNow(RecipeFields.help, terminator: "") }
             guard let path = recipe else { throw ValidationError("expected a recipe; --help-recipe explains its fields") }
             let recipe = try Recipe(
-                contentsOf: URL(fileURLWithPath: path), changes: changes + (skipBadSamples ? ["skip_bad_samples=true"] : []))
+                contentsOf: URL(systemPath: path), changes: changes + (skipBadSamples ? ["skip_bad_samples=true"] : []))
             let launch = try Launch(environment: ProcessInfo.processInfo.environment)
             let summary = try await withInterruption { try await train(recipe, launch) }
             Console.shared.finishProgress()

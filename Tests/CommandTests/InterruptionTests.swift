@@ -105,6 +105,30 @@ import Testing
                 #expect(shown.components(separatedBy: erase).last?.hasPrefix("adallava: stopped") == true, "\(shown.debugDescription)")
             }
         }
+
+        // A failure means that a chat which is ended while it waits for a line leaves the terminal without echo and line editing.
+        @Test(arguments: [SIGTERM, SIGINT, SIGHUP]) func terminalSettingsAreRestored(number: Int32) throws {
+            try withSlowModel { model in
+                let (terminal, other) = try pseudoTerminal()
+                var before = termios()
+                try #require(tcgetattr(other.fileDescriptor, &before) == 0)
+                func isAsBefore() -> Bool {
+                    var now = termios()
+                    return tcgetattr(other.fileDescriptor, &now) == 0 && now.c_lflag == before.c_lflag && now.c_iflag == before.c_iflag
+                        && now.c_oflag == before.c_oflag
+                }
+                let process = Command.process(["chat", "--model", model.path], environment: ["TERM": "xterm"])
+                (process.standardInput, process.standardOutput, process.standardError) = (other, FileHandle.nullDevice, other)
+                try process.run()
+                _ = read(terminal, until: "> ")
+                for _ in 0 ..< 100 where isAsBefore() { usleep(20_000) }
+                #expect(!isAsBefore(), "the line editor changed nothing, so nothing was tried")
+                kill(process.processIdentifier, number)
+                process.waitUntilExit()
+                #expect(process.terminationReason == .exit && process.terminationStatus == 130)
+                #expect(isAsBefore())
+            }
+        }
     #endif
 
     // A failure means that Ctrl-C during an answer ends the whole conversation, or that a stopped answer is remembered as a turn.
@@ -124,6 +148,35 @@ import Testing
             process.waitUntilExit()
             #expect(process.terminationReason == .exit && process.terminationStatus == 0)
             #expect(messages.hasPrefix("(stopped; this turn is not remembered)\n") && messages.contains("/budget 0.6"), "\(messages)")
+        }
+    }
+
+    // A failure means that a closed terminal or a closed pipe leaves a half-written folder behind.
+    @Test(arguments: [SIGHUP, SIGTERM, SIGINT]) func conversionLeavesNothing(number: Int32) throws {
+        try Files.withCopy(of: "ada-L") { model in
+            // A tensor that nobody needs and that takes long to write; the file has a hole in its place.
+            try Files.damage(model.appendingPathComponent("model.safetensors")) { data in
+                let length = Int(data.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
+                var header = (try? JSONSerialization.jsonObject(with: data[8 ..< 8 + length])) as? [String: Any] ?? [:]
+                let end = data.count - 8 - length
+                header["extra.weight"] = ["dtype": "F32", "shape": [16384, 16384], "data_offsets": [end, end + 1 << 30]]
+                let text = (try? JSONSerialization.data(withJSONObject: header)) ?? Data()
+                data = withUnsafeBytes(of: UInt64(text.count).littleEndian) { Data($0) } + text + data[(8 + length)...]
+            }
+            let handle = try FileHandle(forUpdating: model.appendingPathComponent("model.safetensors"))
+            try handle.truncate(atOffset: try handle.seekToEnd() + 1 << 30)
+            try handle.close()
+            let place = model.deletingLastPathComponent()
+            func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: place.path).sorted() }
+            let process = Command.process(["convert", model.path, place.appendingPathComponent("out").path, "--to", "bf16"])
+            (process.standardOutput, process.standardError, process.standardInput) = (FileHandle.nullDevice, FileHandle.nullDevice, FileHandle.nullDevice)
+            try process.run()
+            for _ in 0 ..< 1000 where try names().count < 2 && process.isRunning { usleep(5_000) }
+            #expect(try names().count == 2)
+            kill(process.processIdentifier, number)
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 130)
+            #expect(try names() == ["model"])
         }
     }
 }

@@ -1,0 +1,120 @@
+import AdaLLaVA
+import ArgumentParser
+import Foundation
+
+/// Sorts a command line's arguments into options and texts before the argument parser reads them. The parser takes everything that begins
+/// with a dash for options, and a bundle of short ones for help if there is an `h` in it; a question may begin with one.
+struct CommandArguments {
+    /// What the command takes, as the parser describes it.
+    struct Command: Decodable {
+        struct Argument: Decodable {
+            struct Name: Decodable { let kind, name: String }
+            let kind: String
+            let parsingStrategy: String
+            let names: [Name]?
+        }
+
+        let commandName: String
+        let subcommands: [Command]?
+        let arguments: [Argument]?
+
+        var takesText: Bool { arguments?.contains { $0.kind == "positional" } ?? false }
+
+        /// The option or flag that `word` (`--name`, `--name=value`, `-n`) is.
+        func argument(_ word: String) -> Argument? {
+            let name = word.hasPrefix("--") ? String(word.prefix { $0 != "=" }) : word
+            return arguments?.first { argument in
+                (argument.names ?? []).contains { ($0.kind == "short" ? "-" : "--") + $0.name == name }
+            }
+        }
+    }
+
+    let root: Command
+
+    init(of command: any ParsableCommand.Type) throws {
+        struct Tool: Decodable { let command: Command }
+        root = try JSONDecoder().decode(Tool.self, from: Data(command._dumpHelp().utf8)).command
+    }
+
+    /// The process's arguments without its name, every byte of theirs kept.
+    static var given: [String] {
+        (1 ..< max(1, Int(CommandLine.argc))).compactMap { index in
+            CommandLine.unsafeArgv[index].map { SystemPath.text(UnsafeRawBufferPointer(start: $0, count: strlen($0))) }
+        }
+    }
+
+    /// Long options that every command has.
+    private static let common = ["--help", "--help-hidden", "--version", "--generate-completion-script", "--experimental-dump-help"]
+
+    /// The subcommand that is asked for, and how many arguments name it.
+    private func command(of arguments: [String]) -> (command: Command, depth: Int) {
+        var (command, depth) = (root, 0)
+        while depth < arguments.count, let next = command.subcommands?.first(where: { $0.commandName == arguments[depth] }) {
+            command = next
+            depth += 1
+        }
+        return (command, depth)
+    }
+
+    /// What to say beside a usage error if a text may have been taken for an option.
+    func hint(for arguments: [String]) -> String? {
+        let (command, depth) = command(of: arguments)
+        let isUnknown = arguments[depth...].prefix { $0 != "--" }.contains { word in
+            word.hasPrefix("-") && word != "-" && command.argument(word) == nil && !isCommon(word)
+        }
+        return isUnknown && command.takesText ? "  Put -- before a text that begins with a dash." : nil
+    }
+
+    private func isCommon(_ word: String) -> Bool { word == "-h" || Self.common.contains { word == $0 || word.hasPrefix($0 + "=") } }
+
+    /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and is no option is a text.
+    /// - Throws: `ValidationError` for what begins with one dash and is no option.
+    func prepared(_ arguments: [String]) throws -> [String] {
+        guard arguments.first != "help", arguments.contains(where: { !isPlain($0) }) else { return arguments }
+        let (command, depth) = command(of: arguments)
+        var position = depth
+        var options = Array(arguments[..<depth])
+        var texts: [String] = []
+        while position < arguments.count {
+            let word = arguments[position]
+            position += 1
+            if word == "--" {
+                texts += arguments[position...]
+                break
+            }
+            if let option = command.argument(word) {
+                options.append(word)
+                guard option.kind == "option", !(word.hasPrefix("--") && word.contains("=")), position < arguments.count else { continue }
+                if option.parsingStrategy == "upToNextOption" {
+                    while position < arguments.count, !arguments[position].hasPrefix("-") || arguments[position] == "-" {
+                        options.append(arguments[position])
+                        position += 1
+                    }
+                } else if option.parsingStrategy == "unconditional" || command.argument(arguments[position]) == nil && arguments[position] != "--" {
+                    // A value that begins with a dash would be read as options.
+                    if isPlain(arguments[position]) { options.append(arguments[position]) } else { options[options.count - 1] += "=" + arguments[position] }
+                    position += 1
+                }
+            } else if !word.hasPrefix("-") || word == "-" || command.takesText && !isCommon(word) && isText(word, isFirst: texts.isEmpty) {
+                texts.append(word)
+            } else if isCommon(word) || word.hasPrefix("--") {
+                // The parser knows which option is meant by a misspelled one.
+                options.append(word)
+            } else {
+                throw ValidationError("Unknown option '\(word)'")
+            }
+        }
+        return texts.contains { $0.hasPrefix("-") && $0 != "-" } ? options + ["--"] + texts : options + texts
+    }
+
+    /// Whether the parser reads an argument rightly by itself.
+    private func isPlain(_ word: String) -> Bool {
+        !word.hasPrefix("-") || ["-", "-h"].contains(word) || word.wholeMatch(of: /--[a-z][a-z0-9-]*(=.*)?/.dotMatchesNewlines()) != nil
+    }
+
+    /// Whether a word that begins with a dash and is no option is a text: after another one, or by the white space in it.
+    private func isText(_ word: String, isFirst: Bool) -> Bool {
+        if word.contains(where: \.isWhitespace) { return true }
+        return !isFirst && word.wholeMatch(of: /--[A-Za-z0-9].*/) == nil
+    }
+}

@@ -1,0 +1,55 @@
+import AdaLLaVA
+import Foundation
+import Synchronization
+
+/// The ways out of the process: each leaves the terminal as it was and no half-written file.
+enum Exit {
+    /// Ends the process.
+    static func now(_ code: Int32) -> Never {
+        cleanUp()
+        exit(code)
+    }
+
+    /// Ends the process at once, from a signal's handler.
+    static func atOnce(_ code: Int32) -> Never {
+        cleanUp()
+        _exit(code)
+    }
+
+    /// Ends the process as one whose output nobody reads any more: without a word, as the system would.
+    static func ofClosedPipe() -> Never {
+        cleanUp()
+        signal(SIGPIPE, SIG_DFL)
+        raise(SIGPIPE)
+        _exit(128 + SIGPIPE)
+    }
+
+    private static func cleanUp() {
+        Console.shared.finishProgress()
+        EditedTerminal.restore()
+        PartialFiles.abandonAll()
+    }
+}
+
+/// The terminal that standard input is, while a line editor has its settings changed.
+enum EditedTerminal {
+    private static let settings = Mutex<termios?>(nil)
+
+    /// Lets `body` change the settings; whatever ends the process meanwhile puts them back.
+    static func editing<Result>(_ body: () -> Result) -> Result {
+        var before = termios()
+        let isTerminal = tcgetattr(STDIN_FILENO, &before) == 0
+        settings.withLock { $0 = isTerminal ? before : nil }
+        defer { settings.withLock { $0 = nil } }
+        return body()
+    }
+
+    static func restore() {
+        settings.withLock { settings in
+            guard var before = settings else { return }
+            // Else a process in the background would be stopped here.
+            signal(SIGTTOU, SIG_IGN)
+            tcsetattr(STDIN_FILENO, TCSANOW, &before)
+        }
+    }
+}
