@@ -156,9 +156,9 @@ import Testing
             try GenerationDefaults.read(Fixtures.json(text), file: "g.json", language: language)
         }
         let defaults = try read(#"{"eos_token_id":[7,8],"temperature":0.9,"top_p":0.6,"top_k":50,"do_sample":true,"max_length":4096}"#)
-        #expect(defaults.eosTokenIDs == [7, 8] && defaults.bosTokenID == 1 && defaults.temperature == 0.9 && defaults.topP == 0.6)
+        #expect(defaults.eosTokenIDs == [7, 8, 2] && defaults.bosTokenID == 1 && defaults.temperature == 0.9 && defaults.topP == 0.6)
         #expect(defaults.topK == 50 && defaults.doSample == true && defaults.maxLength == 4096 && defaults.maxNewTokens == nil)
-        #expect(try read("{}").eosTokenIDs == [2])
+        #expect(try read("{}").eosTokenIDs == [2] && read(#"{"eos_token_id":[]}"#).eosTokenIDs.isEmpty)
         #expect(checkpointError { try read(#"{"eos_token_id":100}"#) }?.isConfiguration == true)
         // Proposals that make no sense here are told, and keep nobody from using the model.
         for (text, field) in [

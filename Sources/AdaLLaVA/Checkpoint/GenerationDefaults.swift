@@ -41,7 +41,11 @@ public struct GenerationDefaults: Sendable, Equatable {
         let fields = try ConfigurationFields(json, file: file)
         var defaults = GenerationDefaults(language)
         if fields.has("bos_token_id") { defaults.bosTokenID = try fields.tokenID("bos_token_id") }
-        if fields.has("eos_token_id") { defaults.eosTokenIDs = try fields.tokenIDs("eos_token_id") }
+        if fields.has("eos_token_id") {
+            // Both files' tokens end an answer; an empty list says that none does.
+            let ends = try fields.tokenIDs("eos_token_id")
+            defaults.eosTokenIDs = ends.isEmpty ? [] : ends + language.eosTokenIDs.filter { !ends.contains($0) }
+        }
         if fields.has("pad_token_id") { defaults.padTokenID = try fields.tokenID("pad_token_id") }
         for token in defaults.eosTokenIDs where token >= language.vocabularySize {
             throw fields.invalid("eos_token_id", expected: "below the vocabulary's \(language.vocabularySize) tokens")

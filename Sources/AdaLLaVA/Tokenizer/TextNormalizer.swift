@@ -36,12 +36,13 @@ enum TextNormalizer: Sendable {
             // ASCII is the same in all four forms.
             if text.allSatisfy({ $0 < 0x80 }) { return text }
             let string = String(decoding: text, as: UTF8.self)
-            switch self {
-            case .decomposed: return Array(string.decomposedStringWithCanonicalMapping.utf8)
-            case .compatibilityComposed: return Array(string.precomposedStringWithCompatibilityMapping.utf8)
-            case .compatibilityDecomposed: return Array(string.decomposedStringWithCompatibilityMapping.utf8)
-            default: return Array(string.precomposedStringWithCanonicalMapping.utf8)
-            }
+            let isCompatible = switch self { case .compatibilityComposed, .compatibilityDecomposed: true; default: false }
+            // Foundation leaves marks that it has just taken apart in their place; the second time it puts them in order.
+            let parts = (isCompatible ? string.decomposedStringWithCompatibilityMapping : string.decomposedStringWithCanonicalMapping)
+                .decomposedStringWithCanonicalMapping
+            let isComposed = switch self { case .composed, .compatibilityComposed: true; default: false }
+            // Composed from the parts: its own compositions miss what was taken apart just before (half-width kana, Hangul).
+            return Array((isComposed ? parts.precomposedStringWithCanonicalMapping : parts).utf8)
         }
     }
 }
