@@ -139,6 +139,7 @@ private struct ChatSession {
         }
         if let summary {
             if json { printNow(try adallava.json(summary.jsonObject(answer: answer))) } else { Console.shared.message(summary.line) }
+            if let warning = summary.warning { Console.shared.message("adallava: " + warning) }
         }
         // A turn is remembered once it was answered.
         turns = conversation + [ChatMessage(.assistant, answer)]

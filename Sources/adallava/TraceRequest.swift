@@ -81,6 +81,7 @@ struct TraceRequest: AsyncParsableCommand {
                 Console.shared.finishProgress()
                 try traced.write(to: URL(systemPath: output))
                 printNow(try adallava.json(traced.jsonObject))
+                if let warning = traced.summary.warning { Console.shared.message("adallava: " + warning) }
             }
         }
     }

@@ -55,6 +55,19 @@ public enum LatencyPrecision: String, Sendable, CaseIterable {
     }
 }
 
+extension AdaptiveConfiguration {
+    /// What even a budget of 1 leaves out, in words: with variant H a layer takes its switches in draws of `schedulerRank`, the last one smaller,
+    /// while units are counted, as in the reference, as if the rank divided them. `nil` where it does.
+    package func leftOut(_ language: DecoderConfiguration) -> String? {
+        guard schedulerType == .heads else { return nil }
+        let switches = switchesPerLayer(language)
+        let units = BudgetUnits(self, layers: language.numHiddenLayers, heads: switches)
+        let (paid, needed) = (units.total - units.prefix, (language.numHiddenLayers - numPrefixLayers) * ((switches + schedulerRank - 1) / schedulerRank))
+        guard paid < needed else { return nil }
+        return "a budget of 1 leaves switches out: scheduler_rank \(schedulerRank) does not divide the \(switches) of a layer, so that its units pay for \(paid) of the \(needed) draws that would run all layers whole"
+    }
+}
+
 extension ModelConfiguration {
     /// The switches that plans turn.
     package var switchSpace: SwitchSpace { SwitchSpace(language, grouped: adaptive?.switchesKeyValueGroups ?? false) }

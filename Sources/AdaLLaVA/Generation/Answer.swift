@@ -73,9 +73,15 @@ public struct AnswerSummary: Sendable {
         cachedTokens = (result.cachedPrefix, result.cachedRest)
     }
 
-    /// A budget below the floor was answered at the floor.
+    /// A budget below the floor was answered at the floor, or one of 1 could not buy everything.
     public var warning: String? {
-        guard let floor = budgetFloor, case .fraction(let fraction) = budget, fraction < floor - 1e-6 else { return nil }
+        guard let floor = budgetFloor, case .fraction(let fraction) = budget else { return nil }
+        let all = plan.rows.count * plan.headCount
+        let (heads, groups) = (all - plan.headsPerLayer.reduce(0, +), all - plan.groupsPerLayer.reduce(0, +))
+        if fraction >= 1, heads + groups > 0 {
+            return "budget 1 left out \(heads) heads and \(groups) MLP groups: this model's scheduler_rank does not divide the \(plan.headCount) of a layer"
+        }
+        guard fraction < floor - 1e-6 else { return nil }
         return String(format: "budget %g is below this model's floor of %.3g: its first layers always run", fraction, floor)
     }
 
