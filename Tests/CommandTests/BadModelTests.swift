@@ -119,7 +119,7 @@ import Testing
         }
     }
 
-    // A failure means that a tokenizer in which one text has two ids is used, so that prompts depend on chance.
+    // A failure means that a tokenizer in which one text has two ids keeps anybody from using the model, or that nobody is told of it.
     @Test func duplicatePieces() throws {
         try Files.withCopy(of: "ada-L") { model in
             let tokenizer = model.appendingPathComponent("tokenizer.model")
@@ -132,7 +132,9 @@ import Testing
             }
             data.append(piece)
             try data.write(to: tokenizer)
-            try expectRefused(model, status: 65, saying: ["tokenizer.model", "pieces 299 and 320 are both"])
+            let found = try Command.run("inspect", model.path)
+            #expect(found.status == 0 && found.output.contains("1 token stands in the vocabulary twice") && found.output.contains("(299 and 320)"))
+            #expect(try Command.run("ask", "hi", "--model", model.path, "--max-tokens", "2").status == 0)
         }
         try Files.withCopy(of: "ada-L") { model in
             try Data().write(to: model.appendingPathComponent("tokenizer.model"))

@@ -26,6 +26,25 @@ import Testing
         #expect((json["tokenizer"] as? String)?.contains("SentencePiece") == true)
     }
 
+    // A failure means that a budget of 1 leaves heads out without a word.
+    @Test func aRankThatDoesNotDivide() throws {
+        try Files.withCopy(of: "ada-H") { model in
+            try Files.edit(model.appendingPathComponent("config.json"), ["scheduler_rank": 3])
+            let found = try Command.run("inspect", model.path)
+            #expect(found.status == 0 && found.output.contains("a budget of 1 leaves switches out: scheduler_rank 3 does not divide"), "\(found.output)")
+            func trace(_ budget: String) throws -> CommandResult {
+                try Command.run(
+                    "trace", model.path, "--no-image", "--tokens", "1,5,13", "--max-tokens", "1", "--budget", budget, "--output",
+                    model.appendingPathComponent("t.safetensors").path)
+            }
+            let whole = try trace("1")
+            #expect(whole.status == 0 && whole.errors.contains("scheduler_rank does not divide"), "\(whole.errors)")
+            #expect(try trace("0.9").errors.isEmpty)
+        }
+        let found = try Command.run("inspect", Files.fixture("ada-H").path)
+        #expect(found.status == 0 && !found.output.contains("leaves switches out"))
+    }
+
     // A failure means that a damaged checkpoint passes, or that only the damage is shown and nothing of what is there.
     @Test func problem() throws {
         try Files.withCopy(of: "ada-L") { model in

@@ -61,7 +61,7 @@ public struct Checkpoint: Sendable {
 
     private static func openFile(_ file: MappedFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
         if GGUFFile.isGGUF(file.bytes) || url.pathExtension == "gguf" {
-            return try openGGUF(GGUFFile(file), url, mmproj: mmproj ?? projector(beside: url))
+            return try openGGUF(url, mmproj: mmproj, found: projector(beside: url))
         }
         guard url.pathExtension == "safetensors" else {
             if WeightFiles.isPyTorch(url.lastPathComponent) { throw WeightFiles.pyTorchUnsupported(url) }
@@ -80,9 +80,9 @@ public struct Checkpoint: Sendable {
             let (weights, files) = try WeightFiles.open(in: folder)
             return try openHuggingFace(folder, weights, files: files)
         }
-        let models = try WeightFiles.names(in: folder).filter { $0.hasSuffix(".gguf") }
-        let projectors = models.filter { $0.lowercased().contains("mmproj") }
-        let languageModels = models.filter { !projectors.contains($0) }
+        let models = GGUFParts.models(among: try WeightFiles.names(in: folder).filter { $0.hasSuffix(".gguf") })
+        let projectors = models.filter(isProjector)
+        let languageModels = models.filter { !isProjector($0) }
         guard let model = languageModels.first else {
             throw CheckpointError.missing(file: config.path, needed: "the folder holds neither config.json nor a GGUF model")
         }
@@ -91,19 +91,27 @@ public struct Checkpoint: Sendable {
                 what: "a folder with several GGUF models (\(models.prefix(8).joined(separator: ", ")))", file: folder.path,
                 hint: "name one of them")
         }
-        let url = folder.appendingPathComponent(model)
         return try openGGUF(
-            GGUFFile(contentsOf: url), url, mmproj: mmproj ?? projectors.first.map(folder.appendingPathComponent))
+            folder.appendingPathComponent(model), mmproj: mmproj, found: projectors.first.map(folder.appendingPathComponent))
     }
 
-    /// The image part of a pair whose other part is `model`: the only one in a folder where `model` is the only language model.
+    private static func isProjector(_ name: String) -> Bool { name.lowercased().contains("mmproj") }
+
+    /// The image part of a pair whose other part is `model`: the one that is called after it, or the only one in a folder where `model` is
+    /// the only language model.
     private static func projector(beside model: URL) -> URL? {
+        guard !isProjector(model.lastPathComponent) else { return nil }
         let folder = model.deletingLastPathComponent()
-        let names = ((try? WeightFiles.names(in: folder)) ?? []).filter { $0.hasSuffix(".gguf") }
-        let projectors = names.filter { $0.lowercased().contains("mmproj") }
-        guard names.count == 2, projectors.count == 1, projectors[0] != model.lastPathComponent else { return nil }
+        let names = GGUFParts.models(among: ((try? WeightFiles.names(in: folder)) ?? []).filter { $0.hasSuffix(".gguf") })
+        let own = projectorName(of: model.lastPathComponent)
+        if names.contains(own) { return folder.appendingPathComponent(own) }
+        let projectors = names.filter(isProjector)
+        guard names.count == 2, projectors.count == 1 else { return nil }
         return folder.appendingPathComponent(projectors[0])
     }
+
+    /// What the image part of the pair is called whose language model is called `name`.
+    static func projectorName(of name: String) -> String { "mmproj-" + name }
 
     private static func rejectProjector(_ mmproj: URL?, for url: URL) throws {
         guard let mmproj else { return }
@@ -156,7 +164,12 @@ public struct Checkpoint: Sendable {
 
     // MARK: GGUF
 
-    private static func openGGUF(_ file: GGUFFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
+    /// - Parameters:
+    ///   - mmproj: the image part, where it was named.
+    ///   - found: the image part that lies beside the file, which one that holds a tower of its own does not need.
+    static func openGGUF(_ url: URL, mmproj: URL?, found: URL?) throws -> Checkpoint {
+        let file = try GGUFFile.open(url)
+        let url = GGUFParts.first(of: url)
         var configuration = try ModelConfiguration.read(file)
         let c = configuration.language
         let rows = [c.numAttentionHeads, c.numKeyValueHeads, c.numKeyValueHeads].map { $0 * c.headDim }
@@ -168,7 +181,7 @@ public struct Checkpoint: Sendable {
         }
         // This engine also writes both halves into one file.
         let holdsTower = mmproj == nil && file.metadata["clip.vision.block_count"] != nil
-        let imageFile = try mmproj.map { try GGUFFile(contentsOf: $0, needed: "the projector of a GGUF pair") } ?? (holdsTower ? file : nil)
+        let imageFile = holdsTower ? file : try (mmproj ?? found).map { try GGUFFile.open($0, needed: "the projector of a GGUF pair") }
         guard let imageFile else {
             return Checkpoint(
                 folder: url.deletingLastPathComponent(), name: url.lastPathComponent, formatDescription: "\(familyName(configuration)), GGUF",

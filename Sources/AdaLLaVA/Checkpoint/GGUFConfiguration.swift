@@ -4,7 +4,7 @@ extension ModelConfiguration {
     /// Reads a language model.
     /// - Throws: ``CheckpointError``
     public static func read(_ file: GGUFFile) throws -> ModelConfiguration {
-        let name = try file.metadata.string("general.architecture") ?? "nothing"
+        let name = try GGUFArchitecture.decoder(file.metadata) ?? "nothing"
         guard let architecture = DecoderArchitecture.allCases.first(where: { $0.fileDescription.ggufArchitecture == name }) else {
             let supported = "supported: \(DecoderArchitecture.ggufArchitectures.joined(separator: ", "))"
             throw CheckpointError.unsupported(
@@ -12,10 +12,6 @@ extension ModelConfiguration {
                 hint: name == "clip" ? "this is the image part of a model: give it beside the language model" : supported)
         }
         let fields = GGUFFields(file.metadata, architecture: name)
-        if try fields.metadata.int("split.count") ?? 1 > 1 {
-            throw CheckpointError.unsupported(
-                what: "a model split over several GGUF files", file: file.location, hint: "join them with llama-gguf-split --merge")
-        }
         if try fields.metadata.int(fields.key("expert_count")) ?? 0 > 0 {
             throw CheckpointError.unsupported(what: "a mixture of experts", file: file.location, hint: "supported: dense models")
         }
@@ -23,6 +19,18 @@ extension ModelConfiguration {
         let adaptive = try AdaptiveConfiguration(fields)
         try adaptive?.validate(for: language, file: file.location)
         return ModelConfiguration(language: language, adaptive: adaptive)
+    }
+}
+
+/// What `general.architecture` says of a model that other programs cannot run, and the key that says which decoder it has.
+enum GGUFArchitecture {
+    static let ours = "adallava"
+    static let baseKey = "adallava.base_architecture"
+
+    /// The decoder's architecture, with whose name its keys begin.
+    static func decoder(_ metadata: GGUFMetadata) throws -> String? {
+        let name = try metadata.string("general.architecture")
+        return name == ours ? try metadata.string(baseKey) ?? name : name
     }
 }
 

@@ -50,6 +50,21 @@ public struct GGUFFile: TensorSource {
         names = tensors.keys.sorted()
     }
 
+    /// One model in several files; the first has the metadata.
+    /// - Throws: ``CheckpointError/malformed(file:reason:)`` if two of them hold the same tensor.
+    init(joining parts: [GGUFFile]) throws {
+        let first = parts[0]
+        (version, metadata, file) = (first.version, first.metadata, first.file)
+        var tensors: [String: StoredTensor] = [:]
+        for part in parts {
+            for (name, tensor) in part.tensors where tensors.updateValue(tensor, forKey: name) != nil {
+                throw CheckpointError.malformed(file: part.location, reason: "another part holds the tensor \(name) too")
+            }
+        }
+        self.tensors = tensors
+        names = tensors.keys.sorted()
+    }
+
     public func find(_ name: String) -> StoredTensor? { tensors[name] }
 
     /// Whether `bytes` start as a GGUF file does.

@@ -16,6 +16,8 @@ public struct SafetensorsFile: TensorSource {
     public let file: MappedFile
 
     private let tensors: [String: StoredTensor]
+    /// Names that only the metadata have, for tensors that are stored under another one.
+    private(set) var aliases: [String] = []
 
     public var location: String { file.path }
 
@@ -53,6 +55,12 @@ public struct SafetensorsFile: TensorSource {
         guard end == data.count else {
             throw CheckpointError.malformed(
                 file: file.path, reason: "\(data.count - end) bytes behind the last tensor, expected none")
+        }
+        // safetensors' save_model drops tensors that share memory with another one, and maps their names to its.
+        for (name, stored) in metadata where tensors[name] == nil {
+            guard let tensor = tensors[stored] else { continue }
+            aliases.append(name)
+            tensors[name] = StoredTensor(name: name, type: tensor.type, shape: tensor.shape, bytes: tensor.bytes, file: tensor.file)
         }
         self.tensors = tensors
         names = tensors.keys.sorted()

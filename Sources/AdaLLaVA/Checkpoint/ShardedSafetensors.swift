@@ -31,8 +31,9 @@ public struct ShardedSafetensors: TensorSource {
             throw CheckpointError.missingTensor(name: tensor, file: folder.appendingPathComponent(shard).path)
         }
         self.shards = shards
-        shardOfTensor = weightMap
-        names = weightMap.keys.sorted()
+        let aliases = shards.flatMap { shard, file in file.aliases.map { ($0, shard) } }
+        shardOfTensor = weightMap.merging(aliases) { indexed, _ in indexed }
+        names = shardOfTensor.keys.sorted()
         location = url.path
     }
 

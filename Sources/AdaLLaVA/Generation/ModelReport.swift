@@ -35,6 +35,8 @@ public struct ModelReport: Sendable {
     public let imageTokens: Int?
     /// The first problem found, in the words of the error that loading would end with.
     public let problem: String?
+    /// What is unusual and no problem, each in words.
+    public let notes: [String]
     /// Proposals of `generation_config.json` that are out of range and ignored, each in words.
     public let ignored: [String]
 
@@ -76,10 +78,11 @@ public struct ModelReport: Sendable {
         case .success(let model):
             problem = model.text?.templateProblem
             tokenizer = model.text.map(\.tokenizerDescription)
+            notes = [configuration.adaptive?.leftOut(language), model.text?.doubledTokens].compactMap { $0 }
             self.template = model.text?.templateName
         case .failure(let error):
             problem = (error as? any EngineError)?.description ?? "\(error)"
-            (tokenizer, self.template) = (nil, nil)
+            (tokenizer, self.template, notes) = (nil, nil, [])
         }
     }
 
@@ -133,6 +136,7 @@ public struct ModelReport: Sendable {
         }
         let unnamed = "none that is known (--template NAME or --chat-template FILE gives one; questions need it, token ids do not)"
         lines.append("tokenizer     " + (tokenizer.map { "\($0), template \(template ?? unnamed)" } ?? "none: it runs on token ids, not on questions"))
+        lines += notes.map { "note          \($0)" }
         lines += ignored.map { "ignored       \($0)" }
         lines.append("problem       \(problem ?? "none")")
         return lines
@@ -155,7 +159,7 @@ public struct ModelReport: Sendable {
             ] as [String: Any],
             "tensors": types.map { ["type": $0.type.rawValue, "tensors": $0.tensors, "values": $0.values, "bytes": $0.bytes] },
             "memory": ["weight_bytes": weightBytes, "kv_bytes_per_token": keyValueBytesPerToken],
-            "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "ignored": ignored, "adaptive": NSNull(),
+            "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "ignored": ignored, "notes": notes, "adaptive": NSNull(),
             "vision": NSNull(),
         ]
         if let adaptive = configuration.adaptive, let units {

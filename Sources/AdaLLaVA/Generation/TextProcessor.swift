@@ -109,6 +109,15 @@ struct TextProcessor: Sendable {
 
     func decode(_ tokens: [Int]) -> String { tokenizer.decode(tokens) }
 
+    /// What `inspect` says of entries that the vocabulary holds twice; `nil` if there are none.
+    var doubledTokens: String? {
+        let pieces = (tokenizer as? SentencePieceTokenizer)?.model.pieces ?? (tokenizer as? BytePairTokenizer)?.model.pieces
+        guard let pieces, let example = pieces.doubled.first else { return nil }
+        let (count, text) = (pieces.doubled.count, String(decoding: pieces[example], as: UTF8.self))
+        let found = pieces.find(pieces[example])
+        return "\(count) token\(count == 1 ? " stands" : "s stand") in the vocabulary twice, such as \"\(text)\" (\(found) and \(example)); texts become \(count == 1 ? "\(found)" : "one of the two")"
+    }
+
     /// What `inspect` says of the tokenizer.
     var tokenizerDescription: String {
         "\(tokenizer is SentencePieceTokenizer ? "SentencePiece BPE" : "byte-level BPE"), \(tokenizer.vocabularySize) tokens"

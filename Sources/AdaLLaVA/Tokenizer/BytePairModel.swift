@@ -13,7 +13,10 @@ struct BytePairModel: Sendable {
 
     /// A merge whose parts or result the vocabulary does not have.
     enum UnknownMerge {
-        case fails, isSkipped
+        /// As Hugging Face's tokenizers do, which also take the last of two equal entries.
+        case fails
+        /// As GGUF files need.
+        case isSkipped
     }
 
     let pieces: PieceTable
@@ -34,10 +37,7 @@ struct BytePairModel: Sendable {
         guard pieces.count < Int(Int32.max), merges.count < Int(Int32.max) else {
             throw CheckpointError.malformed(file: file, reason: "\(pieces.count) pieces and \(merges.count) merges are too many")
         }
-        let table = try PieceTable(pieces) { first, second in
-            throw CheckpointError.malformed(
-                file: file, reason: "tokens \(first) and \(second) are both \"\(String(decoding: pieces[second], as: UTF8.self))\"")
-        }
+        let table = PieceTable(pieces, findsLast: unknownMerge == .fails)
         self.pieces = table
         self.options = options
         var mergeTable = MergeTable(capacity: merges.count)
@@ -65,6 +65,9 @@ struct BytePairModel: Sendable {
             Unicode.Scalar(UInt32(value)).map { Int32(table.find(Array(String($0).utf8))) } ?? -1
         }
     }
+
+    /// The merges by rank, as token ids.
+    var orderedMerges: [(left: Int, right: Int, result: Int)] { merges.ordered }
 
     /// Longest stretch that is merged at once; longer words are cut there.
     private static let longestWord = 1 << 28

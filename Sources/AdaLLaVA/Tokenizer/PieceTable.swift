@@ -13,8 +13,8 @@ struct PieceTable: Sendable {
     /// - Parameters:
     ///   - pieces: by id.
     ///   - isIndexed: which ids can be found by their bytes. Empty pieces never are.
-    ///   - duplicate: called with both ids when two indexed pieces are equal.
-    init(_ pieces: [[UInt8]], isIndexed: (Int) -> Bool = { _ in true }, duplicate: (Int, Int) throws -> Void) rethrows {
+    ///   - findsLast: of equal pieces the last is found, else the first.
+    init(_ pieces: [[UInt8]], isIndexed: (Int) -> Bool = { _ in true }, findsLast: Bool = false) {
         var storage: [UInt8] = []
         storage.reserveCapacity(pieces.reduce(0) { $0 + $1.count })
         var starts: [Int] = [0]
@@ -34,7 +34,7 @@ struct PieceTable: Sendable {
             var found = false
             while slots[slot] >= 0 {
                 if pieces[Int(slots[slot])] == pieces[id] {
-                    try duplicate(Int(slots[slot]), id)
+                    if findsLast { slots[slot] = Int32(truncatingIfNeeded: id) }
                     found = true
                     break
                 }
@@ -46,6 +46,9 @@ struct PieceTable: Sendable {
     }
 
     var count: Int { starts.count - 1 }
+
+    /// The ids of pieces that stand in the vocabulary under another id too: they can be decoded, but no text becomes them.
+    var doubled: [Int] { (0 ..< count).filter { id in ![id, -1].contains(find(self[id])) } }
 
     /// The bytes of piece `id`; empty if there is none.
     subscript(id: Int) -> ArraySlice<UInt8> {
@@ -136,6 +139,13 @@ struct MergeTable: Sendable {
             slot = (slot + 1) & (keys.count - 1)
         }
         return nil
+    }
+
+    /// Every merge, lowest rank first.
+    var ordered: [(left: Int, right: Int, result: Int)] {
+        keys.indices.filter { keys[$0] != Self.free }.sorted { ranks[$0] < ranks[$1] }.map {
+            (Int(keys[$0] >> 32), Int(keys[$0] & 0xFFFF_FFFF), Int(results[$0]))
+        }
     }
 
     private func index(_ key: UInt64) -> Int {

@@ -53,10 +53,7 @@ struct SentencePieceModel: Sendable {
         if let id = scores.firstIndex(where: \.isNaN) {
             throw CheckpointError.malformed(file: file, reason: "the score of piece \(id) is not a number")
         }
-        self.pieces = try PieceTable(pieces) { first, second in
-            throw CheckpointError.malformed(
-                file: file, reason: "pieces \(first) and \(second) are both \"\(String(decoding: pieces[second], as: UTF8.self))\"")
-        }
+        self.pieces = PieceTable(pieces)
         self.kinds = kinds
         self.ranks = Self.ranks(scores)
         self.normalization = normalization
