@@ -1,7 +1,7 @@
 # On a fresh Debian machine with a Swift toolchain, each of these does all its own set-up.
 #   make demo        builds and answers questions about images at several budgets, and a text question with SmolLM2
 #   make test        every test that belongs to a change (minutes)
-#   make check-slow  comparisons with llama.cpp's recorded tokens on SmolLM2, memory and cost limits on larger models
+#   make check-slow  comparisons with llama.cpp on SmolLM2, memory and cost limits on larger models, sanitizers
 #   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
 #   make bench       speed against the machine's limits and the peers: one table, and build/bench/results.json (SECTIONS="smollm2 busy")
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed

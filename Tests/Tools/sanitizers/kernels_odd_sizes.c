@@ -1,5 +1,6 @@
-// Products and attention of odd sizes under AddressSanitizer and UndefinedBehaviorSanitizer, by every instruction set of this machine: each array is as large
-// as its contract says and no larger, and results are those of the portable kernels. scripts/sanitize.sh builds and runs it.
+// Products, attention and elementwise operations of odd sizes under AddressSanitizer and UndefinedBehaviorSanitizer, by every instruction set of this
+// machine: each array is as large as its contract says and no larger, and results are those of the portable kernels. scripts/sanitize.sh builds and
+// runs it, for arm as well.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include "AdaKernels.h"
 
 static int failures, cases;
+static const char *const names[] = {"portable", "avx2", "avx512", "amx", "neon"};
 
 static uint64_t state = 1;
 static float number(void) {
@@ -101,7 +103,6 @@ static void multiply(const product *p) {
         if (!p->picks || i % 3 != 1) listed_panels[panel_count++] = i;
     for (int32_t i = 0; i < blocks; i += 2) listed_blocks[block_count++] = i;
     void *scratch = exact(ak_matmul_scratch(&weight));
-    const char *names[] = {"portable", "avx2", "avx512", "amx", "neon"};
     for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         const ak_kernels *kernels = ak_kernels_named(names[n]);
         if (kernels == NULL) continue;
@@ -164,7 +165,6 @@ static void attend(int32_t head_dim, ak_type type, int32_t positions, int32_t qu
     float *expected = exact((size_t)queries * dims * 4), *out = exact((size_t)queries * dims * 4), *whole = exact((size_t)queries * dims * 4);
     float *part = exact((size_t)queries * dims * 4), *logs = exact((size_t)queries * 4), *part_logs = exact((size_t)queries * 4);
     void *scratch = exact(ak_attention_scratch(positions, head_dim));
-    const char *names[] = {"portable", "avx2", "avx512", "amx", "neon"};
     for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         const ak_kernels *kernels = ak_kernels_named(names[n]);
         if (kernels == NULL) continue;
@@ -220,10 +220,110 @@ static void attend_all(void) {
                     attend(dims[d], types[t], cases[c][0], cases[c][1], cases[c][2], windows[w]);
 }
 
+// ------------------------------------------------------------------------------------------------------------- elementwise
+
+// What one operation of these kernels makes of `tokens` rows of n values, as floats, in a new array of *count values; NULL behind the last operation.
+static float *operate(const ak_kernels *kernels, int operation, int32_t tokens, int32_t n, size_t *count, const char **what) {
+    const int32_t blocks = (n + AK_BLOCK - 1) / AK_BLOCK;
+    const size_t length = (size_t)n, padded = (size_t)blocks * AK_BLOCK, rows = (size_t)tokens, values = rows * length;
+    state = (uint64_t)operation + 1;   // the same numbers for all kernels
+    float *x = numbers(values), *y = numbers(values), *weight = numbers(length), *bias = numbers(length), *out = NULL;
+    for (size_t i = 0; i < values; i++) x[i] *= 8;
+    *count = values;
+    switch (operation) {
+        case 0: *what = "rms_norm"; out = numbers(values); kernels->rms_norm(out, length, x, length, weight, 1e-5f, tokens, n); break;
+        case 1: *what = "layer_norm"; out = numbers(values); kernels->layer_norm(out, length, x, length, weight, bias, 1e-5f, tokens, n); break;
+        case 2: *what = "silu_mul"; kernels->silu_mul(x, y, values); break;
+        case 3: *what = "gelu_erf"; kernels->gelu_erf(x, values); break;
+        case 4: *what = "gelu_tanh"; kernels->gelu_tanh(x, values); break;
+        case 5: *what = "gelu_quick"; kernels->gelu_quick(x, values); break;
+        case 6: *what = "silu"; kernels->silu(x, values); break;
+        case 7: *what = "add"; kernels->add(x, y, values); break;
+        case 8: case 9:
+            *what = operation == 8 ? "rope" : "rope of neighbours";
+            if (n % 2 == 0) kernels->rope(x, weight, bias, tokens, n, operation == 9);
+            break;
+        case 10: {
+            *what = "to_bf16", out = numbers(values);
+            uint16_t *halves = exact(values * sizeof *halves);
+            kernels->to_bf16(halves, length, x, length, tokens, n);
+            for (size_t i = 0; i < values; i++) out[i] = halves[i];
+            free(halves);
+            break;
+        }
+        case 11: case 12: case 13: {   // whole blocks, then their scales, then their sums
+            *what = (const char *[]){"quantize_q8", "quantize_i16", "quantize_i8"}[operation - 11];
+            const size_t scale_count = rows * (operation == 13 ? (size_t)ak_groups(blocks) : (size_t)blocks), sum_count = operation == 11 ? scale_count : 0;
+            float *source = numbers(rows * padded), *scales = exact(scale_count * sizeof *scales);
+            int32_t *sums = exact(sum_count * sizeof *sums);
+            void *quants = exact(rows * padded * (operation == 12 ? 2 : 1));
+            if (operation == 11) kernels->quantize_q8(quants, padded, scales, sums, source, padded, tokens, blocks);
+            if (operation == 12) kernels->quantize_i16(quants, padded, scales, source, padded, tokens, blocks);
+            if (operation == 13) kernels->quantize_i8(quants, padded, scales, source, padded, tokens, blocks);
+            *count = rows * padded + scale_count + sum_count, out = exact(*count * sizeof *out);
+            float *next = out;
+            for (size_t i = 0; i < rows * padded; i++) *next++ = operation == 12 ? ((int16_t *)quants)[i] : ((int8_t *)quants)[i];
+            for (size_t i = 0; i < scale_count; i++) *next++ = scales[i];
+            for (size_t i = 0; i < sum_count; i++) *next++ = (float)sums[i];
+            free(source), free(scales), free(sums), free(quants);
+            break;
+        }
+        case 14: *what = "argmax", *count = 1, out = exact(sizeof *out), *out = (float)kernels->argmax(x, (int32_t)values); break;
+        case 15: {   // the groups' maxima, then the indices above a threshold
+            *what = "group_maxima, at_least";
+            const size_t groups = (values + AK_LOGIT_GROUP - 1) / AK_LOGIT_GROUP;
+            int32_t *indices = exact(values * sizeof *indices);
+            *count = groups + values, out = exact(*count * sizeof *out);
+            kernels->group_maxima(out, x, (int32_t)values);
+            const int32_t found = kernels->at_least(indices, x, (int32_t)values, out, 3);
+            for (int32_t i = 0; i < found; i++) out[groups + (size_t)i] = (float)indices[i];
+            free(indices);
+            break;
+        }
+        case 16: *what = "exp_sum", *count = 1, out = exact(sizeof *out), *out = (float)kernels->exp_sum(x, (int32_t)values, 8, 0.7f); break;
+        case 17: {   // n channels of a small map
+            *what = "depthwise_relu6";
+            const ak_depthwise shape = {5, 4, n, 2, 3, 2, 1, 1};
+            float *map = numbers(20 * length), *taps = numbers(9 * length);
+            *count = 6 * length, out = exact(*count * sizeof *out);
+            kernels->depthwise_relu6(out, length, map, length, taps, length, bias, &shape, 0, 3);
+            free(map), free(taps);
+            break;
+        }
+        default: free(x), x = NULL;
+    }
+    if (out != NULL) free(x), x = out;
+    free(y), free(weight), free(bias);
+    return x;
+}
+
+static void operate_all(void) {
+    const int32_t lengths[] = {1, 2, 3, 6, 8, 15, 16, 17, 33, 64, 80, 100, 256, 300, 1000}, tokens[] = {1, 3, 16, 19};
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
+        for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
+            for (int operation = 0;; operation++) {
+                size_t count = 0;
+                const char *what = NULL;
+                float *expected = operate(portable, operation, tokens[t], lengths[l], &count, &what);
+                if (expected == NULL) break;
+                for (size_t n = 1; n < sizeof names / sizeof *names; n++) {
+                    const ak_kernels *kernels = ak_kernels_named(names[n]);
+                    if (kernels == NULL) continue;
+                    float *got = operate(kernels, operation, tokens[t], lengths[l], &count, &what);
+                    char line[120];
+                    snprintf(line, sizeof line, "%s, %d rows of %d", what, tokens[t], lengths[l]);
+                    compare(line, names[n], got, expected, count, operation >= 10 && operation <= 15 ? 0 : 1e-5f);   // quants and indices: equal
+                    free(got);
+                }
+                free(expected);
+            }
+}
+
 int main(void) {
     portable = ak_kernels_named("portable");
     multiply_all();
     attend_all();
+    operate_all();
     printf("kernels_odd_sizes: %d comparisons, %d failures\n", cases, failures);
     return failures != 0;
 }
