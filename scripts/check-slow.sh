@@ -39,6 +39,10 @@ done
 check "the same with heads and groups picked in nearly every layer, 1B" \
   "$bench" plan-cost --shape 1b --variant H --prefix-layers 2 --budgets 1.0 0.5 --repeats 5 --tokens 16 --prompt 64 --limit 0.62
 
+# The sum takes reading and multiplying to overlap fully, and what is between products to cost nothing.
+check "a step of 1 to 16 rows, L: at most 1.25 of the sum over layers of the longer of reading and multiplying" "$bench" step-cost --variant L --limit 1.25
+check "the same, H" "$bench" step-cost --variant H --limit 1.5
+
 for type in f32 f16 bf16 q8_0 q4_1; do
   check "peak memory, $type: at most 1.25 x weights + KV cache + 100 MB" "$bench" memory --shape smollm2-135m --type $type
 done
