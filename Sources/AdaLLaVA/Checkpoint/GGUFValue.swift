@@ -120,6 +120,13 @@ public struct GGUFArray: Sendable {
         self.init(elementType: .string, count: strings.count, encoded: encoded)
     }
 
+    /// An array of strings given by their bytes, to be written.
+    init(_ strings: [[UInt8]]) {
+        var encoded: [UInt8] = []
+        for string in strings { encoded.appendGGUF(string) }
+        self.init(elementType: .string, count: strings.count, encoded: encoded)
+    }
+
     /// An array of 32-bit floats, to be written.
     public init(_ floats: [Float]) {
         self.init(elementType: .float32, count: floats.count, encoded: floats.withUnsafeBytes { Array($0) })

@@ -3,7 +3,8 @@ import Foundation
 
 /// Rewrites a checkpoint with its weights in another element type.
 ///
-/// A destination that ends in `.gguf` becomes one GGUF file with everything in it: language model, tower, projector, scheduler, tokenizer.
+/// A destination that ends in `.gguf` becomes a GGUF file as llama.cpp reads it, with a second one for the tower of a LLaVA, or one file with
+/// everything in it for what llama.cpp cannot run.
 /// Any other destination becomes a folder in the source's own Hugging Face layout with float weights (safetensors has no quantized types).
 public struct CheckpointConverter: WeightConverter {
     /// The element types that weights can be written in.
@@ -24,6 +25,7 @@ public struct CheckpointConverter: WeightConverter {
     let source: URL
     let target: Target
     let output: URL
+    let overwrites: Bool
 
     /// - Parameters:
     ///   - projector: the image part of a GGUF pair, if it is not found beside the model.
@@ -31,8 +33,12 @@ public struct CheckpointConverter: WeightConverter {
     /// - Throws: ``CheckpointError``, ``ConversionError``
     public init(_ source: URL, projector: URL? = nil, to target: Target, output: URL, overwrites: Bool = false) throws {
         checkpoint = try Checkpoint.open(at: source, projector: projector)
-        (self.source, self.target, self.output) = (source, target, output)
-        try ConversionOutput.check(output, sources: [source, checkpoint.folder], overwrites: overwrites)
+        (self.source, self.target, self.output, self.overwrites) = (source, target, output, overwrites)
+        try ConversionOutput.check(output, sources: [source, checkpoint.folder] + (projector.map { [$0] } ?? []), overwrites: overwrites)
+        if writesGGUF {
+            // Under this name lies, or would be looked for, the image part.
+            try ConversionOutput.check(imageOutput, sources: [source] + (projector.map { [$0] } ?? []), overwrites: overwrites)
+        }
         guard writesGGUF || (checkpoint.ggufMetadata == nil && [.f16, .bf16].contains(target)) else {
             throw ConversionError.needsGGUF(target.rawValue, fromGGUF: checkpoint.ggufMetadata != nil, output: output.path)
         }
@@ -47,9 +53,11 @@ public struct CheckpointConverter: WeightConverter {
         // A checkpoint that does not load would become another one that does not.
         try CheckpointConverter.verify(checkpoint)
         if writesGGUF { return try writeGGUF(cancellation: cancellation, progress: progress) }
-        return try ConversionOutput.writeFolder(output) {
+        var report = try ConversionOutput.writeFolder(output) {
             try writeContents($0, cancellation: cancellation, progress: progress)
         } verify: { try CheckpointConverter.report(Checkpoint.open(at: $0)) }
+        report.files = [output.path]
+        return report
     }
 
     /// What was written, once it was seen to load.

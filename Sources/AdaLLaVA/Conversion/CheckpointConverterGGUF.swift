@@ -1,40 +1,102 @@
 import Foundation
 
-/// The GGUF side of a conversion: which tensor becomes what, and what is said about the model.
+/// The GGUF side of a conversion: which tensor goes into which file as what, and what is said about the model.
+///
+/// What llama.cpp can run is written as llama.cpp reads it: the language model in one file, and of a LLaVA the tower with its projector in
+/// another (`mmproj-NAME`). Everything else is one file of the architecture `adallava`, which other programs refuse by its name.
 extension CheckpointConverter {
     func writeGGUF(cancellation: Cancellation, progress: ConversionProgress) throws -> ConversionReport {
-        var tensors: [String: StoredTensor] = [:]
-        for source in [checkpoint.language, checkpoint.projector, checkpoint.vision].compactMap({ $0 }) {
-            for name in source.names where tensors[name] == nil { tensors[name] = source.find(name) }
+        let language = try languageTensors(), image = try imageTensors()
+        let vocabulary = try self.vocabulary()
+        let obstacle = self.obstacle ?? vocabulary?.problem
+        let isPair = obstacle == nil && !image.isEmpty
+        let total = (language + image).reduce(0) { $0 + $1.tensor.bytes.count }
+        var done = 0
+        func prepare(_ tensors: [GGUFTensor], _ metadata: [(key: String, value: GGUFValue)], _ url: URL) throws -> AtomicFile {
+            let byName = Dictionary(tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+            let descriptions = tensors.map { TensorDescription(name: $0.name, type: type(of: $0.canonical, $0.tensor), shape: $0.tensor.shape) }
+            return try GGUFWriter.prepare(descriptions, metadata: metadata, to: url) { description, sink in
+                guard let tensor = byName[description.name] else { return }
+                let rewriter = TensorRewriter(tensor.tensor, to: description.type, order: rowOrder(tensor.canonical), file: output.path)
+                try rewriter.write(to: sink, cancellation: cancellation)
+                done += tensor.tensor.bytes.count
+                progress(done, total)
+            }
+        }
+        let known = obstacle == nil ? language.filter(\.isKnown) : language
+        let metadata = try languageMetadata(vocabulary?.vocabulary, isOurs: obstacle != nil, holdsImage: !isPair && !image.isEmpty)
+        let file = try prepare(isPair ? known : known + image, metadata, output)
+        let imageFile = isPair ? try prepare(image, [("general.architecture", .string("clip"))] + imageMetadata() + [fileType], imageOutput) : nil
+        let places = (language: try file.complete() ?? output, image: try imageFile?.complete())
+        var report = try CheckpointConverter.report(Checkpoint.openGGUF(places.language, mmproj: places.image, found: nil))
+        if let imageFile {
+            // The language model last: it is what people name, and it is there only with its other half.
+            try imageFile.commit()
+        } else if overwrites, FileKind(imageOutput) == .file {
+            try? Files.remove(imageOutput)
+        }
+        try file.commit()
+        report.files = [output.path] + (isPair ? [imageOutput.path] : [])
+        report.note = obstacle.map { "only adallava runs this file (general.architecture is \(GGUFArchitecture.ours)): \($0)" }
+        return report
+    }
+
+    /// Where the tower of a pair goes.
+    var imageOutput: URL { output.deletingLastPathComponent().appendingPathComponent(Checkpoint.projectorName(of: output.lastPathComponent)) }
+
+    /// What other programs have no form for; `nil` if there is nothing.
+    private var obstacle: String? {
+        let configuration = checkpoint.configuration
+        if let adaptive = configuration.adaptive { return "it has the scheduler of AdaLLaVA-\(adaptive.schedulerType.rawValue)" }
+        guard let vision = configuration.vision, let llava = configuration.llava else { return nil }
+        guard case .clip = vision.architecture else { return "its vision tower is no CLIP" }
+        guard llava.tokenSelection == .none else { return "it selects image tokens (\(llava.tokenSelection.rawValue))" }
+        guard case .mlp(2) = llava.projector, llava.selectFeature == .patch else { return "its projector is not LLaVA-1.5's" }
+        return nil
+    }
+
+    // MARK: - Tensors
+
+    /// A tensor of the file: its name there, and the canonical one.
+    private struct GGUFTensor {
+        let name, canonical: String
+        let tensor: StoredTensor
+
+        /// Whether the format has a name for it.
+        var isKnown: Bool { name != canonical || name == "rope_freqs.weight" }
+
+        init(_ canonical: String, _ tensor: StoredTensor) {
+            (name, self.canonical, self.tensor) = (TensorNames.gguf(canonical: canonical), canonical, tensor)
+        }
+    }
+
+    private func languageTensors() throws -> [GGUFTensor] {
+        let source = checkpoint.language
+        let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight")
+        var tensors: [GGUFTensor] = []
+        for name in source.names where !name.hasPrefix("model.mm_projector.") {
+            guard let tensor = source.find(name), tensor.type.kernelType != nil else { continue }
+            // GGUF stores tied embeddings once, under the name of those that are read.
+            if name == head, checkpoint.configuration.language.tieWordEmbeddings {
+                if source.find(embedding) == nil { tensors.append(GGUFTensor(embedding, tensor)) }
+                continue
+            }
+            tensors.append(GGUFTensor(name, tensor))
         }
         // Llama 3's frequency factors, which Hugging Face computes from the configuration and GGUF stores.
-        let factors = checkpoint.ggufMetadata == nil ? try checkpoint.configuration.language.rotaryFrequencyFactors() : nil
-        let names = tensors.keys.sorted()
-        var canonical: [String: String] = [:]
-        var descriptions: [TensorDescription] = []
-        for name in names {
-            guard let tensor = tensors[name], tensor.type.kernelType != nil else { continue }
-            let stored = TensorNames.gguf(canonical: name)
-            canonical[stored] = name
-            descriptions.append(TensorDescription(name: stored, type: type(of: name, tensor), shape: tensor.shape))
+        if checkpoint.ggufMetadata == nil, let factors = try checkpoint.configuration.language.rotaryFrequencyFactors() {
+            let (name, file) = ("rope_freqs.weight", MappedFile(copying: factors.withUnsafeBytes { Array($0) }, path: "the configuration"))
+            tensors.append(GGUFTensor(name, StoredTensor(name: name, type: .f32, shape: [factors.count], bytes: file.bytes, file: file)))
         }
-        if let factors { descriptions.append(TensorDescription(name: "rope_freqs.weight", type: .f32, shape: [factors.count])) }
+        return tensors.sorted { $0.name < $1.name }
+    }
 
-        let total = tensors.values.reduce(0) { $0 + $1.bytes.count }
-        var done = 0
-        let file = try GGUFWriter.prepare(descriptions, metadata: try metadata(), to: output) { description, sink in
-            guard let name = canonical[description.name], let tensor = tensors[name] else {
-                return try sink.write(factors ?? [])
-            }
-            let rewriter = TensorRewriter(tensor, to: description.type, order: rowOrder(name), file: output.path)
-            try rewriter.write(to: sink, cancellation: cancellation)
-            done += tensor.bytes.count
-            progress(done, total)
-        }
-        let written = try file.complete() ?? output
-        let report = try CheckpointConverter.report(Checkpoint.open(at: written))
-        try file.commit()
-        return report
+    private func imageTensors() throws -> [GGUFTensor] {
+        guard let vision = checkpoint.vision, let projector = checkpoint.projector else { return [] }
+        let found = projector.names.filter { $0.hasPrefix("model.mm_projector.") }.map { (projector, $0) } + vision.names.map { (vision, $0) }
+        return found.compactMap { source, name in
+            source.find(name).flatMap { $0.type.kernelType == nil ? nil : GGUFTensor(name, $0) }
+        }.sorted { $0.name < $1.name }
     }
 
     /// The element type that a tensor is written in.
@@ -69,34 +131,58 @@ extension CheckpointConverter {
         }
     }
 
-    private func metadata() throws -> [(key: String, value: GGUFValue)] {
-        var pairs: [(key: String, value: GGUFValue)]
-        if let source = checkpoint.ggufMetadata {
-            pairs = source.keys.compactMap { key in source[key].map { (key, $0) } }.filter { !["general.alignment", "general.file_type"].contains($0.key) }
-        } else {
-            pairs = try checkpoint.configuration.language.ggufMetadata() + tokenizer()
-            pairs.append(("general.name", .string(checkpoint.name)))
-        }
-        let present = Set(pairs.map(\.key))
-        var more: [(key: String, value: GGUFValue)] = []
-        if let adaptive = checkpoint.configuration.adaptive { more += adaptive.ggufMetadata }
-        if let vision = checkpoint.configuration.vision, let llava = checkpoint.configuration.llava {
-            more += try vision.ggufMetadata(llava: llava, imageProcessor: checkpoint.imageProcessor ?? .standard(for: vision))
-        }
-        pairs += more.filter { !present.contains($0.key) && $0.key != "general.architecture" }
-        // ggml's numbers for "mostly" this type.
-        let fileType: UInt32 = switch target {
+    // MARK: - Metadata
+
+    /// ggml's number for "mostly" this type.
+    private var fileType: (key: String, value: GGUFValue) {
+        let number: UInt32 = switch target {
         case .f16: 1
         case .q4_0: 2
         case .q8_0: 7
         case .bf16: 32
         }
-        pairs.append(("general.file_type", .uint32(fileType)))
-        return pairs
+        return ("general.file_type", .uint32(number))
     }
 
-    /// The tokenizer: its own files as they are, which is what this engine reads, and GGUF's vocabulary for other readers.
-    private func tokenizer() throws -> [(key: String, value: GGUFValue)] {
+    private func imageMetadata() throws -> [(key: String, value: GGUFValue)] {
+        guard let vision = checkpoint.configuration.vision, let llava = checkpoint.configuration.llava else { return [] }
+        return try vision.ggufMetadata(llava: llava, imageProcessor: checkpoint.imageProcessor ?? .standard(for: vision))
+    }
+
+    /// The vocabulary in GGUF's own keys; `nil` where the source has it already.
+    private func vocabulary() throws -> GGUFTokenizer? {
+        guard checkpoint.ggufMetadata == nil else { return nil }
+        guard let text = try TextProcessor(checkpoint, template: nil) else {
+            return GGUFTokenizer(vocabulary: GGUFVocabulary(model: "no_vocab", tokens: []))
+        }
+        return GGUFTokenizer(text.tokenizer, rows: checkpoint.configuration.language.vocabularySize, ends: checkpoint.generation.eosTokenIDs)
+    }
+
+    /// - Parameter isOurs: the file is of this engine's architecture, which says what it is made of beside.
+    private func languageMetadata(_ vocabulary: GGUFVocabulary?, isOurs: Bool, holdsImage: Bool) throws -> [(key: String, value: GGUFValue)] {
+        var pairs: [(key: String, value: GGUFValue)]
+        if let source = checkpoint.ggufMetadata {
+            let changed = ["general.alignment", "general.file_type", "general.architecture", GGUFArchitecture.baseKey]
+            pairs = source.keys.compactMap { key in source[key].map { (key, $0) } }.filter { pair in
+                !changed.contains(pair.key) && !pair.key.hasPrefix("split.") && (holdsImage || !pair.key.hasPrefix("clip."))
+            }
+        } else {
+            pairs = try tokenizerFiles() + (vocabulary?.ggufMetadata ?? [])
+            pairs.append(("general.name", .string(checkpoint.name)))
+        }
+        let configured = try checkpoint.configuration.language.ggufMetadata()
+        let base = configured.first { $0.key == "general.architecture" }?.value ?? .string("llama")
+        let architecture: [(key: String, value: GGUFValue)] =
+            isOurs ? [("general.architecture", .string(GGUFArchitecture.ours)), (GGUFArchitecture.baseKey, base)] : [("general.architecture", base)]
+        let more = checkpoint.ggufMetadata == nil ? configured : []
+        let adaptive = checkpoint.configuration.adaptive?.ggufMetadata ?? []
+        let image = holdsImage ? try imageMetadata() : []
+        let present = Set(pairs.map(\.key)).union(["general.architecture"])
+        return architecture + (more + adaptive + image).filter { !present.contains($0.key) } + pairs + [fileType]
+    }
+
+    /// The tokenizer's own files as they are, which is what this engine reads, and the chat template for everybody.
+    private func tokenizerFiles() throws -> [(key: String, value: GGUFValue)] {
         var pairs: [(key: String, value: GGUFValue)] = []
         for name in TokenizerLoader.fileNames {
             let url = checkpoint.folder.appendingPathComponent(name)
@@ -106,23 +192,7 @@ extension CheckpointConverter {
         }
         guard let text = try TextProcessor(checkpoint, template: nil) else { return pairs }
         if let template = text.builtInTemplateName { pairs.append((EmbeddedFiles.templateKey, .string(template))) }
-        if let vocabulary = text.tokenizer as? SentencePieceTokenizer { pairs += vocabulary.model.ggufMetadata }
-        return pairs
-    }
-}
-
-extension SentencePieceModel {
-    /// GGUF's keys of a `llama` vocabulary. Merging only compares scores, so their ranks stand for them.
-    var ggufMetadata: [(key: String, value: GGUFValue)] {
-        var pairs: [(key: String, value: GGUFValue)] = [
-            ("tokenizer.ggml.model", .string("llama")), ("tokenizer.ggml.pre", .string("default")),
-            ("tokenizer.ggml.tokens", .array(GGUFArray((0 ..< count).map { String(decoding: pieces[$0], as: UTF8.self) }))),
-            ("tokenizer.ggml.scores", .array(GGUFArray(ranks.map { -Float($0) }))),
-            ("tokenizer.ggml.token_type", .array(GGUFArray(kinds.map { Int32($0.rawValue) }))),
-            ("tokenizer.ggml.add_bos_token", .bool(true)), ("tokenizer.ggml.add_eos_token", .bool(false)),
-            ("tokenizer.ggml.add_space_prefix", .bool(normalization.addsDummyPrefix)),
-        ]
-        if let unknownID { pairs.append(("tokenizer.ggml.unknown_token_id", .uint32(UInt32(clamping: unknownID)))) }
+        if let template = try? text.template.get() { pairs.append(("tokenizer.chat_template", .string(template.jinja))) }
         return pairs
     }
 }

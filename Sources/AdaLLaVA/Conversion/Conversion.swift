@@ -15,6 +15,10 @@ public struct ConversionReport: Sendable {
     /// Bytes of all weight files.
     public let bytes: Int
     public let tensors: Int
+    /// What was written, the one that was asked for first.
+    public internal(set) var files: [String] = []
+    /// What whoever gets the files should know.
+    public internal(set) var note: String?
 }
 
 /// Where a conversion may write, and how.

@@ -3,7 +3,7 @@ struct TextProcessor: Sendable {
     let tokenizer: any Tokenizer
     /// Tokens that end an answer.
     let endTokens: Set<Int>
-    private let template: Result<ChatTemplate, any Error>
+    let template: Result<ChatTemplate, any Error>
 
     /// Finds the checkpoint's tokenizer and chat template.
     /// - Parameter choice: the template that a person asks for; `nil` takes the checkpoint's.

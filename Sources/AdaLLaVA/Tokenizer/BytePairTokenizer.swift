@@ -19,7 +19,7 @@ public final class BytePairTokenizer: Tokenizer {
     }
 
     let model: BytePairModel
-    private let options: Options
+    let options: Options
     private let added: AddedTokens
     /// Ordinary added tokens that are looked for after normalization, with their texts normalized.
     private let normalizedAdded: AddedTokens

@@ -48,6 +48,7 @@ public final class SentencePieceTokenizer: Tokenizer {
 
     /// Hugging Face's `legacy`: text that follows a special token gets the dummy space too.
     public var isLegacy: Bool { options.isLegacy }
+    var addsEOS: Bool { options.addsEOS }
     public var bosToken: Int? { options.bosToken }
     public var eosToken: Int? { options.eosToken }
     public var unknownToken: Int? { options.unknownToken }
