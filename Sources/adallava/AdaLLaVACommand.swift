@@ -26,7 +26,11 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             let arguments = try CommandArguments(of: AdaLLaVACommand.self)
             hint = arguments.hint(for: CommandArguments.given)
             var command = try await asyncParseAsRoot(try arguments.prepared(CommandArguments.given))
+            try SystemLimits.check()
             if var asynchronous = command as? any AsyncParsableCommand { try await asynchronous.run() } else { try command.run() }
+        } catch let error as SystemLimits.Shortage {
+            Console.shared.message("adallava: " + error.description)
+            Exit.now(error.category.rawValue)
         } catch {
             let code = exitCode(for: error)
             let text = fullMessage(for: error) + (code == .validationFailure ? hint.map { "\n" + $0 } ?? "" : "")

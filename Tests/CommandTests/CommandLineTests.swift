@@ -102,6 +102,14 @@ import Testing
         }
     #endif
 
+    #if os(Linux)
+        // A failure means that a process which may have too little hangs or crashes, and nobody knows of what there was too little.
+        @Test(arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space")]) func limits(limit: String, word: String) throws {
+            let found = try shell("ulimit \(limit); exec \"$0\" inspect \"$1\"", Files.fixture("ada-L").path, folder: Files.root)
+            #expect(found.status == 74 && found.errors.contains("the limit of \(word) is") && found.errors.contains("ulimit \(limit.prefix(2))"), "\(found)")
+        }
+    #endif
+
     // A mismatch means that a file's text can retitle, clear or fake a terminal, or that plain text is changed.
     @Test func controlCharactersAreShown() throws {
         #expect(TerminalText.shown("a\u{1B}]0;x\u{07}\u{9B}2J\r\u{7F}\u{202E}b\tc\nd é") == #"a\u{1B}]0;x\u{7}\u{9B}2J\u{D}\u{7F}\u{202E}b"# + "\tc\nd é")
