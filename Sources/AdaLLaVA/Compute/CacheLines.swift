@@ -3,7 +3,7 @@ import AdaKernels
 /// The cache lines of small objects that are read once per token. Between two tokens the weights push them out of every cache, and each one costs a
 /// decode the latency of memory while all threads wait; so they are prefetched together, a layer ahead.
 struct CacheLines {
-    private var lines: [UnsafeRawPointer?] = []
+    fileprivate var lines: [UnsafeRawPointer?] = []
     private static let lineBytes = 64
     /// What is taken of an object: no more than this is read of any.
     private static let objectBytes = 256
@@ -19,8 +19,6 @@ struct CacheLines {
         }
     }
 
-    func prefetch() { lines.withUnsafeBufferPointer { ak_prefetch($0.baseAddress, Int32($0.count)) } }
-
     /// Asks for the first two lines of an object.
     static func prefetch(_ object: AnyObject) {
         let address = UnsafeRawPointer(Unmanaged.passUnretained(object).toOpaque())
@@ -31,5 +29,25 @@ struct CacheLines {
     static func prefetch(_ address: UnsafeRawPointer) {
         var line: UnsafeRawPointer? = address
         ak_prefetch(&line, 1)
+    }
+}
+
+/// The lines of several layers, in one list, so that asking for them reads nothing that is not in a cache itself.
+struct CacheLineTable {
+    private var lines: [UnsafeRawPointer?] = []
+    private var ends: [Int] = []
+
+    mutating func append(_ layer: CacheLines?) {
+        lines += layer?.lines ?? []
+        ends.append(lines.count)
+    }
+
+    /// Asks for a layer's lines, if there is such a layer.
+    func prefetch(_ layer: Int) {
+        guard layer < ends.count else { return }
+        let start = layer > 0 ? ends[layer - 1] : 0
+        lines.withUnsafeBufferPointer { lines in
+            if let base = lines.baseAddress { ak_prefetch(base + start, Int32(ends[layer] - start)) }
+        }
     }
 }

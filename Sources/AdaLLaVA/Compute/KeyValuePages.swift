@@ -211,9 +211,8 @@ package final class LayerPages {
         return table[keyValueHead]
     }
 
-    /// Asks for what attention reads of this object; see ``CacheLines``.
-    func prefetch() {
-        CacheLines.prefetch(self)
+    /// Asks for what attention reads through this object, which should be in a cache itself; see ``CacheLines``.
+    func prefetchAddresses() {
         CacheLines.prefetch(addresses)
         CacheLines.prefetch(table)
     }

@@ -219,6 +219,7 @@ package final class BatchRunner {
         let selections: [LayerSelection]
         /// By layer; `nil` where nothing runs.
         let prepared: [DecoderLayer.Prepared?]
+        let lines: CacheLineTable
         let generation: Int
     }
 
@@ -248,7 +249,9 @@ package final class BatchRunner {
         }
         // Preparing may have moved scratch tensors that were prepared for.
         if generation != workspace.generation { return findAgreeing(passing, hidden, observer) }
-        let made = AgreeingRows(rows: rows.count, layers: layers, selections: selections, prepared: prepared, generation: generation)
+        var lines = CacheLineTable()
+        for layer in prepared { lines.append(layer?.lines) }
+        let made = AgreeingRows(rows: rows.count, layers: layers, selections: selections, prepared: prepared, lines: lines, generation: generation)
         agreeing.removeAll { $0.generation != generation }
         agreeing.insert(made, at: 0)
         if agreeing.count > BatchRunner.preparedPerLayer { agreeing.removeLast() }
@@ -269,9 +272,11 @@ package final class BatchRunner {
                         SequenceRows(
                             role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot, pages: part.sequence.layers[layer],
                             selection: agreeing.selections[layer]))
-                    if layer + 1 < agreeing.layers.upperBound { part.sequence.layers[layer + 1]?.prefetch() }
+                    // Two layers ahead the objects, one layer ahead what they point to.
+                    if layer + 2 < agreeing.layers.upperBound, let pages = part.sequence.layers[layer + 2] { CacheLines.prefetch(pages) }
+                    if layer + 1 < agreeing.layers.upperBound { part.sequence.layers[layer + 1]?.prefetchAddresses() }
                 }
-                if index + 1 < agreeing.prepared.count { agreeing.prepared[index + 1]?.prefetch() }
+                agreeing.lines.prefetch(index + 1)
                 prepared(sequences, places: places, observe: nil, workspace)
                 if let start { observer?.layerEnded(LayerEvent(layer: layer, sequences, since: start)) }
             }

@@ -55,7 +55,8 @@ final class DecoderLayer: Sendable {
         private let normed: Tensor?
         private let attention: Attention.Prepared?
         private let mlp: MLP.Prepared?
-        private var lines = CacheLines()
+        /// What running this reads beside weights and values.
+        private(set) var lines = CacheLines()
 
         /// - Parameters:
         ///   - x: hidden states of the rows that this layer runs for, `[rows, hidden]`, changed in place.
@@ -75,9 +76,6 @@ final class DecoderLayer: Sendable {
             attention?.add(to: &lines)
             mlp?.add(to: &lines)
         }
-
-        /// Asks for what running this reads beside weights and values; see ``CacheLines``.
-        func prefetch() { lines.prefetch() }
 
         /// - Parameters:
         ///   - places: of each row.
