@@ -224,19 +224,32 @@ Tensor at_model::decoder_layer(
     }
     if (heads.defined()) attended = attended * heads.to(compute_type);
     attended = attended.reshape({samples, length, int64_t(c.heads) * c.head_dim});
+    // Whether any head, and any neuron, is on: (samples, 1, 1).
+    Tensor some_head, some_neuron;
+    if (heads.defined()) some_head = (heads.detach() != 0).any(2);
+    if (neurons.defined()) some_neuron = (neurons.detach() != 0).any(2, true);
     Tensor input = x, factors = neurons;
     if (places.wanted.defined()) {
         attended = attended.flatten(0, 1).index_select(0, places.wanted);
         input = x.flatten(0, 1).index_select(0, places.wanted);
-        if (neurons.defined()) factors = neurons.squeeze(1).index_select(0, at::floor_divide(places.wanted, length));
+        const Tensor sample = at::floor_divide(places.wanted, length);
+        for (Tensor *of_samples : {&factors, &some_head, &some_neuron})
+            if (of_samples->defined()) *of_samples = of_samples->squeeze(1).index_select(0, sample);
     }
-    const Tensor y = input + linear(attended, name + "self_attn.o_proj");
+    // The engine skips attention and MLPs that have no switch on, output biases included. Subtracting the bias leaves the gradient of the factors,
+    // which goes through W (factors * x), as it is.
+    const auto output = [&](const Tensor &z, const Tensor &some, const std::string &projection) {
+        const Tensor out = linear(z, name + projection);
+        if (!some.defined() || !has(name + projection + ".bias")) return out;
+        return out - weight(name + projection + ".bias").to(compute_type) * (1 - some.to(compute_type));
+    };
+    const Tensor y = input + output(attended, some_head, "self_attn.o_proj");
 
     normed = adatorch::rms_norm(y, weight(name + "post_attention_layernorm.weight"), c.rms_epsilon, compute_type);
     const std::vector<Tensor> gates = linears(normed, name + "mlp.", {"gate_proj", "up_proj"});
     Tensor middle = adatorch::gated(gates[0], gates[1]);
     if (factors.defined()) middle = middle * factors.to(compute_type);
-    return y + linear(middle, name + "mlp.down_proj");
+    return y + output(middle, some_neuron, "mlp.down_proj");
 }
 
 Tensor at_model::maybe_checkpointed(
