@@ -3,11 +3,10 @@ import AdaProbes
 import ArgumentParser
 import Foundation
 
-/// What a step of several sequences costs, beside what it would cost if each layer took the longer of two times: to read the weights that some row
-/// keeps, and to multiply the rows that keep them.
+/// Time of a step of several sequences, compared with the sum over layers of max(reading the weights that any row keeps, multiplying the rows).
 ///
-/// Both times are measured in the same run: from steps of one row (reading bounds) and of 24 rows (multiplying bounds), each with everything and with
-/// the prefix layers alone, whose difference is that of the layers.
+/// The same run measures both terms: steps of one row are bound by reading, steps of 24 rows by multiplying. Each is timed with all layers and with the
+/// prefix layers alone; the difference is the cost of the layers after the prefix.
 struct StepCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "step-cost", abstract: "Time steps of several sequences whose plans agree, half agree or differ, against reading and multiplying.")
@@ -115,12 +114,12 @@ struct StepCost: AsyncParsableCommand {
         return ExecutionPlan(headCount: heads, rows: Array(repeating: every, count: adaptive.numPrefixLayers) + after)
     }
 
-    /// What reading and multiplying cost on this machine, in milliseconds.
+    /// Measured cost of reading and multiplying, in milliseconds.
     private struct Costs {
         let language: DecoderConfiguration
         /// To read all of a layer, and to multiply one row with it.
         let read, multiply: Double
-        /// What is not of the layers: the output layer and all else, of one row and of each further one.
+        /// Everything outside the layers, mostly the output layer: for one row, and per row when multiplying bounds.
         let rest, restOfRow: Double
 
         /// - Parameters:

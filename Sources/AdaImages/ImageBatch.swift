@@ -14,7 +14,7 @@ public struct ImageBatch: Sendable {
         (self.sources, self.limits, self.tolerance) = (sources, limits, tolerance)
     }
 
-    /// Refuses what the headers show to be no images, or too many pixels. Nothing is decoded, and of each file little is read.
+    /// Checks every header: throws for a file that is not an image and for too many pixels in total. Decodes nothing.
     /// - Throws: ``ImageError``
     public func check() throws {
         let streams = sources.count { $0 == .standardInput }
@@ -29,7 +29,7 @@ public struct ImageBatch: Sendable {
     }
 
     /// Reads one image after another; each is let go of before the next is read.
-    /// - Parameter use: what is wanted of an image.
+    /// - Parameter use: called with each image in order; its results are returned.
     /// - Throws: ``ImageError``, and what `use` throws.
     public func read<Result>(_ use: (ReadImage) throws -> Result) throws -> [Result] {
         var total = 0

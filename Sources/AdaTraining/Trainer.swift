@@ -120,7 +120,7 @@ public final class Trainer {
     /// Trains until the last step, or until `isCancelled` says so; saves first then.
     /// - Parameters:
     ///   - isCancelled: asked after each step.
-    ///   - damaged: told of images that were read although they are damaged, on the threads that read them.
+    ///   - damaged: collects damaged images that were read anyway; called on the threads that read them.
     ///   - onProgress: called after each logged step, by one process of several.
     /// - Throws: ``TrainingError``, ``CheckpointError``
     public func run(

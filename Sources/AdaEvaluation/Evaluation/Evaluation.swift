@@ -82,7 +82,7 @@ public final class Evaluation {
 
     /// Answers what is left, sample by sample, each at all budgets.
     /// - Parameters:
-    ///   - damaged: told of images that were read although they are damaged.
+    ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`. What was answered before stays.
     public func run(

@@ -13,7 +13,7 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     public let plan: Plan
     public let measured: Times
     public let cost: RequestCost?
-    /// What is wrong with the image, which was read all the same; absent for a sound one.
+    /// Damage found in the image, which was read anyway; absent if there is none.
     public let imageDamage: String?
 
     enum CodingKeys: String, CodingKey {

@@ -41,7 +41,7 @@ public struct PlanStudy: Sendable {
     /// Sample by sample, first under all own plans, then under all others, so that the engine encodes an image once in each pass. Greedy
     /// answers under the same plan are the same, so no plan is run twice for a sample.
     /// - Parameters:
-    ///   - damaged: told of images that were read although they are damaged.
+    ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer with how many are done, of how many.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
     public func run(

@@ -21,8 +21,8 @@ public struct KernelBench: Sendable {
     public var repeats = 15
     /// Tokens of a prefill.
     public var promptTokens = 512
-    /// Rows of products that are measured; `nil` takes one and a prompt's. Up to ``OperationProbes/mostSingleRows`` stand for so many sequences that
-    /// decode together, whose weights come from memory.
+    /// Batch sizes of the measured products; `nil` measures one row and a prompt's. Sizes up to ``OperationProbes/mostSingleRows`` are timed as decode:
+    /// one row per sequence, weights read from memory.
     public var tokens: [Int]?
     /// Tokens that a decode's attention looks back on.
     public var depth = 600
