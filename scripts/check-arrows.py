@@ -8,7 +8,7 @@ import re
 import sys
 
 # Top to bottom; files outside a folder are the bottom.
-FOLDERS = ["Conversion", "Generation", "Adaptive", "Cost", "Language", "Vision", "Tokenizer", "Compute", "Checkpoint", "."]
+FOLDERS = ["Conversion", "Generation", "Timing", "Adaptive", "Cost", "Language", "Vision", "Tokenizer", "Compute", "Checkpoint", "."]
 SOURCES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent / "Sources/AdaLLaVA")
 DECLARATION = re.compile(r"^( *)(?:@\w+ +)*((?:(?!func|var|let|case)[a-z]+ +)*?)(?:struct|class|enum|protocol|actor|typealias) +(\w+)", re.M)
 # Of an interpolated string what is interpolated stays: it is code.

@@ -11,7 +11,8 @@ extension AdaptiveModel {
         return try await requests.exclusively { engine in
             let parts = engine.parts
             guard let adaptive = parts.adaptive else { return nil }
-            let units = adaptive.units.granted(fraction: try budget.validFraction())
+            guard let fraction = try budget.validFraction() else { throw BudgetError.timesNotHere(budget.description) }
+            let units = adaptive.units.granted(fraction: fraction)
             let clock = ContinuousClock()
             return (0 ..< repeats).map { _ in
                 clock.measure {
@@ -177,6 +178,7 @@ final class PrefillTurns {
         let parts = engine.parts
         sequence = TokenSequence(parts.decoder)
         units = try parts.grantedUnits(budget)
+        if units == nil, parts.adaptive != nil { throw BudgetError.timesNotHere(budget.description) }
         plan = parts.fullPlan
         length = prompt.count + (parts.adaptive == nil ? 0 : 1)
         sequence.promptLength = length

@@ -14,7 +14,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
         version: "adallava 0.1.0",
         subcommands: [
             Ask.self, Chat.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, DataSets.self, Evaluate.self, Explain.self, Bench.self,
-            Analyze.self,
+            Analyze.self, Calibrate.self, Neighbour.self,
         ],
         defaultSubcommand: nil)
 

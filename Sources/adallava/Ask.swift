@@ -17,6 +17,7 @@ struct Ask: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
     @OptionGroup var sampling: SamplingFlags
+    @OptionGroup var deadlines: DeadlineFlags
     @OptionGroup var damage: LenientFlag
 
     @Flag(help: "Print one JSON object instead of streaming the answer.")
@@ -45,8 +46,10 @@ struct Ask: AsyncParsableCommand {
     }
 
     private func answer(_ model: AdaptiveModel, _ question: String, _ images: [PreparedImage], _ budget: Budget) async throws {
+        var options = sampling.generationOptions()
+        options.deadlines = deadlines.options
         let (text, summary) = try await streamed(
-            model, [ChatMessage.question(question, images: images.count)], images, budget, sampling.generationOptions(), isQuiet: json)
+            model, [ChatMessage.question(question, images: images.count)], images, budget, options, isQuiet: json)
         guard let summary else { return }
         if json {
             printNow(try adallava.json(summary.jsonObject(answer: text)))
@@ -54,6 +57,7 @@ struct Ask: AsyncParsableCommand {
             Console.shared.message(summary.line)
         }
         if let warning = summary.warning { Console.shared.message("adallava: " + warning) }
+        try await calibrateAfterAnswer(model, budget)
     }
 }
 

@@ -48,7 +48,7 @@ struct BenchRequests: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            guard case .fraction(let fraction) = try Budget(parsing: budget) else { throw BudgetError.timesNotYet(budget) }
+            guard case .fraction(let fraction) = try Budget(parsing: budget) else { throw BudgetError.timesNotHere(budget) }
             var patterns =
                 try data.map { try RequestPatterns(samples: ScenesBenchmark(contentsOf: URL(systemPath: $0)).samples, questions: questions) }
                 ?? RequestPatterns(images: images.map { URL(systemPath: $0) }, questions: questions)

@@ -158,7 +158,7 @@ struct SamplingFlags: ParsableArguments {
 
     func validate() throws {
         try usable {
-            _ = try Budget(parsing: budget).validFraction()
+            _ = try Budget(parsing: budget)
             try generationOptions().validate()
         }
     }

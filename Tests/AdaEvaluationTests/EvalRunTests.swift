@@ -41,7 +41,7 @@ import Testing
             let text = image.map { "\($0.width)x\($0.height) \($0.pixels.min() ?? 0) \($0.pixels.max() ?? 0)" } ?? "none"
             let plan = ExecutionPlan(headCount: 1, rows: [.init(heads: [0], groups: [0])])
             return ModelResponse(
-                text: text, plan: plan, units: nil, promptTokens: 1, generatedTokens: 1, keyValueBytes: 0, measured: MeasuredTimes())
+                text: text, plan: plan, units: nil, promptTokens: 1, generatedTokens: 1, keyValueBytes: 0, measured: PhaseTimes())
         }
     }
 

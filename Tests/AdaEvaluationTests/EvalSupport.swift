@@ -48,7 +48,7 @@ final class ScriptedModel: AnsweringModel, @unchecked Sendable {
             return asked.count
         }
         if number > failsAfter { throw Stopped() }
-        var measured = MeasuredTimes()
+        var measured = PhaseTimes()
         measured.decode = .milliseconds(30)
         measured.timeToFirstToken = .milliseconds(number)
         let plan = ExecutionPlan(

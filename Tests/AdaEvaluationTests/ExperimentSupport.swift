@@ -52,7 +52,7 @@ final class FormulaModel: MeasurableModel, @unchecked Sendable {
         let row = ExecutionPlan.Row(heads: Array(0 ..< heads), groups: Array(0 ..< heads))
         let rows = (0 ..< language.numHiddenLayers).map { $0 < run ? row : ExecutionPlan.Row(heads: [], groups: []) }
         func time(_ milliseconds: Double) -> Duration { .nanoseconds(Int64(milliseconds * pow(slowdown, Double(number)) * 1e6)) }
-        var measured = MeasuredTimes()
+        var measured = PhaseTimes()
         measured.encode = time(encode * Double(images))
         measured.prefill = time(prefill.base + prefill.unit * Double(run))
         measured.timeToFirstToken = measured.encode + measured.prefill

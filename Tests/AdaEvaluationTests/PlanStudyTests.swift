@@ -22,7 +22,7 @@ final class PlanReader: PlannedModel, @unchecked Sendable {
         let used = plan ?? own
         return ModelResponse(
             text: used == own ? "right" : "wrong", plan: used, units: budget < 1 ? 1 : 4, promptTokens: 1, generatedTokens: 1, keyValueBytes: 0,
-            measured: MeasuredTimes())
+            measured: PhaseTimes())
     }
 
     func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan {

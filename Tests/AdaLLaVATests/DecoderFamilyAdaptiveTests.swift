@@ -23,7 +23,7 @@ import Testing
         let prompts = try fixture.expected().prompts
         try CheckpointFixtures.withTemporaryFolder { folder in
             let source = folder.appendingPathComponent("model"), masked = folder.appendingPathComponent("masked")
-            try write(fixture, variant, to: source)
+            try Self.write(fixture, variant, to: source)
             let model = try TestModel(source, threads: 2)
             let units = try #require(model.loaded.parts.adaptive).units
             #expect(model.loaded.checkpoint.formatDescription == "AdaLLaVA-\(variant.type) with \(fixture.architecture.name), safetensors in one file")
@@ -36,7 +36,7 @@ import Testing
                     let trace = Trace()
                     let result = try model.run(prompt.tokens, budget: budget, maxTokens: 6, trace: trace)
                     #expect(result.plan.rows.contains { $0 != whole.plan.rows[0] })
-                    try write(fixture, variant, masking: result.plan, model.loaded.parts.space, to: masked)
+                    try Self.write(fixture, variant, masking: result.plan, model.loaded.parts.space, to: masked)
                     let reference = try TestModel(masked, threads: 2)
                     var request = EngineRequest(tokens: prompt.tokens, images: [], budget: .fraction(budget), maxTokens: 6)
                     request.plan = reference.loaded.parts.fullPlan
@@ -56,7 +56,7 @@ import Testing
         let tokens = try fixture.expected().prompts[2].tokens
         try CheckpointFixtures.withTemporaryFolder { folder in
             let source = folder.appendingPathComponent("model")
-            try write(fixture, Self.variants[2], to: source)
+            try Self.write(fixture, Self.variants[2], to: source)
             let outputs = ["f16", "f16.gguf"].map(folder.appendingPathComponent)
             var answers: [(tokens: [Int], logits: [Float], adaptive: AdaptiveConfiguration?, plan: ExecutionPlan)] = []
             for output in outputs {
@@ -78,7 +78,7 @@ import Testing
     @Test(arguments: DecoderFixture.all) func answersTheSameInABatch(fixture: DecoderFixture) throws {
         let prompts = try fixture.expected().prompts
         try CheckpointFixtures.withTemporaryFolder { folder in
-            try write(fixture, Self.variants[1], to: folder.appendingPathComponent("model"))
+            try Self.write(fixture, Self.variants[1], to: folder.appendingPathComponent("model"))
             let model = try TestModel(folder.appendingPathComponent("model"), threads: 2)
             let requests = [(3, 1.0), (1, 0.6), (2, 0.8), (3, 0.7), (0, 0.5)].map { prompt, budget in
                 var request = EngineRequest(tokens: prompts[prompt].tokens, images: [], budget: .fraction(budget), maxTokens: 8)
@@ -100,7 +100,7 @@ import Testing
         let fixture = try #require(DecoderFixture.all.first { $0.architecture == .mistral })
         let tokens = try fixture.expected().prompts[2].tokens
         try CheckpointFixtures.withTemporaryFolder { folder in
-            try write(fixture, Self.variants[0], to: folder.appendingPathComponent("model"))
+            try Self.write(fixture, Self.variants[0], to: folder.appendingPathComponent("model"))
             let trace = Trace(includesLayers: true, includesAttention: true)
             _ = try TestModel(folder.appendingPathComponent("model"), threads: 2).run(tokens, maxTokens: 1, trace: trace)
             let weights = try #require(trace.entries["latency_attention.1"])
@@ -115,7 +115,7 @@ import Testing
     /// Writes the fixture with a random scheduler.
     /// - Parameter plan: switches that are off in it are multiplied by zero: their columns of the output projections, and the bias of a projection
     ///   none of whose switches is on.
-    private func write(
+    static func write(
         _ fixture: DecoderFixture, _ variant: Variant, masking plan: ExecutionPlan? = nil, _ space: SwitchSpace? = nil, to folder: URL
     ) throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -147,7 +147,7 @@ import Testing
         try SafetensorsWriter.write(tensors, to: url)
     }
 
-    private func mask(
+    private static func mask(
         _ tensor: inout (name: String, shape: [Int], values: [Float]), _ plan: ExecutionPlan, _ space: SwitchSpace, _ language: DecoderConfiguration
     ) {
         let parts = tensor.name.split(separator: ".").map(String.init)

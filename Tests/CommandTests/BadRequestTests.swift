@@ -5,8 +5,8 @@ import Testing
 @Suite struct BadRequestTests {
     // A failure means that a budget which makes no sense is answered under some other one.
     @Test(arguments: [
-        ("0", "above 0"), ("-1", "budget -1"), ("2", "budget 2"), ("fast", "'fast'"), ("400ms", "times are not supported yet"),
-        ("1.5s", "times are not supported yet"), ("nan", "nan"), ("", "''"), ("101%", "1.01"),
+        ("0", "above 0"), ("-1", "budget -1"), ("2", "budget 2"), ("fast", "'fast'"), ("-4ms", "-4ms"),
+        ("ttft:x", "ttft:x"), ("nan", "nan"), ("", "''"), ("101%", "1.01"),
     ])
     func budgets(budget: String, word: String) throws {
         for command in [["ask", Files.scene(), "What?"], ["chat"]] {
@@ -17,6 +17,17 @@ import Testing
             try expectFailure(
                 ["trace", Files.fixture("ada-L").path, "--no-image", "--tokens", "1,2", "--budget", budget, "--output", output], status: 64,
                 saying: [word])
+            #expect(!FileManager.default.fileExists(atPath: output))
+        }
+    }
+
+    // A failure means that a trace, whose copies take time of their own, is made under a plan that its times chose.
+    @Test func tracesTakeNoTimes() throws {
+        try withTemporaryFolder { folder in
+            let output = folder.appendingPathComponent("t.safetensors").path
+            try expectFailure(
+                ["trace", Files.fixture("ada-L").path, "--no-image", "--tokens", "1,2", "--budget", "400ms", "--output", output], status: 64,
+                saying: ["400ms", "times are not taken here", "fraction of full compute"])
             #expect(!FileManager.default.fileExists(atPath: output))
         }
     }

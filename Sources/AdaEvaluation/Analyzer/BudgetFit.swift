@@ -28,7 +28,7 @@ public struct BudgetFit: Sendable {
     public init(
         parsing text: String, goal: Goal, model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula
     ) throws {
-        guard case .time(let limit) = try Budget(parsing: text) else {
+        guard case .time(let limits) = try Budget(parsing: text), let limit = limits.answer, limits.firstToken == nil, limits.perToken == nil else {
             throw EvaluationError.argument(name: "--fit", expected: "a time such as 300ms or 1.5s", found: String(text.prefix(40)))
         }
         try self.init(limit, goal: goal, model: model, hardware: hardware, settings: settings, formula: formula)

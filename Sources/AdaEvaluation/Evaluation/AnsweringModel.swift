@@ -8,10 +8,10 @@ public struct ModelResponse: Sendable {
     public var promptTokens: Int
     public var generatedTokens: Int
     public var keyValueBytes: Int
-    public var measured: MeasuredTimes
+    public var measured: PhaseTimes
 
     public init(
-        text: String, plan: ExecutionPlan, units: Int?, promptTokens: Int, generatedTokens: Int, keyValueBytes: Int, measured: MeasuredTimes
+        text: String, plan: ExecutionPlan, units: Int?, promptTokens: Int, generatedTokens: Int, keyValueBytes: Int, measured: PhaseTimes
     ) {
         (self.text, self.plan, self.units, self.promptTokens) = (text, plan, units, promptTokens)
         (self.generatedTokens, self.keyValueBytes, self.measured) = (generatedTokens, keyValueBytes, measured)

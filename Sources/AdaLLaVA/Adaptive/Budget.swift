@@ -4,48 +4,111 @@ import Foundation
 public enum Budget: Sendable, Equatable, CustomStringConvertible {
     /// A fraction of the full model's compute, in (0, 1], as in the paper.
     case fraction(Double)
-    /// A time to the first token. Parsed, and refused for now with a message that says so.
-    case time(Duration)
+    /// Times, counted from the call: as much of the model runs as they leave time for.
+    case time(TimeLimits)
 
     /// Everything runs.
     public static let full = Budget.fraction(1)
 
-    /// Reads what people write: `0.7`, `1`, `70%`; times such as `400ms` and `1.5s`.
+    /// The whole answer within a time.
+    public static func answer(within limit: Duration) -> Budget { .time(TimeLimits(answer: limit)) }
+
+    /// The first token within a time.
+    public static func firstToken(within limit: Duration) -> Budget { .time(TimeLimits(firstToken: limit)) }
+
+    /// Each token after the first within a time.
+    public static func perToken(_ limit: Duration) -> Budget { .time(TimeLimits(perToken: limit)) }
+
+    /// Reads what people write: `0.7`, `1`, `70%`; `400ms` and `1.5s` (the whole answer), `ttft:150ms` (the first token), `tpot:8ms` (each further token),
+    /// and several times joined by `,` or `+`.
     /// - Throws: ``BudgetError`` when it is neither, or out of range.
     public init(parsing text: String) throws {
         let trimmed = text.trimmingCharacters(in: .whitespaces).lowercased()
-        for (suffix, milliseconds) in [("ms", 1.0), ("s", 1000.0)] where trimmed.hasSuffix(suffix) {
-            let number = trimmed.dropLast(suffix.count).trimmingCharacters(in: .whitespaces)
-            guard let value = Double(number), value.isFinite, value > 0, value < 1e9 else { break }
-            self = .time(.microseconds(Int64(value * milliseconds * 1000)))
-            return
-        }
-        if trimmed.hasSuffix("%"), let value = Double(trimmed.dropLast()) {
+        if let limits = try TimeLimits(parsing: trimmed) {
+            self = .time(limits)
+        } else if trimmed.hasSuffix("%"), let value = Double(trimmed.dropLast()) {
             self = .fraction(value / 100)
         } else if let value = Double(trimmed) {
             self = .fraction(value)
         } else {
             throw BudgetError.unreadable(text)
         }
-        _ = try validFraction()
+        try validate()
     }
 
-    /// The fraction of compute.
-    /// - Throws: ``BudgetError`` outside (0, 1], or for a time.
-    public func validFraction() throws -> Float {
+    /// - Throws: ``BudgetError`` for a fraction outside (0, 1], or a time that is not positive.
+    public func validate() throws {
         switch self {
         case .fraction(let value):
             guard value > 0, value <= 1 else { throw BudgetError.outOfRange(value) }
-            return Float(value)
-        case .time: throw BudgetError.timesNotYet(description)
+        case .time(let limits):
+            let all = [limits.answer, limits.firstToken, limits.perToken].compactMap(\.self)
+            guard !all.isEmpty, all.allSatisfy({ $0 > .zero }) else { throw BudgetError.unreadable(description) }
         }
+    }
+
+    /// The fraction of compute; `nil` for times.
+    /// - Throws: ``BudgetError`` outside (0, 1].
+    public func validFraction() throws -> Float? {
+        try validate()
+        return if case .fraction(let value) = self { Float(value) } else { nil }
     }
 
     public var description: String {
         switch self {
         case .fraction(let value): String(format: "%g", value)
-        case .time(let duration): String(format: "%.12gms", duration / .milliseconds(1))
+        case .time(let limits): limits.description
         }
+    }
+}
+
+/// Times that an answer is to keep, counted from the call: waiting for other requests, resizing pictures and tokenizing included. Loading is not.
+public struct TimeLimits: Sendable, Equatable, CustomStringConvertible {
+    /// To the last token.
+    public var answer: Duration?
+    /// To the first token (TTFT).
+    public var firstToken: Duration?
+    /// For each token after the first (TPOT).
+    public var perToken: Duration?
+
+    public init(answer: Duration? = nil, firstToken: Duration? = nil, perToken: Duration? = nil) {
+        (self.answer, self.firstToken, self.perToken) = (answer, firstToken, perToken)
+    }
+
+    /// - Returns: `nil` for a text that names no time.
+    /// - Throws: ``BudgetError/unreadable(_:)`` for times that cannot be read; ``BudgetError/twice(_:)``
+    init?(parsing text: String) throws {
+        let items = text.split(whereSeparator: { $0 == "," || $0 == "+" }).map { $0.trimmingCharacters(in: .whitespaces) }
+        guard items.contains(where: { $0.contains(":") || $0.hasSuffix("s") }) else { return nil }
+        self.init()
+        for item in items {
+            let parts = item.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map { $0.trimmingCharacters(in: .whitespaces) }
+            guard let time = parts.last.flatMap(TimeLimits.duration) else { throw BudgetError.unreadable(text) }
+            let limit: WritableKeyPath<TimeLimits, Duration?>
+            switch parts.count == 2 ? parts[0] : "answer" {
+            case "answer": limit = \.answer
+            case "ttft": limit = \.firstToken
+            case "tpot": limit = \.perToken
+            default: throw BudgetError.unreadable(text)
+            }
+            if self[keyPath: limit] != nil { throw BudgetError.twice(item) }
+            self[keyPath: limit] = time
+        }
+    }
+
+    /// `400ms`, `1.5 s`; `nil` for anything else, and for times of decades.
+    private static func duration(_ text: String) -> Duration? {
+        for (suffix, milliseconds) in [("ms", 1.0), ("s", 1000.0)] where text.hasSuffix(suffix) {
+            let number = text.dropLast(suffix.count).trimmingCharacters(in: .whitespaces)
+            guard let value = Double(number), value.isFinite, value > 0, value * milliseconds < 1e12 else { return nil }
+            return .nanoseconds(Int64(value * milliseconds * 1e6))
+        }
+        return nil
+    }
+
+    public var description: String {
+        let named = [("", answer), ("ttft:", firstToken), ("tpot:", perToken)]
+        return named.compactMap { name, limit in limit.map { name + String(format: "%.12gms", $0 / .milliseconds(1)) } }.joined(separator: ",")
     }
 }
 
@@ -53,20 +116,31 @@ public enum Budget: Sendable, Equatable, CustomStringConvertible {
 public enum BudgetError: EngineError, Equatable {
     case unreadable(String)
     case outOfRange(Double)
-    case timesNotYet(String)
+    /// A limit that is given more than once.
+    case twice(String)
+    /// A time where only fractions are taken.
+    case timesNotHere(String)
     /// A budget below 1 for a model without a scheduler.
     case notAdaptive(budget: Double, model: String)
+    /// A deadline that not even the smallest plan keeps, where late answers are not wanted.
+    case cannotBeMet(limit: String, least: Duration)
 
-    public var category: ErrorCategory { .usage }
+    public var category: ErrorCategory {
+        if case .cannotBeMet = self { .badData } else { .usage }
+    }
 
     public var description: String {
         switch self {
-        case .unreadable(let text): "budget '\(text)': expected a fraction of full compute such as 0.7, above 0 and at most 1"
-        case .outOfRange(let value): "budget \(String(format: "%g", value)): expected a fraction of full compute above 0 and at most 1"
-        case .timesNotYet(let text):
-            "budget \(text): times are not supported yet; give a fraction of full compute above 0 and at most 1, such as 0.7"
+        case .unreadable(let text):
+            "budget '\(text)': expected a fraction of full compute such as 0.7, above 0 and at most 1, or times such as 400ms, ttft:150ms or tpot:8ms"
+        case .outOfRange(let value):
+            "budget \(String(format: "%g", value)): expected a fraction of full compute above 0 and at most 1, or a time with its unit such as \(String(format: "%g", value))ms"
+        case .twice(let text): "budget \(text): this limit is given twice; expected each of answer, ttft and tpot once"
+        case .timesNotHere(let text): "budget \(text): expected a fraction of full compute above 0 and at most 1, such as 0.7; times are not taken here"
         case .notAdaptive(let budget, let model):
             "budget \(String(format: "%g", budget)): \(model) has no scheduler, so it can only run whole; leave the budget out or give 1"
+        case .cannotBeMet(let limit, let least):
+            "budget \(limit): cannot be met now; the least that this model can do is \(String(format: "%.0f", (least / .milliseconds(1)).rounded(.up)))ms. Allow more, or leave out --strict for the fastest answer"
         }
     }
 }

@@ -56,11 +56,12 @@ final class AlignedMemory: @unchecked Sendable {
     deinit { if slab == nil { free(address) } }
 }
 
-/// Memory for packed weights, or for keys and values, one piece behind the other in large slabs.
+/// Memory for packed weights, keys and values, or a computation's scratch tensors, one piece behind the other in large slabs.
 ///
 /// A decode reads all of them once a token, and a single core reads 26 GB/s of weights from pages of 4 KiB, but 31 GB/s from huge ones, since
-/// the processor's prefetching stops at the end of a page; attention over 600 keys takes two thirds of the time (measured on a Zen 4). Only what is
-/// written takes memory.
+/// the processor's prefetching stops at the end of a page; attention over 600 keys takes two thirds of the time (measured on a Zen 4). The first answer of
+/// a process touches scratch memory for the first time, and a page fault in a virtual machine costs microseconds: pages of 4 KiB were two thirds of the
+/// first image's time. Only what is written takes memory.
 final class HugePageArena: Sendable {
     static let pageBytes = 2 << 20
     private let slabBytes: Int
@@ -76,6 +77,13 @@ final class HugePageArena: Sendable {
 
     /// The system does not give so much memory.
     struct OutOfMemory: Error {}
+
+    /// Zeroed scratch memory, of the arena's pages where the system gives them.
+    func scratch(byteCount: Int) -> AlignedMemory {
+        guard let memory = try? allocate(checked: byteCount) else { return AlignedMemory(byteCount: byteCount) }
+        memory.address.initializeMemory(as: UInt8.self, repeating: 0, count: memory.byteCount)
+        return memory
+    }
 
     /// Memory whose contents are not defined; its slab is freed with the last user in it.
     /// - Throws: ``OutOfMemory``

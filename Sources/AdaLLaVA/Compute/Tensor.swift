@@ -15,10 +15,15 @@ public struct Tensor: @unchecked Sendable {
     package let data: UnsafeMutablePointer<Float>
 
     /// A tensor of zeros.
-    public init(rows: Int, columns: Int) {
+    public init(rows: Int, columns: Int) { self.init(rows: rows, columns: columns, arena: nil) }
+
+    /// A tensor of zeros that stays as long as the computation that uses it.
+    /// - Parameter arena: where its memory comes from.
+    init(rows: Int, columns: Int, arena: HugePageArena?) {
         (self.rows, self.columns) = (rows, columns)
         stride = Tensor.padded(columns)
-        memory = AlignedMemory(byteCount: rows * stride * MemoryLayout<Float>.stride)
+        let bytes = rows * stride * MemoryLayout<Float>.stride
+        memory = arena?.scratch(byteCount: bytes) ?? AlignedMemory(byteCount: bytes)
         data = memory.address.bindMemory(to: Float.self, capacity: max(rows * stride, 1))
     }
 
@@ -43,6 +48,22 @@ public struct Tensor: @unchecked Sendable {
     private init(of tensor: Tensor, rows range: Range<Int>) {
         (rows, columns, stride, memory) = (range.count, tensor.columns, tensor.stride, tensor.memory)
         data = tensor.data + range.lowerBound * tensor.stride
+    }
+
+    /// The same memory as a matrix of other dimensions, whose values are not defined but for the padding, which is zero; `nil` if it is too small.
+    func reshaped(rows: Int, columns: Int) -> Tensor? {
+        guard rows * Tensor.padded(columns) <= memory.byteCount / MemoryLayout<Float>.stride, data == memory.address.assumingMemoryBound(to: Float.self) else {
+            return nil
+        }
+        let tensor = Tensor(memory, rows: rows, columns: columns)
+        if tensor.stride > columns { tensor.clear(columns: [columns ..< tensor.stride]) }
+        return tensor
+    }
+
+    private init(_ memory: AlignedMemory, rows: Int, columns: Int) {
+        (self.rows, self.columns, self.memory) = (rows, columns, memory)
+        stride = Tensor.padded(columns)
+        data = memory.address.assumingMemoryBound(to: Float.self)
     }
 
     /// A view of some rows; it shares the values.

@@ -63,7 +63,7 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
         [bandwidth, int8, fp32, cacheBytes, bf16 ?? 1].allSatisfy { $0.isFinite && $0 > 0 }
     }
 
-    private static var defaultFolder: URL {
+    package static var defaultFolder: URL {
         let caches = FileManager.default.urls(for: .cachesDirectory, in: .userDomainMask).first ?? FileManager.default.temporaryDirectory
         return caches.appendingPathComponent("adallava", isDirectory: true)
     }

@@ -27,6 +27,8 @@ public final class AdaptiveModel: Sendable {
         /// The most bytes that are kept of earlier prompts, so that a later request with the same beginning reads less; `nil`: a quarter of the free
         /// memory, 4 GiB at most.
         public var promptCacheLimit: Int?
+        /// Where measurements of the model's times on this machine are kept; `nil`: `adallava/timings` in the user's cache folder.
+        public var timingFolder: URL?
 
         /// Everything as the checkpoint and the machine suggest.
         public init() {}
@@ -67,7 +69,7 @@ public final class AdaptiveModel: Sendable {
                 var memory = MemoryLimits()
                 if let limit = options.keyValueLimit { memory.keyValueBytes = max(limit, 0) }
                 if let limit = options.promptCacheLimit { memory.promptCacheBytes = max(limit, 0) }
-                let engine = Engine(loaded.parts, workspace: workspace, memory: memory)
+                let engine = Engine(loaded.parts, workspace: workspace, memory: memory, timings: loaded.timings(workspace, in: options.timingFolder))
                 let requests = AnswerQueue(engine, queue: queue, limit: options.concurrentRequests)
                 return (loaded, requests, workspace.kernels, workspace.pool.threads)
             }
@@ -108,7 +110,7 @@ public final class AdaptiveModel: Sendable {
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
     public func check(_ budget: Budget) throws {
-        let fraction = try budget.validFraction()
+        guard let fraction = try budget.validFraction() else { return }
         if fraction < 1, !isAdaptive { throw BudgetError.notAdaptive(budget: Double(fraction), model: loaded.parts.name) }
     }
 
@@ -149,6 +151,7 @@ public final class AdaptiveModel: Sendable {
     private func respond(
         to conversation: [ChatMessage], _ budget: Budget, _ options: GenerationOptions, images: (LoadedModel) throws -> [EngineImage]
     ) -> AnswerStream {
+        let called = ContinuousClock.now
         let cancellation = Cancellation()
         let (pieces, continuation) = AsyncThrowingStream<AnswerPiece, any Error>.makeStream()
         let requests = requests
@@ -158,7 +161,7 @@ public final class AdaptiveModel: Sendable {
             requests.dropCancelled()
         }
         do {
-            let (request, text) = try engineRequest(conversation, images(loaded), budget, options)
+            let (request, text) = try engineRequest(conversation, images(loaded), budget, options, called: called)
             requests.submit(
                 cancellation, make: { [loaded] in Self.task(request, text, options, budget, loaded, cancellation, continuation) },
                 drop: { continuation.finish(throwing: $0) })
@@ -170,7 +173,7 @@ public final class AdaptiveModel: Sendable {
 
     /// A conversation in the engine's terms. Pixels are made when the engine needs them.
     private func engineRequest(
-        _ conversation: [ChatMessage], _ images: [EngineImage], _ budget: Budget, _ options: GenerationOptions
+        _ conversation: [ChatMessage], _ images: [EngineImage], _ budget: Budget, _ options: GenerationOptions, called: ContinuousClock.Instant
     ) throws -> (EngineRequest, TextProcessor) {
         try check(budget)
         try options.validate()
@@ -181,6 +184,9 @@ public final class AdaptiveModel: Sendable {
         request.endTokens = text.endTokens
         request.plan = options.plan
         request.reuses = options.reusesEarlierWork
+        (request.called, request.deadlines) = (called, options.deadlines)
+        let question = conversation.last?.parts.map { if case .text(let text) = $0 { text } else { "" } }.joined(separator: " ")
+        request.kind = AnswerLengths.kind(of: question ?? "", images: images.count)
         return (request, text)
     }
 
@@ -190,11 +196,15 @@ public final class AdaptiveModel: Sendable {
         _ cancellation: Cancellation, _ continuation: AsyncThrowingStream<AnswerPiece, any Error>.Continuation
     ) -> GenerationTask {
         var output = AnswerText(text, stop: options.stop + text.stopTexts), joined = JoinedText()
+        var last: Character = " ", isFresh = false
         func yield(_ text: String) { if !text.isEmpty { continuation.yield(AnswerPiece(text: text, summary: nil)) } }
         return GenerationTask(
             request, cancellation: cancellation, onProgress: options.onProgress,
             onToken: { token in
-                yield(joined.add(output.append(token, isEnd: request.endTokens.contains(token)), at: .now))
+                let piece = output.append(token, isEnd: request.endTokens.contains(token))
+                isFresh = !piece.isEmpty
+                last = piece.last ?? last
+                yield(joined.add(piece, at: .now))
                 return !output.isStopped
             },
             onEnd: { outcome in
@@ -206,7 +216,7 @@ public final class AdaptiveModel: Sendable {
                     yield(joined.rest())
                     continuation.finish(throwing: error)
                 }
-            })
+            }, endsSentence: { isFresh && ".!?\n。！？".contains(last) })
     }
 
     // MARK: - Trace
@@ -293,18 +303,57 @@ public final class AdaptiveModel: Sendable {
 
     // MARK: - Measuring
 
+    /// Measures how long layers and tokens take on this machine, as time budgets need it; kept in the user's cache folder for the next process. Without a
+    /// call it happens after the first answer with a time budget.
+    /// - Parameters:
+    ///   - limit: the most time that this takes, but for one round that is always made.
+    ///   - onProgress: called with the requests that were measured and all of them.
+    /// - Throws: ``GenerationError``, ``ComputeError``, `CancellationError`
+    public func calibrate(
+        limit: Duration = .seconds(8), onProgress: @escaping @Sendable (Int, Int) -> Void = { _, _ in }
+    ) async throws -> CalibrationReport {
+        let cancellation = Cancellation()
+        return try await withTaskCancellationHandler {
+            try await requests.exclusively { try $0.calibrate(limit: limit, cancellation: cancellation, onProgress: onProgress) }
+        } onCancel: {
+            cancellation.cancel()
+        }
+    }
+
+    /// Encodes an empty image and answers a made-up prompt with one token, so that weights and scratch memory are in place: the first answer of a process
+    /// is otherwise a few milliseconds later than others, which time budgets cannot know.
+    /// - Throws: ``ComputeError``, `CancellationError`
+    public func warmUp() async throws {
+        let cancellation = Cancellation()
+        try await withTaskCancellationHandler {
+            try await requests.exclusively { try $0.warmUp(cancellation) }
+        } onCancel: {
+            cancellation.cancel()
+        }
+    }
+
+    /// Whether times are predicted from guesses, because this model was not measured on this machine yet.
+    public var wantsCalibration: Bool {
+        get async { (try? await requests.exclusively { $0.wantsCalibration }) ?? false }
+    }
+
     /// Runs one greedy request given as token ids, which no token ends early, and says what ran and how long it took.
     /// - Parameters:
     ///   - tokens: the whole prompt's ids; -200 stands where an image goes.
     ///   - images: encoded anew each time, also if the last request had the same.
     /// - Throws: ``BudgetError``, ``GenerationError``, `CancellationError`.
-    public func measure(tokens: [Int], images: [RGBImage] = [], budget: Budget, maxTokens: Int) async throws -> AnswerSummary {
+    public func measure(
+        tokens: [Int], images: [RGBImage] = [], budget: Budget, maxTokens: Int, deadlines: DeadlineOptions = DeadlineOptions()
+    ) async throws -> AnswerSummary {
+        let called = ContinuousClock.now
         try check(budget)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
             try await requests.exclusively { [self] engine in
                 var request = EngineRequest(tokens: tokens, images: try images.map(loaded.image), budget: budget, maxTokens: maxTokens)
                 request.reuses = false
+                // Made-up prompts of one length are answered at one length.
+                (request.called, request.deadlines, request.kind) = (called, deadlines, "made up \(maxTokens)")
                 return AnswerSummary(try engine.generate(request, cancellation: cancellation) { _ in true }, budget: budget)
             }
         } onCancel: {

@@ -15,6 +15,8 @@ public struct GenerationOptions: Sendable {
     /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Answers are the same
     /// without; measurements compute everything themselves.
     public var reusesEarlierWork = true
+    /// What a time budget means for this answer.
+    public var deadlines = DeadlineOptions()
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
     public var onProgress: (@Sendable (GenerationProgress) -> Void)?
 
@@ -25,6 +27,9 @@ public struct GenerationOptions: Sendable {
     /// - Throws: ``SamplingError`` naming the option that is out of range.
     public func validate() throws {
         try sampling.validate()
+        guard deadlines.confidence >= 0.5, deadlines.confidence < 1 else {
+            throw SamplingError(option: "confidence", expected: "0.5 or more, below 1", found: deadlines.confidence)
+        }
         if maxTokens < 1 { throw SamplingError(option: "max-tokens", expected: "1 or more", found: Double(maxTokens)) }
     }
 }
@@ -52,13 +57,15 @@ public struct AnswerSummary: Sendable {
     /// What ran of each layer.
     public let plan: ExecutionPlan
     /// How long each phase took.
-    public let measured: MeasuredTimes
+    public let measured: PhaseTimes
     /// Why the answer ended.
     public let finish: FinishReason
     /// Memory that keys and values took, in bytes.
     public let keyValueBytes: Int
     /// Positions of the prompt that an earlier request had computed: in the prefix layers, and in the layers after them.
     public let cachedTokens: (prefix: Int, rest: Int)
+    /// What was predicted; `nil` for fractions of compute before this model was measured on this machine.
+    public let prediction: AnswerPrediction?
 
     init(_ result: EngineResult, budget: Budget) {
         tokens = result.tokens
@@ -71,10 +78,12 @@ public struct AnswerSummary: Sendable {
         finish = result.finish
         keyValueBytes = result.keyValueBytes
         cachedTokens = (result.cachedPrefix, result.cachedRest)
+        prediction = result.prediction
     }
 
-    /// A budget below the floor was answered at the floor, or one of 1 could not buy everything.
+    /// A budget below the floor was answered at the floor, one of 1 could not buy everything, or a time was not kept.
     public var warning: String? {
+        if case .time(let limits) = budget { return lateness(limits) }
         guard let floor = budgetFloor, case .fraction(let fraction) = budget else { return nil }
         let all = plan.rows.count * plan.headCount
         let (heads, groups) = (all - plan.headsPerLayer.reduce(0, +), all - plan.groupsPerLayer.reduce(0, +))
@@ -83,6 +92,24 @@ public struct AnswerSummary: Sendable {
         }
         guard fraction < floor - 1e-6 else { return nil }
         return String(format: "budget %g is below this model's floor of %.3g: its first layers always run", fraction, floor)
+    }
+
+    /// Which limits were not kept, and why.
+    private func lateness(_ limits: TimeLimits) -> String? {
+        let steps = max(tokens.count - 1, 1)
+        let all = [
+            ("the answer", limits.answer, measured.whole), ("the first token", limits.firstToken, measured.timeToFirstToken),
+            ("a token on average", limits.perToken, tokens.count > 1 ? measured.decode / steps : .zero),
+        ]
+        let late = all.compactMap { name, limit, time -> String? in
+            guard let limit, time > limit else { return nil }
+            return String(format: "%@ took %.1f ms, %.1f ms more than allowed", name, time / .milliseconds(1), (time - limit) / .milliseconds(1))
+        }
+        if late.isEmpty { return nil }
+        let why = units == nil
+            ? "this model has no scheduler, so nothing can be turned off; --cut ends answers in time"
+            : prediction?.isLate == true ? "its smallest plan needs more" : "the machine became slower, or the answer longer, than expected"
+        return "budget \(budget): " + late.joined(separator: "; ") + ": " + why
     }
 
     /// One line for people: what ran and how long it took.
@@ -110,7 +137,18 @@ public struct AnswerSummary: Sendable {
             "attention_heads_per_layer": plan.headsPerLayer, "mlp_groups_per_layer": plan.groupsPerLayer, "units": units ?? NSNull(),
             "floor": budgetFloor ?? NSNull(),
         ]
-        if case .fraction(let fraction) = budget { adaptive["budget"] = fraction }
+        switch budget {
+        case .fraction(let fraction): adaptive["budget"] = fraction
+        case .time(let limits): adaptive["budget"] = limits.description
+        }
+        if let prediction {
+            adaptive["predicted"] = prediction.times.jsonObject
+            adaptive["predicted_tokens"] = prediction.tokens
+            adaptive["predicted_tpot_ms"] = prediction.perToken / .milliseconds(1)
+            adaptive["load"] = prediction.load
+            adaptive["changes"] = prediction.changes.map { ["tokens": $0.tokens, "units_from": $0.from, "units_to": $0.to] }
+            adaptive["calibrated"] = prediction.isFitted
+        }
         return [
             "answer": answer, "tokens": tokens, "adaptive": adaptive, "measured": measured.jsonObject, "finish_reason": finish.rawValue,
             "prompt_tokens": promptTokens, "cached_tokens": cachedTokens.prefix,
@@ -118,12 +156,12 @@ public struct AnswerSummary: Sendable {
     }
 }
 
-extension MeasuredTimes {
+extension PhaseTimes {
     /// Milliseconds of each phase.
     public var jsonObject: [String: Any] {
         [
             "encode_ms": encode / .milliseconds(1), "prefill_ms": prefill / .milliseconds(1), "decode_ms": decode / .milliseconds(1),
-            "ttft_ms": timeToFirstToken / .milliseconds(1),
+            "ttft_ms": timeToFirstToken / .milliseconds(1), "whole_ms": whole / .milliseconds(1),
         ]
     }
 }

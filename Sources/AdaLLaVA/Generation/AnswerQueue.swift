@@ -6,6 +6,8 @@ package final class AnswerQueue: @unchecked Sendable {
     /// Touched on `queue` only.
     private let engine: Engine
     private let queue: DispatchQueue
+    /// Measurements of the model under way, between requests.
+    var idleCalibration: TimeCalibration?
     /// The most requests that are computed at once.
     private let limit: Int
 
@@ -85,7 +87,18 @@ package final class AnswerQueue: @unchecked Sendable {
             tasks.removeAll(where: \.isDone)
         }
         // Behind whoever waits for the engine.
-        if state.withLock(\.isRunning) { queue.async { [self] in run() } }
+        if state.withLock(\.isRunning) {
+            queue.async { [self] in run() }
+        } else if engine.wantsCalibration {
+            queue.async { [self] in rest() }
+        }
+    }
+
+    /// Uses idle time for one more measurement.
+    private func rest() {
+        if state.withLock({ $0.isRunning || $0.exclusive > 0 }) { return }
+        measureWhenIdle(engine)
+        if engine.wantsCalibration { queue.async { [self] in rest() } }
     }
 }
 

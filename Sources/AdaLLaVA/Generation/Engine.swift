@@ -11,6 +11,9 @@ package final class Engine {
     package let workspace: Workspace
     package let runner: BatchRunner
     let promptCache: PromptCache
+    /// Predicts times; `nil` until a request has a time budget, or measurements of this machine were kept.
+    var planner: TimePlanner?
+    var timings: TimingStore?
     var featureCache: FeatureCache
     let modelKey: ContentKey
 
@@ -20,8 +23,9 @@ package final class Engine {
     /// Prompt rows that a step takes while other sequences decode: what they wait for.
     static let mixedChunk = 128
 
-    init(_ parts: ModelParts, workspace: Workspace, memory: MemoryLimits = MemoryLimits()) {
-        (self.parts, self.workspace) = (parts, workspace)
+    /// - Parameter timings: measurements of this model on this machine; without it times are not predicted.
+    init(_ parts: ModelParts, workspace: Workspace, memory: MemoryLimits = MemoryLimits(), timings: TimingStore? = nil) {
+        (self.parts, self.workspace, self.timings) = (parts, workspace, timings)
         runner = BatchRunner(parts.decoder, workspace, pages: PagePool(limit: memory.keyValueBytes, spareLimit: memory.spareBytes))
         promptCache = PromptCache(limit: memory.promptCacheBytes)
         featureCache = FeatureCache(limit: memory.featureCacheBytes)
@@ -44,6 +48,7 @@ package final class Engine {
         var running: [GenerationTask] = [], segments: [BatchSegment] = []
         for task in tasks where !task.isDone {
             attempt(task) {
+                keepInTime(task)
                 guard let segment = try segment(task, atMost: left) else { return }
                 try reserve(segment)
                 if segment.role == .chunk { left -= segment.rows }
@@ -52,7 +57,10 @@ package final class Engine {
             }
         }
         if segments.isEmpty { return }
-        let observer = running.contains { $0.wantsProgress || $0.trace != nil } ? StepObserver(running, segments, parts) : nil
+        let isTimed = running.contains { $0.timing != nil }, isChunked = segments.contains { $0.role == .chunk }
+        let observer = (isTimed && isChunked) || running.contains { $0.wantsProgress || $0.trace != nil }
+            ? StepObserver(running, segments, parts, planner: isTimed && isChunked ? planner : nil) : nil
+        let started = ContinuousClock.now
         let output: BatchRunner.Output
         do { output = try runner.step(segments, observer: observer) } catch {
             for task in running { task.fail(error) }
@@ -64,6 +72,7 @@ package final class Engine {
                 try advance(task, segments[index], logits: output.last(index))
             }
         }
+        if isTimed { account(running, segments, elapsed: (ContinuousClock.now - started).nanoseconds, isChunked: isChunked) }
     }
 
     private func attempt(_ task: GenerationTask, _ body: () throws -> Void) {
@@ -93,7 +102,9 @@ package final class Engine {
                 output: task.hidden?.rows(rows), logitRows: parts.adaptive == nil && rows.upperBound == prompt ? 1 : 0,
                 cancellation: task.cancellation)
         case .latency:
-            guard let adaptive = parts.adaptive, let units = task.units, let hidden = task.hidden else { return nil }
+            guard let adaptive = parts.adaptive, let hidden = task.hidden else { return nil }
+            let units = task.units ?? chooseUnits(task)
+            task.units = units
             let latency = adaptive.encoder(adaptive.units.normalized(units), workspace)
             task.trace?.record("latency_embedding", latency)
             return BatchSegment(
@@ -157,13 +168,14 @@ package final class Engine {
         task.trace?.record("plan", plan.mask, shape: [plan.rows.count, 2, plan.headCount])
         task.result.adaptive = EngineResult.Adaptive(units: units, insertPosition: prompt, floor: adaptive.units.floor)
         apply(plan, task, sequence)
+        keepInTime(task)
 
-        let prefix = parts.prefixLayers, optional = prefix ..< parts.decoder.layers.count
+        let made = task.result.plan, prefix = parts.prefixLayers, optional = prefix ..< parts.decoder.layers.count
         var first = 0
         let attending = optional.filter { sequence.selections[$0].runsAttention }
         let window = parts.decoder.configuration.slidingWindow ?? 0
         // Not always the entry of the prefix: the same prompt may be kept under several plans.
-        if let keys = task.keys, let (cached, known) = promptCache.find(task.elements, keys, plan: plan),
+        if let keys = task.keys, let (cached, known) = promptCache.find(task.elements, keys, plan: made),
             attending.allSatisfy({ cached.pages[$0]?.holds(known, window: window) ?? false })
         {
             sequence.share(cached.pages, layers: optional, length: known)
@@ -176,6 +188,7 @@ package final class Engine {
 
     private func apply(_ plan: ExecutionPlan, _ task: GenerationTask, _ sequence: TokenSequence) {
         task.result.plan = plan
+        task.timing?.use(plan, planner)
         sequence.select(Array(plan.selections(parts.space, parts.decoder).dropFirst(parts.prefixLayers)), from: parts.prefixLayers)
     }
 
@@ -191,7 +204,8 @@ package final class Engine {
         guard task.request.plan == nil, smaller != task.result.plan else { return false }
         task.result.adaptive = EngineResult.Adaptive(units: units, insertPosition: task.elements.count, floor: adaptive.units.floor)
         apply(smaller, task, sequence)
-        task.hasOnePlan = false
+        // Until the remaining layers have begun, all rows are of the new plan.
+        if case .latency = task.stage {} else { task.hasOnePlan = false }
         return true
     }
 
@@ -207,7 +221,7 @@ package final class Engine {
         task.trace?.append("step_logits", logits)
         let token = task.sampler.next(logits, workspace.kernels.table)
         guard logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: parts.name) }
-        if task.take(token) {
+        if task.take(token), !isCut(task) {
             task.stage = .decode(token: token)
         } else {
             finish(task)
@@ -220,10 +234,11 @@ package final class Engine {
     /// - Throws: ``GenerationError``, ``BudgetError``, ``ComputeError``, `CancellationError`.
     func generate(
         _ request: EngineRequest, cancellation: Cancellation, trace: Trace? = nil, onProgress: ((GenerationProgress) -> Void)? = nil,
-        onToken: (Int) -> Bool
+        onTask: ((GenerationTask) -> Void)? = nil, onToken: (Int) -> Bool
     ) throws -> EngineResult {
         try withoutActuallyEscaping(onToken) { onToken in
             let task = GenerationTask(request, cancellation: cancellation, trace: trace, onProgress: onProgress, onToken: onToken)
+            onTask?(task)
             while !task.isDone { step([task]) }
             return try task.outcome?.get() ?? task.result
         }

@@ -29,18 +29,40 @@ struct EngineRequest: Sendable {
     /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Measurements compute
     /// everything themselves.
     var reuses = true
+    /// When the caller asked; `nil`: when the request is begun.
+    var called: ContinuousClock.Instant?
+    /// What a time budget means for this request.
+    var deadlines = DeadlineOptions()
+    /// The kind of the question, for the expected length of its answer.
+    var kind = ""
 }
 
-/// How long each phase of an answer took.
-public struct MeasuredTimes: Sendable, Equatable {
+/// What happens to answers that are to be given in time.
+public struct DeadlineOptions: Sendable, Equatable {
+    /// Whether a request is refused whose limits not even the smallest plan keeps, before anything is computed.
+    public var isStrict = false
+    /// Whether an answer ends at its deadline, or at the end of a sentence shortly before it.
+    public var cutsAnswers = false
+    /// Share of the deadlines that are to be kept, in (0.5, 1): what the safety margin is chosen for.
+    public var confidence = 0.97
+    /// For experiments: whether switches may be turned off while an answer is under way, and whether the machine's load is taken into account.
+    package var changesPlans = true, followsLoad = true
+
+    public init() {}
+}
+
+/// How long each phase of an answer took, or is predicted to take.
+public struct PhaseTimes: Sendable, Equatable {
     /// Vision tower, token selection and projector, all images.
     public var encode: Duration = .zero
     /// The prompt through the decoder, plan included.
     public var prefill: Duration = .zero
     /// All tokens after the first forward pass.
     public var decode: Duration = .zero
-    /// From the start of encode to the first token.
+    /// From the call to the first token (TTFT), waiting for other requests included.
     public var timeToFirstToken: Duration = .zero
+    /// From the call to the last token.
+    public var whole: Duration = .zero
 }
 
 /// Why an answer ended.
@@ -49,6 +71,40 @@ public enum FinishReason: String, Sendable {
     case stopText = "stop_text"
     case maxTokens = "length"
     case contextFull = "context"
+    /// The time was over, and the caller wanted the answer cut.
+    case deadline
+}
+
+/// A plan that was made smaller while an answer was under way.
+public struct PlanChange: Sendable, Equatable {
+    /// Tokens that had been given.
+    public let tokens: Int
+    /// Optional units before and after.
+    public let from: Int, to: Int
+}
+
+/// What was predicted of an answer, and what the machine did meanwhile.
+public struct AnswerPrediction: Sendable, Equatable {
+    /// Predicted times; of the decode, for ``tokens`` tokens.
+    public var times = PhaseTimes()
+    /// Predicted time of each token after the first.
+    public var perToken = Duration.zero
+    /// Tokens that the answer was expected to have: nine of ten of its kind have been no longer.
+    public var tokens = 0
+    /// Measured over predicted time of the newest layers and tokens when the plan was chosen: 1 on an idle machine.
+    public var load = 1.0
+    /// What turned off layers, heads or neurons while the answer was under way.
+    public var changes: [PlanChange] = []
+    /// Whether a limit was expected to be missed when the plan was chosen.
+    public var isLate = false
+    /// Whether the times come from measurements of this machine; guesses before the first answer.
+    public var isFitted = false
+
+    mutating func set(encode: Duration, prefill: Duration, decode: Duration, waited: Duration) {
+        (times.encode, times.prefill, times.decode) = (encode, prefill, decode)
+        times.timeToFirstToken = waited + encode + prefill
+        times.whole = times.timeToFirstToken + decode
+    }
 }
 
 /// What the engine did for one request.
@@ -66,7 +122,7 @@ struct EngineResult {
     var lengthWithLatencyToken = 0
     var adaptive: Adaptive?
     var plan: ExecutionPlan
-    var measured = MeasuredTimes()
+    var measured = PhaseTimes()
     var finish = FinishReason.maxTokens
     var keyValueBytes = 0
     /// Positions of the prompt whose prefix layers, and whose later layers, were not computed again.
@@ -75,6 +131,8 @@ struct EngineResult {
     var encodedImages = 0
     /// `[1, kept heads, positions, head size]` per layer after the last token; `nil` for a dropped layer.
     var keyValueShapes: [[Int]?] = []
+    /// `nil` where nothing was predicted: fractions of compute before this model was measured.
+    var prediction: AnswerPrediction?
 
     init(plan: ExecutionPlan) { self.plan = plan }
 }
@@ -100,6 +158,7 @@ public enum GenerationError: EngineError, Equatable {
     case noVision(model: String)
     case otherPreparation(model: String)
     case noTokenizer(model: String)
+    case noTimes(model: String)
     case plan(reason: String)
     case notFinite(what: String, model: String)
 
@@ -121,6 +180,7 @@ public enum GenerationError: EngineError, Equatable {
         case .notFinite(let what, let model):
             "\(model): \(what) are not numbers; its weights are damaged, or overflow in this precision (--precision f32 computes in float32)"
         case .plan(let reason): "the given plan: \(reason)"
+        case .noTimes(let model): "\(model): times are not measured for engines without a place to keep them"
         case .noTokenizer(let model): "\(model) has no tokenizer (tokenizer.model or tokenizer.json); give the prompt as token ids"
         }
     }

@@ -22,6 +22,10 @@ final class GenerationTask {
     let trace: Trace?
     private let onProgress: ((GenerationProgress) -> Void)?
     private let onToken: (Int) -> Bool
+    /// Whether the text so far ends a sentence.
+    let endsSentence: () -> Bool
+    /// Sentences that have ended.
+    var sentences = 0
     private let onEnd: ((Result<EngineResult, any Error>) -> Void)?
 
     var stage = Stage.waiting
@@ -46,24 +50,29 @@ final class GenerationTask {
     var capacity = 0
     /// Position times layers of the prompt that are done.
     var readRows = 0
+    /// Predictions and limits; `nil` where nothing is predicted.
+    var timing: TaskTiming?
 
     private let clock = ContinuousClock()
+    /// When the caller asked.
+    let called: ContinuousClock.Instant
     private(set) var start: ContinuousClock.Instant
-    private var encoded: ContinuousClock.Instant?
-    private var prefilled: ContinuousClock.Instant?
+    private(set) var prefilled: ContinuousClock.Instant?
 
     /// - Parameters:
     ///   - onToken: called with each token; `false` ends the answer.
     ///   - onEnd: called once, after the last token.
     init(
         _ request: EngineRequest, cancellation: Cancellation, trace: Trace? = nil, onProgress: ((GenerationProgress) -> Void)? = nil,
-        onToken: @escaping (Int) -> Bool, onEnd: ((Result<EngineResult, any Error>) -> Void)? = nil
+        onToken: @escaping (Int) -> Bool, onEnd: ((Result<EngineResult, any Error>) -> Void)? = nil, endsSentence: @escaping () -> Bool = { false }
     ) {
+        self.endsSentence = endsSentence
         (self.request, self.cancellation, self.trace) = (request, cancellation, trace)
         (self.onProgress, self.onToken, self.onEnd) = (onProgress, onToken, onEnd)
         result = EngineResult(plan: ExecutionPlan(headCount: 0, rows: []))
         sampler = Sampler(request.sampling, prompt: request.tokens)
         start = clock.now
+        called = request.called ?? start
     }
 
     var isDone: Bool { outcome != nil }
@@ -76,11 +85,7 @@ final class GenerationTask {
 
     func begin() { start = clock.now }
 
-    func endEncode() {
-        let now = clock.now
-        encoded = now
-        result.measured.encode = now - start
-    }
+    func endEncode() { result.measured.encode = clock.now - start }
 
     func endPrefill() {
         let now = clock.now
@@ -93,7 +98,7 @@ final class GenerationTask {
     func take(_ token: Int) -> Bool {
         result.tokens.append(token)
         report(.answering(done: result.tokens.count, atMost: request.maxTokens))
-        if result.tokens.count == 1 { result.measured.timeToFirstToken = clock.now - start }
+        if result.tokens.count == 1 { result.measured.timeToFirstToken = clock.now - called }
         let isEnd = request.endTokens.contains(token)
         let goesOn = onToken(token)
         if isEnd {
@@ -111,7 +116,9 @@ final class GenerationTask {
     }
 
     func finish() {
-        if let prefilled { result.measured.decode = clock.now - prefilled }
+        let now = clock.now
+        if let prefilled { result.measured.decode = now - prefilled }
+        result.measured.whole = now - called
         if let sequence {
             result.keyValueBytes = sequence.keyValueBytes
             result.keyValueShapes = sequence.layers.map { layer in layer.map { [1, $0.heads.count, length, $0.layout.headDim] } }

@@ -40,7 +40,7 @@ struct LoadedModel: Sendable {
                 },
                 projector: try Projector(
                     checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, packer: packer),
-                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches,
+                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches, pixels: 3 * tower.imageSize * tower.imageSize,
                 leastRows: llava.leastPositions(of: tower))
         }
 
@@ -57,6 +57,18 @@ struct LoadedModel: Sendable {
         parts = ModelParts(name: checkpoint.name, decoder: decoder, vision: vision, adaptive: adaptive, space: space)
         text = try TextProcessor(checkpoint, template: template)
         contentKey = ContentKey("\(checkpoint.folder.path) \(checkpoint.name) \(configuration)")
+    }
+
+    /// Where measurements of this model's times are kept, for this machine, workspace and build.
+    func timings(_ workspace: Workspace, in folder: URL?) -> TimingStore {
+        let linears = parts.decoder.layers.flatMap(\.linears)
+        let bytes = linears.reduce(0) { $0 + $1.weight.streamedBytes }, values = linears.reduce(0) { $0 + $1.weight.rows * $1.weight.inputs }
+        // Another build of the program may compute at other speeds; its executable says which it is.
+        let executable = Bundle.main.executablePath.flatMap { try? FileManager.default.attributesOfItem(atPath: $0) }
+        let build = "\(executable?[.size] ?? 0) \(executable?[.modificationDate] ?? "")"
+        let identity = "\(MachineCeilings.processorName()), \(workspace.pool.threads) of \(ThreadPool.availableProcessors) threads, \(workspace.kernels.name), "
+            + "\(workspace.kernels.precision), \(parts.name), \(bytes) bytes, \(ContentKey("\(checkpoint.configuration)")), build \(build)"
+        return TimingStore(checkpoint.configuration, weightBytes: values > 0 ? Double(bytes) / Double(values) : 1, identity: identity, folder: folder)
     }
 
     /// GGUF's `rope_freqs.weight`: a divisor for each rotary frequency (Llama 3's scaling, computed by the converter).

@@ -15,6 +15,8 @@ package struct ModelParts: Sendable {
         let projector: Projector
         let selection: LlavaConfiguration.TokenSelection
         let keepsClassToken: Bool
+        /// Values of the tower's input, `3 * S * S`.
+        let pixels: Int
         /// Rows of features of an image, at least.
         let leastRows: Int
     }
@@ -32,10 +34,10 @@ package struct ModelParts: Sendable {
     /// Everything runs.
     package var fullPlan: ExecutionPlan { .full(layers: space.layers.count, heads: space.switchesPerLayer) }
 
-    /// The units that a budget grants; `nil` without a scheduler.
+    /// The units that a fraction grants; `nil` for times, and without a scheduler.
     /// - Throws: ``BudgetError``
     package func grantedUnits(_ budget: Budget) throws -> Int? {
-        let fraction = try budget.validFraction()
+        guard let fraction = try budget.validFraction() else { return nil }
         guard let adaptive else {
             if fraction < 1 { throw BudgetError.notAdaptive(budget: Double(fraction), model: name) }
             return nil

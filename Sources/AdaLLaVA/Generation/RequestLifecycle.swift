@@ -63,8 +63,10 @@ extension Engine {
         try parts.check(request)
         // What does not fit is told before any image is encoded.
         try checkRoom(promptLength: parts.leastPositions(request))
+        try beginTiming(task)
         try encodeImages(task)
         task.endEncode()
+        noteEncode(task)
 
         let c = parts.decoder.configuration
         var image = 0
@@ -89,6 +91,7 @@ extension Engine {
         task.stage = .prefix(next: task.trace == nil && request.reuses ? reuse(task, sequence) : 0)
         if let trace = task.trace, trace.includesLayers { trace.recordInput(try inputRows(task)) }
         if parts.adaptive != nil, case .prefix(promptLength) = task.stage { task.stage = .latency }
+        predict(task)
     }
 
     /// The prompt, the latency token where there is one, and at least one answer token have to fit.
@@ -162,7 +165,9 @@ extension Engine {
     /// Ends a task and keeps what a later request can use of it.
     func finish(_ task: GenerationTask) {
         let (sequence, hidden) = (task.sequence, task.hidden)
+        learn(task)
         task.finish()
+        keepTimes(task)
         guard task.request.reuses, task.trace == nil, let sequence, let keys = task.keys else { return }
         promptCache.insert(parts.adaptive == nil ? whole(task, sequence, keys) : adaptive(task, sequence, keys, hidden))
     }

@@ -5,20 +5,52 @@ final class StepObserver: BatchObserver {
     private let tasks: [GenerationTask]
     private let segments: [BatchSegment]
     private let parts: ModelParts
+    /// Learns the machine's load from the layers; `nil` where no time is predicted.
+    private let planner: TimePlanner?
 
-    init(_ tasks: [GenerationTask], _ segments: [BatchSegment], _ parts: ModelParts) {
-        (self.tasks, self.segments, self.parts) = (tasks, segments, parts)
+    init(_ tasks: [GenerationTask], _ segments: [BatchSegment], _ parts: ModelParts, planner: TimePlanner? = nil) {
+        (self.tasks, self.segments, self.parts, self.planner) = (tasks, segments, parts, planner)
     }
 
     var wantsValues: Bool { tasks.contains { $0.trace != nil } }
 
     func layerEnded(_ event: LayerEvent) {
+        if let planner {
+            let counts = counts(event.layer, planner.counter)
+            planner.load.add(measured: Double(event.nanoseconds), predicted: planner.model.nanoseconds(counts))
+            planner.onSample?(counts, Double(event.nanoseconds))
+            planner.layerNanoseconds += Double(event.nanoseconds)
+        }
         for (index, task) in tasks.enumerated() where !task.isDecoding && segments[index].layers.contains(event.layer) {
             if segments[index].sequence.selections[event.layer].isSkipped { continue }
             task.readRows += segments[index].rows
             report(task)
         }
     }
+
+    /// What a layer computed of all segments. Single rows of a step share one read of the weights.
+    private func counts(_ layer: Int, _ counter: StepCounter) -> StepCounts {
+        var counts = StepCounts(), single = StepCounts()
+        for (task, segment) in zip(tasks, segments) where segment.layers.contains(layer) {
+            guard let share = task.timing?.shares[layer] ?? wholeShare, !segment.sequence.selections[layer].isSkipped else { continue }
+            if segment.role == .single {
+                single = single.joined(counter.single(share, keys: counter.keys(segment.slot)))
+                continue
+            }
+            let rows = segment.slot ..< segment.slot + segment.rows
+            let last = segment.output != nil ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound
+            if layer < last {
+                counts += counter.chunk(share, rows: Double(rows.count), outputs: Double(rows.count), pairs: counter.pairs(rows))
+            } else {
+                let outputs = Double(segment.logitRows)
+                counts += counter.chunk(
+                    share, rows: layer == last ? Double(rows.count) : outputs, outputs: outputs, pairs: outputs * counter.keys(rows.upperBound - 1))
+            }
+        }
+        return counts + single
+    }
+
+    private var wholeShare: LayerShare? { tasks.lazy.compactMap(\.timing).first?.shares.first }
 
     private func report(_ task: GenerationTask) {
         let total = (task.elements.count + (parts.adaptive == nil ? 0 : 1)) * parts.decoder.layers.count

@@ -44,8 +44,8 @@ final class EfficientNetLite: VisionNetwork {
         defer { spare.withLock { $0 = scratch } }
         let features = Tensor(rows: c.grid * c.grid, columns: c.featureWidth)
         if scratch.outputs.isEmpty {
-            scratch.outputs = [Tensor(rows: c.stemSide * c.stemSide, columns: c.stemChannels)]
-                + blocks.map { Tensor(rows: $0.shape.isResidual ? 0 : $0.shape.outputSide * $0.shape.outputSide, columns: $0.shape.outputs) }
+            scratch.outputs = [scratch.tensor(c.stemSide * c.stemSide, c.stemChannels)]
+                + blocks.map { scratch.tensor($0.shape.isResidual ? 0 : $0.shape.outputSide * $0.shape.outputSide, $0.shape.outputs) }
         }
         if c.featureMaps.contains(.color8) { store(colours(pixels), .color8, in: features) }
         var map = embed(pixels, scratch, workspace)
@@ -69,7 +69,7 @@ final class EfficientNetLite: VisionNetwork {
     private func embed(_ pixels: [Float], _ scratch: MapScratch, _ workspace: Workspace) -> FeatureGrid {
         let (size, side) = (configuration.imageSize, configuration.stemSide)
         let before = SamePadding(size: size, kernel: 3, stride: 2).before
-        let rows = scratch.patches ?? Tensor(rows: side * side, columns: 27)
+        let rows = scratch.patches ?? scratch.tensor(side * side, 27)
         scratch.patches = rows
         pixels.withUnsafeBufferPointer { pixels in
             guard let source = pixels.baseAddress, pixels.count >= 3 * size * size else { return }

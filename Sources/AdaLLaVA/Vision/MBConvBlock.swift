@@ -96,26 +96,26 @@ struct MBConvBlock: Sendable {
     }
 }
 
-/// The middle maps of the blocks. Blocks of one shape share theirs, and keep them from image to image: what lies behind a row's last
-/// channel stays zero.
+/// The middle maps of the blocks, kept from image to image.
 final class MapScratch: @unchecked Sendable {
-    private struct Key: Hashable {
-        let rows, channels: Int
-        let isFiltered: Bool
-    }
-
     /// The blocks' outputs, and the stem's before them.
     var outputs: [Tensor] = []
     var patches: Tensor?
-    private var maps: [Key: Tensor] = [:]
+    private var expandedMemory: Tensor?, filteredMemory: Tensor?
+    private let arena = HugePageArena(slabBytes: 16 << 20)
 
-    func expanded(_ rows: Int, _ channels: Int) -> Tensor { map(Key(rows: rows, channels: channels, isFiltered: false)) }
-    func filtered(_ rows: Int, _ channels: Int) -> Tensor { map(Key(rows: rows, channels: channels, isFiltered: true)) }
+    /// A tensor that stays as long as this scratch.
+    func tensor(_ rows: Int, _ columns: Int) -> Tensor { Tensor(rows: rows, columns: columns, arena: arena) }
 
-    private func map(_ key: Key) -> Tensor {
-        if let known = maps[key] { return known }
-        let map = Tensor(rows: key.rows, columns: key.channels)
-        maps[key] = map
+    /// A block's input with more channels, and the same after the depthwise convolution: each valid until the next one is asked for. All blocks use the
+    /// same memory, which then stays in the processor's caches.
+    func expanded(_ rows: Int, _ channels: Int) -> Tensor { map(&expandedMemory, rows, channels) }
+    func filtered(_ rows: Int, _ channels: Int) -> Tensor { map(&filteredMemory, rows, channels) }
+
+    private func map(_ memory: inout Tensor?, _ rows: Int, _ channels: Int) -> Tensor {
+        let known = memory?.reshaped(rows: rows, columns: channels)
+        let map = known ?? tensor(rows, channels)
+        if known == nil { memory = map }
         return map
     }
 }

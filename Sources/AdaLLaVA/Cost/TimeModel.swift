@@ -1,0 +1,125 @@
+import Foundation
+
+/// How long steps of one model take on this machine when nothing else runs: a time for each count of ``StepCounts``, fitted by non-negative least squares.
+package struct TimeModel: Sendable, Equatable {
+    /// Nanoseconds by term.
+    package let coefficients: StepCounts
+
+    package init(coefficients: StepCounts) { self.coefficients = coefficients }
+
+    /// Nanoseconds of some counts.
+    package func nanoseconds(_ counts: StepCounts) -> Double { (coefficients.values * counts.values).sum() }
+
+    /// Guesses for a machine that was not measured: a few cores of the last years. What they are wrong by, the load factor corrects from the layers
+    /// that an answer's own prompt has passed.
+    package static let guess: TimeModel = {
+        var c = StepCounts()
+        for term in [StepCounts.Term.chunkHeads, .chunkKeyValues, .chunkNeurons] { c[term] = 5000 }
+        c[.chunkPairs] = 10_000
+        c[.chunkValues] = 1_000_000
+        (c[.chunkWeights], c[.chunkLayers], c[.lastLayers]) = (30_000, 10_000, 10_000)
+        (c[.singleAttention], c[.singleNeurons], c[.singleKeys], c[.singleLayers]) = (50_000, 50_000, 200_000, 15_000)
+        (c[.logits], c[.steps], c[.stepValues], c[.latencyTokens]) = (50_000, 20_000, 500_000, 50_000)
+        return TimeModel(coefficients: c)
+    }()
+
+    /// A measurement: what was counted, and its time.
+    package struct Sample: Sendable, Equatable {
+        package var counts: StepCounts
+        package var nanoseconds: Double
+
+        package init(counts: StepCounts, nanoseconds: Double) { (self.counts, self.nanoseconds) = (counts, nanoseconds) }
+    }
+
+    /// Below this time errors count less and less: short steps are a small part of every answer.
+    private static let shortStep = 20e3
+
+    /// Fits the times that explain some measurements best; each counts by its relative error, so that a decode's layers weigh as much as a prompt's.
+    /// Terms that no measurement holds keep the guess.
+    package init(fitting samples: [Sample]) {
+        let used = samples.filter { $0.nanoseconds > 0 }
+        let terms = StepCounts.Term.allCases
+        let rows = used.map { sample in terms.map { sample.counts[$0] / (sample.nanoseconds + TimeModel.shortStep) } }
+        let solved = NonNegativeLeastSquares.solve(rows, used.map { $0.nanoseconds / ($0.nanoseconds + TimeModel.shortStep) })
+        var c = StepCounts()
+        for (index, term) in terms.enumerated() {
+            c[term] = used.contains { $0.counts[term] > 0 } ? solved[index] : TimeModel.guess.coefficients[term]
+        }
+        coefficients = c
+    }
+}
+
+/// What a plan costs in each phase, as far as rows and keys are not known yet: times are linear in them.
+package struct PlanTimes: Sendable {
+    /// Nanoseconds of a range of layers for a chunk: for the chunk, a row, a pair of query and key.
+    private let chunk, row, pair: Double
+    /// Of the layer in which only rows that are read go on, and the layers after it: for a chunk, a row, and the last chunk with so many keys.
+    private let lastChunk, lastRow, lastOutput, lastKey: Double
+    /// Nanoseconds of all layers for a single row: for the row, and for each key.
+    private let token, key: Double
+    private let logits, step, stepRow: Double
+    private let counter: StepCounter
+
+    /// - Parameters:
+    ///   - layers: those that the prompt's chunks pass.
+    ///   - dropsRows: whether no later stage reads the chunks' hidden states, so that one row leaves the last layer that attends.
+    package init(_ plan: CostPlan, layers: Range<Int>, dropsRows: Bool, _ model: TimeModel, _ counter: StepCounter) {
+        self.counter = counter
+        let last = dropsRows ? layers.last { plan.shares[$0].heads > 0 } ?? layers.lowerBound : Int.max
+        var chunk = 0.0, row = 0.0, pair = 0.0, lastChunk = 0.0, lastRow = 0.0, lastOutput = 0.0, lastKey = 0.0
+        let time = { model.nanoseconds(counter.chunk($0, rows: $1, outputs: $2, pairs: $3)) }
+        for layer in layers {
+            let share = plan.shares[layer]
+            if share.isSkipped { continue }
+            if layer < last {
+                let none = time(share, 0, 0, 0), one = time(share, 1, 1, 0)
+                // A chunk without rows runs nothing of an MLP; its constant is what one row costs beyond its own.
+                let two = time(share, 2, 2, 0)
+                chunk += max(2 * one - two, 0)
+                row += two - one
+                pair += time(share, 0, 0, 1) - none
+            } else if layer == last {
+                let none = time(share, 1, 0, 0)
+                lastRow += time(share, 2, 0, 0) - none
+                lastChunk += 2 * none - time(share, 2, 0, 0)
+                lastOutput += time(share, 2, 1, 0) - time(share, 2, 0, 0)
+                lastKey += time(share, 2, 1, 1) - time(share, 2, 1, 0)
+            } else {
+                lastOutput += time(share, 1, 1, 0)
+            }
+        }
+        (self.chunk, self.row, self.pair) = (chunk, row, pair)
+        (self.lastChunk, self.lastRow, self.lastOutput, self.lastKey) = (lastChunk, lastRow, lastOutput, lastKey)
+        var token = 0.0, key = 0.0
+        for share in plan.shares where !share.isSkipped {
+            let none = model.nanoseconds(counter.single(share, keys: 0))
+            token += none
+            key += model.nanoseconds(counter.single(share, keys: 1)) - none
+        }
+        (self.token, self.key) = (token, key)
+        step = model.nanoseconds(counter.step(logitRows: 0))
+        logits = model.nanoseconds(counter.step(logitRows: 1)) - step
+        stepRow = model.nanoseconds(counter.step(logitRows: 0, chunkRows: 1)) - step
+    }
+
+    /// Nanoseconds of a prompt's rows through the layers, in chunks.
+    /// - Parameters:
+    ///   - rows: those that are computed.
+    ///   - isEnd: whether the last of them gives logits.
+    package func prefill(_ rows: Range<Int>, chunk size: Int, isEnd: Bool) -> Double {
+        if rows.isEmpty { return 0 }
+        let chunks = Double((rows.count + size - 1) / size)
+        var time = chunks * (chunk + lastChunk + step) + Double(rows.count) * (row + lastRow + stepRow) + counter.pairs(rows) * pair
+        if isEnd { time += lastOutput + counter.keys(rows.upperBound - 1) * lastKey + logits }
+        return time
+    }
+
+    /// Nanoseconds of one token at a slot, all layers and the logits.
+    package func token(at slot: Int) -> Double { token + counter.keys(slot) * key + logits + step }
+
+    /// Nanoseconds of `count` tokens from a slot on.
+    package func tokens(_ count: Int, from slot: Int) -> Double {
+        if count <= 0 { return 0 }
+        return Double(count) * (token + logits + step) + counter.pairs(slot ..< slot + count) * key
+    }
+}

@@ -1,0 +1,241 @@
+import Foundation
+
+/// Answers in time: what is left is predicted from the counts of the plan, the machine's load comes from the newest layers and tokens, units are chosen
+/// after the prompt has passed the prefix, and turned off later where the time left no longer pays for them.
+extension Engine {
+    // MARK: - Beginning
+
+    /// Makes the predictor where a request needs it, or where measurements were kept.
+    private func prepareTimes(_ request: EngineRequest) {
+        guard planner == nil, let timings else { return }
+        if case .fraction = request.budget, !timings.hasMeasurements { return }
+        planner = timings.makePlanner()
+    }
+
+    /// Begins to keep a request's limits.
+    /// - Throws: ``BudgetError/cannotBeMet(limit:least:)`` for a strict request that not even the smallest plan answers in time;
+    ///   ``BudgetError/timesNotHere(_:)`` for a trace.
+    func beginTiming(_ task: GenerationTask) throws {
+        // A trace shows what the model computes; copying its values out takes time of its own.
+        let isTime = if case .time = task.request.budget { true } else { false }
+        if task.trace != nil {
+            if isTime { throw BudgetError.timesNotHere(task.request.budget.description) }
+            return
+        }
+        prepareTimes(task.request)
+        guard let planner else {
+            if isTime { throw GenerationError.noTimes(model: parts.name) }
+            return
+        }
+        planner.load.pause(until: .now)
+        let request = task.request
+        let limits: TimeLimits? = if case .time(let limits) = request.budget { limits } else { nil }
+        let whole = planner.costPlan(parts.fullPlan)
+        var timing = TaskTiming(
+            limits: limits, confidence: min(max(request.deadlines.confidence, 0.5), 0.9999), shares: whole.shares, times: planner.times(whole))
+        timing.expected = planner.lengths.expected(kind: request.kind, atMost: max(request.maxTokens, 1))
+        timing.firstTokenMargin = planner.firstTokenMargin.factor(confidence: timing.confidence)
+        timing.wholeMargin = planner.wholeMargin.factor(confidence: timing.confidence)
+        timing.prediction.isFitted = planner.isFitted
+        task.timing = timing
+
+        var work = RemainingWork()
+        work.images = request.images.count { request.reuses ? featureCache.find($0.key) == nil : true }
+        task.timing?.prediction.times.encode = Duration(nanoseconds: planner.predict(work, timing.times).encode * planner.load.value)
+        guard let limits, request.deadlines.isStrict else { return }
+        // Of what earlier requests computed only features are known before images are encoded.
+        let prompt = parts.leastPositions(request)
+        work.prefix = 0 ..< prompt
+        if parts.adaptive != nil { (work.latencySlot, work.rest) = (prompt, 0 ..< prompt + 1) }
+        (work.tokens, work.slot) = (timing.expected - 1, prompt + 1)
+        var situation = TimePlanner.Situation(limits: limits, work: work)
+        situation.elapsed = (ContinuousClock.now - task.called).nanoseconds
+        let times = parts.adaptive == nil ? timing.times : planner.times(units: 0)
+        guard planner.need(situation, times) > 1 else { return }
+        let phases = planner.predict(work, times) * planner.load.value
+        let least = limits.answer != nil ? phases.whole : limits.firstToken != nil ? phases.firstToken : times.token(at: work.slot) * planner.load.value
+        throw BudgetError.cannotBeMet(limit: request.budget.description, least: Duration(nanoseconds: situation.elapsed + least))
+    }
+
+    /// One more sample of the machine's load.
+    func noteEncode(_ task: GenerationTask) {
+        guard task.timing != nil, let planner, task.result.encodedImages > 0 else { return }
+        planner.load.add(measured: task.result.measured.encode.nanoseconds, predicted: Double(task.result.encodedImages) * planner.imageNanoseconds)
+    }
+
+    /// Predicts a request; one with limits at all units, until they are chosen.
+    func predict(_ task: GenerationTask) {
+        guard let planner, task.timing != nil else { return }
+        let units = task.units ?? planner.mostUnits
+        var prefix = RemainingWork()
+        prefix.prefix = remaining(task).prefix
+        let load = load(task, planner)
+        if var timing = task.timing {
+            timing.prefix = planner.predict(prefix, timing.times).prefill * load
+            if let limits = timing.limits, parts.adaptive == nil {
+                timing.prediction.isLate = planner.need(situation(task, timing, limits), timing.times) > 1
+            }
+            task.timing = timing
+        }
+        record(task, planner, parts.adaptive == nil ? planner.times(planner.costPlan(parts.fullPlan)) : planner.times(units: units))
+    }
+
+    /// Notes what is predicted from here on; the prefix layers' part as it was predicted before they ran.
+    private func record(_ task: GenerationTask, _ planner: TimePlanner, _ times: PlanTimes) {
+        guard var timing = task.timing else { return }
+        var work = remaining(task)
+        work.prefix = 0 ..< 0
+        let load = load(task, planner), phases = planner.predict(work, times) * (load * timing.crowding)
+        timing.prediction.set(
+            encode: timing.prediction.times.encode, prefill: Duration(nanoseconds: timing.prefix + phases.prefill), decode: Duration(nanoseconds: phases.decode),
+            waited: task.start - task.called)
+        timing.prediction.perToken = Duration(nanoseconds: times.token(at: task.elements.count + 1) * load * timing.crowding)
+        (timing.prediction.tokens, timing.prediction.load) = (timing.expected, load)
+        (timing.chosen, timing.loadAtChoice, timing.idle, timing.idleToFirstToken) = (.now, load * timing.crowding, 0, 0)
+        task.timing = timing
+    }
+
+    // MARK: - Choosing
+
+    private func load(_ task: GenerationTask, _ planner: TimePlanner) -> Double { task.request.deadlines.followsLoad ? planner.load.value : 1 }
+
+    /// What is left to compute of a task.
+    private func remaining(_ task: GenerationTask) -> RemainingWork {
+        let prompt = task.elements.count, isAdaptive = parts.adaptive != nil
+        var work = RemainingWork()
+        work.slot = prompt + (isAdaptive ? 1 : 0)
+        work.tokens = max((task.timing?.expected ?? 1) - 1, 0)
+        switch task.stage {
+        case .prefix(let next):
+            work.prefix = min(next, prompt) ..< prompt
+            if isAdaptive { (work.latencySlot, work.rest) = (prompt, 0 ..< prompt + 1) }
+        case .latency: (work.latencySlot, work.rest) = (task.schedulerLogits.isEmpty ? prompt : nil, 0 ..< prompt + 1)
+        case .rest(let next): work.rest = next ..< prompt + 1
+        case .decode:
+            work.slot = task.length
+            work.tokens = max((task.timing?.expected ?? 1) - task.result.tokens.count, 1)
+            work.isBeforeFirstToken = false
+        case .waiting, .done: break
+        }
+        return work
+    }
+
+    private func situation(_ task: GenerationTask, _ timing: TaskTiming, _ limits: TimeLimits) -> TimePlanner.Situation {
+        var situation = TimePlanner.Situation(limits: limits, work: remaining(task))
+        let now = ContinuousClock.now
+        situation.elapsed = (now - task.called).nanoseconds
+        if let prefilled = task.prefilled { situation.decoding = (now - prefilled).nanoseconds }
+        situation.decoded = max(task.result.tokens.count - 1, 0)
+        // A constant load of 1 undoes what the planner multiplies by.
+        situation.crowding = timing.crowding * (task.request.deadlines.followsLoad ? 1 : 1 / (planner?.load.value ?? 1))
+        (situation.firstTokenMargin, situation.wholeMargin) = (timing.firstTokenMargin, timing.wholeMargin)
+        return situation
+    }
+
+    /// The units that the time left pays for, with the newest load.
+    func chooseUnits(_ task: GenerationTask) -> Int {
+        guard let planner, let timing = task.timing, let limits = timing.limits else { return 0 }
+        let choice = planner.choose(situation(task, timing, limits), atMost: planner.mostUnits)
+        record(task, planner, planner.times(units: choice.units))
+        task.timing?.prediction.isLate = choice.isLate
+        return choice.units
+    }
+
+    /// Turns off what the time left no longer pays for. Nothing is turned on again: keys and values of what was off do not exist.
+    func keepInTime(_ task: GenerationTask) {
+        guard let planner, task.request.plan == nil, task.request.deadlines.changesPlans else { return }
+        // Once more where the scheduler's choice turns out to cost more than as many units spread evenly.
+        while let units = task.units, units > 0, var timing = task.timing, let limits = timing.limits {
+            switch task.stage {
+            case .latency where !task.schedulerLogits.isEmpty, .rest, .decode: break
+            default: return
+            }
+            if task.result.tokens.count >= timing.expected {
+                timing.expected = planner.lengths.expected(kind: task.request.kind, soFar: task.result.tokens.count, atMost: task.request.maxTokens)
+                task.timing = timing
+            }
+            var now = situation(task, timing, limits)
+            if planner.need(now, timing.times) <= 1 { return }
+            let evenly = planner.times(units: units).token(at: now.work.slot)
+            now.crowding *= evenly > 0 ? timing.times.token(at: now.work.slot) / evenly : 1
+            let choice = planner.choose(now, atMost: units - 1)
+            guard shrink(task, to: choice.units) || task.units != units else { return }
+            task.timing?.note(PlanChange(tokens: task.result.tokens.count, from: units, to: choice.units))
+        }
+    }
+
+    /// Whether an answer ends here because its time is over, or because no further sentence fits.
+    func isCut(_ task: GenerationTask) -> Bool {
+        guard task.request.deadlines.cutsAnswers, let planner, let timing = task.timing, let limit = timing.limits?.answer else { return false }
+        let left = limit.nanoseconds - (ContinuousClock.now - task.called).nanoseconds
+        let token = timing.times.token(at: task.length) * planner.load.value * timing.crowding * timing.wholeMargin
+        let count = task.result.tokens.count
+        // A sentence as long as those so far, and at least of a few words.
+        let ends = task.endsSentence()
+        if ends { task.sentences += 1 }
+        let isAtSentence = ends && left < token * Double(max(count / task.sentences, 8))
+        guard left < token || isAtSentence else { return false }
+        task.result.finish = .deadline
+        return true
+    }
+
+    // MARK: - Learning
+
+    /// What a step says about the machine's load and about what its requests wait for each other.
+    func account(_ tasks: [GenerationTask], _ segments: [BatchSegment], elapsed: Double, isChunked: Bool) {
+        guard let planner else { return }
+        var own = [Double](repeating: 0, count: tasks.count), single = 0.0, chunks = 0.0
+        for (index, task) in tasks.enumerated() {
+            guard let timing = task.timing else { continue }
+            let segment = segments[index]
+            own[index] = planner.nanoseconds(
+                segment.slot ..< segment.slot + segment.rows, of: segment.role == .single ? .single : .chunk, layers: segment.layers,
+                hasLogits: segment.logitRows > 0, timing.times)
+            if segment.role == .single { single = max(single, own[index]) } else { chunks += own[index] }
+        }
+        let step = single + chunks
+        if let onSample = planner.onSample, tasks.count == 1, let timing = tasks[0].timing {
+            let segment = segments[0]
+            let isLatency = !isChunked && segment.logitRows == 0
+            var counts = planner.counter.step(
+                logitRows: segment.logitRows, chunkRows: isChunked ? Double(segment.rows) : 0, latencyTokens: isLatency ? 1 : 0)
+            if !isChunked {
+                for layer in segment.layers { counts += planner.counter.single(timing.shares[layer], keys: planner.counter.keys(segment.slot)) }
+            }
+            onSample(counts, elapsed - (isChunked ? planner.layerNanoseconds : 0))
+        }
+        planner.layerNanoseconds = 0
+        // The layers of chunks have been counted one by one.
+        if !isChunked { planner.load.add(measured: elapsed, predicted: step) }
+        for (index, task) in tasks.enumerated() where own[index] > 0 {
+            guard var timing = task.timing else { continue }
+            timing.crowding = tasks.count == 1 ? 1 : (timing.crowding + step / own[index]) / 2
+            timing.idle += own[index]
+            if task.result.tokens.count <= 1 { timing.idleToFirstToken = timing.idle }
+            task.timing = timing
+        }
+    }
+
+    /// What a finished answer says about predictions, and about the lengths of answers.
+    func learn(_ task: GenerationTask) {
+        guard let planner, let timing = task.timing, task.trace == nil else { return }
+        let now = ContinuousClock.now
+        task.result.prediction = timing.prediction
+        let isComplete = task.result.finish == .endOfAnswer || task.result.finish == .stopText || task.result.finish == .maxTokens
+        if isComplete, !task.request.kind.isEmpty { planner.lengths.add(task.result.tokens.count, kind: task.request.kind) }
+        guard let chosen = timing.chosen else { return }
+        func missed(_ limit: Duration?, _ time: Duration) -> Bool? { timing.prediction.isLate ? nil : limit.map { time > $0 } }
+        let firstToken = task.called.advanced(by: task.result.measured.timeToFirstToken)
+        planner.firstTokenMargin.add(
+            measured: (firstToken - chosen).nanoseconds, predicted: timing.idleToFirstToken * timing.loadAtChoice,
+            missed: missed(timing.limits?.firstToken, task.result.measured.timeToFirstToken), confidence: timing.confidence)
+        planner.wholeMargin.add(
+            measured: (now - chosen).nanoseconds, predicted: timing.idle * timing.loadAtChoice, missed: missed(timing.limits?.answer, now - task.called),
+            confidence: timing.confidence)
+    }
+
+    /// Keeps what was learned, once an answer has been given.
+    func keepTimes(_ task: GenerationTask) {
+        if let planner, planner.isFitted, task.timing?.limits != nil { timings?.keep(planner) }
+    }
+}

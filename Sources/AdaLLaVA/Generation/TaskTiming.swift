@@ -1,0 +1,43 @@
+import Foundation
+
+/// One request's limits and predictions.
+struct TaskTiming {
+    /// `nil` for a fraction of compute: times are predicted and nothing is chosen by them.
+    let limits: TimeLimits?
+    let confidence: Double
+    /// What runs of each layer.
+    var shares: [LayerShare]
+    /// Times of the plan; of the whole model until there is one.
+    var times: PlanTimes
+    /// Times of the steps that this request took part in, over those of its own rows.
+    var crowding = 1.0
+    /// Factors that limits are kept with, chosen with the plan.
+    var firstTokenMargin = 1.0, wholeMargin = 1.0
+    /// Predicted nanoseconds of the prompt in the prefix layers.
+    var prefix = 0.0
+    /// Tokens that the answer is expected to have.
+    var expected = 1
+    var prediction = AnswerPrediction()
+
+    /// When the plan was chosen, under which load; and what the steps since then take on an idle machine: to the first token, and in all.
+    var chosen: ContinuousClock.Instant?
+    var loadAtChoice = 1.0
+    var idleToFirstToken = 0.0, idle = 0.0
+
+    /// Takes over a plan.
+    mutating func use(_ plan: ExecutionPlan, _ planner: TimePlanner?) {
+        guard let planner else { return }
+        let cost = planner.costPlan(plan)
+        shares = cost.shares
+        times = planner.times(cost)
+    }
+
+    mutating func note(_ change: PlanChange) {
+        // Neighbouring changes of one token are one.
+        if let last = prediction.changes.last, last.tokens == change.tokens {
+            prediction.changes[prediction.changes.count - 1] = PlanChange(tokens: last.tokens, from: last.from, to: change.to)
+        } else {
+            prediction.changes.append(change)
+        }
+    }
+}

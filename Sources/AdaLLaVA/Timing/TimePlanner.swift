@@ -1,0 +1,195 @@
+import Foundation
+
+/// What is left to compute of an answer.
+package struct RemainingWork: Sendable, Equatable {
+    /// Images that are still to be encoded.
+    package var images = 0
+    /// Rows of the prompt that are still to pass the prefix layers.
+    package var prefix = 0 ..< 0
+    /// The row of the latency token; `nil` once it is computed, and without a scheduler.
+    package var latencySlot: Int?
+    /// Rows that are still to pass the layers after the prefix.
+    package var rest = 0 ..< 0
+    /// Tokens that are still fed back, and the slot of the first.
+    package var tokens = 0, slot = 0
+    /// Whether the first token is still to come.
+    package var isBeforeFirstToken = true
+
+    package init() {}
+}
+
+/// Nanoseconds of each phase.
+package struct PhaseNanoseconds: Sendable, Equatable {
+    package var encode = 0.0, prefill = 0.0, decode = 0.0
+    package var firstToken: Double { encode + prefill }
+    package var whole: Double { encode + prefill + decode }
+
+    package init(encode: Double = 0, prefill: Double = 0, decode: Double = 0) { (self.encode, self.prefill, self.decode) = (encode, prefill, decode) }
+
+    static func * (times: PhaseNanoseconds, factor: Double) -> PhaseNanoseconds {
+        PhaseNanoseconds(encode: times.encode * factor, prefill: times.prefill * factor, decode: times.decode * factor)
+    }
+}
+
+/// Predicts how long answers of one model take on this machine, and chooses how much of the model the time left pays for.
+package final class TimePlanner {
+    private let configuration: ModelConfiguration
+    package let counter: StepCounter
+    package private(set) var model: TimeModel
+    /// Whether the model was fitted on this machine.
+    package private(set) var isFitted = false
+    /// Nanoseconds of encoding one image, its pixels included.
+    package private(set) var imageNanoseconds: Double
+    /// The machine's state.
+    package var load = LoadFactor()
+    /// Of whole answers and of first tokens.
+    package var wholeMargin = DeadlineMargin(), firstTokenMargin = DeadlineMargin()
+    package var lengths = AnswerLengths()
+    /// Told what each layer of a chunk counted and took, while the machine is measured.
+    package var onSample: ((StepCounts, Double) -> Void)?
+
+    /// By optional units; one entry without a scheduler.
+    /// Nanoseconds of the layers of the step that runs.
+    package var layerNanoseconds = 0.0
+
+    private var byUnits: [PlanTimes] = []
+    private var prefix: PlanTimes
+    private let prefixLayers: Int
+    private let wholeShares: [LayerShare]
+
+    /// - Parameter weightBytes: bytes of a weight of the decoder's layers as it is read.
+    package init(_ configuration: ModelConfiguration, weightBytes: Double) {
+        self.configuration = configuration
+        counter = StepCounter(configuration.language, weightBytes: weightBytes)
+        prefixLayers = configuration.adaptive?.numPrefixLayers ?? configuration.language.numHiddenLayers
+        wholeShares = CostPlan(whole: configuration).shares
+        imageNanoseconds = configuration.vision == nil ? 0 : 50e6
+        (model, prefix) = (.guess, PlanTimes(CostPlan(whole: configuration), layers: 0 ..< 0, dropsRows: false, .guess, counter))
+        rebuild()
+    }
+
+    /// Takes over a fitted model.
+    package func use(_ model: TimeModel, imageNanoseconds: Double) {
+        (self.model, self.imageNanoseconds, isFitted) = (model, imageNanoseconds, true)
+        rebuild()
+    }
+
+    private func rebuild() {
+        let layers = configuration.language.numHiddenLayers, isAdaptive = configuration.adaptive != nil
+        prefix = PlanTimes(CostPlan(whole: configuration), layers: 0 ..< prefixLayers, dropsRows: !isAdaptive, model, counter)
+        let optional = configuration.budgetUnits.map { $0.total - $0.prefix } ?? 0
+        byUnits = (0 ... optional).map { units in
+            PlanTimes(CostPlan(units: units, of: configuration), layers: prefixLayers ..< layers, dropsRows: true, model, counter)
+        }
+    }
+
+    /// Optional units that there are; 0 without a scheduler.
+    package var mostUnits: Int { byUnits.count - 1 }
+
+    /// Times of a plan that the scheduler made.
+    package func times(_ plan: CostPlan) -> PlanTimes {
+        PlanTimes(plan, layers: prefixLayers ..< configuration.language.numHiddenLayers, dropsRows: true, model, counter)
+    }
+
+    /// Times of so many units, spread evenly.
+    package func times(units: Int) -> PlanTimes { byUnits[min(max(units, 0), mostUnits)] }
+
+    // MARK: - Prediction
+
+    /// Rows of a prompt that one step takes.
+    private static let chunk = 640
+
+    /// Nanoseconds that work takes on an idle machine under a plan's times.
+    package func predict(_ work: RemainingWork, _ times: PlanTimes) -> PhaseNanoseconds {
+        var phases = PhaseNanoseconds()
+        phases.encode = Double(work.images) * imageNanoseconds
+        phases.prefill = prefix.prefill(work.prefix, chunk: TimePlanner.chunk, isEnd: configuration.adaptive == nil)
+        if let slot = work.latencySlot { phases.prefill += latencyRow(slot) }
+        phases.prefill += times.prefill(work.rest, chunk: TimePlanner.chunk, isEnd: true)
+        phases.decode = times.tokens(work.tokens, from: work.slot)
+        return phases
+    }
+
+    /// Whether rows wait for multiplication or for memory.
+    package enum Kind { case chunk, single }
+
+    /// Nanoseconds of one step of a request: rows of its prompt in either stage, its latency token, or one token.
+    package func nanoseconds(_ rows: Range<Int>, of kind: Kind, layers: Range<Int>, hasLogits: Bool, _ times: PlanTimes) -> Double {
+        switch kind {
+        case .chunk where layers.lowerBound == 0: prefix.prefill(rows, chunk: TimePlanner.chunk, isEnd: hasLogits)
+        case .chunk: times.prefill(rows, chunk: TimePlanner.chunk, isEnd: hasLogits)
+        case .single where hasLogits: times.token(at: rows.lowerBound)
+        case .single: latencyRow(rows.lowerBound)
+        }
+    }
+
+    /// The counts of a plan.
+    package func costPlan(_ plan: ExecutionPlan) -> CostPlan { CostPlan(plan, of: configuration) }
+
+    private func latencyRow(_ slot: Int) -> Double {
+        let counts = (0 ..< prefixLayers).reduce(counter.step(logitRows: 0, latencyTokens: 1)) { $0 + counter.single(wholeShares[$1], keys: counter.keys(slot)) }
+        return model.nanoseconds(counts)
+    }
+
+    // MARK: - Choice
+
+    /// What the time left pays for.
+    package struct Choice: Sendable, Equatable {
+        package let units: Int
+        /// Whether a limit is not kept even so.
+        package let isLate: Bool
+    }
+
+    /// The state of a request whose limits are to be kept.
+    package struct Situation: Sendable {
+        package var limits: TimeLimits
+        package var work: RemainingWork
+        /// Nanoseconds since the call, and since the first token.
+        package var elapsed = 0.0, decoding = 0.0
+        /// Tokens after the first one that are done.
+        package var decoded = 0
+        /// Times that other requests of the same steps take, over this one's alone.
+        package var crowding = 1.0
+        /// Factors for what predictions have lately been wrong by: of the first token, and of the rest.
+        package var firstTokenMargin = 1.0, wholeMargin = 1.0
+
+        package init(limits: TimeLimits, work: RemainingWork) { (self.limits, self.work) = (limits, work) }
+    }
+
+    /// Tokens over which a limit for each token is kept on average.
+    private static let tokenWindow = 8
+
+    /// Most of a limit's remaining time that is needed, over what remains; above 1 some limit is missed.
+    package func need(_ situation: Situation, _ times: PlanTimes) -> Double {
+        let phases = predict(situation.work, times) * (load.value * situation.crowding)
+        var need = 0.0
+        func add(_ nanoseconds: Double, _ left: Double) { need = max(need, nanoseconds <= 0 ? 0 : left <= 0 ? .infinity : nanoseconds / left) }
+        if let limit = situation.limits.firstToken, situation.work.isBeforeFirstToken {
+            add(phases.firstToken * situation.firstTokenMargin, limit.nanoseconds - situation.elapsed)
+        }
+        if let limit = situation.limits.answer { add(phases.whole * situation.wholeMargin, limit.nanoseconds - situation.elapsed) }
+        if let limit = situation.limits.perToken, situation.work.tokens > 0 {
+            let count = min(situation.work.tokens, TimePlanner.tokenWindow)
+            let time = times.tokens(count, from: situation.work.slot) * load.value * situation.crowding * situation.wholeMargin
+            add(time, limit.nanoseconds * Double(situation.decoded + count) - situation.decoding)
+        }
+        return need
+    }
+
+    /// The most units, at most `limit`, whose predicted times keep all limits with the margin that the confidence asks for; none if no plan keeps them.
+    package func choose(_ situation: Situation, atMost limit: Int) -> Choice {
+        var (fits, tooMany) = (-1, min(limit, mostUnits) + 1)
+        while tooMany - fits > 1 {
+            let middle = (fits + tooMany) / 2
+            if need(situation, byUnits[middle]) <= 1 { fits = middle } else { tooMany = middle }
+        }
+        return Choice(units: max(fits, 0), isLate: fits < 0)
+    }
+}
+
+extension Duration {
+    package var nanoseconds: Double { self / .nanoseconds(1) }
+
+    /// - Parameter nanoseconds: values that no duration holds become the nearest that one does.
+    package init(nanoseconds: Double) { self = .nanoseconds(Int64(min(max(nanoseconds.isNaN ? 0 : nanoseconds, 0), 9e18))) }
+}

@@ -1,0 +1,134 @@
+import Foundation
+import Testing
+
+@testable import AdaLLaVA
+
+/// The parts of deadlines that need no model.
+@Suite struct TimePlannerTests {
+    // A failure means that the fit is not the best one, or takes back time from some term.
+    @Test func nonNegativeLeastSquares() {
+        // An exact solution is found.
+        var random = SplitMix64(seed: 1)
+        let rows = (0 ..< 30).map { _ in (0 ..< 5).map { _ in random.unit() } }
+        let wanted = [3, 0, 0.5, 20, 1]
+        let exact = NonNegativeLeastSquares.solve(rows, rows.map { zip($0, wanted).map(*).reduce(0, +) })
+        for (found, expected) in zip(exact, wanted) { #expect(abs(found - expected) < 1e-8) }
+        // Lawson and Hanson's conditions: no free column has a gradient, and no bound one would help.
+        for seed in 2 ..< 40 as Range<UInt64> {
+            var random = SplitMix64(seed: seed)
+            let rows = (0 ..< 12).map { _ in (0 ..< 6).map { _ in random.unit() - 0.3 } }, targets = (0 ..< 12).map { _ in random.unit() - 0.4 }
+            let x = NonNegativeLeastSquares.solve(rows, targets)
+            let residuals = zip(rows, targets).map { row, target in target - zip(row, x).map(*).reduce(0, +) }
+            for column in 0 ..< 6 {
+                let gradient = zip(rows, residuals).reduce(0) { $0 + $1.0[column] * $1.1 }
+                #expect(x[column] >= 0)
+                if x[column] > 0 { #expect(abs(gradient) < 1e-9, "seed \(seed)") } else { #expect(gradient < 1e-9, "seed \(seed)") }
+            }
+        }
+        // Columns that say the same, or nothing.
+        let twice = NonNegativeLeastSquares.solve([[1, 1, 0], [2, 2, 0]], [2, 4])
+        #expect(abs(twice[0] + twice[1] - 2) < 1e-9 && twice[2] == 0)
+        #expect(NonNegativeLeastSquares.solve([], []).isEmpty)
+    }
+
+    // A failure means that a neighbour is not noticed within an answer, or that one delayed layer is taken for a busy machine.
+    @Test func theLoadFollowsTheNewestSamples() {
+        var load = LoadFactor()
+        #expect(load.value == 1)
+        for _ in 0 ..< 200 { load.add(measured: 1e6, predicted: 1e6) }
+        #expect(abs(load.value - 1) < 1e-9)
+        // A taken core: of ten layers nine run through and one waits for a time slice.
+        for index in 0 ..< 200 { load.add(measured: index % 10 == 0 ? 11e6 : 1e6, predicted: 1e6) }
+        #expect(load.value > 1.6 && load.value < 2.6)
+        var once = LoadFactor()
+        for _ in 0 ..< 50 { once.add(measured: 1e5, predicted: 1e5) }
+        once.add(measured: 1e12, predicted: 1e5)
+        #expect(once.value < 1.6)
+        for value in [0, -1, .nan, .infinity] { once.add(measured: value, predicted: 1e5) }
+        once.add(measured: 1, predicted: 0)
+        #expect(once.value < 1.6)
+        // A pause of seconds is forgotten.
+        let now = ContinuousClock.now
+        load.pause(until: now)
+        load.pause(until: now + .seconds(30))
+        #expect(abs(load.value - 1) < 0.01)
+    }
+
+    // A failure means that deadlines are not kept as often as asked when predictions are wrong.
+    @Test(arguments: [0.8, 0.97]) func marginsKeepTheWantedShare(confidence: Double) {
+        var random = SplitMix64(seed: 5), margin = DeadlineMargin()
+        var missed = 0.0, count = 0.0
+        for round in 0 ..< 4000 {
+            // Errors grow in the middle: the machine becomes restless.
+            let width = (1000 ..< 2500).contains(round) ? 0.5 : 0.1
+            let measured = exp((random.unit() - 0.3) * width), isMissed = measured > margin.factor(confidence: confidence)
+            if round >= 200 { (missed, count) = (missed + (isMissed ? 1 : 0), count + 1) }
+            margin.add(measured: measured, predicted: 1, missed: isMissed, confidence: confidence)
+        }
+        #expect(abs(missed / count - (1 - confidence)) < 0.015, "\(missed / count)")
+        #expect(margin.errors.count == DeadlineMargin.count)
+        // A higher share never needs a smaller margin.
+        #expect(margin.factor(confidence: 0.99) >= margin.factor(confidence: 0.6))
+        #expect(DeadlineMargin().factor(confidence: 0.97) > 1)
+        margin.add(measured: .nan, predicted: 1, missed: true, confidence: 0.9)
+        margin.add(measured: 1, predicted: 0, missed: true, confidence: 0.9)
+        #expect(margin.factor(confidence: 0.97).isFinite)
+    }
+
+    // A failure means that the expected length of an answer is not that of its kind, or exceeds what it may have.
+    @Test func lengthsAreOfTheirKind() {
+        var lengths = AnswerLengths()
+        let kind = AnswerLengths.kind(of: "What colour is the car?", images: 1)
+        #expect(kind == "image what" && AnswerLengths.kind(of: "  ¿Qué?", images: 0) == "text qué" && AnswerLengths.kind(of: "", images: 0) == "text ")
+        #expect(lengths.expected(kind: kind, atMost: 5) == 5)
+        for index in 0 ..< 100 { lengths.add(index % 10 == 0 ? 40 : 3, kind: kind) }
+        #expect(lengths.expected(kind: kind, atMost: 512) == 3)
+        // Beyond what most had, those count that reached as far.
+        #expect(lengths.expected(kind: kind, soFar: 3, atMost: 512) == 40)
+        #expect(lengths.expected(kind: kind, soFar: 40, atMost: 512) == 50 && lengths.expected(kind: kind, soFar: 40, atMost: 45) == 45)
+        for index in 0 ..< 1000 { lengths.add(1 + index, kind: "kind \(index)") }
+        #expect(lengths.isUsable && lengths.expected(kind: kind, atMost: 512) == 3)
+        lengths.add(0, kind: kind)
+        #expect(lengths.isUsable)
+    }
+
+    // A failure means that what fits is not found, or that a plan with fewer units is predicted to take longer.
+    @Test(arguments: [AdaptiveConfiguration.SchedulerType.layers, .heads]) func choosesTheMostUnitsThatFit(type: AdaptiveConfiguration.SchedulerType) throws {
+        let language = DecoderConfiguration(
+            vocabularySize: 1000, hiddenSize: 64, intermediateSize: 170, numHiddenLayers: 8, numAttentionHeads: 8, numKeyValueHeads: 4,
+            ropeInterleaved: false, maxPositionEmbeddings: 2048)
+        let adaptive = AdaptiveConfiguration(schedulerType: type, schedulerRank: 2, numPrefixLayers: 3)
+        let planner = TimePlanner(ModelConfiguration(language: language, adaptive: adaptive), weightBytes: 2)
+        var work = RemainingWork()
+        (work.prefix, work.latencySlot, work.rest, work.tokens, work.slot) = (0 ..< 300, 300, 0 ..< 301, 20, 301)
+        let times = (0 ... planner.mostUnits).map { planner.predict(work, planner.times(units: $0)).whole }
+        #expect(zip(times, times.dropFirst()).allSatisfy { $0 <= $1 } && (times.first ?? 0) < (times.last ?? 0))
+        for (units, time) in times.enumerated() {
+            let situation = TimePlanner.Situation(limits: TimeLimits(answer: Duration(nanoseconds: time + 1)), work: work)
+            let choice = planner.choose(situation, atMost: planner.mostUnits)
+            #expect(choice.units >= units && times[choice.units] <= time + 1 && !choice.isLate)
+            #expect(planner.choose(situation, atMost: 2).units <= 2)
+        }
+        let late = planner.choose(TimePlanner.Situation(limits: TimeLimits(answer: .nanoseconds(1)), work: work), atMost: planner.mostUnits)
+        #expect(late == TimePlanner.Choice(units: 0, isLate: true))
+        // Chunks of a prompt take as long together as their sum, which the step's accounting relies on.
+        let whole = planner.times(units: planner.mostUnits)
+        let parts = whole.prefill(0 ..< 100, chunk: 640, isEnd: false) + whole.prefill(100 ..< 301, chunk: 640, isEnd: true)
+        #expect(whole.prefill(0 ..< 301, chunk: 640, isEnd: true) < parts && parts < 1.5 * times[planner.mostUnits])
+    }
+
+    // A failure means that times people write are misread, or that what cannot be kept apart is taken.
+    @Test func readsTimes() throws {
+        #expect(try Budget(parsing: "ttft:150ms,tpot:8ms") == .time(TimeLimits(firstToken: .milliseconds(150), perToken: .milliseconds(8))))
+        #expect(try Budget(parsing: "2s + TTFT: 0.15s") == .time(TimeLimits(answer: .seconds(2), firstToken: .milliseconds(150))))
+        #expect(try Budget(parsing: "answer:400ms") == .answer(within: .milliseconds(400)))
+        #expect(try Budget(parsing: "ttft:150ms,tpot:8ms").description == "ttft:150ms,tpot:8ms")
+        #expect(throws: BudgetError.twice("500ms")) { try Budget(parsing: "400ms,500ms") }
+        for text in ["ttft:", "tpot:8", "x:8ms", "400ms,0.5", ":8ms", "ttft:-1ms", "8mss", "1e12ms", "nanms"] {
+            #expect(throws: BudgetError.unreadable(text)) { try Budget(parsing: text) }
+        }
+        #expect(throws: BudgetError.self) { try Budget.answer(within: .zero).validate() }
+        #expect(throws: BudgetError.self) { try Budget.time(TimeLimits()).validate() }
+        #expect(BudgetError.outOfRange(400).description.contains("400ms"))
+    }
+}
