@@ -21,6 +21,16 @@ public enum CheckpointError: EngineError, Equatable {
     /// A format, architecture or feature that this engine does not know.
     case unsupported(what: String, file: String, hint: String)
 
+    /// A file that ends too early, as an interrupted download does.
+    /// - Parameters:
+    ///   - needed: bytes of the whole file, as far as it says itself.
+    ///   - reading: what in it is not there.
+    static func cutOff(file: String, bytes: Int, needed: Int, reading what: String) -> CheckpointError {
+        func size(_ bytes: Int) -> String { bytes < 10_000_000 ? "\(bytes) bytes" : String(format: "%.1f MB", Double(bytes) / 1e6) }
+        return .malformed(
+            file: file, reason: "the file is cut off: \(size(bytes)) of at least \(size(needed)) are there (\(what)); download or copy it again")
+    }
+
     public var category: ErrorCategory {
         switch self {
         case .missing: .missingInput

@@ -19,7 +19,7 @@ struct GGUFCursor {
     }
 
     mutating func read<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type) throws -> Value {
-        guard remaining >= MemoryLayout<Value>.size else { throw malformed("the file is cut off") }
+        guard remaining >= MemoryLayout<Value>.size else { throw malformed("the file is cut off within its header; download or copy it again") }
         let value = file.bytes.loadUnaligned(fromByteOffset: position, as: type)
         position += MemoryLayout<Value>.size
         return Value(littleEndian: value)
@@ -29,7 +29,7 @@ struct GGUFCursor {
     mutating func readCount(of what: String, minimumSize: Int) throws -> Int {
         let count = try read(UInt64.self)
         guard count <= UInt64(remaining / minimumSize) else {
-            throw malformed("\(count) \(what) in the \(remaining) bytes that are left")
+            throw malformed("\(count) \(what) in the \(remaining) bytes that are left: the file is cut off or damaged; download or copy it again")
         }
         return Int(count)
     }

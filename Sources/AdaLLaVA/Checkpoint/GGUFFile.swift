@@ -122,11 +122,10 @@ public struct GGUFFile: TensorSource {
                 throw CheckpointError.malformed(file: file.path, reason: "\(info.name) overlaps \(previous)")
             }
             guard info.offset <= available, info.size <= available - info.offset else {
-                throw CheckpointError.malformed(
-                    file: file.path,
-                    reason:
-                        "\(info.name) takes \(info.size) bytes from byte \(info.offset) of the data, which has \(available): the file is cut off"
-                )
+                let needed = infos.reduce(0) { max($0, $1.offset.addingReportingOverflow($1.size).partialValue) }
+                throw CheckpointError.cutOff(
+                    file: file.path, bytes: file.bytes.count, needed: dataStart.addingReportingOverflow(needed).partialValue,
+                    reading: "\(info.name) takes \(info.size) bytes from byte \(info.offset) of the data")
             }
             (end, previous) = (info.offset + info.size, info.name)
             let start = dataStart + info.offset

@@ -43,9 +43,9 @@ public struct SafetensorsFile: TensorSource {
                     file: file.path, reason: "\(entry.name) \(what): it starts at byte \(entry.start) of the data, expected \(end)")
             }
             guard entry.end <= data.count else {
-                throw CheckpointError.malformed(
-                    file: file.path,
-                    reason: "\(entry.name) ends at byte \(entry.end) of the data, which has \(data.count): the file is cut off")
+                throw CheckpointError.cutOff(
+                    file: file.path, bytes: file.bytes.count, needed: file.bytes.count - data.count + (header.entries.map(\.end).max() ?? entry.end),
+                    reading: "\(entry.name) ends at byte \(entry.end) of the data")
             }
             end = entry.end
             tensors[entry.name] = StoredTensor(
@@ -94,8 +94,7 @@ private struct SafetensorsHeader {
                 file: file.path, reason: "a header of \(length) bytes, expected at most \(SafetensorsFile.headerLimit)")
         }
         guard Int(length) <= bytes.count - 8 else {
-            throw CheckpointError.malformed(
-                file: file.path, reason: "a header of \(length) bytes in a file of \(bytes.count): the file is cut off")
+            throw CheckpointError.cutOff(file: file.path, bytes: bytes.count, needed: 8 + Int(length), reading: "the header")
         }
         dataStart = 8 + Int(length)
         guard length > 0, bytes[8] == UInt8(ascii: "{") else {
