@@ -239,6 +239,26 @@ static void quantize_q4_0(uint8_t *out, const float *values) {
     }
 }
 
+static void quantize_q4_1(uint8_t *out, const float *values) {
+    float least = values[0], most = values[0];
+    for (int i = 1; i < 32; i++) {
+        least = fminf(least, values[i]);
+        most = fmaxf(most, values[i]);
+    }
+    const float d = (most - least) / 15.0f, inverse = ak_inverse_scale(d);
+    const uint16_t scale = ak_float_to_half(d), minimum = ak_float_to_half(least);
+    memcpy(out, &scale, sizeof scale);
+    memcpy(out + 2, &minimum, sizeof minimum);
+    for (int i = 0; i < 16; i++) {
+        unsigned nibbles[2];
+        for (int half = 0; half < 2; half++) {
+            const float quant = (values[i + 16 * half] - least) * inverse + 0.5f;
+            nibbles[half] = quant >= 0.0f ? (quant < 15.0f ? (unsigned)quant : 15u) : 0u;
+        }
+        out[4 + i] = (uint8_t)(nibbles[0] | nibbles[1] << 4);
+    }
+}
+
 int ak_quantize(void *out, ak_type type, const float *values, int64_t count) {
     uint8_t *bytes = out;
     switch (type) {
@@ -257,6 +277,9 @@ int ak_quantize(void *out, ak_type type, const float *values, int64_t count) {
             return 0;
         case AK_Q4_0:
             for (int64_t i = 0; i + 32 <= count; i += 32, bytes += 18) quantize_q4_0(bytes, values + i);
+            return 0;
+        case AK_Q4_1:
+            for (int64_t i = 0; i + 32 <= count; i += 32, bytes += 20) quantize_q4_1(bytes, values + i);
             return 0;
         default:
             return -1;

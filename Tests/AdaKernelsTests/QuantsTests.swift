@@ -200,6 +200,14 @@ struct QuantsTests {
             let bits4 = ak_float_to_half(d4)
             func nibble(_ value: Float) -> UInt8 { UInt8(min(15, Int(value * inverse4 + 8.5))) }
             #expect(q4 == [UInt8(truncatingIfNeeded: bits4), UInt8(bits4 >> 8)] + (0..<16).map { nibble(values[$0]) | nibble(values[$0 + 16]) << 4 })
+
+            var q41 = [UInt8](repeating: 0, count: 20)
+            #expect(ak_quantize(&q41, AK_Q4_1, values, 32) == 0)
+            let (least, most) = (values.min() ?? 0, values.max() ?? 0)
+            let step = (most - least) / 15, inverse41 = step == 0 ? 0 : 1 / step
+            func bytes(_ value: Float) -> [UInt8] { [UInt8(truncatingIfNeeded: ak_float_to_half(value)), UInt8(ak_float_to_half(value) >> 8)] }
+            func nibble41(_ value: Float) -> UInt8 { UInt8(min(15, Int((value - least) * inverse41 + 0.5))) }
+            #expect(q41 == bytes(step) + bytes(least) + (0..<16).map { nibble41(values[$0]) | nibble41(values[$0 + 16]) << 4 })
         }
         // By hand: whole numbers up to 127 survive; -16 … 15 take the step 2.
         var whole = (0..<32).map { Float($0 * 4) }
@@ -222,7 +230,7 @@ struct QuantsTests {
         for nonsense: Float in [.nan, .infinity, -.infinity, .greatestFiniteMagnitude, Float(bitPattern: 1)] {
             var values = [Float](repeating: 1, count: 32)
             values[5] = nonsense
-            for (type, size) in [(AK_Q8_0, 34), (AK_Q4_0, 18)] {
+            for (type, size) in [(AK_Q8_0, 34), (AK_Q4_0, 18), (AK_Q4_1, 20)] {
                 var bytes = [UInt8](repeating: 0xAB, count: size + 1)
                 #expect(ak_quantize(&bytes, type, values, 32) == 0)
                 #expect(bytes[size] == 0xAB)

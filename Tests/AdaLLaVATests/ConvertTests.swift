@@ -77,6 +77,8 @@ import Testing
                 let step: Float = switch target {
                 case .q8_0: largest / 127 * 0.51 + largest * 0.0006
                 case .q4_0: largest / 8 * 1.01
+                case .q4_1: ((values[range].max() ?? 0) - (values[range].min() ?? 0)) / 30 * 1.01 + largest * 0.002
+                case .f32: 0
                 case .f16: largest * 0.0005
                 case .bf16: largest * 0.004
                 }

@@ -19,7 +19,7 @@ int32_t ak_type_bytes(ak_type type);
 // out (count) = the values of the row at `row`, starting at value `first`; first and count are multiples of the type's block.
 void ak_dequantize(float *out, ak_type type, const void *row, int64_t first, int64_t count);
 
-// Stores count values (a multiple of the type's block) as `type`: F32, F16, BF16 (round to nearest even), Q8_0, Q4_0, as ggml's
+// Stores count values (a multiple of the type's block) as `type`: F32, F16, BF16 (round to nearest even), Q8_0, Q4_0, Q4_1, as ggml's
 // reference quantizers do. Returns 0, or -1 for a type that cannot be written.
 int ak_quantize(void *out, ak_type type, const float *values, int64_t count);
 

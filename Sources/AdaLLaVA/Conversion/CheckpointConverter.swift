@@ -9,14 +9,22 @@ import Foundation
 public struct CheckpointConverter: WeightConverter {
     /// The element types that weights can be written in.
     public enum Target: String, Sendable, CaseIterable {
-        case q8_0, q4_0, f16, bf16
+        case q8_0, q4_0, q4_1, f16, bf16, f32
+
+        /// Whether safetensors has it.
+        var isFloat: Bool { [.f16, .bf16, .f32].contains(self) }
+
+        /// The name that `torch_dtype` in a config.json has for it.
+        var torchName: String { [.bf16: "bfloat16", .f32: "float32"][self] ?? "float16" }
 
         var elementType: ElementType {
             switch self {
             case .q8_0: .q8_0
             case .q4_0: .q4_0
+            case .q4_1: .q4_1
             case .f16: .f16
             case .bf16: .bf16
+            case .f32: .f32
             }
         }
     }
@@ -39,7 +47,7 @@ public struct CheckpointConverter: WeightConverter {
             // Under this name lies, or would be looked for, the image part.
             try ConversionOutput.check(imageOutput, sources: [source] + (projector.map { [$0] } ?? []), overwrites: overwrites)
         }
-        guard writesGGUF || (checkpoint.ggufMetadata == nil && [.f16, .bf16].contains(target)) else {
+        guard writesGGUF || (checkpoint.ggufMetadata == nil && target.isFloat) else {
             throw ConversionError.needsGGUF(target.rawValue, fromGGUF: checkpoint.ggufMetadata != nil, output: output.path)
         }
     }
@@ -117,7 +125,7 @@ public struct CheckpointConverter: WeightConverter {
 
     /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.
     private func adapt(config: URL, tower: String?) throws {
-        var values = ["torch_dtype", "dtype"].map { ($0, target == .bf16 ? "bfloat16" : "float16") }
+        var values = ["torch_dtype", "dtype"].map { ($0, target.torchName) }
         if let tower, tower != checkpoint.configuration.llava?.visionTowerReference { values.append(("mm_vision_tower", tower)) }
         var text = String(decoding: try Files.data(config), as: UTF8.self)
         for (key, value) in values {

@@ -136,8 +136,10 @@ extension CheckpointConverter {
     /// ggml's number for "mostly" this type.
     private var fileType: (key: String, value: GGUFValue) {
         let number: UInt32 = switch target {
+        case .f32: 0
         case .f16: 1
         case .q4_0: 2
+        case .q4_1: 3
         case .q8_0: 7
         case .bf16: 32
         }

@@ -88,9 +88,9 @@ public enum ConversionError: EngineError, Equatable {
         case .needsGGUF(let type, true, let output):
             "\(output): a GGUF model is written to GGUF again (\(type)); name an output that ends in .gguf"
         case .needsGGUF(let type, false, let output):
-            "\(output): safetensors has no \(type); name an output that ends in .gguf, or convert to f16 or bf16"
+            "\(output): safetensors has no \(type); name an output that ends in .gguf, or convert to f16, bf16 or f32"
         case .towerNeedsFolder(let type, let output):
-            "\(output): a vision tower by itself becomes a folder with f16 or bf16 weights, not \(type)\(output.hasSuffix(".gguf") ? " in a GGUF file" : ""); "
+            "\(output): a vision tower by itself becomes a folder with f16, bf16 or f32 weights, not \(type)\(output.hasSuffix(".gguf") ? " in a GGUF file" : ""); "
                 + "convert the whole model to GGUF to have its tower in other types"
         }
     }

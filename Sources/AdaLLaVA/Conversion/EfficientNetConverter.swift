@@ -21,10 +21,10 @@ public struct EfficientNetConverter: WeightConverter {
     /// - Parameters:
     ///   - source: the package's `.pth` file, or a folder with one. A network that is none of the published variants needs a `config.json`
     ///     beside the file.
-    ///   - target: f16 or bf16.
+    ///   - target: f16, bf16 or f32.
     /// - Throws: ``CheckpointError``, ``ConversionError``
     public init(_ source: URL, to target: CheckpointConverter.Target, output: URL, overwrites: Bool = false) throws {
-        guard [.f16, .bf16].contains(target), output.pathExtension != "gguf" else {
+        guard target.isFloat, output.pathExtension != "gguf" else {
             throw ConversionError.towerNeedsFolder(target.rawValue, output: output.path)
         }
         try self.init(source, type: target.elementType, output: output, overwrites: overwrites)
