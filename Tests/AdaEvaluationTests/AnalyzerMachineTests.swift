@@ -35,6 +35,21 @@ import Testing
         }
     }
 
+    @Test("Ceilings of a busy machine are named as such, and measured again once it is quieter")
+    func busyCeilings() throws {
+        func ceilings(load: Double?) throws -> MachineCeilings {
+            let load = load.map { ", \"load\": \($0)" } ?? ""
+            return try JSONDecoder().decode(
+                MachineCeilings.self,
+                from: Data("{\"machine\": \"m\", \"threads\": 2, \"bandwidth\": 1, \"int8\": 1, \"fp32\": 1, \"cacheBytes\": 1\(load)}".utf8))
+        }
+        #expect(try ceilings(load: 2.5).caution?.contains("load 2.50") == true)
+        // Quiet, or kept by a version that did not ask.
+        #expect(try ceilings(load: 0.1).caution == nil && ceilings(load: nil).caution == nil)
+        #expect(try ceilings(load: 2.5).isOutdone(by: 0.2) && !ceilings(load: 2.5).isOutdone(by: 2.4))
+        #expect(try !ceilings(load: 0.1).isOutdone(by: 0) && !ceilings(load: nil).isOutdone(by: 0) && !ceilings(load: 9).isOutdone(by: nil))
+    }
+
     // A failure means that a cache folder which cannot be written stops the analysis.
     @Test func unwritableCacheIsOnlyANote() throws {
         let (ceilings, problem) = try MachineCeilings.load(threads: 1, folder: URL(fileURLWithPath: "/dev/null/cache"))

@@ -20,13 +20,25 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
     public let fp32: Double
     /// Bytes of a core's second-level cache.
     public let cacheBytes: Double
+    /// Processes that wanted to run over the minute before the measurement; absent if the system does not say.
+    public let load: Double?
+
+    /// What to tell people of ceilings that other programs may have lowered; `nil` for those of a quiet machine.
+    public var caution: String? {
+        guard let load, load >= Self.busy else { return nil }
+        return String(format: "this machine's ceilings were measured while other programs ran (load %.2f) and may be too low; "
+            + "they are measured again once it is quieter, or with --measure", load)
+    }
+
+    /// From here on somebody else was measured too.
+    private static let busy = 0.5
 
     public var hardware: Hardware {
         Hardware(
             name: Hardware.thisMachine, bandwidth: bandwidth, fp16: bf16 ?? fp32, int8: int8, fp32: fp32, onChipBuffer: cacheBytes)
     }
 
-    /// The kept ceilings of this machine, measured if there are none.
+    /// The kept ceilings of this machine, measured if there are none, or if the machine was busy then and is quieter now.
     /// - Parameters:
     ///   - refresh: measure again.
     ///   - folder: where they are kept; by default `adallava` in the user's cache folder.
@@ -41,7 +53,7 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
         let safe = machine.map { $0.isASCII && ($0.isLetter || $0.isNumber) ? String($0) : "-" }.joined()
         let file = folder.appendingPathComponent("ceilings-\(safe).json")
         if !refresh, let data = try? Files.data(file), let kept = try? JSONDecoder().decode(MachineCeilings.self, from: data),
-            kept.machine == machine, kept.isUsable
+            kept.machine == machine, kept.isUsable, !kept.isOutdone(by: loadAverage())
         {
             return (kept, nil)
         }
@@ -58,6 +70,17 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
         return (measured, nil)
     }
 
+    /// Whether a measurement now would be of a much quieter machine.
+    func isOutdone(by load: Double?) -> Bool {
+        guard let kept = self.load, let load else { return false }
+        return kept >= Self.busy && load < kept / 2
+    }
+
+    private static func loadAverage() -> Double? {
+        var load = 0.0
+        return getloadavg(&load, 1) == 1 ? load : nil
+    }
+
     /// Kept files are input like any other: numbers to divide by must be numbers.
     private var isUsable: Bool {
         [bandwidth, int8, fp32, cacheBytes, bf16 ?? 1].allSatisfy { $0.isFinite && $0 > 0 }
@@ -71,10 +94,11 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
     // MARK: - Measuring
 
     private static func measure(threads: Int, machine: String) throws -> MachineCeilings {
+        let load = loadAverage()
         let measured = try CeilingMeasurement.measure(threads: threads)
         return MachineCeilings(
             machine: machine, threads: measured.threads, bandwidth: measured.bandwidth, int8: measured.int8, bf16: measured.bf16,
-            fp32: measured.fp32, cacheBytes: cacheBytes())
+            fp32: measured.fp32, cacheBytes: cacheBytes(), load: load)
     }
 
     // MARK: - The machine
