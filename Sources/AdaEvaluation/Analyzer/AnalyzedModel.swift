@@ -5,8 +5,20 @@ import Foundation
 public struct AnalyzedModel: Sendable {
     public let name: String
     public let configuration: ModelConfiguration
+    /// What most bytes of the decoder's weights are stored in; `nil` for a shape without weights.
+    public let weightType: ElementType?
 
-    public init(name: String, configuration: ModelConfiguration) { (self.name, self.configuration) = (name, configuration) }
+    public init(name: String, configuration: ModelConfiguration, weightType: ElementType? = nil) {
+        (self.name, self.configuration, self.weightType) = (name, configuration, weightType)
+    }
+
+    /// A request to this model, whose weights have the bits of its file: 16 for a shape without weights.
+    public func settings(promptTokens: Int, generatedTokens: Int = 1) -> CostSettings {
+        // A block's scales are part of what is read.
+        let bits = (weightType?.block).map { Double($0.bytes * 8) / Double($0.values) }
+        return CostSettings(
+            promptTokens: promptTokens, generatedTokens: generatedTokens, weightBits: bits.map { Int($0) } ?? 16, readWeightBits: bits)
+    }
 
     /// The units in which a budget is spent; `nil` for models that always run whole.
     public var units: BudgetUnits? { configuration.budgetUnits }
@@ -52,7 +64,7 @@ public struct AnalyzedModel: Sendable {
     public static func shape(_ name: String) throws -> AnalyzedModel {
         if let found = shapes.first(where: { $0.name == name.lowercased() }) { return found }
         throw EvaluationError.argument(
-            name: "--shape", expected: "one of \(shapes.map(\.name).joined(separator: ", ")), or --config with a config.json",
+            name: "--shape", expected: "one of \(shapes.map(\.name).joined(separator: ", "))",
             found: String(name.prefix(80)))
     }
 
@@ -69,7 +81,14 @@ public struct AnalyzedModel: Sendable {
     /// The model of a checkpoint, whose weights are not read.
     /// - Throws: `CheckpointError`
     public init(checkpoint url: URL) throws {
-        self.init(name: url.lastPathComponent, configuration: try Checkpoint.open(at: url).configuration)
+        let checkpoint = try Checkpoint.open(at: url)
+        var bytes: [ElementType: Int] = [:]
+        for name in checkpoint.language.names {
+            if let tensor = checkpoint.language.find(name) { bytes[tensor.type, default: 0] += tensor.bytes.count }
+        }
+        self.init(
+            name: HuggingFaceCache.displayName(of: url), configuration: checkpoint.configuration,
+            weightType: bytes.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key)
     }
 
     /// The same model with another scheduler: what if it were trained with one?
@@ -94,6 +113,6 @@ public struct AnalyzedModel: Sendable {
         }
         var changed = configuration
         changed.adaptive = adaptive
-        return AnalyzedModel(name: name, configuration: changed)
+        return AnalyzedModel(name: name, configuration: changed, weightType: weightType)
     }
 }

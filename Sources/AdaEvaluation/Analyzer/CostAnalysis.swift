@@ -95,7 +95,7 @@ public struct AnalyzedCost: CostReporter {
     }
 
     public var description: String {
-        "\(model.name) on \(hardware.name), \(formula.rawValue) formula, weights \(settings.weightBits), activations \(settings.activationBits), "
+        "\(model.name) on \(hardware.name), \(formula.rawValue) formula, weights \(CostReport.bits(settings.storedWeightBits)), activations \(settings.activationBits), "
             + "KV \(settings.cacheBits) bits\(settings.flashAttention ? ", flash attention" : ""), batch \(settings.batchSize), "
             + "\(settings.tensorParallel) devices"
     }

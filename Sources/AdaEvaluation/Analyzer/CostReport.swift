@@ -30,6 +30,7 @@ public struct CostReport: Sendable {
         var part: String
         var operation: String
         var totals: CostTotals
+        /// Of sums that in which most of their time goes.
         var bound: RooflineOperation.Bound?
         /// The highest rate that the roofline allows; `nil` for sums.
         var performance: Double?
@@ -47,7 +48,7 @@ public struct CostReport: Sendable {
     var rows: [Row] { stages.flatMap { rows($0.name, $0.cost) } }
 
     private func rows(_ name: String, _ stage: StageCost) -> [Row] {
-        if detail == .total { return [Row(stage: name, part: "all", operation: "all", totals: stage.totals)] }
+        if detail == .total { return [Row(stage: name, part: "all", operation: "all", totals: stage.totals, bound: bound(of: stage.parts))] }
         // Layers in their order, although those of one kind were counted together.
         var rows: [(order: Int, row: Row)] = []
         for (place, part) in stage.parts.enumerated() {
@@ -58,7 +59,7 @@ public struct CostReport: Sendable {
                 let order = layer ?? (stage.parts.prefix(place).contains { !$0.layers.isEmpty } ? Int.max : -1)
                 if detail == .layer {
                     let totals = part.operations.reduce(into: CostTotals()) { $0.add($1) }
-                    rows.append((order, Row(stage: name, part: label, operation: "all", totals: totals)))
+                    rows.append((order, Row(stage: name, part: label, operation: "all", totals: totals, bound: bound(of: [part]))))
                 } else {
                     rows += part.operations.map { operation in
                         var totals = CostTotals()
@@ -75,6 +76,18 @@ public struct CostReport: Sendable {
         }
         // `sorted` is stable.
         return rows.sorted { $0.order < $1.order }.map(\.row)
+    }
+
+    /// What limits most of the time of some parts; `nil` if they take none.
+    private func bound(of parts: [CostPart]) -> RooflineOperation.Bound? {
+        var (memory, compute) = (0.0, 0.0)
+        for part in parts {
+            for operation in part.operations {
+                let time = operation.time * Double(max(part.layers.count, 1))
+                if operation.bound == .memory { memory += time } else { compute += time }
+            }
+        }
+        return memory + compute > 0 ? memory >= compute ? .memory : .compute : nil
     }
 
     // MARK: - CSV
@@ -117,7 +130,7 @@ public struct CostReport: Sendable {
         object["model"] = analysis.model.name
         object["hardware"] = hardwareObject
         object["settings"] = [
-            "prompt": settings.promptTokens, "generate": settings.generatedTokens, "batch": settings.batchSize, "weight_bits": settings.weightBits,
+            "prompt": settings.promptTokens, "generate": settings.generatedTokens, "batch": settings.batchSize, "weight_bits": settings.storedWeightBits,
             "activation_bits": settings.activationBits, "kv_bits": settings.cacheBits, "flash_attention": settings.flashAttention,
             "tensor_parallel": settings.tensorParallel, "images": settings.images,
         ]
@@ -174,11 +187,11 @@ public struct CostReport: Sendable {
         var object = CostReport.object(row.totals)
         object["stage"] = row.stage
         object["part"] = row.part
+        object["bound"] = row.bound?.rawValue ?? NSNull()
         if detail == .operation {
             object["operation"] = row.operation
             object["arithmetic_intensity"] = row.intensity
             object["performance"] = row.performance ?? NSNull()
-            object["bound"] = row.bound?.rawValue ?? NSNull()
         }
         return object
     }
@@ -192,7 +205,7 @@ public struct CostReport: Sendable {
         let (heads, all) = (plan.shares.reduce(0) { $0 + $1.heads }, plan.shares.count * analysis.model.configuration.language.numAttentionHeads)
         var lines = [
             "\(analysis.model.name) on \(analysis.hardware.name), \(analysis.formula.rawValue) formula",
-            "prompt \(settings.promptTokens), generate \(settings.generatedTokens), batch \(settings.batchSize); weights \(settings.weightBits), activations \(settings.activationBits), KV \(settings.cacheBits) bits\(settings.flashAttention ? ", flash attention" : "")\(settings.tensorParallel > 1 ? "; one of \(settings.tensorParallel) devices" : "")",
+            "prompt \(settings.promptTokens), generate \(settings.generatedTokens), batch \(settings.batchSize); weights \(CostReport.bits(settings.storedWeightBits)), activations \(settings.activationBits), KV \(settings.cacheBits) bits\(settings.flashAttention ? ", flash attention" : "")\(settings.tensorParallel > 1 ? "; one of \(settings.tensorParallel) devices" : "")",
             "plan: \(running) of \(plan.shares.count) layers, \(heads) of \(all) heads", "",
         ]
         let table = [["", "value", ""]] + [
@@ -233,6 +246,9 @@ public struct CostReport: Sendable {
         }
         return "fit: nothing fits \(limit): the model has no scheduler, so it always runs whole and brings \(what) in \(time)"
     }
+
+    /// `16`, `8.5`.
+    static func bits(_ bits: Double) -> String { String(format: "%g", bits) }
 
     private static func milliseconds(_ seconds: Double) -> String { String(format: "%.4g ms", seconds * 1000) }
 

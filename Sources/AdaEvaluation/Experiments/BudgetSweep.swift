@@ -58,9 +58,8 @@ public struct BudgetSweep: Sendable {
 
     /// FLOPs and memory of an answer; the weights as the file holds them, the rest by calculation.
     private func cost(_ response: ModelResponse, _ description: ExperimentModel) throws -> RequestCost {
-        let settings = CostSettings(
-            promptTokens: response.promptTokens, generatedTokens: max(1, response.generatedTokens), keyValueBits: description.keyValueBits,
-            images: image == nil ? 0 : 1)
+        var settings = description.analyzed.settings(promptTokens: response.promptTokens, generatedTokens: max(1, response.generatedTokens))
+        (settings.keyValueBits, settings.images) = (description.keyValueBits, image == nil ? 0 : 1)
         let analysis = try CostAnalysis(
             model: description.analyzed, hardware: Hardware.table[0], settings: settings,
             plan: CostPlan(response.plan, model: description.analyzed), formula: formula)

@@ -62,7 +62,7 @@ public struct ExperimentModel: Sendable {
     public init(_ report: ModelReport, at url: URL, loadedAs model: some MeasurableModel, precision: Precision) {
         let parameters = report.parameters
         self.init(
-            analyzed: AnalyzedModel(name: url.lastPathComponent, configuration: report.configuration),
+            analyzed: AnalyzedModel(name: HuggingFaceCache.displayName(of: url), configuration: report.configuration, weightType: report.types.first?.type),
             parameters: parameters.language + parameters.vision + parameters.projector + parameters.scheduler,
             weightBytes: report.weightBytes, weightType: report.types.first.map { $0.type.rawValue.uppercased() } ?? "none",
             imageTokens: report.imageTokens, threads: model.threads, kernels: model.kernels, precision: precision)

@@ -111,12 +111,12 @@ extension LlavaConfiguration {
 }
 
 /// The folder in which Hugging Face's libraries keep what they download.
-enum HuggingFaceCache {
+package enum HuggingFaceCache {
     /// The folders with a downloaded copy of the repository `name` (`openai/clip-vit-large-patch14-336`); the one that `main`
     /// stands for comes first. If there is none, the place where it would be.
-    static func snapshots(of name: String) -> [URL] {
-        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        guard (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else { return [] }
+    package static func snapshots(of name: String) -> [URL] {
+        guard isRepository(name) else { return [] }
+        let parts = name.split(separator: "/")
         let repository = root.appendingPathComponent("models--" + parts.joined(separator: "--"), isDirectory: true)
         let snapshots = repository.appendingPathComponent("snapshots", isDirectory: true)
         let main = (try? Files.data(repository.appendingPathComponent("refs/main"))).map { String(decoding: $0, as: UTF8.self) }?
@@ -127,7 +127,25 @@ enum HuggingFaceCache {
         }
     }
 
-    private static var root: URL {
+    /// Whether `name` can be that of a repository: one or two parts, none of which leads elsewhere.
+    package static func isRepository(_ name: String) -> Bool {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
+        return (1...2).contains(parts.count) && parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." }
+    }
+
+    /// The repository whose snapshot `url` is, or is in; `nil` if it is in none.
+    package static func repository(of url: URL) -> String? {
+        let parts = url.path.split(separator: "/")
+        guard let index = parts.lastIndex(of: "snapshots"), index > 0, index + 1 < parts.count, parts[index - 1].hasPrefix("models--") else { return nil }
+        let name = parts[index - 1].dropFirst("models--".count).replacingOccurrences(of: "--", with: "/")
+        return ([name] + parts[(index + 2)...].map(String.init)).joined(separator: "/")
+    }
+
+    /// What people call a model: the repository that `url` is a snapshot of, else the last part of the path.
+    package static func displayName(of url: URL) -> String { repository(of: url) ?? url.lastPathComponent }
+
+    /// Where the cache is: `HF_HUB_CACHE`, `hub` in `HF_HOME`, or the usual place in the home folder.
+    package static var root: URL {
         let environment = ProcessInfo.processInfo.environment
         if let hub = environment["HF_HUB_CACHE"] ?? environment["HUGGINGFACE_HUB_CACHE"], !hub.isEmpty {
             return URL(fileURLWithPath: hub, isDirectory: true)

@@ -6,7 +6,10 @@ public struct CostSettings: Sendable, Equatable {
     public var generatedTokens: Int
     /// Requests computed together, all with the same plan.
     public var batchSize: Int
+    /// Bits of a weight as arithmetic takes it.
     public var weightBits: Int
+    /// Bits of a weight as it is read from memory, its share of a block's scales included: 8.5 for Q8_0. `nil` takes ``weightBits``.
+    public var readWeightBits: Double?
     public var activationBits: Int
     /// Bits of a stored key or value; `nil` takes ``activationBits``.
     public var keyValueBits: Int?
@@ -18,18 +21,21 @@ public struct CostSettings: Sendable, Equatable {
     public var images: Int
 
     public init(
-        promptTokens: Int, generatedTokens: Int = 1, batchSize: Int = 1, weightBits: Int = 16, activationBits: Int = 16,
+        promptTokens: Int, generatedTokens: Int = 1, batchSize: Int = 1, weightBits: Int = 16, readWeightBits: Double? = nil,
+        activationBits: Int = 16,
         keyValueBits: Int? = nil, flashAttention: Bool = false, tensorParallel: Int = 1, images: Int = 1
     ) {
         (self.promptTokens, self.generatedTokens, self.batchSize) = (promptTokens, generatedTokens, batchSize)
         (self.weightBits, self.activationBits, self.keyValueBits) = (weightBits, activationBits, keyValueBits)
+        self.readWeightBits = readWeightBits
         (self.flashAttention, self.tensorParallel, self.images) = (flashAttention, tensorParallel, images)
     }
 
+    package var storedWeightBits: Double { readWeightBits ?? Double(weightBits) }
     package var cacheBits: Int { keyValueBits ?? activationBits }
 
     /// Bytes of one weight, activation, key or value.
-    package var weightBytes: Double { Double(weightBits) / 8 }
+    package var weightBytes: Double { storedWeightBits / 8 }
     package var activationBytes: Double { Double(activationBits) / 8 }
     package var keyValueBytes: Double { Double(cacheBits) / 8 }
 }
