@@ -118,11 +118,10 @@ public struct RooflineChart: Sendable {
         _ stages: [(colour: String, points: [Point])], x: (Double, Double), y: (Double, Double), fontSize: Int
     ) -> [String] {
         // The frame is 612 by 496 points on the page.
-        func place(_ point: Point) -> (Double, Double) {
+        func place(_ point: Point) -> (x: Double, y: Double) {
             (log(point.intensity / x.0) / log(x.1 / x.0) * 612, log(point.performance / y.0) / log(y.1 / y.0) * 496)
         }
-        let marks = stages.flatMap { $0.points.map(place) }
-        var taken: [(Double, Double)] = []
+        var placement = LabelPlacement(marks: stages.flatMap { $0.points.map(place) })
         var number = 0
         var labels: [String] = []
         for stage in stages {
@@ -133,13 +132,7 @@ public struct RooflineChart: Sendable {
                 let around: [(Double, Double)] = [16.0, 30, 44, 58].flatMap { radius in
                     [(0.0, -1.0), (0, 1), (1, -0.8), (-1, 0.8), (0.8, -1), (-0.8, 1)].map { ($0.0 * radius, $0.1 * radius) }
                 }
-                let free = around.first { offset in
-                    let spot = (px + offset.0, py + offset.1)
-                    return taken.allSatisfy { abs($0.0 - spot.0) > 18 || abs($0.1 - spot.1) > 15 }
-                        && marks.allSatisfy { abs($0.0 - spot.0) > 15 || abs($0.1 - spot.1) > 13 }
-                }
-                let offset = free ?? around[0]
-                taken.append((px + offset.0, py + offset.1))
+                let offset = placement.place((px, py), width: 18, height: 15, among: around)
                 let (lx, ly) = (0.09 + (px + offset.0) / 1200, 0.19 + (py + offset.1) / 680)
                 // A thin line leads to a number that had to go further away.
                 if hypot(offset.0, offset.1) > 24 {

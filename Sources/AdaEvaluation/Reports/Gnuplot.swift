@@ -32,7 +32,7 @@ public struct Chart: Sendable {
     public var series: [Series]
     /// The y axis covers at least this much, so that noise does not look like a difference.
     public var minimumHeight = 0.0
-    /// Text below and to the right of a point.
+    /// Text beside a point, where it covers no other.
     public var labels: [(x: Double, y: Double, text: String)] = []
 
     public init(title: String, xLabel: String, yLabel: String, series: [Series]) {
@@ -112,18 +112,14 @@ public struct Gnuplot: Sendable {
         var lines = preamble(to: path, format: format) + [
             "set title \(quoted(chart.title))",
             "set xlabel \(quoted(chart.xLabel))", "set ylabel \(quoted(chart.yLabel))", "set grid lt 1 lw 1 lc rgb '#d0d0d0'", "set border 3",
-            "set tics nomirror", "set style textbox opaque noborder fillcolor rgb '#ffffff' margins 0.3,0.2", "set offsets graph 0.06, graph 0.08, graph 0, graph 0",
+            "set tics nomirror",
             // The key below the axis label, in rows of three.
             "set key bmargin center horizontal maxcols 3", "set bmargin \(5 + (series.count + 2) / 3)",
         ]
-        let heights = series.flatMap(\.points).map(\.y)
-        if let low = heights.min(), let high = heights.max() {
-            let height = max(high - low, chart.minimumHeight, abs(high) * 1e-6, 1e-12)
-            let middle = (low + high) / 2
-            lines.append("set yrange [\(middle - 0.6 * height):\(middle + 0.6 * height)]")
-        }
-        lines += chart.labels.filter { $0.x.isFinite && $0.y.isFinite }.map { label in
-            "set label \(quoted(label.text)) at \(label.x),\(label.y) offset character 0.7,-0.8 font ',10' front boxed"
+        let points = series.flatMap(\.points)
+        if let x = range(points.map(\.x), least: 0, margin: 0.07), let y = range(points.map(\.y), least: chart.minimumHeight, margin: 0.1) {
+            lines += ["set xrange [\(x.lowerBound):\(x.upperBound)]", "set yrange [\(y.lowerBound):\(y.upperBound)]"]
+            lines += labels(chart.labels.filter { $0.x.isFinite && $0.y.isFinite }, among: points, x: x, y: y)
         }
         for (index, item) in series.enumerated() {
             lines += ["$data\(index) << END"] + item.points.map { "\($0.x) \($0.y)" } + ["END"]
@@ -136,6 +132,35 @@ public struct Gnuplot: Sendable {
         }
         lines.append(plots.isEmpty ? "plot [0:1][0:1] NaN notitle" : "plot " + plots.joined(separator: ", "))
         return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// What an axis covers: the values with a margin, at least so much; nothing below 0 unless a value is.
+    static func range(_ values: [Double], least: Double, margin: Double) -> ClosedRange<Double>? {
+        guard let low = values.min(), let high = values.max() else { return nil }
+        let extent = max(high - low, least, abs(high) * 1e-6, 1e-12)
+        let middle = (low + high) / 2
+        let bounds = (middle - (0.5 + margin) * extent, middle + (0.5 + margin) * extent)
+        return (low >= 0 ? max(0, bounds.0) : bounds.0) ... bounds.1
+    }
+
+    private static func labels(
+        _ labels: [(x: Double, y: Double, text: String)], among points: [(x: Double, y: Double)], x: ClosedRange<Double>, y: ClosedRange<Double>
+    ) -> [String] {
+        // The frame is about 800 by 400 of the page's 900 by 560 points.
+        func place(_ point: (x: Double, y: Double)) -> (x: Double, y: Double) {
+            ((point.x - x.lowerBound) / (x.upperBound - x.lowerBound) * 800, (point.y - y.lowerBound) / (y.upperBound - y.lowerBound) * 400)
+        }
+        var placement = LabelPlacement(marks: points.map(place))
+        return labels.map { label in
+            let width = 7 * Double(label.text.count) + 4
+            let side = width / 2 + 7
+            let around: [(Double, Double)] = [(side, -10), (side, 10), (-side, 10), (-side, -10), (0, 16), (0, -16)]
+            let offsets = [1.0, 1.6, 2.4].flatMap { (distance: Double) -> [(Double, Double)] in
+                around.map { ($0.0 * distance, $0.1 * distance) }
+            }
+            let offset = placement.place(place((label.x, label.y)), width: width, height: 14, among: offsets)
+            return "set label \(quoted(label.text)) at \(label.x),\(label.y) center offset screen \(offset.0 / 900), screen \(offset.1 / 560) font ',10' front"
+        }
     }
 
     /// A text in single quotes, which gnuplot reads without escapes; control characters would end the command.
