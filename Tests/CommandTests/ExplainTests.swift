@@ -20,7 +20,11 @@ import Testing
         for budget in budgets {
             let accuracy = try #require(budget["accuracy"] as? [String: Double])
             #expect(Set(accuracy.keys) == ["own", "swapped", "random", "fixed"] && accuracy.values.allSatisfy { (0 ... 1).contains($0) })
-            #expect((budget["switch_frequencies"] as? [Double])?.count == 8 * 2 * 6 && budget["mean_hamming"] is Double)
+            #expect(budget["mean_hamming"] is Double)
+            // As documented: [layers][2][heads].
+            let frequencies = try #require(budget["switch_frequencies"] as? [[[Double]]])
+            #expect(frequencies.count == 8 && frequencies.allSatisfy { $0.count == 2 && $0.allSatisfy { $0.count == 6 } })
+            #expect(frequencies.prefix(4).joined().joined().allSatisfy { $0 == 1 })
         }
         #expect(budgets[0]["mean_hamming"] as? Double == 0)
         let examples = try #require(try result.json()["examples"] as? [[String: Any]])

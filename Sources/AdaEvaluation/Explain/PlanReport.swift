@@ -127,6 +127,7 @@ public struct PlanReport: Sendable {
             <p>Each input is answered under the plan that the scheduler made for it (own), under the plan it made for another input (swapped), under a
             random plan of the same size, and under one plan for all inputs: the switches that were on most often (fixed). The Hamming distance of two plans
             is the number of switches that differ; its mean is over all pairs of inputs.\(isScored ? " What own plans gain is in percentage points, with a 95% interval. Where own plans score no better than the others, plans differ without making use of what they see." : "")</p>
+            <p class="hint">The table is wider than this screen: swipe it sideways.</p>
             <div class="scroll"><table><thead><tr><th>budget</th><th>optional units</th><th>distinct plans</th><th>mean Hamming distance</th>
 
             """

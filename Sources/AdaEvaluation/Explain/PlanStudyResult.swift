@@ -60,7 +60,11 @@ extension PlanStudy {
             ]
             if let units { object["units"] = units }
             if let meanHamming { object["mean_hamming"] = meanHamming }
-            if let frequencies { object["switch_frequencies"] = frequencies.values }
+            if let frequencies {
+                object["switch_frequencies"] = (0 ..< frequencies.layers).map { layer in
+                    (0 ..< 2).map { Array(frequencies.row(layer: layer, part: $0)) }
+                }
+            }
             if !scores.isEmpty {
                 object["accuracy"] = named(accuracy)
                 object["gain_of_own"] = named { source in gain(over: source).map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } }
