@@ -16,13 +16,13 @@ import Testing
         let report = evaluation.report()
         #expect(report.results.map(\.budget) == [1, 0.6])
         #expect(report.results.map(\.samples) == [7, 7])
-        #expect(report.results[0].scores.first == BenchmarkScore("exact_match", 2.0 / 7))
+        #expect(report.results[0].scores.first == BenchmarkScore("exact_match", meanOf: [1, 1, 0, 0, 0, 0, 0]))
         #expect(report.results.map(\.executedShare) == [1, 0.5])
         // 30 ms for the three tokens after the first.
         #expect(report.results[0].meanTime("tpot_ms") == 10)
-        // The first answer of a run is not measured; then budgets take turns: 2, 4, … and 3, 5, …
-        #expect(report.results[0].meanTime("ttft_ms") == 8)
-        #expect(report.results[1].meanTime("ttft_ms") == 9)
+        // The first answer of a run is not measured; then every sample begins with another budget: 2, 5, 6, 9, … and 3, 4, 7, 8, …
+        #expect(report.results[0].meanTime("ttft_ms") == [2, 5, 6, 9, 10, 13, 14].mean)
+        #expect(report.results[1].meanTime("ttft_ms") == [3, 4, 7, 8, 11, 12, 15].mean)
         let object = try #require(try JSONSerialization.jsonObject(with: report.jsonData()) as? [String: Any])
         let results = try #require(object["results"] as? [[String: Any]])
         #expect(results.count == 2)
@@ -33,6 +33,80 @@ import Testing
         #expect(lines.count == 3)
         #expect(Set(lines.map { $0.split(separator: ",", omittingEmptySubsequences: false).count }).count == 1)
         #expect(report.table.contains("exact_match"))
+        // Two of seven: the deviation is √(10/49·7/6), its error that over √7.
+        let statistics = try #require(results[1]["score_statistics"] as? [String: [String: Any]])
+        let exact = try #require(statistics["exact_match"])
+        let error = (10.0 / 49 * 7 / 6).squareRoot() / 7.0.squareRoot()
+        #expect(exact["n"] as? Int == 7 && abs((exact["standard_error"] as? Double ?? 0) - error) < 1e-12)
+        #expect(statistics["pope_f1"] == nil && report.table.contains("0.2857 ± 0.1844 (n 7)"))
+        let header = try #require(lines.first).split(separator: ",")
+        #expect(header.contains("exact_match_n") && header.contains("exact_match_se"))
+    }
+
+    @Test("A budget can be added to a finished run; what was answered is not answered again")
+    func addsBudgets() async throws {
+        let benchmark = try scenes()
+        try await Samples.withFolder { folder in
+            do {
+                let first = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, budgets: [1, 0.6]), folder: folder)
+                try await first.run(ScriptedModel())
+                #expect(first.isComplete && first.report().isComplete)
+            }
+            do {
+                let second = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, budgets: [0.85, 1]), folder: folder)
+                #expect(!second.isComplete && !second.report().isComplete)
+                let model = ScriptedModel()
+                try await second.run(model)
+                #expect(model.count == 7 + 1 && second.isComplete)
+                #expect(second.report().results.map(\.budget) == [1, 0.6, 0.85])
+            }
+            // Named again with one of them, it is the whole run.
+            let third = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, budgets: [0.6]), folder: folder)
+            #expect(third.isComplete && third.report().results.count == 3)
+        }
+    }
+
+    @Test("An answer's line says what was asked, of which task, about which image")
+    func linesSayWhatWasAsked() async throws {
+        let benchmark = try scenes()
+        try await Samples.withFolder { folder in
+            let run = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), folder: folder)
+            try await run.run(ScriptedModel())
+            let lines = try String(contentsOf: folder.appendingPathComponent("answers.jsonl"), encoding: .utf8).split(separator: "\n")
+            let object = try #require(try JSONSerialization.jsonObject(with: Data(lines[0].utf8)) as? [String: Any])
+            let sample = benchmark.samples[0]
+            #expect(object["question"] as? String == sample.question && object["task"] as? String == sample.tags["task"])
+            #expect((object["image"] as? String)?.hasSuffix(".png") == true || (object["image"] as? String)?.hasSuffix(".jpg") == true)
+            // Lines of an earlier version have none of the three.
+            var old = object
+            for key in ["question", "task", "image"] { old[key] = nil }
+            let record = try JSONDecoder().decode(SampleRecord.self, from: JSONSerialization.data(withJSONObject: old))
+            #expect(record.question == nil && record.answer == object["answer"] as? String)
+        }
+    }
+
+    @Test("A list with several questions a picture is asked question by question, from its folder too")
+    func severalQuestions() async throws {
+        let record = { (id: String, extra: String) in
+            """
+            {"id": "\(id)", "image": "a.png", "task": "vqa"\(extra), "conversations": [{"from": "human", "value": "<image>\\nWhat?"}, \
+            {"from": "gpt", "value": "cat"}, {"from": "human", "value": "Is there a cat in the image?"}, {"from": "gpt", "value": "yes"}]}
+            """
+        }
+        try await Samples.withFolder { folder in
+            let list = folder.appendingPathComponent("val-separate.json")
+            try Data("[\(record("x", ", \"tasks\": [\"vqa\", \"pope\"]"))]".utf8).write(to: list)
+            for place in [list, folder] {
+                let samples = try ScenesBenchmark(contentsOf: place).samples
+                #expect(samples.map(\.id) == ["x/1", "x/2"] && samples.map { $0.tags["task"] } == ["vqa", "pope"])
+                #expect(samples.map(\.question) == ["What?", "Is there a cat in the image?"] && samples.map(\.references) == [["cat"], ["yes"]])
+            }
+            try Data("[\(record("x", ""))]".utf8).write(to: folder.appendingPathComponent("old.json"))
+            let old = engineError("no tasks") { _ = try ScenesBenchmark(contentsOf: folder.appendingPathComponent("old.json")) }
+            #expect(old?.description.contains("\"tasks\"") == true)
+            let two = engineError("two lists") { _ = try ScenesBenchmark(contentsOf: folder) }
+            #expect(two?.description.contains("old.json, val-separate.json") == true && two?.category == .usage)
+        }
     }
 
     /// Answers with the brightest and the darkest value of the picture.
@@ -237,6 +311,33 @@ import Testing
         #expect(script.contains("set title 'a''b ; system ''touch x'''"))
         #expect(!script.contains("nan"))
         #expect(throws: EvaluationError.plotterMissing(searched: ["/nowhere"])) { try Gnuplot.locate(path: "/nowhere") }
+    }
+
+    @Test("Axes of times and shares begin at 0 or above, and labels cover no point")
+    func chartsAreReadable() throws {
+        #expect(Gnuplot.range([2, 100], least: 0, margin: 0.07)?.lowerBound == 0)
+        #expect(Gnuplot.range([0.01, 0.05], least: 0.1, margin: 0.1)?.lowerBound == 0)
+        #expect(Gnuplot.range([-1, 1], least: 0, margin: 0.1)?.lowerBound == -1.2)
+        #expect(Gnuplot.range([50, 60], least: 0, margin: 0.1) == 49 ... 61)
+        // Five points in a row, nearer to each other than a label is wide.
+        let points = (0 ..< 5).map { (x: 400.0 + 9 * Double($0), y: 200.0) }
+        var placement = LabelPlacement(marks: points)
+        let around: [(Double, Double)] = [(20, -14), (20, 14), (-20, 14), (-20, -14)]
+        let offsets = [1.0, 1.6, 2.4, 3.2].flatMap { (distance: Double) -> [(Double, Double)] in
+            around.map { ($0.0 * distance, $0.1 * distance) }
+        }
+        let labels = points.map { point in
+            let offset = placement.place(point, width: 32, height: 14, among: offsets)
+            return (x: point.x + offset.0, y: point.y + offset.1)
+        }
+        for (index, label) in labels.enumerated() {
+            for other in labels[..<index] { #expect(abs(label.x - other.x) > 32 || abs(label.y - other.y) > 14) }
+            for point in points { #expect(abs(label.x - point.x) > 22 || abs(label.y - point.y) > 12.5) }
+        }
+        var chart = Chart(title: "t", xLabel: "x", yLabel: "y", series: [.init(name: "a", points: [(2, 0.02), (100, 0.05)])])
+        (chart.labels, chart.minimumHeight) = ([(2, 0.02, "0.25")], 0.1)
+        let script = Gnuplot.script(chart, to: "/tmp/x.svg", format: .svg)
+        #expect(script.contains("set xrange [0.0:") && script.contains("set yrange [0.0:") && !script.contains("boxed"))
     }
 
     // A failure means that charts are not drawn, or that a run's result file cannot be read back to be compared with others.

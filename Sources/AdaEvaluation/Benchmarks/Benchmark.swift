@@ -31,6 +31,14 @@ public enum BenchmarkImage: Sendable, Equatable {
     /// Base64 text, as MMBench's tables hold it.
     case base64(Data, name: String)
 
+    /// What people call it: the file's path, or the table and the row.
+    public var name: String {
+        switch self {
+        case .file(let url): url.path
+        case .base64(_, let name): name
+        }
+    }
+
     /// A damaged image that Pillow reads is read as it reads it: the published scripts score it, so a set that holds one can be finished.
     /// - Throws: `ImageError`, ``EvaluationError``
     public func load() throws -> ReadImage {
@@ -58,8 +66,26 @@ public struct BenchmarkScore: Sendable, Equatable {
     public let name: String
     /// Fractions are in 0 ... 1; MME's points and counts are not.
     public let value: Double
+    /// What a mean or a share was taken over; `nil` for numbers that are neither (F1, points, counts).
+    public let count: Int?
+    /// Standard error of a mean: the samples' deviation (n - 1) over the root of n; `nil` with the count, and for one sample.
+    public let standardError: Double?
 
-    public init(_ name: String, _ value: Double) { (self.name, self.value) = (name, value) }
+    public init(_ name: String, _ value: Double) { (self.name, self.value, count, standardError) = (name, value, nil, nil) }
+
+    /// The mean of `values`, in their order; `nil` without values.
+    public init?(_ name: String, meanOf values: [Double]) {
+        guard let mean = values.mean, let statistics = SampleStatistics(values) else { return nil }
+        (self.name, value, count) = (name, mean, statistics.count)
+        standardError = statistics.standardError
+    }
+
+    /// A share; 0 without a whole.
+    public init(_ name: String, _ part: Int, of whole: Int) {
+        (self.name, count) = (name, whole)
+        value = whole == 0 ? 0 : Double(part) / Double(whole)
+        standardError = whole > 1 ? (value * (1 - value) / Double(whole - 1)).squareRoot() : nil
+    }
 }
 
 /// A benchmark read from its official files: prompts, and the scores that its official script gives.
@@ -92,8 +118,8 @@ extension Benchmark {
 /// How many answers none of a script's rules could read: they are wrong, where some scripts ask a judge or guess.
 let unreadAnswers = "unread_answers"
 
-/// Means over groups, in the order in which the groups first occur.
-func meansByTag(_ tag: String, _ scored: [(sample: BenchmarkSample, score: Double)]) -> [(name: String, mean: Double)] {
+/// Means over groups, in the order in which the groups first occur, each named by its tag after `prefix`.
+func meansByTag(_ tag: String, _ scored: [(sample: BenchmarkSample, score: Double)], prefix: String = "") -> [BenchmarkScore] {
     var order: [String] = []
     var groups: [String: [Double]] = [:]
     for item in scored {
@@ -101,5 +127,5 @@ func meansByTag(_ tag: String, _ scored: [(sample: BenchmarkSample, score: Doubl
         if groups[name] == nil { order.append(name) }
         groups[name, default: []].append(item.score)
     }
-    return order.compactMap { name in groups[name]?.mean.map { (name, $0) } }
+    return order.compactMap { BenchmarkScore(prefix + $0, meanOf: groups[$0] ?? []) }
 }

@@ -6,7 +6,7 @@ public enum BenchmarkTask: String, CaseIterable, Sendable {
 
     /// Reads a benchmark's official files.
     /// - Parameters:
-    ///   - url: its folder; for Scenes its JSON file.
+    ///   - url: its folder; for Scenes its JSON file, or a folder with one.
     ///   - split: `nil` takes the one that is usually reported.
     ///   - usesOCR: TextVQA's OCR tokens are part of the prompt.
     /// - Throws: ``EvaluationError``, `CheckpointError` for damaged JSON.

@@ -36,9 +36,8 @@ public struct GQABenchmark: Benchmark {
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.filter { $0.sample.tags["balanced"] == nil }
             .compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
-        guard let accuracy = scored.map(\.score).mean else { return [] }
-        return [BenchmarkScore("accuracy", accuracy)]
-            + meansByTag("answer_kind", scored).sorted { $0.name < $1.name }.map { BenchmarkScore($0.name, $0.mean) }
-            + meansByTag("structural", scored).sorted { $0.name < $1.name }.map { BenchmarkScore("structural_\($0.name)", $0.mean) }
+        guard let accuracy = BenchmarkScore("accuracy", meanOf: scored.map(\.score)) else { return [] }
+        return [accuracy] + meansByTag("answer_kind", scored).sorted { $0.name < $1.name }
+            + meansByTag("structural", scored, prefix: "structural_").sorted { $0.name < $1.name }
     }
 }

@@ -118,12 +118,11 @@ public struct MMBenchBenchmark: Benchmark {
             groups[group]?.first.map { (sample: $0.sample, score: groups[group, default: []].allSatisfy { $0.score == 1 } ? 1.0 : 0) }
         }
         let first = order.compactMap { group in groups[group]?.first { $0.sample.tags["round"] == "0" }?.score }
-        guard let accuracy = circular.map(\.score).mean else { return [] }
+        guard let accuracy = BenchmarkScore("circular_accuracy", meanOf: circular.map(\.score)) else { return [] }
         let unread = answers.count { MMBenchBenchmark.letter(in: $0.answer, of: $0.sample) == nil }
-        return [BenchmarkScore("circular_accuracy", accuracy)]
-            + (first.mean.map { [BenchmarkScore("accuracy", $0)] } ?? []) + [BenchmarkScore(unreadAnswers, Double(unread))]
+        return [accuracy] + [BenchmarkScore("accuracy", meanOf: first)].compactMap(\.self) + [BenchmarkScore(unreadAnswers, Double(unread))]
             + ["l2-category", "category"].flatMap { tag in
-                meansByTag(tag, circular).sorted { $0.name < $1.name }.map { BenchmarkScore("\(tag)_\($0.name)", $0.mean) }
+                meansByTag(tag, circular, prefix: tag + "_").sorted { $0.name < $1.name }
             }
     }
 }

@@ -99,15 +99,12 @@ public struct MMEBenchmark: Benchmark {
         var points: [String: Double] = [:]
         for task in MMEBenchmark.perception + MMEBenchmark.cognition {
             let part = answers.filter { $0.sample.tags["task"] == task }
-            guard let accuracy = part.compactMap({ score($0.answer, for: $0.sample) }).mean else { continue }
+            guard let accuracy = BenchmarkScore(task + "_acc", meanOf: part.compactMap { score($0.answer, for: $0.sample) }) else { continue }
             let images = Dictionary(grouping: part, by: \.sample.group).values
             let right = images.count { $0.allSatisfy { score($0.answer, for: $0.sample) == 1 } }
-            let both = Double(right) / Double(images.count)
-            points[task] = accuracy * 100 + both * 100
-            parts += [
-                BenchmarkScore(task, accuracy * 100 + both * 100), BenchmarkScore(task + "_acc", accuracy),
-                BenchmarkScore(task + "_acc_plus", both),
-            ]
+            let both = BenchmarkScore(task + "_acc_plus", right, of: images.count)
+            points[task] = accuracy.value * 100 + both.value * 100
+            parts += [BenchmarkScore(task, accuracy.value * 100 + both.value * 100), accuracy, both]
         }
         guard !parts.isEmpty else { return [] }
         let perception = MMEBenchmark.perception.compactMap { points[$0] }

@@ -36,12 +36,12 @@ public struct POPEBenchmark: Benchmark {
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let parts = POPEBenchmark.categories.compactMap { category -> (name: String, scores: [BenchmarkScore])? in
             let part = answers.filter { $0.sample.tags["category"] == category }
-            return part.isEmpty ? nil : (category, YesNoCounts(part).scores())
+            return part.isEmpty ? nil : (category, YesNoCounts(part).scores(prefix: category + "_"))
         }
         let names = ["f1", "accuracy", "precision", "recall", "yes_ratio"]
         let means = names.compactMap { name in
-            parts.flatMap(\.scores).filter { $0.name == name }.map(\.value).mean.map { BenchmarkScore(name, $0) }
+            parts.flatMap(\.scores).filter { part in POPEBenchmark.categories.contains { "\($0)_\(name)" == part.name } }.map(\.value).mean.map { BenchmarkScore(name, $0) }
         }
-        return means + parts.flatMap { part in part.scores.map { BenchmarkScore("\(part.name)_\($0.name)", $0.value) } }
+        return means + parts.flatMap { $0.scores }
     }
 }

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 /// The project's own set, as `adallava data scenes` writes it: five tasks in LLaVA's instruction format.
@@ -10,23 +11,55 @@ public struct ScenesBenchmark: Benchmark {
     public let mainScore = "exact_match"
     public static let tasks = ["vqa", "pope", "text", "choice", "caption"]
 
-    /// - Parameter file: `SPLIT.json`; images are found relative to its folder.
+    /// - Parameter place: `SPLIT.json`, or a folder with one such list; images are found relative to the list's folder. A record with several
+    ///   questions is as many samples, each asked by itself.
     /// - Throws: ``EvaluationError``, `CheckpointError` for a file that is missing or no JSON.
-    public init(contentsOf file: URL) throws {
+    public init(contentsOf place: URL) throws {
+        let file = try ScenesBenchmark.list(at: place)
         let folder = file.deletingLastPathComponent()
-        samples = try JSONPlace(contentsOf: file, needed: "the Scenes list named with --data").array().map { record in
-            let task = try record.member("task")
-            guard ScenesBenchmark.tasks.contains(try task.string()) else {
-                throw task.failure("one of \(ScenesBenchmark.tasks.joined(separator: ", "))")
-            }
-            let turns = try record.member("conversations").array()
-            guard turns.count == 2 else { throw record.failure("two turns, a question and its answer", "\(turns.count)") }
+        samples = try JSONPlace(contentsOf: file, needed: "the Scenes list named with --data").array().flatMap { record in
+            let id = try record.member("id").identifier()
             let image = try record.member("image")
-            return BenchmarkSample(
-                id: try record.member("id").identifier(), image: .file(try safePath(try image.string(), below: folder, in: image)),
-                question: LLaVAPrompt.withoutImageMark(try turns[0].member("value").string()),
-                references: [try turns[1].member("value").string()], tags: ["task": try task.string()])
+            let picture = BenchmarkImage.file(try safePath(try image.string(), below: folder, in: image))
+            let turns = try record.member("conversations").array()
+            guard turns.count >= 2, turns.count.isMultiple(of: 2) else {
+                throw record.failure("questions and their answers in turn", "\(turns.count) turns")
+            }
+            let tasks = try ScenesBenchmark.tasks(of: record, questions: turns.count / 2)
+            return try tasks.enumerated().map { index, task in
+                BenchmarkSample(
+                    id: tasks.count == 1 ? id : "\(id)/\(index + 1)", image: picture,
+                    question: LLaVAPrompt.withoutImageMark(try turns[2 * index].member("value").string()),
+                    references: [try turns[2 * index + 1].member("value").string()], tags: ["task": task])
+            }
         }
+    }
+
+    /// What each question of a record asks for: `task`, or `tasks` where there are several questions.
+    private static func tasks(of record: JSONPlace, questions: Int) throws -> [String] {
+        func known(_ task: JSONPlace) throws -> String {
+            guard tasks.contains(try task.string()) else { throw task.failure("one of \(tasks.joined(separator: ", "))") }
+            return try task.string()
+        }
+        if questions == 1 { return [try known(record.member("task"))] }
+        guard let list = try record.optionalMember("tasks")?.array(), list.count == questions else {
+            throw record.failure(
+                "\"tasks\", one for each of its \(questions) questions, as `adallava data scenes` writes since 0.1.0; make the set again",
+                record.optionalMember("tasks")?.value.summary ?? "none")
+        }
+        return try list.map(known)
+    }
+
+    /// The list that is meant by a file or by the folder that holds it.
+    static func list(at place: URL) throws -> URL {
+        guard FileKind(place) == .folder else { return place }
+        let names = ((try? Files.names(in: place)) ?? []).filter { $0.hasSuffix(".json") && !$0.hasPrefix(".") }.sorted()
+        guard names.count == 1 else {
+            throw EvaluationError.argument(
+                name: "--data", expected: "a Scenes list, or a folder with one",
+                found: names.isEmpty ? "none in \(place.path)" : "\(names.joined(separator: ", ")) in \(place.path); name one of them")
+        }
+        return place.appendingPathComponent(names[0])
     }
 
     public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
@@ -40,10 +73,9 @@ public struct ScenesBenchmark: Benchmark {
 
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
-        guard let overall = scored.map(\.score).mean else { return [] }
-        let means = Dictionary(uniqueKeysWithValues: meansByTag("task", scored).map { ($0.name, $0.mean) })
-        var scores = [BenchmarkScore("exact_match", overall)]
-        scores += ScenesBenchmark.tasks.compactMap { task in means[task].map { BenchmarkScore(task, $0) } }
+        guard let overall = BenchmarkScore(mainScore, meanOf: scored.map(\.score)) else { return [] }
+        let means = meansByTag("task", scored)
+        var scores = [overall] + ScenesBenchmark.tasks.compactMap { task in means.first { $0.name == task } }
         let pope = answers.filter { $0.sample.tags["task"] == "pope" }
         if !pope.isEmpty { scores += YesNoCounts(pope).scores(prefix: "pope_") }
         return scores

@@ -60,9 +60,9 @@ public struct ScienceQABenchmark: Benchmark {
     /// `accuracy` (of questions with an image), `unread_answers`, and the accuracy by subject.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
-        guard let accuracy = scored.map(\.score).mean else { return [] }
+        guard let accuracy = BenchmarkScore("accuracy", meanOf: scored.map(\.score)) else { return [] }
         let unread = answers.count { ScienceQABenchmark.letter(in: $0.answer) == nil }
-        return [BenchmarkScore("accuracy", accuracy), BenchmarkScore(unreadAnswers, Double(unread))]
-            + meansByTag("subject", scored).sorted { $0.name < $1.name }.map { BenchmarkScore("subject_\($0.name)", $0.mean) }
+        return [accuracy, BenchmarkScore(unreadAnswers, Double(unread))]
+            + meansByTag("subject", scored, prefix: "subject_").sorted { $0.name < $1.name }
     }
 }

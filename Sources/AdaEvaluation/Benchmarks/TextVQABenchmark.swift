@@ -42,6 +42,6 @@ public struct TextVQABenchmark: Benchmark {
     }
 
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
-        answers.compactMap { score($0.answer, for: $0.sample) }.mean.map { [BenchmarkScore("accuracy", $0)] } ?? []
+        [BenchmarkScore("accuracy", meanOf: answers.compactMap { score($0.answer, for: $0.sample) })].compactMap(\.self)
     }
 }

@@ -91,11 +91,11 @@ public struct VQAv2Benchmark: Benchmark {
     /// `accuracy`, `accuracy_raw` (of the answers as the model gave them), and by answer type (`answer_type_yes/no`, …) and question type.
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
-        guard let accuracy = scored.map(\.score).mean else { return [] }
-        let raw = answers.compactMap { officialScore($0.answer, for: $0.sample) }.mean
-        return [BenchmarkScore("accuracy", accuracy)] + (raw.map { [BenchmarkScore("accuracy_raw", $0)] } ?? [])
+        guard let accuracy = BenchmarkScore("accuracy", meanOf: scored.map(\.score)) else { return [] }
+        let raw = BenchmarkScore("accuracy_raw", meanOf: answers.compactMap { officialScore($0.answer, for: $0.sample) })
+        return [accuracy] + [raw].compactMap(\.self)
             + ["answer_type", "question_type"].flatMap { tag in
-                meansByTag(tag, scored).sorted { $0.name < $1.name }.map { BenchmarkScore("\(tag)_\($0.name)", $0.mean) }
+                meansByTag(tag, scored, prefix: tag + "_").sorted { $0.name < $1.name }
             }
     }
 

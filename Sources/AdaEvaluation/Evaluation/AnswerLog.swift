@@ -13,6 +13,8 @@ import Foundation
 /// writing; that piece of a line is cut off when the run goes on. A lock keeps two processes from writing to one folder.
 public final class AnswerLog {
     public let folder: URL
+    /// Those of the whole run: budgets that were asked for now are added to the earlier ones.
+    public let settings: EvaluationSettings
     /// What earlier starts of this run answered, in the order in which it was written.
     public let earlier: [SampleRecord]
     private let descriptor: Int32
@@ -21,7 +23,7 @@ public final class AnswerLog {
     private static let settingsName = "settings.json"
     private static let answersName = "answers.jsonl"
 
-    /// Starts a run in `folder`, or goes on with the one that is there.
+    /// Starts a run in `folder`, or goes on with the one that is there; budgets that it does not have are added to it.
     /// - Throws: ``EvaluationError/otherRun(folder:setting:expected:found:)``, ``EvaluationError/inUse(folder:)``,
     ///   ``EvaluationError/data(file:at:expected:found:)`` for a damaged line, ``EvaluationError/file(path:reason:)``
     public init(folder: URL, settings: EvaluationSettings) throws {
@@ -38,16 +40,20 @@ public final class AnswerLog {
                 throw errno == EWOULDBLOCK ? EvaluationError.inUse(folder: folder.path) : AnswerLog.failure(file)
             }
             if let found = try AnswerLog.settings(in: folder) {
-                if let difference = settings.difference(from: found) {
+                let joined = settings.joining(found)
+                if let difference = joined.difference(from: found, ignoringBudgets: true) {
                     throw EvaluationError.otherRun(
                         folder: folder.path, setting: difference.name, expected: difference.expected, found: difference.found)
                 }
+                if joined != found { try RunFiles.write(try RunFiles.encode(joined), to: folder.appendingPathComponent(AnswerLog.settingsName)) }
+                self.settings = joined
             } else {
                 // The settings are there before the first answer, so answers without settings are somebody else's.
                 guard lseek(opened, 0, SEEK_END) == 0 else {
                     throw EvaluationError.file(path: file.path, reason: "answers without \(AnswerLog.settingsName) beside them; name another --output")
                 }
                 try RunFiles.write(try RunFiles.encode(settings), to: folder.appendingPathComponent(AnswerLog.settingsName))
+                self.settings = settings
             }
             let (records, length) = try AnswerLog.records(in: file)
             guard ftruncate(opened, off_t(length)) == 0 else { throw AnswerLog.failure(file) }

@@ -15,6 +15,7 @@ public final class Evaluation {
     }
 
     public let benchmark: any Benchmark
+    /// Those of the whole run: a folder's earlier budgets come before those that were asked for now.
     public let settings: EvaluationSettings
     private let samples: [BenchmarkSample]
     private let log: AnswerLog?
@@ -24,7 +25,6 @@ public final class Evaluation {
     /// - Parameter folder: where the run is kept, so that it can go on after an interruption; `nil` keeps it in memory.
     /// - Throws: ``EvaluationError``
     public init(benchmark: any Benchmark, settings: EvaluationSettings, folder: URL? = nil, costs: (any CostReporter)? = nil) throws {
-        (self.benchmark, self.settings, self.costs) = (benchmark, settings, costs)
         samples = settings.selection(of: benchmark.samples)
         var ids = Set<String>()
         for sample in benchmark.samples where !ids.insert(sample.id).inserted {
@@ -34,6 +34,7 @@ public final class Evaluation {
             throw EvaluationError.argument(name: "--data", expected: "at least one sample", found: "none for shard \(settings.shard)")
         }
         log = try folder.map { try AnswerLog(folder: $0, settings: settings) }
+        (self.benchmark, self.settings, self.costs) = (benchmark, log?.settings ?? settings, costs)
         for record in log?.earlier ?? [] { answered[record.key] = record }
     }
 
@@ -68,7 +69,7 @@ public final class Evaluation {
         }
         samples = settings.selection(of: benchmark.samples)
         guard isComplete else {
-            let waiting = samples.count * settings.budgets.count - completed.count
+            let waiting = samples.count * settings.budgets.count - answers
             throw EvaluationError.merge(reason: "\(waiting) answers are missing; let every shard finish first")
         }
     }
@@ -77,10 +78,14 @@ public final class Evaluation {
         samples.flatMap { sample in settings.budgets.compactMap { answered[SampleRecord.Key(id: sample.id, budget: $0)] } }
     }
 
-    /// Whether every sample is answered at every budget, so that no model is needed.
-    public var isComplete: Bool { completed.count == samples.count * settings.budgets.count }
+    /// How many answers there are.
+    public var answers: Int { completed.count }
 
-    /// Answers what is left, sample by sample, each at all budgets.
+    /// Whether every sample is answered at every budget, so that no model is needed.
+    public var isComplete: Bool { answers == samples.count * settings.budgets.count }
+
+    /// Answers what is left, sample by sample, each at all budgets. Every answer encodes its image anew, and each sample begins with another
+    /// budget, so that measured times depend neither on the order of budgets nor on what else the machine does meanwhile.
     /// - Parameters:
     ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer.
@@ -88,8 +93,10 @@ public final class Evaluation {
     public func run(
         _ model: some AnsweringModel, damaged: DamagedImages = DamagedImages(), onProgress: (Progress) -> Void = { _ in }
     ) async throws {
-        let waiting = samples.map { sample in
-            (sample: sample, budgets: settings.budgets.filter { answered[SampleRecord.Key(id: sample.id, budget: $0)] == nil })
+        let waiting = samples.enumerated().map { index, sample in
+            let first = index % settings.budgets.count
+            let turns = settings.budgets[first...] + settings.budgets[..<first]
+            return (sample: sample, budgets: turns.filter { answered[SampleRecord.Key(id: sample.id, budget: $0)] == nil })
         }.filter { !$0.budgets.isEmpty }
         guard let first = waiting.first else { return }
         let total = waiting.reduce(0) { $0 + $1.budgets.count }
@@ -106,7 +113,8 @@ public final class Evaluation {
                 let cost = try costs?.cost(
                     plan: response.plan, promptTokens: response.promptTokens, generatedTokens: response.generatedTokens)
                 let record = SampleRecord(
-                    sample, budget: budget, response: response, score: benchmark.score(response.text, for: sample), cost: cost, damage: image?.damage)
+                    sample, task: sample.tags["task"] ?? settings.task, budget: budget, response: response,
+                    score: benchmark.score(response.text, for: sample), cost: cost, damage: image?.damage)
                 try log?.append(record)
                 answered[record.key] = record
                 done += 1
@@ -117,7 +125,7 @@ public final class Evaluation {
 
     /// What the answers so far amount to.
     public func report() -> EvaluationReport {
-        EvaluationReport(settings: settings, benchmark: benchmark, results: settings.budgets.map(result))
+        EvaluationReport(settings: settings, benchmark: benchmark, results: settings.budgets.map(result), isComplete: isComplete)
     }
 
     private func result(budget: Double) -> EvaluationReport.Result {

@@ -70,30 +70,34 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
     }
 
     /// The first setting in which `other` differs: its name, this one's value and the other's.
-    func difference(from other: EvaluationSettings, ignoringShard: Bool = false) -> (name: String, expected: String, found: String)? {
+    func difference(from other: EvaluationSettings, ignoringShard: Bool = false, ignoringBudgets: Bool = false) -> (name: String, expected: String, found: String)? {
         func text<Value>(_ value: Value?) -> String { value.map { "\($0)" } ?? "none" }
         let pairs: [(String, String, String)] = [
             ("format", text(format), text(other.format)), ("task", task, other.task),
             ("set of questions (data)", dataFingerprint, other.dataFingerprint), ("model", model, other.model),
             ("set of weights (model)", modelFingerprint, other.modelFingerprint),
-            ("way of computing", computation, other.computation), ("list of budgets", text(budgets), text(other.budgets)),
+            ("way of computing", computation, other.computation),
             ("answer length", text(maxTokens), text(other.maxTokens)), ("limit", text(limit), text(other.limit)),
             ("seed", text(seed), text(other.seed)), ("cost model", text(costs), text(other.costs)),
         ]
         let shards = ignoringShard ? [] : [("shard", shard.description, other.shard.description)]
-        return (pairs + shards).first { $0.1 != $0.2 }
+        let lists = ignoringBudgets ? [] : [("list of budgets", text(budgets), text(other.budgets))]
+        return (pairs + lists + shards).first { $0.1 != $0.2 }
     }
 
     /// The same settings for all shards together.
-    func whole() -> EvaluationSettings {
-        EvaluationSettings(copying: self, shard: .whole)
+    func whole() -> EvaluationSettings { EvaluationSettings(copying: self, shard: .whole, budgets: budgets) }
+
+    /// The settings of an earlier run that is asked for with these budgets: its own come first.
+    func joining(_ earlier: EvaluationSettings) -> EvaluationSettings {
+        EvaluationSettings(copying: self, shard: shard, budgets: earlier.budgets + budgets.filter { !earlier.budgets.contains($0) })
     }
 
-    private init(copying other: EvaluationSettings, shard: Shard) {
+    private init(copying other: EvaluationSettings, shard: Shard, budgets: [Double]) {
         (format, task, dataFingerprint) = (other.format, other.task, other.dataFingerprint)
         (model, modelFingerprint, computation) = (other.model, other.modelFingerprint, other.computation)
-        (budgets, maxTokens, limit, seed) = (other.budgets, other.maxTokens, other.limit, other.seed)
-        (self.shard, costs) = (shard, other.costs)
+        (maxTokens, limit, seed) = (other.maxTokens, other.limit, other.seed)
+        (self.budgets, self.shard, costs) = (budgets, shard, other.costs)
     }
 
     // MARK: - Which samples

@@ -5,6 +5,11 @@ import Foundation
 /// One answered sample at one budget: a line of `answers.jsonl`.
 public struct SampleRecord: Codable, Sendable, Equatable {
     public let id: String
+    /// What the question asks for, where the benchmark says so (`task` of Scenes and MME), else the benchmark.
+    public let task: String?
+    /// The image's file, or where in the benchmark's table it is; absent for a question without one.
+    public let image: String?
+    public let question: String?
     public let budget: Double
     public let answer: String
     public let references: [String]
@@ -17,7 +22,7 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     public let imageDamage: String?
 
     enum CodingKeys: String, CodingKey {
-        case id, budget, answer, references, score, plan, measured, cost
+        case id, task, image, question, budget, answer, references, score, plan, measured, cost
         case imageDamage = "image_damage"
     }
 
@@ -72,9 +77,10 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     var key: Key { Key(id: id, budget: budget) }
 
     init(
-        _ sample: BenchmarkSample, budget: Double, response: ModelResponse, score: Double?, cost: RequestCost?, damage: ImageDamage?
+        _ sample: BenchmarkSample, task: String, budget: Double, response: ModelResponse, score: Double?, cost: RequestCost?, damage: ImageDamage?
     ) {
         (id, self.budget, answer, references) = (sample.id, budget, response.text, sample.references)
+        (self.task, image, question) = (task, sample.image?.name, sample.question)
         (self.score, self.cost, imageDamage) = (score, cost, damage?.description)
         let (heads, groups) = (response.plan.headsPerLayer, response.plan.groupsPerLayer)
         let switches = 2 * response.plan.rows.count * response.plan.headCount

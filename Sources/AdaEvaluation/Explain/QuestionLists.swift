@@ -26,9 +26,10 @@ public struct InstructionQuestions: Benchmark {
     public let mainScore = "exact_match"
 
     /// Reads a list, as Scenes if its records name tasks.
-    /// - Parameter file: images are found relative to its folder.
+    /// - Parameter place: the list, or a folder with one; images are found relative to the list's folder.
     /// - Throws: ``EvaluationError``, `CheckpointError` for a file that is missing or no JSON.
-    public static func open(_ file: URL) throws -> any Benchmark {
+    public static func open(_ place: URL) throws -> any Benchmark {
+        let file = try ScenesBenchmark.list(at: place)
         let records = try JSONPlace(contentsOf: file, needed: "the list named with --data").array()
         if records.isEmpty || records.contains(where: { $0.optionalMember("task") != nil }) { return try ScenesBenchmark(contentsOf: file) }
         return try InstructionQuestions(records, folder: file.deletingLastPathComponent())
@@ -53,6 +54,6 @@ public struct InstructionQuestions: Benchmark {
     }
 
     public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
-        answers.compactMap { score($0.answer, for: $0.sample) }.mean.map { [BenchmarkScore(mainScore, $0)] } ?? []
+        [BenchmarkScore(mainScore, meanOf: answers.compactMap { score($0.answer, for: $0.sample) })].compactMap(\.self)
     }
 }

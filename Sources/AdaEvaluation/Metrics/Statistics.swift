@@ -21,6 +21,9 @@ public struct SampleStatistics: Sendable, Equatable {
         deviation = sorted.count > 1 ? (squares / (count - 1)).squareRoot() : 0
     }
 
+    /// Of the mean; `nil` for one value.
+    public var standardError: Double? { count > 1 ? deviation / Double(count).squareRoot() : nil }
+
     public var minimum: Double { sorted[0] }
     public var maximum: Double { sorted[sorted.count - 1] }
     public var median: Double { percentile(50) }

@@ -30,14 +30,13 @@ public struct YesNoCounts: Sendable, Equatable {
 
     /// Accuracy, precision, recall, F1 and the share of yes. A quotient without a denominator is 0, where the script would stop.
     public func scores(prefix: String = "") -> [BenchmarkScore] {
-        func share(_ part: Int, _ whole: Int) -> Double { whole == 0 ? 0 : Double(part) / Double(whole) }
-        let precision = share(truePositives, truePositives + falsePositives)
-        let recall = share(truePositives, truePositives + falseNegatives)
-        let f1 = precision + recall == 0 ? 0 : 2 * precision * recall / (precision + recall)
+        let precision = BenchmarkScore(prefix + "precision", truePositives, of: truePositives + falsePositives)
+        let recall = BenchmarkScore(prefix + "recall", truePositives, of: truePositives + falseNegatives)
+        let sum = precision.value + recall.value
         return [
-            BenchmarkScore(prefix + "accuracy", share(truePositives + trueNegatives, count)),
-            BenchmarkScore(prefix + "precision", precision), BenchmarkScore(prefix + "recall", recall),
-            BenchmarkScore(prefix + "f1", f1), BenchmarkScore(prefix + "yes_ratio", share(truePositives + falsePositives, count)),
+            BenchmarkScore(prefix + "accuracy", truePositives + trueNegatives, of: count), precision, recall,
+            BenchmarkScore(prefix + "f1", sum == 0 ? 0 : 2 * precision.value * recall.value / sum),
+            BenchmarkScore(prefix + "yes_ratio", truePositives + falsePositives, of: count),
         ]
     }
 }

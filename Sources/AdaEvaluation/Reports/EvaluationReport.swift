@@ -46,11 +46,13 @@ public struct EvaluationReport: Sendable {
     /// The score that charts show; `nil` where there are no scores.
     public let mainScore: String?
     public let results: [Result]
+    /// Whether every sample was answered at every budget.
+    public let isComplete: Bool
 
-    init(settings: EvaluationSettings, benchmark: any Benchmark, results: [Result]) {
+    init(settings: EvaluationSettings, benchmark: any Benchmark, results: [Result], isComplete: Bool) {
         (task, model, limit, seed, shard) = (settings.task, settings.model, settings.limit, settings.seed, settings.shard)
         mainScore = results.contains { !$0.scores.isEmpty } ? benchmark.mainScore : nil
-        self.results = results
+        (self.results, self.isComplete) = (results, isComplete)
     }
 
     // MARK: - JSON
@@ -59,7 +61,7 @@ public struct EvaluationReport: Sendable {
     public var jsonObject: [String: Any] {
         [
             "task": task, "model": model, "limit": limit ?? NSNull(), "seed": seed ?? NSNull(), "shard": shard.description,
-            "main_score": mainScore ?? NSNull(), "results": results.map(\.jsonObject),
+            "main_score": mainScore ?? NSNull(), "complete": isComplete, "results": results.map(\.jsonObject),
         ]
     }
 
@@ -84,7 +86,11 @@ public struct EvaluationReport: Sendable {
         ]
         if results.contains(where: { $0.damagedImages > 0 }) { columns.append(("damaged_images", { Double($0.damagedImages) })) }
         for name in names({ $0.scores.map(\.name) }) {
-            columns.append((name, { result in result.scores.first { $0.name == name }?.value }))
+            func score(_ result: Result) -> BenchmarkScore? { result.scores.first { $0.name == name } }
+            columns.append((name, { score($0)?.value }))
+            guard percentiles, results.contains(where: { score($0)?.count != nil }) else { continue }
+            columns.append((name + "_n", { score($0)?.count.map(Double.init) }))
+            columns.append((name + "_se", { score($0)?.standardError }))
         }
         for name in names({ $0.measured.map(\.name) }) {
             columns.append((name + (percentiles ? "_mean" : ""), { $0.meanTime(name) }))
@@ -121,7 +127,10 @@ public struct EvaluationReport: Sendable {
     public var table: String {
         let columns = columns(percentiles: false)
         var rows = columns.map { column in
-            [column.name] + results.map { column.value($0).map { EvaluationReport.short($0, column.name) } ?? "-" }
+            [column.name] + results.map { result in
+                let spread = result.scores.first { $0.name == column.name }.map(EvaluationReport.spread) ?? ""
+                return column.value(result).map { EvaluationReport.short($0, column.name) + spread } ?? "-"
+            }
         }
         rows.insert([], at: 1)
         let widths = (0...results.count).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
@@ -132,8 +141,15 @@ public struct EvaluationReport: Sendable {
             }.joined(separator: "  ")
         }
         let rule = String(repeating: "-", count: widths.reduce(0, +) + 2 * results.count)
-        return (["\(task), \(model)\(shard == .whole ? "" : ", shard \(shard)")"] + lines.map { $0.isEmpty ? rule : $0 })
+        let notes = results.contains { $0.scores.contains { $0.count != nil } } ? ["±: standard error of the mean; n: samples"] : []
+        return (["\(task), \(model)\(shard == .whole ? "" : ", shard \(shard)")"] + lines.map { $0.isEmpty ? rule : $0 } + notes)
             .joined(separator: "\n")
+    }
+
+    /// How sure a mean is: ` ± 0.0042 (n 2000)`.
+    private static func spread(_ score: BenchmarkScore) -> String {
+        guard let count = score.count else { return "" }
+        return (score.standardError.map { String(format: " ± %.4f", $0) } ?? "") + " (n \(count))"
     }
 
     private static func short(_ value: Double, _ name: String) -> String {
@@ -150,6 +166,11 @@ extension EvaluationReport.Result {
             "budget": budget, "samples": samples, "executed_share": executedShare, "generated_tokens": generatedTokens,
             "damaged_images": damagedImages,
             "scores": Dictionary(scores.map { ($0.name, $0.value) }) { first, _ in first },
+            "score_statistics": Dictionary(
+                scores.compactMap { score in
+                    score.count.map { (score.name, ["n": $0, "standard_error": score.standardError ?? NSNull()] as [String: Any]) }
+                }
+            ) { first, _ in first },
             "measured": Dictionary(measured.map { ($0.name, $0.statistics.jsonObject) }) { first, _ in first },
         ]
         for cost in costs { object[cost.name] = cost.mean }
