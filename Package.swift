@@ -35,7 +35,9 @@ let package = Package(
 
         // The project's own visual question answering set, drawn with FreeType: what the trainer, the evaluator and the demo use.
         .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"]), .brew(["freetype"])]),
-        .target(name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType"]),
+        // SHA-512 seeds the reference script's random numbers.
+        .target(
+            name: "AdaScenes", dependencies: ["AdaLLaVA", "AdaImages", "CFreeType", .product(name: "Crypto", package: "swift-crypto")]),
 
         // Benchmark readers, metrics, resumable evaluation, the roofline analyzer, and charts (gnuplot, as a child process).
         .target(name: "AdaEvaluation", dependencies: ["AdaLLaVA", "AdaProbes", "AdaImages"]),

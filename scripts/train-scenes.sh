@@ -2,7 +2,7 @@
 # Trains the embedded default models: data, projector, language twice, what plans switch (variants L and H), conversion, scores.
 # Hours on two cores. Every step goes on where it was stopped; a step that is done is not done again. Run by `make train-scenes`.
 #   SCENES=40000 scripts/train-scenes.sh       pictures to train on; their features take 237 kB each on disk
-#   SCENES_EVALUATION=LIST.json …              what is scored instead of the project's own held-out scenes
+#   SCENES_EVALUATION=LIST.json …              what is scored instead of the reference script's held-out scenes
 #   SCENES_STUDY=2000 …                        how many of them are answered under other plans too
 #   NICE=10 …                                  lets other programs go first
 set -euo pipefail
@@ -21,7 +21,7 @@ data() { # SPLIT COUNT SEED FLAGS…
 }
 # Seeds from 1000000 up are for scoring.
 data train "$count" 1 --turns 6 --regions --separate 12
-data held-out 2000 1000001
+data reference 2000 1000001 --reference
 
 train() { # RECIPE RUN
   [ -s "$out/runs/$2/config.json" ] || "${nice[@]}" "$adallava" train "Recipes/scenes/$1.yaml"
@@ -37,7 +37,7 @@ models=$out/models
 mkdir -p "$models"
 [ -s "$models/vision_tower/config.json" ] || cp -r "$out/tower" "$models/vision_tower"
 limit=${SCENES_STUDY:-2000}
-questions=${SCENES_EVALUATION:-$out/data/held-out.json}   # a list of Scenes' reference script scores too
+questions=${SCENES_EVALUATION:-$out/data/reference.json}
 for variant in L:layers H:heads; do
   run=${variant#*:} variant=${variant%:*}
   if [ ! -s "$models/$variant/config.json" ]; then

@@ -90,15 +90,16 @@ final class FreeTypeFace {
         let mask = (0..<height).flatMap { y in (0..<width).map { Float(buffer[y * pitch + $0]) / 255 } }
         return SceneAlphabet.Letter(
             width: width, height: height, mask: mask, left: Int(slot.bitmap_left), top: Int(slot.bitmap_top),
-            advance: (Int(slot.advance.x) + 32) >> 6)
+            advance: (Int(slot.advance.x) + 32) >> 6, exactAdvance: Double(slot.linearHoriAdvance) / 65_536)
     }
 
-    /// How many pixels closer (negative) or wider a pair of letters stands than its advances say.
-    func kerning(_ first: Unicode.Scalar, _ second: Unicode.Scalar) throws -> Int {
-        var vector = FT_Vector()
-        guard FT_Get_Kerning(face, try glyph(of: first), try glyph(of: second), FT_UInt(FT_KERNING_DEFAULT.rawValue), &vector) == 0 else {
-            return 0
+    /// How many pixels closer (negative) or wider a pair of letters stands than its advances say: on whole pixels, and before rounding.
+    func kerning(_ first: Unicode.Scalar, _ second: Unicode.Scalar) throws -> (pixels: Int, exact: Double) {
+        let pair = (try glyph(of: first), try glyph(of: second))
+        func kerning(_ mode: FT_Kerning_Mode) -> Int {
+            var vector = FT_Vector()
+            return FT_Get_Kerning(face, pair.0, pair.1, FT_UInt(mode.rawValue), &vector) == 0 ? Int(vector.x) : 0
         }
-        return (Int(vector.x) + 32) >> 6
+        return ((kerning(FT_KERNING_DEFAULT) + 32) >> 6, Double(kerning(FT_KERNING_UNFITTED)) / 64)
     }
 }

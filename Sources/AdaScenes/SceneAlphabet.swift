@@ -10,6 +10,8 @@ struct SceneAlphabet: Sendable {
         let top: Int
         /// How far the pen moves, in pixels.
         let advance: Int
+        /// The same before it is rounded, which text shaping adds up.
+        let exactAdvance: Double
     }
 
     /// A printed word on its plate.
@@ -26,21 +28,24 @@ struct SceneAlphabet: Sendable {
 
     private let letters: [Character: Letter]
     private let kerning: [Pair: Int]
+    private let exactKerning: [Pair: Double]
     /// Between the ink and the plate's edges, in pixels.
     private let margin: Int
 
     init(face: FreeTypeFace, margin: Int) throws {
         let capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ".unicodeScalars
         var letters: [Character: Letter] = [:]
-        var kerning: [Pair: Int] = [:]
+        var (kerning, exactKerning): ([Pair: Int], [Pair: Double]) = ([:], [:])
         for first in capitals {
             letters[Character(first)] = try face.letter(first)
             for second in capitals {
-                let pixels = try face.kerning(first, second)
-                if pixels != 0 { kerning[Pair(first: Character(first), second: Character(second))] = pixels }
+                let (pixels, exact) = try face.kerning(first, second)
+                let pair = Pair(first: Character(first), second: Character(second))
+                if pixels != 0 { kerning[pair] = pixels }
+                if exact != 0 { exactKerning[pair] = exact }
             }
         }
-        (self.letters, self.kerning, self.margin) = (letters, kerning, margin)
+        (self.letters, self.kerning, self.exactKerning, self.margin) = (letters, kerning, exactKerning, margin)
     }
 
     private func pens(_ word: String) -> [Int] {
@@ -66,11 +71,32 @@ struct SceneAlphabet: Sendable {
     func print(_ word: String, isLightOnDark: Bool) -> Print {
         let pens = pens(word)
         let ink = ink(word, pens: pens)
+        let tile = plate(word, pens: pens, columns: ink, isLightOnDark: isLightOnDark)
+        return Print(tile: tile, pens: pens.map { margin - ink.lowerBound + $0 })
+    }
+
+    /// A word as the reference script prints it: letters where unrounded advances put them, on a plate from the pen's start to its end.
+    func referencePrint(_ word: String) -> Tile {
+        var pen = 0.0
+        var pens: [Int] = []
+        var before: Character?
+        for letter in word {
+            pen += before.flatMap { exactKerning[Pair(first: $0, second: letter)] } ?? 0
+            pens.append(Int(pen.rounded()))
+            pen += letters[letter]?.exactAdvance ?? 0
+            before = letter
+        }
+        let ink = ink(word, pens: pens)
+        return plate(word, pens: pens, columns: min(0, ink.lowerBound) ..< max(ink.upperBound, Int(pen.rounded())), isLightOnDark: false)
+    }
+
+    /// - Parameter columns: what the plate reaches over beside its margin, in pixels from the first pen.
+    private func plate(_ word: String, pens: [Int], columns: Range<Int>, isLightOnDark: Bool) -> Tile {
         let glyphs = word.compactMap { letters[$0] }
         let ascent = glyphs.map(\.top).max() ?? 1
         let descent = glyphs.map { $0.height - $0.top }.max() ?? 0
-        let start = margin - ink.lowerBound
-        var tile = Tile(width: ink.count + margin * 2, height: max(1, ascent + descent) + margin * 2)
+        let start = margin - columns.lowerBound
+        var tile = Tile(width: columns.count + margin * 2, height: max(1, ascent + descent) + margin * 2)
         let alpha: Float = 235.0 / 255
         let (plate, dark): (Float, Float) = isLightOnDark ? (0.1, 0.98) : (1, 15.0 / 255)
         tile.pixels = tile.pixels.map { _ in SIMD4(plate * alpha, plate * alpha, plate * alpha, alpha) }
@@ -85,6 +111,6 @@ struct SceneAlphabet: Sendable {
                 }
             }
         }
-        return Print(tile: tile, pens: pens.map { start + $0 })
+        return tile
     }
 }

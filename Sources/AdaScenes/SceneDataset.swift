@@ -14,12 +14,14 @@ public struct SceneDataset: Sendable {
             public let value: String
         }
 
-        /// The record's name: that of its picture without the ending; in a separate list the question's number behind it.
+        /// The record's name: that of its picture without the ending.
         public let id: String
         /// Relative to the folder that holds `SPLIT.json`.
         public let image: String
         /// What the first question asks for.
         public let task: String
+        /// What each question asks for, where there are several.
+        public let tasks: [String]?
         /// The questions and their answers.
         public let conversations: [Turn]
         /// Where everything is drawn, if ``Options/regions`` asks for it.
@@ -42,10 +44,15 @@ public struct SceneDataset: Sendable {
         public var regions: Bool
         /// Questions on one picture at most, each drawn without regard to the others, in `SPLIT-separate.json`; 0 to 16, 0 writes none.
         public var separate: Int
+        /// Draw the scenes of the reference script: one question each, pictures of 112 pixels.
+        public var reference: Bool
 
-        public init(count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Int = 0) {
+        public init(
+            count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Int = 0,
+            reference: Bool = false
+        ) {
             (self.count, self.seed, self.split) = (count, seed, split)
-            (self.size, self.turns, self.regions, self.separate) = (size, turns, regions, separate)
+            (self.size, self.turns, self.regions, self.separate, self.reference) = (size, turns, regions, separate, reference)
         }
 
         fileprivate func check() throws {
@@ -62,6 +69,21 @@ public struct SceneDataset: Sendable {
             guard separate == 0 || SceneGenerator.turnRange.contains(separate) else {
                 throw SceneError.argument(name: "separate", expected: "0 to 16 questions", found: "\(separate)")
             }
+            if reference, turns != 1 || regions || separate != 0 || size != ReferencePictures.size {
+                throw SceneError.argument(
+                    name: "reference", expected: "one question a scene of 112 pixels, as the reference script draws",
+                    found: "turns, regions, separate questions or another size")
+            }
+        }
+
+        /// What draws scene `index`.
+        fileprivate func source() throws -> @Sendable (Int) throws -> Scene {
+            if reference {
+                let scenes = try ReferenceScenes(seed: seed)
+                return { try scenes.scene($0) }
+            }
+            let (generator, turns, separate) = (try SceneGenerator(seed: seed, size: size), turns, separate)
+            return { try generator.scene($0, turns: turns, separate: separate) }
         }
     }
 
@@ -88,7 +110,7 @@ public struct SceneDataset: Sendable {
         to folder: URL, _ options: Options, progress: @Sendable (Progress) -> Void = { _ in }
     ) async throws {
         try options.check()
-        let generator = try SceneGenerator(seed: options.seed, size: options.size)
+        let draw = try options.source()
         let list = folder.appendingPathComponent(options.split + ".json")
         let separateList = folder.appendingPathComponent(options.split + "-separate.json")
         try prepare(folder, lists: [list, separateList])
@@ -114,8 +136,8 @@ public struct SceneDataset: Sendable {
                     var lines = Lines(scenes: range.count)
                     for index in range {
                         try Task.checkCancellation()
-                        let (record, separate) = try writeScene(index, generator: generator, options: options, folder: folder)
-                        lines.records.append(String(decoding: try encoder.encode(record), as: UTF8.self))
+                        let (record, separate) = try writeScene(index, of: draw(index), options: options, folder: folder)
+                        if let record { lines.records.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
                         if let record = separate { lines.separate.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
                     }
                     return (range.lowerBound, lines)
@@ -157,25 +179,25 @@ public struct SceneDataset: Sendable {
 
     /// - Returns: the scene's record, and, if asked for, one of separate questions.
     private static func writeScene(
-        _ index: Int, generator: SceneGenerator, options: Options, folder: URL
-    ) throws -> (record: Record, separate: Record?) {
-        let scene = try generator.scene(index, turns: options.turns, separate: options.separate)
+        _ index: Int, of scene: Scene, options: Options, folder: URL
+    ) throws -> (record: Record?, separate: Record?) {
         let number = String(index)
         let id = options.split + "-" + String(repeating: "0", count: max(0, 6 - number.count)) + number
         let image = "images/\(id).jpg"
         try save(Data(ImageEncoder.jpeg(scene.image, quality: quality)), to: folder.appendingPathComponent(image))
-        func turns(_ question: SceneQuestion, isFirst: Bool) -> [Record.Turn] {
-            [Record.Turn(from: "human", value: (isFirst ? "<image>\n" : "") + question.question), Record.Turn(from: "gpt", value: question.answer)]
+        func record(_ questions: [SceneQuestion]) -> Record? {
+            guard let first = questions.first else { return nil }
+            let turns = questions.enumerated().flatMap { index, question in
+                [
+                    Record.Turn(from: "human", value: (index == 0 ? "<image>\n" : "") + question.question),
+                    Record.Turn(from: "gpt", value: question.answer),
+                ]
+            }
+            return Record(
+                id: id, image: image, task: first.task.rawValue, tasks: questions.count > 1 ? questions.map(\.task.rawValue) : nil,
+                conversations: turns, regions: options.regions ? scene.regions : nil)
         }
-        let record = Record(
-            id: id, image: image, task: scene.task.rawValue,
-            conversations: scene.turns.enumerated().flatMap { turns($1, isFirst: $0 == 0) }, regions: options.regions ? scene.regions : nil)
-        let separate = scene.separate.first.map { first in
-            Record(
-                id: id, image: image, task: first.task.rawValue,
-                conversations: scene.separate.enumerated().flatMap { turns($1, isFirst: $0 == 0) }, regions: options.regions ? scene.regions : nil)
-        }
-        return (record, separate)
+        return (record(scene.turns), record(scene.separate))
     }
 
     private static func save(_ data: Data, to url: URL) throws {

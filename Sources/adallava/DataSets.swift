@@ -32,7 +32,7 @@ struct DataSets: AsyncParsableCommand {
         @Option(help: "The set's name.")
         var split = "train"
 
-        @Option(help: "Questions on one picture at most, as turns of one conversation (1 to 16); eval takes sets of one.")
+        @Option(help: "Questions on one picture at most, as turns of one conversation (1 to 16).")
         var turns = 1
 
         @Flag(help: "Add the boxes of all things and letters to every record.")
@@ -41,6 +41,9 @@ struct DataSets: AsyncParsableCommand {
         @Option(help: "Also write DIR/SPLIT-separate.json: this many questions on each picture at most, drawn one by one, each a sample of its own (0 to 16).")
         var separate = 0
 
+        @Flag(help: "Draw the reference script's scenes, one question each.")
+        var reference = false
+
         @Flag(help: "Print one JSON object.")
         var json = false
 
@@ -48,13 +51,17 @@ struct DataSets: AsyncParsableCommand {
             if !(1 ... 10_000_000).contains(count) { throw ValidationError("--count: expected 1 to 10000000, found \(count)") }
             if !SceneGenerator.turnRange.contains(turns) { throw ValidationError("--turns: expected 1 to 16, found \(turns)") }
             if separate != 0, !SceneGenerator.turnRange.contains(separate) { throw ValidationError("--separate: expected 0 to 16, found \(separate)") }
+            if reference, turns != 1 || regions || separate != 0 {
+                throw ValidationError("--reference: the script asks one question a scene; expected it without --turns, --regions and --separate")
+            }
             if split.isEmpty || split.contains("/") { throw ValidationError("--split: expected a name without '/', found '\(split)'") }
         }
 
         func run() async throws {
             try await reporting {
                 let folder = URL(systemPath: out)
-                let options = SceneDataset.Options(count: count, seed: seed, split: split, turns: turns, regions: regions, separate: separate)
+                let options = SceneDataset.Options(
+                    count: count, seed: seed, split: split, turns: turns, regions: regions, separate: separate, reference: reference)
                 if seed >= SceneGenerator.firstEvaluationSeed {
                     Console.shared.message("note: seeds from \(SceneGenerator.firstEvaluationSeed) up are for evaluation; do not train on this set")
                 }
