@@ -57,7 +57,10 @@ let package = Package(
             dependencies: [
                 "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "AdaTraining", "CEditLine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ]),
+            ],
+            plugins: ["BuildStamp"]),
+        // Names the commit for `--version`.
+        .plugin(name: "BuildStamp", capability: .buildTool()),
 
         // What the performance claims are measured with.
         .executableTarget(

@@ -11,7 +11,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             Answers go to standard output, everything else to standard error. Exit codes: 0 done, 64 usage, 65 bad input data, \
             66 missing input, 70 our fault, 74 input/output, 130 stopped by Ctrl-C.
             """,
-        version: "adallava 0.1.0",
+        version: Version.description,
         subcommands: [
             Ask.self, Chat.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, DataSets.self, Evaluate.self, Explain.self, Bench.self,
             Analyze.self, Calibrate.self, Neighbour.self,

@@ -122,7 +122,7 @@ extension ModelFlags {
 
 extension ExperimentEnvironment {
     /// This machine and this build.
-    static var current: ExperimentEnvironment { ExperimentEnvironment(package: AdaLLaVACommand.configuration.version) }
+    static var current: ExperimentEnvironment { ExperimentEnvironment(package: Version.name) }
 }
 
 extension Console {

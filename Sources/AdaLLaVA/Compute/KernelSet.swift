@@ -14,7 +14,7 @@ package struct KernelSet: @unchecked Sendable {
 
     /// - Parameter name: `nil` takes `ADALLAVA_KERNELS`, or the best that this processor runs.
     /// - Throws: ``ComputeError/kernels(name:available:)`` if this processor does not have the named kernels.
-    init(named name: String? = nil, precision: Precision = .automatic) throws {
+    package init(named name: String? = nil, precision: Precision = .automatic) throws {
         let name = name ?? ProcessInfo.processInfo.environment["ADALLAVA_KERNELS"]
         if let name, !name.isEmpty {
             guard let found = ak_kernels_named(name) else { throw ComputeError.kernels(name: name, available: KernelSet.availableNames) }
