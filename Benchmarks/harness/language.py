@@ -23,7 +23,7 @@ DECODE = {"Q8_0": 1.3, "Q4_0": 1.15, "F16": 1.05}
 def ours(setting: Setting, model: Path, kernels: str | None = None) -> Callable[[], dict[str, float]]:
     def measure() -> dict[str, float]:
         found = run_json(
-            [setting.adallava, "bench", "throughput", "--model", model, "--threads", str(setting.threads), "--prompt", str(PROMPT), "--generate",
+            [setting.adallava, "bench", "throughput", "--model", model, "--threads", str(setting.threads), "--prompt-tokens", str(PROMPT), "--generate",
              str(GENERATE), "--repeat", "1", "--json"], {"ADALLAVA_KERNELS": kernels} if kernels else None)
         return {entry["kind"]: entry["tokens_per_second"] for entry in found["results"]}
 

@@ -21,11 +21,11 @@ struct AdaLLaVACommand: AsyncParsableCommand {
     static func main() async {
         // What a reader closed is an error of the write, so that every way out can clean up.
         signal(SIGPIPE, SIG_IGN)
-        var hint: String?
+        var arguments: CommandArguments?
         do {
-            let arguments = try CommandArguments(of: AdaLLaVACommand.self)
-            hint = arguments.hint(for: CommandArguments.given)
-            var command = try await asyncParseAsRoot(try arguments.prepared(CommandArguments.given))
+            let known = try CommandArguments(of: AdaLLaVACommand.self)
+            arguments = known
+            var command = try await asyncParseAsRoot(try known.prepared(CommandArguments.given))
             try SystemLimits.check()
             if var asynchronous = command as? any AsyncParsableCommand { try await asynchronous.run() } else { try command.run() }
         } catch let error as SystemLimits.Shortage {
@@ -33,7 +33,11 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             Exit.now(error.category.rawValue)
         } catch {
             let code = exitCode(for: error)
-            let text = fullMessage(for: error) + (code == .validationFailure ? hint.map { "\n" + $0 } ?? "" : "")
+            // The parser knows its own errors' command; those from before and after it would be shown with the usage of all commands.
+            let usage = arguments?.usage(for: CommandArguments.given, of: AdaLLaVACommand.self)
+            let own = (error as? ValidationError).flatMap { error in usage.map { "Error: \(error.message)\n\($0)" } }
+            let hint = code == .validationFailure ? arguments?.hint(for: CommandArguments.given) : nil
+            let text = (own ?? fullMessage(for: error)) + (hint.map { "\n" + $0 } ?? "")
             if !text.isEmpty {
                 if code == .success { printNow(text) } else { Console.shared.message(text) }
             }

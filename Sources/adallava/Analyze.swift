@@ -7,7 +7,7 @@ struct Analyze: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Calculate a request's FLOPs, bytes, memory and time on named hardware (roofline model).",
         discussion: """
-            adallava analyze --shape llava-1.5-7b --hardware nvidia_V100 --prompt 600 --generate 50 --budget 0.85 --json
+            adallava analyze --shape llava-1.5-7b --hardware nvidia_V100 --prompt-tokens 600 --generate 50 --budget 0.85 --json
             adallava analyze --model M --hardware this-machine --weight-bits 8 --activation-bits 8 --formula exact --fit 300ms
             Nothing of the model is run. docs/analyzer.md says how each number is counted. this-machine's ceilings are measured once and kept.
             """)
@@ -15,7 +15,7 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "A published shape: \(AnalyzedModel.shapes.map(\.name).joined(separator: ", ")).")
     var shape: String?
 
-    @Option(help: "A checkpoint folder, a .safetensors or a .gguf file; its weights are not read.")
+    @Option(name: [.customShort("m"), .customLong("model")], help: "A checkpoint folder, a .safetensors or a .gguf file; its weights are not read.")
     var model: String?
 
     @Option(help: "A config.json.")
@@ -36,13 +36,13 @@ struct Analyze: AsyncParsableCommand {
     @Flag(help: "Measure this machine's ceilings again.")
     var measure = false
 
-    @Option(help: "Threads of this-machine; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads of this-machine; by default one for each processor.")
     var threads: Int?
 
     @Option(help: "Positions of the prompt, image tokens included.")
-    var prompt: Int = 600
+    var promptTokens: Int = 600
 
-    @Option(help: "Tokens generated.")
+    @Option(name: [.customShort("n"), .customLong("generate"), .customLong("n-gen")], help: "Tokens generated.")
     var generate: Int = 50
 
     @Option(help: "A fraction of the full model's compute, above 0 and at most 1: 0.85, 85%.")
@@ -55,8 +55,8 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "Requests computed together.")
     var batch: Int = 1
 
-    @Option(help: "Bits of a weight.")
-    var weightBits: Int = 16
+    @Option(help: "Bits of a weight; by default those of the model's file, 8.5 for Q8_0, and 16 for a shape.")
+    var weightBits: Int?
 
     @Option(help: "Bits of an activation.")
     var activationBits: Int = 16
@@ -79,11 +79,7 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "How finely to list: total, layer, operation.")
     var by: CostReport.Detail = .total
 
-    @Flag(help: "Print one JSON object.")
-    var json = false
-
-    @Flag(help: "Print comma-separated values.")
-    var csv = false
+    @OptionGroup var format: FormatFlags
 
     @Option(help: "Find the largest budget whose time is at most this: 300ms, 1.5s.")
     var fit: String?
@@ -99,22 +95,22 @@ struct Analyze: AsyncParsableCommand {
             throw ValidationError("expected one of --shape, --model and --config")
         }
         if [budget, plan, fit].count(where: { $0 != nil }) > 1 { throw ValidationError("expected one of --budget, --plan and --fit") }
-        if json, csv { throw ValidationError("expected one of --json and --csv") }
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
     }
 
     func run() async throws {
         try await reporting {
             let model = try analyzedModel().scheduled(type: scheduler, rank: rank, prefixLayers: prefixLayers)
-            let settings = CostSettings(
-                promptTokens: prompt, generatedTokens: generate, batchSize: batch, weightBits: weightBits, activationBits: activationBits,
-                keyValueBits: kvBits, flashAttention: flashAttention, tensorParallel: tensorParallel, images: images)
+            var settings = model.settings(promptTokens: promptTokens, generatedTokens: generate)
+            if let weightBits { (settings.weightBits, settings.readWeightBits) = (weightBits, nil) }
+            (settings.batchSize, settings.activationBits, settings.keyValueBits) = (batch, activationBits, kvBits)
+            (settings.flashAttention, settings.tensorParallel, settings.images) = (flashAttention, tensorParallel, images)
             let report = try report(model, settings, try analyzedHardware())
             if let chart { try RooflineChart(report.analysis).draw(to: URL(systemPath: chart)) }
-            if json {
-                printNow(try adallava.json(report.jsonObject))
-            } else {
-                printNow(csv ? report.csv : report.lines.joined(separator: "\n"))
+            switch format.chosen {
+            case .json: printNow(try adallava.json(report.jsonObject))
+            case .csv: printNow(report.csv)
+            case .table: printNow(report.lines.joined(separator: "\n"))
             }
             if let warning = report.warning { Console.shared.message("adallava: " + warning) }
         }
@@ -123,7 +119,7 @@ struct Analyze: AsyncParsableCommand {
     private func analyzedModel() throws -> AnalyzedModel {
         if let config { return try AnalyzedModel(configuration: URL(systemPath: config)) }
         if let shape { return try AnalyzedModel.shape(shape) }
-        return try AnalyzedModel(checkpoint: model.map { URL(systemPath: $0) } ?? DefaultModel.locate())
+        return try AnalyzedModel(checkpoint: ModelLocation.find(model))
     }
 
     private func analyzedHardware() throws -> Hardware {
@@ -132,6 +128,7 @@ struct Analyze: AsyncParsableCommand {
             Console.shared.message("measuring this machine: a few seconds")
         }
         if let notKept { Console.shared.message("adallava: the measured ceilings could not be kept: \(notKept)") }
+        if let caution = ceilings.caution { Console.shared.message("adallava: warning: \(caution)") }
         return hardware.lowercased() == Hardware.thisMachine ? ceilings.hardware : try Hardware.named(hardware)
     }
 

@@ -9,11 +9,25 @@ struct Ask: AsyncParsableCommand {
         discussion: """
             adallava ask photo.jpg "What is on the left?" --budget 0.7
             adallava ask "Name three rivers." --model SmolLM2-135M-Instruct.gguf
-            An image is a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, or a data: URL.
+            adallava ask -m scenes/H --image photo.jpg -p "What is on the left?" -n 32 --temp 0.5
+            echo "What is on the left?" | adallava ask photo.jpg -
+            An image is a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, or a data: URL. The question is the last argument (- reads it \
+            from standard input), --prompt TEXT, or --file FILE.
             """)
 
-    @Argument(help: ArgumentHelp("Images, then the question.", valueName: "image … question"))
-    var input: [String]
+    @Argument(help: ArgumentHelp("Images, then the question.", valueName: "image … question"), completion: .file())
+    var input: [String] = []
+
+    @Option(help: "An image; may be given several times. They come before those among the arguments.", completion: .file())
+    var image: [String] = []
+
+    @Option(name: [.customShort("p"), .customLong("prompt")], parsing: .unconditional, help: "The question; every argument is an image then.")
+    var prompt: String?
+
+    @Option(
+        name: [.customShort("f"), .customLong("file")], help: "A file with the question, - for standard input; every argument is an image then.",
+        completion: .file())
+    var file: String?
 
     @OptionGroup var model: ModelFlags
     @OptionGroup var sampling: SamplingFlags
@@ -24,9 +38,38 @@ struct Ask: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
-        if input.isEmpty { throw ValidationError("expected a question, or an image and a question") }
-        if input.count == 1, input[0] == "-" || Files.exists(URL(systemPath: input[0])) {
-            throw ValidationError("expected a question after the image \(input[0])")
+        if prompt != nil, file != nil { throw ValidationError("expected --prompt or --file, not both") }
+        if let prompt { try Question.expectText(prompt) }
+        if prompt == nil, file == nil { try checkQuestion() }
+        let inputs = images.count { $0 == "-" } + (question == .standardInput ? 1 : 0)
+        if inputs > 1 { throw ValidationError("expected - for standard input once, found it for \(inputs) images or texts") }
+    }
+
+    /// The images in their order, and where the question is.
+    private var images: [String] { image + (prompt == nil && file == nil ? Array(input.dropLast()) : input) }
+
+    private var question: Question {
+        if let prompt { return .text(prompt) }
+        if let file { return file == "-" ? .standardInput : .file(file) }
+        return input.last == "-" ? .standardInput : .text(input.last ?? "")
+    }
+
+    /// What is wrong with a question among the arguments: none, an image in its place, or one without quotes.
+    private func checkQuestion() throws {
+        guard let last = input.last else {
+            throw ValidationError(
+                image.isEmpty ? "expected a question, or an image and a question" : "expected a question after the image \(image[image.count - 1])")
+        }
+        if last != "-" { try Question.expectText(last) }
+        if input.count == 1, image.isEmpty, last != "-", Files.exists(URL(systemPath: last)) || Question.looksLikeImage(last) {
+            throw ValidationError(
+                Files.exists(URL(systemPath: last)) ? "expected a question after the image \(last)"
+                    : "expected an image and a question, found only '\(last)', which is no file")
+        }
+        let words = input.dropLast().drop { $0 == "-" || $0.hasPrefix("data:") || Files.exists(URL(systemPath: $0)) || Question.looksLikeImage($0) }
+        if let first = words.first, words.allSatisfy({ $0 != "-" && !Files.exists(URL(systemPath: $0)) && !$0.contains("/") && !Question.looksLikeImage($0) }) {
+            let text = (words + [last]).joined(separator: " ")
+            throw ValidationError("'\(first)' is no image; a question of several words needs quotes: \"\(text)\"")
         }
     }
 
@@ -34,8 +77,8 @@ struct Ask: AsyncParsableCommand {
         try await reporting {
             // A wrong budget is told before anything is read.
             let budget = try Budget(parsing: sampling.budget)
-            let batch = try imageBatch(input.dropLast(), tolerance: damage.tolerance)
-            let question = SystemPath.prose(input[input.count - 1])
+            let batch = try imageBatch(images, tolerance: damage.tolerance)
+            let question = try question.read()
             let checkpoint = try model.open()
             let images = try batch.prepared(for: checkpoint)
             try await withInterruption {

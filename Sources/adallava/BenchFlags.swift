@@ -11,11 +11,10 @@ struct BenchOutputFlags: ParsableArguments {
     @Option(help: "A folder for NAME.json, NAME.csv and the chart.")
     var output: String?
 
-    @Option(help: "What the chart in the output folder is stored as: svg or png.")
+    @Option(help: "The format of charts in the output folder: svg or png.")
     var charts: ChartFormat = .svg
 
-    @Flag(help: "Print one JSON object instead of a table.")
-    var json = false
+    @OptionGroup var format: FormatFlags
 
     func validate() throws {
         if let chart, ChartFormat(rawValue: URL(systemPath: chart).pathExtension.lowercased()) == nil {
@@ -61,18 +60,14 @@ struct BenchOutputFlags: ParsableArguments {
     }
 
     /// Prints the results, then writes files and charts.
-    /// - Parameters:
-    ///   - csv: print CSV instead of a table.
-    ///   - plotter: what ``prepare()`` found.
+    /// - Parameter plotter: what ``prepare()`` found.
     /// - Throws: ``EvaluationError``; `ExitCode` if the experiment was stopped, or the chart that was asked for could not be drawn.
-    func deliver(_ report: some ExperimentReport, csv: Bool, plotter: Gnuplot?) throws {
+    func deliver(_ report: some ExperimentReport, plotter: Gnuplot?) throws {
         Console.shared.finishProgress()
-        if json {
-            printNow(try adallava.json(report.jsonObject))
-        } else if csv {
-            printNow(report.csv, terminator: "")
-        } else {
-            printNow((report.headerLines + report.lines).joined(separator: "\n"))
+        switch format.chosen {
+        case .json: printNow(try adallava.json(report.jsonObject))
+        case .csv: printNow(report.csv, terminator: "")
+        case .table: printNow((report.headerLines + report.lines).joined(separator: "\n"))
         }
         if let output { try report.write(to: URL(systemPath: output)) }
         if let plotter {

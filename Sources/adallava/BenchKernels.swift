@@ -24,16 +24,16 @@ struct BenchKernels: AsyncParsableCommand {
     @Option(help: "What to measure beside the ceilings, with commas between: \(KernelBench.Part.allCases.map(\.rawValue).joined(separator: ", ")), or none.")
     var parts: String?
 
-    @Option(help: "Threads, with commas between them; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads, with commas between them; by default one for each processor.")
     var threads: String?
 
     @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every operation is measured, after one to warm up.")
     var repeats = 15
 
-    @Option(parsing: .unconditional, help: "Tokens of a prefill.")
-    var prompt = 512
+    @Option(name: [.customLong("prompt-tokens"), .customLong("n-prompt")], parsing: .unconditional, help: "Tokens of a prefill.")
+    var promptTokens = 512
 
-    @Option(help: "Rows of the products, with commas between the numbers, such as 1,2,4,8,16 for so many sequences together; by default 1 and --prompt.")
+    @Option(help: "Rows of the products, with commas between the numbers, such as 1,2,4,8,16 for so many sequences together; by default 1 and --prompt-tokens.")
     var tokens: String?
 
     @Option(parsing: .unconditional, help: "Tokens that a decode's attention looks back on.")
@@ -44,11 +44,7 @@ struct BenchKernels: AsyncParsableCommand {
 
     @OptionGroup var output: BenchOutputFlags
 
-    @Flag(help: "Print CSV instead of a table.")
-    var csv = false
-
     func validate() throws {
-        if output.json, csv { throw ValidationError("expected one of --json and --csv") }
         _ = try bench()
     }
 
@@ -76,7 +72,7 @@ struct BenchKernels: AsyncParsableCommand {
             }
         }
         bench.threads = try threadCounts(threads)
-        (bench.repeats, bench.promptTokens, bench.depth) = (repeats, prompt, depth)
+        (bench.repeats, bench.promptTokens, bench.depth) = (repeats, promptTokens, depth)
         bench.tokens = try tokens.map { try counts($0, "--tokens", atMost: 1 << 14) }
         bench.streamedBytes = stream.map { min(max($0, 0), 1 << 30) << 20 }
         try usable(bench.validate)
@@ -92,7 +88,7 @@ struct BenchKernels: AsyncParsableCommand {
             let bench = try bench()
             let plotter = try output.prepare()
             let report = try await withInterruption { try bench.run(environment: .current) { Console.shared.measuring($0) } }
-            try output.deliver(report, csv: csv, plotter: plotter)
+            try output.deliver(report, plotter: plotter)
         }
     }
 }

@@ -14,16 +14,16 @@ struct BenchLinearity: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
     var budgets = "1.0,0.9,0.8,0.7,0.6,0.5"
 
     @Option(help: "The image of a vision model's requests; by default a made-up one.")
     var image: String?
 
     @Option(parsing: .unconditional, help: "Made-up text tokens of the prompt, beside the image's.")
-    var prompt = 64
+    var promptTokens = 64
 
-    @Option(parsing: .unconditional, help: "Tokens of a whole answer.")
+    @Option(name: [.customShort("n"), .customLong("generate"), .customLong("n-gen")], parsing: .unconditional, help: "Tokens of a whole answer.")
     var generate = 50
 
     @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every budget is measured, after one to warm up; by default 9 to 101, as many as fit 20 s.")
@@ -31,18 +31,11 @@ struct BenchLinearity: AsyncParsableCommand {
 
     @OptionGroup var output: BenchOutputFlags
 
-    @Flag(help: "Print CSV instead of a table.")
-    var csv = false
-
-    func validate() throws {
-        if output.json, csv { throw ValidationError("expected one of --json and --csv") }
-    }
-
     func run() async throws {
         try await reporting {
             var linearity = Linearity()
             linearity.budgets = try fractions(of: budgets)
-            (linearity.promptTokens, linearity.answerTokens, linearity.repeats) = (prompt, generate, repeats)
+            (linearity.promptTokens, linearity.answerTokens, linearity.repeats) = (promptTokens, generate, repeats)
             try linearity.validate()
             linearity.image = try image.map { try readImage($0) }
             let plotter = try output.prepare()
@@ -51,7 +44,7 @@ struct BenchLinearity: AsyncParsableCommand {
                 let (model, description) = try await flags.measured()
                 return try await experiment.run(model, as: description, environment: .current) { Console.shared.measuring($0) }
             }
-            try output.deliver(report, csv: csv, plotter: plotter)
+            try output.deliver(report, plotter: plotter)
         }
     }
 }

@@ -7,7 +7,7 @@ struct BenchRequests: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "requests", abstract: "Time requests one after another: the first one, more about its image, others about other images.",
         discussion: """
-            adallava bench requests --images a.jpg b.jpg c.jpg
+            adallava bench requests --image a.jpg b.jpg c.jpg
             adallava bench requests --data val.json --requests 16
             Each repeat loads the model anew and asks once about the first image, then --requests more questions about it, then one question \
             about each of as many other images.
@@ -15,10 +15,12 @@ struct BenchRequests: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(parsing: .upToNextOption, help: "Image files, at least two.")
-    var images: [String] = []
+    @Option(
+        parsing: .upToNextOption, help: "Image files, at least two, after one --image or several.",
+        completion: .file())
+    var image: [String] = []
 
-    @Option(help: "Images and questions: a Scenes JSON file, as `data scenes` writes it.")
+    @Option(help: "Images and questions: a Scenes JSON file, as `data scenes` writes it, or a folder with one.")
     var data: String?
 
     @Option(parsing: .upToNextOption, help: "Questions to ask in turn, at least two; by default the data's, or some general ones.")
@@ -33,17 +35,13 @@ struct BenchRequests: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1.")
     var budget = "1"
 
-    @Option(parsing: .unconditional, help: "The longest answer in tokens.")
+    @Option(name: [.customShort("n"), .customLong("max-tokens")], parsing: .unconditional, help: "The longest answer in tokens.")
     var maxTokens = 32
 
     @OptionGroup var output: BenchOutputFlags
 
-    @Flag(help: "Print CSV instead of a table.")
-    var csv = false
-
     func validate() throws {
-        if output.json, csv { throw ValidationError("expected one of --json and --csv") }
-        if images.isEmpty == (data == nil) { throw ValidationError("expected either --images FILE... or --data FILE.json") }
+        if image.isEmpty == (data == nil) { throw ValidationError("expected either --image FILE... or --data FILE.json") }
     }
 
     func run() async throws {
@@ -51,7 +49,7 @@ struct BenchRequests: AsyncParsableCommand {
             guard case .fraction(let fraction) = try Budget(parsing: budget) else { throw BudgetError.timesNotHere(budget) }
             var patterns =
                 try data.map { try RequestPatterns(samples: ScenesBenchmark(contentsOf: URL(systemPath: $0)).samples, questions: questions) }
-                ?? RequestPatterns(images: images.map { URL(systemPath: $0) }, questions: questions)
+                ?? RequestPatterns(images: image.map { URL(systemPath: $0) }, questions: questions)
             (patterns.requests, patterns.repeats, patterns.maxTokens, patterns.budget) = (requests, repeats, maxTokens, fraction)
             try patterns.validate()
             // A picture that cannot be read is told before anything is loaded.
@@ -70,7 +68,7 @@ struct BenchRequests: AsyncParsableCommand {
                     }
                 ) { Console.shared.measuring($0) }
             }
-            try output.deliver(report, csv: csv, plotter: plotter)
+            try output.deliver(report, plotter: plotter)
         }
     }
 }

@@ -17,26 +17,19 @@ struct BenchSweep: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
     var budgets = "1.0,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
 
     @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every budget is measured, after one to warm up.")
     var repeats = 7
 
-    @Option(parsing: .unconditional, help: "The longest answer in tokens.")
+    @Option(name: [.customShort("n"), .customLong("max-tokens")], parsing: .unconditional, help: "The longest answer in tokens.")
     var maxTokens = 128
 
     @Option(help: "How FLOPs and memory are calculated. reference: the published experiments' count; exact: what the engine does.")
     var formula: CostFormula = .exact
 
     @OptionGroup var output: BenchOutputFlags
-
-    @Flag(help: "Print CSV instead of a table.")
-    var csv = false
-
-    func validate() throws {
-        if output.json, csv { throw ValidationError("expected one of --json and --csv") }
-    }
 
     func run() async throws {
         try await reporting {
@@ -52,7 +45,7 @@ struct BenchSweep: AsyncParsableCommand {
                 let (model, description) = try await flags.measured()
                 return try await experiment.run(model, as: description, environment: .current) { Console.shared.measuring($0) }
             }
-            try output.deliver(report, csv: csv, plotter: plotter)
+            try output.deliver(report, plotter: plotter)
         }
     }
 }

@@ -4,23 +4,19 @@ import ArgumentParser
 import Foundation
 
 struct BenchThroughput: AsyncParsableCommand {
-    enum Format: String, ExpressibleByArgument, CaseIterable {
-        case markdown, csv
-    }
-
     static let configuration = CommandConfiguration(
         commandName: "throughput", abstract: "Measure prefill and decode in tokens a second, as llama-bench does.",
         discussion: """
-            adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt 600 --generate 64 --repeat 5
+            adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt-tokens 600 --generate 64 --repeat 5
             A repeat reads a prompt of made-up tokens and generates from there (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
-            --prompt 0 generates from nothing (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates from so many prompts at once, as \
+            --prompt-tokens 0 generates from nothing (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates from so many prompts at once, as \
             llama-batched-bench does: t/s is that of all together.
             """)
 
-    @Option(parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; without any the embedded default model.")
+    @Option(name: [.customShort("m"), .customLong("model")], parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; without any the embedded default model.")
     var model: [String] = []
 
-    @Option(help: "Threads, with commas between them; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads, with commas between them; by default one for each processor.")
     var threads: String?
 
     @Option(help: "auto: the fastest arithmetic that suits the weights; q8: the same with float weights rounded to 8 bits; f32: everything in float32.")
@@ -28,10 +24,10 @@ struct BenchThroughput: AsyncParsableCommand {
 
     @OptionGroup var placement: PlacementFlag
 
-    @Option(parsing: .unconditional, help: "Tokens of the prompt; by default \(Throughput.usualPrompt), or what the model's context has room for.")
-    var prompt: Int?
+    @Option(name: [.customLong("prompt-tokens"), .customLong("n-prompt")], parsing: .unconditional, help: "Tokens of the prompt; by default \(Throughput.usualPrompt), or what the model's context has room for.")
+    var promptTokens: Int?
 
-    @Option(parsing: .unconditional, help: "Tokens to generate.")
+    @Option(name: [.customShort("n"), .customLong("generate"), .customLong("n-gen")], parsing: .unconditional, help: "Tokens to generate.")
     var generate = 64
 
     @Option(help: "Sequences that are computed together, with commas between the numbers.")
@@ -40,11 +36,8 @@ struct BenchThroughput: AsyncParsableCommand {
     @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that everything is measured, after one to warm up.")
     var repeats = 5
 
-    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
     var budgets = "1.0"
-
-    @Option(help: "markdown or csv.")
-    var format: Format = .markdown
 
     @OptionGroup var output: BenchOutputFlags
 
@@ -54,14 +47,14 @@ struct BenchThroughput: AsyncParsableCommand {
         try await reporting {
             var throughput = Throughput()
             throughput.budgets = try fractions(of: budgets)
-            (throughput.promptTokens, throughput.generatedTokens, throughput.repeats) = (prompt, generate, repeats)
+            (throughput.promptTokens, throughput.generatedTokens, throughput.repeats) = (promptTokens, generate, repeats)
             throughput.sequences = try counts(sequences, "--sequences")
             try throughput.validate()
-            let urls = try model.isEmpty ? [DefaultModel.locate()] : model.map { URL(systemPath: $0) }
+            let urls = try model.isEmpty ? [ModelLocation.find(nil)] : model.map(ModelLocation.find)
             // What one of the models cannot do is told before the first is measured.
             let reports = try urls.map { url in
                 let report = try ModelReport(contentsOf: url)
-                try throughput.validate(for: AnalyzedModel(name: url.lastPathComponent, configuration: report.configuration))
+                try throughput.validate(for: AnalyzedModel(name: HuggingFaceCache.displayName(of: url), configuration: report.configuration))
                 return report
             }
             let plotter = try output.prepare()
@@ -82,7 +75,7 @@ struct BenchThroughput: AsyncParsableCommand {
                     }
                 ) { Console.shared.measuring($0) }
             }
-            try output.deliver(report, csv: format == .csv, plotter: plotter)
+            try output.deliver(report, plotter: plotter)
         }
     }
 }

@@ -12,6 +12,8 @@ struct CommandArguments {
             let kind: String
             let parsingStrategy: String
             let names: [Name]?
+
+            var longName: String? { names?.first { $0.kind == "long" }.map { "--" + $0.name } }
         }
 
         let commandName: String
@@ -56,11 +58,43 @@ struct CommandArguments {
         return (command, depth)
     }
 
+    /// Says which command is meant by a name that none has.
+    /// - Throws: `ValidationError`
+    private func checkCommand(_ arguments: [String]) throws {
+        let (command, depth) = command(of: arguments)
+        guard let subcommands = command.subcommands, !subcommands.isEmpty, depth < arguments.count else { return }
+        let (word, names) = (arguments[depth], subcommands.map(\.commandName))
+        if isCommon(word) || word == "help" { return }
+        if word.hasPrefix("-"), depth == 0, word != "-" {
+            throw ValidationError("expected a command before '\(word.prefix(80))', such as 'adallava ask'; there are \(names.joined(separator: ", "))")
+        }
+        let group = (["adallava"] + arguments[..<depth]).joined(separator: " ")
+        let meant = Self.habits[word] ?? Suggestion.nearest(to: word, among: names)
+        throw ValidationError(
+            "unknown command '\(word.prefix(80))'" + (meant.map { "; did you mean '\(group) \($0)'?" } ?? "; there are \(names.joined(separator: ", "))"))
+    }
+
+    /// What other programs call a command.
+    private static let habits = [
+        "run": "ask", "generate": "ask", "cli": "ask", "quantize": "convert", "benchmark": "bench", "info": "inspect", "show": "inspect", "server": "chat",
+    ]
+
+    /// How the command that is asked for is used: what follows a usage error that was found before the parser read the arguments.
+    func usage(for arguments: [String], of root: any ParsableCommand.Type) -> String {
+        var type = root
+        let names = arguments.prefix(command(of: arguments).depth)
+        for name in names { type = type.configuration.subcommands.first { $0._commandName == name } ?? type }
+        return "Usage: \(root.usageString(for: type))\n  See '\(([root._commandName] + names).joined(separator: " ")) --help' for more information."
+    }
+
     /// What to say beside a usage error if a text may have been taken for an option.
     func hint(for arguments: [String]) -> String? {
         let (command, depth) = command(of: arguments)
-        let isUnknown = arguments[depth...].prefix { $0 != "--" }.contains { word in
-            word.hasPrefix("-") && word != "-" && command.argument(word) == nil && !isCommon(word)
+        var isUnknown = false, isValue = false
+        for word in arguments[depth...].prefix(while: { $0 != "--" }) {
+            let option = isValue ? nil : command.argument(word)
+            isUnknown = isUnknown || !isValue && word.hasPrefix("-") && word != "-" && option == nil && !isCommon(word)
+            isValue = option?.kind == "option" && !(word.hasPrefix("--") && word.contains("="))
         }
         return isUnknown && command.takesText ? "  Put -- before a text that begins with a dash." : nil
     }
@@ -70,7 +104,8 @@ struct CommandArguments {
     /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and is no option is a text.
     /// - Throws: `ValidationError` for what begins with one dash and is no option.
     func prepared(_ arguments: [String]) throws -> [String] {
-        guard arguments.first != "help", arguments.contains(where: { !isPlain($0) }) else { return arguments }
+        if arguments.first == "help" { return arguments }
+        try checkCommand(arguments)
         let (command, depth) = command(of: arguments)
         var position = depth
         var options = Array(arguments[..<depth])
@@ -92,18 +127,26 @@ struct CommandArguments {
                     }
                 } else if option.parsingStrategy == "unconditional" || command.argument(arguments[position]) == nil && arguments[position] != "--" {
                     // A value that begins with a dash would be read as options.
-                    if isPlain(arguments[position]) { options.append(arguments[position]) } else { options[options.count - 1] += "=" + arguments[position] }
+                    if isPlain(arguments[position]) {
+                        options.append(arguments[position])
+                    } else {
+                        options[options.count - 1] = (option.longName ?? word) + "=" + arguments[position]
+                    }
                     position += 1
                 }
             } else if !word.hasPrefix("-") || word == "-" || command.takesText && !isCommon(word) && isText(word, isFirst: texts.isEmpty) {
                 texts.append(word)
-            } else if isCommon(word) || word.hasPrefix("--") {
-                // The parser knows which option is meant by a misspelled one.
+            } else if isCommon(word) {
                 options.append(word)
             } else {
-                throw ValidationError("Unknown option '\(word)'")
+                let name = String(word.prefix { $0 != "=" })
+                let known = (command.arguments ?? []).flatMap { ($0.names ?? []).filter { $0.kind == "long" }.map { "--" + $0.name } }
+                let meant = name.hasPrefix("--") ? Suggestion.nearest(to: name, among: known) : nil
+                throw ValidationError("unknown option '\(name.prefix(80))'" + (meant.map { "; did you mean '\($0)'?" } ?? ""))
             }
         }
+        // What the parser reads rightly by itself stays as it was given.
+        if arguments.allSatisfy(isPlain) { return arguments }
         return texts.contains { $0.hasPrefix("-") && $0 != "-" } ? options + ["--"] + texts : options + texts
     }
 

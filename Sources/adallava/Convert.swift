@@ -32,7 +32,7 @@ struct Convert: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            let (source, destination) = (URL(systemPath: model), URL(systemPath: output))
+            let (source, destination) = (try ModelLocation.find(model), URL(systemPath: output))
             let converter: any WeightConverter =
                 EfficientNetConverter.accepts(source)
                 ? try EfficientNetConverter(source, to: to, output: destination, overwrites: force)

@@ -18,7 +18,7 @@ struct Evaluate: AsyncParsableCommand {
     @Option(help: "The benchmark.")
     var task: BenchmarkTask
 
-    @Option(help: "The benchmark's folder; for scenes its JSON file.")
+    @Option(help: "The benchmark's folder; for scenes its JSON file, or a folder with one.")
     var data: String
 
     @Option(help: "The benchmark's split, if it has several (vqav2, gqa, scienceqa, textvqa, mmbench).")
@@ -29,10 +29,10 @@ struct Evaluate: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
     var budgets = "1"
 
-    @Option(help: "The longest answer in tokens; by default what the benchmark's scripts take.")
+    @Option(name: [.customShort("n"), .customLong("max-tokens")], help: "The longest answer in tokens; by default what the benchmark's scripts take.")
     var maxTokens: Int?
 
     @Option(help: "Use at most this many samples: the first, or with --seed some drawn at random.")
@@ -65,16 +65,11 @@ struct Evaluate: AsyncParsableCommand {
     @Option(help: "How they are calculated. reference: the published experiments' count; exact: what the engine does.")
     var formula: CostFormula = .reference
 
-    @Flag(help: "Print one JSON object instead of a table.")
-    var json = false
-
-    @Flag(help: "Print CSV instead of a table.")
-    var csv = false
+    @OptionGroup var format: FormatFlags
 
     func validate() throws {
         // An unset variable of the shell: the working folder is never meant.
         if output?.isEmpty == true { throw ValidationError("--output: expected a folder, found an empty name") }
-        if json && csv { throw ValidationError("expected --json or --csv, not both") }
         if charts != nil && output == nil { throw ValidationError("--charts: expected --output DIR to draw into") }
         if !compare.isEmpty && charts == nil { throw ValidationError("--compare: expected --charts to draw them in") }
         if !merge.isEmpty && shard != nil { throw ValidationError("expected --shard or --merge, not both") }
@@ -93,7 +88,7 @@ struct Evaluate: AsyncParsableCommand {
                 ? try await answer(benchmark, folder)
                 : try Evaluation(merging: merge.map { URL(systemPath: $0) }, benchmark: benchmark)
             let report = evaluation.report()
-            if let folder {
+            if let folder, report.isComplete {
                 try report.write(to: folder, submissions: evaluation.submissions())
                 if let plotter, let charts {
                     for file in try report.draw(with: others, in: folder, format: charts, plotter: plotter) {
@@ -101,20 +96,29 @@ struct Evaluate: AsyncParsableCommand {
                     }
                 }
             }
-            printNow(json ? try adallava.json(report.jsonObject) : csv ? report.csv : report.table, terminator: csv ? "" : "\n")
+            switch format.chosen {
+            case .json: printNow(try adallava.json(report.jsonObject))
+            case .csv: printNow(report.csv, terminator: "")
+            case .table: printNow(report.table)
+            }
+            if !report.isComplete {
+                Console.shared.message("adallava: stopped; the scores are those of the answers so far. With --output a run can go on later")
+                throw ExitCode(130)
+            }
         }
     }
 
-    /// Answers what is not yet answered; the model is not even loaded when nothing is left.
+    /// Answers what is not yet answered; the model is not even loaded when nothing is left. A run that is stopped and kept nowhere is
+    /// reported as far as it is.
     private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
-        let url = try model.model.map { URL(systemPath: $0) } ?? DefaultModel.locate()
+        let url = try model.locate()
         let weights = try ([url] + (model.compute.mmproj.map { [URL(systemPath: $0)] } ?? [])).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
+        let analyzed = try AnalyzedModel(checkpoint: url)
         let costs = AnalyzedCost(
-            model: try AnalyzedModel(checkpoint: url), hardware: try Hardware.named(hardware), settings: CostSettings(promptTokens: 1),
-            formula: formula)
+            model: analyzed, hardware: try Hardware.named(hardware), settings: analyzed.settings(promptTokens: 1), formula: formula)
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
-            model: url.lastPathComponent, modelFingerprint: weights.joined(separator: " "),
+            model: HuggingFaceCache.displayName(of: url), modelFingerprint: weights.joined(separator: " "),
             computation: "\(model.compute.precision.rawValue), template \(model.compute.templates.summary)" + (blankImages ? ", blank images" : ""),
             budgets: try fractions(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
@@ -122,9 +126,22 @@ struct Evaluate: AsyncParsableCommand {
         if evaluation.isComplete { return evaluation }
         let (flags, hidesImages) = (model, blankImages)
         let run = RunningEvaluation(evaluation)
+        do {
+            try await answer(run, flags, settings.budgets, hidesImages)
+        } catch is CancellationError where evaluation.answers > 0 {
+            if folder != nil {
+                Console.shared.message("adallava: stopped; \(evaluation.answers) answers are kept, and the same command goes on from there")
+                throw ExitCode(130)
+            }
+        }
+        Console.shared.finishProgress()
+        return evaluation
+    }
+
+    private func answer(_ run: RunningEvaluation, _ flags: ModelFlags, _ budgets: [Double], _ hidesImages: Bool) async throws {
         try await withInterruption {
             let loaded = try await flags.load()
-            for budget in settings.budgets { try loaded.check(.fraction(budget)) }
+            for budget in budgets { try loaded.check(.fraction(budget)) }
             let damaged = DamagedImages { Console.shared.warn($0) }
             func show(_ progress: Evaluation.Progress) { Console.shared.progress("answering", done: progress.done, of: progress.total) }
             if hidesImages {
@@ -133,8 +150,6 @@ struct Evaluate: AsyncParsableCommand {
                 try await run.evaluation.run(loaded, damaged: damaged, onProgress: show)
             }
         }
-        Console.shared.finishProgress()
-        return evaluation
     }
 }
 

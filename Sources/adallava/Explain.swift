@@ -29,7 +29,7 @@ struct Explain: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
     var budgets = "1.0,0.85,0.6"
 
     @Option(help: "Use at most this many samples: the first, or with --seed some drawn at random.")
@@ -68,14 +68,20 @@ struct Explain: AsyncParsableCommand {
             let (flags, source) = (model, data ?? "the command line")
             // Only the page shows single inputs in full, but --json holds their attention too.
             let shown = page == nil && !json ? [] : Array(samples.prefix(examples))
+            let checkpoint = try flags.open()
+            guard checkpoint.configuration.adaptive != nil else {
+                throw EvaluationError.argument(
+                    name: "--model", expected: "a model with a scheduler, whose plans can be explained",
+                    found: "\(checkpoint.name), which has none and always runs whole")
+            }
             let report = try await withInterruption {
-                let loaded = try await flags.load()
+                let loaded = try await flags.load(checkpoint)
                 for budget in budgets { try loaded.check(.fraction(budget)) }
                 let damaged = DamagedImages { Console.shared.warn($0) }
                 let results = try await study.run(loaded, damaged: damaged) { Console.shared.progress("answering", done: $0, of: $1) }
                 let examples = try await watch(loaded, shown, budgets)
                 return PlanReport(
-                    model: try flags.locate().lastPathComponent, data: source, prefixLayers: loaded.prefixLayers, cropsImages: loaded.cropsImages,
+                    model: HuggingFaceCache.displayName(of: try flags.locate()), data: source, prefixLayers: loaded.prefixLayers, cropsImages: loaded.cropsImages,
                     results: results, examples: examples, damagedImages: damaged.count)
             }
             Console.shared.finishProgress()

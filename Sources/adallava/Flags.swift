@@ -35,12 +35,12 @@ struct TemplateFlags: ParsableArguments {
 
 /// How a model is read and computes.
 struct ComputeFlags: ParsableArguments {
-    @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.")
+    @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.", completion: .file())
     var mmproj: String?
 
     @OptionGroup var templates: TemplateFlags
 
-    @Option(help: "Threads; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads; by default one for each processor.")
     var threads: Int?
 
     @Option(help: "auto: the fastest arithmetic that suits the weights; q8: the same with float weights rounded to 8 bits; f32: everything in float32.")
@@ -48,9 +48,22 @@ struct ComputeFlags: ParsableArguments {
 
     @OptionGroup var placement: PlacementFlag
 
+    @Flag(name: [.customShort("v"), .customLong("verbose")], help: "Say on standard error which file is loaded, and how the model computes.")
+    var verbose = false
+
     func load(_ url: URL) async throws -> AdaptiveModel { try await load(open(url)) }
 
-    func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel { try await loadWithProgress(checkpoint, options) }
+    func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel {
+        let start = ContinuousClock.now
+        let model = try await loadWithProgress(checkpoint, options)
+        if verbose {
+            let seconds = (ContinuousClock.now - start) / .seconds(1)
+            Console.shared.message("file: \(checkpoint.folder.path), \(checkpoint.formatDescription)")
+            Console.shared.message(
+                "kernels: \(model.kernels), \(model.threads) thread\(model.threads == 1 ? "" : "s"), precision \(precision.rawValue), loaded in \(String(format: "%.2f", seconds)) s")
+        }
+        return model
+    }
 
     /// Opens a checkpoint without reading its weights. What is wrong with it, or with the template, is told before they are.
     func open(_ url: URL) throws -> Checkpoint {
@@ -85,14 +98,17 @@ func loadWithProgress(_ checkpoint: Checkpoint, _ options: AdaptiveModel.Options
 
 /// Which model, and how it computes.
 struct ModelFlags: ParsableArguments {
-    @Option(help: "A checkpoint folder, a .safetensors or a .gguf file. Without it the embedded default model answers.")
+    @Option(
+        name: [.customShort("m"), .customLong("model")],
+        help: "A checkpoint folder, a .safetensors or a .gguf file; scenes/L or scenes/H, which ship with this; or OWNER/NAME in the Hugging Face cache. Without it scenes/L answers.",
+        completion: .file())
     var model: String?
 
     @OptionGroup var compute: ComputeFlags
 
     /// - Parameter model: the model, where it is not an option but an argument.
     func load(_ model: String? = nil) async throws -> AdaptiveModel {
-        try await compute.load(try (model ?? self.model).map { URL(systemPath: $0) } ?? DefaultModel.locate())
+        try await compute.load(try ModelLocation.find(model ?? self.model))
     }
 
     func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel { try await compute.load(checkpoint) }
@@ -100,7 +116,7 @@ struct ModelFlags: ParsableArguments {
     func open() throws -> Checkpoint { try compute.open(locate()) }
 
     /// Where the model is.
-    func locate() throws -> URL { try model.map { URL(systemPath: $0) } ?? DefaultModel.locate() }
+    func locate() throws -> URL { try ModelLocation.find(model) }
 }
 
 extension Precision: ExpressibleByArgument {}
@@ -129,10 +145,12 @@ struct SamplingFlags: ParsableArguments {
     @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1: 0.7, 70%.")
     var budget: String = "1"
 
-    @Option(parsing: .unconditional, help: "The longest answer in tokens.")
+    @Option(
+        name: [.customShort("n"), .customLong("max-tokens"), .customLong("predict"), .customLong("n-predict")], parsing: .unconditional,
+        help: "The longest answer in tokens.")
     var maxTokens: Int = 512
 
-    @Option(parsing: .unconditional, help: "0 always takes the most likely token; higher is more varied.")
+    @Option(name: [.customLong("temperature"), .customLong("temp")], parsing: .unconditional, help: "0 always takes the most likely token; higher is more varied.")
     var temperature: Double = 0
 
     @Option(parsing: .unconditional, help: "Choose among the smallest set of tokens whose probabilities reach this sum; 1 is all.")
@@ -144,10 +162,12 @@ struct SamplingFlags: ParsableArguments {
     @Option(parsing: .unconditional, help: "Leave out tokens less likely than this times the most likely one.")
     var minP: Double = 0
 
-    @Option(parsing: .unconditional, help: "Make tokens that already occurred less likely; 1 does nothing.")
+    @Option(
+        name: [.customLong("repetition-penalty"), .customLong("repeat-penalty")], parsing: .unconditional,
+        help: "Make tokens that already occurred less likely; 1 does nothing.")
     var repetitionPenalty: Double = 1
 
-    @Option(help: "The same seed gives the same answer on the same machine.")
+    @Option(name: [.customShort("s"), .customLong("seed")], help: "The same seed gives the same answer on the same machine.")
     var seed: UInt64?
 
     @Option(parsing: .unconditionalSingleValue, help: "Text that ends the answer; may be given several times.")
@@ -175,27 +195,5 @@ struct SamplingFlags: ParsableArguments {
         options.stop = stop.map(SystemPath.prose)
         options.system = system.map(SystemPath.prose)
         return options
-    }
-}
-
-/// The model that answers when none is named: `Models/` beside the sources, or installed as `share/adallava/Models`.
-enum DefaultModel {
-    static let name = "scenes/L"
-
-    static func locate() throws -> URL {
-        let executable = URL(fileURLWithPath: Bundle.main.executablePath ?? CommandLine.arguments[0]).resolvingSymlinksInPath()
-        var folder = executable.deletingLastPathComponent()
-        var candidates = [URL(systemPath: "Models/" + name)]
-        for _ in 0 ..< 6 {
-            candidates.append(folder.appendingPathComponent("Models/" + name))
-            candidates.append(folder.appendingPathComponent("share/adallava/Models/" + name))
-            folder = folder.deletingLastPathComponent()
-        }
-        let found = candidates.first { Files.exists($0.appendingPathComponent("config.json")) }
-        guard let found else {
-            throw CheckpointError.missing(
-                file: candidates[1].path, needed: "the embedded default model; name another one with --model")
-        }
-        return found
     }
 }

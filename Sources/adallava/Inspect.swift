@@ -7,7 +7,7 @@ struct Inspect: AsyncParsableCommand {
         abstract: "Show what is in a checkpoint, and the first problem found.",
         discussion: "Every tensor that the architecture needs is checked; the weights themselves are not read. Exit code 65 if there is a problem.")
 
-    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
+    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file; an embedded model's name; or OWNER/NAME in the Hugging Face cache.", completion: .file())
     var model: String
 
     @Option(help: "The projector file of a LLaVA GGUF pair.")
@@ -21,7 +21,7 @@ struct Inspect: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let report = try ModelReport(
-                contentsOf: URL(systemPath: model), projector: mmproj.map { URL(systemPath: $0) }, template: templates.choice)
+                contentsOf: ModelLocation.find(model), projector: mmproj.map { URL(systemPath: $0) }, template: templates.choice)
             printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
             if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
         }

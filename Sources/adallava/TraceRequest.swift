@@ -14,7 +14,7 @@ struct TraceRequest: AsyncParsableCommand {
             greedy.
             """)
 
-    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file.")
+    @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file; an embedded model's name; or OWNER/NAME in the Hugging Face cache.", completion: .file())
     var checkpoint: String
 
     @OptionGroup var compute: ComputeFlags
@@ -70,7 +70,7 @@ struct TraceRequest: AsyncParsableCommand {
             let batch = try imageBatch(image, tolerance: .asPillow)
             let list = try tokenList()
             try expectWritable(URL(systemPath: output))
-            let opened = try compute.open(URL(systemPath: checkpoint))
+            let opened = try compute.open(ModelLocation.find(checkpoint))
             let images = try batch.prepared(for: opened)
             try await withInterruption {
                 let model = try await compute.load(opened)

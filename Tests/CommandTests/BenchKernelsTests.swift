@@ -8,7 +8,7 @@ import Testing
         #expect(try Command.run(["bench", "--help"]).output.contains("kernels"))
         let result = try Command.run(["bench", "kernels", "--help"])
         #expect(result.status == 0)
-        for word in ["--shape", "--types", "--parts", "--threads", "--repeat", "--prompt", "--depth", "--stream", "--json", "--csv", "--chart", "--output"] {
+        for word in ["--shape", "--types", "--parts", "--threads", "--repeat", "--prompt-tokens", "--depth", "--stream", "--json", "--csv", "--chart", "--output"] {
             #expect(result.output.contains(word), "\(word)")
         }
     }
@@ -16,7 +16,7 @@ import Testing
     // A failure means that `make bench` finds no ceilings to hold anything against, or other programs no results.
     @Test func json() throws {
         let result = try Command.run([
-            "bench", "kernels", "--types", "q8_0", "--parts", "products,pool", "--threads", "1,2", "--repeat", "1", "--prompt", "3", "--stream", "1", "--json",
+            "bench", "kernels", "--types", "q8_0", "--parts", "products,pool", "--threads", "1,2", "--repeat", "1", "--prompt-tokens", "3", "--stream", "1", "--json",
         ])
         #expect(result.status == 0, "\(result.errors)")
         let object = try result.json()
@@ -43,7 +43,7 @@ import Testing
     // A failure means that a request which cannot be measured traps, or is refused only after minutes.
     @Test(arguments: [
         (["--shape", "70b"], ["70b", "smollm2-135m"]), (["--types", "q9"], ["q9", "q8_0"]), (["--types", "q6_k"], ["q6_K", "q8_0"]),
-        (["--parts", "everything"], ["everything", "attention"]), (["--repeat", "0"], ["--repeat"]), (["--prompt", "1"], ["--prompt"]),
+        (["--parts", "everything"], ["everything", "attention"]), (["--repeat", "0"], ["--repeat"]), (["--prompt-tokens", "1"], ["--prompt-tokens"]),
         (["--depth", "-1"], ["--depth"]), (["--stream", "0"], ["--stream"]), (["--stream", "9223372036854775807"], ["--stream"]),
         (["--threads", "0"], ["--threads"]), (["--json", "--csv"], ["--json", "--csv"]),
     ])

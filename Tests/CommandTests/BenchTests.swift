@@ -10,9 +10,9 @@ import Testing
     @Test(arguments: [
         ([], ["sweep", "requests", "linearity", "throughput"]),
         (["sweep"], ["--model", "--budgets", "--repeat", "--max-tokens", "--formula", "--threads", "--csv"]),
-        (["requests"], ["--images", "--data", "--questions", "--requests", "--repeat", "--budget", "--max-tokens", "--csv"]),
-        (["linearity"], ["--model", "--budgets", "--image", "--prompt", "--generate", "--repeat", "--csv"]),
-        (["throughput"], ["--model", "--threads", "--prompt", "--generate", "--repeat", "--budgets", "--format", "--precision"]),
+        (["requests"], ["--image", "--data", "--questions", "--requests", "--repeat", "--budget", "--max-tokens", "--csv"]),
+        (["linearity"], ["--model", "--budgets", "--image", "--prompt-tokens", "--generate", "--repeat", "--csv"]),
+        (["throughput"], ["--model", "--threads", "--prompt-tokens", "--generate", "--repeat", "--budgets", "--format", "--precision"]),
     ])
     func help(command: [String], words: [String]) throws {
         let result = try Command.run(["bench"] + command + ["--help"])
@@ -61,7 +61,7 @@ import Testing
     // A failure means that requests are not told apart by what the model already knows.
     @Test func requests() throws {
         let images = ["00", "01", "02", "03"].map(Files.scene)
-        let result = try Command.run(["bench", "requests", "--images"] + images + ["--repeat", "2", "--requests", "3", "--json"] + Self.model)
+        let result = try Command.run(["bench", "requests", "--image"] + images + ["--repeat", "2", "--requests", "3", "--json"] + Self.model)
         #expect(result.status == 0, "\(result.errors)")
         let results = try #require(try result.json()["results"] as? [[String: Any]])
         #expect(results.compactMap { $0["pattern"] as? String } == ["cold", "same_image", "other_images"])
@@ -76,7 +76,7 @@ import Testing
 
     // A failure means that speeds cannot be compared with llama-bench's, or that a model, a budget or a number of threads is left out.
     @Test func throughput() throws {
-        let arguments = ["bench", "throughput", "--prompt", "60", "--generate", "6", "--repeat", "2", "--budgets", "1.0,0.5", "--threads", "1,2"] + Self.model
+        let arguments = ["bench", "throughput", "--prompt-tokens", "60", "--generate", "6", "--repeat", "2", "--budgets", "1.0,0.5", "--threads", "1,2"] + Self.model
         let result = try Command.run(arguments + ["--json"])
         #expect(result.status == 0, "\(result.errors)")
         let results = try #require(try result.json()["results"] as? [[String: Any]])
@@ -95,7 +95,7 @@ import Testing
     // A failure means that results or charts are lost, or that a machine without gnuplot measures nothing.
     @Test func files() throws {
         try withTemporaryFolder { folder in
-            let run = ["bench", "throughput", "--prompt", "30", "--generate", "4", "--repeat", "2"] + Self.model
+            let run = ["bench", "throughput", "--prompt-tokens", "30", "--generate", "4", "--repeat", "2"] + Self.model
             let output = folder.appendingPathComponent("new/results")
             let chart = folder.appendingPathComponent("speed.png")
             let bare = ["PATH": "/nowhere"]
@@ -127,18 +127,18 @@ import Testing
         (["sweep", Files.scene(), "What?", "--chart", "x.gif"], 64, ["--chart", ".svg or .png"]),
         (["sweep", Files.scene(), "What?", "--chart", "/nowhere/x.png"], 74, ["/nowhere"]),
         (["sweep", Files.scene(), "What?", "--formula", "guess"], 64, ["guess"]),
-        (["requests"], 64, ["--images", "--data"]),
-        (["requests", "--images", Files.scene()], 64, ["two different images"]),
-        (["requests", "--images", Files.scene(), "/nowhere.png"], 66, ["/nowhere.png"]),
+        (["requests"], 64, ["--image", "--data"]),
+        (["requests", "--image", Files.scene()], 64, ["two different images"]),
+        (["requests", "--image", Files.scene(), "/nowhere.png"], 66, ["/nowhere.png"]),
         (["requests", "--data", "/nowhere.json"], 66, ["/nowhere.json"]),
-        (["requests", "--images", Files.scene(), Files.scene("01"), "--requests", "0"], 64, ["--requests"]),
-        (["requests", "--images", Files.scene(), Files.scene("01"), "--budget", "2"], 64, ["budget 2"]),
+        (["requests", "--image", Files.scene(), Files.scene("01"), "--requests", "0"], 64, ["--requests"]),
+        (["requests", "--image", Files.scene(), Files.scene("01"), "--budget", "2"], 64, ["budget 2"]),
         (["linearity", "--budgets", "1,0.9"], 64, ["at least three"]),
-        (["linearity", "--prompt", "5000"], 64, ["context", "512"]),
+        (["linearity", "--prompt-tokens", "5000"], 64, ["context", "512"]),
         (["linearity", "--generate", "1"], 64, ["--generate"]),
         (["linearity", "--repeat", "999999999999"], 64, ["--repeat"]),
-        (["throughput", "--prompt", "600"], 64, ["511 tokens together", "600 and 64"]),
-        (["throughput", "--prompt", "-5"], 64, ["--prompt", "-5"]),
+        (["throughput", "--prompt-tokens", "600"], 64, ["511 tokens together", "600 and 64"]),
+        (["throughput", "--prompt-tokens", "-5"], 64, ["--prompt-tokens", "-5"]),
         (["throughput", "--generate", "9223372036854775807"], 64, ["--generate"]),
         (["throughput", "--threads", "0"], 64, ["--threads"]),
         (["throughput", "--threads", "1,,2"], 64, ["--threads"]),
@@ -159,15 +159,15 @@ import Testing
         let plain = ["--model", Files.fixture("llava-hf/old-layout").path]
         try expectFailure(["bench", "linearity"] + plain, status: 64, saying: ["no scheduler"])
         try expectFailure(
-            ["bench", "throughput", "--prompt", "10", "--generate", "2", "--budgets", "1,0.5"] + plain, status: 64, saying: ["no scheduler"])
-        let whole = try Command.run(["bench", "throughput", "--prompt", "10", "--generate", "2", "--repeat", "1", "--json"] + plain)
+            ["bench", "throughput", "--prompt-tokens", "10", "--generate", "2", "--budgets", "1,0.5"] + plain, status: 64, saying: ["no scheduler"])
+        let whole = try Command.run(["bench", "throughput", "--prompt-tokens", "10", "--generate", "2", "--repeat", "1", "--json"] + plain)
         #expect(whole.status == 0, "\(whole.errors)")
     }
 
     // A failure means that Ctrl-C throws away what was measured, or ends as if all had been.
     @Test(.timeLimit(.minutes(2))) func stops() throws {
         // So many repeats that they take minutes.
-        let process = Command.process(["bench", "throughput", "--prompt", "200", "--generate", "200", "--repeat", "1000", "--json"] + Self.model)
+        let process = Command.process(["bench", "throughput", "--prompt-tokens", "200", "--generate", "200", "--repeat", "1000", "--json"] + Self.model)
         let (output, errors) = (Pipe(), Pipe())
         (process.standardOutput, process.standardError, process.standardInput) = (output, errors, FileHandle.nullDevice)
         try process.run()

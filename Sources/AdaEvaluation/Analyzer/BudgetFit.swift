@@ -28,8 +28,11 @@ public struct BudgetFit: Sendable {
     public init(
         parsing text: String, goal: Goal, model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula
     ) throws {
-        guard case .time(let limits) = try Budget(parsing: text), let limit = limits.answer, limits.firstToken == nil, limits.perToken == nil else {
-            throw EvaluationError.argument(name: "--fit", expected: "a time such as 300ms or 1.5s", found: String(text.prefix(40)))
+        guard let budget = try? Budget(parsing: text), case .time(let limits) = budget, let limit = limits.answer, limits == TimeLimits(answer: limit) else {
+            // A bare number would be a fraction, or milliseconds to somebody else.
+            let unit = Double(text).map { $0 > 0 && $0.isFinite ? ": it has no unit (\(text)ms?)" : "" } ?? ""
+            throw EvaluationError.argument(
+                name: "--fit", expected: "a time with its unit, such as 300ms or 1.5s", found: "'\(text.prefix(40))'\(unit)")
         }
         try self.init(limit, goal: goal, model: model, hardware: hardware, settings: settings, formula: formula)
     }

@@ -18,7 +18,7 @@ extension CostSettings {
             guard !range.contains(value) else { return }
             throw EvaluationError.argument(name: name, expected: "\(range.lowerBound) to \(range.upperBound)", found: "\(value)")
         }
-        try require(promptTokens, Limits.prompt, "--prompt")
+        try require(promptTokens, Limits.prompt, "--prompt-tokens")
         try require(generatedTokens, Limits.generate, "--generate")
         try require(batchSize, Limits.batch, "--batch")
         try require(weightBits, Limits.bits, "--weight-bits")

@@ -21,7 +21,7 @@ public struct Linearity: Sendable {
     public func validate(for model: ExperimentModel? = nil) throws {
         try ExperimentLimits.require(budgets: budgets)
         if let repeats { try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat") }
-        try ExperimentLimits.require(promptTokens, in: ExperimentLimits.tokens, "--prompt")
+        try ExperimentLimits.require(promptTokens, in: ExperimentLimits.tokens, "--prompt-tokens")
         try ExperimentLimits.require(answerTokens, in: 2 ... ExperimentLimits.tokens.upperBound, "--generate")
         guard let model else { return }
         guard let units = model.analyzed.units else { throw BudgetError.notAdaptive(budget: budgets.min() ?? 1, model: model.name) }
@@ -39,7 +39,7 @@ public struct Linearity: Sendable {
     private func requireContext(_ model: ExperimentModel, positions: Int) throws {
         guard positions > model.contextLength else { return }
         throw EvaluationError.argument(
-            name: "--prompt and --generate", expected: "at most \(model.contextLength) positions in all, the context of \(model.name)",
+            name: "--prompt-tokens and --generate", expected: "at most \(model.contextLength) positions in all, the context of \(model.name)",
             found: "\(positions) with the image and the latency token")
     }
 
@@ -65,7 +65,7 @@ public struct Linearity: Sendable {
             let response = try await model.measure(tokens: tokens, images: images, budget: budgets[index], maxTokens: answerTokens)
             guard response.generatedTokens == answerTokens else {
                 throw EvaluationError.argument(
-                    name: "--prompt and --generate", expected: "at most \(description.contextLength) positions in all, the context of \(description.name)",
+                    name: "--prompt-tokens and --generate", expected: "at most \(description.contextLength) positions in all, the context of \(description.name)",
                     found: "\(response.promptTokens) of the prompt and \(answerTokens) of the answer")
             }
             if counts { responses[index].append(response) }

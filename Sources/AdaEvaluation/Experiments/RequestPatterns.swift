@@ -46,7 +46,7 @@ public struct RequestPatterns: Sendable {
     /// - Parameter questions: empty takes the usual ones.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
     public init(images: [URL], questions: [String] = []) throws {
-        try self.init(items: images.map { (.file($0), nil) }, questions: questions, flag: "--images")
+        try self.init(items: images.map { (.file($0), nil) }, questions: questions, flag: "--image")
     }
 
     /// Images and questions of a benchmark.

@@ -26,17 +26,17 @@ public struct Throughput: Sendable {
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
         if sequences.isEmpty { throw EvaluationError.argument(name: "--sequences", expected: "at least one number", found: "none") }
         for count in sequences { try ExperimentLimits.require(count, in: 1 ... 256, "--sequences") }
-        if let promptTokens { try ExperimentLimits.require(promptTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--prompt") }
+        if let promptTokens { try ExperimentLimits.require(promptTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--prompt-tokens") }
         try ExperimentLimits.require(generatedTokens, in: 0 ... ExperimentLimits.tokens.upperBound, "--generate")
         if promptTokens == 0, generatedTokens == 0 {
-            throw EvaluationError.argument(name: "--prompt and --generate", expected: "1 or more of either", found: "0 and 0")
+            throw EvaluationError.argument(name: "--prompt-tokens and --generate", expected: "1 or more of either", found: "0 and 0")
         }
         guard let model else { return }
         if model.units == nil, let part = budgets.first(where: { $0 < 1 }) { throw BudgetError.notAdaptive(budget: part, model: model.name) }
         let (room, latency) = room(model)
         guard prompt(for: model) <= room else {
             throw EvaluationError.argument(
-                name: "--prompt and --generate",
+                name: "--prompt-tokens and --generate",
                 expected: "at most \(max(0, model.configuration.language.contextLength - latency)) tokens together, the context of \(model.name)"
                     + (latency > 0 ? " less its latency token" : ""),
                 found: "\(prompt(for: model)) and \(generatedTokens)")

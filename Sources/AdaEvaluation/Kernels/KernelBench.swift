@@ -37,7 +37,11 @@ public struct KernelBench: Sendable {
     public static let shortNames = ["smollm2": "smollm2-135m", "1b": "tinyllama-1.1b", "7b": "llava-1.5-7b"]
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public static func shape(_ name: String) throws -> AnalyzedModel { try .shape(shortNames[name.lowercased()] ?? name) }
+    public static func shape(_ name: String) throws -> AnalyzedModel {
+        if let found = try? AnalyzedModel.shape(shortNames[name.lowercased()] ?? name) { return found }
+        let names = shortNames.keys.sorted() + AnalyzedModel.shapes.map(\.name)
+        throw EvaluationError.argument(name: "--shape", expected: "one of \(names.joined(separator: ", "))", found: String(name.prefix(80)))
+    }
 
     /// Weight types of which made-up matrices can be measured.
     public static var typeNames: [String] { RandomWeights.types.map(\.rawValue) }
@@ -49,7 +53,7 @@ public struct KernelBench: Sendable {
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
     public func validate() throws {
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
-        try ExperimentLimits.require(promptTokens, in: 2 ... 1 << 14, "--prompt")
+        try ExperimentLimits.require(promptTokens, in: 2 ... 1 << 14, "--prompt-tokens")
         for count in tokens ?? [] { try ExperimentLimits.require(count, in: 1 ... 1 << 14, "--tokens") }
         try ExperimentLimits.require(depth, in: 1 ... 1 << 16, "--depth")
         if let streamedBytes { try ExperimentLimits.require(streamedBytes >> 20, in: 1 ... 1 << 14, "--stream") }
