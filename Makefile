@@ -7,14 +7,16 @@
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
 #   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
 #   make build       the release executable, .build/release/adallava
+#   make install PREFIX=$HOME/.local   command, models, shell completions and man pages
 
 SWIFT ?= swift
 SWIFTFLAGS ?=
+PREFIX ?= /usr/local
 
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 
-.PHONY: setup torch build demo test check-slow bench bench-train train-scenes clean
+.PHONY: setup torch build install demo test check-slow bench bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -25,6 +27,9 @@ torch:
 
 build: setup
 	$(SWIFT) build -c release --product adallava $(SWIFTFLAGS)
+
+install: build
+	@SWIFT="$(SWIFT)" scripts/install.sh "$(PREFIX)"
 
 demo: build
 	@scripts/demo.sh

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs the built command below PREFIX: bin/adallava, its models in share/adallava/Models, completions for bash, zsh and fish where
+# these shells look for them, and man pages. Run by `make install PREFIX=…`; DESTDIR is put before PREFIX, for packages.
+#   scripts/install.sh PREFIX
+set -euo pipefail
+[ $# = 1 ] && [ -n "$1" ] || { echo "install: expected the prefix, as in make install PREFIX=\$HOME/.local" >&2; exit 64; }
+case $1 in /*) prefix=$1 ;; *) prefix=$PWD/$1 ;; esac
+cd "$(dirname "$0")/.."
+root=${DESTDIR:-}$prefix
+command=.build/release/adallava
+[ -x "$command" ] || { echo "install: $command is missing; make build makes it" >&2; exit 66; }
+
+install -d "$root/bin" "$root/share/adallava"
+# Renamed into place, so that a running command is not written over.
+install -m 755 "$command" "$root/bin/.adallava.new"
+mv -f "$root/bin/.adallava.new" "$root/bin/adallava"
+
+# The models that ship: decoders, the tower beside them, and their card.
+rm -rf "$root/share/adallava/Models.new"
+install -d "$root/share/adallava/Models.new"
+cp -R Models/scenes "$root/share/adallava/Models.new/scenes"
+rm -rf "$root/share/adallava/Models"
+mv "$root/share/adallava/Models.new" "$root/share/adallava/Models"
+
+completion() { # SHELL FOLDER NAME
+  install -d "$root/share/$2"
+  "$command" --generate-completion-script "$1" > "$root/share/$2/$3"
+}
+completion bash bash-completion/completions adallava
+completion zsh zsh/site-functions _adallava
+completion fish fish/vendor_completions.d adallava.fish
+
+# swift-argument-parser's plugin makes the pages; a system without Swift still gets the rest.
+pages=.build/plugins/GenerateManual/outputs/adallava
+if "${SWIFT:-swift}" package generate-manual --multi-page > .build/manual.log 2>&1; then
+  install -d "$root/share/man/man1"
+  install -m 644 "$pages"/*.1 "$root/share/man/man1"
+else
+  echo "install: no man pages were made; .build/manual.log says why" >&2
+fi
+
+echo "installed $prefix/bin/adallava" >&2
+case ":$PATH:" in *":$prefix/bin:"*) ;; *) echo "add $prefix/bin to PATH" >&2 ;; esac
