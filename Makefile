@@ -4,6 +4,7 @@
 #   make check-slow  comparisons with llama.cpp on SmolLM2, memory and cost limits on larger models, sanitizers
 #   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
 #   make bench       speed against the machine's limits and the peers: one table, and build/bench/results.json (SECTIONS="smollm2 busy")
+#   make bench-deadline  whether time budgets are kept while other programs come and go (half an hour on an otherwise idle machine)
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
 #   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
 #   make build       the release executable, .build/release/adallava
@@ -16,7 +17,7 @@ PREFIX ?= /usr/local
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 
-.PHONY: setup torch build install demo test check-slow bench bench-train train-scenes clean
+.PHONY: setup torch build install demo test check-slow bench bench-deadline bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -43,6 +44,9 @@ check-slow: build
 
 bench: setup
 	@SWIFTFLAGS="$(SWIFTFLAGS)" scripts/bench.sh $(SECTIONS)
+
+bench-deadline: build
+	.build/release/adallava bench deadline --requests 300 --oracle 3 --output build/bench
 
 bench-train: build torch
 	@scripts/bench-train.sh

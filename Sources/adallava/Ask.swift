@@ -1,3 +1,4 @@
+import AdaEvaluation
 import AdaImages
 import AdaLLaVA
 import ArgumentParser
@@ -37,7 +38,16 @@ struct Ask: AsyncParsableCommand {
     @Flag(help: "Print one JSON object instead of streaming the answer.")
     var json = false
 
+    @Flag(help: "Say what ran, predicted beside measured times, the machine's load, and what was turned off on the way.")
+    var explain = false
+
+    @Option(help: "Write where the latency token looked in the first image, as a PNG file.", completion: .file(extensions: ["png"]))
+    var attentionMap: String?
+
     func validate() throws {
+        if attentionMap != nil, images.isEmpty || images[0] == "-" {
+            throw ValidationError("--attention-map: expected an image among the arguments, as a file or a data: URL")
+        }
         if prompt != nil, file != nil { throw ValidationError("expected --prompt or --file, not both") }
         if let prompt { try Question.expectText(prompt) }
         if prompt == nil, file == nil { try checkQuestion() }
@@ -82,25 +92,43 @@ struct Ask: AsyncParsableCommand {
             let checkpoint = try model.open()
             let images = try batch.prepared(for: checkpoint)
             try await withInterruption {
-                let model = try await model.load(checkpoint)
-                try await answer(model, question, images, budget)
+                let (model, loading) = try await loadForBudget(model, checkpoint, budget)
+                try await answer(model, question, images, budget, loading)
             }
         }
     }
 
-    private func answer(_ model: AdaptiveModel, _ question: String, _ images: [PreparedImage], _ budget: Budget) async throws {
+    private func answer(_ model: AdaptiveModel, _ question: String, _ images: [PreparedImage], _ budget: Budget, _ loading: Duration) async throws {
         var options = sampling.generationOptions()
         options.deadlines = deadlines.options
         let (text, summary) = try await streamed(
             model, [ChatMessage.question(question, images: images.count)], images, budget, options, isQuiet: json)
         guard let summary else { return }
         if json {
-            printNow(try adallava.json(summary.jsonObject(answer: text)))
+            var object = summary.jsonObject(answer: text)
+            object["loading_ms"] = loading / .milliseconds(1)
+            printNow(try adallava.json(object))
         } else {
             Console.shared.message(summary.line)
         }
+        if explain {
+            Console.shared.message(AnswerExplanation(summary: summary).text)
+            Console.shared.message(String(format: "loading     %.0f ms, not part of the answer's time", loading / .milliseconds(1)))
+        }
+        if let attentionMap { try await writeMap(model, question, summary, to: URL(systemPath: attentionMap)) }
         if let warning = summary.warning { Console.shared.message("adallava: " + warning) }
         try await calibrateAfterAnswer(model, budget)
+    }
+}
+
+extension Ask {
+    /// Runs the question once more, keeping where the latency token looks.
+    private func writeMap(_ model: AdaptiveModel, _ question: String, _ summary: AnswerSummary, to file: URL) async throws {
+        let image = try readImage(images[0])
+        let budget = summary.units.flatMap { units in model.fraction(buying: units) } ?? 1
+        let attention = try await LatencyAttention(model, question: question, image: image, budget: budget)
+        try Files.write(Data(try AttentionMap(attention).png(over: image, crops: model.cropsImages)), to: file)
+        Console.shared.message("attention map: \(TerminalText.shown(file.path))")
     }
 }
 

@@ -90,7 +90,7 @@ struct BenchDeadline: AsyncParsableCommand {
                 (bench.confidence, bench.predictions) = (confidence, predictions)
                 return try await measure(bench, loaded, description)
             }
-            try output.deliver(report, csv: false, plotter: plotter)
+            try output.deliver(report, plotter: plotter)
         }
     }
 

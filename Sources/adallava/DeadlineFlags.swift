@@ -12,11 +12,23 @@ struct DeadlineFlags: ParsableArguments {
     @Option(parsing: .unconditional, help: "Share of the time budgets that are to be kept, from 0.5 to below 1; a higher share runs less of the model.")
     var confidence = 0.97
 
+    func validate() throws {
+        if !(0.5 ..< 1).contains(confidence) { throw ValidationError("--confidence: expected 0.5 or more, below 1, found \(confidence)") }
+    }
+
     var options: DeadlineOptions {
         var options = DeadlineOptions()
         (options.isStrict, options.cutsAnswers, options.confidence) = (strict, cut, confidence)
         return options
     }
+}
+
+/// Loads a model; for a time budget also brings weights and scratch memory into place, which is no part of an answer's time.
+func loadForBudget(_ flags: ModelFlags, _ checkpoint: Checkpoint, _ budget: Budget) async throws -> (model: AdaptiveModel, loading: Duration) {
+    let start = ContinuousClock.now
+    let model = try await flags.load(checkpoint)
+    if case .time = budget { try await model.warmUp() }
+    return (model, ContinuousClock.now - start)
 }
 
 /// Measures a model that answered with guessed times, so that the next process predicts its times.

@@ -34,24 +34,33 @@ import Testing
     // A failure means that a neighbour is not noticed within an answer, or that one delayed layer is taken for a busy machine.
     @Test func theLoadFollowsTheNewestSamples() {
         var load = LoadFactor()
-        #expect(load.value == 1)
-        for _ in 0 ..< 200 { load.add(measured: 1e6, predicted: 1e6) }
-        #expect(abs(load.value - 1) < 1e-9)
+        #expect(load.values == PhaseLoads())
+        for _ in 0 ..< 200 { load.add(measured: 1e6, predicted: 1e6, .prefill) }
+        #expect(abs(load.values.prefill - 1) < 1e-9 && load.values.decode == load.values.prefill)
         // A taken core: of ten layers nine run through and one waits for a time slice.
-        for index in 0 ..< 200 { load.add(measured: index % 10 == 0 ? 11e6 : 1e6, predicted: 1e6) }
-        #expect(load.value > 1.6 && load.value < 2.6)
+        for index in 0 ..< 100 { load.add(measured: index % 10 == 0 ? 11e6 : 1e6, predicted: 1e6, .prefill) }
+        #expect(load.values.prefill > 1.6 && load.values.prefill < 2.6)
+        // It shows in a phase that has not run since.
+        #expect(load.values.decode > 1.2)
         var once = LoadFactor()
-        for _ in 0 ..< 50 { once.add(measured: 1e5, predicted: 1e5) }
-        once.add(measured: 1e12, predicted: 1e5)
-        #expect(once.value < 1.6)
-        for value in [0, -1, .nan, .infinity] { once.add(measured: value, predicted: 1e5) }
-        once.add(measured: 1, predicted: 0)
-        #expect(once.value < 1.6)
+        for _ in 0 ..< 50 { once.add(measured: 1e5, predicted: 1e5, .decode) }
+        once.add(measured: 1e12, predicted: 1e5, .decode)
+        #expect(once.values.decode < 1.6)
+        for value in [0, -1, .nan, .infinity] { once.add(measured: value, predicted: 1e5, .decode) }
+        once.add(measured: 1, predicted: 0, .decode)
+        #expect(once.values.decode < 1.6)
+        // A neighbour that slows multiplying by a half and reading by a tenth.
+        var both = LoadFactor()
+        for _ in 0 ..< 100 {
+            for _ in 0 ..< 20 { both.add(measured: 1.5e6, predicted: 1e6, .prefill) }
+            for _ in 0 ..< 20 { both.add(measured: 1.1e6, predicted: 1e6, .decode) }
+        }
+        #expect(abs(both.values.prefill - 1.5) < 0.12 && abs(both.values.decode - 1.1) < 0.1)
         // A pause of seconds is forgotten.
         let now = ContinuousClock.now
         load.pause(until: now)
-        load.pause(until: now + .seconds(30))
-        #expect(abs(load.value - 1) < 0.01)
+        load.pause(until: now + .seconds(300))
+        #expect(abs(load.values.prefill - 1) < 0.01)
     }
 
     // A failure means that deadlines are not kept as often as asked when predictions are wrong.

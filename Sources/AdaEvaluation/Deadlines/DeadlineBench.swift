@@ -149,6 +149,7 @@ public struct DeadlineBench: Sendable {
         _ model: AdaptiveModel, _ mode: Mode, full: [Double], command: Command, onProgress: (Int, Int) -> Void
     ) async throws -> [Run] {
         let deadlines = deadlines(full), period = period(deadlines), seconds = seconds(full)
+        try await model.forgetErrors()
         let script = NeighbourScript(count: neighbours, seconds: seconds, seed: seed)
         let others = try Neighbours(script, command: command)
         defer { others.stop() }

@@ -119,8 +119,10 @@ public struct DeadlineReport: ExperimentReport {
     public var resultObject: [String: Any] {
         [
             "neighbours": neighbours, "seconds": seconds, "met_by_floor": feasible.count,
-            "predictions": errors.map { row -> [String: Any] in
+            "predictions": zip(errors, predictions).map { row, item -> [String: Any] in
                 [
+                    "ttft_ms": item.results.map { ["predicted": $0.firstToken.predicted, "measured": $0.firstToken.measured] },
+                    "whole_ms": item.results.map { ["predicted": $0.whole.predicted, "measured": $0.whole.measured] },
                     "name": row.name, "count": row.count, "ttft_median_error": row.firstToken.median, "ttft_p90_error": row.firstToken.high,
                     "whole_median_error": row.whole.median, "whole_p90_error": row.whole.high,
                 ]

@@ -43,8 +43,10 @@ public struct SafetensorsFile: TensorSource {
                     file: file.path, reason: "\(entry.name) \(what): it starts at byte \(entry.start) of the data, expected \(end)")
             }
             guard entry.end <= data.count else {
+                // A damaged header may name any place.
+                let (needed, overflows) = header.dataStart.addingReportingOverflow(header.entries.map(\.end).max() ?? entry.end)
                 throw CheckpointError.cutOff(
-                    file: file.path, bytes: file.bytes.count, needed: file.bytes.count - data.count + (header.entries.map(\.end).max() ?? entry.end),
+                    file: file.path, bytes: file.bytes.count, needed: overflows ? Int.max : needed,
                     reading: "\(entry.name) ends at byte \(entry.end) of the data")
             }
             end = entry.end

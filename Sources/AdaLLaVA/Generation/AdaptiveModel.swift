@@ -90,6 +90,9 @@ public final class AdaptiveModel: Sendable {
     /// The smallest budget that still changes anything: the prefix layers' share. `nil` if the model is not adaptive.
     public var budgetFloor: Double? { loaded.parts.adaptive?.units.floor }
 
+    /// The smallest fraction of compute that grants so many optional units; `nil` if the model is not adaptive.
+    public func fraction(buying units: Int) -> Double? { loaded.parts.adaptive?.units.fraction(buying: units) }
+
     /// Whether it takes images.
     public var hasVision: Bool { loaded.parts.vision != nil }
 
@@ -329,6 +332,15 @@ public final class AdaptiveModel: Sendable {
             try await requests.exclusively { try $0.warmUp(cancellation) }
         } onCancel: {
             cancellation.cancel()
+        }
+    }
+
+    /// Forgets what recent answers said about the machine's load and about errors of predictions: an experiment's ways of answering begin alike.
+    package func forgetErrors() async throws {
+        try await requests.exclusively { engine in
+            engine.planner?.load = LoadFactor()
+            engine.planner?.wholeMargin = DeadlineMargin()
+            engine.planner?.firstTokenMargin = DeadlineMargin()
         }
     }
 

@@ -41,7 +41,7 @@ extension Engine {
 
         var work = RemainingWork()
         work.images = request.images.count { request.reuses ? featureCache.find($0.key) == nil : true }
-        task.timing?.prediction.times.encode = Duration(nanoseconds: planner.predict(work, timing.times).encode * planner.load.value)
+        task.timing?.prediction.times.encode = Duration(nanoseconds: planner.predict(work, timing.times).encode * planner.load.values.encode)
         guard let limits, request.deadlines.isStrict else { return }
         // Of what earlier requests computed only features are known before images are encoded.
         let prompt = parts.leastPositions(request)
@@ -50,17 +50,19 @@ extension Engine {
         (work.tokens, work.slot) = (timing.expected - 1, prompt + 1)
         var situation = TimePlanner.Situation(limits: limits, work: work)
         situation.elapsed = (ContinuousClock.now - task.called).nanoseconds
+        situation.loads = loads(task, planner)
         let times = parts.adaptive == nil ? timing.times : planner.times(units: 0)
         guard planner.need(situation, times) > 1 else { return }
-        let phases = planner.predict(work, times) * planner.load.value
-        let least = limits.answer != nil ? phases.whole : limits.firstToken != nil ? phases.firstToken : times.token(at: work.slot) * planner.load.value
+        let phases = planner.predict(work, times) * situation.loads
+        let least = limits.answer != nil ? phases.whole : limits.firstToken != nil ? phases.firstToken : times.token(at: work.slot) * situation.loads.decode
         throw BudgetError.cannotBeMet(limit: request.budget.description, least: Duration(nanoseconds: situation.elapsed + least))
     }
 
     /// One more sample of the machine's load.
     func noteEncode(_ task: GenerationTask) {
-        guard task.timing != nil, let planner, task.result.encodedImages > 0 else { return }
-        planner.load.add(measured: task.result.measured.encode.nanoseconds, predicted: Double(task.result.encodedImages) * planner.imageNanoseconds)
+        // What a guess is wrong by for towers says nothing about layers.
+        guard task.timing != nil, let planner, planner.isFitted, task.result.encodedImages > 0 else { return }
+        planner.load.add(measured: task.result.measured.encode.nanoseconds, predicted: Double(task.result.encodedImages) * planner.imageNanoseconds, .encode)
     }
 
     /// Predicts a request; one with limits at all units, until they are chosen.
@@ -69,9 +71,9 @@ extension Engine {
         let units = task.units ?? planner.mostUnits
         var prefix = RemainingWork()
         prefix.prefix = remaining(task).prefix
-        let load = load(task, planner)
+        let loads = loads(task, planner)
         if var timing = task.timing {
-            timing.prefix = planner.predict(prefix, timing.times).prefill * load
+            timing.prefix = planner.predict(prefix, timing.times).prefill * loads.prefill
             if let limits = timing.limits, parts.adaptive == nil {
                 timing.prediction.isLate = planner.need(situation(task, timing, limits), timing.times) > 1
             }
@@ -85,19 +87,23 @@ extension Engine {
         guard var timing = task.timing else { return }
         var work = remaining(task)
         work.prefix = 0 ..< 0
-        let load = load(task, planner), phases = planner.predict(work, times) * (load * timing.crowding)
+        let loads = loads(task, planner), phases = planner.predict(work, times) * loads
         timing.prediction.set(
-            encode: timing.prediction.times.encode, prefill: Duration(nanoseconds: timing.prefix + phases.prefill), decode: Duration(nanoseconds: phases.decode),
+            encode: timing.prediction.times.encode, prefill: Duration(nanoseconds: timing.prefix + phases.prefill * timing.crowding),
+            decode: Duration(nanoseconds: phases.decode * timing.crowding),
             waited: task.start - task.called)
-        timing.prediction.perToken = Duration(nanoseconds: times.token(at: task.elements.count + 1) * load * timing.crowding)
-        (timing.prediction.tokens, timing.prediction.load) = (timing.expected, load)
-        (timing.chosen, timing.loadAtChoice, timing.idle, timing.idleToFirstToken) = (.now, load * timing.crowding, 0, 0)
+        timing.prediction.perToken = Duration(nanoseconds: times.token(at: task.elements.count + 1) * loads.decode * timing.crowding)
+        (timing.prediction.tokens, timing.prediction.load) = (timing.expected, loads.prefill)
+        (timing.chosen, timing.loadsAtChoice, timing.crowdingAtChoice) = (.now, loads, timing.crowding)
+        (timing.idle, timing.idleToFirstToken) = (PhaseNanoseconds(), PhaseNanoseconds())
         task.timing = timing
     }
 
     // MARK: - Choosing
 
-    private func load(_ task: GenerationTask, _ planner: TimePlanner) -> Double { task.request.deadlines.followsLoad ? planner.load.value : 1 }
+    private func loads(_ task: GenerationTask, _ planner: TimePlanner) -> PhaseLoads {
+        task.request.deadlines.followsLoad ? planner.load.values : PhaseLoads()
+    }
 
     /// What is left to compute of a task.
     private func remaining(_ task: GenerationTask) -> RemainingWork {
@@ -126,8 +132,8 @@ extension Engine {
         situation.elapsed = (now - task.called).nanoseconds
         if let prefilled = task.prefilled { situation.decoding = (now - prefilled).nanoseconds }
         situation.decoded = max(task.result.tokens.count - 1, 0)
-        // A constant load of 1 undoes what the planner multiplies by.
-        situation.crowding = timing.crowding * (task.request.deadlines.followsLoad ? 1 : 1 / (planner?.load.value ?? 1))
+        situation.crowding = timing.crowding
+        if let planner { situation.loads = loads(task, planner) }
         (situation.firstTokenMargin, situation.wholeMargin) = (timing.firstTokenMargin, timing.wholeMargin)
         return situation
     }
@@ -155,6 +161,8 @@ extension Engine {
                 task.timing = timing
             }
             var now = situation(task, timing, limits)
+            // Half the margin: unlike the first choice this one is made again at the next token.
+            (now.firstTokenMargin, now.wholeMargin) = (timing.firstTokenMargin.squareRoot(), timing.wholeMargin.squareRoot())
             if planner.need(now, timing.times) <= 1 { return }
             let evenly = planner.times(units: units).token(at: now.work.slot)
             now.crowding *= evenly > 0 ? timing.times.token(at: now.work.slot) / evenly : 1
@@ -168,7 +176,7 @@ extension Engine {
     func isCut(_ task: GenerationTask) -> Bool {
         guard task.request.deadlines.cutsAnswers, let planner, let timing = task.timing, let limit = timing.limits?.answer else { return false }
         let left = limit.nanoseconds - (ContinuousClock.now - task.called).nanoseconds
-        let token = timing.times.token(at: task.length) * planner.load.value * timing.crowding * timing.wholeMargin
+        let token = timing.times.token(at: task.length) * loads(task, planner).decode * timing.crowding * timing.wholeMargin
         let count = task.result.tokens.count
         // A sentence as long as those so far, and at least of a few words.
         let ends = task.endsSentence()
@@ -206,11 +214,11 @@ extension Engine {
         }
         planner.layerNanoseconds = 0
         // The layers of chunks have been counted one by one.
-        if !isChunked { planner.load.add(measured: elapsed, predicted: step) }
+        if !isChunked { planner.load.add(measured: elapsed, predicted: step, tasks.contains(where: \.isDecoding) ? .decode : .prefill) }
         for (index, task) in tasks.enumerated() where own[index] > 0 {
             guard var timing = task.timing else { continue }
             timing.crowding = tasks.count == 1 ? 1 : (timing.crowding + step / own[index]) / 2
-            timing.idle += own[index]
+            if task.result.tokens.count <= 1 { timing.idle.prefill += own[index] } else { timing.idle.decode += own[index] }
             if task.result.tokens.count <= 1 { timing.idleToFirstToken = timing.idle }
             task.timing = timing
         }
@@ -227,10 +235,11 @@ extension Engine {
         func missed(_ limit: Duration?, _ time: Duration) -> Bool? { timing.prediction.isLate ? nil : limit.map { time > $0 } }
         let firstToken = task.called.advanced(by: task.result.measured.timeToFirstToken)
         planner.firstTokenMargin.add(
-            measured: (firstToken - chosen).nanoseconds, predicted: timing.idleToFirstToken * timing.loadAtChoice,
+            measured: (firstToken - chosen).nanoseconds, predicted: (timing.idleToFirstToken * timing.loadsAtChoice).whole * timing.crowdingAtChoice,
             missed: missed(timing.limits?.firstToken, task.result.measured.timeToFirstToken), confidence: timing.confidence)
         planner.wholeMargin.add(
-            measured: (now - chosen).nanoseconds, predicted: timing.idle * timing.loadAtChoice, missed: missed(timing.limits?.answer, now - task.called),
+            measured: (now - chosen).nanoseconds, predicted: (timing.idle * timing.loadsAtChoice).whole * timing.crowdingAtChoice,
+            missed: missed(timing.limits?.answer, now - task.called),
             confidence: timing.confidence)
     }
 

@@ -17,7 +17,7 @@ final class StepObserver: BatchObserver {
     func layerEnded(_ event: LayerEvent) {
         if let planner {
             let counts = counts(event.layer, planner.counter)
-            planner.load.add(measured: Double(event.nanoseconds), predicted: planner.model.nanoseconds(counts))
+            planner.load.add(measured: Double(event.nanoseconds), predicted: planner.model.nanoseconds(counts), .prefill)
             planner.onSample?(counts, Double(event.nanoseconds))
             planner.layerNanoseconds += Double(event.nanoseconds)
         }

@@ -21,8 +21,8 @@ struct TaskTiming {
 
     /// When the plan was chosen, under which load; and what the steps since then take on an idle machine: to the first token, and in all.
     var chosen: ContinuousClock.Instant?
-    var loadAtChoice = 1.0
-    var idleToFirstToken = 0.0, idle = 0.0
+    var loadsAtChoice = PhaseLoads(), crowdingAtChoice = 1.0
+    var idleToFirstToken = PhaseNanoseconds(), idle = PhaseNanoseconds()
 
     /// Takes over a plan.
     mutating func use(_ plan: ExecutionPlan, _ planner: TimePlanner?) {

@@ -26,8 +26,8 @@ package struct PhaseNanoseconds: Sendable, Equatable {
 
     package init(encode: Double = 0, prefill: Double = 0, decode: Double = 0) { (self.encode, self.prefill, self.decode) = (encode, prefill, decode) }
 
-    static func * (times: PhaseNanoseconds, factor: Double) -> PhaseNanoseconds {
-        PhaseNanoseconds(encode: times.encode * factor, prefill: times.prefill * factor, decode: times.decode * factor)
+    static func * (times: PhaseNanoseconds, loads: PhaseLoads) -> PhaseNanoseconds {
+        PhaseNanoseconds(encode: times.encode * loads.encode, prefill: times.prefill * loads.prefill, decode: times.decode * loads.decode)
     }
 }
 
@@ -148,8 +148,8 @@ package final class TimePlanner {
         package var elapsed = 0.0, decoding = 0.0
         /// Tokens after the first one that are done.
         package var decoded = 0
-        /// Times that other requests of the same steps take, over this one's alone.
-        package var crowding = 1.0
+        /// The machine's load, and what other requests of the same steps take over this one's alone.
+        package var loads = PhaseLoads(), crowding = 1.0
         /// Factors for what predictions have lately been wrong by: of the first token, and of the rest.
         package var firstTokenMargin = 1.0, wholeMargin = 1.0
 
@@ -161,16 +161,16 @@ package final class TimePlanner {
 
     /// Most of a limit's remaining time that is needed, over what remains; above 1 some limit is missed.
     package func need(_ situation: Situation, _ times: PlanTimes) -> Double {
-        let phases = predict(situation.work, times) * (load.value * situation.crowding)
+        let phases = predict(situation.work, times) * situation.loads
         var need = 0.0
-        func add(_ nanoseconds: Double, _ left: Double) { need = max(need, nanoseconds <= 0 ? 0 : left <= 0 ? .infinity : nanoseconds / left) }
+        func add(_ nanoseconds: Double, _ left: Double) { need = max(need, nanoseconds <= 0 ? 0 : left <= 0 ? .infinity : nanoseconds * situation.crowding / left) }
         if let limit = situation.limits.firstToken, situation.work.isBeforeFirstToken {
             add(phases.firstToken * situation.firstTokenMargin, limit.nanoseconds - situation.elapsed)
         }
         if let limit = situation.limits.answer { add(phases.whole * situation.wholeMargin, limit.nanoseconds - situation.elapsed) }
         if let limit = situation.limits.perToken, situation.work.tokens > 0 {
             let count = min(situation.work.tokens, TimePlanner.tokenWindow)
-            let time = times.tokens(count, from: situation.work.slot) * load.value * situation.crowding * situation.wholeMargin
+            let time = times.tokens(count, from: situation.work.slot) * situation.loads.decode * situation.wholeMargin
             add(time, limit.nanoseconds * Double(situation.decoded + count) - situation.decoding)
         }
         return need
