@@ -2,12 +2,13 @@
 # Installs the built command below PREFIX: bin/adallava, its models in share/adallava/Models, completions for bash, zsh and fish where
 # these shells look for them, and man pages. Run by `make install PREFIX=…`; DESTDIR is put before PREFIX, for packages.
 #   scripts/install.sh PREFIX
+# BUILD is the folder that the command was built in, .build/release if it is not set.
 set -euo pipefail
 [ $# = 1 ] && [ -n "$1" ] || { echo "install: expected the prefix, as in make install PREFIX=\$HOME/.local" >&2; exit 64; }
-case $1 in /*) prefix=$1 ;; *) prefix=$PWD/$1 ;; esac
+case $1 in /*) prefix=$1 ;; "~/"*) prefix=$HOME/${1#"~/"} ;; *) prefix=$PWD/$1 ;; esac
 cd "$(dirname "$0")/.."
 root=${DESTDIR:-}$prefix
-command=.build/release/adallava
+command=${BUILD:-.build/release}/adallava
 [ -x "$command" ] || { echo "install: $command is missing; make build makes it" >&2; exit 66; }
 
 install -d "$root/bin" "$root/share/adallava"
@@ -31,12 +32,13 @@ completion zsh zsh/site-functions _adallava
 completion fish fish/vendor_completions.d adallava.fish
 
 # swift-argument-parser's plugin makes the pages; a system without Swift still gets the rest.
+log=${BUILD:-.build/release}/manual.log
 pages=.build/plugins/GenerateManual/outputs/adallava
-if "${SWIFT:-swift}" package generate-manual --multi-page > .build/manual.log 2>&1; then
+if "${SWIFT:-swift}" package generate-manual --multi-page > "$log" 2>&1; then
   install -d "$root/share/man/man1"
   install -m 644 "$pages"/*.1 "$root/share/man/man1"
 else
-  echo "install: no man pages were made; .build/manual.log says why" >&2
+  echo "install: no man pages were made; $log says why" >&2
 fi
 
 echo "installed $prefix/bin/adallava" >&2

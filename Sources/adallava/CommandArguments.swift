@@ -65,10 +65,11 @@ struct CommandArguments {
         guard let subcommands = command.subcommands, !subcommands.isEmpty, depth < arguments.count else { return }
         let (word, names) = (arguments[depth], subcommands.map(\.commandName))
         if isCommon(word) || word == "help" { return }
-        if word.hasPrefix("-"), depth == 0, word != "-" {
-            throw ValidationError("expected a command before '\(word.prefix(80))', such as 'adallava ask'; there are \(names.joined(separator: ", "))")
-        }
         let group = (["adallava"] + arguments[..<depth]).joined(separator: " ")
+        if word.hasPrefix("-"), word != "-" {
+            throw ValidationError(
+                "expected a command before '\(word.prefix(80))', such as '\(group) \(names[0])'; there are \(names.joined(separator: ", "))")
+        }
         let meant = Self.habits[word] ?? Suggestion.nearest(to: word, among: names)
         throw ValidationError(
             "unknown command '\(word.prefix(80))'" + (meant.map { "; did you mean '\(group) \($0)'?" } ?? "; there are \(names.joined(separator: ", "))"))
@@ -141,7 +142,9 @@ struct CommandArguments {
             } else {
                 let name = String(word.prefix { $0 != "=" })
                 let known = (command.arguments ?? []).flatMap { ($0.names ?? []).filter { $0.kind == "long" }.map { "--" + $0.name } }
-                let meant = name.hasPrefix("--") ? Suggestion.nearest(to: name, among: known) : nil
+                // llama-bench's -p is a number of tokens, which is no prompt here.
+                let habit = ["-p": "--prompt-tokens"].first { $0.key == name && known.contains($0.value) }?.value
+                let meant = name.hasPrefix("--") ? Suggestion.nearest(to: name, among: known) : habit
                 throw ValidationError("unknown option '\(name.prefix(80))'" + (meant.map { "; did you mean '\($0)'?" } ?? ""))
             }
         }

@@ -52,7 +52,7 @@ import Testing
         #expect(try prepared("ask|p|--|-h") == "ask|--|p|-h")
         #expect(try prepared("ask|p|- q|--budget|-1|--stop|-x h") == "ask|--budget=-1|--stop=-x h|--|p|- q")
         #expect(try prepared("ask|p|-q|-h") == "ask|-h|--|p|-q")
-        #expect(try prepared("bench|requests|--images|a|b|--model|-x") == "bench|requests|--images|a|b|--model=-x")
+        #expect(try prepared("bench|requests|--image|a|b|--model|-x") == "bench|requests|--image|a|b|--model=-x")
         #expect(try prepared("ask|p|-m|m|-p|-5?|-n|3") == "ask|-m|m|--prompt=-5?|-n|3|p")
         #expect(try prepared("trace|m|--image|-x.png|--output|o") == "trace|--image=-x.png|--output|o|m")
     }

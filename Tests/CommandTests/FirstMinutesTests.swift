@@ -22,6 +22,7 @@ import Testing
         (["eval", "--tasks", "pope", "--data", "x"], ["unknown option '--tasks'", "'--task'", "Usage: adallava eval", "See 'adallava eval --help'"]),
         (["eval", "--task", "pope", "--date", "x"], ["'--data'"]),
         (["ask", "x.png", "hi", "--max-token", "3"], ["'--max-tokens'"]),
+        (["bench", "throughput", "-p", "600"], ["unknown option '-p'", "'--prompt-tokens'"]),
         (["bench", "linearity", "--prompt", "-5"], ["unknown option '--prompt'", "'--prompt-tokens'"]),
         (["bench", "linearity", "--prompt-tokens", "-5"], ["--prompt-tokens", "-5"]),
         (["bench", "kernels", "--shape", "foo"], ["--shape", "smollm2-135m", "found foo"]),
@@ -81,6 +82,38 @@ import Testing
                 process.waitUntilExit()
                 #expect(process.terminationStatus == 0 && text.contains("AdaLLaVA-L"), "\(binary): \(text.prefix(200))")
             }
+        }
+    }
+
+    @Test("make install's script puts everything where the command and the shells look for it")
+    func installs() throws {
+        try withTemporaryFolder { folder in
+            // Twice: an installation is written over. No man pages here: Swift's package manager runs the tests.
+            for _ in 0 ..< 2 {
+                let process = Process()
+                process.executableURL = Files.root.appendingPathComponent("scripts/install.sh")
+                process.arguments = [folder.appendingPathComponent("usr").path]
+                process.environment = ProcessInfo.processInfo.environment.merging(
+                    ["BUILD": Command.executable.deletingLastPathComponent().path, "SWIFT": "false"]) { $1 }
+                process.standardError = FileHandle.nullDevice
+                try process.run()
+                process.waitUntilExit()
+                #expect(process.terminationStatus == 0)
+            }
+            for file in [
+                "bin/adallava", "share/adallava/Models/scenes/H/config.json", "share/adallava/Models/scenes/vision_tower/config.json",
+                "share/bash-completion/completions/adallava", "share/zsh/site-functions/_adallava", "share/fish/vendor_completions.d/adallava.fish",
+            ] { #expect(FileManager.default.fileExists(atPath: folder.appendingPathComponent("usr/" + file).path), "\(file)") }
+            let process = Process()
+            process.executableURL = folder.appendingPathComponent("usr/bin/adallava")
+            process.arguments = ["ask", Files.scene(), "How many things are in the image?", "-m", "scenes/H"]
+            (process.currentDirectoryURL, process.standardInput, process.standardError) = (folder, FileHandle.nullDevice, FileHandle.nullDevice)
+            let output = Pipe()
+            process.standardOutput = output
+            try process.run()
+            let answer = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(process.terminationStatus == 0 && !answer.isEmpty)
         }
     }
 }
