@@ -58,6 +58,8 @@ import Testing
                 let model = ScriptedModel()
                 try await second.run(model)
                 #expect(model.count == 7 + 1 && second.isComplete)
+                // Each answer pays for its image, else only a sample's first budget would.
+                #expect(model.afresh == model.count)
                 #expect(second.report().results.map(\.budget) == [1, 0.6, 0.85])
             }
             // Named again with one of them, it is the whole run.

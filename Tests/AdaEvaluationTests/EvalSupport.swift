@@ -35,12 +35,20 @@ final class ScriptedModel: AnsweringModel, @unchecked Sendable {
     struct Stopped: Error {}
     private let lock = NSLock()
     private var asked: [String] = []
+    private var asksAfresh = 0
     private let answers: [String: String]
     private let failsAfter: Int
 
     init(answers: [String: String] = [:], failsAfter: Int = .max) { (self.answers, self.failsAfter) = (answers, failsAfter) }
 
     var count: Int { lock.withLock { asked.count } }
+    /// How many of them may reuse nothing that was computed before.
+    var afresh: Int { lock.withLock { asksAfresh } }
+
+    func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        lock.withLock { asksAfresh += 1 }
+        return try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens)
+    }
 
     func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
         let number = lock.withLock {

@@ -156,7 +156,8 @@ public struct EvaluationReport: Sendable {
         if ["samples", "damaged_images", unreadAnswers].contains(name) { return String(format: "%.0f", value) }
         if name == "budget" { return String(format: "%g", value) }
         if name.hasSuffix("_ms") { return String(format: value < 10 ? "%.2f" : "%.1f", value) }
-        return abs(value) < 1000 ? String(format: "%.4f", value) : String(format: "%.4g", value)
+        // Seconds of a small model on large hardware have no digit among the first four.
+        return value == 0 || (0.001 ..< 1000).contains(abs(value)) ? String(format: "%.4f", value) : String(format: "%.4g", value)
     }
 }
 
