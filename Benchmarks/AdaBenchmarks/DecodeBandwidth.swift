@@ -10,13 +10,18 @@ import Foundation
 /// Here a buffer is read after every token, and the median of the tokens' own shares counts.
 struct DecodeBandwidth: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Time tokens of a decode, and after each of them what reading a buffer takes.")
+        abstract: "Compare the speed of decoding with the speed of reading memory.",
+        discussion: """
+            Decodes tokens after a prompt (600 tokens without --prompt), reads a buffer larger than the caches after each, and prints which \
+            share of the memory's bandwidth the decode used.
+            """)
 
     @Argument(help: "A checkpoint.")
     var checkpoint: String
 
-    @Option(help: "Tokens of the prompt.")
-    var prompt = 600
+    @OptionGroup var promptOption: PromptOption
+
+    private var prompt: Int { promptOption.prompt ?? 600 }
 
     @Option(help: "Tokens to decode.")
     var tokens = 64
@@ -24,11 +29,7 @@ struct DecodeBandwidth: AsyncParsableCommand {
     @Option(help: "Times that the prompt is read and tokens are decoded.")
     var repeats = 3
 
-    @Option(help: "Threads; one for each processor by default.")
-    var threads: Int?
-
-    @Option(help: "A file to write the numbers to.")
-    var json: String?
+    @OptionGroup var measurement: MeasurementOptions
 
     func validate() throws {
         if prompt < 1 || tokens < 2 || repeats < 1 { throw ValidationError("expected --prompt 1, --tokens 2, --repeats 1 or more") }
@@ -37,11 +38,11 @@ struct DecodeBandwidth: AsyncParsableCommand {
     func run() async throws {
         let url = URL(fileURLWithPath: checkpoint)
         var options = AdaptiveModel.Options()
-        options.threads = threads
+        options.threads = measurement.threads
         let model = try await AdaptiveModel(contentsOf: url, options: options)
         let report = try ModelReport(contentsOf: url)
         let bytes = Double(tokenBytes(report, url))
-        let reader = try BandwidthReader(threads: threads)
+        let reader = try BandwidthReader(threads: measurement.threads)
         let rates = Rates()
         func ids(_ count: Int) -> [Int] { (0 ..< count).map { $0 * 7 % 97 + 1 } }
         var times: [Double] = []
@@ -61,7 +62,7 @@ struct DecodeBandwidth: AsyncParsableCommand {
             [
                 "model": url.lastPathComponent, "prompt": prompt, "tokens": tokens, "repeats": repeats, "load": loadAverage(), "token_bytes": bytes,
                 "decode_ms": 1000 * step, "bandwidth_gb_s": bandwidth / 1e9, "share": share,
-            ], to: json)
+            ], to: measurement.json)
     }
 
     private final class Rates: @unchecked Sendable {

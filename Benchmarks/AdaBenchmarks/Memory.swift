@@ -5,10 +5,10 @@ import Foundation
 /// The most memory that loading a model and answering with it take, and how long both last.
 struct Memory: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Load a model, read a prompt, decode, and compare the peak memory with the weights and the KV cache.",
+        abstract: "Check how much memory loading a model, reading a prompt and decoding take.",
         discussion: """
             The limit is --factor times the weights, as the file holds them, plus the KV cache plus --margin megabytes. Loading is timed too, \
-            and decode against the bytes that a token reads.
+            and decode against the bytes that a token reads. The prompt has 64 tokens without --prompt.
             """)
 
     @Argument(help: "A checkpoint; without it, a random model of the shape and type below.")
@@ -22,20 +22,17 @@ struct Memory: AsyncParsableCommand {
     @Option(help: "Megabytes beside weights and KV cache.")
     var margin = 100.0
 
-    @Option(help: "Tokens of the prompt.")
-    var prompt = 64
+    @OptionGroup var promptOption: PromptOption
+
+    private var prompt: Int { promptOption.prompt ?? 64 }
 
     @Option(help: "Tokens to generate.")
     var tokens = 32
 
-    @Option(help: "Threads; one for each processor by default.")
-    var threads: Int?
-
     @Flag(inversion: .prefixedNo, help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file, or pack them into memory; by default what the engine finds best.")
     var mmap: Bool?
 
-    @Option(help: "A file to write the numbers to.")
-    var json: String?
+    @OptionGroup var measurement: MeasurementOptions
 
     func validate() throws {
         if prompt < 1 || tokens < 1 { throw ValidationError("expected --prompt and --tokens of 1 or more") }
@@ -48,7 +45,7 @@ struct Memory: AsyncParsableCommand {
         // The random model may just have been written by this process.
         if checkpoint == nil { resetPeakMemory() }
         var options = AdaptiveModel.Options()
-        options.threads = threads
+        options.threads = measurement.threads
         if let mmap { options.placement = mmap ? .file : .memory }
         let start = ContinuousClock.now
         let loaded = try await AdaptiveModel(contentsOf: url, options: options)
@@ -75,7 +72,7 @@ struct Memory: AsyncParsableCommand {
                 "kv_bytes": summary.keyValueBytes, "limit_bytes": allowed, "passed": passed, "load_ms": loading, "decode_ms": perToken ?? NSNull(), "file_bytes": fileBytes(url) ?? NSNull(),
                 "prefill_ms": summary.measured.prefill / .milliseconds(1),
                 "token_bytes": tokenBytes(report, url),
-            ], to: json)
+            ], to: measurement.json)
         if !passed { throw ExitCode(1) }
     }
 }

@@ -9,7 +9,8 @@ import Foundation
 /// hits both; the median of the repeats' ratios is reported.
 struct Overhead: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Time streamed answers against the decoder alone on the same tokens.")
+        abstract: "Measure what streaming an answer costs beyond computing it.",
+        discussion: "Times streamed answers, and the decoder alone on the same tokens.")
 
     @Argument(help: "A checkpoint with a tokenizer.")
     var checkpoint: String
@@ -23,11 +24,7 @@ struct Overhead: AsyncParsableCommand {
     @Option(help: "Times that both are measured.")
     var repeats = 9
 
-    @Option(help: "Threads; one for each processor by default.")
-    var threads: Int?
-
-    @Option(help: "A file to write the numbers to.")
-    var json: String?
+    @OptionGroup var measurement: MeasurementOptions
 
     func validate() throws {
         if tokens < 8 || repeats < 1 { throw ValidationError("expected --tokens of 8 or more and --repeats of 1 or more") }
@@ -46,7 +43,7 @@ struct Overhead: AsyncParsableCommand {
 
     func run() async throws {
         var options = AdaptiveModel.Options()
-        options.threads = threads
+        options.threads = measurement.threads
         let model = try await AdaptiveModel(contentsOf: URL(fileURLWithPath: checkpoint), options: options)
         var drawn = SamplingOptions()
         (drawn.temperature, drawn.topP, drawn.topK, drawn.seed) = (0.7, 0.9, 40, 1)
@@ -91,6 +88,6 @@ struct Overhead: AsyncParsableCommand {
                         "tokens": median($0.counts.map(Double.init)),
                     ] as [String: Any]
                 },
-            ], to: json)
+            ], to: measurement.json)
     }
 }

@@ -10,7 +10,11 @@ import Foundation
 /// median of the ratios to the full budget in the same step.
 struct PlanCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "plan-cost", abstract: "Time prefill and decode at falling budgets against the share of the weights that runs.")
+        commandName: "plan-cost", abstract: "Check that time falls with the budget.",
+        discussion: """
+            Times prefill (a prompt of 128 tokens without --prompt) and decode at falling budgets, and compares them with the share of the \
+            weights that runs.
+            """)
 
     @OptionGroup var model: ModelOptions
 
@@ -20,8 +24,9 @@ struct PlanCost: AsyncParsableCommand {
     @Option(parsing: .upToNextOption, help: "Fractions of full compute.")
     var budgets = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
 
-    @Option(help: "Tokens of the prompt.")
-    var prompt = 128
+    @OptionGroup var promptOption: PromptOption
+
+    private var prompt: Int { promptOption.prompt ?? 128 }
 
     @Option(help: "Tokens to generate.")
     var tokens = 48
@@ -29,14 +34,10 @@ struct PlanCost: AsyncParsableCommand {
     @Option(help: "Times that every budget is measured.")
     var repeats = 9
 
-    @Option(help: "Threads; one for each processor by default.")
-    var threads: Int?
-
     @Option(help: "The most that decode at the lowest budget may take, as a share of the full time.")
     var limit: Double?
 
-    @Option(help: "A file to write the numbers to.")
-    var json: String?
+    @OptionGroup var measurement: MeasurementOptions
 
     func validate() throws {
         if budgets.contains(where: { !($0 > 0 && $0 <= 1) }) { throw ValidationError("--budgets: expected numbers above 0 and at most 1") }
@@ -62,7 +63,7 @@ struct PlanCost: AsyncParsableCommand {
     func run() async throws {
         let url = try model.file(variant)
         var options = AdaptiveModel.Options()
-        options.threads = threads
+        options.threads = measurement.threads
         let loaded = try await AdaptiveModel(contentsOf: url, options: options)
         var random = SplitMix64(seed: model.seed)
         let language = model.shape.configuration
@@ -131,7 +132,7 @@ struct PlanCost: AsyncParsableCommand {
             [
                 "model": name, "prompt": prompt, "tokens": tokens, "repeats": repeats, "load": loadAverage(), "budgets": rows,
                 "r2_decode": fit.0, "r2_prefill": fit.1, "limit": limit ?? NSNull(), "passed": passed,
-            ], to: json)
+            ], to: measurement.json)
         if !passed { throw ExitCode(1) }
     }
 }

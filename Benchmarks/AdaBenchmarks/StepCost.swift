@@ -9,7 +9,11 @@ import Foundation
 /// prefix layers alone; the difference is the cost of the layers after the prefix.
 struct StepCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "step-cost", abstract: "Time steps of several sequences whose plans agree, half agree or differ, against reading and multiplying.")
+        commandName: "step-cost", abstract: "Check what a step of several sequences costs.",
+        discussion: """
+            Times steps of sequences (prompts of 32 tokens without --prompt) whose plans agree, half agree or differ, and compares them with \
+            the longer of reading the weights and multiplying.
+            """)
 
     @OptionGroup var model: ModelOptions
 
@@ -22,20 +26,17 @@ struct StepCost: AsyncParsableCommand {
     @Option(help: "Share of the switches after the prefix that a plan keeps.")
     var share = 0.5
 
-    @Option(help: "Tokens of the prompt.")
-    var prompt = 32
+    @OptionGroup var promptOption: PromptOption
+
+    private var prompt: Int { promptOption.prompt ?? 32 }
 
     @Option(help: "Steps of each batch; batches take turns.")
     var steps = 40
 
-    @Option(help: "Threads; one for each processor by default.")
-    var threads: Int?
-
     @Option(help: "The most that a step may take, as a multiple of the sum.")
     var limit: Double?
 
-    @Option(help: "A file to write the numbers to.")
-    var json: String?
+    @OptionGroup var measurement: MeasurementOptions
 
     /// How far the plans of a batch agree.
     private enum Agreement: String, CaseIterable {
@@ -50,7 +51,7 @@ struct StepCost: AsyncParsableCommand {
     func run() async throws {
         let url = try model.file(variant), name = url.deletingPathExtension().lastPathComponent
         var options = AdaptiveModel.Options()
-        options.threads = threads
+        options.threads = measurement.threads
         let loaded = try await AdaptiveModel(contentsOf: url, options: options)
         let language = model.shape.configuration
         let adaptive = model.adaptive(variant)
@@ -92,7 +93,7 @@ struct StepCost: AsyncParsableCommand {
             [
                 "model": name, "prompt": prompt, "steps": steps, "load": loadAverage(), "layer_read_ms": costs.read, "layer_multiply_ms": costs.multiply,
                 "batches": written, "limit": limit ?? NSNull(), "passed": passed,
-            ], to: json)
+            ], to: measurement.json)
         if !passed { throw ExitCode(1) }
     }
 

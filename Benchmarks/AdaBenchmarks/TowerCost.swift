@@ -8,7 +8,7 @@ import Foundation
 /// median over the repeats is reported, and the fastest.
 struct TowerCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "tower-cost", abstract: "Time vision towers on one image each, interleaved.")
+        commandName: "tower-cost", abstract: "Compare the speed of vision towers.", discussion: "Each tower encodes one image at a time, the towers in turn.")
 
     @Argument(help: "Folders of towers, or checkpoints.")
     var towers: [String]
@@ -31,7 +31,7 @@ struct TowerCost: AsyncParsableCommand {
     @Option(parsing: .upToNextOption, help: "Folders of towers that are measured with 8-bit weights beside.")
     var q8: [String] = []
 
-    @Option(help: "A file to write the numbers to.")
+    @Option(help: "Also write the results to this file, as one JSON object.")
     var json: String?
 
     func validate() throws {
