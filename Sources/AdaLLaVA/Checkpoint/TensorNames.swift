@@ -38,6 +38,17 @@ public enum TensorNames {
         return "\(layers)\(number).\(found.1).\(parameter)"
     }
 
+    /// The name that Hugging Face's class of an architecture has for a decoder's tensor.
+    public static func huggingFace(canonical name: String, _ architecture: DecoderArchitecture) -> String {
+        guard architecture == .phi2 else { return name }
+        if name.hasPrefix("model.norm.") { return "model.final_layernorm." + name.dropFirst("model.norm.".count) }
+        let layers = "model.layers."
+        guard name.hasPrefix(layers), let (module, parameter) = splitParameter(name),
+            let (number, inner) = splitNumber(module.dropFirst(layers.count)), let found = phiLayerModules.first(where: { $0.1 == inner })
+        else { return name }
+        return "\(layers)\(number).\(found.0).\(parameter)"
+    }
+
     /// The canonical name of a tensor of a CLIP checkpoint: a vision tower of its own, or CLIP as a whole. `nil` for what is not
     /// the tower's.
     public static func canonical(clip name: String) -> String? {

@@ -5,7 +5,8 @@ import Foundation
 ///
 /// A destination that ends in `.gguf` becomes a GGUF file as llama.cpp reads it, with a second one for the tower of a LLaVA, or one file with
 /// everything in it for what llama.cpp cannot run.
-/// Any other destination becomes a folder in the source's own Hugging Face layout with float weights (safetensors has no quantized types).
+/// Any other destination becomes a folder in the source's own Hugging Face layout, for a GGUF text model in that of its architecture, with float
+/// weights (safetensors has no quantized types).
 public struct CheckpointConverter: WeightConverter {
     /// The element types that weights can be written in.
     public enum Target: String, Sendable, CaseIterable {
@@ -47,8 +48,10 @@ public struct CheckpointConverter: WeightConverter {
             // Under this name lies, or would be looked for, the image part.
             try ConversionOutput.check(imageOutput, sources: [source] + (projector.map { [$0] } ?? []), overwrites: overwrites)
         }
-        guard writesGGUF || (checkpoint.ggufMetadata == nil && target.isFloat) else {
-            throw ConversionError.needsGGUF(target.rawValue, fromGGUF: checkpoint.ggufMetadata != nil, output: output.path)
+        if writesGGUF { return }
+        guard target.isFloat else { throw ConversionError.needsGGUF(target.rawValue, output: output.path) }
+        if checkpoint.ggufMetadata != nil, let obstacle = safetensorsObstacle {
+            throw ConversionError.onlyGGUF(obstacle, output: output.path)
         }
     }
 
@@ -62,7 +65,11 @@ public struct CheckpointConverter: WeightConverter {
         try CheckpointConverter.verify(checkpoint)
         if writesGGUF { return try writeGGUF(cancellation: cancellation, progress: progress) }
         var report = try ConversionOutput.writeFolder(output) {
-            try writeContents($0, cancellation: cancellation, progress: progress)
+            if checkpoint.ggufMetadata != nil {
+                try writeHuggingFaceFolder($0, cancellation: cancellation, progress: progress)
+            } else {
+                try writeContents($0, cancellation: cancellation, progress: progress)
+            }
         } verify: { try CheckpointConverter.report(Checkpoint.open(at: $0)) }
         report.files = [output.path]
         return report

@@ -116,19 +116,19 @@ extension CheckpointConverter {
     /// GGUF's llama rotates neighbouring values of a head, Hugging Face and other architectures the two halves: rows of queries and keys change places.
     private func rowOrder(_ name: String) -> [Int]? {
         let language = checkpoint.configuration.language
-        guard !language.ropeInterleaved, language.architecture.fileDescription.ggufIsInterleaved, name.hasPrefix("model.layers.") else { return nil }
-        let heads: Int
-        if name.contains(".self_attn.q_proj.") {
-            heads = language.numAttentionHeads
-        } else if name.contains(".self_attn.k_proj.") {
-            heads = language.numKeyValueHeads
-        } else {
-            return nil
-        }
+        guard !language.ropeInterleaved, language.architecture.fileDescription.ggufIsInterleaved, let heads = rotatedHeads(name) else { return nil }
         let half = language.headDim / 2
         return (0 ..< heads).flatMap { head in
             (0 ..< language.headDim).map { head * language.headDim + $0 / 2 + ($0 % 2) * half }
         }
+    }
+
+    /// Heads of a tensor of queries or keys; `nil` for every other.
+    func rotatedHeads(_ name: String) -> Int? {
+        guard name.hasPrefix("model.layers.") else { return nil }
+        let language = checkpoint.configuration.language
+        if name.contains(".self_attn.q_proj.") { return language.numAttentionHeads }
+        return name.contains(".self_attn.k_proj.") ? language.numKeyValueHeads : nil
     }
 
     // MARK: - Metadata

@@ -74,7 +74,8 @@ public enum ConversionError: EngineError, Equatable {
     case ontoItself(String)
     case holdsSource(String)
     case otherFolder(String)
-    case needsGGUF(String, fromGGUF: Bool, output: String)
+    case needsGGUF(String, output: String)
+    case onlyGGUF(String, output: String)
     case towerNeedsFolder(String, output: String)
 
     public var category: ErrorCategory { .usage }
@@ -85,9 +86,9 @@ public enum ConversionError: EngineError, Equatable {
         case .ontoItself(let path): "\(path): the checkpoint cannot be written over itself; name another output"
         case .holdsSource(let path): "\(path): the checkpoint that is converted lies in it; name another output"
         case .otherFolder(let path): "\(path): a folder that is no checkpoint, which --force does not replace; name another output"
-        case .needsGGUF(let type, true, let output):
-            "\(output): a GGUF model is written to GGUF again (\(type)); name an output that ends in .gguf"
-        case .needsGGUF(let type, false, let output):
+        case .onlyGGUF(let reason, let output):
+            "\(output): this GGUF model cannot be written as safetensors, for \(reason); name an output that ends in .gguf, or convert the original checkpoint"
+        case .needsGGUF(let type, let output):
             "\(output): safetensors has no \(type); name an output that ends in .gguf, or convert to f16, bf16 or f32"
         case .towerNeedsFolder(let type, let output):
             "\(output): a vision tower by itself becomes a folder with f16, bf16 or f32 weights, not \(type)\(output.hasSuffix(".gguf") ? " in a GGUF file" : ""); "

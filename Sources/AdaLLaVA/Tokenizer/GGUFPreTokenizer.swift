@@ -22,6 +22,9 @@ struct GGUFPreTokenizer: Sendable {
         addsBOS = isLlama3
     }
 
+    /// The patterns of a name; none for a name that is not known.
+    static func patterns(named name: String) -> [String] { patterns[name] ?? [] }
+
     private static let gpt2 = ["'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"]
     private static let digitsAlone = ["\\p{N}"] + gpt2
     private static let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"

@@ -1,0 +1,133 @@
+import Foundation
+
+/// A GGUF text model as a folder in Hugging Face's layout: safetensors, `config.json`, `generation_config.json` and the tokenizer's files.
+extension CheckpointConverter {
+    /// What of a GGUF model has no form in Hugging Face's layout here; `nil` if nothing has not.
+    var safetensorsObstacle: String? {
+        let configuration = checkpoint.configuration
+        if configuration.adaptive != nil { return "it has AdaLLaVA's scheduler" }
+        if configuration.vision != nil || configuration.llava != nil { return "it has an image part" }
+        return nil
+    }
+
+    func writeHuggingFaceFolder(_ partial: URL, cancellation: Cancellation, progress: ConversionProgress) throws {
+        guard let metadata = checkpoint.ggufMetadata else { return }
+        let language = checkpoint.configuration.language
+        let source = checkpoint.language
+        let tensors = source.names.compactMap(source.find).filter { tensor in
+            tensor.type.kernelType != nil && tensor.name != "rope_freqs.weight"
+                && !(tensor.name == "lm_head.weight" && language.tieWordEmbeddings)
+        }
+        let factors = try source.find("rope_freqs.weight").map { try Tensor(vector: $0, count: $0.count).values.map(Double.init) }
+        let files = try [
+            ("config.json", Data(language.huggingFaceConfiguration(dtype: target.torchName, frequencyFactors: factors).utf8)),
+            ("generation_config.json", Data(language.huggingFaceGeneration.utf8)),
+        ] + tokenizerFiles(metadata)
+        do {
+            for (name, data) in files { try Files.write(data, to: partial.appendingPathComponent(name)) }
+        } catch let error as SystemError {
+            throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
+        }
+        let total = tensors.reduce(0) { $0 + $1.bytes.count }
+        var done = 0
+        let names = Dictionary(
+            tensors.map { (TensorNames.huggingFace(canonical: $0.name, language.architecture), $0) }, uniquingKeysWith: { first, _ in first })
+        let descriptions = names.map { TensorDescription(name: $0.key, type: target.elementType, shape: $0.value.shape) }
+        try SafetensorsWriter.write(descriptions, to: partial.appendingPathComponent("model.safetensors")) { description, sink in
+            guard let tensor = names[description.name] else { return }
+            try TensorRewriter(tensor, to: description.type, order: huggingFaceRowOrder(tensor.name), file: output.path)
+                .write(to: sink, cancellation: cancellation)
+            done += tensor.bytes.count
+            progress(done, total)
+        }
+    }
+
+    /// The other way round as for a GGUF file: rows of queries and keys whose neighbours are rotated together become halves of their head.
+    private func huggingFaceRowOrder(_ name: String) -> [Int]? {
+        let language = checkpoint.configuration.language
+        guard language.ropeInterleaved, let heads = rotatedHeads(name) else { return nil }
+        let half = language.headDim / 2
+        return (0 ..< heads).flatMap { head in
+            (0 ..< language.headDim).map { head * language.headDim + ($0 < half ? 2 * $0 : 2 * ($0 - half) + 1) }
+        }
+    }
+
+    /// The files that the GGUF file carries as they were, or those that its vocabulary becomes.
+    private func tokenizerFiles(_ metadata: GGUFMetadata) throws -> [(String, Data)] {
+        let carried = TokenizerLoader.fileNames.compactMap { name -> (String, Data)? in
+            guard case .string(let bytes) = metadata[EmbeddedFiles.prefix + name] else { return nil }
+            return (name, Data(bytes))
+        }
+        if !carried.isEmpty { return carried }
+        guard let vocabulary = try GGUFVocabulary(metadata), vocabulary.model != "no_vocab" else { return [] }
+        return try HuggingFaceTokenizer(vocabulary, template: metadata.string("tokenizer.chat_template"), file: source.path).files.map {
+            ($0.0, Data($0.1.utf8))
+        }
+    }
+}
+
+extension DecoderConfiguration {
+    /// A text model's `config.json`.
+    /// - Parameter frequencyFactors: what a GGUF file divides the rotary frequencies by.
+    func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> String {
+        let description = architecture.fileDescription
+        let className = [.llama: "Llama", .mistral: "Mistral", .qwen2: "Qwen2", .phi2: "Phi"][architecture] ?? "Llama"
+        var fields: [String: Any] = [
+            "architectures": ["\(className)ForCausalLM"], "model_type": description.modelType, "torch_dtype": dtype,
+            "vocab_size": vocabularySize, "hidden_size": hiddenSize, "intermediate_size": intermediateSize, "num_hidden_layers": numHiddenLayers,
+            "num_attention_heads": numAttentionHeads, "num_key_value_heads": numKeyValueHeads, "head_dim": headDim,
+            description.epsilonField.huggingFace: Double("\(normEpsilon)") ?? Double(normEpsilon), "rope_theta": ropeTheta,
+            "max_position_embeddings": maxPositionEmbeddings, "tie_word_embeddings": tieWordEmbeddings,
+            "hidden_act": hiddenActivation == .geluTanh ? "gelu_new" : hiddenActivation.rawValue,
+            "bos_token_id": bosTokenID ?? NSNull(), "eos_token_id": eosTokenIDs.count == 1 ? eosTokenIDs[0] as Any : eosTokenIDs as Any,
+            "pad_token_id": padTokenID ?? NSNull(), "rope_scaling": huggingFaceScaling(frequencyFactors) ?? NSNull(),
+        ]
+        switch architecture {
+        case .llama:
+            fields["attention_bias"] = attentionBias
+            fields["mlp_bias"] = mlpBias
+        case .mistral: fields["sliding_window"] = slidingWindow ?? NSNull()
+        case .qwen2:
+            fields["use_sliding_window"] = slidingWindow != nil
+            if let slidingWindow {
+                fields["sliding_window"] = slidingWindow
+                fields["max_window_layers"] = 0
+            }
+        case .phi2: fields["partial_rotary_factor"] = Double(rotaryDim) / Double(headDim)
+        }
+        return Self.json(fields)
+    }
+
+    private func huggingFaceScaling(_ factors: [Double]?) -> [String: Any]? {
+        // A factor for each frequency is what longrope is, with one list for every length.
+        if let factors {
+            return [
+                "rope_type": "longrope", "short_factor": factors, "long_factor": factors, "factor": 1.0, "attention_factor": 1.0,
+                "original_max_position_embeddings": maxPositionEmbeddings,
+            ]
+        }
+        switch ropeScaling {
+        case .linear(let factor): return ["rope_type": "linear", "factor": factor]
+        case .yarn(let yarn):
+            return [
+                "rope_type": "yarn", "factor": yarn.factor, "original_max_position_embeddings": yarn.originalMaxPositionEmbeddings,
+                "beta_fast": yarn.betaFast, "beta_slow": yarn.betaSlow, "attention_factor": yarn.attentionFactor, "truncate": yarn.truncate,
+            ]
+        // GGUF has no others.
+        default: return nil
+        }
+    }
+
+    /// `generation_config.json`: the tokens that begin and end an answer.
+    var huggingFaceGeneration: String {
+        var fields: [String: Any] = ["eos_token_id": eosTokenIDs]
+        if let bosTokenID { fields["bos_token_id"] = bosTokenID }
+        if let padTokenID { fields["pad_token_id"] = padTokenID }
+        return Self.json(fields)
+    }
+
+    private static func json(_ fields: [String: Any]) -> String {
+        let data = try? JSONSerialization.data(withJSONObject: fields, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+        return String(decoding: data ?? Data("{}".utf8), as: UTF8.self) + "\n"
+    }
+}
