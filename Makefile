@@ -37,7 +37,9 @@ demo: build
 
 test: torch
 	@scripts/check-arrows.py
+	@Tests/Tools/test_check_docs.py --quiet
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
+	@scripts/check-docs.py
 
 check-slow: build
 	@scripts/check-slow.sh

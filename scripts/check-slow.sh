@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change, run before an issue is called done (`make check-slow`): SmolLM2's tokens against llama.cpp's,
-# EfficientNet-Lite's features against PyTorch's, the cost of half the switches, peak memory, and kernels, concurrent answers and parsers under
-# sanitizers. Fetches SmolLM2 and EfficientNet-Lite and writes random models into build/models (about 4 GB).
+# EfficientNet-Lite's features against PyTorch's, the cost of half the switches, peak memory, the documents' slow commands, and kernels,
+# concurrent answers and parsers under sanitizers. Fetches SmolLM2 and EfficientNet-Lite and writes random models into build/models (about 4 GB).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
@@ -46,6 +46,8 @@ check "the same, H" "$bench" step-cost --variant H --limit 1.5
 for type in f32 f16 bf16 q8_0 q4_1; do
   check "peak memory, $type: at most 1.25 x weights + KV cache + 100 MB" "$bench" memory --shape smollm2-135m --type $type
 done
+
+check "README's and docs' slow commands run and print what is written" scripts/check-docs.py --slow
 
 for part in kernels arm answers parsers; do
   check "under sanitizers: $part" scripts/sanitize.sh $part
