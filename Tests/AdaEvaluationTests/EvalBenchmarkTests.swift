@@ -133,6 +133,36 @@ import Testing
         #expect(abs((scores["f1"] ?? 0) - (0.5 + 1 + adversarialF1) / 3) < 1e-12)
     }
 
+    @Test("an MMBench question whose answer is an option that says None is asked without that option")
+    func mmbenchOptionNone() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let table = folder.appendingPathComponent("table.tsv")
+        try Data("index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage\n7\tWhich?\t\tred\tblue\tgreen\tNone\tD\tx\tAAAA\n".utf8).write(to: table)
+        let benchmark = try MMBenchBenchmark(contentsOf: table, split: nil)
+        #expect(benchmark.samples.count == 3)
+        for sample in benchmark.samples {
+            #expect(!sample.question.contains("None"))
+            for answer in ["A", "B", "C", "red", "None"] { #expect(benchmark.score(answer, for: sample) == 0) }
+        }
+        try Data("index\tquestion\tA\tB\tanswer\timage\n7\tWhich?\tred\tblue\tyes\tAAAA\n".utf8).write(to: table)
+        #expect(throws: EvaluationError.self) { try MMBenchBenchmark(contentsOf: table, split: nil) }
+    }
+
+    @Test("a TextVQA question that is asked twice about an image is scored by its last answers, as eval_textvqa.py finds them")
+    func textVQAAskedTwice() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let data = [("What is it?", "a1", "left"), ("what is it?", "a1", "right"), ("what is it?", "b2", "left")].enumerated().map { index, item in
+            ["question": item.0, "image_id": item.1, "answers": [String](repeating: item.2, count: 10), "question_id": index] as [String: Any]
+        }
+        try JSONSerialization.data(withJSONObject: ["data": data]).write(to: folder.appendingPathComponent("TextVQA_0.5.1_val.json"))
+        let benchmark = try TextVQABenchmark(folder: folder, split: "val", usesOCR: false)
+        #expect(benchmark.samples.map { benchmark.score("right", for: $0) } == [1, 1, 0])
+    }
+
     // A mismatch means that MME's points differ from its calculation.py: 100 x accuracy + 100 x the share of images with both right. By
     // hand: existence 3 of 4 and 1 of 2 images: 125; landmark 1 of 2, 0 of 1: 50; code reasoning both: 200.
     @Test func mme() throws {

@@ -73,7 +73,8 @@ public struct MMBenchBenchmark: Benchmark {
             guard options.count > 1 else {
                 throw EvaluationError.data(file: file, at: place, expected: "two to four options", found: "\(options.count)")
             }
-            if let answer, !MMBenchBenchmark.letters.prefix(options.count).contains(answer) {
+            // LLaVA's script leaves out an option that says "None" even where it is the answer, so such a question can hardly be won.
+            if let answer, !MMBenchBenchmark.letters.contains(answer) || !table.columns.contains(answer) {
                 throw EvaluationError.data(file: file, at: place, expected: "the letter of an option as answer", found: answer)
             }
             var tags = ["category": table.text(row, "category") ?? "other"]
@@ -85,7 +86,7 @@ public struct MMBenchBenchmark: Benchmark {
         func sample(round: Int, question number: Int, turn: Int, image: Data) throws -> BenchmarkSample {
             let turned = Array(options[turn...] + options[..<turn])
             let right = answer.flatMap { MMBenchBenchmark.letters.firstIndex(of: $0) }
-                .map { MMBenchBenchmark.letters[($0 - turn + options.count) % options.count] }
+                .map { MMBenchBenchmark.letters[$0 < options.count ? ($0 - turn + options.count) % options.count : $0] }
             var tags = tags
             tags["round"] = "\(round)"
             for (letter, option) in zip(MMBenchBenchmark.letters, turned) { tags[letter] = option }

@@ -19,11 +19,16 @@ public struct TextVQABenchmark: Benchmark {
         }
         // The validation images are in the training folder; the test split has its own.
         let images = url.appendingPathComponent(split == "test" ? "test_images" : "train_images")
-        samples = try JSONPlace(contentsOf: questions, needed: "TextVQA's questions").member("data").array().map { item in
+        let items = try JSONPlace(contentsOf: questions, needed: "TextVQA's questions").member("data").array()
+        func key(_ item: JSONPlace) throws -> [String] { [try item.member("image_id").string(), try item.member("question").string().lowercased()] }
+        // The script finds the people's answers by image and question: where one is asked twice, the last ones count for both.
+        var last: [[String]: JSONPlace] = [:]
+        for item in items { last[try key(item)] = item }
+        samples = try items.map { item in
             let image = try item.member("image_id")
             var question = TextVQABenchmark.capitalized(try item.member("question").string())
             if usesOCR { question += "\nReference OCR token: " + (words[try image.string()] ?? []).joined(separator: ", ") }
-            let answers = item.optionalMember("answers")
+            let answers = (last[try key(item)] ?? item).optionalMember("answers")
             let references = try answers?.strings() ?? []
             if let answers, references.count != 10 { throw answers.failure("the answers of ten people", "\(references.count)") }
             return BenchmarkSample(
