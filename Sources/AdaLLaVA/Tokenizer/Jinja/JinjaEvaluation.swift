@@ -162,7 +162,7 @@ extension JinjaInterpreter {
         case .undefined(let message): throw meter.failure(message)
         case .dict(let dict): return dict[name] ?? missing(name, value)
         case .namespace(let namespace): return namespace.attributes[name] ?? missing(name, value)
-        case .loop(let loop): return loop.attribute(name) ?? missing(name, value)
+        case .loop(let loop): return try loop.attribute(name) ?? missing(name, value)
         case .macro(let macro) where name == "name": return .text(macro.definition.name)
         default: return missing(name, value)
         }

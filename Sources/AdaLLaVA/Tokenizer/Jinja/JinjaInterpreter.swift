@@ -176,28 +176,24 @@ final class JinjaInterpreter {
     }
 
     private func run(_ statement: JinjaForLoop, over values: [JinjaValue], _ scope: JinjaScope, depth: Int) throws -> Bool {
-        var items = values
-        if let test = statement.test {
-            items = []
-            for value in values {
-                let inner = try makeScope(scope)
-                try assign(value, to: statement.target, inner)
-                if try evaluate(test, inner).isTrue { items.append(value) }
-            }
+        let loop = JinjaLoop(values, depth: depth, statement: statement, scope: statement.isRecursive ? scope : nil) { value in
+            guard let test = statement.test else { return true }
+            let inner = try self.makeScope(scope)
+            try self.assign(value, to: statement.target, inner)
+            return try self.evaluate(test, inner).isTrue
         }
-        guard !items.isEmpty else { return false }
-        let loop = JinjaLoop(items, depth: depth, statement: statement, scope: statement.isRecursive ? scope : nil)
+        defer { loop.finish() }
         try checkHeight(loop.height)
         if statement.isRecursive { scopes.append(scope) }
-        for (index, item) in items.enumerated() {
+        while let item = try loop.item(loop.index) {
             try meter.step()
-            loop.index = index
             let inner = try makeScope(scope)
             inner.values["loop"] = .loop(loop)
             try assign(item, to: statement.target, inner)
-            if try run(statement.body, inner) == .leavesLoop { break }
+            if try run(statement.body, inner) == .leavesLoop { return true }
+            loop.index += 1
         }
-        return true
+        return loop.index > 0
     }
 
     /// `loop(values)`: the recursive loop's body for other values.

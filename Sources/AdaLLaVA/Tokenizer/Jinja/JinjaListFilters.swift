@@ -61,7 +61,7 @@ extension JinjaInterpreter {
         case .text(let text): return text.count
         case .list(let list), .tuple(let list): return list.values.count
         case .dict(let dict): return dict.keys.count
-        case .loop(let loop): return loop.items.count
+        case .loop(let loop): return try loop.count()
         case .undefined: return 0
         default: throw meter.failure("length: a \(value.typeName) has none")
         }

@@ -107,17 +107,18 @@ extension JinjaInterpreter {
         switch name {
         case "range": return .list(try range(arguments))
         case "namespace", "dict":
-            let dict = try makeDict(arguments.keyword)
+            let keywords = try makeDict(arguments.keyword), dict = try makeDict([])
             var attributes: [String: JinjaValue] = [:]
             for value in arguments.positional {
                 guard case .dict(let given) = value else { throw meter.failure("\(name): expected a dict, found \(value.typeName)") }
                 try meter.allocateContainer(given.keys.count * 2)
                 for (key, value) in zip(given.keys, given.values) {
-                    if name == "dict", dict[try JinjaKey(key, meter: meter)] == nil { dict.set(try JinjaKey(key, meter: meter), key, value) }
+                    if name == "dict" { dict.set(try JinjaKey(key, meter: meter), key, value) }
                     attributes[try spelling.string(key).string] = value
                 }
             }
             if name == "dict" {
+                for (key, value) in zip(keywords.keys, keywords.values) { dict.set(try JinjaKey(key, meter: meter), key, value) }
                 try checkHeight(dict.height)
                 return .dict(dict)
             }

@@ -187,7 +187,10 @@ final class JinjaScope {
 
 /// The variable `loop`.
 final class JinjaLoop {
-    let items: [JinjaValue]
+    /// The values that passed the loop's test so far. They are tested as late as Jinja2 tests them, since the body may change what the test reads.
+    private var items: [JinjaValue] = []
+    private var untested: ArraySlice<JinjaValue>
+    private var passes: ((JinjaValue) throws -> Bool)?
     var index = 0
     let depth: Int
     /// The arguments of the last `changed`.
@@ -198,24 +201,44 @@ final class JinjaLoop {
     let scope: JinjaScope?
     let height: Int
 
-    init(_ items: [JinjaValue], depth: Int, statement: JinjaForLoop, scope: JinjaScope?) {
-        (self.items, self.depth, self.statement, self.scope) = (items, depth, statement, scope)
-        height = 1 + (items.map(\.height).max() ?? 0)
+    /// - Parameter passes: the loop's test.
+    init(_ values: [JinjaValue], depth: Int, statement: JinjaForLoop, scope: JinjaScope?, passes: @escaping (JinjaValue) throws -> Bool) {
+        (untested, self.depth, self.statement, self.scope, self.passes) = (values[...], depth, statement, scope, passes)
+        height = 1 + (values.map(\.height).max() ?? 0)
     }
 
-    func attribute(_ name: String) -> JinjaValue? {
-        switch name {
+    /// Tests no further values; what the test refers to may refer to this.
+    func finish() { (passes, untested) = (nil, []) }
+
+    /// The value at `index`, `nil` if there are not so many.
+    func item(_ index: Int) throws -> JinjaValue? {
+        while items.count <= index, let value = untested.popFirst() {
+            if try passes?(value) == true { items.append(value) }
+        }
+        return index < items.count ? items[index] : nil
+    }
+
+    /// How many values there are: all of them are tested.
+    func count() throws -> Int {
+        _ = try item(.max)
+        return items.count
+    }
+
+    func attribute(_ name: String) throws -> JinjaValue? {
+        // All of these depend on how many values there are.
+        if ["revindex", "revindex0", "length"].contains(name) { _ = try item(.max) }
+        return switch name {
         case "index": .int(index + 1)
         case "index0": .int(index)
         case "revindex": .int(items.count - index)
         case "revindex0": .int(items.count - index - 1)
         case "first": .bool(index == 0)
-        case "last": .bool(index == items.count - 1)
+        case "last": .bool(try item(index + 1) == nil)
         case "length": .int(items.count)
         case "depth": .int(depth + 1)
         case "depth0": .int(depth)
         case "previtem": index > 0 ? items[index - 1] : .undefined("there is no previous item")
-        case "nextitem": index + 1 < items.count ? items[index + 1] : .undefined("there is no next item")
+        case "nextitem": try item(index + 1) ?? .undefined("there is no next item")
         default: nil
         }
     }
