@@ -54,6 +54,10 @@ AK_INLINE void ak_group_scale(const uint8_t *packed, int group, int *scale, int 
     }
 }
 
+// The half-precision scale by which the 32 values of a group of a block are whole numbers of at most 8 bits: of the group's own, so that Q8_0 holds
+// them as they are (IQ4_XS: but for the scale's rounding). Returns 0 for types whose groups have none, and for scales that are no halves.
+int ak_own_scale(uint16_t *scale, ak_type type, const uint8_t *block, int group);
+
 // A register tile: a few tokens times a few panels, over the listed blocks first ..< last.
 typedef struct {
     int32_t tokens, panels;

@@ -1,4 +1,5 @@
 // Weight panels: 16 output rows side by side, the order in which the kernels read them (see AdaKernels.h).
+#include <math.h>
 #include <string.h>
 
 #include "internal.h"
@@ -98,6 +99,22 @@ static void q4_k_group(uint8_t *out, const uint8_t *block, int group) {
     for (int i = 0; i < 16; i++) out[4 + i] = (uint8_t)((quants[i] >> shift & 15) | (quants[i + 16] >> shift & 15) << 4);
 }
 
+// 32 values of group `group` of a block as a Q8_0 block.
+static void q8_group(uint8_t *out, ak_type source_type, const uint8_t *block, int group, const float *values) {
+    uint16_t half;
+    const int own = ak_own_scale(&half, source_type, block, group);
+    const float inverse = own ? ak_inverse_scale(ak_half_to_float(half)) : 0.0f;
+    if (inverse == 0.0f) {
+        ak_quantize(out, AK_Q8_0, values, AK_BLOCK);
+        return;
+    }
+    memcpy(out, &half, sizeof half);
+    for (int i = 0; i < AK_BLOCK; i++) {
+        const float quant = roundf(values[i] * inverse);
+        out[2 + i] = (uint8_t)(int8_t)(quant >= -127.0f && quant <= 127.0f ? quant : 0.0f);
+    }
+}
+
 // Panel `panel` in I8, of float rows.
 static void pack_i8_panel(uint8_t *out, const uint8_t *source, ak_type source_type, size_t row_bytes, int32_t rows, int32_t inputs, int32_t panel) {
     float *scales = (float *)(out + (size_t)inputs * AK_PANEL);
@@ -127,7 +144,7 @@ int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, 
     }
     const int as_it_is = source_type == type && (type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1);
     const int regrouped = source_type == AK_Q4_K && type == AK_Q4_1;
-    const int requantized = type == AK_Q8_0 && (source_type == AK_Q5_0 || source_type == AK_Q5_1 || source_type == AK_Q5_K || source_type == AK_Q6_K);
+    const int requantized = type == AK_Q8_0 && ak_packs_as_q8(source_type);
     if (!(float_source && (float_panel || type == AK_Q8_0)) && !as_it_is && !regrouped && !requantized) return -1;
     if ((regrouped || requantized) && inputs % ak_type_block(source_type) != 0) return -1;
     if (bundle < 1 || first % bundle != 0 || count % bundle != 0) return -1;
@@ -174,7 +191,12 @@ int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, 
                 }
                 const float *row_values = row_data ? values + block % together * AK_BLOCK : zeros;
                 if (type == AK_Q8_0) {
-                    ak_quantize(quantized, AK_Q8_0, row_values, AK_BLOCK);
+                    if (row_data && requantized) {
+                        const uint8_t *stored = row_data + (size_t)(block / together) * (size_t)ak_type_bytes(source_type);
+                        q8_group(quantized, source_type, stored, block % together, row_values);
+                    } else {
+                        ak_quantize(quantized, AK_Q8_0, row_values, AK_BLOCK);
+                    }
                     pack_q8_block(block_values, block_scales, lane, quantized);
                 } else {
                     pack_float_block(block_values, type, lane, row_values);

@@ -11,16 +11,16 @@
 
 int32_t ak_type_block(ak_type type) {
     switch (type) {
-        case AK_F32: case AK_F16: case AK_BF16: case AK_I16: case AK_I8: return 1;
-        case AK_Q8_0: case AK_Q4_0: case AK_Q4_1: case AK_Q5_0: case AK_Q5_1: return 32;
-        case AK_Q4_K: case AK_Q5_K: case AK_Q6_K: return 256;
+        case AK_F32: case AK_F16: case AK_BF16: case AK_F8_E4M3: case AK_F8_E5M2: case AK_I16: case AK_I8: return 1;
+        case AK_Q8_0: case AK_Q4_0: case AK_Q4_1: case AK_Q5_0: case AK_Q5_1: case AK_IQ4_NL: case AK_MXFP4: return 32;
+        case AK_Q2_K: case AK_Q3_K: case AK_Q4_K: case AK_Q5_K: case AK_Q6_K: case AK_IQ4_XS: case AK_TQ1_0: case AK_TQ2_0: return 256;
     }
     return 1;
 }
 
 int32_t ak_type_bytes(ak_type type) {
     switch (type) {
-        case AK_I8: return 1;
+        case AK_I8: case AK_F8_E4M3: case AK_F8_E5M2: return 1;
         case AK_F32: return 4;
         case AK_F16: case AK_BF16: case AK_I16: return 2;
         case AK_Q8_0: return 2 + 32;
@@ -31,8 +31,23 @@ int32_t ak_type_bytes(ak_type type) {
         case AK_Q4_K: return 2 + 2 + 12 + 128;
         case AK_Q5_K: return 2 + 2 + 12 + 32 + 128;
         case AK_Q6_K: return 128 + 64 + 16 + 2;
+        case AK_Q2_K: return 16 + 64 + 2 + 2;
+        case AK_Q3_K: return 32 + 64 + 12 + 2;
+        case AK_IQ4_NL: return 2 + 16;
+        case AK_IQ4_XS: return 2 + 2 + 4 + 128;
+        case AK_TQ1_0: return 48 + 4 + 2;
+        case AK_TQ2_0: return 64 + 2;
+        case AK_MXFP4: return 1 + 16;
     }
     return 1;
+}
+
+int ak_packs_as_q8(ak_type type) {
+    switch (type) {
+        case AK_Q5_0: case AK_Q5_1: case AK_Q2_K: case AK_Q3_K: case AK_Q5_K: case AK_Q6_K:
+        case AK_IQ4_NL: case AK_IQ4_XS: case AK_TQ1_0: case AK_TQ2_0: case AK_MXFP4: return 1;
+        default: return 0;
+    }
 }
 
 // -------------------------------------------------------------------------------------------------------------- 16-bit floats
@@ -75,6 +90,17 @@ uint16_t ak_float_to_bf16(float value) {
     const uint32_t bits = bits_of(value);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+float ak_e8m0_to_half_float(uint8_t exponent) {
+    return float_of(exponent < 2 ? 0x00200000u << exponent : (uint32_t)(exponent - 1) << 23);
+}
+
+static float e4m3_to_float(uint8_t bits) {
+    const uint32_t sign = (uint32_t)(bits & 0x80) << 24, magnitude = bits & 0x7f;
+    if (magnitude == 0x7f) return float_of(sign | 0x7fc00000);
+    // Read with float32's exponent bias the value is 2^120 too small; the product is exact, for subnormals too.
+    return float_of(sign | bits_of(float_of(magnitude << 20) * 0x1p120f));
 }
 
 static float half_at(const uint8_t *bytes) {
@@ -175,6 +201,85 @@ static void block_q6_k(float *out, const uint8_t *block) {
     }
 }
 
+static void block_q2_k(float *out, const uint8_t *block) {
+    const float d = half_at(block + 80), dmin = half_at(block + 82);
+    for (int group = 0; group < 16; group++) {
+        const float step = d * (float)(block[group] & 15), base = dmin * (float)(block[group] >> 4);
+        // Groups of 16: each half's 32 bytes hold its eight groups, two bits of four groups in a byte.
+        const uint8_t *quants = block + 16 + group / 8 * 32 + group % 2 * 16;
+        const int shift = group % 8 / 2 * 2;
+        for (int i = 0; i < 16; i++) out[group * 16 + i] = step * (float)(quants[i] >> shift & 3) - base;
+    }
+}
+
+static void block_q3_k(float *out, const uint8_t *block) {
+    const uint8_t *scales = block + 96;
+    const float d = half_at(block + 108);
+    for (int group = 0; group < 16; group++) {
+        const int low = scales[group % 8] >> group / 8 * 4 & 15, high = scales[8 + group % 4] >> group / 4 * 2 & 3;
+        const float step = d * (float)((low | high << 4) - 32);
+        const uint8_t *thirds = block + group % 2 * 16, *quants = block + 32 + group / 8 * 32 + group % 2 * 16;
+        const int shift = group % 8 / 2 * 2;
+        for (int i = 0; i < 16; i++)
+            out[group * 16 + i] = step * (float)((quants[i] >> shift & 3) - (thirds[i] >> group / 2 & 1 ? 0 : 4));
+    }
+}
+
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};   // doubled
+
+// 32 values of a table with 16 entries, by the 4 bits of 16 bytes.
+static void table_values(float *out, float scale, const int8_t values[16], const uint8_t *quants) {
+    for (int i = 0; i < 16; i++) {
+        out[i] = scale * (float)values[quants[i] & 15];
+        out[i + 16] = scale * (float)values[quants[i] >> 4];
+    }
+}
+
+static void block_iq4_nl(float *out, const uint8_t *block) { table_values(out, half_at(block), iq4_values, block + 2); }
+
+static void block_mxfp4(float *out, const uint8_t *block) { table_values(out, ak_e8m0_to_half_float(block[0]), mxfp4_values, block + 1); }
+
+static float iq4_xs_scale(const uint8_t *block, int group) {
+    const int low = block[4 + group / 2] >> group % 2 * 4 & 15, high = block[2 + group / 4] >> group % 4 * 2 & 3;
+    return half_at(block) * (float)((low | high << 4) - 32);
+}
+
+static void block_iq4_xs(float *out, const uint8_t *block) {
+    for (int group = 0; group < 8; group++) table_values(out + group * 32, iq4_xs_scale(block, group), iq4_values, block + 8 + group * 16);
+}
+
+static void block_tq1_0(float *out, const uint8_t *block) {
+    static const uint8_t powers[5] = {1, 3, 9, 27, 81};
+    static const struct { int first, bytes, digits; } parts[3] = {{0, 32, 5}, {32, 16, 5}, {48, 4, 4}};
+    const float d = half_at(block + 52);
+    for (int part = 0; part < 3; part++)
+        for (int digit = 0; digit < parts[part].digits; digit++)
+            for (int i = 0; i < parts[part].bytes; i++) {
+                // A byte holds its base-3 digits as a fraction of 256; the product modulo 256 moves the digit to the front.
+                const uint8_t moved = (uint8_t)(block[parts[part].first + i] * powers[digit]);
+                *out++ = d * (float)((moved * 3 >> 8) - 1);
+            }
+}
+
+static void block_tq2_0(float *out, const uint8_t *block) {
+    const float d = half_at(block + 64);
+    for (int i = 0; i < 256; i++) out[i] = d * (float)((block[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3) - 1);
+}
+
+int ak_own_scale(uint16_t *scale, ak_type type, const uint8_t *block, int group) {
+    switch (type) {
+        case AK_IQ4_NL: memcpy(scale, block, sizeof *scale); return 1;
+        case AK_TQ1_0: memcpy(scale, block + 52, sizeof *scale); return 1;
+        case AK_TQ2_0: memcpy(scale, block + 64, sizeof *scale); return 1;
+        case AK_IQ4_XS: *scale = ak_float_to_half(iq4_xs_scale(block, group)); return 1;
+        case AK_MXFP4:
+            *scale = ak_float_to_half(ak_e8m0_to_half_float(block[0]));
+            return ak_half_to_float(*scale) == ak_e8m0_to_half_float(block[0]);
+        default: return 0;
+    }
+}
+
 // ------------------------------------------------------------------------------------------------------------------ whole rows
 
 void ak_dequantize(float *out, ak_type type, const void *row, int64_t first, int64_t count) {
@@ -195,6 +300,12 @@ void ak_dequantize(float *out, ak_type type, const void *row, int64_t first, int
                 out[i] = ak_bf16_to_float(bits);
             }
             return;
+        case AK_F8_E4M3:
+            for (int64_t i = 0; i < count; i++) out[i] = e4m3_to_float(source[i]);
+            return;
+        case AK_F8_E5M2:   // the upper half of a half
+            for (int64_t i = 0; i < count; i++) out[i] = ak_half_to_float((uint16_t)(source[i] << 8));
+            return;
         case AK_Q8_0: block = block_q8_0; break;
         case AK_Q4_0: block = block_q4_0; break;
         case AK_Q4_1: block = block_q4_1; break;
@@ -203,6 +314,13 @@ void ak_dequantize(float *out, ak_type type, const void *row, int64_t first, int
         case AK_Q4_K: block = block_q4_k; break;
         case AK_Q5_K: block = block_q5_k; break;
         case AK_Q6_K: block = block_q6_k; break;
+        case AK_Q2_K: block = block_q2_k; break;
+        case AK_Q3_K: block = block_q3_k; break;
+        case AK_IQ4_NL: block = block_iq4_nl; break;
+        case AK_IQ4_XS: block = block_iq4_xs; break;
+        case AK_TQ1_0: block = block_tq1_0; break;
+        case AK_TQ2_0: block = block_tq2_0; break;
+        case AK_MXFP4: block = block_mxfp4; break;
         case AK_I16: case AK_I8: break;   // are not stored
     }
     if (block == NULL) return;

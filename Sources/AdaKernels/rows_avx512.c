@@ -124,6 +124,7 @@ AK_AVX512 void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel
         case AK_Q5_K: rows_of(out, weight, panel, blocks, first, last, AK_Q5_K); break;
         case AK_Q6_K: rows_of(out, weight, panel, blocks, first, last, AK_Q6_K); break;
         case AK_I16: case AK_I8: break;   // no rows
+        default: ak_portable_rows(out, weight, panel, blocks, first, last); break;
     }
 }
 

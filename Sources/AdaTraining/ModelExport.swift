@@ -145,18 +145,3 @@ func writeJSON(_ value: JSONValue, to url: URL) throws {
         throw TrainingError.unwritable(path: url.path, reason: error.localizedDescription)
     }
 }
-
-extension JSONValue {
-    /// The value as Foundation writes JSON from.
-    var foundation: Any {
-        switch self {
-        case .null: NSNull()
-        case .bool(let value): value
-        case .integer(let value): value
-        case .number(let value): value
-        case .string(let value): value
-        case .array(let elements): elements.map(\.foundation)
-        case .object(let members): members.mapValues(\.foundation)
-        }
-    }
-}

@@ -110,7 +110,7 @@ extension StoredTensor {
                 return (0 ..< count).map { halfToFloat(bytes.loadUnaligned(fromByteOffset: 2 * $0, as: UInt16.self)) }
             default:
                 throw CheckpointError.elementType(
-                    tensor: name, expected: "float32, float16 or bfloat16 weights to train on", found: type.rawValue, file: file.path)
+                    tensor: name, expected: "float32, float16 or bfloat16 weights to train on", found: typeName, file: file.path)
             }
         }
     }

@@ -218,7 +218,8 @@ struct MatmulTests {
         let (act, weight) = pairs[argument % pairs.count]
         return (act, weight, argument < pairs.count ? 1 : 3)
     }
-    static let rowTypes = [AK_F32, AK_F16, AK_BF16, AK_Q8_0, AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K]
+    static let rowTypes = [AK_F32, AK_F16, AK_BF16, AK_Q8_0, AK_Q4_0, AK_Q4_1, AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K,
+                           AK_Q2_K, AK_Q3_K, AK_IQ4_NL, AK_IQ4_XS, AK_TQ1_0, AK_TQ2_0, AK_MXFP4]
 
     // A failure means that every layer of a model of this weight type computes something else.
     @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
@@ -285,7 +286,7 @@ struct MatmulTests {
     }
 
     // A failure means that a weight type that is not packed is misread on its way into the product.
-    @Test(arguments: KernelSet.available, 0..<11)
+    @Test(arguments: KernelSet.available, MatmulTests.rowTypes.indices)
     func rowsOfEveryType(set: KernelSet, typeIndex: Int) {
         let type = Self.rowTypes[typeIndex], block = Int(ak_type_block(type))
         for (tokens, rows) in [(1, 16), (2, 37), (9, 20)] {

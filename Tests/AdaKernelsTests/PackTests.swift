@@ -95,7 +95,7 @@ struct PackTests {
         }
         #expect(ak_pack_panels(&out, AK_F32, 1, source, AK_Q8_0, 34, 16, 32, 0, 1) == -1)
         #expect(ak_pack_panels(&out, AK_Q8_0, 1, source, AK_Q4_K, 144, 16, 256, 0, 1) == -1)
-        for type in [AK_Q5_0, AK_Q5_1, AK_Q4_K, AK_Q5_K, AK_Q6_K] { #expect(ak_panel_bytes(type, 256) == 0) }
+        for type in [AK_Q5_0, AK_Q5_1, AK_Q2_K, AK_Q3_K, AK_Q4_K, AK_Q5_K, AK_Q6_K, AK_IQ4_NL, AK_IQ4_XS, AK_TQ1_0, AK_TQ2_0, AK_MXFP4] { #expect(ak_panel_bytes(type, 256) == 0) }
         #expect(ak_panel_bytes(AK_F32, 0) == 0 && ak_panel_bytes(AK_F32, -5) == 0)
     }
 
@@ -131,7 +131,7 @@ struct PackTests {
     }
 
     // A failure means that models in the K types answer from other weights than their files'.
-    @Test(arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K], [1, 4])
+    @Test(arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q2_K, AK_Q3_K, AK_Q5_K, AK_Q6_K, AK_IQ4_NL, AK_IQ4_XS, AK_TQ1_0, AK_TQ2_0, AK_MXFP4], [1, 4])
     func otherTypesArePackedAsWhatTheyFit(source: ak_type, bundle: Int) {
         var numbers = TestNumbers(seed: 9)
         let rows = 37, inputs = 768, panels = 4, type = source == AK_Q4_K ? AK_Q4_1 : AK_Q8_0
@@ -157,8 +157,11 @@ struct PackTests {
             for block in 0..<inputs / 32 {
                 let values = exact[block * 32..<block * 32 + 32], largest = values.map(abs).max() ?? 0
                 // Half precision of a scale (15 times) and a minimum; half a step of 127, and half precision of that.
-                let allowed = type == AK_Q4_1 ? (values.max()! - values.min()! + largest) / 1024 : largest / 127 * 0.5 + largest / 1024
-                for (k, value) in zip(values.indices, values) { #expect(abs(out[k * 48 + row] - value) <= allowed + 1e-6, "row \(row), input \(k)") }
+                // Types whose groups have one scale are stored as they are; IQ4_XS's is rounded to half precision.
+                let isExact = [AK_IQ4_NL, AK_TQ1_0, AK_TQ2_0, AK_MXFP4].contains(source)
+                let allowed = isExact ? 0 : source == AK_IQ4_XS ? largest / 1024 + 1e-6
+                    : (type == AK_Q4_1 ? (values.max()! - values.min()! + largest) / 1024 : largest / 127 * 0.5 + largest / 1024) + 1e-6
+                for (k, value) in zip(values.indices, values) { #expect(abs(out[k * 48 + row] - value) <= allowed, "row \(row), input \(k)") }
             }
         }
         // A row must be whole blocks of the source.

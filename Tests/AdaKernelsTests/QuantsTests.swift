@@ -15,6 +15,11 @@ private enum FormatDefinition {
         switch type {
         case AK_Q4_1, AK_Q5_1, AK_Q4_K, AK_Q5_K: [0, 2]
         case AK_Q6_K: [208]
+        case AK_Q2_K: [80, 82]
+        case AK_Q3_K: [108]
+        case AK_TQ1_0: [52]
+        case AK_TQ2_0: [64]
+        case AK_MXFP4: []
         default: [0]
         }
     }
@@ -71,6 +76,7 @@ func randomBlocks(_ type: ak_type, count: Int, numbers: inout TestNumbers) -> [U
             bytes[block * size + field] = UInt8(truncatingIfNeeded: bits)
             bytes[block * size + field + 1] = UInt8(bits >> 8)
         }
+        if type == AK_MXFP4 { bytes[block * size] = 118 + bytes[block * size] % 8 }
     }
     return bytes
 }
@@ -99,6 +105,8 @@ struct QuantsTests {
         let expected: [(ak_type, Int32, Int32)] = [
             (AK_F32, 1, 4), (AK_F16, 1, 2), (AK_BF16, 1, 2), (AK_Q8_0, 32, 34), (AK_Q4_0, 32, 18), (AK_Q4_1, 32, 20), (AK_Q5_0, 32, 22),
             (AK_Q5_1, 32, 24), (AK_Q4_K, 256, 144), (AK_Q5_K, 256, 176), (AK_Q6_K, 256, 210),
+            (AK_Q2_K, 256, 84), (AK_Q3_K, 256, 110), (AK_IQ4_NL, 32, 18), (AK_IQ4_XS, 256, 136), (AK_TQ1_0, 256, 54), (AK_TQ2_0, 256, 66),
+            (AK_MXFP4, 32, 17), (AK_F8_E4M3, 1, 1), (AK_F8_E5M2, 1, 1),
         ]
         for (type, block, bytes) in expected { #expect(ak_type_block(type) == block && ak_type_bytes(type) == bytes) }
     }

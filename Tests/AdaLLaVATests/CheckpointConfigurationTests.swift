@@ -81,13 +81,21 @@ import Testing
         ("head_dim", "7"), ("hidden_act", "\"relu\""), ("tie_word_embeddings", "1"), ("num_prefix_layers", "0"), ("num_prefix_layers", "8"),
         ("num_prefix_layers", "null"), ("scheduler_type", "\"X\""), ("scheduler_type", "null"), ("scheduler_rank", "0"),
         ("scheduler_rank", "9"),
-        ("mm_vision_select_feature", "\"cls\""), ("token_selecting", "\"half\""), ("eos_token_id", "320"), ("bos_token_id", "\"<s>\""),
+        ("mm_vision_select_feature", "\"cls\""), ("token_selecting", "\"half\""), ("eos_token_id", "\"</s>\""), ("bos_token_id", "\"<s>\""),
     ])
     func outOfRange(field: String, value: String) throws {
         // A failure means that an absurd configuration gets through to code that allocates or divides by it.
         let json = try Fixtures.json("ada-H/config.json", replacing: [field: Fixtures.json(value)])
         let error = try #require(checkpointError { try ModelConfiguration.read(json, file: "config.json") })
         #expect(error.isConfiguration && error.category == .badData)
+    }
+
+    @Test("special tokens beyond the vocabulary are left out of a configuration, with a line for each") func unknownSpecialTokens() throws {
+        let changes: [String: JSONValue] = ["eos_token_id": .array([.integer(320), .integer(2), .integer(-1)]), "bos_token_id": .integer(99_999)]
+        let language = try ModelConfiguration.read(Fixtures.json("ada-H/config.json", replacing: changes), file: "config.json").language
+        #expect(language.eosTokenIDs == [2] && language.bosTokenID == nil)
+        let lines = GenerationDefaults(language).ignored
+        #expect(lines.count == 2 && lines[0].contains("bos_token_id") && lines[0].contains("99999") && lines[1].contains("320"))
     }
 
     @Test func unsupportedFeatures() throws {
@@ -159,7 +167,9 @@ import Testing
         #expect(defaults.eosTokenIDs == [7, 8, 2] && defaults.bosTokenID == 1 && defaults.temperature == 0.9 && defaults.topP == 0.6)
         #expect(defaults.topK == 50 && defaults.doSample == true && defaults.maxLength == 4096 && defaults.maxNewTokens == nil)
         #expect(try read("{}").eosTokenIDs == [2] && read(#"{"eos_token_id":[]}"#).eosTokenIDs.isEmpty)
-        #expect(checkpointError { try read(#"{"eos_token_id":100}"#) }?.isConfiguration == true)
+        // Tokens beyond the vocabulary, and -1 in a list, are no tokens.
+        let beyond = try read(#"{"eos_token_id":[7,100,-1]}"#)
+        #expect(beyond.eosTokenIDs == [7, 2] && beyond.ignored.count == 1 && beyond.ignored[0].contains("100"))
         // Proposals that make no sense here are told, and keep nobody from using the model.
         for (text, field) in [
             (#"{"temperature":-1}"#, "temperature"), (#"{"top_p":2}"#, "top_p"), (#"{"top_k":-1,"max_length":7}"#, "top_k"),

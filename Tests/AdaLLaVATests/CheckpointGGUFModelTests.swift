@@ -141,4 +141,51 @@ import Testing
         #expect(checkpointError { try read("general.architecture", .string("gemma4")) }?.isUnsupported == true)
         #expect(checkpointError { try read("adallava.scheduler_type", .string("Z")) }?.isConfiguration == true)
     }
+
+    @Test("a number that is written once for each layer is read where all layers have the same, and refused by name where they differ")
+    func numbersForEachLayer() throws {
+        let shape = DecoderConfiguration(
+            vocabularySize: 8, hiddenSize: 32, intermediateSize: 48, numHiddenLayers: 2, numAttentionHeads: 4, numKeyValueHeads: 2)
+        let valid = try shape.ggufMetadata()
+        func read(_ key: String, _ layers: [Int32]) throws -> DecoderConfiguration {
+            try Fixtures.withTemporaryFolder { folder in
+                let url = folder.appendingPathComponent("m.gguf")
+                let pairs = valid.map { $0.key == key ? (key: key, value: GGUFValue.array(GGUFArray(layers))) : $0 }
+                try GGUFWriter.write([], metadata: pairs, to: url) { _, _ in }
+                return try ModelConfiguration.read(GGUFFile(contentsOf: url)).language
+            }
+        }
+        #expect(try read("llama.attention.head_count_kv", [2, 2]).numKeyValueHeads == 2)
+        #expect(try read("llama.attention.head_count", [4, 4]).numAttentionHeads == 4)
+        #expect(try read("llama.feed_forward_length", [48, 48]).intermediateSize == 48)
+        let error = try #require(checkpointError { try read("llama.attention.head_count_kv", [4, 2]) })
+        #expect(error.isUnsupported && error.description.contains("llama.attention.head_count_kv that differs between layers (2, 4)"))
+        for bad in [[], [0, 0], [-1, -1]] as [[Int32]] {
+            #expect(checkpointError { try read("llama.feed_forward_length", bad) }?.isConfiguration == true, "\(bad)")
+        }
+    }
+
+    @Test("special tokens that the vocabulary does not hold are left out, with a line for those that do not say none")
+    func specialTokensOutOfRange() throws {
+        let file = try GGUFFile(contentsOf: Fixtures.fixture("llava-gguf/text.gguf"))
+        func metadata(_ key: String, _ value: GGUFValue) -> GGUFMetadata {
+            var values: [String: GGUFValue] = [:]
+            for key in file.metadata.keys { values[key] = file.metadata[key] }
+            values["tokenizer.ggml.\(key)_token_id"] = value
+            return GGUFMetadata(keys: Array(values.keys), values: values, location: "test.gguf")
+        }
+        for value in [.uint32(100_000), .uint32(.max), .int32(-1)] as [GGUFValue] {
+            for (key, usual) in [("bos", 1), ("eos", 2), ("unknown", 0), ("padding", nil), ("eot", nil)] as [(String, Int?)] {
+                let changed = metadata(key, value)
+                #expect(try changed.tokenID("tokenizer.ggml.\(key)_token_id") == usual, "\(key)")
+                // As the file with the usual ones.
+                let tokenizer = try #require(try GGUFVocabulary(changed)).makeTokenizer(file: "test.gguf")
+                let expected = try #require(try GGUFVocabulary(file.metadata)).makeTokenizer(file: "test.gguf")
+                #expect(tokenizer.encode("hello there", addSpecialTokens: true) == expected.encode("hello there", addSpecialTokens: true))
+                let lines = try changed.unknownTokenIDs()
+                #expect(value.integer == 100_000 ? lines.count == 1 && lines[0].contains("tokenizer.ggml.\(key)_token_id") : lines.isEmpty)
+            }
+        }
+        #expect(try file.metadata.unknownTokenIDs().isEmpty && file.metadata.tokenID("tokenizer.ggml.bos_token_id") == 1)
+    }
 }

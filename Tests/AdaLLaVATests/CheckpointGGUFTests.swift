@@ -163,8 +163,31 @@ struct GGUFBuilder {
             GGUFBuilder.error {
                 $0.addTensor("t", dimensions: [9]); $0.addTensor("u", dimensions: [1], offset: 32); $0.data = 64
             }?.isMalformed == true)
-        let unknown = try #require(GGUFBuilder.error { $0.addTensor("blk.0.attn_q.weight", dimensions: [256], type: 23) })
-        #expect(unknown.isElementType && unknown.description.contains("IQ4_XS") && unknown.description.contains("blk.0.attn_q.weight"))
+        // Types that are not read have sizes too.
+        #expect(
+            GGUFBuilder.error {
+                $0.addTensor("t", dimensions: [255], type: 16); $0.data = 96
+            }?.isMalformed == true)
+        #expect(
+            GGUFBuilder.error {
+                $0.addTensor("t", dimensions: [256], type: 16); $0.data = 64
+            }?.isMalformed == true)
+    }
+
+    @Test(arguments: [(16, "IQ2_XXS"), (40, "NVFP4"), (33, "Q4_0_8_8"), (99, "type 99")] as [(UInt32, String)])
+    func typesThatAreNotRead(code: UInt32, name: String) throws {
+        // A failure means that a file is refused for a tensor that nothing needs, or that one that is needed is not named.
+        var builder = GGUFBuilder(data: 192)
+        builder.addTensor("blk.0.attn_q.weight", dimensions: [256, 1], type: code)
+        builder.addTensor("f", dimensions: [2], offset: 160)
+        let file = try builder.open()
+        #expect(file.find("f")?.bytes.count == 8 && file.find("blk.0.attn_q.weight")?.type == .unread)
+        let tensor = try RenamedTensors(file) { $0 == "f" ? nil : $0 + ".renamed" }.tensor("blk.0.attn_q.weight.renamed")
+        for error in [checkpointError { try RowReader(tensor, columns: 256) }, checkpointError { try Tensor(matrix: tensor, rows: 1, columns: 256) }] {
+            let error = try #require(error)
+            #expect(error.isElementType && error.description.contains(name) && error.description.contains("blk.0.attn_q.weight"))
+            #expect(error.description.contains("llama-quantize"))
+        }
     }
 
     @Test func writingAndReading() throws {

@@ -44,6 +44,19 @@ import Testing
         }
     }
 
+    @Test("a split model opens through a link that is not named as a part")
+    func linkedPart() throws {
+        let whole = try GGUFFile(contentsOf: Fixtures.fixture("decoders/qwen2/qwen2.gguf"))
+        try Fixtures.withTemporaryFolder { folder in
+            let parts = folder.appendingPathComponent("parts")
+            try FileManager.default.createDirectory(at: parts, withIntermediateDirectories: true)
+            try split(whole, into: 2, at: parts)
+            let link = folder.appendingPathComponent("link.gguf")
+            try FileManager.default.createSymbolicLink(at: link, withDestinationURL: parts.appendingPathComponent("tiny-00001-of-00002.gguf"))
+            #expect(try Checkpoint.open(at: link).language.names == Checkpoint.open(at: parts).language.names)
+        }
+    }
+
     // A failure means that a model of which a part is missing, doubled or another's is used, or that the message does not say which.
     @Test func wrongPartsAreNamed() throws {
         let whole = try GGUFFile(contentsOf: Fixtures.fixture("decoders/qwen2/qwen2.gguf"))

@@ -69,10 +69,20 @@ import Testing
         #expect(checkpointError { try SafetensorsFile(MappedFile(copying: [1, 2, 3], path: "short")) }?.isMalformed == true)
     }
 
-    @Test func unknownType() throws {
-        // A failure means that values of a type we cannot read are taken for something else, or that the message does not say which.
-        let error = try #require(self.error(#"{"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}"#))
-        #expect(error.isElementType && error.description.contains("F8_E4M3") && error.description.contains("a in test.safetensors"))
+    @Test func typesThatAreNotRead() throws {
+        // A failure means that values of a type we cannot read are taken for something else, that the message does not say which, or that such a tensor
+        // is refused where nothing needs it.
+        let header = #"{"a":{"dtype":"F4","shape":[16],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#
+        let read = try SafetensorsFile(file(header, data: 12))
+        #expect(read.find("a")?.type == .unread && read.find("b")?.bytes.count == 4)
+        let error = try #require(checkpointError { try Tensor(vector: read.tensor("a"), count: 16) })
+        #expect(error.isElementType && error.description.contains("found F4,") && error.description.contains("a in test.safetensors"))
+        // What cannot be the name of a type is damage.
+        for name in ["", #"\u001b[31mF9"#, "F 4", "f4", String(repeating: "F", count: 33)] {
+            #expect(self.error(#"{"a":{"dtype":"\#(name)","shape":[8],"data_offsets":[0,8]}}"#)?.isElementType == true, "\(name)")
+        }
+        // Its bytes must lie in the file as any other's.
+        #expect(self.error(#"{"a":{"dtype":"F4","shape":[16],"data_offsets":[0,9]}}"#)?.isMalformed == true)
     }
 
     @Test func nestedHeader() {
@@ -154,8 +164,11 @@ import Testing
 
             let missing = try #require(checkpointError { try open(#"{"a":"one.safetensors","b":"three.safetensors"}"#) })
             #expect(missing.isMissing && missing.description.contains("three.safetensors") && missing.description.contains("index.json"))
-            let absent = try #require(checkpointError { try open(#"{"a":"two.safetensors"}"#) })
-            #expect(absent.isMissingTensor && absent.description.contains("two.safetensors"))
+            // What the index names and no shard holds is missing where it is needed, and nowhere else.
+            let partial = try open(#"{"a":"two.safetensors","b":"two.safetensors"}"#)
+            #expect(partial.names == ["b"])
+            let absent = try #require(checkpointError { try partial.tensor("a") })
+            #expect(absent.isMissingTensor && absent.description.contains("index.json"))
             for shard in ["../one.safetensors", "/etc/passwd", "", ".", "..", "a/b", "a\\\\b"] {
                 #expect(checkpointError { try open(#"{"a":"\#(shard)"}"#) }?.isMalformed == true, "\(shard)")
             }

@@ -102,11 +102,11 @@ import Testing
         let positions = input.shape[0]
         func values(_ name: String) throws -> [Double] {
             let tensor = try checkpoint.language.tensor("model.layers.\(layer)." + name)
-            let columns = tensor.shape.last ?? 0
+            let columns = tensor.shape.last ?? 0, reader = try RowReader(tensor, columns: columns)
             let row = Tensor(rows: 1, columns: columns)
             var all: [Double] = []
             for index in 0 ..< tensor.count / columns {
-                try tensor.dequantize(row: index, columns: columns, into: row.data)
+                reader.read(index, into: row.data)
                 all += row.values.map(Double.init)
             }
             return all

@@ -58,13 +58,14 @@ typedef struct {
     const void *data;
 } ak_matrix;
 
-// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (Q5_0, Q5_1 and the K types),
+// Bytes of one packed panel of `inputs` inputs. Zero for types that have no packed form (those of ak_packs_as_q8, Q4_K and the 8-bit floats),
 // and for I8 where the inputs are no multiple of 64.
 size_t ak_panel_bytes(ak_type type, int32_t inputs);
 
 // Packs `count` panels starting at panel `first`: out (count, ak_panel_bytes) from source rows (rows, inputs) of `source_type`,
 // `row_bytes` bytes apart. F32, F16 and BF16 panels take any F32, F16 or BF16 source, converting by round-to-nearest-even;
-// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16, Q5_0, Q5_1, Q5_K and Q6_K sources quantized as ak_quantize does; Q4_0
+// Q8_0 panels take a Q8_0 source as it is (bit-exact) and F32/F16/BF16 sources and those of ak_packs_as_q8 quantized as ak_quantize does (IQ4_NL,
+// IQ4_XS, TQ1_0, TQ2_0 and MXFP4 keep their whole numbers and scales, IQ4_XS's rounded to half precision); Q4_0
 // and Q4_1 panels take a source of their own type as it is; I8 panels take any F32, F16 or BF16 source (scales = max|x|/127 of a row's group, to
 // nearest even; NaN becomes 0); Q4_1 panels take Q4_K sources, whose 4 bits stay and whose groups' scales and minima
 // are rounded to half precision.

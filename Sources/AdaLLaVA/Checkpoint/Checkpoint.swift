@@ -127,6 +127,7 @@ public struct Checkpoint: Sendable {
         let json = try JSONValue.read(contentsOf: configURL, needed: "the configuration of the checkpoint")
         var configuration = try ModelConfiguration.read(json, file: configURL.path)
 
+        let weights = try ScaledTensors.joined(weights, configuration: json)
         let inside = try RenamedTensors(weights) { name in
             TensorNames.canonical(huggingFace: name).flatMap { $0.hasPrefix(TensorNames.visionPrefix) ? $0 : nil }
         }

@@ -115,7 +115,7 @@ struct ConfigurationFields {
         // Some configurations say -1 for "none".
         case .integer(-1): return []
         case .array(let elements) where elements.count <= 1024:
-            return try elements.map {
+            return try elements.filter { $0 != .integer(-1) }.map {
                 guard case .integer(let value) = $0, range.contains(value) else {
                     throw invalid(name, expected: "token ids from 0 to \(range.upperBound)")
                 }

@@ -67,6 +67,8 @@ public struct DecoderConfiguration: Sendable, Equatable {
     public var eosTokenIDs: [Int]
     /// The token that fills up batches.
     public var padTokenID: Int?
+    /// Special tokens that the file names and the vocabulary does not hold, each in words: they are left out.
+    public internal(set) var ignoredTokens: [String] = []
     /// The activation of the MLP's gate, or of its only middle.
     public var hiddenActivation: Activation
 
@@ -117,7 +119,7 @@ public struct DecoderConfiguration: Sendable, Equatable {
     /// Checks what ties the numbers to each other.
     /// - Parameter headDimGiven: whether the file names the head size; if not, the heads must divide the hidden size.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
-    func validate(headDimGiven: Bool, file: String) throws {
+    mutating func validate(headDimGiven: Bool, file: String) throws {
         func require(_ holds: Bool, _ field: String, _ expected: String, _ found: Int) throws {
             guard !holds else { return }
             throw CheckpointError.configuration(field: field, expected: expected, found: "\(found)", file: file)
@@ -132,10 +134,21 @@ public struct DecoderConfiguration: Sendable, Equatable {
         try require(
             (2 ... headDim).contains(rotaryDim) && rotaryDim % 2 == 0, "the rotary size",
             "an even number from 2 to the \(headDim) values of a head", rotaryDim)
-        for (field, token) in [("bos_token_id", bosTokenID)] + eosTokenIDs.map({ ("eos_token_id", $0) }) {
-            if let token { try require(token < vocabularySize, field, "below the vocabulary's \(vocabularySize) tokens", token) }
+        let tokens: [(String, Int?)] = [("bos_token_id", bosTokenID)] + eosTokenIDs.map { ("eos_token_id", $0) }
+        let known = 0 ..< vocabularySize
+        for case (let field, let token?) in tokens where !known.contains(token) {
+            ignoredTokens.append(unknownToken(field, token, file: file))
         }
+        bosTokenID = bosTokenID.flatMap { known.contains($0) ? $0 : nil }
+        eosTokenIDs.removeAll { !known.contains($0) }
         try ropeScaling?.validate(rotaryDim: rotaryDim, maxPositionEmbeddings: maxPositionEmbeddings, file: file)
+    }
+}
+
+extension DecoderConfiguration {
+    /// What is said of a special token beyond the vocabulary: no answer can hold it, so nobody needs it.
+    func unknownToken(_ field: String, _ token: Int, file: String) -> String {
+        CheckpointError.configuration(field: field, expected: "below the vocabulary's \(vocabularySize) tokens", found: "\(token)", file: file).description
     }
 }
 

@@ -49,7 +49,7 @@ extension DecoderConfiguration {
         let positions = try fields.integer(fields.key("context_length"), in: Limits.positions)
         var ends: [Int] = []
         for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
-            if let token = try fields.tokenID(key), !ends.contains(token) { ends.append(token) }
+            if let token = try metadata.tokenID(key), !ends.contains(token) { ends.append(token) }
         }
         self.init(
             architecture: architecture, vocabularySize: vocabulary, hiddenSize: hidden,
@@ -66,9 +66,10 @@ extension DecoderConfiguration {
             maxPositionEmbeddings: positions, tieWordEmbeddings: file.find("output.weight") == nil,
             attentionBias: file.find("blk.0.attn_q.bias") != nil && file.find("blk.0.attn_output.bias") != nil,
             mlpBias: file.find("blk.0.ffn_up.bias") != nil,
-            bosTokenID: try fields.tokenID("tokenizer.ggml.bos_token_id"), eosTokenIDs: ends,
-            padTokenID: try fields.tokenID("tokenizer.ggml.padding_token_id"))
+            bosTokenID: try metadata.tokenID("tokenizer.ggml.bos_token_id"), eosTokenIDs: ends,
+            padTokenID: try metadata.tokenID("tokenizer.ggml.padding_token_id"))
         try description.read(fields, into: &self)
+        ignoredTokens = try metadata.unknownTokenIDs()
         try validate(headDimGiven: headDim != nil, file: fields.location)
         if let width = try fields.optionalInteger(fields.key("attention.value_length"), in: Limits.headDim), width != self.headDim {
             throw CheckpointError.unsupported(
@@ -203,8 +204,18 @@ struct GGUFFields {
         .configuration(field: key, expected: expected, found: metadata[key]?.summary ?? "nothing", file: metadata.location)
     }
 
+    /// A whole number, or an array that says the same one for each layer.
     func optionalInteger(_ key: String, in range: ClosedRange<Int>) throws -> Int? {
-        guard let value = try metadata.int(key) else { return nil }
+        var single: Int?
+        if case .array(let layers)? = metadata[key], let values = layers.integers(), let first = values.first {
+            guard values.allSatisfy({ $0 == first }) else {
+                throw CheckpointError.unsupported(
+                    what: "\(key) that differs between layers (\(Set(values).sorted().prefix(8).map(String.init).joined(separator: ", ")))",
+                    file: metadata.location, hint: "supported: models whose layers are alike")
+            }
+            single = first
+        }
+        guard let value = try single ?? metadata.int(key) else { return nil }
         guard range.contains(value) else {
             throw invalid(key, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)")
         }
@@ -221,15 +232,6 @@ struct GGUFFields {
     func number(_ key: String, in range: ClosedRange<Double>, missing: Double?) throws -> Double {
         guard let value = try metadata.float(key) ?? missing, range.contains(value) else {
             throw invalid(key, expected: "a number from \(range.lowerBound) to \(range.upperBound)")
-        }
-        return value
-    }
-
-    /// A token id; files say 2^32 - 1 (or -1) for "none".
-    func tokenID(_ key: String) throws -> Int? {
-        guard let value = try metadata.int(key), value != Int(UInt32.max), value != -1 else { return nil }
-        guard ConfigurationLimits.tokenIDs.contains(value) else {
-            throw invalid(key, expected: "a token id from 0 to \(ConfigurationLimits.tokenIDs.upperBound)")
         }
         return value
     }

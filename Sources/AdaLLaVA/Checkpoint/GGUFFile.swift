@@ -5,7 +5,7 @@ import Foundation
 /// Everything that can be checked is checked on opening: counts and lengths against the file before anything is allocated for
 /// them, names, types, alignment, and that every tensor lies inside the file and on no other one.
 ///
-/// A file that holds a tensor of a type this engine cannot read is refused on opening, by an error that names tensor and type.
+/// A tensor of a type that is not read is found as ``ElementType/unread``: what needs its values refuses it by name and type.
 /// Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 public struct GGUFFile: TensorSource {
     /// The largest `general.alignment` that is accepted.
@@ -132,7 +132,8 @@ public struct GGUFFile: TensorSource {
             // An empty tensor may sit right behind a file that ends before its padding does.
             let bytes = info.size == 0 ? file.bytes[0..<0] : file.bytes[start..<(start + info.size)]
             let tensor = StoredTensor(
-                name: info.name, type: info.type, shape: info.shape, bytes: UnsafeRawBufferPointer(rebasing: bytes), file: file)
+                name: info.name, type: info.type, typeName: info.type == .unread ? info.typeName : nil, shape: info.shape,
+                bytes: UnsafeRawBufferPointer(rebasing: bytes), file: file)
             guard tensors.updateValue(tensor, forKey: info.name) == nil else {
                 throw CheckpointError.malformed(file: file.path, reason: "the tensor \(info.name) stands twice")
             }
@@ -149,6 +150,7 @@ struct GGUFTensorInfo {
 
     let name: String
     let type: ElementType
+    let typeName: String
     /// Outermost first: the file has them the other way round.
     let shape: [Int]
     /// From the start of the tensor data.
@@ -173,15 +175,13 @@ struct GGUFTensorInfo {
             shape.insert(dimension, at: 0)
         }
         let code = try cursor.read(UInt32.self)
-        guard let type = ElementType(ggmlType: code) else {
-            throw CheckpointError.elementType(
-                tensor: name, expected: "one of \(ElementType.ggmlNames)", found: ElementType.ggmlName(code), file: file)
-        }
-        guard (shape.last ?? 1) % type.block.values == 0, let size = type.bytes(for: count) else {
-            throw cursor.malformed("\(name) of shape \(shape): rows do not fill whole \(type.rawValue) blocks of \(type.block.values)")
+        let (type, typeName, block) = ElementType.ggml(code)
+        let (size, overflow) = (count / block.values).multipliedReportingOverflow(by: block.bytes)
+        guard (shape.last ?? 1) % block.values == 0, !overflow else {
+            throw cursor.malformed("\(name) of shape \(shape): rows do not fill whole \(typeName) blocks of \(block.values)")
         }
         let offset = try cursor.read(UInt64.self)
         guard let offset = Int(exactly: offset) else { throw cursor.malformed("\(name) starts at byte \(offset) of the data") }
-        (self.name, self.type, self.shape, self.offset, self.size) = (name, type, shape, offset, size)
+        (self.name, self.type, self.typeName, self.shape, self.offset, self.size) = (name, type, typeName, shape, offset, size)
     }
 }

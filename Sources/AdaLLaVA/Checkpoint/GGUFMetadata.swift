@@ -54,6 +54,28 @@ public struct GGUFMetadata: Sendable {
         try value(key, "an array of numbers") { if case .array(let array) = $0 { array.floats() } else { nil } }
     }
 
+    private static let tokenIDs = ["bos", "eos", "eot", "eom", "unknown", "padding"].map { "tokenizer.ggml.\($0)_token_id" }
+
+    /// The id of a special token; `nil` if the file names none, or one that is not in the vocabulary (-1 and 2^32 - 1 say none). In place of such a one
+    /// SentencePiece vocabularies have the ids that every other program takes then.
+    func tokenID(_ key: String) throws -> Int? {
+        guard let id = try int(key) else { return nil }
+        let count = try array("tokenizer.ggml.tokens")?.count ?? ConfigurationLimits.tokenIDs.upperBound + 1
+        if (0 ..< count).contains(id) { return id }
+        guard try string("tokenizer.ggml.model") == "llama" else { return nil }
+        let usual = ["tokenizer.ggml.unknown_token_id": 0, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2][key]
+        return usual.flatMap { $0 < count ? $0 : nil }
+    }
+
+    /// Special tokens that the file names and the vocabulary does not hold, each in words.
+    func unknownTokenIDs() throws -> [String] {
+        try Self.tokenIDs.compactMap { key in
+            guard let id = try int(key), id != -1, id != Int(UInt32.max), let tokens = try array("tokenizer.ggml.tokens"), !(0 ..< tokens.count).contains(id)
+            else { return nil }
+            return CheckpointError.configuration(field: key, expected: "0 to \(tokens.count - 1)", found: "\(id)", file: location).description
+        }
+    }
+
     private func value<Value>(_ key: String, _ expected: String, _ read: (GGUFValue) -> Value?) throws -> Value? {
         guard let stored = values[key] else { return nil }
         guard let value = read(stored) else {

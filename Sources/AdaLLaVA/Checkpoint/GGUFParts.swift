@@ -37,6 +37,8 @@ extension GGUFFile {
     static func open(_ url: URL, needed: String = "it was named as input") throws -> GGUFFile {
         let file = try GGUFFile(contentsOf: url, needed: needed)
         guard let count = try file.metadata.int("split.count"), count > 1 else { return file }
+        // A link may have any name.
+        let url = GGUFParts(url.lastPathComponent) == nil ? Files.resolved(url) : url
         guard let names = GGUFParts(url.lastPathComponent) else {
             throw CheckpointError.unsupported(
                 what: "one of \(count) parts of a model under this name", file: url.path,

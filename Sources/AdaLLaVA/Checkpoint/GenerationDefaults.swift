@@ -33,6 +33,7 @@ public struct GenerationDefaults: Sendable, Equatable {
     /// The special tokens of a model's configuration, for checkpoints without a `generation_config.json`.
     public init(_ language: DecoderConfiguration) {
         self.init(bosTokenID: language.bosTokenID, eosTokenIDs: language.eosTokenIDs, padTokenID: language.padTokenID)
+        ignored = language.ignoredTokens
     }
 
     /// Reads `generation_config.json`; special tokens that it does not name are those of `language`.
@@ -48,8 +49,9 @@ public struct GenerationDefaults: Sendable, Equatable {
         }
         if fields.has("pad_token_id") { defaults.padTokenID = try fields.tokenID("pad_token_id") }
         for token in defaults.eosTokenIDs where token >= language.vocabularySize {
-            throw fields.invalid("eos_token_id", expected: "below the vocabulary's \(language.vocabularySize) tokens")
+            defaults.ignored.append(language.unknownToken("eos_token_id", token, file: file))
         }
+        defaults.eosTokenIDs.removeAll { $0 >= language.vocabularySize }
         if fields.has("do_sample") { defaults.doSample = try? fields.bool("do_sample", missing: false) }
         // Proposals only: one that makes no sense here (a top_k of -1 means "no limit" elsewhere) keeps nobody from using the model.
         func hint<Value>(_ read: () throws -> Value?) -> Value? {

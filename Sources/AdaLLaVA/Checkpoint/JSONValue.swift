@@ -29,6 +29,19 @@ public enum JSONValue: Sendable, Equatable {
         }
     }
 
+    /// The value as Foundation writes JSON from; numbers that are not finite, which JSON does not have, as null.
+    package var foundation: Any {
+        switch self {
+        case .null: NSNull()
+        case .bool(let value): value
+        case .integer(let value): value
+        case .number(let value): value.isFinite ? value as Any : NSNull()
+        case .string(let value): value
+        case .array(let elements): elements.map(\.foundation)
+        case .object(let members): members.mapValues(\.foundation)
+        }
+    }
+
     /// The largest JSON file that is read: larger ones are not configurations.
     public static let fileSizeLimit = 256 << 20
 

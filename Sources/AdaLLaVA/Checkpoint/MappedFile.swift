@@ -21,7 +21,7 @@ public final class MappedFile: @unchecked Sendable {
 
     /// Maps the file at `url`.
     /// - Throws: ``CheckpointError/missing(file:needed:)``, ``CheckpointError/unreadable(file:reason:)`` (a folder, no permission),
-    ///   ``CheckpointError/malformed(file:reason:)`` (an empty file).
+    ///   ``CheckpointError/malformed(file:reason:)`` (an empty file), ``CheckpointError/unsupported(what:file:hint:)`` (a Git LFS pointer, a web page).
     public init(contentsOf url: URL, needed: String = "it was named as input") throws {
         let path = url.path
         // Not blocking: a named pipe without a writer must end in an error, not in waiting.
@@ -50,6 +50,21 @@ public final class MappedFile: @unchecked Sendable {
         bytes = UnsafeRawBufferPointer(start: base, count: size)
         self.path = path
         isMapping = true
+        if let found = MappedFile.standIn(bytes) {
+            throw CheckpointError.unsupported(what: found.what, file: path, hint: found.hint)
+        }
+    }
+
+    /// What people get in place of a large file that was not downloaded; `nil` for everything else.
+    package static func standIn(_ bytes: some Collection<UInt8>) -> (what: String, hint: String)? {
+        if bytes.starts(with: "version https://git-lfs.github.com/spec/".utf8) {
+            return ("a Git LFS pointer in place of the file", "the repository was cloned without its large files; fetch them with git lfs pull")
+        }
+        let start = String(decoding: bytes.prefix(64), as: UTF8.self).drop { $0.isWhitespace }.lowercased()
+        if start.hasPrefix("<!doctype html") || start.hasPrefix("<html") {
+            return ("a web page (HTML) in place of the file", "download the file itself (of Hugging Face: /resolve/, not /blob/)")
+        }
+        return nil
     }
 
     /// A copy of `contents` in memory, to read bytes that did not come from a file with the same readers.

@@ -48,7 +48,7 @@ public struct RenamedTensors: TensorSource {
                 let rows = first ..< first + part.rows
                 guard whole.rows(rows, named: part.name) != nil else {
                     throw CheckpointError.elementType(
-                        tensor: stored, expected: "a type whose blocks end with row \(rows.upperBound)", found: whole.type.rawValue,
+                        tensor: stored, expected: "a type whose blocks end with row \(rows.upperBound)", found: whole.typeName,
                         file: source.location)
                 }
                 try add(part.name, Place(stored: stored, rows: rows))
@@ -64,7 +64,7 @@ public struct RenamedTensors: TensorSource {
     public func find(_ name: String) -> StoredTensor? {
         guard let place = places[name], let tensor = source.find(place.stored) else { return nil }
         if let rows = place.rows { return tensor.rows(rows, named: name) }
-        return StoredTensor(name: name, type: tensor.type, shape: tensor.shape, bytes: tensor.bytes, file: tensor.file)
+        return tensor.named(name)
     }
 
     /// What the file calls the tensor `name`.

@@ -51,7 +51,7 @@ public struct SafetensorsFile: TensorSource {
             }
             end = entry.end
             tensors[entry.name] = StoredTensor(
-                name: entry.name, type: entry.type, shape: entry.shape,
+                name: entry.name, type: entry.type, typeName: entry.type == .unread ? entry.typeName : nil, shape: entry.shape,
                 bytes: UnsafeRawBufferPointer(rebasing: data[entry.start..<entry.end]), file: file)
         }
         guard end == data.count else {
@@ -62,7 +62,7 @@ public struct SafetensorsFile: TensorSource {
         for (name, stored) in metadata where tensors[name] == nil {
             guard let tensor = tensors[stored] else { continue }
             aliases.append(name)
-            tensors[name] = StoredTensor(name: name, type: tensor.type, shape: tensor.shape, bytes: tensor.bytes, file: tensor.file)
+            tensors[name] = tensor.named(name)
         }
         self.tensors = tensors
         names = tensors.keys.sorted()
@@ -76,6 +76,7 @@ private struct SafetensorsHeader {
     struct Entry {
         let name: String
         let type: ElementType
+        let typeName: String
         let shape: [Int]
         let start: Int
         let end: Int
@@ -132,7 +133,7 @@ private struct SafetensorsHeader {
         guard let typeName, let shape, let offsets, offsets.count == 2 else {
             throw CheckpointError.malformed(file: file, reason: "\(name) needs dtype, shape and two data_offsets in the header")
         }
-        guard let type = ElementType(safetensorsName: typeName) else {
+        guard let type = ElementType(safetensorsName: typeName) ?? (isTypeName(typeName) ? .unread : nil) else {
             let known = ElementType.allCases.compactMap(\.safetensorsName).joined(separator: ", ")
             throw CheckpointError.elementType(tensor: name, expected: "one of \(known)", found: String(typeName.prefix(40)), file: file)
         }
@@ -142,12 +143,17 @@ private struct SafetensorsHeader {
             guard !overflow else { throw CheckpointError.malformed(file: file, reason: "the shape \(shape) of \(name) is absurd") }
             count = product
         }
-        guard offsets[0] <= offsets[1], let size = type.bytes(for: count), offsets[1] - offsets[0] == size else {
+        guard offsets[0] <= offsets[1], type == .unread || type.bytes(for: count) == offsets[1] - offsets[0] else {
             throw CheckpointError.malformed(
                 file: file,
                 reason: "\(name) is \(typeName) \(shape) and its data_offsets are \(offsets): the number of bytes does not fit the shape")
         }
-        return Entry(name: name, type: type, shape: shape, start: offsets[0], end: offsets[1])
+        return Entry(name: name, type: type, typeName: String(typeName.prefix(40)), shape: shape, start: offsets[0], end: offsets[1])
+    }
+
+    /// Whether this may be a type that the format has and that is not known here, such as `F6_E2M3`.
+    private static func isTypeName(_ name: String) -> Bool {
+        (1 ... 32).contains(name.utf8.count) && name.utf8.allSatisfy { (0x41 ... 0x5A).contains($0) || (0x30 ... 0x39).contains($0) || $0 == 0x5F }
     }
 
     private static func readCounts(_ reader: inout JSONReader, limit: Int, what: String) throws -> [Int] {
@@ -163,13 +169,15 @@ private struct SafetensorsHeader {
 }
 
 extension ElementType {
-    /// The type's name in a safetensors header; `nil` for GGUF's quantized types, which safetensors does not have.
+    /// The type's name in a safetensors header; `nil` for types that safetensors does not have, and for those that are not read.
     public var safetensorsName: String? {
         switch self {
         case .f64: "F64"
         case .f32: "F32"
         case .f16: "F16"
         case .bf16: "BF16"
+        case .f8_e4m3: "F8_E4M3"
+        case .f8_e5m2: "F8_E5M2"
         case .i64: "I64"
         case .i32: "I32"
         case .i16: "I16"

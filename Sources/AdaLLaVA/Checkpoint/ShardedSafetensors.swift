@@ -1,7 +1,8 @@
 import Foundation
 
 /// A checkpoint spread over several safetensors files, joined by `model.safetensors.index.json`, whose `weight_map` says which
-/// file holds which tensor. Tensors that a shard holds but the index does not name are left out.
+/// file holds which tensor. Tensors that a shard holds but the index does not name are left out, and so are those that the index names and no shard
+/// holds: layers that were taken off a model, which nothing needs.
 public struct ShardedSafetensors: TensorSource {
     public let names: [String]
     public let location: String
@@ -11,8 +12,7 @@ public struct ShardedSafetensors: TensorSource {
     private let shardOfTensor: [String: String]
 
     /// Opens every shard that the index names; the shards lie beside the index.
-    /// - Throws: ``CheckpointError``; a missing shard is ``CheckpointError/missing(file:needed:)`` and names the index, a tensor that
-    ///   is not in its shard is ``CheckpointError/missingTensor(name:file:)``.
+    /// - Throws: ``CheckpointError``; a missing shard is ``CheckpointError/missing(file:needed:)`` and names the index.
     public init(index url: URL, needed: String = "it was named as input") throws {
         let file = try MappedFile(contentsOf: url, needed: needed)
         let weightMap = try Self.readWeightMap(file)
@@ -27,12 +27,10 @@ public struct ShardedSafetensors: TensorSource {
             shards[name] = try SafetensorsFile(
                 contentsOf: folder.appendingPathComponent(name), needed: "a shard that \(url.lastPathComponent) names")
         }
-        for (tensor, shard) in weightMap where shards[shard]?.find(tensor) == nil {
-            throw CheckpointError.missingTensor(name: tensor, file: folder.appendingPathComponent(shard).path)
-        }
+        let found = weightMap.filter { tensor, shard in shards[shard]?.find(tensor) != nil }
         self.shards = shards
         let aliases = shards.flatMap { shard, file in file.aliases.map { ($0, shard) } }
-        shardOfTensor = weightMap.merging(aliases) { indexed, _ in indexed }
+        shardOfTensor = found.merging(aliases) { indexed, _ in indexed }
         names = shardOfTensor.keys.sorted()
         location = url.path
     }

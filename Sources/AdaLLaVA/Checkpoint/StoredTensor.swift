@@ -4,7 +4,12 @@ import AdaKernels
 /// carry beside their weights (`position_ids`).
 public enum ElementType: String, Sendable, CaseIterable {
     case f32, f16, bf16
-    case q8_0, q4_0, q4_1, q5_0, q5_1, q4_K, q5_K, q6_K
+    case q8_0, q4_0, q4_1, q5_0, q5_1, q2_K, q3_K, q4_K, q5_K, q6_K
+    case iq4_nl, iq4_xs, tq1_0, tq2_0, mxfp4
+    /// 8-bit floats, which checkpoints store with factors for their matrices.
+    case f8_e4m3, f8_e5m2
+    /// Any type whose values are not read; ``StoredTensor/typeName`` says which.
+    case unread
     case f64, i64, i32, i16, i8, u8, bool
 
     /// The kernels' name for it; `nil` for types that are only read, never multiplied.
@@ -21,9 +26,21 @@ public enum ElementType: String, Sendable, CaseIterable {
         case .q4_K: AK_Q4_K
         case .q5_K: AK_Q5_K
         case .q6_K: AK_Q6_K
+        case .q2_K: AK_Q2_K
+        case .q3_K: AK_Q3_K
+        case .iq4_nl: AK_IQ4_NL
+        case .iq4_xs: AK_IQ4_XS
+        case .tq1_0: AK_TQ1_0
+        case .tq2_0: AK_TQ2_0
+        case .mxfp4: AK_MXFP4
+        case .f8_e4m3: AK_F8_E4M3
+        case .f8_e5m2: AK_F8_E5M2
         default: nil
         }
     }
+
+    /// Whether values are 8-bit floats, whose matrices may have factors.
+    var isFloat8: Bool { self == .f8_e4m3 || self == .f8_e5m2 }
 
     /// Values a block holds (1 for plain types) and bytes it takes.
     public var block: (values: Int, bytes: Int) {
@@ -50,16 +67,29 @@ public struct StoredTensor: @unchecked Sendable {
     public let name: String
     /// The element type that its bytes have.
     public let type: ElementType
+    /// What messages call the element type: it says which one ``ElementType/unread`` is.
+    public let typeName: String
     /// Row-major, outermost first (GGUF's reversed order is turned round on reading).
     public let shape: [Int]
-    /// The tensor's bytes inside `file`'s mapping: exactly as many as type and shape say, checked on opening.
+    /// The tensor's bytes inside `file`'s mapping: exactly as many as type and shape say, checked on opening; of types that are not read, what the file
+    /// says.
     public let bytes: UnsafeRawBufferPointer
     /// Keeps the mapping alive.
     public let file: MappedFile
+    /// The factors of a matrix of 8-bit floats; `nil` if its values are the floats themselves.
+    var scale: TensorScale?
 
+    /// - Parameter typeName: given for types that are not read.
     /// - Precondition: `bytes` lie in the mapping of `file` and are as many as type and shape say.
-    public init(name: String, type: ElementType, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
-        (self.name, self.type, self.shape, self.bytes, self.file) = (name, type, shape, bytes, file)
+    public init(name: String, type: ElementType, typeName: String? = nil, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
+        (self.name, self.type, self.typeName, self.shape, self.bytes, self.file) = (name, type, typeName ?? type.rawValue, shape, bytes, file)
+    }
+
+    /// The same tensor under another name.
+    func named(_ name: String) -> StoredTensor {
+        var tensor = StoredTensor(name: name, type: type, typeName: typeName, shape: shape, bytes: bytes, file: file)
+        tensor.scale = scale
+        return tensor
     }
 
     /// The number of values.
@@ -71,9 +101,13 @@ public struct StoredTensor: @unchecked Sendable {
         guard let rows = shape.first, rows > 0, range.lowerBound >= 0, range.upperBound <= rows,
             let start = type.bytes(for: count / rows * range.lowerBound), let length = type.bytes(for: count / rows * range.count)
         else { return nil }
-        return StoredTensor(
-            name: name, type: type, shape: [range.count] + shape.dropFirst(), bytes: UnsafeRawBufferPointer(rebasing: bytes[start ..< start + length]),
-            file: file)
+        // Where the rows of a type that is not read begin is not known, nor needed.
+        let bytes = type == .unread ? nil : bytes[start ..< start + length]
+        var part = StoredTensor(
+            name: name, type: type, typeName: typeName, shape: [range.count] + shape.dropFirst(),
+            bytes: bytes.map { UnsafeRawBufferPointer(rebasing: $0) } ?? UnsafeRawBufferPointer(start: nil, count: 0), file: file)
+        part.scale = scale?.rows(from: range.lowerBound)
+        return part
     }
 }
 

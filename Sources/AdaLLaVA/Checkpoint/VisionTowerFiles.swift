@@ -57,7 +57,9 @@ struct VisionTowerFiles {
 
     /// The weights of a tower's folder. The canonical names stay, and CLIP's own become canonical.
     private static func weights(in folder: URL) throws -> any TensorSource {
-        try RenamedTensors(WeightFiles.open(in: folder).tensors, rename: TensorNames.canonical(clip:))
+        let configuration = try JSONValue.read(contentsOf: folder.appendingPathComponent("config.json"))
+        let tensors = try ScaledTensors.joined(WeightFiles.open(in: folder).tensors, configuration: configuration)
+        return try RenamedTensors(tensors, rename: TensorNames.canonical(clip:))
     }
 
     /// Where a tower called `reference` may lie: beside the checkpoint, at an absolute path, in the Hugging Face cache.

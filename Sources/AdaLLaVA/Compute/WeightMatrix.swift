@@ -2,9 +2,10 @@ import AdaKernels
 
 /// The weights of a linear map, `[rows, inputs]`, ready for the kernels.
 ///
-/// Immutable: any number of computations read it at once. Weights are packed into panels of 16 rows, once, at load, in types that the kernels multiply fast: Q4_K as Q4_1, whose four bits are the same; Q5_0,
-/// Q5_1, Q5_K and Q6_K as Q8_0, rounded once more. In float32 those five stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 of large
-/// files (see ``WeightPlacement``), unless plans leave inputs out.
+/// Immutable: any number of computations read it at once. Weights are packed into panels of 16 rows, once, at load, in types that the kernels multiply
+/// fast: Q4_K as Q4_1, whose four bits are the same; the other quantized types as Q8_0 (`ak_packs_as_q8`), rounded once more where their whole numbers do
+/// not fit; 8-bit floats as BF16. In float32 those stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 of large files (see
+/// ``WeightPlacement``), unless plans leave inputs out; 8-bit floats become float32.
 public final class WeightMatrix: @unchecked Sendable {
     let matrix: ak_matrix
     /// Outputs.
@@ -30,11 +31,12 @@ public final class WeightMatrix: @unchecked Sendable {
         guard tensor.shape.first == rows, tensor.count == rows * inputs, tensor.shape.count >= 2 else {
             throw CheckpointError.shape(tensor: tensor.name, expected: [rows, inputs], found: tensor.shape, file: tensor.file.path)
         }
+        _ = try RowReader(tensor, columns: inputs)
         guard let kernelType = tensor.type.kernelType, let rowBytes = tensor.type.bytes(for: inputs),
             rows <= Int32.max - 64, inputs <= Int32.max - 64, let base = tensor.bytes.baseAddress
         else {
             throw CheckpointError.elementType(
-                tensor: tensor.name, expected: "a float or quantized type whose blocks divide \(inputs) inputs", found: tensor.type.rawValue,
+                tensor: tensor.name, expected: "a float or quantized type whose blocks divide \(inputs) inputs", found: tensor.typeName,
                 file: tensor.file.path)
         }
         (self.rows, self.inputs, type) = (rows, inputs, tensor.type)
@@ -43,7 +45,7 @@ public final class WeightMatrix: @unchecked Sendable {
         let (precision, tuning) = (packer.kernels.precision, packer.kernels.tuning)
         let isRounded = precision == .q8 && inputs % Int(AK_BLOCK) == 0
         let isNarrow = isRounded && isAlwaysBatched && tuning.int8_tiles != 0 && tensor.type.isFloat && ak_panel_bytes(AK_I8, Int32(inputs)) > 0
-        let packedType = isNarrow ? AK_I8 : precision == .f32 ? kernelType : tensor.type.packedType(isRounded: isRounded) ?? kernelType
+        let packedType = isNarrow ? AK_I8 : (precision == .f32 ? tensor.type.exactType : tensor.type.packedType(isRounded: isRounded)) ?? kernelType
         let panelBytes = Int(ak_panel_bytes(packedType, Int32(inputs)))
         let bundle = picksInputs ? packer.panelsPerBundle(packedType, panels: panels) : 1
         let packedPanels = (panels + bundle - 1) / bundle * bundle
@@ -73,11 +75,15 @@ extension ElementType {
     func packedType(isRounded: Bool) -> ak_type? {
         switch kernelType {
         case _ where isFloat: isRounded ? AK_Q8_0 : kernelType
+        case _ where isFloat8: isRounded ? AK_Q8_0 : AK_BF16
         case AK_Q4_K: AK_Q4_1
-        case AK_Q5_0, AK_Q5_1, AK_Q5_K, AK_Q6_K: AK_Q8_0
+        case let type? where ak_packs_as_q8(type) != 0: AK_Q8_0
         default: kernelType
         }
     }
+
+    /// What weights of this type are packed as, or left in their file as, to stay exact.
+    var exactType: ak_type? { isFloat8 ? AK_F32 : kernelType }
 
     /// Whether the kernels read this type as floats without blocks.
     var isFloat: Bool { [AK_F32, AK_F16, AK_BF16].contains(kernelType) }
@@ -123,19 +129,8 @@ extension Tensor {
 
     private init(rows: Int, columns: Int, stored tensor: StoredTensor) throws {
         self.init(rows: rows, columns: columns)
-        for row in 0 ..< rows { try tensor.dequantize(row: row, columns: columns, into: data + row * stride) }
-    }
-}
-
-extension StoredTensor {
-    /// Writes one row of `columns` values as float32.
-    func dequantize(row: Int, columns: Int, into out: UnsafeMutablePointer<Float>) throws {
-        guard let kernelType = type.kernelType, let rowBytes = type.bytes(for: columns), let base = bytes.baseAddress,
-            row >= 0, (row + 1) * rowBytes <= bytes.count
-        else {
-            throw CheckpointError.elementType(tensor: name, expected: "a float or quantized type", found: type.rawValue, file: file.path)
-        }
-        ak_dequantize(out, kernelType, base + row * rowBytes, 0, Int64(columns))
+        let reader = try RowReader(tensor, columns: columns)
+        for row in 0 ..< rows { reader.read(row, into: data + row * stride) }
     }
 }
 

@@ -61,6 +61,7 @@ package final class WeightPacker {
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func pack(_ tensor: StoredTensor, as type: ak_type, bundle: Int, rows: Int, inputs: Int, panels: Int, panelBytes: Int) throws -> AlignedMemory? {
         guard let kernelType = tensor.type.kernelType, let rowBytes = tensor.type.bytes(for: inputs), let base = tensor.bytes.baseAddress else { return nil }
+        let reader = tensor.type.isFloat8 ? try RowReader(tensor, columns: inputs) : nil
         let memory: AlignedMemory
         do { memory = try arena.allocate(checked: panels * panelBytes) } catch {
             throw ComputeError.memory(what: "the weights", bytes: panels * panelBytes, used: packedBytes, limit: packedBytes)
@@ -70,6 +71,18 @@ package final class WeightPacker {
         let address = SendablePointer(memory.address)
         pool.run((panels + perItem - 1) / perItem) { item, _ in
             let first = item * perItem
+            if let reader {
+                let (top, count) = (first * Int(AK_PANEL), min(perItem, panels - first))
+                let known = max(0, min(rows - top, count * Int(AK_PANEL)))
+                let values = [Float](unsafeUninitializedCapacity: known * inputs) { values, filled in
+                    if let start = values.baseAddress { for row in 0 ..< known { reader.read(top + row, into: start + row * inputs) } }
+                    filled = known * inputs
+                }
+                ak_pack_panels(
+                    address.pointer + first * panelBytes, type, Int32(bundle), values, AK_F32, inputs * MemoryLayout<Float>.size, Int32(known),
+                    Int32(inputs), 0, Int32(count))
+                return
+            }
             ak_pack_panels(
                 address.pointer + first * panelBytes, type, Int32(bundle), base, kernelType, rowBytes, Int32(rows), Int32(inputs), Int32(first),
                 Int32(min(perItem, panels - first)))

@@ -108,8 +108,10 @@ public struct CheckpointConverter: WeightConverter {
         } catch let error as SystemError {
             throw CheckpointError.unwritable(file: output.path, reason: error.localizedDescription)
         }
-        let weights = try WeightFiles.open(in: checkpoint.folder).tensors
-        let tensors = weights.names.compactMap { weights.find($0) }
+        let config = try JSONValue.read(contentsOf: checkpoint.folder.appendingPathComponent("config.json"))
+        let weights = try ScaledTensors.joined(WeightFiles.open(in: checkpoint.folder).tensors, configuration: config)
+        // A tensor of a type that is not read is needed by nothing: the checkpoint loads.
+        let tensors = weights.names.compactMap { weights.find($0) }.filter { $0.type != .unread }
         let total = tensors.reduce(0) { $0 + $1.bytes.count }
         var done = 0
         let descriptions = tensors.map { tensor in
@@ -132,6 +134,13 @@ public struct CheckpointConverter: WeightConverter {
 
     /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.
     private func adapt(config: URL, tower: String?) throws {
+        let json = try JSONValue.read(contentsOf: config)
+        // Weights are floats now, without factors: loaders would look for them.
+        if case .object(var members) = json, members.removeValue(forKey: "quantization_config") != nil {
+            let data = try JSONSerialization.data(
+                withJSONObject: JSONValue.object(members).foundation, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+            try Files.write(data, to: config)
+        }
         var values = ["torch_dtype", "dtype"].map { ($0, target.torchName) }
         if let tower, tower != checkpoint.configuration.llava?.visionTowerReference { values.append(("mm_vision_tower", tower)) }
         var text = String(decoding: try Files.data(config), as: UTF8.self)
@@ -161,11 +170,12 @@ struct TensorRewriter {
 
     func write(to sink: TensorSink, cancellation: Cancellation) throws {
         if type == tensor.type, order == nil { return try sink.write(tensor.bytes) }
-        guard columns > 0, let sourceType = tensor.type.kernelType, let targetType = type.kernelType,
+        let reader = try RowReader(tensor, columns: columns)
+        guard columns > 0, let targetType = type.kernelType,
             let sourceBytes = tensor.type.bytes(for: columns), let targetBytes = type.bytes(for: columns), let base = tensor.bytes.baseAddress
         else {
             throw CheckpointError.elementType(
-                tensor: tensor.name, expected: "rows of \(columns) values in a type that becomes \(type.rawValue)", found: tensor.type.rawValue,
+                tensor: tensor.name, expected: "rows of \(columns) values in a type that becomes \(type.rawValue)", found: tensor.typeName,
                 file: tensor.file.path)
         }
         let rows = tensor.count / columns
@@ -176,14 +186,14 @@ struct TensorRewriter {
             try cancellation.check()
             let count = min(step, rows - first)
             for row in 0 ..< count {
-                let source = base + (order?[first + row] ?? first + row) * sourceBytes
+                let from = order?[first + row] ?? first + row
                 if type == tensor.type {
                     out.withUnsafeMutableBytes { out in
-                        out.baseAddress?.advanced(by: row * targetBytes).copyMemory(from: source, byteCount: targetBytes)
+                        out.baseAddress?.advanced(by: row * targetBytes).copyMemory(from: base + from * sourceBytes, byteCount: targetBytes)
                     }
                     continue
                 }
-                ak_dequantize(&values, sourceType, source, 0, Int64(columns))
+                values.withUnsafeMutableBufferPointer { if let start = $0.baseAddress { reader.read(from, into: start) } }
                 let result = out.withUnsafeMutableBytes { out in
                     out.baseAddress.map { ak_quantize($0 + row * targetBytes, targetType, values, Int64(columns)) } ?? -1
                 }

@@ -6,6 +6,8 @@ public struct ModelReport: Sendable {
     public struct TypeShare: Sendable {
         /// The element type.
         public let type: ElementType
+        /// What the type is called: it says which one ``ElementType/unread`` is.
+        public let name: String
         /// How many tensors have it.
         public let tensors: Int
         /// Their values in all.
@@ -56,11 +58,11 @@ public struct ModelReport: Sendable {
         parameters = (
             count { !isScheduler($0) && !isProjector($0) && !isVision($0) }, count(isVision), count(isProjector), count(isScheduler)
         )
-        types = Dictionary(grouping: tensors, by: \.tensor.type).map { type, group in
+        types = Dictionary(grouping: tensors, by: \.tensor.typeName).map { name, group in
             TypeShare(
-                type: type, tensors: group.count, values: group.reduce(0) { $0 + $1.tensor.count },
+                type: group[0].tensor.type, name: name, tensors: group.count, values: group.reduce(0) { $0 + $1.tensor.count },
                 bytes: group.reduce(0) { $0 + $1.tensor.bytes.count })
-        }.sorted { $0.bytes > $1.bytes }
+        }.sorted { ($1.bytes, $0.name) < ($0.bytes, $1.name) }
         weightBytes = tensors.reduce(0) { $0 + $1.tensor.bytes.count }
         let language = configuration.language
         keyValueBytesPerToken = 2 * 2 * language.numHiddenLayers * language.numKeyValueHeads * language.headDim
@@ -123,7 +125,7 @@ public struct ModelReport: Sendable {
             lines.append(
                 "vision tower  \(shape): \(imageTokens) tokens an image, selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
         }
-        lines.append("tensors       " + types.map { "\($0.tensors) \($0.type.rawValue) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
+        lines.append("tensors       " + types.map { "\($0.tensors) \($0.name) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
         lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * min(language.contextLength, language.slidingWindow ?? .max))) at full context")
         if let adaptive = configuration.adaptive, let units {
             let unit = adaptive.schedulerType == .layers ? "layers" : "units of \(adaptive.schedulerRank) heads and neuron groups"
@@ -157,7 +159,7 @@ public struct ModelReport: Sendable {
                 "vocabulary_size": language.vocabularySize, "context_length": language.contextLength,
                 "sliding_window": language.slidingWindow ?? NSNull(), "rotary_dim": language.rotaryDim,
             ] as [String: Any],
-            "tensors": types.map { ["type": $0.type.rawValue, "tensors": $0.tensors, "values": $0.values, "bytes": $0.bytes] },
+            "tensors": types.map { ["type": $0.name, "tensors": $0.tensors, "values": $0.values, "bytes": $0.bytes] },
             "memory": ["weight_bytes": weightBytes, "kv_bytes_per_token": keyValueBytesPerToken],
             "tokenizer": tokenizer ?? NSNull(), "template": template ?? NSNull(), "problem": problem ?? NSNull(), "ignored": ignored, "notes": notes, "adaptive": NSNull(),
             "vision": NSNull(),

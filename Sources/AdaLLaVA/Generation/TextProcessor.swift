@@ -189,9 +189,9 @@ extension GGUFVocabulary {
         self.init(
             model: model, pre: try metadata.string("tokenizer.ggml.pre"), tokens: bytes(tokens),
             scores: try metadata.floats("tokenizer.ggml.scores") ?? [], tokenTypes: try metadata.ints("tokenizer.ggml.token_type") ?? [],
-            merges: bytes(try metadata.array("tokenizer.ggml.merges")), bosToken: try metadata.int("tokenizer.ggml.bos_token_id"),
-            eosToken: try metadata.int("tokenizer.ggml.eos_token_id"), eotToken: try metadata.int("tokenizer.ggml.eot_token_id"),
-            unknownToken: try metadata.int("tokenizer.ggml.unknown_token_id"), padToken: try metadata.int("tokenizer.ggml.padding_token_id"),
+            merges: bytes(try metadata.array("tokenizer.ggml.merges")), bosToken: try metadata.tokenID("tokenizer.ggml.bos_token_id"),
+            eosToken: try metadata.tokenID("tokenizer.ggml.eos_token_id"), eotToken: try metadata.tokenID("tokenizer.ggml.eot_token_id"),
+            unknownToken: try metadata.tokenID("tokenizer.ggml.unknown_token_id"), padToken: try metadata.tokenID("tokenizer.ggml.padding_token_id"),
             addsBOS: try metadata.bool("tokenizer.ggml.add_bos_token"), addsEOS: try metadata.bool("tokenizer.ggml.add_eos_token"),
             addsSpacePrefix: try metadata.bool("tokenizer.ggml.add_space_prefix"))
     }

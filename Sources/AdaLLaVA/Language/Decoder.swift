@@ -9,7 +9,7 @@ package final class Decoder: Sendable {
     let rotary: RotaryEmbedding
     /// All of a layer.
     let whole: LayerSelection
-    private let embedding: StoredTensor
+    private let embedding: RowReader
 
     /// Loads every layer.
     /// - Parameters:
@@ -29,7 +29,7 @@ package final class Decoder: Sendable {
             throw CheckpointError.shape(
                 tensor: embedding.name, expected: [vocabulary, hidden], found: embedding.shape, file: embedding.file.path)
         }
-        self.embedding = embedding
+        self.embedding = try RowReader(embedding, columns: hidden)
         layers = try (0 ..< c.numHiddenLayers).map { index in
             try cancellation.check()
             defer { onLayer(index + 1) }
@@ -56,6 +56,6 @@ package final class Decoder: Sendable {
 
     /// Writes the embedding of `token` into row `row` of `hidden`.
     package func embed(_ token: Int, into hidden: Tensor, row: Int) throws {
-        try embedding.dequantize(row: token, columns: configuration.hiddenSize, into: hidden.data + row * hidden.stride)
+        try embedding.read(checked: token, into: hidden.data + row * hidden.stride)
     }
 }
