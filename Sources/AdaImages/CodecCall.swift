@@ -23,7 +23,7 @@ enum CodecCall {
         switch status {
         case CIS_OK: return pixels
         case CIS_TRUNCATED: throw file.truncated(reason)
-        case CIS_NO_MEMORY: throw ImageError.outOfMemory(name: file.name, format: file.format)
+        case CIS_NO_MEMORY: throw ImageError.outOfMemory(name: file.name, format: file.format, bytes: width * height * 3)
         default: throw file.damaged(reason)
         }
     }

@@ -15,5 +15,10 @@ public final class DamagedImages: Sendable {
         if isNew { onFirst(damage) }
     }
 
+    /// A line of a report; `nil` for none.
+    public static func note(_ count: Int) -> String? {
+        count > 0 ? "\(count) \(count == 1 ? "image" : "images") damaged, read as Pillow reads \(count == 1 ? "it" : "them")" : nil
+    }
+
     public var count: Int { found.withLock(\.count) }
 }

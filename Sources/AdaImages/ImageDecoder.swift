@@ -147,8 +147,11 @@ struct EncodedImage {
         }
     }
 
+    /// - Throws: ``ImageError`` for a picture beyond the limits, and for one that the system gives no memory for.
     func checkSize(width: Int, height: Int) throws {
         try limits.check(width: width, height: height, format: format, name: name)
+        let needed = MemoryProbe.bytes(width: width, height: height)
+        guard MemoryProbe.isAvailable(needed) else { throw ImageError.outOfMemory(name: name, format: format, bytes: needed) }
     }
 }
 

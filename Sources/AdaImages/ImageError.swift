@@ -29,7 +29,7 @@ public enum ImageError: EngineError, Equatable {
     /// The data break the format or end too soon, but Pillow reads the image all the same, and so does ``ImageTolerance/asPillow``.
     case readable(ImageDamage)
     /// The machine would not give the memory for an image within the limits.
-    case outOfMemory(name: String, format: ImageFormat)
+    case outOfMemory(name: String, format: ImageFormat, bytes: Int)
     /// An image could not be encoded.
     case encoding(format: ImageFormat, reason: String)
 
@@ -72,8 +72,8 @@ public enum ImageError: EngineError, Equatable {
             "\(name): the \(format) image is damaged: \(reason)"
         case .readable(let damage):
             "\(damage.name): the \(damage.format) image is damaged: \(damage.reason); --lenient reads it all the same, as Pillow does"
-        case .outOfMemory(let name, let format):
-            "\(name): not enough memory to decode the \(format) image"
+        case .outOfMemory(let name, let format, let bytes):
+            "\(name): not enough memory to decode the \(format) image, which needs about \(bytes) bytes; make it smaller first, or raise the limit of address space (ulimit -v)"
         case .encoding(let format, let reason):
             "cannot write a \(format) image: \(reason)"
         }

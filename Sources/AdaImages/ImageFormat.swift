@@ -1,3 +1,5 @@
+import AdaLLaVA
+
 /// The image formats that are read, told apart by their first bytes and never by a file's name.
 public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible {
     case jpeg = "JPEG"
@@ -31,6 +33,7 @@ public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible
         let isText = start.allSatisfy { (0x20...0x7E).contains($0) }
         let hexadecimal = start.map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined(separator: " ")
         let shown = isText ? String(decoding: start, as: UTF8.self) : "bytes \(hexadecimal)"
+        if let found = MappedFile.standIn(bytes) { return "are \(found.what); \(found.hint)" }
         return "starts with \(shown)" + (commonName(bytes).map { " (\($0))" } ?? "")
     }
 
@@ -54,8 +57,6 @@ public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible
             ([0x00, 0x00, 0x01, 0x00], "a Windows icon"),
             (Array("<svg".utf8), "an SVG drawing"),
             (Array("<?xml".utf8), "an XML document"),
-            (Array("<!DOCTYPE".utf8), "an HTML page"),
-            (Array("<html".utf8), "an HTML page"),
             ([0x50, 0x4B, 0x03, 0x04], "a ZIP archive"),
             ([0x1F, 0x8B], "gzip data"),
             (Array("GGUF".utf8), "a GGUF model"),

@@ -101,9 +101,15 @@ public enum ImageSource: Sendable, Equatable {
         var status = stat()
         let announced = fstat(descriptor, &status) == 0 ? Int(status.st_size) : 0
         guard announced <= limit else { throw ImageError.tooManyBytes(name: name, limit: limit) }
+        func checkMemory(_ count: Int) throws {
+            guard MemoryProbe.isAvailable(count) else { throw ImageError.unreadable(name: name, reason: "not enough memory for \(count) bytes") }
+        }
+        try checkMemory(max(0, announced))
         bytes.reserveCapacity(max(0, announced))
         while let chunk = try readChunk(descriptor, name: name) {
             guard bytes.count + chunk.count <= limit else { throw ImageError.tooManyBytes(name: name, limit: limit) }
+            // An array grows to twice its size.
+            if bytes.count + chunk.count > bytes.capacity { try checkMemory(2 * (bytes.count + chunk.count)) }
             bytes += chunk
         }
         return bytes

@@ -18,19 +18,26 @@ struct AdaLLaVACommand: AsyncParsableCommand {
         ],
         defaultSubcommand: nil)
 
-    static func main() async {
+    static func main() {
         // What a reader closed is an error of the write, so that every way out can clean up.
         signal(SIGPIPE, SIG_IGN)
+        // Before anything asynchronous: without a thread to start, its runtime waits for one for ever.
+        do { try SystemLimits.check() } catch {
+            Console.shared.message("adallava: \(error)")
+            Exit.now((error as? any EngineError)?.category.rawValue ?? 1)
+        }
+        Task { await run() }
+        dispatchMain()
+    }
+
+    private static func run() async {
         var arguments: CommandArguments?
         do {
             let known = try CommandArguments(of: AdaLLaVACommand.self)
             arguments = known
             var command = try await asyncParseAsRoot(try known.prepared(CommandArguments.given))
-            try SystemLimits.check()
             if var asynchronous = command as? any AsyncParsableCommand { try await asynchronous.run() } else { try command.run() }
-        } catch let error as SystemLimits.Shortage {
-            Console.shared.message("adallava: " + error.description)
-            Exit.now(error.category.rawValue)
+            Exit.now(0)
         } catch {
             let code = exitCode(for: error)
             // The parser knows its own errors' command; those from before and after it would be shown with the usage of all commands.

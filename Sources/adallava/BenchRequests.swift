@@ -1,4 +1,5 @@
 import AdaEvaluation
+import AdaImages
 import AdaLLaVA
 import ArgumentParser
 import Foundation
@@ -53,7 +54,8 @@ struct BenchRequests: AsyncParsableCommand {
             (patterns.requests, patterns.repeats, patterns.maxTokens, patterns.budget) = (requests, repeats, maxTokens, fraction)
             try patterns.validate()
             // A picture that cannot be read is told before anything is loaded.
-            for item in patterns.items.prefix(requests + 1) { _ = try item.image.load() }
+            let damaged = DamagedImages { Console.shared.warn($0) }
+            for item in patterns.items.prefix(requests + 1) { damaged.note(try item.image.load().damage) }
             let plotter = try output.prepare()
             let (experiment, flags) = (patterns, model)
             let report = try await withInterruption {
@@ -65,7 +67,7 @@ struct BenchRequests: AsyncParsableCommand {
                         // Quietly: the progress that people see is that of the requests.
                         let model = try await AdaptiveModel(contentsOf: url, options: options)
                         return (model, ExperimentModel(report, at: url, loadedAs: model, precision: options.precision))
-                    }
+                    }, damaged: damaged
                 ) { Console.shared.measuring($0) }
             }
             try output.deliver(report, plotter: plotter)

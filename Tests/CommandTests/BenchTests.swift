@@ -58,6 +58,17 @@ import Testing
         #expect(Set(squares.keys) == ["ttft", "whole", "decode"] && squares.values.allSatisfy { $0 <= 1 })
     }
 
+    @Test("bench requests names damaged images in a warning and counts them, as eval does")
+    func requestsCountDamagedImages() throws {
+        let damaged = Files.fixture("image-files/damaged-checksum.png").path
+        let result = try Command.run(
+            ["bench", "requests", "--images", Files.scene(), damaged, "--repeat", "1", "--requests", "2", "--json"] + Self.model)
+        #expect(result.status == 0 && result.errors.contains("warning: \(damaged): the PNG image is damaged"), "\(result.errors)")
+        #expect(result.errors.components(separatedBy: "is damaged").count == 2)
+        let report = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
+        #expect(report?["damaged_images"] as? Int == 1)
+    }
+
     // A failure means that requests are not told apart by what the model already knows.
     @Test func requests() throws {
         let images = ["00", "01", "02", "03"].map(Files.scene)

@@ -105,9 +105,23 @@ import Testing
 
     #if os(Linux)
         // A failure means that a process which may have too little hangs or crashes, and nobody knows of what there was too little.
-        @Test(arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space")]) func limits(limit: String, word: String) throws {
+        @Test(arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space"), ("-v 100000", "address space")]) func limits(limit: String, word: String) throws {
             let found = try shell("ulimit \(limit); exec \"$0\" inspect \"$1\"", Files.fixture("ada-L").path, folder: Files.root)
             #expect(found.status == 74 && found.errors.contains("the limit of \(word) is") && found.errors.contains("ulimit \(limit.prefix(2))"), "\(found)")
+        }
+
+        @Test("a picture for which the system gives no memory is named with the bytes that it needs, and nothing traps")
+        func pictureMemory() throws {
+            try withTemporaryFolder { folder in
+                // A GIF of 10,000 x 10,000 pixels in one colour.
+                let picture = folder.appendingPathComponent("large.gif")
+                let side: [UInt8] = [0x10, 0x27]
+                let header = Array("GIF89a".utf8) + side + side + [0, 0, 0, 0x2C, 0, 0, 0, 0] + side + side + [0, 2, 2, 0x44, 1, 0, 0x3B]
+                try Data(header).write(to: picture)
+                let found = try shell("ulimit -v 900000; exec \"$0\" ask \"$1\" hi --model Models/scenes-ref", picture.path, folder: Files.root)
+                #expect(found.status == 74 && found.errors.contains("large.gif: not enough memory to decode the GIF image"), "\(found)")
+                #expect(found.errors.contains("730720000 bytes"), "\(found)")
+            }
         }
     #endif
 
@@ -124,7 +138,7 @@ import Testing
     @Test(arguments: ["inspect", "convert", "ask"]) func filesDoNotCommandTheTerminal(command: String) throws {
         try withTemporaryFolder { folder in
             let name = "\u{1B}]0;pwned\u{07}\u{1B}[2J"
-            let header = try JSONSerialization.data(withJSONObject: [name: ["dtype": "\u{1B}[31mF9", "shape": [1], "data_offsets": [0, 4]]])
+            let header = try JSONSerialization.data(withJSONObject: [name: ["dtype": "\u{1B}[31mF32", "shape": [1], "data_offsets": [4, 0]]])
             var file = withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) }
             file += header + Data(count: 4)
             try file.write(to: folder.appendingPathComponent("model.safetensors"))

@@ -64,7 +64,7 @@ public struct ExperimentModel: Sendable {
         self.init(
             analyzed: AnalyzedModel(name: HuggingFaceCache.displayName(of: url), configuration: report.configuration, weightType: report.types.first?.type),
             parameters: parameters.language + parameters.vision + parameters.projector + parameters.scheduler,
-            weightBytes: report.weightBytes, weightType: report.types.first.map { $0.type.rawValue.uppercased() } ?? "none",
+            weightBytes: report.weightBytes, weightType: report.types.first.map { $0.name.uppercased() } ?? "none",
             imageTokens: report.imageTokens, threads: model.threads, kernels: model.kernels, precision: precision)
     }
 

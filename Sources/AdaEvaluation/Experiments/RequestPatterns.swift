@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import Foundation
 
@@ -103,11 +104,13 @@ public struct RequestPatterns: Sendable {
             + (0 ..< others).map { Request(pattern: .otherImages, item: $0 + 1, question: items[$0 + 1].question ?? question(start + $0)) }
     }
 
-    /// - Parameter load: loads the model as from nothing; called once a round.
+    /// - Parameters:
+    ///   - load: loads the model as from nothing; called once a round.
+    ///   - damaged: collects damaged images that were read anyway.
     /// - Throws: what the model and `load` throw, `ImageError`, ``EvaluationError``; `CancellationError` before the first round is whole.
     public func run<Model: MeasurableModel>(
         environment: ExperimentEnvironment, load: () async throws -> (model: Model, description: ExperimentModel),
-        onProgress: (ExperimentProgress) -> Void = { _ in }
+        damaged: DamagedImages = DamagedImages(), onProgress: (ExperimentProgress) -> Void = { _ in }
     ) async throws -> RequestsReport {
         try validate()
         let requests = round
@@ -131,7 +134,14 @@ public struct RequestPatterns: Sendable {
                         ExperimentProgress(
                             done: turn * requests.count + index, total: repeats * requests.count, detail: request.pattern.title))
                     let start = ContinuousClock.now
-                    let image = try (request.item == 0 ? first : nil) ?? items[request.item].image.load().image
+                    let image: RGBImage
+                    if request.item == 0, let first {
+                        image = first
+                    } else {
+                        let read = try items[request.item].image.load()
+                        damaged.note(read.damage)
+                        image = read.image
+                    }
                     if request.item == 0 { first = image }
                     let response = try await model.respond(to: request.question, image: image, budget: budget, maxTokens: maxTokens)
                     times.append((request.pattern, RequestsReport.Times(response, interval: (ContinuousClock.now - start) / .milliseconds(1))))
@@ -148,7 +158,7 @@ public struct RequestPatterns: Sendable {
         }
         return RequestsReport(
             repeats: ExperimentRepeats(done: done, asked: repeats), environment: environment, model: description, budget: budget,
-            maxTokens: maxTokens, rows: rows)
+            maxTokens: maxTokens, damagedImages: damaged.count, rows: rows)
     }
 }
 
@@ -210,13 +220,15 @@ public struct RequestsReport: ExperimentReport {
     public let model: ExperimentModel
     public let budget: Double
     public let maxTokens: Int
+    /// Images that were read although they are damaged.
+    public let damagedImages: Int
     public let rows: [Row]
 
     public var models: [ExperimentModel] { [model] }
 
     public var resultObject: [String: Any] {
         [
-            "budget": budget, "max_tokens": maxTokens,
+            "budget": budget, "max_tokens": maxTokens, "damaged_images": damagedImages,
             "results": rows.map { row in
                 var object: [String: Any] = ["pattern": row.pattern.rawValue, "n": row.whole.count, "prefill_ms": row.prefill.experimentObject]
                 for measurement in row.measurements { object[measurement.key] = measurement.statistics.experimentObject }
@@ -252,7 +264,7 @@ public struct RequestsReport: ExperimentReport {
             + CostReport.aligned(table, textColumns: [0, 1]) + [
                 "", "inter-request: from one request's start to the next one's, image file, resizing, tokenizing and streaming included",
                 ExperimentText.meanNote,
-            ]
+            ] + (DamagedImages.note(damagedImages).map { [$0] } ?? [])
     }
 
     public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.requests(self, to: path, format: format) }

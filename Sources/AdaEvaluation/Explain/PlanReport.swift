@@ -1,3 +1,4 @@
+import AdaImages
 import AdaLLaVA
 import Foundation
 
@@ -64,12 +65,8 @@ public struct PlanReport: Sendable {
             }
             if !gains.isEmpty { lines.append(String(format: "budget %g: own plans gain, in points (95%% interval), over ", result.budget) + gains.joined(separator: ", ")) }
         }
-        if let note = damageNote { lines.append(note) }
+        if let note = DamagedImages.note(damagedImages) { lines.append(note) }
         return lines.joined(separator: "\n")
-    }
-
-    private var damageNote: String? {
-        damagedImages > 0 ? "\(counted(damagedImages, "image")) damaged, read as Pillow reads \(damagedImages == 1 ? "it" : "them")" : nil
     }
 
     /// What `explain --json` prints.
@@ -104,7 +101,7 @@ public struct PlanReport: Sendable {
             </style></head><body><main>
             <h1>Which parts of \(SVG.escape(model)) run, and whether it matters</h1>
             <p>\(counted(count, "input")) from \(SVG.escape(data)), at \(counted(results.count, "budget")). Of \(counted(results.first?.frequencies?.layers ?? 0, "decoder layer")) the first \
-            \(prefixLayers) always run; behind them the scheduler reads the latency token and decides \(counted(results.first?.switches.count ?? 0, "switch", "switches")).\(damageNote.map { " \($0)." } ?? "")</p>
+            \(prefixLayers) always run; behind them the scheduler reads the latency token and decides \(counted(results.first?.switches.count ?? 0, "switch", "switches")).\(DamagedImages.note(damagedImages).map { " \($0)." } ?? "")</p>
 
             """
         page += comparison() + maps()
