@@ -62,7 +62,7 @@ import Testing
     func requestsCountDamagedImages() throws {
         let damaged = Files.fixture("image-files/damaged-checksum.png").path
         let result = try Command.run(
-            ["bench", "requests", "--images", Files.scene(), damaged, "--repeat", "1", "--requests", "2", "--json"] + Self.model)
+            ["bench", "requests", "--image", Files.scene(), damaged, "--repeat", "1", "--requests", "2", "--json"] + Self.model)
         #expect(result.status == 0 && result.errors.contains("warning: \(damaged): the PNG image is damaged"), "\(result.errors)")
         #expect(result.errors.components(separatedBy: "is damaged").count == 2)
         let report = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
