@@ -24,11 +24,36 @@ struct Convert: AsyncParsableCommand {
     @Option(help: "The projector file of a LLaVA GGUF pair.")
     var mmproj: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Add an untrained scheduler, L or H, to a model that has none: its plans are random.", valueName: "variant"))
+    var scheduler: AdaptiveConfiguration.SchedulerType?
+
+    @Option(help: "Layers at the front that always run, with --scheduler; by default half of them.")
+    var prefixLayers: Int?
+
+    @Option(help: "Heads, and as many neuron groups, that one unit turns on, with --scheduler H.")
+    var rank = 1
+
+    @Option(help: "Where the new scheduler's weights come from.")
+    var seed: UInt64 = 0
+
     @Flag(help: "Replace what is at the output.")
     var force = false
 
     @Flag(help: "Print one JSON object.")
     var json = false
+
+    private func newScheduler(for source: URL) throws -> UntrainedScheduler? {
+        guard let scheduler else { return nil }
+        let layers = try Checkpoint.open(at: source, projector: mmproj.map { URL(systemPath: $0) }).configuration.language.numHiddenLayers
+        return UntrainedScheduler(scheduler, rank: rank, prefixLayers: prefixLayers ?? max(1, layers / 2), seed: seed)
+    }
+
+    func validate() throws {
+        if scheduler == nil, prefixLayers != nil { throw ValidationError("--prefix-layers says which layers a new scheduler leaves; add --scheduler L or H") }
+        if rank < 1 { throw ValidationError("--rank \(rank): expected 1 or more heads") }
+    }
 
     func run() async throws {
         try await reporting {
@@ -37,7 +62,8 @@ struct Convert: AsyncParsableCommand {
                 EfficientNetConverter.accepts(source)
                 ? try EfficientNetConverter(source, to: to, output: destination, overwrites: force)
                 : try CheckpointConverter(
-                    source, projector: mmproj.map { URL(systemPath: $0) }, to: to, output: destination, overwrites: force)
+                    source, projector: mmproj.map { URL(systemPath: $0) }, to: to, scheduler: newScheduler(for: source), output: destination,
+                    overwrites: force)
             let cancellation = Cancellation()
             let report = try await withInterruption {
                 try await withTaskCancellationHandler {

@@ -35,14 +35,22 @@ public struct CheckpointConverter: WeightConverter {
     let target: Target
     let output: URL
     let overwrites: Bool
+    let scheduler: UntrainedScheduler?
 
     /// - Parameters:
     ///   - projector: the image part of a GGUF pair, if it is not found beside the model.
+    ///   - scheduler: what makes a model adaptive that is not; only for an output in Hugging Face's layout.
     ///   - overwrites: replace what is at `output`.
     /// - Throws: ``CheckpointError``, ``ConversionError``
-    public init(_ source: URL, projector: URL? = nil, to target: Target, output: URL, overwrites: Bool = false) throws {
+    public init(
+        _ source: URL, projector: URL? = nil, to target: Target, scheduler: UntrainedScheduler? = nil, output: URL, overwrites: Bool = false
+    ) throws {
         checkpoint = try Checkpoint.open(at: source, projector: projector)
-        (self.source, self.target, self.output, self.overwrites) = (source, target, output, overwrites)
+        (self.source, self.target, self.scheduler, self.output, self.overwrites) = (source, target, scheduler, output, overwrites)
+        if let scheduler {
+            if let obstacle = schedulerObstacle { throw ConversionError.noScheduler(source.path, reason: obstacle) }
+            try scheduler.configuration.validate(for: checkpoint.configuration.language, file: source.path)
+        }
         try ConversionOutput.check(output, sources: [source, checkpoint.folder] + (projector.map { [$0] } ?? []), overwrites: overwrites)
         if writesGGUF {
             // Under this name lies, or would be looked for, the image part.
@@ -114,10 +122,12 @@ public struct CheckpointConverter: WeightConverter {
         let tensors = weights.names.compactMap { weights.find($0) }.filter { $0.type != .unread }
         let total = tensors.reduce(0) { $0 + $1.bytes.count }
         var done = 0
+        let language = checkpoint.configuration.language
         let descriptions = tensors.map { tensor in
             TensorDescription(name: tensor.name, type: tensor.type.kernelType == nil ? tensor.type : target.elementType, shape: tensor.shape)
-        }
+        } + (scheduler?.descriptions(language, type: target.elementType) ?? [])
         try SafetensorsWriter.write(descriptions, to: partial.appendingPathComponent("model.safetensors")) { description, sink in
+            if try scheduler?.write(description, language, to: sink) == true { return }
             let tensor = try weights.tensor(description.name)
             try TensorRewriter(tensor, to: description.type, file: output.path).write(to: sink, cancellation: cancellation)
             done += tensor.bytes.count
@@ -135,11 +145,11 @@ public struct CheckpointConverter: WeightConverter {
     /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.
     private func adapt(config: URL, tower: String?) throws {
         let json = try JSONValue.read(contentsOf: config)
-        // Weights are floats now, without factors: loaders would look for them.
-        if case .object(var members) = json, members.removeValue(forKey: "quantization_config") != nil {
-            let data = try JSONSerialization.data(
-                withJSONObject: JSONValue.object(members).foundation, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
-            try Files.write(data, to: config)
+        if case .object(var members) = json {
+            // Weights are floats now, without factors: loaders would look for them.
+            members["quantization_config"] = nil
+            let adapted = scheduler?.adapt(.object(members), checkpoint.configuration.language) ?? .object(members)
+            if adapted != json { try Files.write(Data(DecoderConfiguration.json(adapted.foundation).utf8), to: config) }
         }
         var values = ["torch_dtype", "dtype"].map { ($0, target.torchName) }
         if let tower, tower != checkpoint.configuration.llava?.visionTowerReference { values.append(("mm_vision_tower", tower)) }

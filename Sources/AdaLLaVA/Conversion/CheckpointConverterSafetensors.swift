@@ -10,6 +10,18 @@ extension CheckpointConverter {
         return nil
     }
 
+    /// Why the model gets no new scheduler; `nil` if it can have one.
+    var schedulerObstacle: String? {
+        let configuration = checkpoint.configuration
+        if configuration.adaptive != nil { return "it has a scheduler already" }
+        if writesGGUF { return "it is written into a folder first; name an output that does not end in .gguf, and convert that one then" }
+        if case .string("llava")? = (try? JSONValue.read(contentsOf: checkpoint.folder.appendingPathComponent("config.json")))?["model_type"],
+            configuration.llava != nil {
+            return "llava-hf's layout has no adaptive form; take the checkpoint in LLaVA's own layout (liuhaotian/llava-…)"
+        }
+        return nil
+    }
+
     func writeHuggingFaceFolder(_ partial: URL, cancellation: Cancellation, progress: ConversionProgress) throws {
         guard let metadata = checkpoint.ggufMetadata else { return }
         let language = checkpoint.configuration.language
@@ -19,8 +31,13 @@ extension CheckpointConverter {
                 && !(tensor.name == "lm_head.weight" && language.tieWordEmbeddings)
         }
         let factors = try source.find("rope_freqs.weight").map { try Tensor(vector: $0, count: $0.count).values.map(Double.init) }
+        var fields: Any = language.huggingFaceConfiguration(dtype: target.torchName, frequencyFactors: factors)
+        if let scheduler {
+            let plain = try Data(DecoderConfiguration.json(fields).utf8).withUnsafeBytes { try JSONReader.parse($0, file: output.path) }
+            fields = scheduler.adapt(plain, language).foundation
+        }
         let files = try [
-            ("config.json", Data(language.huggingFaceConfiguration(dtype: target.torchName, frequencyFactors: factors).utf8)),
+            ("config.json", Data(DecoderConfiguration.json(fields).utf8)),
             ("generation_config.json", Data(language.huggingFaceGeneration.utf8)),
         ] + tokenizerFiles(metadata)
         do {
@@ -33,7 +50,9 @@ extension CheckpointConverter {
         let names = Dictionary(
             tensors.map { (TensorNames.huggingFace(canonical: $0.name, language.architecture), $0) }, uniquingKeysWith: { first, _ in first })
         let descriptions = names.map { TensorDescription(name: $0.key, type: target.elementType, shape: $0.value.shape) }
+            + (scheduler?.descriptions(language, type: target.elementType) ?? [])
         try SafetensorsWriter.write(descriptions, to: partial.appendingPathComponent("model.safetensors")) { description, sink in
+            if try scheduler?.write(description, language, to: sink) == true { return }
             guard let tensor = names[description.name] else { return }
             try TensorRewriter(tensor, to: description.type, order: huggingFaceRowOrder(tensor.name), file: output.path)
                 .write(to: sink, cancellation: cancellation)
@@ -69,7 +88,7 @@ extension CheckpointConverter {
 extension DecoderConfiguration {
     /// A text model's `config.json`.
     /// - Parameter frequencyFactors: what a GGUF file divides the rotary frequencies by.
-    func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> String {
+    func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> [String: Any] {
         let description = architecture.fileDescription
         let className = [.llama: "Llama", .mistral: "Mistral", .qwen2: "Qwen2", .phi2: "Phi"][architecture] ?? "Llama"
         var fields: [String: Any] = [
@@ -95,7 +114,7 @@ extension DecoderConfiguration {
             }
         case .phi2: fields["partial_rotary_factor"] = Double(rotaryDim) / Double(headDim)
         }
-        return Self.json(fields)
+        return fields
     }
 
     private func huggingFaceScaling(_ factors: [Double]?) -> [String: Any]? {
@@ -126,7 +145,7 @@ extension DecoderConfiguration {
         return Self.json(fields)
     }
 
-    private static func json(_ fields: [String: Any]) -> String {
+    static func json(_ fields: Any) -> String {
         let data = try? JSONSerialization.data(withJSONObject: fields, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
         return String(decoding: data ?? Data("{}".utf8), as: UTF8.self) + "\n"
     }

@@ -77,6 +77,7 @@ public enum ConversionError: EngineError, Equatable {
     case needsGGUF(String, output: String)
     case onlyGGUF(String, output: String)
     case towerNeedsFolder(String, output: String)
+    case noScheduler(String, reason: String)
 
     public var category: ErrorCategory { .usage }
 
@@ -88,6 +89,7 @@ public enum ConversionError: EngineError, Equatable {
         case .otherFolder(let path): "\(path): a folder that is no checkpoint, which --force does not replace; name another output"
         case .onlyGGUF(let reason, let output):
             "\(output): this GGUF model cannot be written as safetensors, for \(reason); name an output that ends in .gguf, or convert the original checkpoint"
+        case .noScheduler(let path, let reason): "\(path): the model gets no new scheduler, because \(reason)"
         case .needsGGUF(let type, let output):
             "\(output): safetensors has no \(type); name an output that ends in .gguf, or convert to f16, bf16 or f32"
         case .towerNeedsFolder(let type, let output):
