@@ -8,7 +8,8 @@ public enum ImageSource: Sendable, Equatable {
     /// The bytes of a `data:` URL.
     case data([UInt8])
 
-    /// - Parameter argument: a path, `-` for standard input, or a `data:` URL (RFC 2397, base64 or percent-encoded).
+    /// - Parameter argument: a path, `-` for standard input, a `file:` URL of this machine (RFC 8089), or a `data:` URL (RFC 2397, base64 or
+    ///   percent-encoded).
     /// - Throws: ``ImageError/argument(name:reason:)``
     public init(argument: String) throws {
         let scheme = argument.prefix { $0 != ":" }.lowercased()
@@ -18,6 +19,8 @@ public enum ImageSource: Sendable, Equatable {
             throw ImageError.argument(name: "image", reason: "expected a path, `-` for standard input, or a data: URL, found an empty text")
         } else if scheme == "data", argument.contains(":") {
             self = .data(try Self.bytes(ofDataURL: argument.dropFirst(5)))
+        } else if scheme == "file", argument.dropFirst(5).hasPrefix("/") {
+            self = .file(try Self.path(ofFileURL: argument))
         } else if argument.contains("://"), scheme == "http" || scheme == "https" {
             throw ImageError.argument(
                 name: String(argument.prefix(80)),
@@ -136,13 +139,29 @@ public enum ImageSource: Sendable, Equatable {
         }
     }
 
+    private static func path(ofFileURL url: String) throws -> String {
+        var rest = url.dropFirst(5)
+        if rest.hasPrefix("//") {
+            rest = rest.dropFirst(2)
+            let host = rest.prefix { $0 != "/" }
+            guard host.isEmpty || host.lowercased() == "localhost", host.endIndex < rest.endIndex else {
+                throw ImageError.argument(
+                    name: String(url.prefix(80)), reason: "expected file:///PATH, a file of this machine, found the host \"\(host.prefix(60))\"")
+            }
+            rest = rest[host.endIndex...]
+        }
+        let bytes = try percentDecoded(SystemPath.bytes(String(rest)), of: "file: URL")
+        guard !bytes.contains(0) else { throw ImageError.argument(name: "file: URL", reason: "expected the path of a file, found a zero byte in it") }
+        return SystemPath.text(bytes)
+    }
+
     /// - Parameter body: what follows `data:`.
     private static func bytes(ofDataURL body: Substring) throws -> [UInt8] {
         guard let comma = body.utf8.firstIndex(of: UInt8(ascii: ",")) else {
             throw ImageError.argument(name: "data: URL", reason: "expected `data:image/png;base64,…`, found no comma")
         }
         let parameters = body[..<comma].split(separator: ";").map { $0.lowercased().filter { !$0.isWhitespace } }
-        let content = try percentDecoded(body[comma...].utf8.dropFirst())
+        let content = try percentDecoded(body[comma...].utf8.dropFirst(), of: "data: URL")
         guard parameters.last == "base64" else { return content }
         // Padding may be missing and both alphabets are in use; white space comes from wrapped lines.
         var letters = content.filter { ![0x20, 0x09, 0x0A, 0x0D, UInt8(ascii: "=")].contains($0) }
@@ -157,7 +176,7 @@ public enum ImageSource: Sendable, Equatable {
         return [UInt8](data)
     }
 
-    private static func percentDecoded(_ text: some Sequence<UInt8>) throws -> [UInt8] {
+    private static func percentDecoded(_ text: some Sequence<UInt8>, of name: String) throws -> [UInt8] {
         var decoded: [UInt8] = []
         var iterator = text.makeIterator()
         while let byte = iterator.next() {
@@ -166,7 +185,7 @@ public enum ImageSource: Sendable, Equatable {
                 continue
             }
             guard let high = iterator.next().flatMap(hexadecimalDigit), let low = iterator.next().flatMap(hexadecimalDigit) else {
-                throw ImageError.argument(name: "data: URL", reason: "expected two hexadecimal digits after `%`")
+                throw ImageError.argument(name: name, reason: "expected two hexadecimal digits after `%`")
             }
             decoded.append(high << 4 | low)
         }

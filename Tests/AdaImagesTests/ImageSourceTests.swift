@@ -19,6 +19,15 @@ import Testing
         #expect(try ImageSource(argument: "database.png") == .file("database.png"))
         #expect(try ImageSource(argument: "data") == .file("data"))
         #expect(try ImageSource(argument: "a:b.png") == .file("a:b.png"))
+        #expect(try ImageSource(argument: "file:b.png") == .file("file:b.png"))
+    }
+
+    @Test("file: URLs name files of this machine", arguments: [
+        ("file:///a/my%20photo.png", "/a/my photo.png"), ("file://localhost/a.png", "/a.png"), ("FILE:/a%25b.png", "/a%b.png"),
+        ("file:///caf%C3%A9/50%25?#.png", "/café/50%?#.png"), ("file:///a/caf%E9.png", "/a/caf\u{10FFE9}.png"),
+    ])
+    func fileURLs(url: String, path: String) throws {
+        #expect(try ImageSource(argument: url) == .file(path))
     }
 
     @Test(arguments: [
@@ -33,7 +42,7 @@ import Testing
         #expect(try source.read() == expected)
     }
 
-    @Test(arguments: ["data:image/png;base64", "data:;base64,A", "data:;base64,A*==", "data:,%4", "data:,%zz", "", "https://example.com/a.png"])
+    @Test(arguments: ["data:image/png;base64", "data:;base64,A", "data:;base64,A*==", "data:,%4", "data:,%zz", "", "https://example.com/a.png", "file://elsewhere/a.png", "file:///a%2", "file://", "file:///a%00b"])
     func unusableArgumentsAreRefused(argument: String) {
         // A failure means that a mistyped argument is reported as a missing file, or decodes to something else.
         #expect {

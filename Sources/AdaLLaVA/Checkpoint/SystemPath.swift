@@ -35,18 +35,14 @@ package enum SystemPath {
     /// Calls `body` with the name as the system takes it, ended by a zero.
     static func withBytes<Result>(_ path: String, _ body: (UnsafePointer<CChar>) throws -> Result) rethrows -> Result {
         guard path.unicodeScalars.contains(where: { byte($0) != nil }) else { return try path.withCString(body) }
-        var bytes = ContiguousArray<CChar>()
-        for scalar in path.unicodeScalars {
-            if let byte = byte(scalar) {
-                bytes.append(CChar(bitPattern: byte))
-            } else {
-                bytes += String(scalar).utf8.map { CChar(bitPattern: $0) }
-            }
-        }
-        bytes.append(0)
-        return try bytes.withUnsafeBufferPointer { buffer in
+        return try (bytes(path).map { CChar(bitPattern: $0) } + [0]).withUnsafeBufferPointer { buffer in
             try buffer.baseAddress.map(body) ?? path.withCString(body)
         }
+    }
+
+    /// The name as the system takes it.
+    package static func bytes(_ path: String) -> [UInt8] {
+        path.unicodeScalars.flatMap { scalar in byte(scalar).map { [$0] } ?? Array(String(scalar).utf8) }
     }
 
     /// Text that came by the same way as file names but is none, such as a question: what is not UTF-8 becomes U+FFFD.
