@@ -34,6 +34,7 @@ struct Ask: AsyncParsableCommand {
     @OptionGroup var sampling: SamplingFlags
     @OptionGroup var deadlines: DeadlineFlags
     @OptionGroup var damage: LenientFlag
+    @OptionGroup var quiet: QuietFlag
 
     @Flag(help: "Print one JSON object instead of streaming the answer.")
     var json = false
@@ -85,6 +86,7 @@ struct Ask: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
+            quiet.apply()
             // A wrong budget is told before anything is read.
             let budget = try Budget(parsing: sampling.budget)
             let batch = try imageBatch(images, tolerance: damage.tolerance)
@@ -93,12 +95,15 @@ struct Ask: AsyncParsableCommand {
             let images = try batch.prepared(for: checkpoint)
             try await withInterruption {
                 let (model, loading) = try await loadForBudget(model, checkpoint, budget)
-                try await answer(model, question, images, budget, loading)
+                Console.shared.note(ModelLine.text(checkpoint))
+                try await answer(model, question, images, budget, loading, contextLength: checkpoint.configuration.language.contextLength)
             }
         }
     }
 
-    private func answer(_ model: AdaptiveModel, _ question: String, _ images: [PreparedImage], _ budget: Budget, _ loading: Duration) async throws {
+    private func answer(
+        _ model: AdaptiveModel, _ question: String, _ images: [PreparedImage], _ budget: Budget, _ loading: Duration, contextLength: Int
+    ) async throws {
         var options = sampling.generationOptions()
         options.deadlines = deadlines.options
         let (text, summary) = try await streamed(
@@ -109,14 +114,14 @@ struct Ask: AsyncParsableCommand {
             object["loading_ms"] = loading / .milliseconds(1)
             printNow(try adallava.json(object))
         } else {
-            Console.shared.message(summary.line)
+            Console.shared.note(summary.line)
         }
         if explain {
             Console.shared.message(AnswerExplanation(summary: summary).text)
             Console.shared.message(String(format: "loading     %.0f ms, not part of the answer's time", loading / .milliseconds(1)))
         }
         if let attentionMap { try await writeMap(model, question, summary, to: URL(systemPath: attentionMap)) }
-        if let warning = summary.warning { Console.shared.message("adallava: " + warning) }
+        summary.warn(maxTokens: sampling.maxTokens, contextLength: contextLength, isCutShown: !json)
         try await calibrateAfterAnswer(model, budget)
     }
 }
@@ -129,6 +134,20 @@ extension Ask {
         let attention = try await LatencyAttention(model, question: question, image: image, budget: budget)
         try Files.write(Data(try AttentionMap(attention).png(over: image, crops: model.cropsImages)), to: file)
         Console.shared.message("attention map: \(TerminalText.shown(file.path))")
+    }
+}
+
+extension AnswerSummary {
+    /// Says what a person would not expect of the answer.
+    /// - Parameter isCutShown: also that it ends before its end, which JSON tells by `finish_reason`.
+    func warn(maxTokens: Int, contextLength: Int, isCutShown: Bool) {
+        switch finish {
+        case .maxTokens where isCutShown: Console.shared.message("(the answer was cut at --max-tokens \(maxTokens))")
+        case .contextFull where isCutShown:
+            Console.shared.message("(the answer was cut at the end of the model's context of \(contextLength) positions)")
+        default: break
+        }
+        if let warning { Console.shared.message("adallava: " + warning) }
     }
 }
 

@@ -10,6 +10,13 @@ final class Console: @unchecked Sendable {
     private var report: ProgressReport
     private var timer: (any DispatchSourceTimer)?
 
+    /// Only what is wrong is said: ``note(_:)`` and ``progress(_:done:of:detail:)`` do nothing.
+    var isQuiet: Bool {
+        get { lock.withLock { quiet } }
+        set { lock.withLock { quiet = newValue } }
+    }
+    private var quiet = false
+
     static let shared = Console()
 
     private init() {
@@ -24,6 +31,7 @@ final class Console: @unchecked Sendable {
     func progress(_ name: String, done: Int, of total: Int, detail: String = "") {
         let (name, detail) = (TerminalText.shown(name), TerminalText.shown(detail))
         lock.withLock {
+            if quiet { return }
             write(report.update(name, done: done, of: total, detail: detail, at: ContinuousClock.now - start))
             if timer == nil { timer = startTimer() }
         }
@@ -33,6 +41,11 @@ final class Console: @unchecked Sendable {
     func message(_ text: String) {
         let text = TerminalText.shown(text)
         lock.withLock { write(report.interrupt() + text + "\n") }
+    }
+
+    /// Writes a line that an answer can do without, unless ``isQuiet``.
+    func note(_ text: String) {
+        if !isQuiet { message(text) }
     }
 
     /// Ends a progress line before an answer is printed.

@@ -28,8 +28,11 @@ import Testing
             let result = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene(image), item.question, "--budget", "\(item.budget)")
             #expect(result.status == 0)
             #expect(result.output == item.generated_text + "\n")
-            // One line: what ran and what was measured.
-            #expect(result.errors.hasPrefix("budget ") && result.errors.contains("layers") && result.errors.contains("TTFT"), "\(result.errors)")
+            // Two lines: which model answers; what ran and what was measured.
+            let lines = result.errors.split(separator: "\n")
+            try #require(lines.count == 2, "\(result.errors)")
+            #expect(lines[0] == "model: scenes-ref (5.1 M, images and text)")
+            #expect(lines[1].hasPrefix("budget ") && lines[1].contains("layers") && lines[1].contains("TTFT"), "\(result.errors)")
         }
     }
 
@@ -107,6 +110,30 @@ import Testing
         let short = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("06"), question, "--max-tokens", "2", "--json").json()
         #expect((short["tokens"] as? [Int])?.count == 2)
         #expect(short["finish_reason"] as? String == "length")
+        let told = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("06"), question, "--max-tokens", "2")
+        #expect(told.errors.contains("(the answer was cut at --max-tokens 2)"))
+    }
+
+    @Test("--quiet leaves nothing on standard error but warnings")
+    func quiet() throws {
+        let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("06"), "Describe the image."]
+        let whole = try Command.run(arguments)
+        for flag in ["-q", "--quiet"] {
+            let result = try Command.run(arguments + [flag])
+            #expect(result.status == 0 && result.output == whole.output && result.errors.isEmpty, "\(flag): \(result.errors)")
+        }
+        let below = try Command.run(arguments + ["-q", "--budget", "0.1"])
+        #expect(below.errors.hasPrefix("adallava: ") && below.errors.contains("floor"), "\(below.errors)")
+    }
+
+    @Test("the default model says what it knows, wherever it is named")
+    func modelLine() throws {
+        let line = "model: scenes/L (8 M, rendered scenes only); --model FILE for another\n"
+        #expect(try Command.run("ask", "hi", "--max-tokens", "2").errors.hasPrefix(line))
+        let folder = Files.root.appendingPathComponent("Models/scenes")
+        #expect(try Command.run("ask", "hi", "--max-tokens", "2", "--model", folder.appendingPathComponent("L").path).errors.hasPrefix(line))
+        let sister = try Command.run("ask", "hi", "--max-tokens", "2", "--model", folder.appendingPathComponent("H").path)
+        #expect(sister.errors.hasPrefix("model: scenes/H (8 M, rendered scenes only)"), "\(sister.errors)")
     }
 
     // A failure means that an absurd length is computed with rather than clipped to the model's context.

@@ -47,11 +47,11 @@ import Testing
         let rewriter = try CommandArguments(of: AdaLLaVACommand.self)
         func prepared(_ line: String) throws -> String { try rewriter.prepared(line.components(separatedBy: "|")).joined(separator: "|") }
         #expect(try prepared("ask|p|q|--model|m") == "ask|p|q|--model|m")
-        #expect(try prepared("ask|p|-q|--model|m|--json") == "ask|--model|m|--json|--|p|-q")
+        #expect(try prepared("ask|p|-k|--model|m|--json") == "ask|--model|m|--json|--|p|-k")
         #expect(try prepared("ask|p|--|--model|-m") == "ask|--|p|--model|-m")
         #expect(try prepared("ask|p|--|-h") == "ask|--|p|-h")
         #expect(try prepared("ask|p|- q|--budget|-1|--stop|-x h") == "ask|--budget=-1|--stop=-x h|--|p|- q")
-        #expect(try prepared("ask|p|-q|-h") == "ask|-h|--|p|-q")
+        #expect(try prepared("ask|p|-k|-h") == "ask|-h|--|p|-k")
         #expect(try prepared("bench|requests|--image|a|b|--model|-x") == "bench|requests|--image|a|b|--model=-x")
         #expect(try prepared("ask|p|-m|m|-p|-5?|-n|3") == "ask|-m|m|--prompt=-5?|-n|3|p")
         #expect(try prepared("trace|m|--image|-x.png|--output|o") == "trace|--image=-x.png|--output|o|m")

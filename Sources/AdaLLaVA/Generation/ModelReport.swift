@@ -88,6 +88,9 @@ public struct ModelReport: Sendable {
         }
     }
 
+    /// Parameters of all parts of a model.
+    package static func parameterCount(of checkpoint: Checkpoint) -> Int { tensors(of: checkpoint).reduce(0) { $0 + $1.tensor.count } }
+
     private static func tensors(of checkpoint: Checkpoint) -> [(name: String, tensor: StoredTensor)] {
         var found: [String: StoredTensor] = [:]
         for source in [checkpoint.language, checkpoint.projector, checkpoint.vision].compactMap({ $0 }) {

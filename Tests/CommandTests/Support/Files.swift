@@ -24,6 +24,18 @@ enum Files {
         }
     }
 
+    /// A model whose context is so long that an answer or a prompt takes many seconds.
+    static func withSlowModel(_ body: (URL) throws -> Void) throws {
+        try withCopy(of: "ada-L") { model in
+            try edit(model.appendingPathComponent("config.json"), ["max_position_embeddings": 100_000])
+            try FileManager.default.copyItem(
+                at: fixture("tokenizer/tok320/tokenizer.model"), to: model.appendingPathComponent("tokenizer.model"))
+            // No token ends an answer.
+            try Data("{\"eos_token_id\": []}".utf8).write(to: model.appendingPathComponent("generation_config.json"))
+            try body(model)
+        }
+    }
+
     /// Changes fields of a JSON file.
     static func edit(_ url: URL, _ changes: [String: Any]) throws {
         let object = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? [String: Any] ?? [:]
