@@ -42,8 +42,9 @@ let package = Package(
         // Benchmark readers, metrics, resumable evaluation, the roofline analyzer, and charts (gnuplot, as a child process).
         .target(name: "AdaEvaluation", dependencies: ["AdaLLaVA", "AdaProbes", "AdaImages"]),
 
-        // Line editing and history for `chat`.
+        // Messages typed on a terminal: C around libedit, whose interface is variadic and calls back.
         .systemLibrary(name: "CEditLine", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
+        .target(name: "CLineEditor", dependencies: ["CEditLine"], cSettings: [.define("_GNU_SOURCE")]),
 
         // The trainer. What it computes with, libAdaTorch, is C++ over libtorch: scripts/build-adatorch.sh builds it from Sources/AdaTorch and
         // it is opened at run time, so that the package builds without libtorch. Only its C header is a target.
@@ -55,7 +56,7 @@ let package = Package(
         .executableTarget(
             name: "adallava",
             dependencies: [
-                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "AdaTraining", "CEditLine",
+                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "AdaTraining", "CLineEditor",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             plugins: ["BuildStamp"]),

@@ -1,4 +1,5 @@
 import AdaLLaVA
+import CLineEditor
 import Foundation
 import Synchronization
 
@@ -49,6 +50,7 @@ enum EditedTerminal {
             guard var before = settings else { return }
             // Else a process in the background would be stopped here.
             signal(SIGTTOU, SIG_IGN)
+            cle_abandon()
             tcsetattr(STDIN_FILENO, TCSANOW, &before)
         }
     }

@@ -18,6 +18,10 @@ func withInterruption<Result: Sendable>(_ body: @escaping @Sendable () async thr
 /// Whether what was interrupted is to end with the process: by any signal but Ctrl-C.
 func interruptionEndsProcess() -> Bool { Interruption.shared.endsProcess.load(ordering: .relaxed) }
 
+/// Keeps Ctrl-C from ending the process while `isBetween`: between a conversation's answer and its next line nothing runs, and a person who
+/// stops an answer by pressing twice means the answer.
+func ignoringInterruption(_ isBetween: Bool) { Interruption.shared.isBetweenLines.store(isBetween, ordering: .relaxed) }
+
 /// The process's signal handlers. Installed once and kept: on Linux a source does not fire if one for the same signal was cancelled before.
 private final class Interruption: @unchecked Sendable {
     static let shared = Interruption()
@@ -28,6 +32,7 @@ private final class Interruption: @unchecked Sendable {
     private var sources: [any DispatchSourceSignal] = []
     /// Whether a signal came that asks the whole process to end, not only what it does now.
     let endsProcess = Atomic(false)
+    let isBetweenLines = Atomic(false)
 
     private init() {
         let queue = DispatchQueue(label: "adallava.signals")
@@ -49,6 +54,7 @@ private final class Interruption: @unchecked Sendable {
         if number != SIGINT { endsProcess.store(true, ordering: .relaxed) }
         let cancel = cancel.withLock { $0 }
         if cancel?() ?? false { return }
+        if number == SIGINT, cancel == nil, isBetweenLines.load(ordering: .relaxed) { return }
         Exit.atOnce(130)
     }
 }

@@ -13,7 +13,8 @@ import Testing
             "/image " + Files.scene("00"), "What is in the picture?", "/image /nowhere.png", "/bogus", "/budget 7", "/budget 0.6", "And now?",
             "", "/help", "/exit", "Never asked.",
         ])
-        #expect(result.status == 0)
+        // The first line that failed names a file that is not there.
+        #expect(result.status == 66)
         let answers = result.output.split(separator: "\n")
         #expect(answers.count == 2 && answers.allSatisfy { !$0.isEmpty })
         for words in [
@@ -51,7 +52,102 @@ import Testing
     // A failure means that a question which does not fit ends the conversation instead of being told.
     @Test func tooLong() throws {
         let result = try chat([Array(repeating: "many words", count: 2000).joined(separator: " "), "Hello?"])
-        #expect(result.status == 0)
+        #expect(result.status == 64)
         #expect(result.errors.contains("positions") && result.output.split(separator: "\n").count == 1)
+    }
+
+    @Test("a conversation that is longer than the context loses its oldest turns and goes on")
+    func contextEnd() throws {
+        let question = Array(repeating: "What is in the picture, and what is beside it?", count: 5).joined(separator: " ")
+        let result = try chat(["/image " + Files.scene("00")] + Array(repeating: question, count: 12), ["--json"])
+        #expect(result.status == 0, "\(result.errors)")
+        let lengths = try result.output.split(separator: "\n").map {
+            try #require((try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])?["prompt_tokens"] as? Int)
+        }
+        // The model's context has 512 positions.
+        #expect(lengths.count == 12 && lengths.allSatisfy { $0 + 12 < 512 } && lengths[1] > lengths[0])
+        #expect(result.errors.contains("context of 512 positions: the oldest turn and its image are forgotten"), "\(result.errors)")
+        #expect(result.errors.contains("the oldest turn is forgotten"), "\(result.errors)")
+    }
+
+    @Test("an answer that was cut says so")
+    func cutAnswer() throws {
+        #expect(try chat(["Describe the image."], ["--max-tokens", "2"]).errors.contains("(the answer was cut at --max-tokens 2)"))
+        #expect(try !chat(["/image " + Files.scene("00"), "What is in the picture?"], ["--max-tokens", "64"]).errors.contains("was cut"))
+    }
+
+    @Test("the first line that failed decides the exit code of a script", arguments: [
+        (["/budget 7", "/image /nowhere.png"], Int32(64)), (["/image /nowhere.png", "/budget 7"], 66), (["/bogus"], 64), (["/temperature -1"], 64),
+        (["/retry"], 64), (["/images drop 3"], 64), (["/image -"], 64), (["/image https://example.com/a.png"], 64), (["/save /nowhere/a.md", "Hi?"], 64),
+        (["Hi?", "/save /nowhere/a.md"], 74), (["/image file://elsewhere/a.png"], 64), (["/help", "/images", "/system", "/budget", "/clear"], 0),
+    ] as [([String], Int32)])
+    func exitCode(lines: [String], status: Int32) throws {
+        let result = try chat(lines, ["--max-tokens", "2"])
+        #expect(result.status == status, "\(lines): \(result.errors)")
+    }
+
+    @Test("a line that ends with one backslash goes on, one with two does not")
+    func continuedLines() throws {
+        let result = try chat(["one\\", "two", "three\\\\", "four\\"], ["--json"])
+        #expect(result.output.split(separator: "\n").count == 3, "\(result.output)")
+    }
+
+    @Test("images that wait can be listed and dropped, and an error drops those of its message")
+    func images() throws {
+        let (first, second) = (Files.scene("00"), Files.scene("01"))
+        let result = try chat([
+            "/image " + first, "/image " + second, "/images", "/images drop 1", "/images", "/images drop", "/images", "/image " + first, "Hello?", "/images",
+        ])
+        #expect(result.status == 0, "\(result.errors)")
+        let lines = result.errors.split(separator: "\n").filter { $0.contains("next message,") || $0.contains("dropped") || $0.contains("no images") || $0.contains("in the conv") }
+        #expect(lines == [
+            "for your next message, 1: \(first)", "for your next message, 2: \(second)", "dropped \(first)", "for your next message, 1: \(second)",
+            "dropped \(second)", "no images; /image FILE adds one to your next message", "in the conversation: \(first)",
+        ], "\(result.errors)")
+        let failed = try chat(["/image " + first, Array(repeating: "many words", count: 2000).joined(separator: " "), "/images", "Hello?"])
+        #expect(failed.status == 64 && failed.output.split(separator: "\n").count == 1)
+        #expect(failed.errors.contains("the image of this message is dropped") && failed.errors.contains("no images"), "\(failed.errors)")
+        // As many images as no context holds are refused before one is read.
+        let many = try chat(Array(repeating: "/image " + first, count: 9))
+        #expect(many.status == 64 && many.errors.components(separatedBy: "image added").count == 8, "\(many.errors)")
+    }
+
+    @Test("/retry asks the last message again in place of its answer, /temperature and /system change the answers")
+    func settings() throws {
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("chat.json")
+            let result = try chat(
+                ["/image " + Files.scene("00"), "What is in the picture?", "/temperature 1.5", "/retry", "/retry", "/system Be brief.", "/retry", "/save \(file.path)"],
+                ["--json", "--seed", "3"])
+            #expect(result.status == 0, "\(result.errors)")
+            let turns = try result.output.split(separator: "\n").map { try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any]) }
+            try #require(turns.count == 4)
+            let (answers, lengths) = (turns.compactMap { $0["answer"] as? String }, turns.compactMap { $0["prompt_tokens"] as? Int })
+            #expect(lengths[1] == lengths[0] && lengths[2] == lengths[0] && lengths[3] != lengths[0])
+            #expect(answers[1] != answers[2], "a seed that stays gives the same answer again")
+            let saved = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
+            let messages = try #require(saved["messages"] as? [[String: Any]])
+            #expect(messages.map { $0["role"] as? String } == ["system", "user", "assistant"])
+            #expect(messages.map { $0["content"] as? String } == ["Be brief.", "What is in the picture?", answers[3]])
+            #expect(messages[1]["images"] as? [String] == [Files.scene("00")])
+            // A file that is there is not overwritten; other names get Markdown.
+            let text = folder.appendingPathComponent("chat.md")
+            #expect(try chat(["Hi?", "/save \(file.path)"]).status == 64)
+            #expect(try chat(["Hi?", "/save \(text.path)"]).status == 0)
+            #expect(try String(contentsOf: text, encoding: .utf8).hasPrefix("# Conversation with scenes-ref\n\n## User\n\nHi?\n\n## Assistant\n\n"))
+        }
+    }
+
+    @Test("a model without a tower refuses an image at once, and answers the next message")
+    func textModel() throws {
+        try withTemporaryFolder { folder in
+            let model = folder.appendingPathComponent("text.gguf")
+            try FileManager.default.copyItem(at: Files.fixture("llava-gguf/text.gguf"), to: model)
+            let arguments = ["chat", "--model", model.path, "--template", "vicuna_v1", "--max-tokens", "4"]
+            let result = try Command.run(arguments, input: Data("/image \(Files.scene())\nHello?\n".utf8))
+            #expect(result.status == 64 && result.output.filter { $0 == "\n" }.count >= 1)
+            #expect(result.errors.contains("has no vision tower") && result.errors.contains("TTFT"), "\(result.errors)")
+            try expectFailure(arguments + ["--image", Files.scene()], status: 64, saying: ["has no vision tower"])
+        }
     }
 }

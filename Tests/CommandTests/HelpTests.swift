@@ -8,8 +8,8 @@ import Testing
     ]
 
     static let commands: [(command: String, options: [String])] = [
-        ("ask", ["--model", "--json"] + model + sampling),
-        ("chat", ["--model", "--json", "--image", "/image", "/budget", "/clear", "/exit"] + model + sampling),
+        ("ask", ["--model", "--json", "--quiet"] + model + sampling),
+        ("chat", ["--model", "--json", "--quiet", "--image", "/image", "/budget", "/system", "/retry", "/save", "/clear", "/exit", "ADALLAVA_HISTORY"] + model + sampling),
         ("inspect", ["--json", "--mmproj", "--template", "--chat-template"]),
         ("trace", ["--image", "--no-image", "--prompt", "--tokens", "--budget", "--max-tokens", "--output", "--layers", "--json"] + model),
         ("data", ["scenes"]),

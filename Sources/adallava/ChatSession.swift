@@ -1,0 +1,131 @@
+import AdaImages
+import AdaLLaVA
+import Foundation
+
+/// An image of a conversation, brought to the size of the model's tower.
+struct ChatImage {
+    let name: String
+    let prepared: PreparedImage
+}
+
+/// What a conversation remembers between messages.
+struct ChatSession {
+    struct Question {
+        let id = UUID()
+        let text: String
+        let images: [ChatImage]
+
+        var message: ChatMessage { ChatMessage.question(text, images: images.count) }
+    }
+
+    struct Turn {
+        let question: Question
+        let answer: String
+    }
+
+    let model: AdaptiveModel
+    let checkpoint: Checkpoint
+    let tolerance: ImageTolerance
+    let json: Bool
+    var budget: Budget
+    var options: GenerationOptions
+    /// Images of the next message.
+    var pending: [ChatImage] = []
+    /// Answered turns, the oldest first.
+    var turns: [Turn] = []
+    /// The last message that was asked, answered or not.
+    var asked: Question?
+    /// What the first line that failed ended with.
+    private(set) var failure: ErrorCategory?
+
+    init(
+        model: AdaptiveModel, checkpoint: Checkpoint, budget: Budget, options: GenerationOptions, tolerance: ImageTolerance, json: Bool
+    ) {
+        (self.model, self.checkpoint, self.budget, self.options, self.tolerance, self.json) = (model, checkpoint, budget, options, tolerance, json)
+    }
+
+    /// Does what a message asks for. What is wrong with it is told, and the conversation goes on.
+    /// - Returns: `false` when the conversation ends.
+    /// - Throws: `CancellationError` when the process is asked to end.
+    mutating func handle(_ text: String) async throws -> Bool {
+        do {
+            guard text.hasPrefix("/") else {
+                try await ask(Question(text: SystemPath.prose(text), images: pending), after: turns)
+                return true
+            }
+            return try await command(text)
+        } catch let error as any EngineError {
+            fail(error.category, error.description)
+        } catch let error as CancellationError {
+            if interruptionEndsProcess() { throw error }
+            Console.shared.message("(stopped; this turn is not remembered)")
+        }
+        return true
+    }
+
+    mutating func fail(_ category: ErrorCategory, _ message: String) {
+        failure = failure ?? category
+        Console.shared.message("adallava: " + message)
+    }
+
+    // MARK: - Answers
+
+    /// Answers a message and remembers the turn once it is answered.
+    /// - Parameter earlier: the turns before it.
+    mutating func ask(_ question: Question, after earlier: [Turn]) async throws {
+        asked = question
+        do {
+            let (earlier, forgotten) = try fitting(earlier, before: question)
+            let conversation = earlier.flatMap { [$0.question.message, ChatMessage(.assistant, $0.answer)] } + [question.message]
+            let images = (earlier.flatMap(\.question.images) + question.images).map(\.prepared)
+            if let forgotten { Console.shared.message(forgotten) }
+            let (model, budget, options, json) = (model, budget, options, json)
+            let (answer, summary) = try await withInterruption {
+                try await streamed(model, conversation, images, budget, options, isQuiet: json)
+            }
+            turns = earlier + [Turn(question: question, answer: answer)]
+            pending = []
+            if let summary { try report(summary, answer) }
+        } catch let error as any EngineError {
+            // Images that cannot be asked about would make every later message fail too.
+            if !pending.isEmpty {
+                Console.shared.message("(\(pending.count == 1 ? "the image" : "the \(pending.count) images") of this message \(pending.count == 1 ? "is" : "are") dropped)")
+                pending = []
+            }
+            throw error
+        }
+    }
+
+    private func report(_ summary: AnswerSummary, _ answer: String) throws {
+        if json { printNow(try adallava.json(summary.jsonObject(answer: answer))) } else { Console.shared.note(summary.line) }
+        summary.warn(maxTokens: options.maxTokens, contextLength: contextLength, isCutShown: !json)
+    }
+
+    // MARK: - Context
+
+    private var contextLength: Int { checkpoint.configuration.language.contextLength }
+
+    /// The newest turns that leave room for an answer in the model's context, and what to say of those that do not fit.
+    private func fitting(_ earlier: [Turn], before question: Question) throws -> (turns: [Turn], forgotten: String?) {
+        // A short context is not filled by the room for an answer alone.
+        let room = min(options.maxTokens, max(1, contextLength / 4))
+        var first = 0
+        while first < earlier.count, try positions(of: earlier[first...], question) + room > contextLength { first += 1 }
+        if first == 0 { return (earlier, nil) }
+        let images = earlier[..<first].reduce(0) { $0 + $1.question.images.count }
+        let lost = (first == 1 ? "the oldest turn" : "the oldest \(first) turns") + (images == 0 ? "" : " and \(images == 1 ? "its image" : "their \(images) images")")
+        return (
+            Array(earlier[first...]), "(the conversation is longer than the model's context of \(contextLength) positions: \(lost) \(first == 1 && images == 0 ? "is" : "are") forgotten)"
+        )
+    }
+
+    /// Positions of a prompt, at most: token selection may leave fewer of an image.
+    private func positions(of turns: ArraySlice<Turn>, _ question: Question) throws -> Int {
+        let conversation = turns.flatMap { [$0.question.message, ChatMessage(.assistant, $0.answer)] } + [question.message]
+        let images = turns.reduce(question.images.count) { $0 + $1.question.images.count }
+        let latencyToken = model.isAdaptive ? 1 : 0
+        // A tower's class token may be one feature more.
+        let imagePositions = checkpoint.configuration.vision.map { $0.patches + (model.featuresBeforePatches ?? 0) } ?? 0
+        return try model.tokenize(conversation, system: options.system).count + images * (imagePositions - 1) + latencyToken
+    }
+}
