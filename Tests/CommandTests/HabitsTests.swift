@@ -102,6 +102,13 @@ import Testing
             #expect(cached.status == 0 && cached.errors.contains("snapshots/0123abc"), "\(cached.errors)")
             try expectFailure(
                 ["ask", "hi", "-m", "someone/other"], status: 66, saying: ["someone/other", "hf download someone/other", "hf/hub"], environment: home)
+            // Without HF_HOME, in the home folder that the environment names.
+            let user = folder.appendingPathComponent("user/.cache")
+            try manager.createDirectory(at: user, withIntermediateDirectories: true)
+            try manager.createSymbolicLink(at: user.appendingPathComponent("huggingface"), withDestinationURL: folder.appendingPathComponent("hf"))
+            let own = ["HOME": folder.appendingPathComponent("user").path, "XDG_CACHE_HOME": "", "HF_HOME": "", "HF_HUB_CACHE": "", "HUGGINGFACE_HUB_CACHE": ""]
+            let atHome = try Command.run(["inspect", "someone/small"], environment: own)
+            #expect(atHome.status == 0 && atHome.output.contains("problem       none"), "\(atHome.errors)")
             // A path is no repository.
             try expectFailure(["ask", "hi", "-m", "folder/model.gguf"], status: 66, saying: ["model.gguf: no such file (expected a checkpoint folder"], environment: home)
         }

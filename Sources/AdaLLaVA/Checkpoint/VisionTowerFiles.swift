@@ -146,16 +146,20 @@ package enum HuggingFaceCache {
     /// What people call a model: the repository that `url` is a snapshot of, else the last part of the path.
     package static func displayName(of url: URL) -> String { repository(of: url) ?? url.lastPathComponent }
 
-    /// Where the cache is: `HF_HUB_CACHE`, `hub` in `HF_HOME`, or the usual place in the home folder.
-    package static var root: URL {
-        let environment = ProcessInfo.processInfo.environment
-        if let hub = environment["HF_HUB_CACHE"] ?? environment["HUGGINGFACE_HUB_CACHE"], !hub.isEmpty {
-            return URL(fileURLWithPath: hub, isDirectory: true)
+    /// Where the cache is, as Hugging Face's tools find it: `HF_HUB_CACHE`, `hub` in `HF_HOME`, or `huggingface/hub` in `XDG_CACHE_HOME` or in
+    /// `.cache` of `HOME`.
+    package static var root: URL { root(in: ProcessInfo.processInfo.environment) }
+
+    package static func root(in environment: [String: String]) -> URL {
+        func folder(_ name: String) -> URL? {
+            guard let path = environment[name], !path.isEmpty else { return nil }
+            let home = environment["HOME"] ?? NSHomeDirectory()
+            return URL(fileURLWithPath: path == "~" || path.hasPrefix("~/") ? home + path.dropFirst() : path, isDirectory: true)
         }
-        if let home = environment["HF_HOME"], !home.isEmpty {
-            return URL(fileURLWithPath: home, isDirectory: true).appendingPathComponent("hub", isDirectory: true)
-        }
-        return URL(fileURLWithPath: NSHomeDirectory(), isDirectory: true).appendingPathComponent(
-            ".cache/huggingface/hub", isDirectory: true)
+        if let hub = folder("HF_HUB_CACHE") ?? folder("HUGGINGFACE_HUB_CACHE") { return hub }
+        let caches = folder("XDG_CACHE_HOME") ?? (folder("HOME") ?? URL(fileURLWithPath: NSHomeDirectory(), isDirectory: true))
+            .appendingPathComponent(".cache", isDirectory: true)
+        let home = folder("HF_HOME") ?? caches.appendingPathComponent("huggingface", isDirectory: true)
+        return home.appendingPathComponent("hub", isDirectory: true)
     }
 }
