@@ -31,19 +31,16 @@ struct AdaLLaVACommand: AsyncParsableCommand {
     }
 
     private static func run() async {
-        var arguments: CommandArguments?
+        let arguments = CommandArguments(of: AdaLLaVACommand.self)
         do {
-            let known = try CommandArguments(of: AdaLLaVACommand.self)
-            arguments = known
-            var command = try await asyncParseAsRoot(try known.prepared(CommandArguments.given))
+            var command = try await asyncParseAsRoot(try arguments.prepared(CommandArguments.given))
             if var asynchronous = command as? any AsyncParsableCommand { try await asynchronous.run() } else { try command.run() }
             Exit.now(0)
         } catch {
             let code = exitCode(for: error)
             // The parser knows its own errors' command; those from before and after it would be shown with the usage of all commands.
-            let usage = arguments?.usage(for: CommandArguments.given, of: AdaLLaVACommand.self)
-            let own = (error as? ValidationError).flatMap { error in usage.map { "Error: \(error.message)\n\($0)" } }
-            let hint = code == .validationFailure ? arguments?.hint(for: CommandArguments.given) : nil
+            let own = (error as? ValidationError).map { "Error: \($0.message)\n\(arguments.usage(for: CommandArguments.given))" }
+            let hint = code == .validationFailure ? arguments.hint(for: CommandArguments.given) : nil
             let text = (own ?? fullMessage(for: error)) + (hint.map { "\n" + $0 } ?? "")
             if !text.isEmpty {
                 if code == .success { printNow(text) } else { Console.shared.message(text) }

@@ -5,8 +5,8 @@ import Foundation
 /// Sorts a command line's arguments into options and texts before the argument parser reads them. The parser takes everything that begins
 /// with a dash for options, and a bundle of short ones for help if there is an `h` in it; a question may begin with one.
 struct CommandArguments {
-    /// What the command takes, as the parser describes it.
-    struct Command: Decodable {
+    /// What a command takes, as the parser describes it.
+    private struct Command: Decodable {
         struct Argument: Decodable {
             struct Name: Decodable { let kind, name: String }
             let kind: String
@@ -16,9 +16,15 @@ struct CommandArguments {
             var longName: String? { names?.first { $0.kind == "long" }.map { "--" + $0.name } }
         }
 
-        let commandName: String
-        let subcommands: [Command]?
-        let arguments: [Argument]?
+        var arguments: [Argument]?
+
+        /// - Parameter type: only a command without subcommands is described: those of a group would be described with it, which takes
+        ///   milliseconds, and a group takes nothing but what every command takes.
+        init(_ type: any ParsableCommand.Type) throws {
+            guard type.configuration.subcommands.isEmpty else { return }
+            struct Tool: Decodable { let command: Command }
+            self = try JSONDecoder().decode(Tool.self, from: Data(type._dumpHelp().utf8)).command
+        }
 
         var takesText: Bool { arguments?.contains { $0.kind == "positional" } ?? false }
 
@@ -31,12 +37,9 @@ struct CommandArguments {
         }
     }
 
-    let root: Command
+    private let root: any ParsableCommand.Type
 
-    init(of command: any ParsableCommand.Type) throws {
-        struct Tool: Decodable { let command: Command }
-        root = try JSONDecoder().decode(Tool.self, from: Data(command._dumpHelp().utf8)).command
-    }
+    init(of root: any ParsableCommand.Type) { self.root = root }
 
     /// The process's arguments without its name, every byte of theirs kept.
     static var given: [String] {
@@ -48,22 +51,24 @@ struct CommandArguments {
     /// Long options that every command has.
     private static let common = ["--help", "--help-hidden", "--version", "--generate-completion-script", "--experimental-dump-help"]
 
-    /// The subcommand that is asked for, and how many arguments name it.
-    private func command(of arguments: [String]) -> (command: Command, depth: Int) {
-        var (command, depth) = (root, 0)
-        while depth < arguments.count, let next = command.subcommands?.first(where: { $0.commandName == arguments[depth] }) {
-            command = next
+    /// The command that is asked for, and how many arguments name it.
+    private func command(of arguments: [String]) -> (type: any ParsableCommand.Type, depth: Int) {
+        var (type, depth) = (root, 0)
+        while depth < arguments.count, let next = type.configuration.subcommands.first(where: { $0._commandName == arguments[depth] }) {
+            type = next
             depth += 1
         }
-        return (command, depth)
+        return (type, depth)
     }
 
     /// Says which command is meant by a name that none has.
     /// - Throws: `ValidationError`
     private func checkCommand(_ arguments: [String]) throws {
-        let (command, depth) = command(of: arguments)
-        guard let subcommands = command.subcommands, !subcommands.isEmpty, depth < arguments.count else { return }
-        let (word, names) = (arguments[depth], subcommands.map(\.commandName))
+        let (type, depth) = command(of: arguments)
+        let subcommands = type.configuration.subcommands
+        guard !subcommands.isEmpty, depth < arguments.count else { return }
+        let names = subcommands.filter { $0.configuration.shouldDisplay }.map { $0._commandName } + (depth == 0 ? ["help"] : [])
+        let word = arguments[depth]
         if isCommon(word) || word == "help" { return }
         let group = (["adallava"] + arguments[..<depth]).joined(separator: " ")
         if word.hasPrefix("-"), word != "-" {
@@ -81,16 +86,16 @@ struct CommandArguments {
     ]
 
     /// How the command that is asked for is used: what follows a usage error that was found before the parser read the arguments.
-    func usage(for arguments: [String], of root: any ParsableCommand.Type) -> String {
-        var type = root
-        let names = arguments.prefix(command(of: arguments).depth)
-        for name in names { type = type.configuration.subcommands.first { $0._commandName == name } ?? type }
-        return "Usage: \(root.usageString(for: type))\n  See '\(([root._commandName] + names).joined(separator: " ")) --help' for more information."
+    func usage(for arguments: [String]) -> String {
+        let (type, depth) = command(of: arguments)
+        let name = ([root._commandName] + arguments[..<depth]).joined(separator: " ")
+        return "Usage: \(root.usageString(for: type))\n  See '\(name) --help' for more information."
     }
 
     /// What to say beside a usage error if a text may have been taken for an option.
     func hint(for arguments: [String]) -> String? {
-        let (command, depth) = command(of: arguments)
+        let (type, depth) = command(of: arguments)
+        guard let command = try? Command(type) else { return nil }
         var isUnknown = false, isValue = false
         for word in arguments[depth...].prefix(while: { $0 != "--" }) {
             let option = isValue ? nil : command.argument(word)
@@ -107,7 +112,8 @@ struct CommandArguments {
     func prepared(_ arguments: [String]) throws -> [String] {
         if arguments.first == "help" { return arguments }
         try checkCommand(arguments)
-        let (command, depth) = command(of: arguments)
+        let (type, depth) = command(of: arguments)
+        let command = try Command(type)
         var position = depth
         var options = Array(arguments[..<depth])
         var texts: [String] = []

@@ -44,7 +44,7 @@ import Testing
 
     // A mismatch means that the rewriting loses or moves an argument.
     @Test func arguments() throws {
-        let rewriter = try CommandArguments(of: AdaLLaVACommand.self)
+        let rewriter = CommandArguments(of: AdaLLaVACommand.self)
         func prepared(_ line: String) throws -> String { try rewriter.prepared(line.components(separatedBy: "|")).joined(separator: "|") }
         #expect(try prepared("ask|p|q|--model|m") == "ask|p|q|--model|m")
         #expect(try prepared("ask|p|-k|--model|m|--json") == "ask|--model|m|--json|--|p|-k")
