@@ -19,10 +19,22 @@ enum Exit {
 
     /// Ends the process as one whose output nobody reads any more: without a word, as the system would.
     static func ofClosedPipe() -> Never {
-        cleanUp()
-        signal(SIGPIPE, SIG_DFL)
-        raise(SIGPIPE)
-        _exit(128 + SIGPIPE)
+        Console.shared.finishProgress()
+        by(SIGPIPE)
+    }
+
+    /// Ends the process by a signal, as the system would, also where a line of progress cannot be written.
+    static func by(_ number: Int32) -> Never {
+        EditedTerminal.restore()
+        PartialFiles.abandonAll()
+        signal(number, SIG_DFL)
+        // Threads of the system's queues have signals blocked.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, number)
+        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+        raise(number)
+        _exit(128 + number)
     }
 
     private static func cleanUp() {

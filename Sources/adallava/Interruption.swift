@@ -36,8 +36,8 @@ private final class Interruption: @unchecked Sendable {
 
     private init() {
         let queue = DispatchQueue(label: "adallava.signals")
-        // Who started the process may have asked it to outlive its terminal (nohup).
-        sources = [SIGINT, SIGTERM, SIGHUP].filter { $0 != SIGHUP || !isIgnored($0) }.map { number in
+        // Who started the process may have asked it to outlive its terminal (nohup) or its keys (a script's background).
+        sources = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].filter { ![SIGHUP, SIGQUIT].contains($0) || !isIgnored($0) }.map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
             source.setEventHandler { [weak self] in self?.interrupt(number) }
@@ -51,6 +51,8 @@ private final class Interruption: @unchecked Sendable {
     func end() { cancel.withLock { $0 = nil } }
 
     private func interrupt(_ number: Int32) {
+        // Ctrl-\ is for a program that no longer listens; the terminal is still left whole.
+        if number == SIGQUIT { Exit.by(number) }
         if number != SIGINT { endsProcess.store(true, ordering: .relaxed) }
         let cancel = cancel.withLock { $0 }
         if cancel?() ?? false { return }

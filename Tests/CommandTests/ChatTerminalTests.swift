@@ -53,6 +53,32 @@
             #expect(terminal.isCooked)
         }
 
+        @Test("every way out leaves the terminal as it was", arguments: [SIGTERM, SIGINT, SIGHUP, SIGQUIT])
+        func leftBySignal(number: Int32) throws {
+            // Without a core file in the working folder.
+            let terminal = try PseudoTerminal(
+                URL(fileURLWithPath: "/bin/bash"), ["-c", "ulimit -c 0; exec \"$0\" \"$@\"", Command.executable.path, "chat"] + model)
+            try terminal.expect("Ctrl-D ends")
+            try terminal.expect("> ")
+            try terminal.send("half a question")
+            try terminal.expect("half a question")
+            #expect(!terminal.isCooked && terminal.marksPastes)
+            kill(terminal.process, number)
+            #expect(try terminal.exitCode() == (number == SIGQUIT ? -SIGQUIT : 130))
+            #expect(terminal.isCooked && !terminal.marksPastes)
+        }
+
+        @Test("Ctrl-\\ ends the chat and leaves the terminal as it was")
+        func quit() throws {
+            let terminal = try PseudoTerminal(
+                URL(fileURLWithPath: "/bin/bash"), ["-c", "ulimit -c 0; exec \"$0\" \"$@\"", Command.executable.path, "chat"] + model)
+            try terminal.expect("Ctrl-D ends")
+            try terminal.expect("> ")
+            try terminal.send("half\u{1C}")
+            #expect(try terminal.exitCode() == -SIGQUIT)
+            #expect(terminal.isCooked && !terminal.marksPastes)
+        }
+
         @Test("Ctrl-C stops an answer, and the chat goes on")
         func interruptedAnswer() throws {
             try Files.withSlowModel { model in

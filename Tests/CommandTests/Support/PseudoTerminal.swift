@@ -15,6 +15,8 @@
         private var shown = ""
         private var undecoded: [UInt8] = []
         private var hasEnded = false
+        /// All that was written to the terminal.
+        private var written = ""
 
         /// Starts a program in a session of its own, whose terminal this is.
         init(_ program: URL, _ arguments: [String], environment: [String: String] = [:]) throws {
@@ -113,6 +115,12 @@
             return tcgetattr(near, &settings) == 0 && settings.c_lflag & wanted == wanted
         }
 
+        /// Whether the terminal was asked to mark what is pasted (bracketed paste), and not to stop.
+        var marksPastes: Bool {
+            while let piece = more(), !piece.isEmpty { shown += piece }
+            return written.ranges(of: "\u{1B}[?2004").last.map { written[$0.upperBound...].hasPrefix("h") } ?? false
+        }
+
         /// Processes that the process has started.
         var children: [pid_t] {
             let list = (try? String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)) ?? ""
@@ -135,7 +143,9 @@
             // A character may come in two pieces.
             let whole = (0 ..< 4).map { undecoded.count - $0 }.first { $0 >= 0 && String(validating: undecoded.prefix($0), as: UTF8.self) != nil }
             defer { undecoded.removeFirst(whole ?? undecoded.count) }
-            return String(decoding: undecoded.prefix(whole ?? undecoded.count), as: UTF8.self)
+            let text = String(decoding: undecoded.prefix(whole ?? undecoded.count), as: UTF8.self)
+            written += text
+            return text
         }
     }
 #endif
