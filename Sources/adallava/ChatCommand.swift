@@ -4,8 +4,11 @@ enum ChatCommand: String, CaseIterable {
 
     /// - Parameter name: without the slash.
     init?(named name: String) {
-        self.init(rawValue: name == "quit" ? "exit" : name)
+        self.init(rawValue: Self.habits[name] ?? name)
     }
+
+    /// What other programs call a command.
+    private static let habits = ["quit": "exit", "temp": "temperature"]
 
     var takesPath: Bool { self == .image || self == .save }
 

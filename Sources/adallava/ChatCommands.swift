@@ -21,9 +21,10 @@ extension ChatSession {
         case .save: try save(argument)
         // A paste that begins with a slash, such as a comment of a program, is no mistyped command.
         case nil where line.contains("\n"): try await ask(Question(text: SystemPath.prose(line), images: pending), after: turns)
+        case nil where ChatPath.isDragged(line): failOfFile(line)
         case nil:
-            let isPath = ChatPath.paths(line).allSatisfy { Files.exists(URL(systemPath: $0)) }
-            fail(.usage, "unknown: /\(name)\n" + (isPath ? "/image \(line) adds the image to your next message" : ChatCommand.summary))
+            let meant = Suggestion.nearest(to: name, among: ChatCommand.allCases.map(\.rawValue))
+            fail(.usage, "unknown: /\(name)" + (meant.map { "; did you mean /\($0)?" } ?? "") + "\n" + ChatCommand.summary)
         }
         return true
     }

@@ -72,6 +72,11 @@ enum ChatPath {
         return words.isEmpty ? [literal] : words
     }
 
+    /// Whether a line is nothing but files as terminals write them: whole paths, or `file:` URLs.
+    static func isDragged(_ line: String) -> Bool {
+        paths(line).allSatisfy { $0.lowercased().hasPrefix("file:///") || $0.hasPrefix("/") && FileKind(URL(systemPath: $0)) == .file }
+    }
+
     static func expandingHome(_ path: String) -> String {
         guard path == "~" || path.hasPrefix("~/"), let home = ProcessInfo.processInfo.environment["HOME"] else { return path }
         return home + path.dropFirst()

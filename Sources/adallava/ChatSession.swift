@@ -50,6 +50,10 @@ struct ChatSession {
     mutating func handle(_ text: String) async throws -> Bool {
         do {
             guard text.hasPrefix("/") else {
+                if ChatPath.isDragged(text) {
+                    failOfFile(text)
+                    return true
+                }
                 try await ask(Question(text: SystemPath.prose(text), images: pending), after: turns)
                 return true
             }
@@ -66,6 +70,11 @@ struct ChatSession {
     mutating func fail(_ category: ErrorCategory, _ message: String) {
         failure = failure ?? category
         Console.shared.message("adallava: " + message)
+    }
+
+    /// A file that was dragged onto the terminal without `/image` before it.
+    mutating func failOfFile(_ line: String) {
+        fail(.usage, "expected a message or a command, found a file; /image \(line) adds the image to your next message")
     }
 
     // MARK: - Answers

@@ -187,9 +187,15 @@
                 let list = try terminal.expect("for your next message, 16: \(place)/my photo.png")
                 #expect(list.contains("for your next message, 2: \(place)/it's \"tür\" (1) 100%.png"))
                 try terminal.expect("> ")
+                try terminal.send("/images drop 16\r")
+                try terminal.expect("dropped ")
+                try terminal.expect("> ")
                 // Dragged without a command.
-                try terminal.send("\(place)/my\\ photo.png\r")
-                try terminal.expect("/image \(place)/my\\ photo.png adds the image")
+                for dragged in ["\(place)/my\\ photo.png", "'\(place)/my photo.png'", "file://\(url)"] {
+                    try terminal.send(dragged + " \r")
+                    try terminal.expect("/image \(dragged) adds the image")
+                    try terminal.expect("> ")
+                }
                 try terminal.send("/ret\t\r")
                 try terminal.expect("there is no message yet")
                 try terminal.expect("> ")

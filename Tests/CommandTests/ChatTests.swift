@@ -86,6 +86,19 @@ import Testing
         #expect(result.status == status, "\(lines): \(result.errors)")
     }
 
+    @Test("a mistyped command is answered with the one that is meant, a file alone with /image")
+    func mistyped() throws {
+        for (line, words) in [("/imgae x", "did you mean /image?"), ("/temprature 1", "did you mean /temperature?"), ("/zzzzzzzz", "/save FILE")] {
+            let result = try chat([line])
+            #expect(result.status == 64 && result.errors.contains("unknown: ") && result.errors.contains(words), "\(result.errors)")
+        }
+        #expect(try chat(["/temp 0.5", "/temperature"]).errors.contains("temperature 0.5"))
+        for file in [Files.scene(), "'\(Files.scene())'", "file://\(Files.scene())", "\(Files.scene()) '\(Files.scene("01"))'"] {
+            let result = try chat([file])
+            #expect(result.status == 64 && result.output.isEmpty && result.errors.contains("/image \(file) adds the image"), "\(result.errors)")
+        }
+    }
+
     @Test("a line that ends with one backslash goes on, one with two does not")
     func continuedLines() throws {
         let result = try chat(["one\\", "two", "three\\\\", "four\\"], ["--json"])
