@@ -145,6 +145,7 @@ extension AnswerSummary {
         case .maxTokens where isCutShown: Console.shared.message("(the answer was cut at --max-tokens \(maxTokens))")
         case .contextFull where isCutShown:
             Console.shared.message("(the answer was cut at the end of the model's context of \(contextLength) positions)")
+        case .deadline where isCutShown: Console.shared.message("(the answer was cut at its budget of \(budget))")
         default: break
         }
         if let warning { Console.shared.message("adallava: " + warning) }

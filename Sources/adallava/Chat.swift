@@ -23,6 +23,7 @@ struct Chat: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
     @OptionGroup var sampling: SamplingFlags
+    @OptionGroup var deadlines: DeadlineFlags
     @OptionGroup var damage: LenientFlag
     @OptionGroup var quiet: QuietFlag
 
@@ -40,9 +41,11 @@ struct Chat: AsyncParsableCommand {
             let batch = try imageBatch(image, tolerance: damage.tolerance)
             let checkpoint = try model.open()
             let images = try batch.prepared(for: checkpoint)
-            let loaded = try await withInterruption { try await model.load(checkpoint) }
+            let loaded = try await withInterruption { try await loadForBudget(model, checkpoint, budget).model }
+            var options = sampling.generationOptions()
+            options.deadlines = deadlines.options
             var session = ChatSession(
-                model: loaded, checkpoint: checkpoint, budget: budget, options: sampling.generationOptions(), tolerance: damage.tolerance, json: json)
+                model: loaded, checkpoint: checkpoint, budget: budget, options: options, tolerance: damage.tolerance, json: json)
             session.pending = zip(image, images).map { ChatImage(name: $0, prepared: $1) }
             Console.shared.note(ModelLine.text(checkpoint))
             let editor = LineEditor()

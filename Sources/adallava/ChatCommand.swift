@@ -17,7 +17,7 @@ enum ChatCommand: String, CaseIterable {
         switch self {
         case .image: ("/image FILE", "adds an image to your next message: a path, also as the terminal writes a dragged one, or a URL (file:, data:)")
         case .images: ("/images [drop [N]]", "lists the images; drop takes those back that wait for your next message, or the Nth of them")
-        case .budget: ("/budget 0.6", "sets the budget of the answers")
+        case .budget: ("/budget 0.6", "sets the budget of the answers: a fraction of the full model's compute, or times (400ms, ttft:150ms,tpot:8ms)")
         case .system: ("/system TEXT", "sets the system prompt; /system default is the template's")
         case .temperature: ("/temperature 0.7", "sets the temperature of the answers")
         case .retry: ("/retry", "answers your last message again")

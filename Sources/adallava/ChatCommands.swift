@@ -14,13 +14,13 @@ extension ChatSession {
         case .clear: (turns, pending, asked) = ([], [], nil)
         case .image: try addImages(argument)
         case .images: listImages(argument)
-        case .budget: try setBudget(argument)
+        case .budget: try await setBudget(argument)
         case .temperature: try setTemperature(argument)
         case .system: try setSystemPrompt(argument)
         case .retry: try await retry()
         case .save: try save(argument)
         // A paste that begins with a slash, such as a comment of a program, is no mistyped command.
-        case nil where line.contains("\n"): try await ask(Question(text: SystemPath.prose(line), images: pending), after: turns)
+        case nil where line.contains("\n"): try await ask(line)
         case nil where ChatPath.isDragged(line): failOfFile(line)
         case nil:
             let meant = Suggestion.nearest(to: name, among: ChatCommand.allCases.map(\.rawValue))
@@ -66,10 +66,12 @@ extension ChatSession {
 
     // MARK: - Settings
 
-    private mutating func setBudget(_ argument: String) throws {
+    private mutating func setBudget(_ argument: String) async throws {
         guard !argument.isEmpty else { return Console.shared.message("budget \(budget)") }
         let wanted = try Budget(parsing: argument)
         try model.check(wanted)
+        let model = model
+        if case .fraction = budget { try await withInterruption { try await warmUp(model, for: wanted) } }
         budget = wanted
     }
 
@@ -98,11 +100,13 @@ extension ChatSession {
 
     private mutating func retry() async throws {
         guard let question = asked else { return fail(.usage, "/retry: there is no message yet") }
-        let isAnswered = turns.last.map { $0.question.id == question.id } ?? false
+        let answered = turns.last.flatMap { $0.question.id == question.id ? $0 : nil }
         // With the same seed the answer would be the same.
         if let seed = options.sampling.seed { options.sampling.seed = seed &+ 1 }
-        if options.sampling.temperature == 0 { Console.shared.note("(at temperature 0 an answer stays the same; /temperature 0.7 varies it)") }
-        try await ask(question, after: isAnswered ? Array(turns.dropLast()) : turns)
+        if options.sampling.temperature == 0, case .fraction = budget, answered?.settings == settings {
+            Console.shared.note("(at temperature 0 an answer stays the same; /temperature 0.7 varies it)")
+        }
+        try await answer(question, after: answered == nil ? turns : Array(turns.dropLast()))
     }
 
     private mutating func save(_ argument: String) throws {

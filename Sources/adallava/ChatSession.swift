@@ -4,6 +4,7 @@ import Foundation
 
 /// An image of a conversation, brought to the size of the model's tower.
 struct ChatImage {
+    let id = UUID()
     let name: String
     let prepared: PreparedImage
 }
@@ -21,6 +22,13 @@ struct ChatSession {
     struct Turn {
         let question: Question
         let answer: String
+        /// What it was answered with.
+        let settings: Settings
+    }
+
+    /// What an answer depends on beside the conversation.
+    struct Settings: Equatable {
+        let budget: Budget, system: String?, temperature: Double
     }
 
     let model: AdaptiveModel
@@ -29,6 +37,7 @@ struct ChatSession {
     let json: Bool
     var budget: Budget
     var options: GenerationOptions
+    var settings: Settings { Settings(budget: budget, system: options.system, temperature: options.sampling.temperature) }
     /// Images of the next message.
     var pending: [ChatImage] = []
     /// Answered turns, the oldest first.
@@ -54,7 +63,7 @@ struct ChatSession {
                     failOfFile(text)
                     return true
                 }
-                try await ask(Question(text: SystemPath.prose(text), images: pending), after: turns)
+                try await ask(text)
                 return true
             }
             return try await command(text)
@@ -79,25 +88,13 @@ struct ChatSession {
 
     // MARK: - Answers
 
-    /// Answers a message and remembers the turn once it is answered.
-    /// - Parameter earlier: the turns before it.
-    mutating func ask(_ question: Question, after earlier: [Turn]) async throws {
-        asked = question
+    /// Answers a message about the images that wait for it.
+    mutating func ask(_ text: String) async throws {
         do {
-            let (earlier, forgotten) = try fitting(earlier, before: question)
-            let conversation = earlier.flatMap { [$0.question.message, ChatMessage(.assistant, $0.answer)] } + [question.message]
-            let images = (earlier.flatMap(\.question.images) + question.images).map(\.prepared)
-            if let forgotten { Console.shared.message(forgotten) }
-            let (model, budget, options, json) = (model, budget, options, json)
-            let (answer, summary) = try await withInterruption {
-                try await streamed(model, conversation, images, budget, options, isQuiet: json)
-            }
-            turns = earlier + [Turn(question: question, answer: answer)]
-            pending = []
-            if let summary { try report(summary, answer) }
+            try await answer(Question(text: SystemPath.prose(text), images: pending), after: turns)
         } catch let error as any EngineError {
-            // Images that cannot be asked about would make every later message fail too.
-            if !pending.isEmpty {
+            // Images that cannot be asked about would make every later message fail too; a budget can be changed.
+            if !pending.isEmpty, !(error is BudgetError) {
                 Console.shared.message("(\(pending.count == 1 ? "the image" : "the \(pending.count) images") of this message \(pending.count == 1 ? "is" : "are") dropped)")
                 pending = []
             }
@@ -105,9 +102,37 @@ struct ChatSession {
         }
     }
 
+    /// Answers a question and remembers the turn once it is answered.
+    /// - Parameter earlier: the turns before it.
+    mutating func answer(_ question: Question, after earlier: [Turn]) async throws {
+        asked = question
+        let (earlier, forgotten) = try fitting(earlier, before: question)
+        let conversation = earlier.flatMap { [$0.question.message, ChatMessage(.assistant, $0.answer)] } + [question.message]
+        let images = (earlier.flatMap(\.question.images) + question.images).map(\.prepared)
+        if let forgotten { Console.shared.message(forgotten) }
+        let (model, budget, options, json) = (model, budget, options, json)
+        let (answer, summary) = try await withInterruption {
+            try await streamed(model, conversation, images, budget, options, isQuiet: json)
+        }
+        turns = earlier + [Turn(question: question, answer: answer, settings: settings)]
+        pending.removeAll { image in question.images.contains { $0.id == image.id } }
+        if let summary { try report(summary, answer) }
+        try await measure()
+    }
+
     private func report(_ summary: AnswerSummary, _ answer: String) throws {
         if json { printNow(try adallava.json(summary.jsonObject(answer: answer))) } else { Console.shared.note(summary.line) }
         summary.warn(maxTokens: options.maxTokens, contextLength: contextLength, isCutShown: !json)
+    }
+
+    /// Measures a model that answered with guessed times. Ctrl-C ends only that: the turn is answered.
+    private func measure() async throws {
+        let (model, budget) = (model, budget)
+        do {
+            try await withInterruption { try await calibrateAfterAnswer(model, budget) }
+        } catch is CancellationError where !interruptionEndsProcess() {
+            Console.shared.finishProgress()
+        }
     }
 
     // MARK: - Context

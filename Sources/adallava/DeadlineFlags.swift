@@ -27,8 +27,13 @@ struct DeadlineFlags: ParsableArguments {
 func loadForBudget(_ flags: ModelFlags, _ checkpoint: Checkpoint, _ budget: Budget) async throws -> (model: AdaptiveModel, loading: Duration) {
     let start = ContinuousClock.now
     let model = try await flags.load(checkpoint)
-    if case .time = budget { try await model.warmUp() }
+    try await warmUp(model, for: budget)
     return (model, ContinuousClock.now - start)
+}
+
+/// Brings weights and scratch memory into place for a time budget.
+func warmUp(_ model: AdaptiveModel, for budget: Budget) async throws {
+    if case .time = budget { try await model.warmUp() }
 }
 
 /// Measures a model that answered with guessed times, so that the next process predicts its times.

@@ -142,7 +142,7 @@ func fractions(of text: String, option: String = "--budgets") throws -> [Double]
 /// How tokens are chosen and when an answer ends.
 struct SamplingFlags: ParsableArguments {
     // Taken as it stands, so that a budget of -1 is told what is wrong with it.
-    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1: 0.7, 70%.")
+    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1 (0.7, 70%), or times: 400ms, ttft:150ms, tpot:8ms.")
     var budget: String = "1"
 
     @Option(

@@ -3,8 +3,10 @@ import Testing
 
 /// `adallava chat` driven through a pipe.
 @Suite struct ChatTests {
-    private func chat(_ lines: [String], _ arguments: [String] = []) throws -> CommandResult {
-        try Command.run(["chat", "--model", Files.referenceModel.path, "--max-tokens", "12"] + arguments, input: Data((lines.joined(separator: "\n") + "\n").utf8))
+    private func chat(_ lines: [String], _ arguments: [String] = [], environment: [String: String] = [:]) throws -> CommandResult {
+        try Command.run(
+            ["chat", "--model", Files.referenceModel.path, "--max-tokens", "12"] + arguments, input: Data((lines.joined(separator: "\n") + "\n").utf8),
+            environment: environment)
     }
 
     // A failure means that a conversation loses its turns or images, or that one wrong line ends it.
@@ -99,6 +101,50 @@ import Testing
         }
     }
 
+    @Test("/budget takes every form that --budget takes, and a wrong one changes nothing")
+    func timeBudgets() throws {
+        try withTemporaryFolder { folder in
+            let cache = ["XDG_CACHE_HOME": folder.path]
+            let result = try chat(
+                [
+                    "/budget 3600s", "Hello?", "/budget", "/budget ttft:1800s,tpot:60s", "/budget", "/budget 60", "/budget 5 apples", "/budget",
+                    "Hello?", "/budget 70%", "/budget",
+                ], ["--json"], environment: cache)
+            #expect(result.status == 64, "\(result.errors)")
+            let said = result.errors.split(separator: "\n").filter { $0.hasPrefix("budget ") }
+            #expect(said == ["budget 3600000ms", "budget ttft:1800000ms,tpot:60000ms", "budget ttft:1800000ms,tpot:60000ms", "budget 0.7"], "\(result.errors)")
+            #expect(result.errors.contains("60ms") && result.errors.contains("5 apples"), "\(result.errors)")
+            let turns = try result.output.split(separator: "\n").map {
+                try #require((try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])?["adaptive"] as? [String: Any])
+            }
+            #expect(turns.map { $0["budget"] as? String } == ["3600000ms", "ttft:1800000ms,tpot:60000ms"])
+            // So much time pays for everything, and the first answer had the model measured.
+            #expect(turns.allSatisfy { $0["units"] as? Int == 4 } && turns.map { $0["calibrated"] as? Bool } == [false, true], "\(turns)")
+        }
+    }
+
+    @Test("--strict refuses a time that cannot be kept and keeps the message's image, --cut ends an answer in time")
+    func deadlineFlags() throws {
+        try withTemporaryFolder { folder in
+            let cache = ["XDG_CACHE_HOME": folder.path]
+            #expect(try Command.run(["calibrate", "--model", Files.referenceModel.path], environment: cache).status == 0)
+            let image = "/image " + Files.scene("00")
+            let strict = try chat(
+                [image, "What is in the picture?", "/images", "/budget 3600s", "/retry", "/images"], ["--budget", "0.001ms", "--strict", "--json"],
+                environment: cache)
+            #expect(strict.status == 65 && strict.errors.contains("cannot be met now"), "\(strict.errors)")
+            let lists = strict.errors.split(separator: "\n").filter { $0.hasPrefix("for your next message, 1: ") || $0.hasPrefix("in the conversation: ") }
+            #expect(lists.map { $0.first } == ["f", "i"] && !strict.errors.contains("dropped"), "\(strict.errors)")
+            #expect(strict.output.split(separator: "\n").count == 1 && strict.output.contains("3600000ms"))
+
+            let cut = try chat([image, "Describe the image.", "/budget 3600s", "/retry"], ["--budget", "0.001ms", "--cut"], environment: cache)
+            #expect(cut.status == 0 && cut.errors.contains("(the answer was cut at its budget of 0.001ms)"), "\(cut.errors)")
+            let answers = cut.output.split(separator: "\n")
+            #expect(answers.count == 2 && answers[0].count < answers[1].count && !cut.errors.contains("cut at its budget of 3600000ms"), "\(cut.output)")
+            try expectFailure(["chat", "--confidence", "1"], status: 64, saying: ["--confidence", "below 1"])
+        }
+    }
+
     @Test("a line that ends with one backslash goes on, one with two does not")
     func continuedLines() throws {
         let result = try chat(["one\\", "two", "three\\\\", "four\\"], ["--json"])
@@ -149,6 +195,21 @@ import Testing
             #expect(try chat(["Hi?", "/save \(text.path)"]).status == 0)
             #expect(try String(contentsOf: text, encoding: .utf8).hasPrefix("# Conversation with scenes-ref\n\n## User\n\nHi?\n\n## Assistant\n\n"))
         }
+    }
+
+    @Test("/retry says that an answer stays the same where nothing was changed, and only there")
+    func unchangedRetry() throws {
+        for (lines, count) in [(["/retry"], 1), (["/budget 0.6", "/retry"], 0), (["/system Be brief.", "/retry"], 0), (["/temperature 1", "/retry"], 0)] {
+            let result = try chat(["Hello?"] + lines, ["--max-tokens", "2"])
+            #expect(result.status == 0 && result.errors.components(separatedBy: "stays the same").count - 1 == count, "\(lines): \(result.errors)")
+        }
+    }
+
+    @Test("/retry leaves the images that wait for the next message")
+    func retryKeepsImages() throws {
+        let result = try chat(["Hello?", "/image " + Files.scene(), "/retry", "/images", "What is in the picture?", "/images"], ["--max-tokens", "2"])
+        #expect(result.errors.contains("for your next message, 1: \(Files.scene())\n"), "\(result.errors)")
+        #expect(result.errors.contains("in the conversation: \(Files.scene())\n"), "\(result.errors)")
     }
 
     @Test("a model without a tower refuses an image at once, and answers the next message")
