@@ -84,6 +84,26 @@ public final class AdaptiveModel: Sendable {
 
     // MARK: - What it is
 
+    /// The checkpoint's name.
+    public var name: String { loaded.parts.name }
+
+    /// Positions that prompt and answer may take together.
+    public var contextLength: Int { loaded.parts.decoder.configuration.contextLength }
+
+    /// Layers of the decoder, and the attention heads and MLP groups that each can leave out.
+    public var planShape: (layers: Int, switches: Int) { (loaded.parts.space.layers.count, loaded.parts.space.switchesPerLayer) }
+
+    /// The bytes that each token stands for inside a text, none for control tokens; and the tokens that end an answer.
+    /// - Throws: ``GenerationError/noTokenizer(model:)``
+    package func tokenTable() throws -> (bytes: [[UInt8]], endTokens: Set<Int>) {
+        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
+        let count = loaded.parts.decoder.configuration.vocabularySize
+        return ((0 ..< count).map { text.tokenizer.isSpecial($0) ? [] : text.tokenizer.bytes(of: $0) }, text.endTokens)
+    }
+
+    /// What the model is busy with.
+    public var load: ModelLoad { requests.load }
+
     /// Whether the model has a scheduler, so that budgets below 1 mean something.
     public var isAdaptive: Bool { loaded.parts.adaptive != nil }
 
@@ -141,18 +161,31 @@ public final class AdaptiveModel: Sendable {
     public func respond(
         to conversation: [ChatMessage], images: [RGBImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
-        respond(to: conversation, budget, options) { try images.map($0.image) }
+        stream(budget, options, question: conversation.last, images: { try images.map($0.image) }) {
+            try $0.prompt(conversation, system: options.system)
+        }
     }
 
     /// The same with pictures that ``imagePreparation`` brought to the tower's size, which take little memory while they wait.
     public func respond(
         to conversation: [ChatMessage], prepared images: [PreparedImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
-        respond(to: conversation, budget, options) { try images.map($0.image) }
+        stream(budget, options, question: conversation.last, images: { try images.map($0.image) }) {
+            try $0.prompt(conversation, system: options.system)
+        }
     }
 
-    private func respond(
-        to conversation: [ChatMessage], _ budget: Budget, _ options: GenerationOptions, images: (LoadedModel) throws -> [EngineImage]
+    /// Continues a prompt given as token ids, -200 where an image goes. No chat template takes part: the answer ends at the vocabulary's end tokens.
+    public func complete(
+        _ prompt: [Int], prepared images: [PreparedImage] = [], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
+    ) -> AnswerStream {
+        stream(budget, options, question: nil, images: { try images.map($0.image) }) { _ in prompt }
+    }
+
+    /// - Parameter question: the turn that is answered; `nil` for a prompt that no template wrote.
+    private func stream(
+        _ budget: Budget, _ options: GenerationOptions, question: ChatMessage?, images: (LoadedModel) throws -> [EngineImage],
+        prompt: (TextProcessor) throws -> [Int]
     ) -> AnswerStream {
         let called = ContinuousClock.now
         let cancellation = Cancellation()
@@ -164,9 +197,21 @@ public final class AdaptiveModel: Sendable {
             requests.dropCancelled()
         }
         do {
-            let (request, text) = try engineRequest(conversation, images(loaded), budget, options, called: called)
+            try check(budget)
+            try options.validate()
+            guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
+            var request = EngineRequest(tokens: try prompt(text), images: try images(loaded), budget: budget, maxTokens: options.maxTokens)
+            request.sampling = options.sampling
+            request.endTokens = text.endTokens
+            request.plan = options.plan
+            (request.reuses, request.keepsPromptEarly) = (options.reusesEarlierWork, options.keepsPromptEarly)
+            (request.called, request.deadlines) = (called, options.deadlines)
+            (request.logProbabilities, request.filter) = (options.logProbabilities, options.filter)
+            let words = question?.parts.map { if case .text(let text) = $0 { text } else { "" } }.joined(separator: " ")
+            request.kind = AnswerLengths.kind(of: words ?? "", images: request.images.count)
+            let stop = options.stop + (question == nil ? [] : text.stopTexts)
             requests.submit(
-                cancellation, make: { [loaded] in Self.task(request, text, options, budget, loaded, cancellation, continuation) },
+                cancellation, make: { [request] in Self.task(request, text, options, stop, budget, cancellation, continuation) },
                 drop: { continuation.finish(throwing: $0) })
         } catch {
             continuation.finish(throwing: error)
@@ -174,33 +219,20 @@ public final class AdaptiveModel: Sendable {
         return AnswerStream(pieces)
     }
 
-    /// A conversation in the engine's terms. Pixels are made when the engine needs them.
-    private func engineRequest(
-        _ conversation: [ChatMessage], _ images: [EngineImage], _ budget: Budget, _ options: GenerationOptions, called: ContinuousClock.Instant
-    ) throws -> (EngineRequest, TextProcessor) {
-        try check(budget)
-        try options.validate()
-        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
-        let prompt = try text.prompt(conversation, system: options.system)
-        var request = EngineRequest(tokens: prompt, images: images, budget: budget, maxTokens: options.maxTokens)
-        request.sampling = options.sampling
-        request.endTokens = text.endTokens
-        request.plan = options.plan
-        request.reuses = options.reusesEarlierWork
-        (request.called, request.deadlines) = (called, options.deadlines)
-        let question = conversation.last?.parts.map { if case .text(let text) = $0 { text } else { "" } }.joined(separator: " ")
-        request.kind = AnswerLengths.kind(of: question ?? "", images: images.count)
-        return (request, text)
-    }
-
     /// The task of one answer, which yields its text piece by piece.
     private static func task(
-        _ request: EngineRequest, _ text: TextProcessor, _ options: GenerationOptions, _ budget: Budget, _ loaded: LoadedModel,
+        _ request: EngineRequest, _ text: TextProcessor, _ options: GenerationOptions, _ stop: [String], _ budget: Budget,
         _ cancellation: Cancellation, _ continuation: AsyncThrowingStream<AnswerPiece, any Error>.Continuation
     ) -> GenerationTask {
-        var output = AnswerText(text, stop: options.stop + text.stopTexts), joined = JoinedText()
+        var output = AnswerText(text, stop: stop), joined = JoinedText()
         var last: Character = " ", isFresh = false
-        func yield(_ text: String) { if !text.isEmpty { continuation.yield(AnswerPiece(text: text, summary: nil)) } }
+        // Of tokens whose text has not been sent.
+        var probabilities: [TokenLogProbability] = []
+        func yield(_ text: String, _ summary: AnswerSummary? = nil) {
+            if text.isEmpty, summary == nil { return }
+            continuation.yield(AnswerPiece(text: text, summary: summary, logProbabilities: probabilities))
+            probabilities = []
+        }
         return GenerationTask(
             request, cancellation: cancellation, onProgress: options.onProgress,
             onToken: { token in
@@ -213,16 +245,30 @@ public final class AdaptiveModel: Sendable {
             onEnd: { outcome in
                 switch outcome {
                 case .success(let result):
-                    continuation.yield(AnswerPiece(text: joined.rest() + output.finish(), summary: AnswerSummary(result, budget: budget)))
+                    yield(joined.rest() + output.finish(), AnswerSummary(result, budget: budget))
                     continuation.finish()
                 case .failure(let error):
                     yield(joined.rest())
                     continuation.finish(throwing: error)
                 }
-            }, endsSentence: { isFresh && ".!?\n。！？".contains(last) })
+            }, endsSentence: { isFresh && ".!?\n。！？".contains(last) },
+            onProbabilities: { chosen, likeliest in
+                if request.endTokens.contains(chosen.token) { return }
+                func candidate(_ item: TokenProbability) -> TokenLogProbability.Candidate {
+                    .init(token: item.token, bytes: text.tokenizer.bytes(of: item.token), logProbability: item.logProbability)
+                }
+                probabilities.append(TokenLogProbability(chosen: candidate(chosen), likeliest: likeliest.map(candidate)))
+            })
     }
 
     // MARK: - Trace
+
+    /// The text of token ids; ids outside the vocabulary are left out.
+    /// - Throws: ``GenerationError/noTokenizer(model:)``
+    public func detokenize(_ tokens: [Int]) throws -> String {
+        guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
+        return text.decode(tokens)
+    }
 
     /// The ids of a whole prompt given as text, `<image>` becoming -200, as LLaVA's `tokenizer_image_token` makes them.
     public func tokenize(prompt: String) throws -> [Int] {

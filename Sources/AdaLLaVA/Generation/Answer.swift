@@ -15,6 +15,12 @@ public struct GenerationOptions: Sendable {
     /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Answers are the same
     /// without; measurements compute everything themselves.
     public var reusesEarlierWork = true
+    /// Whether the prompt is kept for other requests as soon as it has been read, so that several answers to it read it once.
+    public var keepsPromptEarly = false
+    /// How many of the likeliest tokens ``AnswerPiece/logProbabilities`` has beside each token of the answer; `nil` tells no probabilities.
+    public var logProbabilities: Int?
+    /// Makes what says which tokens may come next.
+    package var filter: (@Sendable () -> any TokenFilter)?
     /// What a time budget means for this answer.
     public var deadlines = DeadlineOptions()
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
@@ -40,6 +46,23 @@ public struct AnswerPiece: Sendable {
     public let text: String
     /// What ran; with the last piece only.
     public let summary: AnswerSummary?
+    /// Of the tokens since the last piece, if ``GenerationOptions/logProbabilities`` asks for them; the token that ends an answer is left out.
+    public var logProbabilities: [TokenLogProbability] = []
+}
+
+/// How likely a token of an answer was, of all tokens of the vocabulary, before temperature and penalties.
+public struct TokenLogProbability: Sendable, Equatable {
+    /// A token that was or could have been chosen.
+    public struct Candidate: Sendable, Equatable {
+        public let token: Int
+        /// What it stands for inside a text; maybe half a character.
+        public let bytes: [UInt8]
+        public let logProbability: Double
+    }
+
+    public let chosen: Candidate
+    /// The likeliest tokens in its place, the likeliest first.
+    public let likeliest: [Candidate]
 }
 
 /// What ran for an answer, and how long it took.
@@ -48,6 +71,8 @@ public struct AnswerSummary: Sendable {
     public let tokens: [Int]
     /// Positions that the prompt took, images included, the latency token not.
     public let promptTokens: Int
+    /// Positions among them that features of images took.
+    public let imageTokens: Int
     /// The budget that was asked for.
     public let budget: Budget
     /// Optional units granted; `nil` if the model is not adaptive.
@@ -70,6 +95,7 @@ public struct AnswerSummary: Sendable {
     init(_ result: EngineResult, budget: Budget) {
         tokens = result.tokens
         promptTokens = result.promptTokens
+        imageTokens = result.imageTokens
         self.budget = budget
         units = result.adaptive?.units
         budgetFloor = result.adaptive?.floor

@@ -21,14 +21,19 @@ package final class AnswerQueue: @unchecked Sendable {
 
     private struct State {
         var waiting: [Waiting] = []
+        /// As of the end of the newest step.
+        var load: ModelLoad
         /// Works that want the engine for themselves.
         var exclusive = 0
         var isRunning = false
     }
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
     /// - Parameter limit: the most requests that are computed at once.
-    init(_ engine: Engine, queue: DispatchQueue, limit: Int) { (self.engine, self.queue, self.limit) = (engine, queue, max(limit, 1)) }
+    init(_ engine: Engine, queue: DispatchQueue, limit: Int) {
+        (self.engine, self.queue, self.limit) = (engine, queue, max(limit, 1))
+        state = Mutex(State(load: engine.load([])))
+    }
 
     /// Adds a request.
     /// - Parameters:
@@ -56,6 +61,15 @@ package final class AnswerQueue: @unchecked Sendable {
     /// Requests that wait to be admitted.
     var waitingCount: Int { state.withLock { $0.waiting.count } }
 
+    /// What the engine was busy with at the end of its newest step.
+    var load: ModelLoad {
+        state.withLock { state in
+            var load = state.load
+            load.waitingRequests = state.waiting.count
+            return load
+        }
+    }
+
     /// Gives the engine to one work, between requests.
     package func exclusively<Result: Sendable>(_ work: @escaping @Sendable (Engine) throws -> Result) async throws -> Result {
         state.withLock { $0.exclusive += 1 }
@@ -67,7 +81,7 @@ package final class AnswerQueue: @unchecked Sendable {
 
     /// Steps until no request is left, or until somebody wants the engine for itself and the admitted ones have ended.
     private func run() {
-        var tasks: [GenerationTask] = []
+        var tasks: [GenerationTask] = [], steps = 0
         while true {
             let admitted = state.withLock { state -> [Waiting]? in
                 if state.exclusive > 0 || state.waiting.isEmpty {
@@ -85,6 +99,8 @@ package final class AnswerQueue: @unchecked Sendable {
             tasks += admitted.map { $0.make() }
             engine.step(tasks)
             tasks.removeAll(where: \.isDone)
+            steps += 1
+            note(tasks, union: steps % Self.unionInterval == 0 || tasks.isEmpty)
         }
         // Behind whoever waits for the engine.
         if state.withLock(\.isRunning) {
@@ -92,6 +108,15 @@ package final class AnswerQueue: @unchecked Sendable {
         } else if engine.wantsCalibration {
             queue.async { [self] in rest() }
         }
+    }
+
+    /// Steps from one look at the plans to the next: comparing them takes longer than the rest.
+    private static let unionInterval = 16
+
+    private func note(_ tasks: [GenerationTask], union: Bool) {
+        var load = engine.load(tasks)
+        load.planUnion = union ? engine.planUnion(tasks) : state.withLock { $0.load.planUnion }
+        state.withLock { [load] in $0.load = load }
     }
 
     /// Uses idle time for one more measurement.
@@ -104,7 +129,7 @@ package final class AnswerQueue: @unchecked Sendable {
 
 extension DispatchQueue {
     /// Runs blocking work on this queue and waits for it without holding a thread of the concurrency pool.
-    func run<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
+    package func run<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
         try await withCheckedThrowingContinuation { continuation in
             async { continuation.resume(with: Swift.Result { try work() }) }
         }

@@ -214,13 +214,18 @@ package final class Engine {
         task.result.lengthWithLatencyToken = task.length
         task.trace?.record("prefill_last_logits", logits)
         if task.request.maxTokens <= 0 { return finish(task) }
+        if task.request.keepsPromptEarly { keepPrompt(task, task.sequence, task.hidden) }
         try sample(task, logits)
     }
 
     private func sample(_ task: GenerationTask, _ logits: Tensor) throws {
         task.trace?.append("step_logits", logits)
+        let probabilities = task.request.logProbabilities.map { _ in LogProbabilities(logits, workspace.kernels.table) }
+        task.filter?.mask(UnsafeMutableBufferPointer(start: logits.data, count: logits.columns))
         let token = task.sampler.next(logits, workspace.kernels.table)
         guard logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: parts.name) }
+        task.filter?.accept(token)
+        if let probabilities { task.onProbabilities?(probabilities[token], probabilities.top(task.request.logProbabilities ?? 0)) }
         if task.take(token), !isCut(task) {
             task.stage = .decode(token: token)
         } else {

@@ -29,6 +29,12 @@ struct EngineRequest: Sendable {
     /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Measurements compute
     /// everything themselves.
     var reuses = true
+    /// Whether what is computed of the prompt is kept for others as soon as it has been read, not only when the answer has ended.
+    var keepsPromptEarly = false
+    /// How many of the likeliest tokens are told beside each one that is chosen; `nil` tells no probabilities.
+    var logProbabilities: Int?
+    /// Makes what says which tokens may come next.
+    var filter: (@Sendable () -> any TokenFilter)?
     /// When the caller asked; `nil`: when the request is begun.
     var called: ContinuousClock.Instant?
     /// What a time budget means for this request.
@@ -118,6 +124,8 @@ struct EngineResult {
 
     var tokens: [Int] = []
     var promptTokens = 0
+    /// Those of the prompt's positions that hold features of images.
+    var imageTokens = 0
     /// Positions of the first pass.
     var lengthWithLatencyToken = 0
     var adaptive: Adaptive?

@@ -22,6 +22,10 @@ final class GenerationTask {
     let trace: Trace?
     private let onProgress: ((GenerationProgress) -> Void)?
     private let onToken: (Int) -> Bool
+    /// Called with a token and the likeliest ones in its place, before the token itself is told.
+    let onProbabilities: ((TokenProbability, [TokenProbability]) -> Void)?
+    /// Says which tokens may come next.
+    let filter: (any TokenFilter)?
     /// Whether the text so far ends a sentence.
     let endsSentence: () -> Bool
     /// Sentences that have ended.
@@ -64,9 +68,11 @@ final class GenerationTask {
     ///   - onEnd: called once, after the last token.
     init(
         _ request: EngineRequest, cancellation: Cancellation, trace: Trace? = nil, onProgress: ((GenerationProgress) -> Void)? = nil,
-        onToken: @escaping (Int) -> Bool, onEnd: ((Result<EngineResult, any Error>) -> Void)? = nil, endsSentence: @escaping () -> Bool = { false }
+        onToken: @escaping (Int) -> Bool, onEnd: ((Result<EngineResult, any Error>) -> Void)? = nil, endsSentence: @escaping () -> Bool = { false },
+        onProbabilities: ((TokenProbability, [TokenProbability]) -> Void)? = nil
     ) {
-        self.endsSentence = endsSentence
+        (self.endsSentence, self.onProbabilities) = (endsSentence, onProbabilities)
+        filter = request.filter?()
         (self.request, self.cancellation, self.trace) = (request, cancellation, trace)
         (self.onProgress, self.onToken, self.onEnd) = (onProgress, onToken, onEnd)
         result = EngineResult(plan: ExecutionPlan(headCount: 0, rows: []))

@@ -11,6 +11,11 @@ public struct ImagePreparation: Sendable, Equatable {
     let leastPositions: Int
     private let contextLength: Int
 
+    /// Positions of a prompt that an image takes; at least, where tokens are selected.
+    public var tokens: Int { leastPositions }
+    /// Pixels that are left of an image.
+    public var pixels: Int { processor.cropSize * processor.cropSize }
+
     /// - Throws: ``GenerationError/noVision(model:)`` for text models, ``CheckpointError``
     public init(_ checkpoint: Checkpoint) throws {
         guard let llava = checkpoint.configuration.llava, let tower = checkpoint.configuration.vision else {

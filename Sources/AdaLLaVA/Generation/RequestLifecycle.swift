@@ -83,6 +83,7 @@ extension Engine {
         try checkRoom(promptLength: promptLength)
         task.capacity = length + min(max(request.maxTokens, 0), c.contextLength - length)
         task.result.promptTokens = promptLength
+        task.result.imageTokens = task.features.reduce(0) { $0 + $1.rows }
         task.result.plan = parts.fullPlan
         let sequence = TokenSequence(parts.decoder)
         sequence.promptLength = length
@@ -168,6 +169,11 @@ extension Engine {
         learn(task)
         task.finish()
         keepTimes(task)
+        keepPrompt(task, sequence, hidden)
+    }
+
+    /// Keeps what was computed of a prompt for later requests.
+    func keepPrompt(_ task: GenerationTask, _ sequence: TokenSequence?, _ hidden: Tensor?) {
         guard task.request.reuses, task.trace == nil, let sequence, let keys = task.keys else { return }
         promptCache.insert(parts.adaptive == nil ? whole(task, sequence, keys) : adaptive(task, sequence, keys, hidden))
     }
