@@ -13,6 +13,11 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
         // C: every compute kernel, portable and per instruction set, behind one table of function pointers.
@@ -52,11 +57,22 @@ let package = Package(
         .target(
             name: "AdaTraining", dependencies: ["AdaLLaVA", "AdaImages", "CAdaTorch", .product(name: "Yams", package: "Yams")]),
 
+        // The HTTP server: OpenAI's API in front of one model, on Hummingbird.
+        .target(
+            name: "AdaServer",
+            dependencies: [
+                "AdaLLaVA", "AdaImages", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"), .product(name: "Logging", package: "swift-log"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]),
+
         // The command line: one file per subcommand, no logic of its own.
         .executableTarget(
             name: "adallava",
             dependencies: [
-                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "AdaTraining", "CLineEditor",
+                "AdaLLaVA", "AdaImages", "AdaScenes", "AdaEvaluation", "AdaTraining", "AdaServer", "CLineEditor",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             plugins: ["BuildStamp"]),
@@ -79,5 +95,7 @@ let package = Package(
         // Need files that are not in the repository; scripts/check-slow.sh fetches them and runs these.
         .testTarget(name: "SlowTests", dependencies: ["AdaLLaVA"]),
         .testTarget(name: "CommandTests", dependencies: ["adallava", "AdaLLaVA"]),
+        .testTarget(
+            name: "AdaServerTests", dependencies: ["AdaServer", "adallava", "AdaLLaVA", "AdaImages", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
     ]
 )

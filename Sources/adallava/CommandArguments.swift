@@ -82,7 +82,7 @@ struct CommandArguments {
 
     /// What other programs call a command.
     private static let habits = [
-        "run": "ask", "generate": "ask", "cli": "ask", "quantize": "convert", "benchmark": "bench", "info": "inspect", "show": "inspect", "server": "chat",
+        "run": "ask", "generate": "ask", "cli": "ask", "quantize": "convert", "benchmark": "bench", "info": "inspect", "show": "inspect", "server": "serve",
     ]
 
     /// How the command that is asked for is used: what follows a usage error that was found before the parser read the arguments.

@@ -53,8 +53,11 @@ struct ComputeFlags: ParsableArguments {
 
     func load(_ url: URL) async throws -> AdaptiveModel { try await load(open(url)) }
 
-    func load(_ checkpoint: Checkpoint) async throws -> AdaptiveModel {
+    /// - Parameter concurrentRequests: the most requests that are computed at once; `nil` takes the library's own number.
+    func load(_ checkpoint: Checkpoint, concurrentRequests: Int? = nil) async throws -> AdaptiveModel {
         let start = ContinuousClock.now
+        var options = options
+        if let concurrentRequests { options.concurrentRequests = concurrentRequests }
         let model = try await loadWithProgress(checkpoint, options)
         if verbose {
             let seconds = (ContinuousClock.now - start) / .seconds(1)

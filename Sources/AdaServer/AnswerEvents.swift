@@ -1,0 +1,112 @@
+import AdaLLaVA
+import Synchronization
+
+/// What happens while a request is answered.
+enum AnswerEvent: Sendable {
+    /// A piece of one of the answers.
+    case piece(choice: Int, AnswerPiece)
+    /// How far encode and prefill are.
+    case progress(GenerationProgress)
+    /// Nothing, for as long as a stream may be silent.
+    case silence
+}
+
+/// Makes one answer within a budget.
+typealias MakeAnswer = @Sendable (Budget, GenerationOptions) -> AnswerStream
+
+/// Answers one prompt as often as the request wants, when it is its turn, and tells what happens in order.
+///
+/// The first answer encodes the images and reads the prompt; the others begin when it has, and take both over. Cancelling the reader stops them all.
+struct AnswerEvents: Sendable {
+    let generation: GenerationFields
+    let admission: Admission
+    let client: String
+    /// Reads the request's images, once it is its turn, and gives what makes its answers.
+    let prepare: @Sendable () async throws -> MakeAnswer
+    /// Called on the engine's thread whenever a layer or a token is done.
+    let onWork: @Sendable () -> Void
+    /// Called with what ran for each answer.
+    let onAnswer: @Sendable (AnswerSummary) -> Void
+
+    /// - Parameters:
+    ///   - keepAlive: the time between events of silence; `nil` for none.
+    ///   - returnsProgress: whether there are events of progress.
+    func stream(keepAlive: Duration? = nil, returnsProgress: Bool = false) -> AsyncThrowingStream<AnswerEvent, any Error> {
+        AsyncThrowingStream { continuation in
+            let task = Task {
+                do {
+                    try await run(keepAlive, returnsProgress) { continuation.yield($0) }
+                    continuation.finish()
+                } catch {
+                    continuation.finish(throwing: error)
+                }
+            }
+            continuation.onTermination = { _ in task.cancel() }
+        }
+    }
+
+    private func run(_ keepAlive: Duration?, _ returnsProgress: Bool, _ tell: @escaping @Sendable (AnswerEvent) -> Void) async throws {
+        try await withThrowingTaskGroup(of: Bool.self) { group in
+            if let keepAlive {
+                group.addTask {
+                    while true {
+                        try await Task.sleep(for: keepAlive)
+                        tell(.silence)
+                    }
+                }
+            }
+            let lease = try await admission.lease(generation.order(client: client), slots: generation.choices)
+            defer { lease.end() }
+            // A deadline may have passed meanwhile.
+            _ = try generation.budget()
+            let answer = try await prepare()
+            let (prompt, isRead) = AsyncStream<Void>.makeStream()
+            let throttle = ProgressThrottle()
+            for choice in 0 ..< generation.choices {
+                // Until the first has read the prompt, or failed.
+                if choice == 1 { for await _ in prompt {} }
+                var options = generation.options
+                if choice > 0 { options.sampling.seed = options.sampling.seed.map { $0 &+ UInt64(choice) } }
+                options.keepsPromptEarly = generation.choices > 1 && choice == 0
+                options.onProgress = { [onWork] progress in
+                    onWork()
+                    if case .answering = progress { isRead.finish() } else if returnsProgress, throttle.admits(progress) { tell(.progress(progress)) }
+                }
+                let stream = answer(try generation.budget(), options)
+                group.addTask {
+                    defer { isRead.finish() }
+                    for try await piece in stream {
+                        if let summary = piece.summary {
+                            onAnswer(summary)
+                            admission.count(promptTokens: choice == 0 ? summary.promptTokens : 0, answerTokens: summary.tokens.count, client: client)
+                        }
+                        tell(.piece(choice: choice, piece))
+                    }
+                    return true
+                }
+            }
+            var left = generation.choices
+            while left > 0, let isAnswer = try await group.next() { if isAnswer { left -= 1 } }
+            group.cancelAll()
+        }
+    }
+}
+
+/// Lets the first and the last of a phase's reports pass, and one in a tenth of a second between.
+private final class ProgressThrottle: Sendable {
+    private let last = Mutex<ContinuousClock.Instant?>(nil)
+
+    func admits(_ progress: GenerationProgress) -> Bool {
+        let isEnd = switch progress {
+        case .encoding(_, _, let layer, let layers): layer >= layers
+        case .selecting(_, _, let done, let total), .reading(let done, let total): done >= total
+        case .answering: false
+        }
+        return last.withLock { last in
+            let now = ContinuousClock.now
+            if !isEnd, let last, now - last < .milliseconds(100) { return false }
+            last = now
+            return true
+        }
+    }
+}

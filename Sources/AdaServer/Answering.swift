@@ -1,0 +1,152 @@
+import AdaLLaVA
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+/// What a request of any form comes down to.
+struct AnswerRequest: Sendable {
+    let model: AdaptiveModel
+    let generation: GenerationFields
+    let delivery: Delivery
+    let format: any AnswerFormat
+    /// Reads the request's images and gives what makes its answers.
+    let prepare: @Sendable () async throws -> MakeAnswer
+}
+
+extension ModelServer {
+    /// The body of a request, and the request with it in place.
+    /// - Throws: ``APIError`` for a body that is too large or takes too long to arrive.
+    func collect(_ request: inout Request, _ context: ServerContext) async throws -> ByteBuffer {
+        let (limit, timeout) = (options.maxBodyBytes, options.bodyTimeout)
+        let tooLarge = APIError(.contentTooLarge, "the body has more than \(limit) bytes, the most that is taken (--max-body)", code: "body_too_large")
+        do {
+            if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > limit { throw tooLarge }
+            let body = request.body
+            let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
+                group.addTask { try await body.collect(upTo: limit) }
+                group.addTask {
+                    try await Task.sleep(for: timeout)
+                    throw APIError(.requestTimeout, "the body did not arrive within \(timeout)", code: "body_timeout")
+                }
+                defer { group.cancelAll() }
+                guard let buffer = try await group.next() else { throw tooLarge }
+                return buffer
+            }
+            request.body = RequestBody(buffer: buffer)
+            return buffer
+        } catch {
+            // What is left of the body is read for a while, so that the client sees the answer before the connection ends.
+            let channel = context.channel
+            channel.eventLoop.scheduleTask(in: .seconds(5)) { channel.close(promise: nil) }
+            throw error is NIOTooManyBytesError ? tooLarge : error
+        }
+    }
+
+    /// Answers as one body or as events. A client that goes away stops its answers within one layer or token.
+    func respond(_ wanted: AnswerRequest, _ request: Request, _ context: ServerContext) async throws -> Response {
+        let events = AnswerEvents(
+            generation: wanted.generation, admission: admission, client: context.client, prepare: wanted.prepare, onWork: { [state] in state.noteWork() },
+            onAnswer: { [metrics] in metrics.add($0, wanted.model) })
+        state.noteArrival()
+        return wanted.delivery.streams
+            ? try await stream(wanted, events, request, context)
+            : try await whole(wanted, events, request)
+    }
+
+    private func whole(_ wanted: AnswerRequest, _ events: AnswerEvents, _ request: Request) async throws -> Response {
+        let answers = try await request.body.consumeWithCancellationOnInboundClose { _ in
+            var collector = AnswerCollector(choices: wanted.generation.choices)
+            for try await event in events.stream() { _ = collector.add(event) }
+            return collector.answers
+        }
+        var response = try JSONBody.response(wanted.format.whole(answers))
+        response.headers[.connection] = "close"
+        return response
+    }
+
+    private func stream(_ wanted: AnswerRequest, _ events: AnswerEvents, _ request: Request, _ context: ServerContext) async throws -> Response {
+        let stream = events.stream(keepAlive: options.keepAlive, returnsProgress: wanted.delivery.returnsProgress)
+        // What is wrong with a request is known when it begins: until then, or for a moment, there is no status.
+        var beginning = stream.makeAsyncIterator()
+        let first = try await beginning.next()
+        let (limit, channel, metrics) = (options.readTimeout, context.channel, metrics)
+        let headers: HTTPFields = [
+            .contentType: "text/event-stream; charset=utf-8", .cacheControl: "no-cache", .connection: "close", .accelBuffering: "no",
+        ]
+        return Response(status: .ok, headers: headers, body: ResponseBody { writer in
+            let output = EventStream(writer, channel, limit: limit)
+            try await request.body.consumeWithCancellationOnInboundClose { _ in
+                try await output.watched {
+                    try await Self.write(first, stream, wanted, to: output) { metrics.addError($0.status.code) }
+                }
+            }
+            try await writer.finish(nil)
+        })
+    }
+
+    private static func write(
+        _ first: AnswerEvent?, _ rest: AsyncThrowingStream<AnswerEvent, any Error>, _ wanted: AnswerRequest, to output: EventStream,
+        onError: (APIError) -> Void
+    ) async throws {
+        let format = wanted.format
+        var collector = AnswerCollector(choices: wanted.generation.choices)
+        func send(_ event: AnswerEvent) async throws {
+            if case .silence = event { return try await output.comment("keep-alive") }
+            if case .progress(let progress) = event { return try await output.send(format.progress(progress)) }
+            guard case .piece(let choice, let piece) = event else { return }
+            var news = format.text(piece, choice: choice)
+            if let finished = collector.add(event) { news += format.ended(finished) }
+            try await output.send(news)
+        }
+        do {
+            try await output.send(format.opening(choices: wanted.generation.choices))
+            if let first { try await send(first) }
+            for try await event in rest { try await send(event) }
+        } catch is CancellationError {
+            throw CancellationError()
+        } catch let error where error is any EngineError || error is APIError {
+            onError(APIError(error))
+            // Without the mark at the end, so that nobody takes what was sent for a whole answer.
+            return try await output.send(format.failure(APIError(error)))
+        }
+        try await output.send(format.closing(collector.answers))
+        if format.endsWithMark { try await output.sendDone() }
+    }
+}
+
+/// Puts the pieces of answers together.
+struct AnswerCollector {
+    private var texts: [String]
+    private var summaries: [AnswerSummary?]
+    private var logProbabilities: [[TokenLogProbability]]
+
+    init(choices: Int) {
+        texts = Array(repeating: "", count: choices)
+        summaries = Array(repeating: nil, count: choices)
+        logProbabilities = Array(repeating: [], count: choices)
+    }
+
+    /// - Returns: the answer that an event completes.
+    mutating func add(_ event: AnswerEvent) -> FinishedAnswer? {
+        guard case .piece(let choice, let piece) = event else { return nil }
+        texts[choice] += piece.text
+        logProbabilities[choice] += piece.logProbabilities
+        guard let summary = piece.summary else { return nil }
+        summaries[choice] = summary
+        return answer(choice, summary)
+    }
+
+    private func answer(_ choice: Int, _ summary: AnswerSummary) -> FinishedAnswer {
+        FinishedAnswer(choice: choice, text: texts[choice], summary: summary, logProbabilities: logProbabilities[choice])
+    }
+
+    /// The answers that are complete.
+    var answers: [FinishedAnswer] {
+        summaries.enumerated().compactMap { choice, summary in summary.map { answer(choice, $0) } }
+    }
+}
+
+extension HTTPField.Name {
+    /// Asks proxies (nginx) not to hold events back.
+    static let accelBuffering = HTTPField.Name("x-accel-buffering")!
+}

@@ -1,0 +1,155 @@
+import AdaLLaVA
+import Foundation
+import HTTPTypes
+
+/// What requests of every form say about how to answer.
+struct GenerationFields: Sendable {
+    var options = GenerationOptions()
+    /// Answers to the same prompt.
+    var choices = 1
+    /// When the request arrived: times count from here.
+    let arrived = ContinuousClock.now
+    private(set) var asked = Budget.full
+    private var deadline: Date?
+    /// Lower ones are answered first.
+    private(set) var priority = 0
+
+    /// Takes budget, sampling and lengths out of a request.
+    /// - Parameters:
+    ///   - maxTokens: names of the longest answer's field, the first of them being the one that wins.
+    ///   - standard: the longest answer if none is given.
+    init(_ fields: inout RequestFields, headers: HTTPFields, maxTokens: [String], standard: Int) throws {
+        let lengths = try maxTokens.compactMap { try fields.integer($0, in: 1 ... .max) }
+        options.maxTokens = lengths.first ?? standard
+        options.sampling.temperature = try fields.number("temperature") ?? 0
+        options.sampling.topP = try fields.number("top_p") ?? 1
+        // -1 means all tokens to vLLM's clients.
+        options.sampling.topK = max(try fields.integer("top_k", in: -1 ... .max) ?? 0, 0)
+        options.sampling.minP = try fields.number("min_p") ?? 0
+        options.sampling.repetitionPenalty = try fields.number("repetition_penalty") ?? 1
+        options.sampling.seed = try fields.integer("seed").map { UInt64(bitPattern: Int64($0)) }
+        options.stop = try Self.stop(&fields, "stop")
+        choices = try fields.integer("n", in: 1 ... 16) ?? 1
+        try options.validate()
+        priority = try fields.integer("priority") ?? 0
+        asked = try Self.budget(&fields, headers)
+        if let milliseconds = try fields.integer("deadline_unix_ms", in: 0 ... .max) {
+            if case .fraction(let fraction) = asked, fraction < 1 {
+                throw APIError.parameter("deadline_unix_ms", expected: "no fraction as budget beside it", found: "budget \(asked)")
+            }
+            deadline = Date(timeIntervalSince1970: Double(milliseconds) / 1000)
+            _ = try budget()
+        }
+    }
+
+    /// Stop texts, as one string or a list.
+    static func stop(_ fields: inout RequestFields, _ name: String) throws -> [String] {
+        guard let value = fields.take(name) else { return [] }
+        if case .string(let text) = value { return [text] }
+        guard case .array(let elements) = value, elements.count <= 64 else { throw fields.wrong(name, expected: "a string or up to 64 of them", found: value) }
+        return try elements.map { element in
+            guard case .string(let text) = element else { throw fields.wrong(name, expected: "strings", found: element) }
+            return text
+        }
+    }
+
+    /// `0.7`, `"400ms"`, `{"ttft_ms": 150, "tpot_ms": 20, "answer_ms": 400}`; without it, the headers of llm-d's gateways.
+    private static func budget(_ fields: inout RequestFields, _ headers: HTTPFields) throws -> Budget {
+        guard let value = fields.take("budget") else { return try limits(headers).map(Budget.time) ?? .full }
+        switch value {
+        case .string(let text): return try Budget(parsing: text)
+        case .object:
+            var members = try RequestFields(value, path: "budget")
+            func milliseconds(_ name: String) throws -> Duration? {
+                guard let number = try members.number(name) else { return nil }
+                guard let time = duration(milliseconds: number) else {
+                    throw APIError.parameter("budget." + name, expected: "milliseconds above 0", found: "\(number)")
+                }
+                return time
+            }
+            let limits = TimeLimits(
+                answer: try milliseconds("answer_ms"), firstToken: try milliseconds("ttft_ms"), perToken: try milliseconds("tpot_ms"))
+            try members.expectNothingElse()
+            let budget = Budget.time(limits)
+            try budget.validate()
+            return budget
+        default:
+            guard let fraction = value.finiteNumber else {
+                throw fields.wrong("budget", expected: #"a fraction such as 0.7, a time such as "400ms", or {"ttft_ms": 150, "tpot_ms": 20}"#, found: value)
+            }
+            let budget = Budget.fraction(fraction)
+            try budget.validate()
+            return budget
+        }
+    }
+
+    private static func limits(_ headers: HTTPFields) throws -> TimeLimits? {
+        func milliseconds(_ name: String) throws -> Duration? {
+            guard let field = HTTPField.Name(name), let text = headers[field] else { return nil }
+            guard let number = Double(text), let time = duration(milliseconds: number) else {
+                throw APIError.parameter(name, expected: "milliseconds above 0", found: text)
+            }
+            return time
+        }
+        let limits = TimeLimits(
+            firstToken: try milliseconds("x-llm-d-slo-ttft-ms"), perToken: try milliseconds("x-llm-d-slo-tpot-ms"))
+        return limits == TimeLimits() ? nil : limits
+    }
+
+    private static func duration(milliseconds: Double) -> Duration? {
+        guard milliseconds.isFinite, milliseconds > 0, milliseconds < 1e12 else { return nil }
+        return .nanoseconds(Int64((milliseconds * 1e6).rounded(.up)))
+    }
+
+    /// The request's place among those that wait.
+    func order(client: String) -> Admission.Order {
+        var limit: Duration? = if case .time(let limits) = asked { limits.answer ?? limits.firstToken } else { nil }
+        if let deadline { limit = min(limit ?? .seconds(1e9), .seconds(max(deadline.timeIntervalSinceNow, 0))) }
+        return Admission.Order(priority: priority, deadline: limit.map { arrived + $0 }, client: client)
+    }
+
+    /// The budget that is left of what was asked for: the time since the request arrived is gone.
+    /// - Throws: ``APIError`` once the deadline has passed.
+    func budget() throws -> Budget {
+        let elapsed = ContinuousClock.now - arrived
+        var limits = TimeLimits()
+        if case .time(let given) = asked { limits = given }
+        limits.answer = limits.answer.map { max($0 - elapsed, .microseconds(1)) }
+        limits.firstToken = limits.firstToken.map { max($0 - elapsed, .microseconds(1)) }
+        if let deadline {
+            let left = deadline.timeIntervalSinceNow
+            guard left > 0 else {
+                throw APIError(
+                    .badRequest, "deadline_unix_ms: the deadline passed \(Int((-left * 1000).rounded(.up))) ms ago, so nothing was computed",
+                    parameter: "deadline_unix_ms", code: "deadline_passed")
+            }
+            let time = Duration.milliseconds(Int64(min(left, 1e9) * 1000) + 1)
+            limits.answer = min(limits.answer ?? time, time)
+        }
+        return limits == TimeLimits() ? asked : .time(limits)
+    }
+}
+
+extension RequestFields {
+    /// Takes what OpenAI's and vLLM's clients may send with the values that ask for nothing.
+    mutating func takeNeutral() throws {
+        for name in ["frequency_penalty", "presence_penalty", "min_tokens"] { try neutral(name) { $0.finiteNumber == 0 } }
+        for name in ["length_penalty", "best_of"] { try neutral(name) { $0.finiteNumber == 1 } }
+        for name in ["tools", "functions", "stop_token_ids", "bad_words"] { try neutral(name) { $0 == .array([]) } }
+        try neutral("logit_bias") { $0 == .object([:]) }
+        try neutral("tool_choice") { $0 == .string("none") || $0 == .string("auto") }
+        try neutral("modalities") { $0 == .array([.string("text")]) }
+        try neutral("service_tier") { $0 == .string("auto") || $0 == .string("default") }
+        for name in [
+            "store", "ignore_eos", "use_beam_search", "continue_final_message", "include_stop_str_in_output", "echo", "add_special_tokens",
+            "return_hidden_states", "no_stop_trim", "return_token_ids",
+        ] {
+            try neutral(name) { $0 == .bool(false) }
+        }
+        for name in ["skip_special_tokens", "spaces_between_special_tokens", "add_generation_prompt"] { try neutral(name) { $0 == .bool(true) } }
+        // Nothing here depends on who asks or on what belongs together.
+        for name in ["user", "safety_identifier", "prompt_cache_key", "request_id"] { _ = try string(name) }
+        _ = try bool("parallel_tool_calls")
+        _ = try object("metadata")
+    }
+}

@@ -1,0 +1,127 @@
+import AdaLLaVA
+import Foundation
+import Hummingbird
+import Logging
+import NIOCore
+import ServiceLifecycle
+
+/// An HTTP server in front of one model, in the forms that OpenAI's clients speak.
+///
+///     var options = ServerOptions()
+///     options.port = 8080
+///     let server = try ModelServer(options, logger: Logger(label: "adallava")) { try await AdaptiveModel(contentsOf: url) }
+///     try await server.run()      // until SIGTERM or SIGINT; answers under way are given first
+///
+/// It listens while the model is still being loaded; `/health` says when it is ready.
+public struct ModelServer: Sendable {
+    let options: ServerOptions
+    let state = ServerState()
+    let media: MediaLoader
+    let admission: Admission
+    let metrics = Metrics()
+    let logger: Logger
+    private let load: @Sendable () async throws -> AdaptiveModel
+    private let onRunning: @Sendable (_ port: Int) async -> Void
+
+    /// - Parameters:
+    ///   - onRunning: called with the port once the server listens.
+    ///   - load: gives the model.
+    /// - Throws: ``ServerError`` for an address that others reach without keys.
+    public init(
+        _ options: ServerOptions, logger: Logger, onRunning: @escaping @Sendable (_ port: Int) async -> Void = { _ in },
+        load: @escaping @Sendable () async throws -> AdaptiveModel
+    ) throws {
+        if !options.isLoopback, options.keys.isEmpty, !options.allowsAnyone { throw ServerError.unprotected(host: options.host) }
+        (self.options, self.logger, self.load, self.onRunning) = (options, logger, load, onRunning)
+        media = MediaLoader(folder: options.mediaFolder, maxBytes: options.maxBodyBytes)
+        admission = Admission(limit: options.maxConcurrent, waitingLimit: options.maxWaiting)
+    }
+
+    /// The server as a service of a group.
+    public func application() -> some ApplicationProtocol {
+        Application(
+            router: router(), server: .http1(configuration: .init(idleTimeout: .seconds(75))),
+            configuration: ApplicationConfiguration(
+                address: .hostname(options.host, port: options.port), serverName: nil, availableConnectionsDelegate: .maximum(1024, logger: logger)),
+            services: [ModelService(state: state, load: load)],
+            onServerRunning: { [onRunning] channel in await onRunning(channel.localAddress?.port ?? 0) }, logger: logger)
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    /// - Throws: what loading throws, and the system's error for an address that cannot be listened on.
+    public func run() async throws {
+        var configuration = ServiceGroupConfiguration(
+            services: [application(), DrainService(state: state)], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        configuration.maximumGracefulShutdownDuration = options.drainTimeout
+        do {
+            try await ServiceGroup(configuration: configuration).run()
+        } catch let error as IOError {
+            throw ServerError.address(host: options.host, port: options.port, reason: String(cString: strerror(error.errnoCode)))
+        }
+    }
+}
+
+/// Why a server does not start.
+public enum ServerError: EngineError, Equatable {
+    /// An address that other machines reach, and no key.
+    case unprotected(host: String)
+    /// An address that the system does not give.
+    case address(host: String, port: Int, reason: String)
+    /// A file of keys without one.
+    case noKeys(file: String)
+
+    public var category: ErrorCategory {
+        switch self {
+        case .unprotected: .usage
+        case .address: .inputOutput
+        case .noKeys: .badData
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .unprotected(let host):
+            "--host \(host): other machines reach this address; expected --api-key-file FILE, or --no-auth to answer everybody who does"
+        case .address(let host, let port, let reason): "cannot listen on \(host), port \(port): \(reason)"
+        case .noKeys(let file): "\(file): expected one key on each line, found none"
+        }
+    }
+}
+
+/// Loads the model while the server already listens.
+private struct ModelService: Service {
+    let state: ServerState
+    let load: @Sendable () async throws -> AdaptiveModel
+
+    func run() async throws {
+        do {
+            state.setReady(try await cancelWhenGracefulShutdown { try await load() })
+        } catch is CancellationError {
+            return
+        }
+        try? await gracefulShutdown()
+    }
+}
+
+/// Is told first that the server is to end.
+private struct DrainService: Service {
+    let state: ServerState
+
+    func run() async throws {
+        try? await gracefulShutdown()
+        state.setDraining()
+    }
+}
+
+/// A request's context, with its connection.
+struct ServerContext: RequestContext {
+    var coreContext: CoreRequestContextStorage
+    let channel: any Channel
+    /// Whose request it is: the digest of its key; empty without keys.
+    var client = ""
+
+    init(source: ApplicationRequestContextSource) {
+        coreContext = CoreRequestContextStorage(source: source)
+        channel = source.channel
+    }
+}

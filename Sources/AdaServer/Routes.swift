@@ -1,0 +1,174 @@
+import AdaLLaVA
+import Foundation
+import HTTPTypes
+import Hummingbird
+
+extension ModelServer {
+    func router() -> Router<ServerContext> {
+        let router = Router(context: ServerContext.self, options: .autoGenerateHeadEndpoints)
+        router.middlewares.add(ErrorMiddleware(onError: { [metrics] in metrics.addError($0) }))
+        router.middlewares.add(AuthorizationMiddleware(keys: options.keys, isLoopback: options.isLoopback))
+
+        router.get("/live") { _, _ in try JSONBody.response(["status": "alive"]) }
+        router.get("/health") { _, _ in
+            let trouble = state.trouble
+            return try JSONBody.response(["status": trouble ?? "ok"], status: trouble == nil ? .ok : .serviceUnavailable)
+        }
+        router.get("/version") { _, _ in try JSONBody.response(["version": options.version]) }
+        router.get("/v1/models") { _, _ in try JSONBody.response(ModelList(data: [try description()])) }
+        router.get("/v1/models/**") { request, _ in
+            let name = request.uri.path.dropFirst("/v1/models/".count)
+            _ = try model(named: name.removingPercentEncoding ?? "")
+            return try JSONBody.response(try description())
+        }
+        router.post("/tokenize") { request, context in try await tokenize(request, context) }
+        router.post("/detokenize") { request, context in try await detokenize(request, context) }
+        router.get("/metrics") { _, _ in
+            let model = try model()
+            let text = metrics.text(modelName(model), model.load, admission.counts)
+            return Response(
+                status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"], body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
+        }
+        router.get("/v1/loads") { _, _ in try JSONBody.response(LoadReport(try model().load, admission, metrics)) }
+        router.post("/v1/completions") { request, context in try await completions(request, context) }
+        router.post("/v1/chat/completions") { request, context in try await chatCompletions(request, context) }
+        return router
+    }
+
+    /// The model, if a request means it or none in particular.
+    /// - Throws: ``APIError`` while it is loaded, and for another name.
+    func model(named name: String? = nil) throws -> AdaptiveModel {
+        guard let model = state.model else { throw APIError(.serviceUnavailable, "the model is still being loaded", code: "loading", retryAfter: 1) }
+        let own = options.modelName ?? model.name
+        guard name == nil || name == own else {
+            throw APIError(.notFound, "the model \(name?.prefix(80) ?? "") is not here; this server answers with \(own)", parameter: "model", code: "model_not_found")
+        }
+        return model
+    }
+
+    /// The name that answers carry.
+    func modelName(_ model: AdaptiveModel) -> String { options.modelName ?? model.name }
+
+    private func description() throws -> ModelDescription {
+        let model = try model()
+        return ModelDescription(id: modelName(model), created: Int(state.started.timeIntervalSince1970), model)
+    }
+
+    // MARK: - Chat
+
+    private func chatCompletions(_ request: Request, _ context: ServerContext) async throws -> Response {
+        var request = request
+        let body = try await collect(&request, context)
+        let chat = try ChatRequest(try JSONBody.fields(body), headers: request.headers)
+        let model = try model(named: chat.model)
+        let format = ChatFormat(
+            id: "chatcmpl-" + RequestName.new(), created: Int(Date().timeIntervalSince1970), model: modelName(model),
+            includesUsage: chat.delivery.includesUsage, choices: chat.generation.choices)
+        let wanted = AnswerRequest(model: model, generation: chat.generation, delivery: chat.delivery, format: format) { [media] in
+            let images = try await media.images(chat.images, for: model)
+            return { model.respond(to: chat.conversation, prepared: images, budget: $0, options: $1) }
+        }
+        return try await respond(wanted, request, context)
+    }
+
+    private func completions(_ request: Request, _ context: ServerContext) async throws -> Response {
+        var request = request
+        let body = try await collect(&request, context)
+        let completion = try CompletionRequest(try JSONBody.fields(body), headers: request.headers)
+        let model = try model(named: completion.model)
+        let format = CompletionFormat(
+            id: "cmpl-" + RequestName.new(), created: Int(Date().timeIntervalSince1970), model: modelName(model),
+            includesUsage: completion.delivery.includesUsage, choices: completion.generation.choices)
+        let tokens = switch completion.prompt {
+        case .text(let text): try model.tokenize(prompt: text)
+        case .tokens(let tokens): tokens
+        }
+        let wanted = AnswerRequest(model: model, generation: completion.generation, delivery: completion.delivery, format: format) {
+            { model.complete(tokens, budget: $0, options: $1) }
+        }
+        return try await respond(wanted, request, context)
+    }
+
+    // MARK: - Tokens
+
+    /// vLLM's `/tokenize`: of a prompt, or of messages in the model's chat template; -200 stands where an image goes.
+    private func tokenize(_ request: Request, _ context: ServerContext) async throws -> Response {
+        var request = request
+        var fields = try JSONBody.fields(try await collect(&request, context))
+        let model = try model(named: try fields.string("model"))
+        let tokens: [Int]
+        if let prompt = try fields.string("prompt") {
+            tokens = try model.tokenize(prompt: prompt)
+        } else {
+            tokens = try model.tokenize(try ChatRequest.conversation(&fields).0)
+        }
+        try fields.neutral("add_special_tokens") { $0 == .bool(true) }
+        try fields.neutral("add_generation_prompt") { $0 == .bool(true) }
+        try fields.expectNothingElse()
+        return try JSONBody.response(TokenList(tokens: tokens, maxModelLen: model.contextLength))
+    }
+
+    private func detokenize(_ request: Request, _ context: ServerContext) async throws -> Response {
+        var request = request
+        var fields = try JSONBody.fields(try await collect(&request, context))
+        let model = try model(named: try fields.string("model"))
+        guard let elements = try fields.array("tokens") else { throw fields.wrong("tokens", expected: "a list of token ids", found: nil) }
+        let tokens = try elements.map { element in
+            guard case .integer(let id) = element else { throw fields.wrong("tokens", expected: "token ids", found: element) }
+            return id
+        }
+        try fields.expectNothingElse()
+        return try JSONBody.response(["prompt": try model.detokenize(tokens)])
+    }
+}
+
+/// Names of answers.
+enum RequestName {
+    static func new() -> String { UUID().uuidString.replacing("-", with: "").lowercased() }
+}
+
+/// `/v1/models`.
+struct ModelList: Encodable {
+    let object = "list"
+    let data: [ModelDescription]
+}
+
+/// What clients and gateways want to know of a model.
+struct ModelDescription: Encodable {
+    struct Adaptive: Encodable {
+        /// The smallest budget that still changes anything.
+        let floor: Double
+        /// Layers that always run, and all.
+        let prefixLayers: Int
+        let layers: Int
+        /// Heads, and MLP groups, of a layer.
+        let switches: Int
+    }
+
+    let id: String
+    let object = "model"
+    let created: Int
+    let ownedBy = "adallava"
+    let root: String
+    let parent = Nullable<String>(nil)
+    let maxModelLen: Int
+    let vision: Bool
+    let adaptive: Nullable<Adaptive>
+
+    init(id: String, created: Int, _ model: AdaptiveModel) {
+        (self.id, root, self.created) = (id, id, created)
+        (maxModelLen, vision) = (model.contextLength, model.hasVision)
+        let shape = model.planShape
+        adaptive = Nullable(
+            model.budgetFloor.map { Adaptive(floor: $0, prefixLayers: model.prefixLayers, layers: shape.layers, switches: shape.switches) })
+    }
+}
+
+/// `/tokenize`.
+struct TokenList: Encodable {
+    let count: Int
+    let maxModelLen: Int
+    let tokens: [Int]
+
+    init(tokens: [Int], maxModelLen: Int) { (count, self.maxModelLen, self.tokens) = (tokens.count, maxModelLen, tokens) }
+}

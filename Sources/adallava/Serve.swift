@@ -1,0 +1,118 @@
+import AdaLLaVA
+import AdaServer
+import ArgumentParser
+import Foundation
+import Logging
+
+struct Serve: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Answer over HTTP, in the forms that OpenAI's clients speak.",
+        discussion: """
+            adallava serve -m scenes/L --port 8080
+            adallava serve -m scenes/L --host 0.0.0.0 --api-key-file keys.txt
+            Without --host only programs of this machine are answered. Ctrl-C and SIGTERM end the server once answers under way are given.
+            """)
+
+    @OptionGroup var model: ModelFlags
+
+    @Option(help: "The address to listen on. Other machines reach all but loopback addresses, so those need --api-key-file or --no-auth.")
+    var host = "127.0.0.1"
+
+    @Option(help: "The port to listen on; 0 takes any free one.")
+    var port = 8080
+
+    @Option(help: "A file with one key on each line; requests carry one as Authorization: Bearer KEY.", completion: .file())
+    var apiKeyFile: String?
+
+    @Flag(help: "Answer everybody who reaches the address.")
+    var noAuth = false
+
+    @Option(help: "A folder whose files requests may name as images (file:///photo.jpg).", completion: .directory)
+    var allowMediaDir: String?
+
+    @Option(help: "The most answers that are computed at once; others wait.")
+    var maxConcurrent = 32
+
+    @Option(help: "The most requests that wait; further ones are refused with 429.")
+    var maxWaiting = 128
+
+    @Option(help: "The largest body of a request.")
+    var maxBody = ByteSize(bytes: 64 << 20)
+
+    @Option(help: "The model's name in requests and answers, instead of the checkpoint's.")
+    var servedModelName: String?
+
+    func validate() throws {
+        guard (0 ... 65_535).contains(port) else { throw ValidationError("--port: expected 0 to 65535, found \(port)") }
+        guard (1 ... 1024).contains(maxConcurrent) else { throw ValidationError("--max-concurrent: expected 1 to 1024, found \(maxConcurrent)") }
+        guard (0 ... 100_000).contains(maxWaiting) else { throw ValidationError("--max-waiting: expected 0 to 100000, found \(maxWaiting)") }
+        if noAuth, apiKeyFile != nil { throw ValidationError("--no-auth and --api-key-file: expected one of them, found both") }
+    }
+
+    func run() async throws {
+        try await reporting {
+            var options = ServerOptions()
+            (options.host, options.port, options.allowsAnyone) = (host, port, noAuth)
+            options.keys = try apiKeyFile.map(Self.keys) ?? []
+            options.mediaFolder = try allowMediaDir.map(Self.folder)
+            (options.maxConcurrent, options.maxWaiting, options.maxBodyBytes) = (maxConcurrent, maxWaiting, maxBody.bytes)
+            // A path says where a model is, not what it is called.
+            let name = model.model ?? "scenes/L"
+            options.modelName = servedModelName ?? (Files.exists(URL(systemPath: name)) ? nil : name)
+            options.version = Version.name.split(separator: " ").last.map(String.init) ?? Version.name
+            let checkpoint = try model.open()
+            var logger = Logger(label: "adallava")
+            logger.logLevel = model.compute.verbose ? .info : .warning
+            let server = try ModelServer(options, logger: logger, onRunning: { [options] port in
+                let address = host.contains(":") && !host.hasPrefix("[") ? "[\(host)]" : host
+                Console.shared.message("listening on http://\(address):\(port)" + (options.keys.isEmpty && !options.isLoopback ? ", without keys" : ""))
+            }) { [options, compute = model.compute] in
+                let loaded = try await compute.load(checkpoint, concurrentRequests: maxConcurrent)
+                try await loaded.warmUp()
+                Console.shared.message("ready: \(options.modelName ?? loaded.name)")
+                return loaded
+            }
+            try await server.run()
+        }
+    }
+
+    private static func keys(_ path: String) throws -> [String] {
+        let url = URL(systemPath: path)
+        guard Files.exists(url) else { throw CheckpointError.missing(file: path, needed: "the keys of --api-key-file") }
+        guard let data = try? Files.data(url) else { throw CheckpointError.unreadable(file: path, reason: "expected a text file") }
+        let keys = String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline).map { $0.trimmingCharacters(in: .whitespaces) }
+            .filter { !$0.isEmpty && !$0.hasPrefix("#") }
+        if keys.isEmpty { throw ServerError.noKeys(file: path) }
+        return keys
+    }
+
+    private static func folder(_ path: String) throws -> URL {
+        let url = URL(systemPath: path)
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
+            throw CheckpointError.missing(file: path, needed: "the folder of --allow-media-dir")
+        }
+        return url.standardizedFileURL
+    }
+}
+
+/// A number of bytes as people write it: `64MB`, `8GB`, `512KiB`, `1000`.
+struct ByteSize: ExpressibleByArgument, CustomStringConvertible {
+    let bytes: Int
+
+    private static let units: [(String, Int)] = [
+        ("gib", 1 << 30), ("mib", 1 << 20), ("kib", 1 << 10), ("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1), ("", 1),
+    ]
+
+    init(bytes: Int) { self.bytes = bytes }
+
+    init?(argument: String) {
+        let text = argument.lowercased()
+        guard let (suffix, factor) = Self.units.first(where: { text.hasSuffix($0.0) }),
+            let number = Double(text.dropLast(suffix.count).trimmingCharacters(in: .whitespaces)), number > 0, number * Double(factor) < 1e15
+        else { return nil }
+        bytes = Int(number * Double(factor))
+    }
+
+    var description: String { bytes % (1 << 20) == 0 ? "\(bytes >> 20)MB" : "\(bytes)" }
+}
