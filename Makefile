@@ -39,6 +39,7 @@ test: torch
 	@scripts/check-arrows.py
 	@Tests/Tools/test_check_docs.py --quiet
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
+	@Tests/Tools/test_page.py
 	@scripts/check-docs.py
 
 check-slow: build

@@ -21,6 +21,7 @@ extension ModelServer {
             _ = try model(named: name.removingPercentEncoding ?? "")
             return try JSONBody.response(try description())
         }
+        Page.add(to: router)
         router.post("/tokenize") { request, context in try await tokenize(request, context) }
         router.post("/detokenize") { request, context in try await detokenize(request, context) }
         router.get("/metrics") { _, _ in
