@@ -201,9 +201,6 @@ struct RowConversion {
         (chunkType, singleType) = (kernels.activationType(weight, .chunk), kernels.activationType(weight, .single))
     }
 
-    /// Rows as they are.
-    init(_ x: Tensor, _ rows: RowsByRole) { (source, self.rows, chunkType, singleType) = (RowSource(x, norm: nil), rows, AK_F32, AK_F32) }
-
     /// - Returns: activations that are valid until the next use of `buffers`.
     func callAsFunction(_ buffers: ActivationBuffers, _ workspace: Workspace) -> RowActivations {
         let chunk = rows.chunk.isEmpty ? ak_activations() : workspace.convert(source, rows.chunk, to: chunkType, buffers.chunk)

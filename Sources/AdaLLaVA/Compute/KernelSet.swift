@@ -112,7 +112,7 @@ public enum ComputeError: EngineError, Equatable {
         case .kernels(let name, let available):
             "ADALLAVA_KERNELS=\(name): this processor or build does not have these kernels; it has \(available.joined(separator: ", "))"
         case .noMemory(let what, let bytes):
-            "\(what) need \(megabytes(bytes)), which the system does not give; use a shorter prompt or fewer images, or raise the limit (ulimit -v)"
+            "\(what) need \(megabytes(bytes)), which the system does not give; use a smaller model, a shorter prompt or fewer images, or raise the limit (ulimit -v)"
         case .memory(let what, let bytes, let used, let limit):
             "\(what) need \(megabytes(bytes)) more, \(megabytes(used)) are in use and \(megabytes(limit)) is the limit; "
                 + "use a shorter prompt, fewer images, a smaller --max-tokens or fewer requests at once"

@@ -77,7 +77,7 @@ package final class PagePool: Sendable {
     var spareBytes: Int { state.withLock { $0.spare } }
 
     /// A page whose contents are not defined.
-    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
+    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)`` at the limit, ``ComputeError/noMemory(what:bytes:)`` if the system gives no more.
     func take(_ byteCount: Int) throws -> KeyValuePage {
         let spare: AlignedMemory? = try state.withLock { state in
             guard state.used <= limit - byteCount else {
@@ -92,11 +92,8 @@ package final class PagePool: Sendable {
         do {
             return KeyValuePage(try arena.allocate(checked: byteCount), byteCount: byteCount, pool: self)
         } catch {
-            let used = state.withLock { state in
-                state.used -= byteCount
-                return state.used
-            }
-            throw ComputeError.memory(what: "keys and values", bytes: byteCount, used: used, limit: used)
+            state.withLock { $0.used -= byteCount }
+            throw ComputeError.noMemory(what: "keys and values", bytes: byteCount)
         }
     }
 

@@ -58,13 +58,13 @@ package final class WeightPacker {
     private static let tilePanels = 4
 
     /// Packs `panels` panels of a matrix.
-    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
+    /// - Throws: ``ComputeError/noMemory(what:bytes:)``
     func pack(_ tensor: StoredTensor, as type: ak_type, bundle: Int, rows: Int, inputs: Int, panels: Int, panelBytes: Int) throws -> AlignedMemory? {
         guard let kernelType = tensor.type.kernelType, let rowBytes = tensor.type.bytes(for: inputs), let base = tensor.bytes.baseAddress else { return nil }
         let reader = tensor.type.isFloat8 ? try RowReader(tensor, columns: inputs) : nil
         let memory: AlignedMemory
         do { memory = try arena.allocate(checked: panels * panelBytes) } catch {
-            throw ComputeError.memory(what: "the weights", bytes: panels * panelBytes, used: packedBytes, limit: packedBytes)
+            throw ComputeError.noMemory(what: "the weights", bytes: packedBytes + panels * panelBytes)
         }
         packedBytes += panels * panelBytes
         let perItem = max(1, (1 << 18) / panelBytes / bundle) * bundle

@@ -62,8 +62,7 @@ extension [RowGroup] {
 
 /// Products of the same rows, or of a norm of them, by the types of activations that they take: nearly always one run.
 final class ProductRuns {
-    private let run: ProductRun?
-    private let conversion: RowConversion
+    private let first: (run: ProductRun, conversion: RowConversion)?
     private let others: [(run: ProductRun, conversion: RowConversion)]
 
     /// - Parameters:
@@ -79,20 +78,19 @@ final class ProductRuns {
             runs.append((ProductRun(same, combining: combination, workspace), RowConversion(x, norm: norm, for: weight, rows, workspace.kernels)))
             left.removeAll { workspace.haveOneType(weight, $0.linear.weight) }
         }
-        run = runs.first?.run
-        conversion = runs.first?.conversion ?? RowConversion(x, rows)
+        first = runs.first
         others = Array(runs.dropFirst())
     }
 
     func callAsFunction(_ buffers: ActivationBuffers, _ workspace: Workspace) {
-        guard let run else { return }
-        run(conversion(buffers, workspace))
+        guard let first else { return }
+        first.run(first.conversion(buffers, workspace))
         if others.isEmpty { return }
         for other in others { other.run(other.conversion(buffers, workspace)) }
     }
 
     func add(to lines: inout CacheLines) {
         lines.add(self)
-        run?.add(to: &lines)
+        first?.run.add(to: &lines)
     }
 }
