@@ -44,6 +44,50 @@ import Testing
         }
     }
 
+    @Test("A process that is stopped for a second in the middle still answers, and says how late it is")
+    func stoppedForASecond() throws {
+        try withTemporaryFolder { folder in
+            let process = Command.process(
+                ["ask", "--prompt", "Describe everything.", "--max-tokens", "400", "--budget", "answer:400ms", "--explain"] + Self.model,
+                environment: ["XDG_CACHE_HOME": folder.path])
+            let (output, errors) = (Pipe(), Pipe())
+            (process.standardOutput, process.standardError, process.standardInput) = (output, errors, FileHandle.nullDevice)
+            try process.run()
+            kill(process.processIdentifier, SIGSTOP)
+            usleep(1_000_000)
+            kill(process.processIdentifier, SIGCONT)
+            let answer = output.fileHandleForReading.readDataToEndOfFile()
+            let messages = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 0 && !answer.isEmpty, "\(messages)")
+            #expect(messages.contains("predicted") && messages.contains("tokens expected"), "\(messages)")
+        }
+    }
+
+    #if os(Linux)
+        @Test("On one processor the model is measured for one thread, and answers within generous limits at every unit")
+        func oneProcessor() throws {
+            try withTemporaryFolder { folder in
+                let process = Process()
+                process.executableURL = URL(fileURLWithPath: "/usr/bin/taskset")
+                let whole = Command.process(
+                    ["ask", Files.scene("03"), "Describe the image.", "--budget", "3600s", "--json"] + Self.model,
+                    environment: ["XDG_CACHE_HOME": folder.path])
+                process.arguments = ["-c", "0", try #require(whole.executableURL).path] + (whole.arguments ?? [])
+                process.environment = whole.environment
+                let (output, errors) = (Pipe(), Pipe())
+                (process.standardOutput, process.standardError, process.standardInput) = (output, errors, FileHandle.nullDevice)
+                try process.run()
+                let text = output.fileHandleForReading.readDataToEndOfFile()
+                let messages = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+                process.waitUntilExit()
+                #expect(process.terminationStatus == 0, "\(messages)")
+                let object = try #require(try JSONSerialization.jsonObject(with: text) as? [String: Any])
+                #expect((object["adaptive"] as? [String: Any])?["units"] as? Int == 4)
+            }
+        }
+    #endif
+
     // A failure means that the picture of where the latency token looked is not written, or is none.
     @Test func attentionMaps() throws {
         try withTemporaryFolder { folder in
