@@ -111,7 +111,7 @@ extension ModelFlags {
 
     /// What is in the checkpoint; its weights are not read.
     func inspect() throws -> ModelReport {
-        try ModelReport(contentsOf: locate(), projector: compute.mmproj.map { URL(systemPath: $0) }, template: compute.templates.choice)
+        try ModelReport(contentsOf: locate(), projector: compute.imagePart.projector, visionTower: compute.imagePart.tower, template: compute.templates.choice)
     }
 }
 

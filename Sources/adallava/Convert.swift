@@ -21,8 +21,7 @@ struct Convert: AsyncParsableCommand {
     @Option(help: "The weights' new type: \(CheckpointConverter.Target.allCases.map(\.rawValue).joined(separator: ", ")).")
     var to: CheckpointConverter.Target
 
-    @Option(help: "The projector file of a LLaVA GGUF pair.")
-    var mmproj: String?
+    @OptionGroup var imagePart: ImagePartFlags
 
     @Option(
         help: ArgumentHelp(
@@ -46,7 +45,7 @@ struct Convert: AsyncParsableCommand {
 
     private func newScheduler(for source: URL) throws -> UntrainedScheduler? {
         guard let scheduler else { return nil }
-        let layers = try Checkpoint.open(at: source, projector: mmproj.map { URL(systemPath: $0) }).configuration.language.numHiddenLayers
+        let layers = try imagePart.open(source).configuration.language.numHiddenLayers
         return UntrainedScheduler(scheduler, rank: rank, prefixLayers: prefixLayers ?? max(1, layers / 2), seed: seed)
     }
 
@@ -62,7 +61,7 @@ struct Convert: AsyncParsableCommand {
                 EfficientNetConverter.accepts(source)
                 ? try EfficientNetConverter(source, to: to, output: destination, overwrites: force)
                 : try CheckpointConverter(
-                    source, projector: mmproj.map { URL(systemPath: $0) }, to: to, scheduler: newScheduler(for: source), output: destination,
+                    source, projector: imagePart.projector, visionTower: imagePart.tower, to: to, scheduler: newScheduler(for: source), output: destination,
                     overwrites: force)
             let cancellation = Cancellation()
             let report = try await withInterruption {

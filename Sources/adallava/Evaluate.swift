@@ -112,7 +112,7 @@ struct Evaluate: AsyncParsableCommand {
     /// reported as far as it is.
     private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
         let url = try model.locate()
-        let weights = try ([url] + (model.compute.mmproj.map { [URL(systemPath: $0)] } ?? [])).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
+        let weights = try ([url] + [model.compute.imagePart.projector, model.compute.imagePart.tower].compactMap(\.self)).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
         let analyzed = try AnalyzedModel(checkpoint: url)
         let costs = AnalyzedCost(
             model: analyzed, hardware: try Hardware.named(hardware), settings: analyzed.settings(promptTokens: 1), formula: formula)

@@ -33,10 +33,25 @@ struct TemplateFlags: ParsableArguments {
     }
 }
 
-/// How a model is read and computes.
-struct ComputeFlags: ParsableArguments {
+/// Where a model's image part is, if it is not found by itself.
+struct ImagePartFlags: ParsableArguments {
     @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.", completion: .file())
     var mmproj: String?
+
+    @Option(
+        help: "The folder of the vision tower that a LLaVA checkpoint names; found by itself beside the checkpoint and in the Hugging Face cache.",
+        completion: .directory)
+    var visionTower: String?
+
+    var projector: URL? { mmproj.map { URL(systemPath: $0) } }
+    var tower: URL? { visionTower.map { URL(systemPath: $0) } }
+
+    func open(_ url: URL) throws -> Checkpoint { try Checkpoint.open(at: url, projector: projector, visionTower: tower) }
+}
+
+/// How a model is read and computes.
+struct ComputeFlags: ParsableArguments {
+    @OptionGroup var imagePart: ImagePartFlags
 
     @OptionGroup var templates: TemplateFlags
 
@@ -71,7 +86,7 @@ struct ComputeFlags: ParsableArguments {
     /// Opens a checkpoint without reading its weights. What is wrong with it, or with the template, is told before they are.
     func open(_ url: URL) throws -> Checkpoint {
         _ = try templates.choice?.load()
-        return try Checkpoint.open(at: url, projector: options.projector)
+        return try imagePart.open(url)
     }
 
     var options: AdaptiveModel.Options {
@@ -79,7 +94,7 @@ struct ComputeFlags: ParsableArguments {
         options.threads = threads
         options.precision = precision
         options.placement = placement.placement
-        options.projector = mmproj.map { URL(systemPath: $0) }
+        (options.projector, options.visionTower) = (imagePart.projector, imagePart.tower)
         options.template = templates.choice
         return options
     }

@@ -10,8 +10,7 @@ struct Inspect: AsyncParsableCommand {
     @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file; an embedded model's name; or OWNER/NAME in the Hugging Face cache.", completion: .file())
     var model: String
 
-    @Option(help: "The projector file of a LLaVA GGUF pair.")
-    var mmproj: String?
+    @OptionGroup var imagePart: ImagePartFlags
 
     @OptionGroup var templates: TemplateFlags
 
@@ -21,7 +20,7 @@ struct Inspect: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let report = try ModelReport(
-                contentsOf: ModelLocation.find(model), projector: mmproj.map { URL(systemPath: $0) }, template: templates.choice)
+                contentsOf: ModelLocation.find(model), projector: imagePart.projector, visionTower: imagePart.tower, template: templates.choice)
             printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
             if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
         }

@@ -153,9 +153,9 @@ import Testing
             try SafetensorsWriter.write([("a", [1], [1]), ("hidden", [1], [0])], to: folder.appendingPathComponent("one.safetensors"))
             try SafetensorsWriter.write([("b", [1], [2])], to: folder.appendingPathComponent("two.safetensors"))
             let index = folder.appendingPathComponent("model.safetensors.index.json")
-            func open(_ map: String) throws -> ShardedSafetensors {
+            func open(_ map: String) throws -> ShardedTensors {
                 try Data(#"{"metadata":{"total_size":8},"weight_map":\#(map)}"#.utf8).write(to: index)
-                return try ShardedSafetensors(index: index)
+                return try ShardedTensors(index: index)
             }
             let opened = try open(#"{"a":"one.safetensors","b":"two.safetensors"}"#)
             #expect(opened.names == ["a", "b"] && opened.find("hidden") == nil)

@@ -142,12 +142,12 @@ import Testing
         }
     }
 
-    // A failure means that other files are taken for a model, or that the message does not say what to do with PyTorch's pickles.
+    // A failure means that other files are taken for a model, or that a damaged pickle is not named.
     @Test func otherFiles() throws {
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent("pytorch_model.bin")
             try Data([0x80, 2]).write(to: file)
-            try expectRefused(file, status: 65, saying: ["pytorch_model.bin", "save_pretrained"])
+            try expectRefused(file, status: 65, saying: ["pytorch_model.bin", "PyTorch's magic number"])
         }
         try expectRefused(URL(fileURLWithPath: Files.scene()), status: 65, saying: ["00.png", "expected a checkpoint folder"])
     }

@@ -46,40 +46,46 @@ public struct Checkpoint: Sendable {
         self.ggufMetadata = ggufMetadata
     }
 
-    /// Opens what lies at `url`: a folder in Hugging Face's layout (`config.json` beside safetensors), a `.safetensors` file in such
+    /// Opens the checkpoint at `url`: a folder in Hugging Face's layout (`config.json` beside safetensors or PyTorch's pickles), a weight file in such
     /// a folder, a `.gguf` file, or a folder with one GGUF model and perhaps its `mmproj`.
-    /// - Parameter mmproj: the image part of a GGUF pair, if it is not the folder's own.
+    /// - Parameters:
+    ///   - mmproj: the image part of a GGUF pair, if it is not the folder's own.
+    ///   - visionTower: the folder of the tower that `mm_vision_tower` names; `nil` looks beside the checkpoint and in the Hugging Face cache.
     /// - Throws: ``CheckpointError``
-    public static func open(at url: URL, projector mmproj: URL? = nil) throws -> Checkpoint {
-        let needed = "expected a checkpoint folder, a .safetensors or a .gguf file"
+    public static func open(at url: URL, projector mmproj: URL? = nil, visionTower: URL? = nil) throws -> Checkpoint {
+        let needed = "expected a checkpoint folder, a .safetensors, .bin or .gguf file"
         switch FileKind(url) {
         case .nothing: throw CheckpointError.missing(file: url.path, needed: needed)
-        case .folder: return try openFolder(url, mmproj: mmproj)
-        case .file: return try openFile(MappedFile(contentsOf: url, needed: needed), url, mmproj: mmproj)
+        case .folder: return try openFolder(url, mmproj: mmproj, visionTower: visionTower)
+        case .file: return try openFile(MappedFile(contentsOf: url, needed: needed), url, mmproj: mmproj, visionTower: visionTower)
         }
     }
 
-    private static func openFile(_ file: MappedFile, _ url: URL, mmproj: URL?) throws -> Checkpoint {
+    private static func openFile(_ file: MappedFile, _ url: URL, mmproj: URL?, visionTower: URL?) throws -> Checkpoint {
         if GGUFFile.isGGUF(file.bytes) || url.pathExtension == "gguf" {
+            try rejectTower(visionTower, for: url)
             return try openGGUF(url, mmproj: mmproj, found: projector(beside: url))
         }
-        guard url.pathExtension == "safetensors" else {
-            if WeightFiles.isPyTorch(url.lastPathComponent) { throw WeightFiles.pyTorchUnsupported(url) }
+        let isPickle = WeightFiles.isPyTorch(url.lastPathComponent)
+        guard url.pathExtension == "safetensors" || isPickle else {
             throw CheckpointError.unsupported(
-                what: "this kind of file", file: url.path, hint: "expected a checkpoint folder, a .safetensors or a .gguf file")
+                what: "this kind of file", file: url.path, hint: "expected a checkpoint folder, a .safetensors, .bin or .gguf file")
         }
         try rejectProjector(mmproj, for: url)
         let folder = url.deletingLastPathComponent()
-        return try openHuggingFace(folder, try SafetensorsFile(file), files: 1)
+        let weights = isPickle
+            ? WeightFiles.Weights(tensors: try TorchArchive(file), format: WeightFiles.pickleFormat)
+            : WeightFiles.Weights(tensors: try SafetensorsFile(file))
+        return try openHuggingFace(folder, weights, visionTower: visionTower)
     }
 
-    private static func openFolder(_ folder: URL, mmproj: URL?) throws -> Checkpoint {
+    private static func openFolder(_ folder: URL, mmproj: URL?, visionTower: URL?) throws -> Checkpoint {
         let config = folder.appendingPathComponent("config.json")
         if FileKind(config) == .file {
             try rejectProjector(mmproj, for: folder)
-            let (weights, files) = try WeightFiles.open(in: folder)
-            return try openHuggingFace(folder, weights, files: files)
+            return try openHuggingFace(folder, WeightFiles.open(in: folder), visionTower: visionTower)
         }
+        try rejectTower(visionTower, for: folder)
         let models = GGUFParts.models(among: try WeightFiles.names(in: folder).filter { $0.hasSuffix(".gguf") })
         let projectors = models.filter(isProjector)
         let languageModels = models.filter { !isProjector($0) }
@@ -120,23 +126,35 @@ public struct Checkpoint: Sendable {
             hint: "mmproj files belong to GGUF models")
     }
 
+    private static func rejectTower(_ tower: URL?, for url: URL) throws {
+        guard let tower else { return }
+        throw CheckpointError.unsupported(
+            what: "a separate vision tower (\(tower.lastPathComponent)) for a GGUF model", file: url.path,
+            hint: "the image part of a GGUF pair is its mmproj file")
+    }
+
     // MARK: Hugging Face
 
-    private static func openHuggingFace(_ folder: URL, _ weights: any TensorSource, files: Int) throws -> Checkpoint {
+    private static func openHuggingFace(_ folder: URL, _ stored: WeightFiles.Weights, visionTower: URL?) throws -> Checkpoint {
         let configURL = folder.appendingPathComponent("config.json")
         let json = try JSONValue.read(contentsOf: configURL, needed: "the configuration of the checkpoint")
         var configuration = try ModelConfiguration.read(json, file: configURL.path)
 
-        let weights = try ScaledTensors.joined(weights, configuration: json)
+        let weights = try ScaledTensors.joined(stored.tensors, configuration: json)
         let inside = try RenamedTensors(weights) { name in
             TensorNames.canonical(huggingFace: name).flatMap { $0.hasPrefix(TensorNames.visionPrefix) ? $0 : nil }
         }
         let language = try RenamedTensors(weights) { name in
             TensorNames.canonical(huggingFace: name).flatMap { $0.hasPrefix(TensorNames.visionPrefix) ? nil : $0 }
         }
+        if let visionTower, configuration.llava?.visionTowerReference == nil {
+            throw CheckpointError.unsupported(
+                what: "a separate vision tower (\(visionTower.lastPathComponent))", file: configURL.path,
+                hint: "this model \(configuration.llava == nil ? "has no image part" : "has its tower inside")")
+        }
         var tower: VisionTowerFiles?
         if let llava = configuration.llava {
-            let found = try VisionTowerFiles.find(for: llava, shape: configuration.vision, inside: inside, folder: folder)
+            let found = try VisionTowerFiles.find(for: llava, shape: configuration.vision, inside: inside, folder: folder, tower: visionTower)
             try llava.validate(for: found.configuration, file: configURL.path)
             if let width = json["mm_hidden_size"], width != .integer(found.configuration.hiddenSize) {
                 throw CheckpointError.configuration(
@@ -158,7 +176,7 @@ public struct Checkpoint: Sendable {
             : GenerationDefaults(configuration.language)
         return Checkpoint(
             folder: folder,
-            formatDescription: "\(familyName(configuration)), safetensors in \(files == 1 ? "one file" : "\(files) files")",
+            formatDescription: "\(familyName(configuration)), \(stored.format) in \(stored.files == 1 ? "one file" : "\(stored.files) files")",
             configuration: configuration, language: language, projector: tower == nil ? nil : language, vision: tower?.tensors,
             imageProcessor: tower?.imageProcessor, generation: generation)
     }

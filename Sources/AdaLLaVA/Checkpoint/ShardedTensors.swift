@@ -1,13 +1,13 @@
 import Foundation
 
-/// A checkpoint spread over several safetensors files, joined by `model.safetensors.index.json`, whose `weight_map` says which
-/// file holds which tensor. Tensors that a shard holds but the index does not name are left out, and so are those that the index names and no shard
+/// A checkpoint spread over several files, joined by an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) whose `weight_map` says
+/// which file holds which tensor. Tensors that a shard holds but the index does not name are left out, and so are those that the index names and no shard
 /// holds: layers that were taken off a model, which nothing needs.
-public struct ShardedSafetensors: TensorSource {
+public struct ShardedTensors: TensorSource {
     public let names: [String]
     public let location: String
     /// The shards, by file name.
-    public let shards: [String: SafetensorsFile]
+    public let shards: [String: any TensorSource]
 
     private let shardOfTensor: [String: String]
 
@@ -18,18 +18,24 @@ public struct ShardedSafetensors: TensorSource {
         let weightMap = try Self.readWeightMap(file)
         let folder = url.deletingLastPathComponent()
 
-        var shards: [String: SafetensorsFile] = [:]
+        var shards: [String: any TensorSource] = [:]
+        var aliases: [(String, String)] = []
         for name in Set(weightMap.values).sorted() {
             guard Self.isPlainFileName(name) else {
                 throw CheckpointError.malformed(
                     file: file.path, reason: "the shard \"\(name.prefix(200))\" is not a plain file name: shards lie beside the index")
             }
-            shards[name] = try SafetensorsFile(
-                contentsOf: folder.appendingPathComponent(name), needed: "a shard that \(url.lastPathComponent) names")
+            let shard = try MappedFile(contentsOf: folder.appendingPathComponent(name), needed: "a shard that \(url.lastPathComponent) names")
+            if WeightFiles.isPyTorch(name) {
+                shards[name] = try TorchArchive(shard)
+            } else {
+                let tensors = try SafetensorsFile(shard)
+                shards[name] = tensors
+                aliases += tensors.aliases.map { ($0, name) }
+            }
         }
         let found = weightMap.filter { tensor, shard in shards[shard]?.find(tensor) != nil }
         self.shards = shards
-        let aliases = shards.flatMap { shard, file in file.aliases.map { ($0, shard) } }
         shardOfTensor = found.merging(aliases) { indexed, _ in indexed }
         names = shardOfTensor.keys.sorted()
         location = url.path

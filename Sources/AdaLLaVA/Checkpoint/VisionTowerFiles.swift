@@ -10,18 +10,19 @@ struct VisionTowerFiles {
     ///   - shape: the tower's configuration if the checkpoint's own holds it.
     ///   - inside: the tower's tensors in the checkpoint, none if it has none.
     ///   - folder: the checkpoint's folder.
-    /// - Throws: ``CheckpointError``; if the tower is nowhere, the error lists the places.
+    ///   - tower: the tower's folder where it was named.
+    /// - Throws: ``CheckpointError``; if the tower is nowhere, the error lists the places, and the command that downloads it.
     static func find(
-        for llava: LlavaConfiguration, shape: VisionConfiguration?, inside: RenamedTensors, folder: URL
+        for llava: LlavaConfiguration, shape: VisionConfiguration?, inside: RenamedTensors, folder: URL, tower: URL?
     ) throws -> VisionTowerFiles {
         guard let reference = llava.visionTowerReference else {
             guard let shape else { throw CheckpointError.missingTensor(name: "vision_model.*", file: inside.location) }
             return VisionTowerFiles(configuration: shape, tensors: inside, imageProcessor: try imageProcessor(in: [folder], for: shape))
         }
-        let candidates = self.candidates(reference, folder: folder)
+        let candidates = tower.map { [$0] } ?? self.candidates(reference, folder: folder)
         let towerFolder = candidates.first { FileKind($0.appendingPathComponent("config.json")) == .file }
 
-        let usesInside = !inside.names.isEmpty && (llava.towerInside || towerFolder == nil)
+        let usesInside = !inside.names.isEmpty && tower == nil && (llava.towerInside || towerFolder == nil)
         let configuration: VisionConfiguration
         if let towerFolder {
             let url = towerFolder.appendingPathComponent("config.json")
@@ -30,8 +31,11 @@ struct VisionTowerFiles {
             configuration = published
         } else {
             let places = candidates.map(\.path).joined(separator: ", ")
+            let isPublished = reference.contains("/") && !reference.hasPrefix("/") && !reference.hasPrefix(".") && HuggingFaceCache.isRepository(reference)
+            let advice = isPublished ? "; `hf download \(reference)` brings it into the Hugging Face cache" : ""
             throw CheckpointError.missing(
-                file: reference, needed: "the vision tower that mm_vision_tower names; looked for a folder with config.json at \(places)")
+                file: reference,
+                needed: "the vision tower that mm_vision_tower names; looked for a folder with config.json at \(places)\(advice), and --vision-tower names another folder")
         }
         let processor = try imageProcessor(in: [towerFolder, folder].compactMap { $0 }, for: configuration)
         if usesInside { return VisionTowerFiles(configuration: configuration, tensors: inside, imageProcessor: processor) }

@@ -11,31 +11,49 @@ package enum FileKind: Equatable {
 
 /// Finds the weights of a folder in Hugging Face's layout.
 enum WeightFiles {
-    /// Opens `model.safetensors`, the shards of `model.safetensors.index.json`, or the folder's only `.safetensors` file, in this
-    /// order.
-    /// - Returns: the tensors, and the number of files that hold them.
-    /// - Throws: ``CheckpointError``; for a folder with PyTorch's pickled weights the error says how to convert them.
-    static func open(in folder: URL) throws -> (tensors: any TensorSource, files: Int) {
-        let single = folder.appendingPathComponent("model.safetensors")
-        if FileKind(single) == .file { return (try SafetensorsFile(contentsOf: single), 1) }
-        let index = folder.appendingPathComponent("model.safetensors.index.json")
-        if FileKind(index) == .file {
-            let shards = try ShardedSafetensors(index: index)
-            return (shards, shards.shards.count)
+    /// The weights of a folder.
+    struct Weights {
+        let tensors: any TensorSource
+        /// The number of files that hold them.
+        var files = 1
+        /// What people call the files' format.
+        var format = "safetensors"
+    }
+
+    /// Opens `model.safetensors`, the shards of `model.safetensors.index.json`, the folder's only `.safetensors` file, `pytorch_model.bin`, or the shards
+    /// of `pytorch_model.bin.index.json`, in this order. Of PyTorch's pickles nothing is executed: see ``TorchPickle``.
+    /// - Throws: ``CheckpointError``
+    static func open(in folder: URL) throws -> Weights {
+        func file(_ name: String) -> URL? {
+            let url = folder.appendingPathComponent(name)
+            return FileKind(url) == .file ? url : nil
         }
-        let names = try names(in: folder)
-        let candidates = names.filter { $0.hasSuffix(".safetensors") }
+        if let single = file("model.safetensors") { return Weights(tensors: try SafetensorsFile(contentsOf: single)) }
+        let index = "model.safetensors.index.json"
+        if let index = file(index) {
+            let shards = try ShardedTensors(index: index)
+            return Weights(tensors: shards, files: shards.shards.count)
+        }
+        let candidates = try names(in: folder).filter { $0.hasSuffix(".safetensors") }
         if candidates.count > 1 {
             throw CheckpointError.missing(
-                file: index.path,
+                file: folder.appendingPathComponent(index).path,
                 needed:
                     "the folder has several .safetensors files (\(candidates.prefix(4).joined(separator: ", "))), so an index must join them"
             )
         }
-        if let candidate = candidates.first { return (try SafetensorsFile(contentsOf: folder.appendingPathComponent(candidate)), 1) }
-        if names.contains(where: isPyTorch) { throw pyTorchUnsupported(folder) }
-        throw CheckpointError.missing(file: single.path, needed: "the weights of the checkpoint")
+        if let candidate = candidates.first { return Weights(tensors: try SafetensorsFile(contentsOf: folder.appendingPathComponent(candidate))) }
+        if let pickle = file("pytorch_model.bin") { return Weights(tensors: try TorchArchive(contentsOf: pickle), format: pickleFormat) }
+        if let index = file("pytorch_model.bin.index.json") {
+            let shards = try ShardedTensors(index: index)
+            return Weights(tensors: shards, files: shards.shards.count, format: pickleFormat)
+        }
+        throw CheckpointError.missing(
+            file: folder.appendingPathComponent("model.safetensors").path,
+            needed: "the weights of the checkpoint: model.safetensors or pytorch_model.bin, or the index of their shards")
     }
+
+    static let pickleFormat = "PyTorch pickle"
 
     /// The names of the files in a folder, sorted, hidden ones left out.
     static func names(in folder: URL) throws -> [String] {
@@ -46,14 +64,6 @@ enum WeightFiles {
         }
     }
 
-    static func isPyTorch(_ name: String) -> Bool {
-        (name.hasPrefix("pytorch_model") && name.contains(".bin")) || name.hasSuffix(".pth") || name.hasSuffix(".pt")
-            || name.hasSuffix(".bin")
-    }
-
-    static func pyTorchUnsupported(_ url: URL) -> CheckpointError {
-        .unsupported(
-            what: "pickled PyTorch weights (.bin, .pth)", file: url.path,
-            hint: "convert them once in Python: load the model with transformers and call save_pretrained(folder, safe_serialization=True)")
-    }
+    /// Whether a name is that of a file which `torch.save` writes.
+    static func isPyTorch(_ name: String) -> Bool { [".bin", ".pth", ".pt"].contains(where: name.hasSuffix) }
 }

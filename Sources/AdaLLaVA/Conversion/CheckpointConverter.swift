@@ -39,13 +39,15 @@ public struct CheckpointConverter: WeightConverter {
 
     /// - Parameters:
     ///   - projector: the image part of a GGUF pair, if it is not found beside the model.
+    ///   - visionTower: the folder of the tower that `mm_vision_tower` names, if it is not found.
     ///   - scheduler: what makes a model adaptive that is not; only for an output in Hugging Face's layout.
     ///   - overwrites: replace what is at `output`.
     /// - Throws: ``CheckpointError``, ``ConversionError``
     public init(
-        _ source: URL, projector: URL? = nil, to target: Target, scheduler: UntrainedScheduler? = nil, output: URL, overwrites: Bool = false
+        _ source: URL, projector: URL? = nil, visionTower: URL? = nil, to target: Target, scheduler: UntrainedScheduler? = nil, output: URL,
+        overwrites: Bool = false
     ) throws {
-        checkpoint = try Checkpoint.open(at: source, projector: projector)
+        checkpoint = try Checkpoint.open(at: source, projector: projector, visionTower: visionTower)
         (self.source, self.target, self.scheduler, self.output, self.overwrites) = (source, target, scheduler, output, overwrites)
         if let scheduler {
             if let obstacle = schedulerObstacle { throw ConversionError.noScheduler(source.path, reason: obstacle) }
@@ -139,7 +141,7 @@ public struct CheckpointConverter: WeightConverter {
     private func belongsToCheckpoint(_ name: String) -> Bool {
         let kinds = ["json", "model", "jinja", "txt", "md"]
         let url = checkpoint.folder.appendingPathComponent(name)
-        return FileKind(url) == .file && kinds.contains(url.pathExtension) && !name.hasSuffix(".safetensors.index.json")
+        return FileKind(url) == .file && kinds.contains(url.pathExtension) && !name.hasSuffix(".safetensors.index.json") && !name.hasSuffix(".bin.index.json")
     }
 
     /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.

@@ -40,17 +40,19 @@ public struct EfficientNetConverter: WeightConverter {
         (self.type, self.output) = (type, output)
         let config = file.deletingLastPathComponent().appendingPathComponent("config.json")
         if FileKind(config) == .file {
-            let json = try JSONValue.read(contentsOf: config)
-            // Another model's weights: language models are not converted from pickles.
-            guard json["model_type"] == .string(EfficientNetConfiguration.modelType) else { throw WeightFiles.pyTorchUnsupported(file) }
-            configuration = try EfficientNetConfiguration(ConfigurationFields(json, file: config.path))
+            configuration = try EfficientNetConfiguration(ConfigurationFields(JSONValue.read(contentsOf: config), file: config.path))
         } else {
             configuration = try Self.recognize(archive)
         }
     }
 
     private static func weights(at url: URL) -> URL? {
-        if FileKind(url) == .file { return WeightFiles.isPyTorch(url.lastPathComponent) ? url : nil }
+        let isFile = FileKind(url) == .file
+        let config = (isFile ? url.deletingLastPathComponent() : url).appendingPathComponent("config.json")
+        if FileKind(config) == .file, (try? JSONValue.read(contentsOf: config))?["model_type"] != .string(EfficientNetConfiguration.modelType) {
+            return nil
+        }
+        if isFile { return WeightFiles.isPyTorch(url.lastPathComponent) ? url : nil }
         guard FileKind(url) == .folder, let names = try? WeightFiles.names(in: url) else { return nil }
         let files = names.filter { WeightFiles.isPyTorch($0) }
         guard files.count == 1, let file = files.first, !names.contains(where: { $0.hasSuffix(".safetensors") || $0.hasSuffix(".gguf") })

@@ -18,6 +18,8 @@ public final class AdaptiveModel: Sendable {
         public var placement = WeightPlacement.automatic
         /// The projector file (`mmproj`) of a LLaVA GGUF pair; `nil` looks beside the model.
         public var projector: URL?
+        /// The folder of the tower that `mm_vision_tower` names; `nil` looks beside the checkpoint and in the Hugging Face cache.
+        public var visionTower: URL?
         /// The chat template; `nil` takes the checkpoint's.
         public var template: ChatTemplate.Choice?
         /// The most requests that are computed at once; others wait.
@@ -40,19 +42,19 @@ public final class AdaptiveModel: Sendable {
     /// Threads, the caller's included.
     public let threads: Int
 
-    /// Loads a checkpoint folder, a `.safetensors` or a `.gguf` file.
+    /// Loads a checkpoint folder, a `.safetensors`, `.bin` or `.gguf` file.
     /// - Parameter onProgress: called after each layer, on the loading thread.
     /// - Throws: ``CheckpointError``, ``ComputeError``, ``TokenizerError``; `CancellationError` within one layer.
     public convenience init(
         contentsOf url: URL, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
         let checkpoint = try await DispatchQueue(label: "adallava.open", qos: .userInitiated).run {
-            try Checkpoint.open(at: url, projector: options.projector)
+            try Checkpoint.open(at: url, projector: options.projector, visionTower: options.visionTower)
         }
         try await self.init(checkpoint, options: options, onProgress: onProgress)
     }
 
-    /// Loads a checkpoint that is open; the projector of `options` was given when it was opened.
+    /// Loads a checkpoint that is open; projector and vision tower of `options` were given when it was opened.
     /// - Parameter onProgress: called after each layer, on the loading thread.
     /// - Throws: ``CheckpointError``, ``ComputeError``, ``TokenizerError``; `CancellationError` within one layer.
     public init(

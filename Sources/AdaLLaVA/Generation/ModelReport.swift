@@ -44,8 +44,8 @@ public struct ModelReport: Sendable {
 
     /// Opens the checkpoint and checks every tensor that the architecture needs, without reading the weights.
     /// - Throws: ``CheckpointError`` if it cannot be opened at all.
-    public init(contentsOf url: URL, projector: URL? = nil, template: ChatTemplate.Choice? = nil) throws {
-        let checkpoint = try Checkpoint.open(at: url, projector: projector)
+    public init(contentsOf url: URL, projector: URL? = nil, visionTower: URL? = nil, template: ChatTemplate.Choice? = nil) throws {
+        let checkpoint = try Checkpoint.open(at: url, projector: projector, visionTower: visionTower)
         let configuration = checkpoint.configuration
         format = checkpoint.formatDescription
         self.configuration = configuration
