@@ -32,11 +32,19 @@ completion zsh zsh/site-functions _adallava
 completion fish fish/vendor_completions.d adallava.fish
 
 # swift-argument-parser's plugin makes the pages; a system without Swift still gets the rest.
+# Pages of earlier builds would be installed too.
 log=${BUILD:-.build/release}/manual.log
 pages=.build/plugins/GenerateManual/outputs/adallava
+rm -rf "$pages"
 if "${SWIFT:-swift}" package generate-manual --multi-page > "$log" 2>&1; then
   install -d "$root/share/man/man1"
-  install -m 644 "$pages"/*.1 "$root/share/man/man1"
+  # It writes pages for hidden commands too.
+  hidden=adallava.neighbour
+  rm -f "$pages/$hidden.1" "$root/share/man/man1/$hidden.1"
+  for page in "$pages"/*.1; do
+    sed "/^\.Xr $hidden /d" "$page" > "$root/share/man/man1/$(basename "$page")"
+    chmod 644 "$root/share/man/man1/$(basename "$page")"
+  done
 else
   echo "install: no man pages were made; $log says why" >&2
 fi

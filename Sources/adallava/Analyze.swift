@@ -7,8 +7,9 @@ struct Analyze: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Calculate a request's FLOPs, bytes, memory and time on named hardware (roofline model).",
         discussion: """
-            adallava analyze --shape llava-1.5-7b --hardware nvidia_V100 --prompt-tokens 600 --generate 50 --budget 0.85 --json
-            adallava analyze --model M --hardware this-machine --weight-bits 8 --activation-bits 8 --formula exact --fit 300ms
+              adallava analyze --shape llava-1.5-7b --hardware nvidia_V100 --prompt-tokens 600 --generate 50 --budget 0.85 --json
+              adallava analyze --model M --hardware this-machine --weight-bits 8 --activation-bits 8 --formula exact --fit 300ms
+
             Nothing of the model is run. docs/analyzer.md says how each number is counted. this-machine's ceilings are measured once and kept.
             """)
 

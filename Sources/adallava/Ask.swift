@@ -8,11 +8,12 @@ struct Ask: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Answer a question about an image within a budget.",
         discussion: """
-            adallava ask photo.jpg "What is on the left?" --budget 0.7
-            adallava ask "Name three rivers." --model SmolLM2-135M-Instruct.gguf
-            adallava ask -m scenes/H --image photo.jpg -p "What is on the left?" -n 32 --temp 0.5
-            echo "What is on the left?" | adallava ask photo.jpg -
-            An image is a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, or a data: URL. The question is the last argument (- reads it \
+              adallava ask photo.jpg "What is on the left?" --budget 0.7
+              adallava ask "Name three rivers." --model SmolLM2-135M-Instruct.gguf
+              adallava ask -m scenes/H --image photo.jpg -p "What is on the left?" -n 32 --temp 0.5
+              echo "What is on the left?" | adallava ask photo.jpg -
+
+            An image is a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, a file: or a data: URL. The question is the last argument (- reads it \
             from standard input), --prompt TEXT, or --file FILE.
             """)
 

@@ -18,8 +18,9 @@ struct BenchDeadline: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "deadline", abstract: "Measure whether time budgets are kept while other programs come and go.",
         discussion: """
-            adallava bench deadline --data scenes/test.json --requests 100
-            adallava bench deadline --model M --prompts 50,600 --generate 32
+              adallava bench deadline --data scenes/test.json --requests 100
+              adallava bench deadline --model M --prompts 50,600 --generate 32
+
             Starts up to --neighbours busy processes by a script from --seed and replays it with deadlines, with fixed budgets, and with parts of the \
             method left out. Nothing else should run meanwhile.
             """)

@@ -7,8 +7,9 @@ struct BenchKernels: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kernels", abstract: "Time single operations against the machine's measured ceilings.",
         discussion: """
-            adallava bench kernels
-            adallava bench kernels --shape 7b --types q4_0,q8_0 --threads 1,2
+              adallava bench kernels
+              adallava bench kernels --shape 7b --types q4_0,q8_0 --threads 1,2
+
             First measures what the machine does at most: reading memory, and 8-bit, BF16 and float32 multiply-adds in registers. Then the \
             engine's own operations on the shapes of a model's layers: products and attention of one token (GB/s, share of the bandwidth) and \
             of a prompt (GOPS, share of the multiply-adds), what is done value by value, and an empty run of the thread pool. Weights are \

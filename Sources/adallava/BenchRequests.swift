@@ -8,8 +8,9 @@ struct BenchRequests: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "requests", abstract: "Time requests one after another: the first one, more about its image, others about other images.",
         discussion: """
-            adallava bench requests --image a.jpg b.jpg c.jpg
-            adallava bench requests --data val.json --requests 16
+              adallava bench requests --image a.jpg b.jpg c.jpg
+              adallava bench requests --data val.json --requests 16
+
             Each repeat loads the model anew and asks once about the first image, then --requests more questions about it, then one question \
             about each of as many other images.
             """)

@@ -7,7 +7,8 @@ struct BenchThroughput: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "throughput", abstract: "Measure prefill and decode in tokens a second, as llama-bench does.",
         discussion: """
-            adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt-tokens 600 --generate 64 --repeat 5
+              adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt-tokens 600 --generate 64 --repeat 5
+
             A repeat reads a prompt of made-up tokens and generates from there (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
             --prompt-tokens 0 generates from nothing (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates from so many prompts at once, as \
             llama-batched-bench does: t/s is that of all together.

@@ -7,7 +7,8 @@ struct Calibrate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measure how long a model's layers take on this machine, for time budgets.",
         discussion: """
-            adallava calibrate --model M.gguf
+              adallava calibrate --model M.gguf
+
             Takes at most ten seconds. Time budgets (--budget 400ms) do this by themselves after the first answer; run it again when the machine was \
             busy, or after its cooling or power settings changed.
             """)

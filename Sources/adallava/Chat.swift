@@ -18,7 +18,7 @@ struct Chat: AsyncParsableCommand {
             Where messages come from a pipe, each line is one, and the exit code is that of the first line that failed.
             """)
 
-    @Option(help: "An image for the first message; may be given several times.")
+    @Option(help: "An image for the first message; may be given several times.", completion: .file())
     var image: [String] = []
 
     @OptionGroup var model: ModelFlags

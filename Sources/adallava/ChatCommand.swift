@@ -28,8 +28,8 @@ enum ChatCommand: String, CaseIterable {
         }
     }
 
-    /// All of them, one a line.
-    static let list = allCases.map { "\($0.usage.form)  \($0.usage.meaning)" }.joined(separator: "\n")
+    /// All of them, one a line. Manual pages keep lines apart that begin with blanks.
+    static let list = allCases.map { "  \($0.usage.form)  \($0.usage.meaning)" }.joined(separator: "\n")
 
     /// All of them in one line.
     static let summary = allCases.map(\.usage.form).joined(separator: "   ")

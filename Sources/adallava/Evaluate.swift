@@ -9,8 +9,9 @@ struct Evaluate: AsyncParsableCommand {
         commandName: "eval",
         abstract: "Score a model on a benchmark, at several budgets.",
         discussion: """
-            adallava eval --task scenes --data val.json --budgets 1.0,0.85,0.6
-            adallava eval --task pope --data DIR --model M --output runs/pope --charts svg
+              adallava eval --task scenes --data val.json --budgets 1.0,0.85,0.6
+              adallava eval --task pope --data DIR --model M --output runs/pope --charts svg
+
             Benchmarks are read from a local folder in their official formats: \(BenchmarkTask.allCases.map(\.rawValue).joined(separator: ", ")). \
             docs/evaluation.md says what to download and where to put it. With --output an interrupted run goes on where it was.
             """)

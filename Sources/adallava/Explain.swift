@@ -8,8 +8,9 @@ struct Explain: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show which parts of a model run for which input, and test whether it matters.",
         discussion: """
-            adallava explain --data val.json --limit 200 --budgets 1.0,0.85,0.6 --output report.html
-            adallava explain --image photo.jpg --prompt "What is on the left?" --output report.html
+              adallava explain --data val.json --limit 200 --budgets 1.0,0.85,0.6 --output report.html
+              adallava explain --image photo.jpg --prompt "What is on the left?" --output report.html
+
             Heat maps of layers, heads and groups; what the latency token attends to; how much plans differ between inputs; and scores with the \
             scheduler's own plans, with plans swapped between inputs, with random plans of the same size and with one plan for all. \
             docs/explain.md says how to read it.

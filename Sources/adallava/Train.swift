@@ -9,7 +9,8 @@ struct Train: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Train a model by a recipe.",
         discussion: """
-            adallava train recipe.yaml --set learning_rate=1e-4 --set output_dir=runs/a
+              adallava train recipe.yaml --set learning_rate=1e-4 --set output_dir=runs/a
+
             Needs libtorch: see --help-recipe for the fields, and scripts/build-adatorch.sh for the library. Several processes (torchrun, \
             Slurm, mpirun) train together. Ctrl-C saves a checkpoint first; the same command goes on from it.
             """)
