@@ -94,18 +94,20 @@ struct AnswerEvents: Sendable {
 
 /// Lets the first and the last of a phase's reports pass, and one in a tenth of a second between.
 private final class ProgressThrottle: Sendable {
-    private let last = Mutex<ContinuousClock.Instant?>(nil)
+    private enum Phase { case encoding, selecting, reading, answering }
+    private let last = Mutex<(phase: Phase, time: ContinuousClock.Instant)?>(nil)
 
     func admits(_ progress: GenerationProgress) -> Bool {
-        let isEnd = switch progress {
-        case .encoding(_, _, let layer, let layers): layer >= layers
-        case .selecting(_, _, let done, let total), .reading(let done, let total): done >= total
-        case .answering: false
+        let (phase, isEnd): (Phase, Bool) = switch progress {
+        case .encoding(_, _, let layer, let layers): (.encoding, layer >= layers)
+        case .selecting(_, _, let done, let total): (.selecting, done >= total)
+        case .reading(let done, let total): (.reading, done >= total)
+        case .answering: (.answering, false)
         }
         return last.withLock { last in
             let now = ContinuousClock.now
-            if !isEnd, let last, now - last < .milliseconds(100) { return false }
-            last = now
+            if !isEnd, let last, last.phase == phase, now - last.time < .milliseconds(100) { return false }
+            last = (phase, now)
             return true
         }
     }

@@ -105,7 +105,7 @@ import Testing
 
     #if os(Linux)
         // A failure means that a process which may have too little hangs or crashes, and nobody knows of what there was too little.
-        @Test(arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space"), ("-v 100000", "address space")]) func limits(limit: String, word: String) throws {
+        @Test(arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space"), ("-v 125000", "address space")]) func limits(limit: String, word: String) throws {
             let found = try shell("ulimit \(limit); exec \"$0\" inspect \"$1\"", Files.fixture("ada-L").path, folder: Files.root)
             #expect(found.status == 74 && found.errors.contains("the limit of \(word) is") && found.errors.contains("ulimit \(limit.prefix(2))"), "\(found)")
         }
