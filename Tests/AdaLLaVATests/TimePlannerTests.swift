@@ -84,6 +84,20 @@ import Testing
         #expect(margin.factor(confidence: 0.97).isFinite)
     }
 
+    @Test("Predictions that are shown follow the median of the newest errors, once there are some")
+    func centersOfErrors() {
+        var margin = DeadlineMargin()
+        for index in 0 ..< 7 {
+            #expect(margin.center == 1, "\(index)")
+            margin.add(measured: 3, predicted: 1, missed: nil, confidence: 0.97)
+        }
+        for _ in 0 ..< 40 { margin.add(measured: 1.1, predicted: 1, missed: nil, confidence: 0.97) }
+        #expect(abs(margin.center - 1.1) < 1e-9)
+        // A few that another program held up change nothing.
+        for _ in 0 ..< 10 { margin.add(measured: 9, predicted: 1, missed: nil, confidence: 0.97) }
+        #expect(abs(margin.center - 1.1) < 1e-9)
+    }
+
     // A failure means that the expected length of an answer is not that of its kind, or exceeds what it may have.
     @Test func lengthsAreOfTheirKind() {
         var lengths = AnswerLengths()

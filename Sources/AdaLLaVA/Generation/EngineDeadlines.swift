@@ -88,11 +88,13 @@ extension Engine {
         var work = remaining(task)
         work.prefix = 0 ..< 0
         let loads = loads(task, planner), phases = planner.predict(work, times) * loads
+        let (prefillCenter, decodeCenter) = (planner.firstTokenMargin.center, planner.wholeMargin.center)
         timing.prediction.set(
-            encode: timing.prediction.times.encode, prefill: Duration(nanoseconds: timing.prefix + phases.prefill * timing.crowding),
-            decode: Duration(nanoseconds: phases.decode * timing.crowding),
+            encode: timing.prediction.times.encode, prefill: Duration(nanoseconds: (timing.prefix + phases.prefill * timing.crowding) * prefillCenter),
+            decode: Duration(nanoseconds: phases.decode * timing.crowding * decodeCenter),
             waited: task.start - task.called)
-        timing.prediction.perToken = Duration(nanoseconds: times.token(at: task.elements.count + 1) * loads.decode * timing.crowding)
+        timing.prediction.perToken = Duration(
+            nanoseconds: times.token(at: task.elements.count + 1) * loads.decode * timing.crowding * decodeCenter)
         (timing.prediction.tokens, timing.prediction.load) = (timing.expected, loads.prefill)
         (timing.chosen, timing.loadsAtChoice, timing.crowdingAtChoice) = (.now, loads, timing.crowding)
         (timing.idle, timing.idleToFirstToken) = (PhaseNanoseconds(), PhaseNanoseconds())

@@ -30,7 +30,15 @@ package struct DeadlineMargin: Sendable, Equatable {
         if let missed { shift = min(max(shift + DeadlineMargin.rate * ((missed ? 1 : 0) - (1 - confidence)), -0.2), 0.2) }
     }
 
-    /// What predicted times are multiplied by.
+    /// What predictions that are shown are multiplied by: the median of the newest ratios of measured over predicted time. A fit of a few seconds leaves
+    /// out some percent, which differ with a model's size.
+    package var center: Double {
+        let newest = errors.suffix(DeadlineMargin.centerCount).sorted()
+        return newest.count < DeadlineMargin.centerCount / 4 ? 1 : exp(newest[newest.count / 2])
+    }
+    private static let centerCount = 32
+
+    /// What predicted times are multiplied by where a deadline is to be kept.
     package func factor(confidence: Double) -> Double {
         let level = min(max(confidence + shift, 0.5), 1)
         let known = (errors.count < DeadlineMargin.usual.count ? errors + DeadlineMargin.usual.dropFirst(errors.count) : errors).sorted()
