@@ -321,6 +321,10 @@ import Testing
         #expect(Gnuplot.range([0.01, 0.05], least: 0.1, margin: 0.1)?.lowerBound == 0)
         #expect(Gnuplot.range([-1, 1], least: 0, margin: 0.1)?.lowerBound == -1.2)
         #expect(Gnuplot.range([50, 60], least: 0, margin: 0.1) == 49 ... 61)
+        // Nothing is better than 1, and the axis still covers its least.
+        #expect(Gnuplot.range([1, 1], least: 0.1, margin: 0.1, limit: 1) == 0.9 ... 1)
+        #expect(Gnuplot.range([0.25, 0.75], least: 0, margin: 0.1, limit: 1)?.upperBound == 0.8)
+        #expect(try #require(Gnuplot.range([0, 1.5], least: 0, margin: 0.1, limit: 1)).upperBound > 1.5)
         // Five points in a row, nearer to each other than a label is wide.
         let points = (0 ..< 5).map { (x: 400.0 + 9 * Double($0), y: 200.0) }
         var placement = LabelPlacement(marks: points)
@@ -340,6 +344,23 @@ import Testing
         (chart.labels, chart.minimumHeight) = ([(2, 0.02, "0.25")], 0.1)
         let script = Gnuplot.script(chart, to: "/tmp/x.svg", format: .svg)
         #expect(script.contains("set xrange [0.0:") && script.contains("set yrange [0.0:") && !script.contains("boxed"))
+    }
+
+    @Test("The whole answer takes the wait before its first token too, and the axis of a fraction ends at 1")
+    func chartedTimes() async throws {
+        try await Samples.withFolder { folder in
+            let file = folder.appendingPathComponent("result.json")
+            let result = """
+                {"model": "m", "task": "scenes", "main_score": "exact_match", "results": [{"budget": 1, "scores": {"exact_match": 1}, "measured": \
+                {"encode_ms": {"mean": 5}, "prefill_ms": {"mean": 10}, "decode_ms": {"mean": 20}, "ttft_ms": {"mean": 100}}}]}
+                """
+            try Data(result.utf8).write(to: file)
+            let run = try ChartedRun(contentsOf: file)
+            #expect(run.points.map(\.wholeAnswer) == [120] && run.points.map(\.timeToFirstToken) == [100])
+            for (name, chart) in EvaluationCharts.all([run]) {
+                #expect(Gnuplot.script(chart, to: "/tmp/x.svg", format: .svg).contains("set yrange [0.9:1.0]"), "\(name)")
+            }
+        }
     }
 
     // A failure means that charts are not drawn, or that a run's result file cannot be read back to be compared with others.

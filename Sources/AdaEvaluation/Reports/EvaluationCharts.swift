@@ -23,8 +23,7 @@ public struct ChartedRun: Sendable, Equatable {
             result.scores.first { $0.name == report.mainScore }.map { score in
                 Point(
                     budget: result.budget, score: score.value, timeToFirstToken: result.meanTime("ttft_ms"),
-                    wholeAnswer: ChartedRun.whole(
-                        encode: result.meanTime("encode_ms"), prefill: result.meanTime("prefill_ms"), decode: result.meanTime("decode_ms")))
+                    wholeAnswer: ChartedRun.whole(firstToken: result.meanTime("ttft_ms"), decode: result.meanTime("decode_ms")))
             }
         }
     }
@@ -44,13 +43,14 @@ public struct ChartedRun: Sendable, Equatable {
             return Point(
                 budget: try result.member("budget").number(), score: try result.member("scores").member(score).number(),
                 timeToFirstToken: try mean("ttft_ms"),
-                wholeAnswer: ChartedRun.whole(encode: try mean("encode_ms"), prefill: try mean("prefill_ms"), decode: try mean("decode_ms")))
+                wholeAnswer: ChartedRun.whole(firstToken: try mean("ttft_ms"), decode: try mean("decode_ms")))
         }
     }
 
-    private static func whole(encode: Double?, prefill: Double?, decode: Double?) -> Double? {
-        guard let prefill, let decode else { return nil }
-        return (encode ?? 0) + prefill + decode
+    /// The time to the first token also has the wait for other requests, which the phases' times leave out.
+    private static func whole(firstToken: Double?, decode: Double?) -> Double? {
+        guard let firstToken, let decode else { return nil }
+        return firstToken + decode
     }
 }
 
@@ -100,6 +100,7 @@ enum EvaluationCharts {
         return [("score-by-budget", byBudget), ("score-by-time", byTime), ("pareto-front", front)].map { name, chart in
             var chart = chart
             chart.minimumHeight = isFraction ? 0.1 : 100
+            chart.yLimit = isFraction ? 1 : nil
             return (name, chart)
         }
     }

@@ -32,6 +32,8 @@ public struct Chart: Sendable {
     public var series: [Series]
     /// The y axis covers at least this much, so that noise does not look like a difference.
     public var minimumHeight = 0.0
+    /// The most that a y value can be, where the y axis ends: 1 for a fraction.
+    public var yLimit: Double?
     /// Text beside a point, where it covers no other.
     public var labels: [(x: Double, y: Double, text: String)] = []
 
@@ -117,7 +119,9 @@ public struct Gnuplot: Sendable {
             "set key bmargin center horizontal maxcols 3", "set bmargin \(5 + (series.count + 2) / 3)",
         ]
         let points = series.flatMap(\.points)
-        if let x = range(points.map(\.x), least: 0, margin: 0.07), let y = range(points.map(\.y), least: chart.minimumHeight, margin: 0.1) {
+        if let x = range(points.map(\.x), least: 0, margin: 0.07),
+            let y = range(points.map(\.y), least: chart.minimumHeight, margin: 0.1, limit: chart.yLimit)
+        {
             lines += ["set xrange [\(x.lowerBound):\(x.upperBound)]", "set yrange [\(y.lowerBound):\(y.upperBound)]"]
             lines += labels(chart.labels.filter { $0.x.isFinite && $0.y.isFinite }, among: points, x: x, y: y)
         }
@@ -134,13 +138,16 @@ public struct Gnuplot: Sendable {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    /// What an axis covers: the values with a margin, at least so much; nothing below 0 unless a value is.
-    static func range(_ values: [Double], least: Double, margin: Double) -> ClosedRange<Double>? {
+    /// What an axis covers: the values with a margin, at least so much; nothing below 0 or above the limit unless a value is.
+    static func range(_ values: [Double], least: Double, margin: Double, limit: Double? = nil) -> ClosedRange<Double>? {
         guard let low = values.min(), let high = values.max() else { return nil }
         let extent = max(high - low, least, abs(high) * 1e-6, 1e-12)
         let middle = (low + high) / 2
         let bounds = (middle - (0.5 + margin) * extent, middle + (0.5 + margin) * extent)
-        return (low >= 0 ? max(0, bounds.0) : bounds.0) ... bounds.1
+        let upper = limit.map { high <= $0 ? min($0, bounds.1) : bounds.1 } ?? bounds.1
+        // Below a limit the axis still covers the least.
+        let lower = min(bounds.0, upper - least)
+        return (low >= 0 ? max(0, lower) : lower) ... upper
     }
 
     private static func labels(
