@@ -11,6 +11,8 @@ extension ChatSession {
         switch ChatCommand(named: name) {
         case .exit: return false
         case .help: Console.shared.message(ChatCommand.list)
+        // What is pasted behind it is a message that would be lost.
+        case .clear where !argument.isEmpty: fail(.usage, "/clear: expected nothing after it, found \(argument.prefix(60)); nothing was forgotten")
         case .clear: (turns, pending, asked) = ([], [], nil)
         case .image: try addImages(argument)
         case .images: listImages(argument)

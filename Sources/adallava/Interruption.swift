@@ -2,8 +2,9 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// Turns Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) into the cancellation of a task, so that work stops at its next safe point and the terminal is left
-/// whole. A second signal, or one while nothing runs, ends the process at once.
+/// Turns Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) into the cancellation of a task, so that work stops at its next safe point and
+/// the terminal is left whole. A second signal, or one while nothing runs, ends the process at once; so do the signals that a process ends
+/// by if it does not handle them.
 func withInterruption<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let task = Task { try await body() }
     Interruption.shared.begin {
@@ -34,10 +35,13 @@ private final class Interruption: @unchecked Sendable {
     let endsProcess = Atomic(false)
     let isBetweenLines = Atomic(false)
 
+    /// Signals that end the process at once, as they would without a handler, with the terminal restored before.
+    private static let fatal = [SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU]
+
     private init() {
         let queue = DispatchQueue(label: "adallava.signals")
         // Who started the process may have asked it to outlive its terminal (nohup) or its keys (a script's background).
-        sources = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].filter { ![SIGHUP, SIGQUIT].contains($0) || !isIgnored($0) }.map { number in
+        sources = ([SIGINT, SIGTERM, SIGHUP] + Self.fatal).filter { [SIGINT, SIGTERM].contains($0) || !isIgnored($0) }.map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
             source.setEventHandler { [weak self] in self?.interrupt(number) }
@@ -52,7 +56,7 @@ private final class Interruption: @unchecked Sendable {
 
     private func interrupt(_ number: Int32) {
         // Ctrl-\ is for a program that no longer listens; the terminal is still left whole.
-        if number == SIGQUIT { Exit.by(number) }
+        if Self.fatal.contains(number) { Exit.by(number) }
         if number != SIGINT { endsProcess.store(true, ordering: .relaxed) }
         let cancel = cancel.withLock { $0 }
         if cancel?() ?? false { return }

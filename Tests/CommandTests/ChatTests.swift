@@ -38,6 +38,16 @@ import Testing
         #expect(lengths[1] > lengths[0] && lengths[2] < 64)
     }
 
+    @Test("a message that was pasted behind /clear is not lost without a word, and nothing is forgotten")
+    func clearTakesNoText() throws {
+        let result = try chat(["Is it red?", "/clear\\", "And blue?", "Is it red?"], ["--json"])
+        let lengths = try result.output.split(separator: "\n").map {
+            try #require((try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])?["prompt_tokens"] as? Int)
+        }
+        #expect(lengths.count == 2 && lengths[1] > lengths[0])
+        #expect(result.status == 64 && result.errors.contains("/clear: expected nothing after it, found And blue?; nothing was forgotten"), "\(result.errors)")
+    }
+
     // A failure means that images given with the command do not reach the first message, or that the answer is not what `ask` gives.
     @Test func firstImage() throws {
         let item = try #require(try AskTests.cases("09").first)

@@ -40,7 +40,7 @@
             var signals = sigset_t()
             sigemptyset(&signals)
             posix_spawnattr_setsigmask(&attributes, &signals)
-            for number in [SIGINT, SIGQUIT, SIGTSTP, SIGTTOU, SIGPIPE, SIGHUP, SIGTERM] { sigaddset(&signals, number) }
+            for number in [SIGINT, SIGQUIT, SIGTSTP, SIGTTOU, SIGPIPE, SIGHUP, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU] { sigaddset(&signals, number) }
             posix_spawnattr_setsigdefault(&attributes, &signals)
             let variables = ProcessInfo.processInfo.environment.merging(["TERM": "xterm", "LC_ALL": "C.UTF-8", "ADALLAVA_HISTORY": ""]) { $1 }
                 .merging(environment) { $1 }
