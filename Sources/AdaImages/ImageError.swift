@@ -46,7 +46,7 @@ public enum ImageError: EngineError, Equatable {
     public var description: String {
         switch self {
         case .missing(let name):
-            "\(name): no such file (expected an image, `-` for standard input, or a data: URL)"
+            "\(name): no such file (expected an image file, `-` for standard input, a file: or a data: URL)"
         case .unreadable(let name, let reason):
             "\(name): cannot be read as an image: \(reason)"
         case .argument(let name, let reason):

@@ -16,7 +16,7 @@ public enum ImageSource: Sendable, Equatable {
         if argument == "-" {
             self = .standardInput
         } else if argument.isEmpty {
-            throw ImageError.argument(name: "image", reason: "expected a path, `-` for standard input, or a data: URL, found an empty text")
+            throw ImageError.argument(name: "image", reason: "expected a path, `-` for standard input, a file: or a data: URL, found an empty text")
         } else if scheme == "data", argument.contains(":") {
             self = .data(try Self.bytes(ofDataURL: argument.dropFirst(5)))
         } else if scheme == "file", argument.dropFirst(5).hasPrefix("/") {

@@ -17,7 +17,7 @@ struct Ask: AsyncParsableCommand {
             from standard input), --prompt TEXT, or --file FILE.
             """)
 
-    @Argument(help: ArgumentHelp("Images, then the question.", valueName: "image … question"), completion: .file())
+    @Argument(help: ArgumentHelp("Images (files, file: or data: URLs, - for standard input), then the question.", valueName: "image … question"), completion: .file())
     var input: [String] = []
 
     @Option(help: "An image; may be given several times. They come before those among the arguments.", completion: .file())
@@ -48,7 +48,7 @@ struct Ask: AsyncParsableCommand {
 
     func validate() throws {
         if attentionMap != nil, images.isEmpty || images[0] == "-" {
-            throw ValidationError("--attention-map: expected an image among the arguments, as a file or a data: URL")
+            throw ValidationError("--attention-map: expected an image among the arguments, as a file, a file: or a data: URL")
         }
         if prompt != nil, file != nil { throw ValidationError("expected --prompt or --file, not both") }
         if let prompt { try Question.expectText(prompt) }
@@ -78,11 +78,21 @@ struct Ask: AsyncParsableCommand {
                 Files.exists(URL(systemPath: last)) ? "expected a question after the image \(last)"
                     : "expected an image and a question, found only '\(last)', which is no file")
         }
+        try checkOrder(last)
         let words = input.dropLast().drop { $0 == "-" || $0.hasPrefix("data:") || Files.exists(URL(systemPath: $0)) || Question.looksLikeImage($0) }
         if let first = words.first, words.allSatisfy({ $0 != "-" && !Files.exists(URL(systemPath: $0)) && !$0.contains("/") && !Question.looksLikeImage($0) }) {
             let text = (words + [last]).joined(separator: " ")
             throw ValidationError("'\(first)' is no image; a question of several words needs quotes: \"\(text)\"")
         }
+    }
+
+    /// Refuses an image behind the question.
+    private func checkOrder(_ last: String) throws {
+        guard Question.looksLikeImage(last) else { return }
+        let texts = input.dropLast().filter { $0 != "-" && !$0.hasPrefix("data:") && !Question.looksLikeImage($0) && !Files.exists(URL(systemPath: $0)) }
+        // Of several words, the last one may be part of a question about a file's name.
+        guard texts.count == 1 || !texts.isEmpty && Files.exists(URL(systemPath: last)) else { return }
+        throw ValidationError("expected images before the question, found \(last) behind it: adallava ask \(last) \"\(texts.joined(separator: " "))\"")
     }
 
     func run() async throws {

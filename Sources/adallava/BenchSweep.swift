@@ -9,7 +9,7 @@ struct BenchSweep: AsyncParsableCommand {
         commandName: "sweep", abstract: "Ask one question about one image at every budget: answer, FLOPs, time, memory.",
         discussion: "A budget below the model's floor is marked and run at the floor; a model without a scheduler runs at 1 alone.")
 
-    @Argument(help: "The image: a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, or a data: URL.")
+    @Argument(help: "The image: a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, a file: or a data: URL.")
     var image: String
 
     @Argument(help: "The question.")

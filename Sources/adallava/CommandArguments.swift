@@ -63,14 +63,14 @@ struct CommandArguments {
 
     /// Says which command is meant by a name that none has.
     /// - Throws: `ValidationError`
-    private func checkCommand(_ arguments: [String]) throws {
+    private func checkCommand(_ arguments: [String], behind help: String = "") throws {
         let (type, depth) = command(of: arguments)
         let subcommands = type.configuration.subcommands
         guard !subcommands.isEmpty, depth < arguments.count else { return }
         let names = subcommands.filter { $0.configuration.shouldDisplay }.map { $0._commandName } + (depth == 0 ? ["help"] : [])
         let word = arguments[depth]
         if isCommon(word) || word == "help" { return }
-        let group = (["adallava"] + arguments[..<depth]).joined(separator: " ")
+        let group = (["adallava" + help] + arguments[..<depth]).joined(separator: " ")
         if word.hasPrefix("-"), word != "-" {
             throw ValidationError(
                 "expected a command before '\(word.prefix(80))', such as '\(group) \(names[0])'; there are \(names.joined(separator: ", "))")
@@ -107,10 +107,14 @@ struct CommandArguments {
 
     private func isCommon(_ word: String) -> Bool { word == "-h" || Self.common.contains { word == $0 || word.hasPrefix($0 + "=") } }
 
-    /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and is no option is a text.
-    /// - Throws: `ValidationError` for what begins with one dash and is no option.
+    /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and does not look like
+    /// an option is a text.
+    /// - Throws: `ValidationError` for a command or an option that there is not.
     func prepared(_ arguments: [String]) throws -> [String] {
-        if arguments.first == "help" { return arguments }
+        if arguments.first == "help" {
+            try checkCommand(Array(arguments.dropFirst()), behind: " help")
+            return arguments
+        }
         try checkCommand(arguments)
         let (type, depth) = command(of: arguments)
         let command = try Command(type)
@@ -164,9 +168,10 @@ struct CommandArguments {
         !word.hasPrefix("-") || ["-", "-h"].contains(word) || word.wholeMatch(of: /--[a-z][a-z0-9-]*(=.*)?/.dotMatchesNewlines()) != nil
     }
 
-    /// Whether a word that begins with a dash and is no option is a text: after another one, or by the white space in it.
+    /// Whether a word that begins with a dash and is no option is a text: by the white space in it, or after another text unless it looks
+    /// like an option of this or another program (`--name`, `-ngl`).
     private func isText(_ word: String, isFirst: Bool) -> Bool {
         if word.contains(where: \.isWhitespace) { return true }
-        return !isFirst && word.wholeMatch(of: /--[A-Za-z0-9].*/) == nil
+        return !isFirst && word.wholeMatch(of: /--[A-Za-z0-9].*|-[A-Za-z]+/) == nil
     }
 }

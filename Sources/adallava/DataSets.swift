@@ -20,7 +20,7 @@ struct DataSets: AsyncParsableCommand {
                 its "word" if it is one, and every letter has a region with its "character".
                 """)
 
-        @Option(help: "The folder to write.")
+        @Option(name: [.customLong("out"), .customLong("output")], help: "The folder to write.")
         var out: String
 
         @Option(help: "Scenes to make.")

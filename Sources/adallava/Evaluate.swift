@@ -67,6 +67,7 @@ struct Evaluate: AsyncParsableCommand {
     var formula: CostFormula = .reference
 
     @OptionGroup var format: FormatFlags
+    @OptionGroup var quiet: QuietFlag
 
     func validate() throws {
         // An unset variable of the shell: the working folder is never meant.
@@ -79,6 +80,7 @@ struct Evaluate: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
+            quiet.apply()
             // What is missing is told before anything runs.
             let plotter = try charts.map { _ in try Gnuplot.locate() }
             let others = try compare.map { try ChartedRun(contentsOf: URL(systemPath: $0)) }
@@ -93,7 +95,7 @@ struct Evaluate: AsyncParsableCommand {
                 try report.write(to: folder, submissions: evaluation.submissions())
                 if let plotter, let charts {
                     for file in try report.draw(with: others, in: folder, format: charts, plotter: plotter) {
-                        Console.shared.message("chart: \(file.path)")
+                        Console.shared.note("chart: \(file.path)")
                     }
                 }
             }

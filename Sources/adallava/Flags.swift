@@ -197,7 +197,7 @@ struct SamplingFlags: ParsableArguments {
     func validate() throws {
         try usable {
             _ = try Budget(parsing: budget)
-            try generationOptions().validate()
+            do { try generationOptions().validate() } catch let error as SamplingError { throw ValidationError("--\(error)") }
         }
     }
 

@@ -8,7 +8,10 @@ struct Inspect: AsyncParsableCommand {
         discussion: "Every tensor that the architecture needs is checked; the weights themselves are not read. Exit code 65 if there is a problem.")
 
     @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file; an embedded model's name; or OWNER/NAME in the Hugging Face cache.", completion: .file())
-    var model: String
+    var model: String?
+
+    @Option(name: [.customShort("m"), .customLong("model")], help: "The same as the argument.", completion: .file())
+    var named: String?
 
     @OptionGroup var imagePart: ImagePartFlags
 
@@ -17,10 +20,15 @@ struct Inspect: AsyncParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    func validate() throws {
+        if model != nil, named != nil { throw ValidationError("--model: expected it or the argument, found both") }
+        if model == nil, named == nil { throw ValidationError("expected a model, such as: adallava inspect \(ModelLocation.defaultName)") }
+    }
+
     func run() async throws {
         try await reporting {
             let report = try ModelReport(
-                contentsOf: ModelLocation.find(model), projector: imagePart.projector, visionTower: imagePart.tower, template: templates.choice)
+                contentsOf: ModelLocation.find(model ?? named), projector: imagePart.projector, visionTower: imagePart.tower, template: templates.choice)
             printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
             if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
         }

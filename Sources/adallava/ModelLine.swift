@@ -4,7 +4,7 @@ import Foundation
 
 /// Whether only answers, warnings and errors are written.
 struct QuietFlag: ParsableArguments {
-    @Flag(name: .shortAndLong, help: "Say nothing but answers, warnings and errors: neither which model answers nor how long it took.")
+    @Flag(name: .shortAndLong, help: "Say nothing but results, warnings and errors: neither progress nor which model answers nor how long it took.")
     var quiet = false
 
     func apply() { Console.shared.isQuiet = quiet }

@@ -1,3 +1,4 @@
+import AdaEvaluation
 import AdaLLaVA
 import Foundation
 
@@ -6,28 +7,46 @@ enum ModelLocation {
     /// The model that answers when none is named.
     static let defaultName = "scenes/L"
 
+    /// The models that ship with the command.
+    private static let shipped = ["scenes/L", "scenes/H"]
+
     /// - Parameter name: a path; the name of an embedded model, such as `scenes/H`; or `OWNER/NAME` of a repository that Hugging Face's tools
     ///   downloaded, with `/FILE` behind it where one of its files is meant. `nil` stands for the default model.
-    /// - Throws: `CheckpointError` if it is nowhere, with what would fetch it.
+    /// - Throws: `CheckpointError` if it is nowhere, with what would fetch it; `EvaluationError` for an empty name.
     static func find(_ name: String?) throws -> URL {
         guard let name else {
             if let found = embedded(defaultName) { return found }
-            throw CheckpointError.missing(
-                file: "Models/\(defaultName)",
-                needed: "the embedded default model; looked for it in \(folders.map(\.path).joined(separator: ", ")). ADALLAVA_MODELS names another "
-                    + "folder of models, --model another model")
+            throw CheckpointError.missing(file: "Models/\(defaultName)", needed: "the embedded default model; " + search + ", --model another model")
         }
+        // An unset variable of the shell: the working folder is never meant.
+        if name.isEmpty { throw EvaluationError.argument(name: "model", expected: "a path or a name", found: "an empty name") }
         let url = URL(systemPath: name)
         if Files.exists(url) { return url }
         if let found = embedded(name) ?? cached(name) { return found }
-        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        // A path that somebody mistyped is no repository.
-        guard parts.count == 2, !name.hasPrefix("."), !name.hasPrefix("~"), !name.hasSuffix(".gguf"), !name.hasSuffix(".safetensors"),
-            HuggingFaceCache.isRepository(name)
-        else { return url }
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+        if parts.count == 2, shipped.contains(where: { $0.hasPrefix(parts[0] + "/") }) {
+            let isShipped = shipped.contains(name)
+            throw CheckpointError.missing(
+                file: name, needed: (isShipped ? "an embedded model; " : "the embedded models are \(shipped.joined(separator: " and ")); ") + search)
+        }
+        guard let download = download(of: parts) else { return url }
         throw CheckpointError.missing(
             file: name,
-            needed: "no path, no embedded model, and not in the Hugging Face cache \(HuggingFaceCache.root.path); this fetches it: hf download \(name)")
+            needed: "no path, no embedded model, and not in the Hugging Face cache \(HuggingFaceCache.root.path); this fetches it: \(download)")
+    }
+
+    /// Where embedded models are looked for, in words.
+    private static var search: String {
+        "looked in \(folders.map(\.path).joined(separator: ", ")). ADALLAVA_MODELS names another folder of models"
+    }
+
+    /// The command that fetches `OWNER/NAME`, or `OWNER/NAME/FILE`; `nil` for a path that somebody mistyped.
+    private static func download(of parts: [String]) -> String? {
+        guard parts.count >= 2, !parts[0].hasPrefix("."), !parts[0].hasPrefix("~"), parts.allSatisfy({ HuggingFaceCache.isRepository($0) }) else { return nil }
+        let isFile = ["gguf", "safetensors", "bin"].contains(URL(systemPath: parts[parts.count - 1]).pathExtension)
+        if parts.count == 2 { return isFile ? nil : "hf download " + parts.joined(separator: "/") }
+        guard isFile, !Files.exists(URL(systemPath: parts[0])) else { return nil }
+        return "hf download \(parts[0])/\(parts[1]) \(parts.dropFirst(2).joined(separator: "/"))"
     }
 
     /// A model that ships with the command.

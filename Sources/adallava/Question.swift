@@ -34,7 +34,11 @@ enum Question: Equatable {
     /// A file, or a pipe that a shell names as one.
     private static func read(_ path: String) throws -> Data {
         let url = URL(systemPath: path)
-        guard FileKind(url) != .nothing else { throw CheckpointError.missing(file: path, needed: "the file with the question") }
+        switch FileKind(url) {
+        case .nothing: throw CheckpointError.missing(file: path, needed: "the file with the question")
+        case .folder: throw CheckpointError.unreadable(file: path, reason: "it is a folder; expected a file with the question")
+        case .file: break
+        }
         let descriptor = Files.open(url.path, O_RDONLY)
         guard descriptor >= 0 else { throw CheckpointError.unreadable(file: path, reason: SystemError().localizedDescription) }
         return try read(FileHandle(fileDescriptor: descriptor, closeOnDealloc: true), named: path)

@@ -35,7 +35,7 @@ import Testing
 
     // A failure means that a wrong path, a folder or a web address is not told apart from a broken picture.
     @Test func paths() throws {
-        try expectFailure(["ask", "/nowhere.png", "What?"], status: 66, saying: ["/nowhere.png", "no such file"])
+        try expectFailure(["ask", "/nowhere.png", "What?"], status: 66, saying: ["/nowhere.png", "no such file", "a file: or a data: URL"])
         try expectFailure(["ask", NSTemporaryDirectory(), "What?"], status: 74, saying: ["it is a folder"])
         try expectFailure(["ask", "https://example.org/a.png", "What?"], status: 64, saying: ["not fetched from the network"])
         try expectFailure(["ask", "data:image/png;base64,%%%", "What?"], status: 64, saying: ["data: URL"])

@@ -24,6 +24,17 @@ import Testing
         }
     }
 
+    @Test("--quiet leaves the scores alone, and --output of data scenes is its --out")
+    func quiet() throws {
+        try withTemporaryFolder { folder in
+            let made = try Command.run("data", "scenes", "--output", folder.path, "--count", "2", "--seed", "1000001", "--split", "val")
+            #expect(made.status == 0, "\(made.errors)")
+            let run = folder.appendingPathComponent("run").path
+            let result = try Command.run(["eval", "--task", "scenes", "--data", folder.path, "--output", run, "-q"] + Self.model)
+            #expect(result.status == 0 && result.errors.isEmpty && result.output.contains("exact_match"), "\(result)")
+        }
+    }
+
     @Test("Samples take turns in which budget comes first, whatever the order of --budgets", arguments: ["1.0,0.5", "0.5,1.0"])
     func takesTurns(budgets: String) throws {
         try withTemporaryFolder { folder in

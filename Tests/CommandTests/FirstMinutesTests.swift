@@ -37,6 +37,8 @@ import Testing
             let result = try Command.run(["ask", "hi"] + arguments)
             #expect(result.status == 64 && !result.errors.contains("Put --"), "\(result.errors)")
         }
+        try expectFailure(["ask", "hi", "--temp", "-1"], status: 64, saying: ["--temperature: expected 0 or more, found -1"])
+        try expectFailure(["ask", "hi", "-n", "0"], status: 64, saying: ["--max-tokens: expected 1 or more, found 0"])
         try expectFailure(["ask", "-x"], status: 64, saying: ["unknown option '-x'", "Put -- before a text"])
     }
 
@@ -64,6 +66,12 @@ import Testing
             let manager = FileManager.default
             let empty = ["ADALLAVA_MODELS": folder.path]
             try expectFailure(["ask", "hi"], status: 66, saying: ["scenes/L", folder.path, "ADALLAVA_MODELS"], environment: empty)
+            for name in ["scenes/L", "scenes/H", "scenes/X"] {
+                let result = try Command.run(["ask", "hi", "-m", name], environment: empty)
+                #expect(result.status == 66 && !result.errors.contains("hf download"), "\(result.errors)")
+                for word in [name, folder.path, "ADALLAVA_MODELS"] { #expect(result.errors.contains(word), "\(word): \(result.errors)") }
+            }
+            try expectFailure(["ask", "hi", "-m", "scenes/X"], status: 66, saying: ["the embedded models are scenes/L and scenes/H"])
             for (binary, models) in [("bin", "share/adallava/Models"), ("copied", "copied/Models")] {
                 let command = folder.appendingPathComponent(binary + "/adallava")
                 for place in [command.deletingLastPathComponent(), folder.appendingPathComponent(models)] {

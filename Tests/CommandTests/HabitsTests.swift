@@ -37,6 +37,7 @@ import Testing
             try expectFailure(["ask", picture, "-"] + flags, status: 64, saying: ["expected a question", "standard input"], input: Data(" \n".utf8))
             try expectFailure(["ask", picture, "-"] + flags, status: 65, saying: ["UTF-8", "standard input"], input: image)
             try expectFailure(["ask", picture, "-f", folder.appendingPathComponent("none").path] + flags, status: 66, saying: ["none: no such file"])
+            try expectFailure(["ask", picture, "-f", folder.path] + flags, status: 74, saying: ["it is a folder; expected a file with the question"])
         }
     }
 
@@ -45,7 +46,9 @@ import Testing
         (["-p", "", Files.scene()], "an empty text"), ([Files.scene(), "What", "is", "there?"], "needs quotes: \"What is there?\""),
         (["What", "is", "there?"], "needs quotes: \"What is there?\""), (["photo.jpg"], "expected an image and a question"),
         (["--image", Files.scene()], "expected a question after the image"), (["-", "-"], "standard input once"),
-        (["-p", "a", "-f", "b"], "not both"),
+        (["-p", "a", "-f", "b"], "not both"), (["What?", Files.scene()], "images before the question, found \(Files.scene())"),
+        (["What", "is", "it?", Files.scene()], "ask \(Files.scene()) \"What is it?\""), (["What?", "none.png"], "images before the question, found none.png"),
+        (["What", "is", "in", "none.png"], "needs quotes: \"What is in none.png\""),
     ] as [([String], String)])
     func refusedQuestions(arguments: [String], words: String) throws {
         try expectFailure(["ask"] + arguments, status: 64, saying: [words])
@@ -56,7 +59,8 @@ import Testing
         (["quantize"], "'adallava convert'"), (["zzzzzzzz"], "there are ask, chat"), (["eval", "--tasks", "scenes"], "did you mean '--task'?"),
         (["ask", "--images", "x", "y"], "did you mean '--image'?"), (["ask", "x", "--budgets", "1"], "did you mean '--budget'?"),
         (["bench", "throughput", "--prompt", "600"], "did you mean '--prompt-tokens'?"), (["analyze", "--prompt", "600"], "did you mean '--prompt-tokens'?"),
-        (["ask", "x", "--modle", "y"], "did you mean '--model'?"),
+        (["ask", "x", "--modle", "y"], "did you mean '--model'?"), (["help", "aks"], "did you mean 'adallava help ask'?"),
+        (["help", "bench", "swep"], "did you mean 'adallava help bench sweep'?"),
     ] as [([String], String)])
     func suggestions(arguments: [String], words: String) throws {
         try expectFailure(arguments, status: 64, saying: [words])
@@ -102,6 +106,8 @@ import Testing
             #expect(cached.status == 0 && cached.errors.contains("snapshots/0123abc"), "\(cached.errors)")
             try expectFailure(
                 ["ask", "hi", "-m", "someone/other"], status: 66, saying: ["someone/other", "hf download someone/other", "hf/hub"], environment: home)
+            try expectFailure(
+                ["ask", "hi", "-m", "someone/other/q4/m.gguf"], status: 66, saying: ["hf download someone/other q4/m.gguf", "hf/hub"], environment: home)
             // Without HF_HOME, in the home folder that the environment names.
             let user = folder.appendingPathComponent("user/.cache")
             try manager.createDirectory(at: user, withIntermediateDirectories: true)
@@ -110,6 +116,7 @@ import Testing
             let atHome = try Command.run(["inspect", "someone/small"], environment: own)
             #expect(atHome.status == 0 && atHome.output.contains("problem       none"), "\(atHome.errors)")
             // A path is no repository.
+            try expectFailure(["ask", "hi", "-m", ""], status: 64, saying: ["an empty name"])
             try expectFailure(["ask", "hi", "-m", "folder/model.gguf"], status: 66, saying: ["model.gguf: no such file (expected a checkpoint folder"], environment: home)
         }
     }

@@ -74,6 +74,15 @@ import Testing
         }
     }
 
+    @Test("The model is an argument, or --model as in other commands")
+    func modelOption() throws {
+        let path = Files.fixture("ada-L").path
+        let expected = try Command.run("inspect", path)
+        for option in ["-m", "--model"] { #expect(try Command.run("inspect", option, path).output == expected.output && expected.status == 0) }
+        try expectFailure(["inspect", path, "-m", path], status: 64, saying: ["--model", "found both"])
+        try expectFailure(["inspect"], status: 64, saying: ["expected a model"])
+    }
+
     // A failure means that a wrong option is blamed on the checkpoint.
     @Test func unknownTemplate() throws {
         try expectFailure(["inspect", Files.referenceModel.path, "--template", "nope"], status: 64, saying: ["nope", "vicuna_v1"])
