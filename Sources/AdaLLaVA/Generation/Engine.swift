@@ -221,8 +221,10 @@ package final class Engine {
     private func sample(_ task: GenerationTask, _ logits: Tensor) throws {
         task.trace?.append("step_logits", logits)
         let probabilities = task.request.logProbabilities.map { _ in LogProbabilities(logits, workspace.kernels.table) }
-        task.filter?.mask(UnsafeMutableBufferPointer(start: logits.data, count: logits.columns))
-        let token = task.sampler.next(logits, workspace.kernels.table)
+        try task.filter?.mask(UnsafeMutableBufferPointer(start: logits.data, count: logits.columns))
+        var token = task.sampler.next(logits, workspace.kernels.table)
+        // The rounding of sums can carry a draw past the last token that the filter left.
+        if task.filter != nil, logits.data[token] == -.infinity { token = Int(workspace.kernels.table.argmax(logits.data, Int32(logits.columns))) }
         guard logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: parts.name) }
         task.filter?.accept(token)
         if let probabilities { task.onProbabilities?(probabilities[token], probabilities.top(task.request.logProbabilities ?? 0)) }

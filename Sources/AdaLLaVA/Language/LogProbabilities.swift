@@ -38,9 +38,10 @@ struct LogProbabilities {
 
 /// Says which tokens may come next in one answer, as grammars do. Used on the engine's thread only.
 package protocol TokenFilter: AnyObject {
-    /// Sets the logits of tokens that may not come next to minus infinity; at least one must stay.
+    /// Sets the logits of tokens that may not come next to minus infinity.
     /// - Parameter logits: one for each token of the vocabulary.
-    func mask(_ logits: UnsafeMutableBufferPointer<Float>)
+    /// - Throws: if none may, which ends the answer with this error.
+    func mask(_ logits: UnsafeMutableBufferPointer<Float>) throws
     /// The next token was chosen.
     func accept(_ token: Int)
 }
