@@ -40,6 +40,7 @@ test: torch
 	@Tests/Tools/test_check_docs.py --quiet
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
 	@Tests/Tools/test_page.py
+	@scripts/test-clients.sh
 	@scripts/check-docs.py
 
 check-slow: build

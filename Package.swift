@@ -64,9 +64,8 @@ let package = Package(
                 "AdaLLaVA", "AdaImages", .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"), .product(name: "Logging", package: "swift-log"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"), .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"),
-            ], resources: [.embedInCode("Page/page.html"), .embedInCode("Page/page.css"), .embedInCode("Page/page.js")]),
+            ], resources: [.embedInCode("openapi.json"), .embedInCode("Page/page.html"), .embedInCode("Page/page.css"), .embedInCode("Page/page.js")]),
 
         // The command line: one file per subcommand, no logic of its own.
         .executableTarget(
@@ -96,6 +95,10 @@ let package = Package(
         .testTarget(name: "SlowTests", dependencies: ["AdaLLaVA"]),
         .testTarget(name: "CommandTests", dependencies: ["adallava", "AdaLLaVA"]),
         .testTarget(
-            name: "AdaServerTests", dependencies: ["AdaServer", "adallava", "AdaLLaVA", "AdaImages", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
+            name: "AdaServerTests",
+            dependencies: [
+                "AdaServer", "adallava", "AdaLLaVA", "AdaImages", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ]),
     ]
 )

@@ -34,7 +34,8 @@ struct APIError: HTTPResponseError, Equatable {
     }
 
     func response(from request: Request, context: some RequestContext) throws -> Response {
-        var response = try JSONBody.response(ErrorBody(self), status: status)
+        let isAnthropic = request.uri.path.hasPrefix(AnswerRoute.messages.rawValue)
+        var response = isAnthropic ? try JSONBody.response(MessagesErrorBody(self), status: status) : try JSONBody.response(ErrorBody(self), status: status)
         if let retryAfter { response.headers[.retryAfter] = "\(retryAfter)" }
         if status == .unauthorized { response.headers[.wwwAuthenticate] = #"Basic realm="adallava", charset="UTF-8""# }
         return response
@@ -57,7 +58,10 @@ struct ErrorBody: Encodable {
     }
 }
 
-extension APIError {
+extension APIError: EngineError {
+    var category: ErrorCategory { status.code >= 500 ? .software : .badData }
+    var description: String { message }
+
     /// Any error of a request as clients are told it.
     init(_ error: any Error) {
         switch error {

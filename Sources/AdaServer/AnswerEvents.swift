@@ -21,6 +21,7 @@ struct AnswerEvents: Sendable {
     let generation: GenerationFields
     let admission: Admission
     let client: String
+    let keepsPromptEarly: Bool
     /// Reads the request's images, once it is its turn, and gives what makes its answers.
     let prepare: @Sendable () async throws -> MakeAnswer
     /// Called on the engine's thread whenever a layer or a token is done.
@@ -67,7 +68,7 @@ struct AnswerEvents: Sendable {
                 if choice == 1 { for await _ in prompt {} }
                 var options = generation.options
                 if choice > 0 { options.sampling.seed = options.sampling.seed.map { $0 &+ UInt64(choice) } }
-                options.keepsPromptEarly = generation.choices > 1 && choice == 0
+                options.keepsPromptEarly = keepsPromptEarly || generation.choices > 1 && choice == 0
                 options.onProgress = { [onWork] progress in
                     onWork()
                     if case .answering = progress { isRead.finish() } else if returnsProgress, throttle.admits(progress) { tell(.progress(progress)) }
@@ -92,15 +93,15 @@ struct AnswerEvents: Sendable {
     }
 }
 
-/// Lets the first and the last of a phase's reports pass, and one in a tenth of a second between.
+/// Lets the first and the last of each phase's reports pass, and one in a tenth of a second between.
 private final class ProgressThrottle: Sendable {
-    private enum Phase { case encoding, selecting, reading, answering }
+    private enum Phase: Equatable { case encoding(image: Int), selecting(image: Int), reading, answering }
     private let last = Mutex<(phase: Phase, time: ContinuousClock.Instant)?>(nil)
 
     func admits(_ progress: GenerationProgress) -> Bool {
         let (phase, isEnd): (Phase, Bool) = switch progress {
-        case .encoding(_, _, let layer, let layers): (.encoding, layer >= layers)
-        case .selecting(_, _, let done, let total): (.selecting, done >= total)
+        case .encoding(let image, _, let layer, let layers): (.encoding(image: image), layer >= layers)
+        case .selecting(let image, _, let done, let total): (.selecting(image: image), done >= total)
         case .reading(let done, let total): (.reading, done >= total)
         case .answering: (.answering, false)
         }

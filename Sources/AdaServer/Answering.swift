@@ -6,11 +6,13 @@ import NIOCore
 /// What a request of any form comes down to.
 struct AnswerRequest: Sendable {
     let model: AdaptiveModel
-    let generation: GenerationFields
+    var generation: GenerationFields
     let delivery: Delivery
     let format: any AnswerFormat
     /// Reads the request's images and gives what makes its answers.
     let prepare: @Sendable () async throws -> MakeAnswer
+    /// Whether the prompt is kept for requests that begin alike as soon as it has been read.
+    var keepsPromptEarly = false
 }
 
 extension ModelServer {
@@ -44,21 +46,35 @@ extension ModelServer {
 
     /// Answers as one body or as events. A client that goes away stops its answers within one layer or token.
     func respond(_ wanted: AnswerRequest, _ request: Request, _ context: ServerContext) async throws -> Response {
-        let events = AnswerEvents(
-            generation: wanted.generation, admission: admission, client: context.client, prepare: wanted.prepare, onWork: { [state] in state.noteWork() },
-            onAnswer: { [metrics] in metrics.add($0, wanted.model) })
-        state.noteArrival()
+        let events = events(wanted, client: context.client)
         return wanted.delivery.streams
             ? try await stream(wanted, events, request, context)
             : try await whole(wanted, events, request)
     }
 
+    private func events(_ wanted: AnswerRequest, client: String) -> AnswerEvents {
+        state.noteArrival()
+        return AnswerEvents(
+            generation: wanted.generation, admission: admission, client: client, keepsPromptEarly: wanted.keepsPromptEarly, prepare: wanted.prepare,
+            onWork: { [state] in state.noteWork() }, onAnswer: { [metrics] in metrics.add($0, wanted.model) })
+    }
+
+    /// The whole answer of a request that no connection waits for.
+    func whole(_ wanted: AnswerRequest, client: String, priority: Int) async throws -> any Encodable & Sendable {
+        var wanted = wanted
+        wanted.generation.priority += priority
+        return wanted.format.whole(try await Self.answers(events(wanted, client: client), wanted))
+    }
+
+    private static func answers(_ events: AnswerEvents, _ wanted: AnswerRequest) async throws -> [FinishedAnswer] {
+        var collector = AnswerCollector(choices: wanted.generation.choices)
+        for try await event in events.stream() { _ = collector.add(event) }
+        try Task.checkCancellation()
+        return collector.answers
+    }
+
     private func whole(_ wanted: AnswerRequest, _ events: AnswerEvents, _ request: Request) async throws -> Response {
-        let answers = try await request.body.consumeWithCancellationOnInboundClose { _ in
-            var collector = AnswerCollector(choices: wanted.generation.choices)
-            for try await event in events.stream() { _ = collector.add(event) }
-            return collector.answers
-        }
+        let answers = try await request.body.consumeWithCancellationOnInboundClose { _ in try await Self.answers(events, wanted) }
         var response = try JSONBody.response(wanted.format.whole(answers))
         response.headers[.connection] = "close"
         return response
@@ -102,6 +118,8 @@ extension ModelServer {
             try await output.send(format.opening(choices: wanted.generation.choices))
             if let first { try await send(first) }
             for try await event in rest { try await send(event) }
+            // Swift's streams just end when their reader is cancelled, which is no whole answer.
+            try Task.checkCancellation()
         } catch is CancellationError {
             throw CancellationError()
         } catch let error where error is any EngineError || error is APIError {

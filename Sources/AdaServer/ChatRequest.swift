@@ -9,6 +9,7 @@ struct ChatRequest: Sendable {
     let images: [ImageReference]
     let generation: GenerationFields
     let delivery: Delivery
+    let form: ResponseForm
 
     /// - Throws: ``APIError``, ``BudgetError``, ``SamplingError``
     init(_ fields: RequestFields, headers: HTTPFields) throws {
@@ -22,7 +23,7 @@ struct ChatRequest: Sendable {
         if likeliest ?? 0 > 0, !tellsProbabilities { throw fields.wrong("top_logprobs", expected: "logprobs: true beside it", found: .bool(false)) }
         if tellsProbabilities { generation.options.logProbabilities = likeliest ?? 0 }
         self.generation = generation
-        try fields.neutral("response_format") { $0 == .object(["type": .string("text")]) }
+        form = try ResponseForm(&fields)
         try fields.takeNeutral()
         try fields.expectNothingElse()
     }

@@ -12,7 +12,7 @@ struct GenerationFields: Sendable {
     private(set) var asked = Budget.full
     private var deadline: Date?
     /// Lower ones are answered first.
-    private(set) var priority = 0
+    var priority = 0
 
     /// Takes budget, sampling and lengths out of a request.
     /// - Parameters:

@@ -28,16 +28,19 @@ struct ImageReference: Sendable, Equatable {
     }
 }
 
-/// Reads the images that requests name: `data:` URLs, and files of one folder where that is allowed.
+/// Reads the images that requests name: `data:` URLs, and files of one folder and addresses of some hosts where that is allowed.
 struct MediaLoader: Sendable {
     /// The folder that `file:` URLs may name.
     let folder: URL?
     /// The most bytes that are read of a file.
     let maxBytes: Int
+    private let fetcher: MediaFetcher
     /// One request's images at a time are decoded, which bounds the memory that they take.
     private let queue = DispatchQueue(label: "adallava.media", qos: .userInitiated)
 
-    init(folder: URL?, maxBytes: Int) { (self.folder, self.maxBytes) = (folder, maxBytes) }
+    init(folder: URL?, hosts: [String], maxBytes: Int) {
+        (self.folder, self.maxBytes, fetcher) = (folder, maxBytes, MediaFetcher(hosts: hosts))
+    }
 
     /// The images at the size of a model's tower.
     /// - Throws: ``APIError``, ``ImageError``, ``GenerationError``
@@ -53,8 +56,15 @@ struct MediaLoader: Sendable {
                 throw APIError.parameter("max_pixels", expected: "at least \(prepare.pixels), the size of this model's tower", found: "\(limit)")
             }
         }
-        return try await queue.run { [self] in
-            let batch = ImageBatch(try references.map(source))
+        var fetched: [String: [UInt8]] = [:]
+        for reference in references where ["http", "https"].contains(Self.scheme(reference.url)) && fetched[reference.url] == nil {
+            if fetcher.hosts.isEmpty {
+                throw Self.refused(reference.url, "images are not fetched from the network (--allow-media-host HOST allows it); send them as data: URLs")
+            }
+            fetched[reference.url] = try await fetcher.fetch(reference.url, maxBytes: maxBytes)
+        }
+        return try await queue.run { [self, fetched] in
+            let batch = ImageBatch(try references.map { reference in try fetched[reference.url].map(ImageSource.data) ?? source(reference) })
             try batch.check()
             return try batch.read { prepare($0.image) }
         }
@@ -63,14 +73,14 @@ struct MediaLoader: Sendable {
     /// The bytes that a URL names.
     private func source(_ reference: ImageReference) throws -> ImageSource {
         let url = reference.url
-        switch url.prefix(while: { $0 != ":" }).lowercased() {
+        switch Self.scheme(url) {
         case "data": return try ImageSource(argument: url)
         case "file": return .data(try MediaFolder(folder).read(url, maxBytes: maxBytes))
-        case let scheme where scheme == "http" || scheme == "https":
-            throw Self.refused(url, "images are not fetched from the network; send them as data: URLs")
         default: throw Self.refused(url, "expected a data: URL such as data:image/png;base64,…")
         }
     }
+
+    private static func scheme(_ url: String) -> String { url.prefix { $0 != ":" }.lowercased() }
 
     static func refused(_ url: String, _ reason: String) -> APIError {
         APIError(.badRequest, "image_url \(url.prefix(80)): \(reason)", parameter: "messages", code: "invalid_image_url")

@@ -19,6 +19,9 @@ public struct ModelServer: Sendable {
     let media: MediaLoader
     let admission: Admission
     let metrics = Metrics()
+    let grammars = Grammars()
+    let files = FileStore()
+    let batches = BatchStore()
     let logger: Logger
     private let load: @Sendable () async throws -> AdaptiveModel
     private let onRunning: @Sendable (_ port: Int) async -> Void
@@ -33,7 +36,7 @@ public struct ModelServer: Sendable {
     ) throws {
         if !options.isLoopback, options.keys.isEmpty, !options.allowsAnyone { throw ServerError.unprotected(host: options.host) }
         (self.options, self.logger, self.load, self.onRunning) = (options, logger, load, onRunning)
-        media = MediaLoader(folder: options.mediaFolder, maxBytes: options.maxBodyBytes)
+        media = MediaLoader(folder: options.mediaFolder, hosts: options.mediaHosts, maxBytes: options.maxBodyBytes)
         admission = Admission(limit: options.maxConcurrent, waitingLimit: options.maxWaiting)
     }
 
@@ -51,7 +54,7 @@ public struct ModelServer: Sendable {
     /// - Throws: what loading throws, and the system's error for an address that cannot be listened on.
     public func run() async throws {
         var configuration = ServiceGroupConfiguration(
-            services: [application(), DrainService(state: state)], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+            services: [application(), DrainService(state: state, batches: batches)], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
         configuration.maximumGracefulShutdownDuration = options.drainTimeout
         do {
             try await ServiceGroup(configuration: configuration).run()
@@ -106,10 +109,13 @@ private struct ModelService: Service {
 /// Is told first that the server is to end.
 private struct DrainService: Service {
     let state: ServerState
+    let batches: BatchStore
 
     func run() async throws {
         try? await gracefulShutdown()
         state.setDraining()
+        // Nobody waits for them, and what is in memory is lost with the process.
+        batches.cancelAll()
     }
 }
 

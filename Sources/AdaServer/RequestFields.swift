@@ -1,8 +1,8 @@
 import AdaLLaVA
 
 /// The members of a JSON object in a request. Each is taken once; what nobody has taken is an error, so that nothing is ignored in silence.
-struct RequestFields {
-    private var members: [String: JSONValue]
+struct RequestFields: Sendable {
+    private(set) var members: [String: JSONValue]
     /// Where the object is in the body, for messages: `messages[0].`; empty for the body itself.
     let path: String
 

@@ -22,6 +22,9 @@ extension ModelServer {
             return try JSONBody.response(try description())
         }
         Page.add(to: router)
+        router.get("/openapi.json") { _, _ in
+            Response(status: .ok, headers: [.contentType: "application/json"], body: ResponseBody(byteBuffer: ByteBuffer(bytes: PackageResources.openapi_json)))
+        }
         router.post("/tokenize") { request, context in try await tokenize(request, context) }
         router.post("/detokenize") { request, context in try await detokenize(request, context) }
         router.get("/metrics") { _, _ in
@@ -31,8 +34,17 @@ extension ModelServer {
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"], body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
         }
         router.get("/v1/loads") { _, _ in try JSONBody.response(LoadReport(try model().load, admission, metrics)) }
-        router.post("/v1/completions") { request, context in try await completions(request, context) }
-        router.post("/v1/chat/completions") { request, context in try await chatCompletions(request, context) }
+        router.post("/v1/embeddings") { request, context in try await embeddings(request, context) }
+        router.post("/v1/messages/count_tokens") { request, context in try await countTokens(request, context) }
+        addFileRoutes(to: router)
+        addBatchRoutes(to: router)
+        for route in AnswerRoute.allCases {
+            router.post(RouterPath(route.rawValue)) { request, context in
+                var request = request
+                let fields = try JSONBody.fields(try await collect(&request, context))
+                return try await respond(try answerRequest(route, fields, headers: request.headers), request, context)
+            }
+        }
         return router
     }
 
@@ -55,41 +67,6 @@ extension ModelServer {
         return ModelDescription(id: modelName(model), created: Int(state.started.timeIntervalSince1970), model)
     }
 
-    // MARK: - Chat
-
-    private func chatCompletions(_ request: Request, _ context: ServerContext) async throws -> Response {
-        var request = request
-        let body = try await collect(&request, context)
-        let chat = try ChatRequest(try JSONBody.fields(body), headers: request.headers)
-        let model = try model(named: chat.model)
-        let format = ChatFormat(
-            id: "chatcmpl-" + RequestName.new(), created: Int(Date().timeIntervalSince1970), model: modelName(model),
-            includesUsage: chat.delivery.includesUsage, choices: chat.generation.choices)
-        let wanted = AnswerRequest(model: model, generation: chat.generation, delivery: chat.delivery, format: format) { [media] in
-            let images = try await media.images(chat.images, for: model)
-            return { model.respond(to: chat.conversation, prepared: images, budget: $0, options: $1) }
-        }
-        return try await respond(wanted, request, context)
-    }
-
-    private func completions(_ request: Request, _ context: ServerContext) async throws -> Response {
-        var request = request
-        let body = try await collect(&request, context)
-        let completion = try CompletionRequest(try JSONBody.fields(body), headers: request.headers)
-        let model = try model(named: completion.model)
-        let format = CompletionFormat(
-            id: "cmpl-" + RequestName.new(), created: Int(Date().timeIntervalSince1970), model: modelName(model),
-            includesUsage: completion.delivery.includesUsage, choices: completion.generation.choices)
-        let tokens = switch completion.prompt {
-        case .text(let text): try model.tokenize(prompt: text)
-        case .tokens(let tokens): tokens
-        }
-        let wanted = AnswerRequest(model: model, generation: completion.generation, delivery: completion.delivery, format: format) {
-            { model.complete(tokens, budget: $0, options: $1) }
-        }
-        return try await respond(wanted, request, context)
-    }
-
     // MARK: - Tokens
 
     /// vLLM's `/tokenize`: of a prompt, or of messages in the model's chat template; -200 stands where an image goes.
@@ -109,6 +86,14 @@ extension ModelServer {
         return try JSONBody.response(TokenList(tokens: tokens, maxModelLen: model.contextLength))
     }
 
+    /// Anthropic's count of a prompt's tokens.
+    private func countTokens(_ request: Request, _ context: ServerContext) async throws -> Response {
+        var request = request
+        let fields = try JSONBody.fields(try await collect(&request, context))
+        let messages = try MessagesRequest(fields, headers: request.headers, counts: true)
+        return try JSONBody.response(["input_tokens": try messages.promptTokens(try model(named: messages.model))])
+    }
+
     private func detokenize(_ request: Request, _ context: ServerContext) async throws -> Response {
         var request = request
         var fields = try JSONBody.fields(try await collect(&request, context))
@@ -121,11 +106,6 @@ extension ModelServer {
         try fields.expectNothingElse()
         return try JSONBody.response(["prompt": try model.detokenize(tokens)])
     }
-}
-
-/// Names of answers.
-enum RequestName {
-    static func new() -> String { UUID().uuidString.replacing("-", with: "").lowercased() }
 }
 
 /// `/v1/models`.

@@ -12,6 +12,8 @@ public struct ServerOptions: Sendable {
     public var allowsAnyone = false
     /// The folder whose files `file:` URLs may name; `nil` refuses them all.
     public var mediaFolder: URL?
+    /// Hosts, `HOST` or `HOST:PORT`, that images are fetched from.
+    public var mediaHosts: [String] = []
     /// Answers that are computed at once, and requests that may wait beside them; further ones are refused with 429.
     public var maxConcurrent = 32, maxWaiting = 128
     /// The most bytes of a request's body.

@@ -68,11 +68,11 @@ struct ComputeFlags: ParsableArguments {
 
     func load(_ url: URL) async throws -> AdaptiveModel { try await load(open(url)) }
 
-    /// - Parameter concurrentRequests: the most requests that are computed at once; `nil` takes the library's own number.
-    func load(_ checkpoint: Checkpoint, concurrentRequests: Int? = nil) async throws -> AdaptiveModel {
+    /// - Parameter change: changes options that are no flags of every command.
+    func load(_ checkpoint: Checkpoint, _ change: (inout AdaptiveModel.Options) -> Void = { _ in }) async throws -> AdaptiveModel {
         let start = ContinuousClock.now
         var options = options
-        if let concurrentRequests { options.concurrentRequests = concurrentRequests }
+        change(&options)
         let model = try await loadWithProgress(checkpoint, options)
         if verbose {
             let seconds = (ContinuousClock.now - start) / .seconds(1)

@@ -30,6 +30,9 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "A folder whose files requests may name as images (file:///photo.jpg).", completion: .directory)
     var allowMediaDir: String?
 
+    @Option(help: "A host, HOST or HOST:PORT, that images are fetched from; may be given several times. Addresses that are not public are refused unless given as such.")
+    var allowMediaHost: [String] = []
+
     @Option(help: "The most answers that are computed at once; others wait.")
     var maxConcurrent = 32
 
@@ -38,6 +41,9 @@ struct Serve: AsyncParsableCommand {
 
     @Option(help: "The largest body of a request.")
     var maxBody = ByteSize(bytes: 64 << 20)
+
+    @Option(help: "The most memory that keys and values take, a quarter of it for earlier prompts; by default nine tenths of what is free.")
+    var memoryLimit: ByteSize?
 
     @Option(help: "The model's name in requests and answers, instead of the checkpoint's.")
     var servedModelName: String?
@@ -56,9 +62,8 @@ struct Serve: AsyncParsableCommand {
             options.keys = try apiKeyFile.map(Self.keys) ?? []
             options.mediaFolder = try allowMediaDir.map(Self.folder)
             (options.maxConcurrent, options.maxWaiting, options.maxBodyBytes) = (maxConcurrent, maxWaiting, maxBody.bytes)
-            // A path says where a model is, not what it is called.
-            let name = model.model ?? "scenes/L"
-            options.modelName = servedModelName ?? (Files.exists(URL(systemPath: name)) ? nil : name)
+            options.mediaHosts = allowMediaHost
+            options.modelName = Self.name(of: model.model, served: servedModelName)
             options.version = Version.name.split(separator: " ").last.map(String.init) ?? Version.name
             let checkpoint = try model.open()
             var logger = Logger(label: "adallava")
@@ -67,7 +72,11 @@ struct Serve: AsyncParsableCommand {
                 let address = host.contains(":") && !host.hasPrefix("[") ? "[\(host)]" : host
                 Console.shared.message("listening on http://\(address):\(port)" + (options.keys.isEmpty && !options.isLoopback ? ", without keys" : ""))
             }) { [options, compute = model.compute] in
-                let loaded = try await compute.load(checkpoint, concurrentRequests: maxConcurrent)
+                let loaded = try await compute.load(checkpoint) { options in
+                    options.concurrentRequests = maxConcurrent
+                    options.keyValueLimit = memoryLimit?.bytes
+                    options.promptCacheLimit = memoryLimit.map { $0.bytes / 4 }
+                }
                 try await loaded.warmUp()
                 Console.shared.message("ready: \(options.modelName ?? loaded.name)")
                 return loaded
@@ -86,7 +95,13 @@ struct Serve: AsyncParsableCommand {
         return keys
     }
 
-    private static func folder(_ path: String) throws -> URL {
+    /// The name that a model is called by: `nil` takes the checkpoint's, since a path says where a model is, not what it is called.
+    static func name(of model: String?, served: String?) -> String? {
+        let name = model ?? "scenes/L"
+        return served ?? (Files.exists(URL(systemPath: name)) ? nil : name)
+    }
+
+    static func folder(_ path: String) throws -> URL {
         let url = URL(systemPath: path)
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {

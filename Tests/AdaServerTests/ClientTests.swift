@@ -1,5 +1,8 @@
 import AdaLLaVA
 import Foundation
+import Hummingbird
+import NIOCore
+import NIOEmbedded
 import Testing
 
 @testable import AdaServer
@@ -27,19 +30,26 @@ import Testing
         }
     }
 
-    // A failure means that a client that stops reading holds the engine, or its memory, for ever.
-    @Test("a client that leaves its answer unread is cut off")
-    func lagging() async throws {
-        try await TestServer.run({ ($0.readTimeout, $0.keepAlive) = (.milliseconds(400), .milliseconds(1)) }) { server in
-            let connection = try Connection(port: server.port)
-            defer { connection.close() }
-            // Comments fill the socket's buffers although nobody asks for much.
-            connection.shrinkReceiveBuffer()
-            try await connection.send(try Self.long(streams: true))
-            let model = try await Scenes.model
-            try await server.waitUntil("it is answered") { model.load.runningRequests > 0 }
-            try await server.waitUntil("it is stopped") { model.load.runningRequests + model.load.waitingRequests == 0 }
+    /// A client that reads nothing: a write waits until the connection is closed.
+    private struct StuckWriter: ResponseBodyWriter {
+        let channel: any Channel
+
+        func write(_ buffer: ByteBuffer) async throws {
+            try await channel.closeFuture.get()
+            throw ChannelError.ioOnClosedChannel
         }
+
+        consuming func finish(_ trailingHeaders: HTTPFields?) async throws {}
+    }
+
+    // A failure means that a client that stops reading holds the memory of its answer for ever.
+    @Test("the connection of a client that leaves its answer unread is closed")
+    func lagging() async throws {
+        let channel = NIOAsyncTestingChannel()
+        try await channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).get()
+        let stream = EventStream(StuckWriter(channel: channel), channel, limit: .milliseconds(50))
+        await #expect(throws: ChannelError.self) { try await stream.watched { try await stream.send([StreamEvent(data: "text")]) } }
+        #expect(!channel.isActive)
     }
 
     @Test("silent streams get comments")

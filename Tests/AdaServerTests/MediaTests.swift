@@ -82,3 +82,61 @@ import Testing
         }
     }
 }
+
+/// Images that are fetched.
+@Suite struct MediaFetcherTests {
+    // A failure means that a request makes the server ask addresses that only it can reach.
+    @Test("addresses that are not public are known as such")
+    func addresses() throws {
+        let closed = [
+            "0.0.0.0", "10.1.2.3", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.168.1.1", "192.0.0.8", "192.0.2.1",
+            "198.18.0.1", "198.51.100.7", "203.0.113.9", "100.64.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+            "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "fe80::1", "fec0::1", "fc00::1", "fd12::1", "ff02::1", "2001:db8::1", "2001::1", "100::1",
+        ]
+        for text in closed { #expect(try !#require(NetworkAddress(literal: text)).isPublic, "\(text)") }
+        for text in ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+            #expect(try #require(NetworkAddress(literal: text)).isPublic, "\(text)")
+        }
+        for text in ["", "localhost", "127.1", "0x7f000001", "2130706433", "1.2.3.4.5", ":::"] { #expect(NetworkAddress(literal: text) == nil, "\(text)") }
+        #expect(!NetworkAddress.resolve("localhost").isEmpty && NetworkAddress.resolve("localhost").allSatisfy { !$0.isPublic })
+    }
+
+    @Test("only hosts that are named are asked, and none at an address that is not public")
+    func hosts() async throws {
+        let image = try Scenes.image(6)
+        // Another server stands in for one that images come from: it serves its page as an image would be.
+        try await TestServer.run { other in
+            let here = "127.0.0.1:\(other.port)"
+            let fetcher = MediaFetcher(hosts: [here, "localhost", "localhost:\(other.port)", "Example.org"])
+            let page = try await fetcher.fetch("http://\(here)/page.css", maxBytes: 1 << 20)
+            #expect(page == PackageResources.page_css && page.count < image.count * 100)
+            func code(_ url: String, maxBytes: Int = 1 << 20) async -> String? {
+                do {
+                    _ = try await fetcher.fetch(url, maxBytes: maxBytes)
+                    return nil
+                } catch { return APIError(error).code }
+            }
+            for url in [
+                // A name of this machine, though it is listed; other ports and hosts; what is no such address.
+                "http://localhost:\(other.port)/page.css", "http://localhost/a.png", "http://127.0.0.1:1/a.png", "http://127.0.0.1/a.png", "http://[::1]:\(other.port)/page.css",
+                "http://10.0.0.1/a.png", "http://169.254.169.254/latest/meta-data", "http://2130706433:\(other.port)/page.css", "ftp://\(here)/a", "file:///etc/passwd",
+                "http://user:secret@\(here)/page.css", "http://\(here)@10.0.0.1/a", "http:///a", "http://", "http://\(here)/nothing",
+            ] { #expect(await code(url) == "invalid_image_url", "\(url)") }
+            #expect(await code("http://\(here)/page.css", maxBytes: 100) == "image_too_large")
+        }
+    }
+
+    // A failure means that a host that may be asked can send the server where it may not go.
+    @Test("redirects are checked like the first address")
+    func redirects() async throws {
+        let listener = try RedirectingServer()
+        defer { listener.close() }
+        let here = "127.0.0.1:\(listener.port)"
+        let fetcher = MediaFetcher(hosts: [here])
+        #expect(try await fetcher.fetch("http://\(here)/two", maxBytes: 1000) == Array("here".utf8))
+        for path in ["inside", "name", "loop", "file"] {
+            await #expect(performing: { try await fetcher.fetch("http://\(here)/\(path)", maxBytes: 1000) }, throws: { APIError($0).code == "invalid_image_url" })
+        }
+        #expect(listener.paths.values.filter { $0 == "/secret" }.isEmpty)
+    }
+}

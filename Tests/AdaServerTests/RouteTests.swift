@@ -147,6 +147,22 @@ import Testing
         }
     }
 
+    // A difference means that the description lacks a route, or has one that is not there.
+    @Test("the OpenAPI document has all routes")
+    func description() async throws {
+        try await TestServer.run { server in
+            let document = try await server.request("GET", "/openapi.json").json()
+            #expect(document["openapi"].string == "3.1.0")
+            let paths = try #require(document["paths"].value as? [String: [String: Any]])
+            let described = Set(paths.flatMap { path, methods in methods.keys.map { $0.uppercased() + " " + path } })
+            let routes = server.server.router().routes.filter { $0.method != .head }.map { route in
+                "\(route.method.rawValue) " + route.path.description.replacing(":id", with: "{id}").replacing("**", with: "{id}")
+            }
+            let parts: Set = ["GET /", "GET /page.css", "GET /page.js"]
+            #expect(Set(routes).subtracting(parts) == described)
+        }
+    }
+
     @Test("unknown routes are told in the same form")
     func unknownRoutes() async throws {
         try await TestServer.run { server in

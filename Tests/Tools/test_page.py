@@ -136,6 +136,7 @@ class Server:
     """`adallava serve` on a free port."""
 
     def __init__(self, binary, *arguments):
+        self.binary = binary
         self.process = subprocess.Popen(
             [binary, "serve", "-m", "scenes/L", "--port", "0", *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT)
         self.port = None

@@ -32,12 +32,6 @@ final class Connection: @unchecked Sendable {
         }
     }
 
-    /// Leaves little room for what nobody reads.
-    func shrinkReceiveBuffer() {
-        var size: Int32 = 2048
-        setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
-    }
-
     private func onQueue<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
         try await withCheckedThrowingContinuation { continuation in
             queue.async { continuation.resume(with: Swift.Result { try work() }) }

@@ -1,0 +1,78 @@
+import AdaLLaVA
+import Foundation
+import HTTPTypes
+
+/// Routes that answer a prompt, each in the form of one API.
+enum AnswerRoute: String, CaseIterable, Sendable {
+    case chat = "/v1/chat/completions"
+    case completions = "/v1/completions"
+    case responses = "/v1/responses"
+    case messages = "/v1/messages"
+}
+
+extension ModelServer {
+    /// What the body of a request to one of the routes asks for.
+    /// - Throws: ``APIError``, ``BudgetError``, ``SamplingError``, ``GenerationError``
+    func answerRequest(_ route: AnswerRoute, _ fields: RequestFields, headers: HTTPFields) throws -> AnswerRequest {
+        switch route {
+        case .chat: try chat(ChatRequest(fields, headers: headers))
+        case .completions: try completion(CompletionRequest(fields, headers: headers))
+        case .responses: try response(ResponsesRequest(fields, headers: headers))
+        case .messages: try message(MessagesRequest(fields, headers: headers))
+        }
+    }
+
+    private static func name(_ prefix: String) -> String { prefix + UUID().uuidString.replacing("-", with: "").lowercased() }
+
+    private static var now: Int { Int(Date().timeIntervalSince1970) }
+
+    /// Reads a conversation's images and answers its last turn.
+    private func answers(_ model: AdaptiveModel, _ conversation: [ChatMessage], _ references: [ImageReference]) -> @Sendable () async throws -> MakeAnswer {
+        { [media] in
+            let images = try await media.images(references, for: model)
+            return { model.respond(to: conversation, prepared: images, budget: $0, options: $1) }
+        }
+    }
+
+    private func chat(_ chat: ChatRequest) throws -> AnswerRequest {
+        let model = try model(named: chat.model)
+        var generation = chat.generation
+        generation.options.filter = try grammars.filter(chat.form, model)
+        let format = ChatFormat(
+            id: Self.name("chatcmpl-"), created: Self.now, model: modelName(model), includesUsage: chat.delivery.includesUsage, choices: generation.choices)
+        return AnswerRequest(
+            model: model, generation: generation, delivery: chat.delivery, format: format, prepare: answers(model, chat.conversation, chat.images))
+    }
+
+    private func completion(_ completion: CompletionRequest) throws -> AnswerRequest {
+        let model = try model(named: completion.model)
+        let tokens = switch completion.prompt {
+        case .text(let text): try model.tokenize(prompt: text)
+        case .tokens(let tokens): tokens
+        }
+        let format = CompletionFormat(
+            id: Self.name("cmpl-"), created: Self.now, model: modelName(model), includesUsage: completion.delivery.includesUsage,
+            choices: completion.generation.choices)
+        return AnswerRequest(model: model, generation: completion.generation, delivery: completion.delivery, format: format) {
+            { model.complete(tokens, budget: $0, options: $1) }
+        }
+    }
+
+    private func response(_ response: ResponsesRequest) throws -> AnswerRequest {
+        let model = try model(named: response.model)
+        let format = ResponsesFormat(id: Self.name("resp_"), created: Self.now, model: modelName(model), request: response)
+        return AnswerRequest(
+            model: model, generation: response.generation, delivery: response.delivery, format: format,
+            prepare: answers(model, response.conversation, response.images))
+    }
+
+    private func message(_ message: MessagesRequest) throws -> AnswerRequest {
+        let model = try model(named: message.model)
+        let format = MessagesFormat(
+            id: Self.name("msg_"), model: modelName(model), promptTokens: try message.promptTokens(model), stop: message.generation.options.stop,
+            decode: { (try? model.detokenize($0)) ?? "" })
+        return AnswerRequest(
+            model: model, generation: message.generation, delivery: message.delivery, format: format,
+            prepare: answers(model, message.conversation, message.images))
+    }
+}
