@@ -3,6 +3,7 @@
 #   make test        every test that belongs to a change (minutes)
 #   make check-slow  comparisons with llama.cpp on SmolLM2, memory and cost limits on larger models, sanitizers
 #   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
+#   make test-gateway  two servers behind Shepherd Model Gateway (PyPI): answers, budgets, workers that die
 #   make bench       speed against the machine's limits and the peers: one table, and build/bench/results.json (SECTIONS="smollm2 busy")
 #   make bench-deadline  whether time budgets are kept while other programs come and go (half an hour on an otherwise idle machine)
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
@@ -17,7 +18,7 @@ PREFIX ?= /usr/local
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 
-.PHONY: setup torch build install demo test check-slow bench bench-deadline bench-train train-scenes clean
+.PHONY: setup torch build install demo test test-gateway check-slow bench bench-deadline bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -42,6 +43,9 @@ test: torch
 	@Tests/Tools/test_page.py
 	@scripts/test-clients.sh
 	@scripts/check-docs.py
+
+test-gateway: build
+	@scripts/test-gateway.sh
 
 check-slow: build
 	@scripts/check-slow.sh
