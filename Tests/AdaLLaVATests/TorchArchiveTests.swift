@@ -265,7 +265,7 @@ import Testing
             #expect(checkpointError { try EfficientNetConverter(file, to: .f16, output: output) }?.isUnsupported == true)
             let config = source.appendingPathComponent("config.json")
             try Data(#"{"model_type": "llava_llama"}"#.utf8).write(to: config)
-            #expect(checkpointError { try EfficientNetConverter(source, to: .f16, output: output) }?.isUnsupported == true)
+            #expect(checkpointError { try EfficientNetConverter(source, to: .f16, output: output) }?.isMissing == true)
             try Data(#"{"model_type": "efficientnet_lite", "variant": "lite0"}"#.utf8).write(to: config)
             #expect(checkpointError { try EfficientNetConverter(source, to: .f16, output: output).run() } != nil)
             #expect(throws: ConversionError.towerNeedsFolder("q8_0", output: output.path)) { try EfficientNetConverter(source, to: .q8_0, output: output) }
