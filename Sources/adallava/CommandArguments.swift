@@ -107,8 +107,8 @@ struct CommandArguments {
 
     private func isCommon(_ word: String) -> Bool { word == "-h" || Self.common.contains { word == $0 || word.hasPrefix($0 + "=") } }
 
-    /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and does not look like
-    /// an option is a text.
+    /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and is no option
+    /// is a text.
     /// - Throws: `ValidationError` for a command or an option that there is not.
     func prepared(_ arguments: [String]) throws -> [String] {
         if arguments.first == "help" {
@@ -168,10 +168,9 @@ struct CommandArguments {
         !word.hasPrefix("-") || ["-", "-h"].contains(word) || word.wholeMatch(of: /--[a-z][a-z0-9-]*(=.*)?/.dotMatchesNewlines()) != nil
     }
 
-    /// Whether a word that begins with a dash and is no option is a text: by the white space in it, or after another text unless it looks
-    /// like an option of this or another program (`--name`, `-ngl`).
+    /// Whether a word that begins with a dash and is no option is a text: after another one, or by the white space in it.
     private func isText(_ word: String, isFirst: Bool) -> Bool {
         if word.contains(where: \.isWhitespace) { return true }
-        return !isFirst && word.wholeMatch(of: /--[A-Za-z0-9].*|-[A-Za-z]+/) == nil
+        return !isFirst && word.wholeMatch(of: /--[A-Za-z0-9].*/) == nil
     }
 }
