@@ -11,7 +11,8 @@ extension ModelServer {
 
         router.get("/live") { _, _ in try JSONBody.response(["status": "alive"]) }
         router.get("/health") { _, _ in
-            let trouble = state.trouble
+            let (running, waiting) = admission.counts
+            let trouble = state.trouble(requests: running + waiting)
             return try JSONBody.response(["status": trouble ?? "ok"], status: trouble == nil ? .ok : .serviceUnavailable)
         }
         router.get("/version") { _, _ in try JSONBody.response(["version": options.version]) }

@@ -59,7 +59,8 @@ final class ServerState: Sendable {
     }
 
     /// Why the server cannot answer; `nil` if it can.
-    var trouble: String? {
+    /// - Parameter requests: those of this server that are under way or wait: only their progress is known, and others may use the model too.
+    func trouble(requests: Int) -> String? {
         let model: AdaptiveModel
         switch phase.withLock({ $0 }) {
         case .loading: return "loading"
@@ -67,7 +68,7 @@ final class ServerState: Sendable {
         case .ready(let loaded): model = loaded
         }
         let load = model.load
-        guard load.runningRequests + load.waitingRequests > 0 else { return nil }
+        guard requests > 0, load.runningRequests + load.waitingRequests > 0 else { return nil }
         // Layers of a large model take seconds.
         return work.withLock { .now - $0.last > max(.seconds(5), $0.longest * 3) } ? "stalled" : nil
     }

@@ -67,7 +67,7 @@ struct TestServer {
             var ports = ports.makeAsyncIterator()
             let port = try #require(await ports.next())
             let running = TestServer(port: port, server: server)
-            if load == nil { try await running.waitUntil("the model is ready") { server.state.trouble != "loading" } }
+            if load == nil { try await running.waitUntil("the model is ready") { server.state.trouble(requests: 0) != "loading" } }
             do {
                 try await body(running)
             } catch {
