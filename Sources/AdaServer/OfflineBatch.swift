@@ -20,9 +20,7 @@ public struct OfflineBatch: Sendable {
 
         /// Whether lines with the same images belong to this run: all of them or none.
         func holds(_ group: String, _ customID: String) -> Bool {
-            // FNV-1a, which is the same on every machine.
-            let hash = (group.isEmpty ? customID : group).utf8.reduce(UInt64(0xCBF2_9CE4_8422_2325)) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
-            return hash % UInt64(count) == UInt64(number - 1)
+            FNV1a(group.isEmpty ? customID : group).value % UInt64(count) == UInt64(number - 1)
         }
     }
 

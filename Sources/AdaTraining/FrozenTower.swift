@@ -39,8 +39,7 @@ final class FrozenTower: Sendable {
     ///   - path: the image's own, by which its features are found again.
     ///   - open: decodes the image, if its features are not kept.
     func features(of path: String, aspect: CLIPImageProcessor.AspectMode, open: () throws -> RGBImage) throws -> [Float] {
-        var key = FNV1a()
-        for byte in path.utf8 { key.add(UInt64(byte)) }
+        let key = FNV1a(path)
         if let known = store.read(key.value) { return known }
         let tower = towers[turn.wrappingAdd(1, ordering: .relaxed).oldValue % towers.count]
         let features = try tower.features(tower.imageProcessor(try open(), mode: aspect))
@@ -56,13 +55,6 @@ final class FrozenTower: Sendable {
         for value in try tower.features(ramp) { hash.add(UInt64(value.bitPattern)) }
         return hash
     }
-}
-
-/// The hash of Fowler, Noll and Vo (FNV-1a), a value at a time.
-struct FNV1a: Sendable {
-    private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325
-
-    mutating func add(_ next: UInt64) { value = (value ^ next) &* 0x0000_0100_0000_01B3 }
 }
 
 /// Float16 vectors of one size by key. Vectors lie one behind the other in a data file; an index file has their keys in the same order. A key is

@@ -97,7 +97,7 @@ struct ModelExport {
         }
         let last = ["weight", "bias"].map { (TensorNames.visionPrefix + "post_layernorm." + $0, [vision.hiddenSize]) }
         return (names + last).filter { !computed.contains($0.0) }.map { name, shape in
-            var generator = SplitMix64(seed: UInt64(recipe.seed) ^ fingerprint(name))
+            var generator = SplitMix64(seed: UInt64(recipe.seed) ^ FNV1a(name).value)
             return (name, shape, TorchModel.initialValues(name, shape: shape, deviation: Float(recipe.initializerRange), using: &generator))
         }
     }

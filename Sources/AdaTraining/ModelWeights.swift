@@ -38,7 +38,7 @@ extension TorchModel {
                 continue
             }
             // A generator for each name, so that a parameter's values do not depend on which others there are.
-            var generator = SplitMix64(seed: seed ^ fingerprint(parameter.name))
+            var generator = SplitMix64(seed: seed ^ FNV1a(parameter.name).value)
             try write(TorchModel.initialValues(parameter.name, shape: parameter.shape, deviation: deviation, using: &generator), to: parameter)
         }
     }
@@ -70,7 +70,7 @@ public struct MimeticAttention: Sendable, Equatable {
         guard name.hasPrefix("model.layers."), shape.count == 2, name.hasSuffix(query) || name.hasSuffix(key) else { return nil }
         // Normalized hidden states have a squared length of `hidden`.
         let deviation = (MimeticAttention.ownLogit / (Float(headDim).squareRoot() * Float(shape[1]))).squareRoot()
-        let layer = fingerprint(name.replacing(query, with: "").replacing(key, with: ""))
+        let layer = FNV1a(name.replacing(query, with: "").replacing(key, with: "")).value
         let step = headDim * shape[1]
         let share = name.hasSuffix(query) ? group : 1
         var values: [Float] = []
@@ -81,11 +81,6 @@ public struct MimeticAttention: Sendable, Equatable {
         }
         return values.count == shape[0] * shape[1] ? values : nil
     }
-}
-
-/// FNV-1a: the same number for a text on every run and machine.
-func fingerprint(_ text: String) -> UInt64 {
-    text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
 }
 
 extension SplitMix64 {

@@ -43,12 +43,6 @@ struct Convert: AsyncParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    private func newScheduler(for source: URL) throws -> UntrainedScheduler? {
-        guard let scheduler else { return nil }
-        let layers = try imagePart.open(source).configuration.language.numHiddenLayers
-        return UntrainedScheduler(scheduler, rank: rank, prefixLayers: prefixLayers ?? max(1, layers / 2), seed: seed)
-    }
-
     func validate() throws {
         if scheduler == nil, prefixLayers != nil { throw ValidationError("--prefix-layers says which layers a new scheduler leaves; add --scheduler L or H") }
         if rank < 1 { throw ValidationError("--rank \(rank): expected 1 or more heads") }
@@ -61,7 +55,8 @@ struct Convert: AsyncParsableCommand {
                 EfficientNetConverter.accepts(source)
                 ? try EfficientNetConverter(source, to: to, output: destination, overwrites: force)
                 : try CheckpointConverter(
-                    source, projector: imagePart.projector, visionTower: imagePart.tower, to: to, scheduler: newScheduler(for: source), output: destination,
+                    source, projector: imagePart.projector, visionTower: imagePart.tower, to: to,
+                    scheduler: scheduler.map { UntrainedScheduler($0, rank: rank, prefixLayers: prefixLayers, seed: seed) }, output: destination,
                     overwrites: force)
             let cancellation = Cancellation()
             let report = try await withInterruption {

@@ -103,8 +103,7 @@ struct Serve: AsyncParsableCommand {
 
     static func folder(_ path: String) throws -> URL {
         let url = URL(systemPath: path)
-        var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
+        guard FileKind(url) == .folder else {
             throw CheckpointError.missing(file: path, needed: "the folder of --allow-media-dir")
         }
         return url.standardizedFileURL

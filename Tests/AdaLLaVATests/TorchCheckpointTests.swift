@@ -32,6 +32,18 @@ import Testing
         }
     }
 
+    @Test("A checkpoint of pickles that is replaced leaves none of them behind")
+    func replaced() throws {
+        try CheckpointFixtures.withTemporaryFolder { folder in
+            let output = folder.appendingPathComponent("out")
+            try CheckpointFixtures.copy("torch/mistral", to: output)
+            try Data("mine".utf8).write(to: output.appendingPathComponent("optimizer.pt"))
+            _ = try CheckpointConverter(CheckpointFixtures.fixture("decoders/mistral"), to: .f32, output: output, overwrites: true).run()
+            let left = try Files.names(in: output).filter { $0.contains("pytorch") || $0.hasSuffix(".pt") || $0.hasSuffix(".safetensors") }
+            #expect(left.sorted() == ["model.safetensors", "optimizer.pt"])
+        }
+    }
+
     @Test("A vision tower may be a pickle while the checkpoint is not")
     func tower() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in

@@ -178,27 +178,24 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
 
 /// FNV-1a with a final mix: tells texts apart and draws samples, the same on every machine. Not for secrets.
 struct Fingerprint: CustomStringConvertible {
-    private var state: UInt64
+    private var state = FNV1a()
 
     init(_ seed: UInt64) {
-        state = 0xCBF2_9CE4_8422_2325
-        withUnsafeBytes(of: seed.littleEndian) { for byte in $0 { mix(byte) } }
+        withUnsafeBytes(of: seed.littleEndian) { for byte in $0 { state.add(UInt64(byte)) } }
     }
-
-    private mutating func mix(_ byte: UInt8) { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
 
     func adding(_ bytes: some Sequence<UInt8>) -> Fingerprint {
         var next = self
-        for byte in bytes { next.mix(byte) }
+        for byte in bytes { next.state.add(UInt64(byte)) }
         // What ends here and what starts here must differ.
-        next.mix(0xFF)
+        next.state.add(0xFF)
         return next
     }
 
     func adding(_ text: String) -> Fingerprint { adding(text.utf8) }
 
     var value: UInt64 {
-        var z = state
+        var z = state.value
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
         z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
         return z ^ (z >> 31)

@@ -40,8 +40,8 @@ struct RowReader: Sendable {
 extension StoredTensor {
     /// That the values of this tensor are needed, and of a type that is not read.
     var unread: CheckpointError {
-        let isGGUF = file.bytes.starts(with: "GGUF".utf8)
-        let readable = isGGUF ? ElementType.ggmlNames : ElementType.allCases.compactMap(\.safetensorsName).joined(separator: ", ")
+        let isGGUF = GGUFFile.isGGUF(file.bytes)
+        let readable = isGGUF ? ElementType.ggmlNames : ElementType.safetensorsNames
         let advice = isGGUF
             ? "quantize the model again from its original weights, or this file with llama-quantize --allow-requantize"
             : "take a checkpoint with float weights, or a GGUF file of the model"

@@ -134,8 +134,7 @@ private struct SafetensorsHeader {
             throw CheckpointError.malformed(file: file, reason: "\(name) needs dtype, shape and two data_offsets in the header")
         }
         guard let type = ElementType(safetensorsName: typeName) ?? (isTypeName(typeName) ? .unread : nil) else {
-            let known = ElementType.allCases.compactMap(\.safetensorsName).joined(separator: ", ")
-            throw CheckpointError.elementType(tensor: name, expected: "one of \(known)", found: String(typeName.prefix(40)), file: file)
+            throw CheckpointError.elementType(tensor: name, expected: "one of \(ElementType.safetensorsNames)", found: String(typeName.prefix(40)), file: file)
         }
         var count = 1
         for dimension in shape {
@@ -187,6 +186,9 @@ extension ElementType {
         default: nil
         }
     }
+
+    /// The names of all types that are read, for messages.
+    static var safetensorsNames: String { allCases.compactMap(\.safetensorsName).joined(separator: ", ") }
 
     /// The type that a safetensors header calls `name`.
     public init?(safetensorsName name: String) {

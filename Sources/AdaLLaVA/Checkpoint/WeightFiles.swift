@@ -64,6 +64,12 @@ enum WeightFiles {
         }
     }
 
+    /// Whether a name is that of a checkpoint's weights or of their index. Other files of PyTorch, such as an optimizer's state, are none.
+    static func isWeights(_ name: String) -> Bool {
+        [".safetensors", ".safetensors.index.json", ".bin.index.json"].contains(where: name.hasSuffix)
+            || name.hasPrefix("pytorch_model") && name.hasSuffix(".bin")
+    }
+
     /// Whether a name is that of a file which `torch.save` writes.
     static func isPyTorch(_ name: String) -> Bool { [".bin", ".pth", ".pt"].contains(where: name.hasSuffix) }
 }

@@ -51,7 +51,8 @@ public struct CheckpointConverter: WeightConverter {
         (self.source, self.target, self.scheduler, self.output, self.overwrites) = (source, target, scheduler, output, overwrites)
         if let scheduler {
             if let obstacle = schedulerObstacle { throw ConversionError.noScheduler(source.path, reason: obstacle) }
-            try scheduler.configuration.validate(for: checkpoint.configuration.language, file: source.path)
+            let language = checkpoint.configuration.language
+            try scheduler.configuration(language).validate(for: language, file: source.path)
         }
         try ConversionOutput.check(output, sources: [source, checkpoint.folder] + (projector.map { [$0] } ?? []), overwrites: overwrites)
         if writesGGUF {
@@ -141,7 +142,7 @@ public struct CheckpointConverter: WeightConverter {
     private func belongsToCheckpoint(_ name: String) -> Bool {
         let kinds = ["json", "model", "jinja", "txt", "md"]
         let url = checkpoint.folder.appendingPathComponent(name)
-        return FileKind(url) == .file && kinds.contains(url.pathExtension) && !name.hasSuffix(".safetensors.index.json") && !name.hasSuffix(".bin.index.json")
+        return FileKind(url) == .file && kinds.contains(url.pathExtension) && !WeightFiles.isWeights(name)
     }
 
     /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.

@@ -43,8 +43,6 @@ enum ConversionOutput {
         }
     }
 
-    private static func isWeights(_ name: String) -> Bool { name.hasSuffix(".safetensors") || name.hasSuffix(".safetensors.index.json") }
-
     /// Lets `body` fill a new folder, which takes its place at `output` once `verify` has opened it; stopped in between, nothing is left and
     /// what was there is as before.
     /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and whatever `body` and `verify` throw.
@@ -54,7 +52,7 @@ enum ConversionOutput {
             try body(partial)
             do {
                 // The checkpoint's own files are replaced; whatever else lies in its folder stays.
-                for name in FileKind(output) == .folder ? try Files.names(in: output) : [] where !isWeights(name) {
+                for name in FileKind(output) == .folder ? try Files.names(in: output) : [] where !WeightFiles.isWeights(name) {
                     let kept = partial.appendingPathComponent(name)
                     if !Files.exists(kept) { try Files.copy(output.appendingPathComponent(name), to: kept) }
                 }

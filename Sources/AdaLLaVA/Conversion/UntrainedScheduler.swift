@@ -5,22 +5,28 @@ import Foundation
 ///
 /// The weights are drawn as PyTorch initializes the reference's modules: uniform in ±1/√inputs for the linear maps, 1 and 0 for the normalization.
 public struct UntrainedScheduler: Sendable {
-    /// What the scheduler switches.
-    public var configuration: AdaptiveConfiguration
-    /// Where the random weights come from.
-    public var seed: UInt64
+    private let type: AdaptiveConfiguration.SchedulerType
+    private let rank: Int
+    private let prefixLayers: Int?
+    private let seed: UInt64
 
     /// - Parameters:
     ///   - type: L or H.
     ///   - rank: heads that one unit turns on (H).
-    ///   - prefixLayers: layers at the front that always run.
-    public init(_ type: AdaptiveConfiguration.SchedulerType, rank: Int = 1, prefixLayers: Int, seed: UInt64 = 0) {
-        configuration = AdaptiveConfiguration(schedulerType: type, schedulerRank: rank, numPrefixLayers: prefixLayers)
-        self.seed = seed
+    ///   - prefixLayers: layers at the front that always run; `nil`: half of them.
+    ///   - seed: where the random weights come from.
+    public init(_ type: AdaptiveConfiguration.SchedulerType, rank: Int = 1, prefixLayers: Int? = nil, seed: UInt64 = 0) {
+        (self.type, self.rank, self.prefixLayers, self.seed) = (type, rank, prefixLayers, seed)
+    }
+
+    func configuration(_ language: DecoderConfiguration) -> AdaptiveConfiguration {
+        AdaptiveConfiguration(
+            schedulerType: type, schedulerRank: rank, numPrefixLayers: prefixLayers ?? max(1, language.numHiddenLayers / 2))
     }
 
     /// The tensors, each with the inputs of its map; 0 for a normalization's.
     private func tensors(_ language: DecoderConfiguration) -> [(name: String, shape: [Int], inputs: Int)] {
+        let configuration = configuration(language)
         let optional = language.numHiddenLayers - configuration.numPrefixLayers, hidden = language.hiddenSize
         let outputs = configuration.schedulerType == .layers ? optional : optional * 2 * configuration.switchesPerLayer(language)
         let (encoder, width) = ("scheduler.scheduler_up_proj.net.", LatencyEncoder.width)
@@ -57,7 +63,7 @@ public struct UntrainedScheduler: Sendable {
     /// Makes a `config.json` that of an adaptive model.
     func adapt(_ json: JSONValue, _ language: DecoderConfiguration) -> JSONValue {
         guard case .object(var members) = json else { return json }
-        let name = language.architecture.fileDescription.llavaName
+        let configuration = configuration(language), name = language.architecture.fileDescription.llavaName
         members["model_type"] = .string("ada_llava_\(name)")
         members["architectures"] = .array([.string("AdaLlava\(name.prefix(1).uppercased() + name.dropFirst())ForCausalLM")])
         members["scheduler_type"] = .string(configuration.schedulerType.rawValue)

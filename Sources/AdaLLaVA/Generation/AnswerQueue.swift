@@ -114,9 +114,12 @@ package final class AnswerQueue: @unchecked Sendable {
     private static let unionInterval = 16
 
     private func note(_ tasks: [GenerationTask], union: Bool) {
-        var load = engine.load(tasks)
-        load.planUnion = union ? engine.planUnion(tasks) : state.withLock { $0.load.planUnion }
-        state.withLock { [load] in $0.load = load }
+        let load = engine.load(tasks), planUnion = union ? engine.planUnion(tasks) : nil
+        state.withLock { state in
+            let known = state.load.planUnion
+            state.load = load
+            state.load.planUnion = planUnion ?? known
+        }
     }
 
     /// Uses idle time for one more measurement.
