@@ -17,6 +17,8 @@ PREFIX ?= /usr/local
 
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
+# What the tests of the documents and of the server's clients need.
+TEST_PACKAGES = curl python3-venv
 
 .PHONY: setup torch build install demo test test-gateway check-slow bench bench-deadline bench-train train-scenes clean
 
@@ -37,6 +39,7 @@ demo: build
 	@scripts/demo.sh
 
 test: torch
+	@scripts/setup.sh $(TEST_PACKAGES)
 	@scripts/check-arrows.py
 	@Tests/Tools/test_check_docs.py --quiet
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)

@@ -10,17 +10,21 @@ A comment above a block says what else is to be expected of it:
 
     <!-- commands: not run: REASON -->          never run
     <!-- commands: slow: REASON -->             run with --slow only
+    <!-- commands: background: REASON -->       started, and left running while the document's other blocks run
     <!-- commands: figures vary: REASON -->     every number of the output may be another one
     <!-- commands: ends with 66: REASON -->     the exit code of the block's last command
 
 usage: check-docs.py [--slow] [--update] [--binary FILE] [FILE.md …]
 """
 import argparse
+import base64
 import difflib
+import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,9 +32,10 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = r"(?:[A-Z_]+=\S* )*(?:adallava|adallava-bench|make|swift|python3|pip|torchrun|echo|cat|printf|cd|mkdir|git|curl|apt-get|(?:\./)?scripts/\S+)(?:\s|$)"
-MARK = re.compile(r"<!--\s*commands:\s*(not run|slow|figures vary|ends with \d+)\s*[:,]\s*(\S.*?)\s*-->", re.S)
+MARK = re.compile(r"<!--\s*commands:\s*(not run|slow|background|figures vary|ends with \d+)\s*[:,]\s*(\S.*?)\s*-->", re.S)
 # A command that hangs must not hang the tests; nothing here takes a tenth of it on a loaded machine.
 LIMIT_SECONDS = 1800
+READY_SECONDS = 120
 
 
 class Block:
@@ -103,8 +108,8 @@ def blocks(file):
         marks = []
 
 
-def prepare(folder, binary, commands):
-    """Fills a folder with what the documents' commands name."""
+def prepare(folder, binary, commands, slow):
+    """Fills a folder with the files that the documents' commands name; `slow` also with those that are downloaded."""
     for name in ["Models", "Recipes", "scripts", "Tests", "docs", "Makefile", "Package.swift"]:
         (folder / name).symlink_to(ROOT / name)
     (folder / "bin").mkdir()
@@ -144,6 +149,18 @@ def prepare(folder, binary, commands):
     run("data", "scenes", "--out", ".", "--count", 12, "--seed", 1000001, "--split", "val")
     for number, name in enumerate(["photo", "a", "b", "c"]):
         shutil.copy(folder / f"build/demo/scenes/images/demo-{number:06}.jpg", folder / f"{name}.jpg")
+    # OpenAI's batch form; Cookbook and clients write such files.
+    (folder / "requests.jsonl").write_text("".join(json.dumps({
+        "custom_id": f"request-{number}", "method": "POST", "url": "/v1/chat/completions",
+        "body": {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + base64.b64encode((folder / f"{name}.jpg").read_bytes()).decode()}},
+            {"type": "text", "text": "What is in the picture?"}]}], "max_tokens": 16}}) + "\n" for number, name in enumerate(["a", "b", "a"])))
+    if slow:
+        fetched = subprocess.run([ROOT / "scripts/fetch-smollm2.sh"], capture_output=True, text=True, check=True).stdout.strip()
+        for type in ["Q8_0", "F16"]:
+            other = pathlib.Path(fetched.replace("Q4_1", type))
+            if not other.exists():
+                run("convert", fetched, other, "--to", type.lower())
     # A model to measure has the context that the command asks for.
     for type in ["Q8_0", "Q4_1"]:
         (folder / f"M-{type}.gguf").symlink_to(ROOT / f"build/models/SmolLM2-135M-Instruct.{type}.gguf")
@@ -197,6 +214,38 @@ def run(command, folder, environment, joins=False):
     return done.returncode, done.stdout.decode(errors="replace"), (done.stderr or b"").decode(errors="replace")
 
 
+def start(block, folder, environment):
+    """Starts a block's command, and waits until it has printed an address or has ended. Its process, and the problems."""
+    commands = block.commands()
+    if len(commands) != 1:
+        return None, [f"{block.place}: expected one command to run in the background, found {len(commands)}"]
+    command = commands[0][0]
+    log = (folder / "background.log").open("wb")
+    process = subprocess.Popen(
+        ["bash", "-c", "exec " + command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    limit = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < limit:
+        if "http://" in (folder / "background.log").read_text(errors="replace"):
+            return process, []
+        time.sleep(0.1)
+    said = (folder / "background.log").read_text(errors="replace")
+    return process, [f"{block.place}: `{command}`: expected an address within {READY_SECONDS} s, found exit code {process.poll()}\n{said}"]
+
+
+def stop(process, place):
+    """Ends a command that runs in the background as Ctrl-C does."""
+    if process is None:
+        return []
+    early = process.poll()
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(READY_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return [f"{place}: the command in the background still ran {READY_SECONDS} s after an interrupt"]
+    return [] if early is None else [f"{place}: the command in the background had ended by itself with {early}"]
+
+
 def check(block, folder, environment, update):
     """What is wrong with a block; with `update` its transcripts are made right."""
     failures, differences, shown = [], [], []
@@ -248,13 +297,22 @@ def main():
     problems, count = [], 0
     with tempfile.TemporaryDirectory(prefix="adallava-docs-") as name:
         folder = pathlib.Path(name).resolve()
-        environment = prepare(folder, binary, [command for block in found for command, _ in block.commands()])
+        environment = prepare(folder, binary, [command for block in found for command, _ in block.commands()], arguments.slow)
+        background, place = None, None
         # From a file's end, so that a longer transcript moves no other block.
         for block in sorted(found, key=lambda block: (str(block.file), -block.line if arguments.update else block.line)):
             if "not run" in block.kinds or ("slow" in block.kinds) != arguments.slow:
                 continue
             count += 1
-            problems += check(block, folder, environment, arguments.update)
+            if background is not None and ("background" in block.kinds or place.file != block.file):
+                problems += stop(background, place.place)
+                background = None
+            if "background" in block.kinds:
+                background, failures = start(block, folder, environment)
+                problems, place = problems + failures, block
+            else:
+                problems += check(block, folder, environment, arguments.update)
+        problems += stop(background, place and place.place)
     for problem in problems:
         print(problem, file=sys.stderr)
     skipped = sum("not run" in block.kinds for block in found)

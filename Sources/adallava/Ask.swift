@@ -81,6 +81,9 @@ struct Ask: AsyncParsableCommand {
         try checkOrder(last)
         let words = input.dropLast().drop { $0 == "-" || $0.hasPrefix("data:") || Files.exists(URL(systemPath: $0)) || Question.looksLikeImage($0) }
         if let first = words.first, words.allSatisfy({ $0 != "-" && !Files.exists(URL(systemPath: $0)) && !$0.contains("/") && !Question.looksLikeImage($0) }) {
+            if let option = input.drop(while: { $0 != first }).dropFirst().first(where: { $0.hasPrefix("-") && $0 != "-" && Double($0) == nil }) {
+                throw ValidationError("unknown option '\(option.prefix(80))'")
+            }
             let text = (words + [last]).joined(separator: " ")
             throw ValidationError("'\(first)' is no image; a question of several words needs quotes: \"\(text)\"")
         }

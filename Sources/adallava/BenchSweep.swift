@@ -9,11 +9,17 @@ struct BenchSweep: AsyncParsableCommand {
         commandName: "sweep", abstract: "Ask one question about one image at every budget: answer, FLOPs, time, memory.",
         discussion: "A budget below the model's floor is marked and run at the floor; a model without a scheduler runs at 1 alone.")
 
-    @Argument(help: "The image: a file (JPEG, PNG, WebP, GIF, BMP), - for standard input, a file: or a data: URL.")
-    var image: String
+    @Argument(
+        help: ArgumentHelp(
+            "The image (JPEG, PNG, WebP, GIF, BMP; - for standard input, a file: or a data: URL), then the question.", valueName: "image question"),
+        completion: .file())
+    var input: [String] = []
 
-    @Argument(help: "The question.")
-    var question: String
+    @Option(help: "The image, instead of the first argument.", completion: .file())
+    var image: String?
+
+    @Option(name: [.customShort("p"), .customLong("prompt")], parsing: .unconditional, help: "The question, instead of the last argument.")
+    var prompt: String?
 
     @OptionGroup var model: ModelFlags
 
@@ -31,9 +37,18 @@ struct BenchSweep: AsyncParsableCommand {
 
     @OptionGroup var output: BenchOutputFlags
 
+    func validate() throws {
+        let expected = (image == nil ? 1 : 0) + (prompt == nil ? 1 : 0)
+        guard input.count == expected else {
+            throw ValidationError("expected an image and a question, found \(input.isEmpty ? "neither among the arguments" : input.joined(separator: " "))")
+        }
+        try Question.expectText(prompt ?? input[input.count - 1])
+    }
+
     func run() async throws {
         try await reporting {
-            var sweep = BudgetSweep(question: question, image: nil)
+            let image = image ?? input[0]
+            var sweep = BudgetSweep(question: prompt ?? input[input.count - 1], image: nil)
             sweep.budgets = try fractions(of: budgets)
             (sweep.repeats, sweep.maxTokens, sweep.formula) = (repeats, maxTokens, formula)
             // What is wrong with the request is told before anything is loaded.

@@ -9,10 +9,11 @@ extension ChatSession {
         let name = String(line.prefix { !$0.isWhitespace }.dropFirst())
         let argument = line.dropFirst(name.count + 1).trimmingCharacters(in: .whitespacesAndNewlines)
         switch ChatCommand(named: name) {
+        // Text after these, such as a pasted message, would be lost.
+        case .exit where !argument.isEmpty, .retry where !argument.isEmpty, .clear where !argument.isEmpty:
+            fail(.usage, "/\(name): expected nothing after it, found \(argument.prefix(60)); nothing was done")
         case .exit: return false
         case .help: Console.shared.message(ChatCommand.list)
-        // What is pasted behind it is a message that would be lost.
-        case .clear where !argument.isEmpty: fail(.usage, "/clear: expected nothing after it, found \(argument.prefix(60)); nothing was forgotten")
         case .clear: (turns, pending, asked) = ([], [], nil)
         case .image: try addImages(argument)
         case .images: listImages(argument)
@@ -79,7 +80,7 @@ extension ChatSession {
 
     private mutating func setTemperature(_ argument: String) throws {
         guard !argument.isEmpty else { return Console.shared.message("temperature \(options.sampling.temperature)") }
-        guard let temperature = Double(argument) else {
+        guard let temperature = Double(argument), temperature >= 0, temperature.isFinite else {
             return fail(.usage, "/temperature: expected a number of 0 or more, found \(argument.prefix(40))")
         }
         var wanted = options

@@ -36,7 +36,7 @@ import Testing
         #expect(results[9]["answer"] as? String == results[5]["answer"] as? String)
         #expect(results[9]["flops"] as? Double == results[5]["flops"] as? Double)
 
-        let table = try Command.run(["bench", "sweep", Self.image, "What?", "--repeat", "1", "--budgets", "1,0.2"] + Self.model)
+        let table = try Command.run(["bench", "sweep", "--image", Self.image, "-p", "What?", "--repeat", "1", "--budgets", "1,0.2"] + Self.model)
         for word in ["the floor is 0.5", "0.2 *", "machine", "build", "scenes-ref", "release", "GFLOP", "prefill ms"] {
             #expect(table.output.contains(word) || (word == "release" && table.output.contains("debug")), "\(word): \(table.output)")
         }
@@ -127,6 +127,7 @@ import Testing
 
     static let refusals: [(arguments: [String], status: Int32, words: [String])] = [
         (["sweep", Files.scene()], 64, ["question"]),
+        (["sweep", "--image", Files.scene(), "-p", "What?", "Where?"], 64, ["expected an image and a question, found Where?"]),
         (["sweep", "/nowhere.png", "What?"], 66, ["/nowhere.png"]),
         (["sweep", Files.scene(), "What?", "--budgets", "0"], 64, ["above 0"]),
         (["sweep", Files.scene(), "What?", "--budgets", ""], 64, ["--budgets"]),

@@ -45,7 +45,7 @@ import Testing
             try #require((try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])?["prompt_tokens"] as? Int)
         }
         #expect(lengths.count == 2 && lengths[1] > lengths[0])
-        #expect(result.status == 64 && result.errors.contains("/clear: expected nothing after it, found And blue?; nothing was forgotten"), "\(result.errors)")
+        #expect(result.status == 64 && result.errors.contains("/clear: expected nothing after it, found And blue?; nothing was done"), "\(result.errors)")
     }
 
     // A failure means that images given with the command do not reach the first message, or that the answer is not what `ask` gives.
@@ -89,7 +89,7 @@ import Testing
     }
 
     @Test("the first line that failed decides the exit code of a script", arguments: [
-        (["/budget 7", "/image /nowhere.png"], Int32(64)), (["/image /nowhere.png", "/budget 7"], 66), (["/bogus"], 64), (["/temperature -1"], 64),
+        (["/budget 7", "/image /nowhere.png"], Int32(64)), (["/image /nowhere.png", "/budget 7"], 66), (["/bogus"], 64), (["/temperature -1"], 64), (["/exit now"], 64), (["/retry now"], 64),
         (["/retry"], 64), (["/images drop 3"], 64), (["/image -"], 64), (["/image https://example.com/a.png"], 64), (["/save /nowhere/a.md", "Hi?"], 64),
         (["Hi?", "/save /nowhere/a.md"], 74), (["/image file://elsewhere/a.png"], 64), (["/help", "/images", "/system", "/budget", "/clear"], 0),
     ] as [([String], Int32)])

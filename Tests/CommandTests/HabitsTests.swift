@@ -48,6 +48,7 @@ import Testing
         (["--image", Files.scene()], "expected a question after the image"), (["-", "-"], "standard input once"),
         (["-p", "a", "-f", "b"], "not both"), (["What?", Files.scene()], "images before the question, found \(Files.scene())"),
         (["What", "is", "it?", Files.scene()], "ask \(Files.scene()) \"What is it?\""), (["What?", "none.png"], "images before the question, found none.png"),
+        ([Files.scene(), "What?", "-ngl", "99"], "unknown option '-ngl'"), ([Files.scene(), "What is it?", "-fa"], "unknown option '-fa'"),
         (["What", "is", "in", "none.png"], "needs quotes: \"What is in none.png\""),
     ] as [([String], String)])
     func refusedQuestions(arguments: [String], words: String) throws {

@@ -123,5 +123,5 @@ extension ModelResponse {
     var prefillMilliseconds: Double { measured.prefill / .milliseconds(1) }
     var decodeMilliseconds: Double { measured.decode / .milliseconds(1) }
     var firstTokenMilliseconds: Double { measured.timeToFirstToken / .milliseconds(1) }
-    var wholeMilliseconds: Double { encodeMilliseconds + prefillMilliseconds + decodeMilliseconds }
+    var wholeMilliseconds: Double { measured.whole / .milliseconds(1) }
 }

@@ -188,7 +188,7 @@ public struct RequestsReport: ExperimentReport {
         public let firstToken: SampleStatistics
         public let prefill: SampleStatistics
         public let decode: SampleStatistics
-        /// Encode, prefill and decode.
+        /// From the request to its last token.
         public let whole: SampleStatistics
         /// From one request's start to the next one's: the whole answer, and reading the image file, resizing, tokenizing and streaming.
         public let interRequest: SampleStatistics
