@@ -84,6 +84,35 @@ import Testing
         #expect(margin.factor(confidence: 0.97).isFinite)
     }
 
+    @Test("A chunk's time that is linear in no count is predicted at the sizes that were measured, and between them")
+    func chunksThatOutgrowTheCaches() {
+        let language = DecoderConfiguration(
+            vocabularySize: 1000, hiddenSize: 64, intermediateSize: 170, numHiddenLayers: 8, numAttentionHeads: 8, numKeyValueHeads: 4,
+            ropeInterleaved: false, maxPositionEmbeddings: 2048)
+        let configuration = ModelConfiguration(language: language, adaptive: nil)
+        let counter = StepCounter(language, weightBytes: 2), share = CostPlan(whole: configuration).shares[0]
+        // Beyond 200 rows each row takes half as long again.
+        func layer(_ rows: Int) -> TimeModel.Sample {
+            let counts = counter.chunk(share, rows: Double(rows), outputs: Double(rows), pairs: counter.pairs(0 ..< rows))
+            return TimeModel.Sample(counts: counts, nanoseconds: 20_000 + Double(rows) * 9000 + max(Double(rows) - 200, 0) * 4500)
+        }
+        let fitted = TimeModel(fitting: [16, 48, 96, 200, 384, 640].map(layer))
+        for rows in [16, 48, 96, 200, 384, 640] { #expect(abs(fitted.nanoseconds(layer(rows).counts) / layer(rows).nanoseconds - 1) < 1e-9, "\(rows)") }
+        for rows in [30, 70, 150, 280, 500] { #expect(abs(fitted.nanoseconds(layer(rows).counts) / layer(rows).nanoseconds - 1) < 0.06, "\(rows)") }
+        // A whole prompt's layers are predicted alike, in one chunk and in two.
+        let times = PlanTimes(CostPlan(whole: configuration), layers: 0 ..< 7, dropsRows: false, fitted, counter)
+        let steps = { (rows: Int) in fitted.nanoseconds(counter.step(logitRows: 0, chunkRows: Double(rows))) }
+        #expect(abs(times.prefill(0 ..< 384, chunk: 640, isEnd: false) / (7 * layer(384).nanoseconds + steps(384)) - 1) < 1e-6)
+        let second = counter.chunk(share, rows: 200, outputs: 200, pairs: counter.pairs(640 ..< 840))
+        let both = 7 * (layer(640).nanoseconds + fitted.nanoseconds(second)) + steps(640) + steps(200)
+        #expect(abs(times.prefill(0 ..< 840, chunk: 640, isEnd: false) / both - 1) < 1e-6)
+        // What a disturbed measurement says is bounded, and a curve from a file is checked.
+        #expect(fitted.chunkCurve.isUsable && ChunkCurve().isUsable && ChunkCurve().factor(values: 1) == 1)
+        for json in [#"{"knots":[{"values":1,"factor":9}]}"#, #"{"knots":[{"values":-1,"factor":1}]}"#, #"{"knots":[{"values":2,"factor":1},{"values":1,"factor":1}]}"#] {
+            #expect(throws: Never.self) { try #expect(!JSONDecoder().decode(ChunkCurve.self, from: Data(json.utf8)).isUsable) }
+        }
+    }
+
     @Test("Predictions that are shown follow the median of the newest errors, once there are some")
     func centersOfErrors() {
         var margin = DeadlineMargin()

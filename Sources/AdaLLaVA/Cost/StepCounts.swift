@@ -82,6 +82,9 @@ package struct StepCounter: Sendable {
     /// Keys that a row at `slot` sees, its own included.
     package func keys(_ slot: Int) -> Double { Double(min(slot + 1, window ?? slot + 1)) }
 
+    /// Values of hidden states of a chunk, in millions.
+    package func values(rows: Double) -> Double { rows * hidden / 1e6 }
+
     /// One layer for a chunk.
     /// - Parameters:
     ///   - rows: rows whose keys and values are computed.
@@ -95,7 +98,7 @@ package struct StepCounter: Sendable {
         counts[.chunkKeyValues] = 2 * rows * Double(share.keyValueHeads) * attention
         counts[.chunkNeurons] = matrices * outputs * Double(share.neurons) * hidden / 1e6
         counts[.chunkPairs] = 2 * pairs * Double(share.heads) * headDim / 1e6
-        counts[.chunkValues] = rows * hidden / 1e6
+        counts[.chunkValues] = values(rows: rows)
         counts[.chunkWeights] = bytes(share)
         counts[outputs < rows ? .lastLayers : .chunkLayers] = 1
         return counts
@@ -118,7 +121,7 @@ package struct StepCounter: Sendable {
     ///   - latencyTokens: latency tokens among the single rows.
     package func step(logitRows: Int, chunkRows: Double = 0, latencyTokens: Double = 0) -> StepCounts {
         var counts = StepCounts()
-        (counts[.stepValues], counts[.latencyTokens]) = (chunkRows * hidden / 1e6, latencyTokens)
+        (counts[.stepValues], counts[.latencyTokens]) = (values(rows: chunkRows), latencyTokens)
         counts[.logits] = Double(logitRows) * vocabulary * hidden / 1e6
         counts[.steps] = 1
         return counts

@@ -4,11 +4,19 @@ import Foundation
 package struct TimeModel: Sendable, Equatable {
     /// Nanoseconds by term.
     package let coefficients: StepCounts
+    /// How a chunk's layers differ from the sum of their terms.
+    package let chunkCurve: ChunkCurve
 
-    package init(coefficients: StepCounts) { self.coefficients = coefficients }
+    package init(coefficients: StepCounts, chunkCurve: ChunkCurve = ChunkCurve()) { (self.coefficients, self.chunkCurve) = (coefficients, chunkCurve) }
 
     /// Nanoseconds of some counts.
-    package func nanoseconds(_ counts: StepCounts) -> Double { (coefficients.values * counts.values).sum() }
+    package func nanoseconds(_ counts: StepCounts) -> Double {
+        let sum = sum(counts)
+        return counts[.chunkLayers] > 0 ? sum * chunkCurve.factor(values: counts[.chunkValues] / counts[.chunkLayers]) : sum
+    }
+
+    /// Nanoseconds of some counts by their terms alone.
+    fileprivate func sum(_ counts: StepCounts) -> Double { (coefficients.values * counts.values).sum() }
 
     /// Guesses for a machine that was not measured: a few cores of the last years. What they are wrong by, the load factor corrects from the layers
     /// that an answer's own prompt has passed.
@@ -46,6 +54,47 @@ package struct TimeModel: Sendable, Equatable {
             c[term] = used.contains { $0.counts[term] > 0 } ? solved[index] : TimeModel.guess.coefficients[term]
         }
         coefficients = c
+        chunkCurve = ChunkCurve(fitting: used, beside: TimeModel(coefficients: c))
+    }
+}
+
+/// What layers of a chunk take over the sum of their terms, by the size of their hidden states: a long chunk no longer fits the caches, a short one does not
+/// fill the kernels' tiles, and neither is linear in any count.
+package struct ChunkCurve: Sendable, Equatable, Codable {
+    /// A measured size, in millions of values of hidden states, and measured over predicted time.
+    package struct Knot: Sendable, Equatable, Codable {
+        package let values: Double
+        package let factor: Double
+    }
+
+    /// In ascending order of size.
+    package let knots: [Knot]
+
+    package init() { knots = [] }
+
+    /// Factors beyond this are taken for a disturbed measurement.
+    private static let largest = 2.0
+
+    fileprivate init(fitting samples: [TimeModel.Sample], beside model: TimeModel) {
+        let layers = samples.filter { $0.counts[.chunkLayers] == 1 && $0.counts[.chunkValues] > 0 && $0.counts[.steps] == 0 && model.sum($0.counts) > 0 }
+        knots = Dictionary(grouping: layers) { $0.counts[.chunkValues] }.map { values, samples in
+            let ratios = samples.map { $0.nanoseconds / model.sum($0.counts) }.sorted()
+            return Knot(values: values, factor: min(max(ratios[ratios.count / 2], 1 / ChunkCurve.largest), ChunkCurve.largest))
+        }.sorted { $0.values < $1.values }
+    }
+
+    package var isUsable: Bool {
+        knots.allSatisfy { $0.values > 0 && $0.values.isFinite && (1 / ChunkCurve.largest ... ChunkCurve.largest).contains($0.factor) }
+            && zip(knots, knots.dropFirst()).allSatisfy { $0.values < $1.values }
+    }
+
+    /// The factor at a size: between two knots linear in the size's logarithm, beyond them the last one's.
+    package func factor(values: Double) -> Double {
+        guard let next = knots.firstIndex(where: { $0.values >= values }) else { return knots.last?.factor ?? 1 }
+        if next == 0 { return knots[0].factor }
+        let (low, high) = (knots[next - 1], knots[next])
+        let share = Foundation.log(values / low.values) / Foundation.log(high.values / low.values)
+        return low.factor + (high.factor - low.factor) * share
     }
 }
 
@@ -59,15 +108,16 @@ package struct PlanTimes: Sendable {
     private let token, key: Double
     private let logits, step, stepRow: Double
     private let counter: StepCounter
+    private let curve: ChunkCurve
 
     /// - Parameters:
     ///   - layers: those that the prompt's chunks pass.
     ///   - dropsRows: whether no later stage reads the chunks' hidden states, so that one row leaves the last layer that attends.
     package init(_ plan: CostPlan, layers: Range<Int>, dropsRows: Bool, _ model: TimeModel, _ counter: StepCounter) {
-        self.counter = counter
+        (self.counter, curve) = (counter, model.chunkCurve)
         let last = dropsRows ? layers.last { plan.shares[$0].heads > 0 } ?? layers.lowerBound : Int.max
         var chunk = 0.0, row = 0.0, pair = 0.0, lastChunk = 0.0, lastRow = 0.0, lastOutput = 0.0, lastKey = 0.0
-        let time = { model.nanoseconds(counter.chunk($0, rows: $1, outputs: $2, pairs: $3)) }
+        let time = { model.sum(counter.chunk($0, rows: $1, outputs: $2, pairs: $3)) }
         for layer in layers {
             let share = plan.shares[layer]
             if share.isSkipped { continue }
@@ -108,8 +158,12 @@ package struct PlanTimes: Sendable {
     ///   - isEnd: whether the last of them gives logits.
     package func prefill(_ rows: Range<Int>, chunk size: Int, isEnd: Bool) -> Double {
         if rows.isEmpty { return 0 }
-        let chunks = Double((rows.count + size - 1) / size)
-        var time = chunks * (chunk + lastChunk + step) + Double(rows.count) * (row + lastRow + stepRow) + counter.pairs(rows) * pair
+        var time = 0.0
+        for start in stride(from: rows.lowerBound, to: rows.upperBound, by: size) {
+            let part = start ..< min(start + size, rows.upperBound), count = Double(part.count)
+            time += (chunk + count * row + counter.pairs(part) * pair) * curve.factor(values: counter.values(rows: count))
+            time += lastChunk + step + count * (lastRow + stepRow)
+        }
         if isEnd { time += lastOutput + counter.keys(rows.upperBound - 1) * lastKey + logits }
         return time
     }

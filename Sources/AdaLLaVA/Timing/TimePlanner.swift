@@ -48,10 +48,10 @@ package final class TimePlanner {
     /// Told what each layer of a chunk counted and took, while the machine is measured.
     package var onSample: ((StepCounts, Double) -> Void)?
 
-    /// By optional units; one entry without a scheduler.
     /// Nanoseconds of the layers of the step that runs.
     package var layerNanoseconds = 0.0
 
+    /// By optional units; one entry without a scheduler.
     private var byUnits: [PlanTimes] = []
     private var prefix: PlanTimes
     private let prefixLayers: Int

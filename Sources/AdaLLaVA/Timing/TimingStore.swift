@@ -16,8 +16,8 @@ package struct TimingStore: Sendable {
     package init(_ configuration: ModelConfiguration, weightBytes: Double, identity: String, folder: URL? = nil) {
         (self.configuration, self.weightBytes, self.identity) = (configuration, weightBytes, identity)
         let folder = folder ?? MachineCeilings.defaultFolder.appendingPathComponent("timings", isDirectory: true)
-        // FNV-1a: names a file, whose identity is then compared in full.
-        let hash = identity.utf8.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+        // The hash names a file, whose identity is then compared in full.
+        let hash = FNV1a(identity).value
         file = folder.appendingPathComponent("times-" + String(hash, radix: 16) + ".json")
     }
 
@@ -25,6 +25,7 @@ package struct TimingStore: Sendable {
     private struct Kept: Codable {
         let identity: String
         let nanoseconds: [String: Double]
+        let chunkCurve: ChunkCurve
         let imageNanoseconds: Double
         let wholeErrors: [Double]
         let firstTokenErrors: [Double]
@@ -35,7 +36,7 @@ package struct TimingStore: Sendable {
         guard let data = try? Files.data(file), let kept = try? JSONDecoder().decode(Kept.self, from: data), kept.identity == identity else { return nil }
         let values = StepCounts.Term.allCases.compactMap { kept.nanoseconds["\($0)"] }
         guard values.count == StepCounts.Term.allCases.count, (values + [kept.imageNanoseconds]).allSatisfy({ $0.isFinite && $0 >= 0 }),
-            values.contains(where: { $0 > 0 }), kept.lengths.isUsable
+            values.contains(where: { $0 > 0 }), kept.lengths.isUsable, kept.chunkCurve.isUsable
         else { return nil }
         return kept
     }
@@ -49,7 +50,7 @@ package struct TimingStore: Sendable {
         guard let kept = read() else { return planner }
         var coefficients = StepCounts()
         for term in StepCounts.Term.allCases { coefficients[term] = kept.nanoseconds["\(term)"] ?? 0 }
-        planner.use(TimeModel(coefficients: coefficients), imageNanoseconds: kept.imageNanoseconds)
+        planner.use(TimeModel(coefficients: coefficients, chunkCurve: kept.chunkCurve), imageNanoseconds: kept.imageNanoseconds)
         (planner.wholeMargin, planner.firstTokenMargin) = (DeadlineMargin(errors: kept.wholeErrors), DeadlineMargin(errors: kept.firstTokenErrors))
         planner.lengths = kept.lengths
         return planner
@@ -59,7 +60,7 @@ package struct TimingStore: Sendable {
     package func keep(_ planner: TimePlanner) {
         let terms = StepCounts.Term.allCases.map { ("\($0)", planner.model.coefficients[$0]) }
         let kept = Kept(
-            identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), imageNanoseconds: planner.imageNanoseconds,
+            identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), chunkCurve: planner.model.chunkCurve, imageNanoseconds: planner.imageNanoseconds,
             wholeErrors: planner.wholeMargin.errors, firstTokenErrors: planner.firstTokenMargin.errors, lengths: planner.lengths)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
