@@ -106,10 +106,19 @@ import Testing
         let second = counter.chunk(share, rows: 200, outputs: 200, pairs: counter.pairs(640 ..< 840))
         let both = 7 * (layer(640).nanoseconds + fitted.nanoseconds(second)) + steps(640) + steps(200)
         #expect(abs(times.prefill(0 ..< 840, chunk: 640, isEnd: false) / both - 1) < 1e-6)
+        // Tokens that read more than the caches hold.
+        func token(_ units: Int) -> TimeModel.Sample {
+            let counts = (0 ..< units).reduce(counter.step(logitRows: 1)) { sum, _ in sum + counter.single(share, keys: 100) }
+            return TimeModel.Sample(counts: counts, nanoseconds: 30_000 + Double(units) * 20_000 + max(Double(units) - 3, 0) * 9000)
+        }
+        let decode = TimeModel(fitting: [2, 4, 6, 8].map(token))
+        for units in [2, 4, 6, 8] { #expect(abs(decode.nanoseconds(token(units).counts) / token(units).nanoseconds - 1) < 1e-9, "\(units)") }
+        let whole = PlanTimes(CostPlan(whole: configuration), layers: 0 ..< 8, dropsRows: true, decode, counter)
+        #expect(abs(whole.token(at: 99) / token(8).nanoseconds - 1) < 1e-6 && abs(whole.tokens(1, from: 99) / token(8).nanoseconds - 1) < 1e-6)
         // What a disturbed measurement says is bounded, and a curve from a file is checked.
-        #expect(fitted.chunkCurve.isUsable && ChunkCurve().isUsable && ChunkCurve().factor(values: 1) == 1)
-        for json in [#"{"knots":[{"values":1,"factor":9}]}"#, #"{"knots":[{"values":-1,"factor":1}]}"#, #"{"knots":[{"values":2,"factor":1},{"values":1,"factor":1}]}"#] {
-            #expect(throws: Never.self) { try #expect(!JSONDecoder().decode(ChunkCurve.self, from: Data(json.utf8)).isUsable) }
+        #expect(fitted.chunkCurve.isUsable && SizeCurve().isUsable && SizeCurve().factor(1) == 1)
+        for json in [#"{"knots":[{"size":1,"factor":9}]}"#, #"{"knots":[{"size":-1,"factor":1}]}"#, #"{"knots":[{"size":2,"factor":1},{"size":1,"factor":1}]}"#] {
+            #expect(throws: Never.self) { try #expect(!JSONDecoder().decode(SizeCurve.self, from: Data(json.utf8)).isUsable) }
         }
     }
 

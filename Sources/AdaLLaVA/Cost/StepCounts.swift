@@ -32,6 +32,12 @@ package struct StepCounts: Sendable, Hashable {
         set { values[term.rawValue] = newValue }
     }
 
+    /// Weights that single rows read in the layers, in millions of bytes.
+    var singleWeights: Double { self[.singleAttention] + self[.singleNeurons] }
+
+    /// Whether a whole step of single rows is counted: its layers and logits.
+    package var isToken: Bool { self[.singleLayers] > 0 && self[.logits] > 0 && self[.chunkLayers] + self[.lastLayers] == 0 }
+
     static func + (a: StepCounts, b: StepCounts) -> StepCounts {
         var sum = a
         sum.values += b.values

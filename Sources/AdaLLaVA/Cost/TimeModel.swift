@@ -4,15 +4,20 @@ import Foundation
 package struct TimeModel: Sendable, Equatable {
     /// Nanoseconds by term.
     package let coefficients: StepCounts
-    /// How a chunk's layers differ from the sum of their terms.
-    package let chunkCurve: ChunkCurve
+    /// How a chunk's layers differ from the sum of their terms, by its values of hidden states in millions.
+    package let chunkCurve: SizeCurve
+    /// How a token differs from the sum of its terms, by the weights that its layers read in millions of bytes.
+    package let tokenCurve: SizeCurve
 
-    package init(coefficients: StepCounts, chunkCurve: ChunkCurve = ChunkCurve()) { (self.coefficients, self.chunkCurve) = (coefficients, chunkCurve) }
+    package init(coefficients: StepCounts, chunkCurve: SizeCurve = SizeCurve(), tokenCurve: SizeCurve = SizeCurve()) {
+        (self.coefficients, self.chunkCurve, self.tokenCurve) = (coefficients, chunkCurve, tokenCurve)
+    }
 
     /// Nanoseconds of some counts.
     package func nanoseconds(_ counts: StepCounts) -> Double {
         let sum = sum(counts)
-        return counts[.chunkLayers] > 0 ? sum * chunkCurve.factor(values: counts[.chunkValues] / counts[.chunkLayers]) : sum
+        if counts[.chunkLayers] > 0 { return sum * chunkCurve.factor(counts[.chunkValues] / counts[.chunkLayers]) }
+        return counts.isToken ? sum * tokenCurve.factor(counts.singleWeights) : sum
     }
 
     /// Nanoseconds of some counts by their terms alone.
@@ -46,24 +51,27 @@ package struct TimeModel: Sendable, Equatable {
     /// Terms that no measurement holds keep the guess.
     package init(fitting samples: [Sample]) {
         let used = samples.filter { $0.nanoseconds > 0 }
-        let terms = StepCounts.Term.allCases
-        let rows = used.map { sample in terms.map { sample.counts[$0] / (sample.nanoseconds + TimeModel.shortStep) } }
+        let names = StepCounts.Term.allCases
+        let rows = used.map { sample in names.map { sample.counts[$0] / (sample.nanoseconds + TimeModel.shortStep) } }
         let solved = NonNegativeLeastSquares.solve(rows, used.map { $0.nanoseconds / ($0.nanoseconds + TimeModel.shortStep) })
         var c = StepCounts()
-        for (index, term) in terms.enumerated() {
+        for (index, term) in names.enumerated() {
             c[term] = used.contains { $0.counts[term] > 0 } ? solved[index] : TimeModel.guess.coefficients[term]
         }
         coefficients = c
-        chunkCurve = ChunkCurve(fitting: used, beside: TimeModel(coefficients: c))
+        let terms = TimeModel(coefficients: c)
+        let ratio = { (sample: Sample) in sample.nanoseconds / terms.sum(sample.counts) }
+        chunkCurve = SizeCurve(used.filter { $0.counts[.chunkLayers] == 1 && $0.counts[.steps] == 0 }.map { ($0.counts[.chunkValues], ratio($0)) })
+        tokenCurve = SizeCurve(used.filter { $0.counts.isToken }.map { ($0.counts.singleWeights, ratio($0)) })
     }
 }
 
-/// What layers of a chunk take over the sum of their terms, by the size of their hidden states: a long chunk no longer fits the caches, a short one does not
-/// fill the kernels' tiles, and neither is linear in any count.
-package struct ChunkCurve: Sendable, Equatable, Codable {
-    /// A measured size, in millions of values of hidden states, and measured over predicted time.
+/// Measured times over the sums of their terms, by a size: what the caches hold is read faster than the rest, and a short chunk does not fill the kernels'
+/// tiles, so that neither time is linear in any count.
+package struct SizeCurve: Sendable, Equatable, Codable {
+    /// A measured size, and measured over predicted time.
     package struct Knot: Sendable, Equatable, Codable {
-        package let values: Double
+        package let size: Double
         package let factor: Double
     }
 
@@ -75,25 +83,25 @@ package struct ChunkCurve: Sendable, Equatable, Codable {
     /// Factors beyond this are taken for a disturbed measurement.
     private static let largest = 2.0
 
-    fileprivate init(fitting samples: [TimeModel.Sample], beside model: TimeModel) {
-        let layers = samples.filter { $0.counts[.chunkLayers] == 1 && $0.counts[.chunkValues] > 0 && $0.counts[.steps] == 0 && model.sum($0.counts) > 0 }
-        knots = Dictionary(grouping: layers) { $0.counts[.chunkValues] }.map { values, samples in
-            let ratios = samples.map { $0.nanoseconds / model.sum($0.counts) }.sorted()
-            return Knot(values: values, factor: min(max(ratios[ratios.count / 2], 1 / ChunkCurve.largest), ChunkCurve.largest))
-        }.sorted { $0.values < $1.values }
+    /// - Parameter measured: sizes with measured over predicted times. Of several at one size the median counts.
+    fileprivate init(_ measured: [(size: Double, ratio: Double)]) {
+        knots = Dictionary(grouping: measured.filter { $0.size > 0 && $0.ratio.isFinite }) { $0.size }.map { size, group in
+            let ratios = group.map(\.ratio).sorted(), middle = (ratios[(ratios.count - 1) / 2] + ratios[ratios.count / 2]) / 2
+            return Knot(size: size, factor: min(max(middle, 1 / SizeCurve.largest), SizeCurve.largest))
+        }.sorted { $0.size < $1.size }
     }
 
     package var isUsable: Bool {
-        knots.allSatisfy { $0.values > 0 && $0.values.isFinite && (1 / ChunkCurve.largest ... ChunkCurve.largest).contains($0.factor) }
-            && zip(knots, knots.dropFirst()).allSatisfy { $0.values < $1.values }
+        knots.allSatisfy { $0.size > 0 && $0.size.isFinite && (1 / SizeCurve.largest ... SizeCurve.largest).contains($0.factor) }
+            && zip(knots, knots.dropFirst()).allSatisfy { $0.size < $1.size }
     }
 
     /// The factor at a size: between two knots linear in the size's logarithm, beyond them the last one's.
-    package func factor(values: Double) -> Double {
-        guard let next = knots.firstIndex(where: { $0.values >= values }) else { return knots.last?.factor ?? 1 }
+    package func factor(_ size: Double) -> Double {
+        guard let next = knots.firstIndex(where: { $0.size >= size }) else { return knots.last?.factor ?? 1 }
         if next == 0 { return knots[0].factor }
         let (low, high) = (knots[next - 1], knots[next])
-        let share = Foundation.log(values / low.values) / Foundation.log(high.values / low.values)
+        let share = Foundation.log(size / low.size) / Foundation.log(high.size / low.size)
         return low.factor + (high.factor - low.factor) * share
     }
 }
@@ -108,7 +116,8 @@ package struct PlanTimes: Sendable {
     private let token, key: Double
     private let logits, step, stepRow: Double
     private let counter: StepCounter
-    private let curve: ChunkCurve
+    private let curve: SizeCurve
+    private let tokenFactor: Double
 
     /// - Parameters:
     ///   - layers: those that the prompt's chunks pass.
@@ -147,6 +156,8 @@ package struct PlanTimes: Sendable {
             key += model.nanoseconds(counter.single(share, keys: 1)) - none
         }
         (self.token, self.key) = (token, key)
+        let read = plan.shares.reduce(StepCounts()) { $1.isSkipped ? $0 : $0 + counter.single($1, keys: 0) }
+        tokenFactor = model.tokenCurve.factor(read.singleWeights)
         step = model.nanoseconds(counter.step(logitRows: 0))
         logits = model.nanoseconds(counter.step(logitRows: 1)) - step
         stepRow = model.nanoseconds(counter.step(logitRows: 0, chunkRows: 1)) - step
@@ -161,7 +172,7 @@ package struct PlanTimes: Sendable {
         var time = 0.0
         for start in stride(from: rows.lowerBound, to: rows.upperBound, by: size) {
             let part = start ..< min(start + size, rows.upperBound), count = Double(part.count)
-            time += (chunk + count * row + counter.pairs(part) * pair) * curve.factor(values: counter.values(rows: count))
+            time += (chunk + count * row + counter.pairs(part) * pair) * curve.factor(counter.values(rows: count))
             time += lastChunk + step + count * (lastRow + stepRow)
         }
         if isEnd { time += lastOutput + counter.keys(rows.upperBound - 1) * lastKey + logits }
@@ -169,11 +180,11 @@ package struct PlanTimes: Sendable {
     }
 
     /// Nanoseconds of one token at a slot, all layers and the logits.
-    package func token(at slot: Int) -> Double { token + counter.keys(slot) * key + logits + step }
+    package func token(at slot: Int) -> Double { (token + counter.keys(slot) * key + logits + step) * tokenFactor }
 
     /// Nanoseconds of `count` tokens from a slot on.
     package func tokens(_ count: Int, from slot: Int) -> Double {
         if count <= 0 { return 0 }
-        return Double(count) * (token + logits + step) + counter.pairs(slot ..< slot + count) * key
+        return (Double(count) * (token + logits + step) + counter.pairs(slot ..< slot + count) * key) * tokenFactor
     }
 }

@@ -104,7 +104,7 @@ final class TimeCalibration {
         var decode: [TimeModel.Sample] = []
         planner.onSample = { [self] counts, nanoseconds in
             let sample = TimeModel.Sample(counts: counts, nanoseconds: nanoseconds)
-            if counts[.singleLayers] > 0, counts[.logits] > 0 {
+            if counts.isToken {
                 decode.append(sample)
             } else {
                 samples[.layers(counts), default: []].append(sample)

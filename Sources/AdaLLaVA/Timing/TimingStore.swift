@@ -25,7 +25,7 @@ package struct TimingStore: Sendable {
     private struct Kept: Codable {
         let identity: String
         let nanoseconds: [String: Double]
-        let chunkCurve: ChunkCurve
+        let chunkCurve, tokenCurve: SizeCurve
         let imageNanoseconds: Double
         let wholeErrors: [Double]
         let firstTokenErrors: [Double]
@@ -36,7 +36,7 @@ package struct TimingStore: Sendable {
         guard let data = try? Files.data(file), let kept = try? JSONDecoder().decode(Kept.self, from: data), kept.identity == identity else { return nil }
         let values = StepCounts.Term.allCases.compactMap { kept.nanoseconds["\($0)"] }
         guard values.count == StepCounts.Term.allCases.count, (values + [kept.imageNanoseconds]).allSatisfy({ $0.isFinite && $0 >= 0 }),
-            values.contains(where: { $0 > 0 }), kept.lengths.isUsable, kept.chunkCurve.isUsable
+            values.contains(where: { $0 > 0 }), kept.lengths.isUsable, kept.chunkCurve.isUsable, kept.tokenCurve.isUsable
         else { return nil }
         return kept
     }
@@ -50,7 +50,7 @@ package struct TimingStore: Sendable {
         guard let kept = read() else { return planner }
         var coefficients = StepCounts()
         for term in StepCounts.Term.allCases { coefficients[term] = kept.nanoseconds["\(term)"] ?? 0 }
-        planner.use(TimeModel(coefficients: coefficients, chunkCurve: kept.chunkCurve), imageNanoseconds: kept.imageNanoseconds)
+        planner.use(TimeModel(coefficients: coefficients, chunkCurve: kept.chunkCurve, tokenCurve: kept.tokenCurve), imageNanoseconds: kept.imageNanoseconds)
         (planner.wholeMargin, planner.firstTokenMargin) = (DeadlineMargin(errors: kept.wholeErrors), DeadlineMargin(errors: kept.firstTokenErrors))
         planner.lengths = kept.lengths
         return planner
@@ -60,7 +60,7 @@ package struct TimingStore: Sendable {
     package func keep(_ planner: TimePlanner) {
         let terms = StepCounts.Term.allCases.map { ("\($0)", planner.model.coefficients[$0]) }
         let kept = Kept(
-            identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), chunkCurve: planner.model.chunkCurve, imageNanoseconds: planner.imageNanoseconds,
+            identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), chunkCurve: planner.model.chunkCurve, tokenCurve: planner.model.tokenCurve, imageNanoseconds: planner.imageNanoseconds,
             wholeErrors: planner.wholeMargin.errors, firstTokenErrors: planner.firstTokenMargin.errors, lengths: planner.lengths)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
