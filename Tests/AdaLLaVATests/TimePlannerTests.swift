@@ -170,6 +170,22 @@ import Testing
             #expect(choice.units >= units && times[choice.units] <= time + 1 && !choice.isLate)
             #expect(planner.choose(situation, atMost: 2).units <= 2)
         }
+        // Where units can be turned off later, more are chosen at the same margin, and even the worst error leaves time for the smallest plan.
+        for limit in times where limit > times[0] * 1.5 {
+            var situation = TimePlanner.Situation(limits: TimeLimits(answer: Duration(nanoseconds: limit)), work: work)
+            situation.wholeMargin = 1.44
+            let fixed = planner.choose(situation, atMost: planner.mostUnits).units
+            situation.canShrink = true
+            let open = planner.choose(situation, atMost: planner.mostUnits).units
+            let phases = planner.predict(work, planner.times(units: open))
+            let least = phases.firstToken + planner.times(units: open).tokens(2, from: 301) + planner.times(units: 0).tokens(18, from: 303)
+            #expect(open >= fixed && times[open] * 1.2 <= limit + 1 && least * 1.44 <= limit + 1)
+            // One token is not changed any more.
+            situation.work.tokens = 2
+            let short = planner.choose(situation, atMost: planner.mostUnits).units
+            situation.canShrink = false
+            #expect(planner.choose(situation, atMost: planner.mostUnits).units == short)
+        }
         let late = planner.choose(TimePlanner.Situation(limits: TimeLimits(answer: .nanoseconds(1)), work: work), atMost: planner.mostUnits)
         #expect(late == TimePlanner.Choice(units: 0, isLate: true))
         // Chunks of a prompt take as long together as their sum, which the step's accounting relies on.

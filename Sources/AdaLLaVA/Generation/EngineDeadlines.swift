@@ -137,6 +137,7 @@ extension Engine {
         situation.crowding = timing.crowding
         if let planner { situation.loads = loads(task, planner) }
         (situation.firstTokenMargin, situation.wholeMargin) = (timing.firstTokenMargin, timing.wholeMargin)
+        situation.canShrink = parts.adaptive != nil && task.request.plan == nil && task.request.deadlines.changesPlans
         return situation
     }
 
@@ -163,8 +164,8 @@ extension Engine {
                 task.timing = timing
             }
             var now = situation(task, timing, limits)
-            // Half the margin: unlike the first choice this one is made again at the next token.
-            (now.firstTokenMargin, now.wholeMargin) = (timing.firstTokenMargin.squareRoot(), timing.wholeMargin.squareRoot())
+            // Half the margin: what the scheduler chose may cost a little more than as many units spread evenly, which is no reason for a change.
+            now.firstTokenMargin = timing.firstTokenMargin.squareRoot()
             if planner.need(now, timing.times) <= 1 { return }
             let evenly = planner.times(units: units).token(at: now.work.slot)
             now.crowding *= evenly > 0 ? timing.times.token(at: now.work.slot) / evenly : 1

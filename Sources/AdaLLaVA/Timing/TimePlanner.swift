@@ -152,12 +152,16 @@ package final class TimePlanner {
         package var loads = PhaseLoads(), crowding = 1.0
         /// Factors for what predictions have lately been wrong by: of the first token, and of the rest.
         package var firstTokenMargin = 1.0, wholeMargin = 1.0
+        /// Whether units may be turned off at each token that follows.
+        package var canShrink = false
 
         package init(limits: TimeLimits, work: RemainingWork) { (self.limits, self.work) = (limits, work) }
     }
 
     /// Tokens over which a limit for each token is kept on average.
     private static let tokenWindow = 8
+    /// Tokens that a plan is kept for at least, where it can be made smaller later.
+    private static let keptTokens = 2
 
     /// Most of a limit's remaining time that is needed, over what remains; above 1 some limit is missed.
     package func need(_ situation: Situation, _ times: PlanTimes) -> Double {
@@ -167,10 +171,22 @@ package final class TimePlanner {
         if let limit = situation.limits.firstToken, situation.work.isBeforeFirstToken {
             add(phases.firstToken * situation.firstTokenMargin, limit.nanoseconds - situation.elapsed)
         }
-        if let limit = situation.limits.answer { add(phases.whole * situation.wholeMargin, limit.nanoseconds - situation.elapsed) }
+        if let limit = situation.limits.answer {
+            let left = limit.nanoseconds - situation.elapsed
+            if situation.canShrink {
+                // A wrong prediction can be made good at the tokens that follow, so the whole margin is for the work until then and the smallest plan's rest.
+                let kept = min(situation.work.tokens, TimePlanner.keptTokens)
+                let decode = times.tokens(kept, from: situation.work.slot) + byUnits[0].tokens(situation.work.tokens - kept, from: situation.work.slot + kept)
+                add(phases.whole * situation.wholeMargin.squareRoot(), left)
+                add((phases.firstToken + decode * situation.loads.decode) * situation.wholeMargin, left)
+            } else {
+                add(phases.whole * situation.wholeMargin, left)
+            }
+        }
         if let limit = situation.limits.perToken, situation.work.tokens > 0 {
             let count = min(situation.work.tokens, TimePlanner.tokenWindow)
-            let time = times.tokens(count, from: situation.work.slot) * situation.loads.decode * situation.wholeMargin
+            let margin = situation.canShrink ? situation.wholeMargin.squareRoot() : situation.wholeMargin
+            let time = times.tokens(count, from: situation.work.slot) * situation.loads.decode * margin
             add(time, limit.nanoseconds * Double(situation.decoded + count) - situation.decoding)
         }
         return need
