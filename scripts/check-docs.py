@@ -149,7 +149,11 @@ def prepare(folder, binary, commands, slow):
     run("data", "scenes", "--out", ".", "--count", 12, "--seed", 1000001, "--split", "val")
     for number, name in enumerate(["photo", "a", "b", "c"]):
         shutil.copy(folder / f"build/demo/scenes/images/demo-{number:06}.jpg", folder / f"{name}.jpg")
-    # OpenAI's batch form; Cookbook and clients write such files.
+    # Two steps, so that the command ends.
+    (folder / "recipe.yaml").write_text(
+        f"model_name_or_path: {model}\ndata_path: val.json\nimage_folder: .\noutput_dir: runs/a\nscheduler_type: L\nnum_prefix_layers: 4\n"
+        "per_device_train_batch_size: 2\nlearning_rate: 1e-5\nmax_steps: 2\n")
+    # OpenAI's batch form.
     (folder / "requests.jsonl").write_text("".join(json.dumps({
         "custom_id": f"request-{number}", "method": "POST", "url": "/v1/chat/completions",
         "body": {"messages": [{"role": "user", "content": [
