@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the built command below PREFIX: bin/adallava, its models in share/adallava/Models, completions for bash, zsh and fish where
-# these shells look for them, and man pages. Run by `make install PREFIX=…`; DESTDIR is put before PREFIX, for packages.
+# Installs the built command below PREFIX: bin/adallava, its models in share/adallava/Models, licences in share/doc/adallava, completions for
+# bash, zsh and fish where these shells look for them, and man pages. Run by `make install PREFIX=…`; DESTDIR is put before PREFIX, for packages.
 #   scripts/install.sh PREFIX
 # BUILD is the folder that the command was built in, .build/release if it is not set.
 set -euo pipefail
@@ -22,6 +22,9 @@ install -d "$root/share/adallava/Models.new"
 cp -R Models/scenes "$root/share/adallava/Models.new/scenes"
 rm -rf "$root/share/adallava/Models"
 mv "$root/share/adallava/Models.new" "$root/share/adallava/Models"
+
+install -d "$root/share/doc/adallava"
+install -m 644 LICENSE NOTICE THIRD-PARTY-NOTICES.md "$root/share/doc/adallava/"
 
 completion() { # SHELL FOLDER NAME
   install -d "$root/share/$2"
