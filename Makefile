@@ -41,6 +41,8 @@ demo: build
 test: torch
 	@scripts/setup.sh $(TEST_PACKAGES)
 	@scripts/check-arrows.py
+	@scripts/kernel-table.py --check
+	@Tests/Tools/test_kernel_table.py --quiet
 	@Tests/Tools/test_check_docs.py --quiet
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
 	@Tests/Tools/test_page.py
