@@ -8,6 +8,7 @@
 #   make bench-deadline  whether time budgets are kept while other programs come and go (half an hour on an otherwise idle machine)
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
 #   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
+#   make examples    builds Examples/, a package that depends on this one
 #   make build       the release executable, .build/release/adallava
 #   make install PREFIX=$HOME/.local   command, models, shell completions and man pages
 
@@ -20,7 +21,7 @@ TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 # What the tests of the documents and of the server's clients need.
 TEST_PACKAGES = curl python3-venv
 
-.PHONY: setup torch build install demo test test-gateway check-slow bench bench-deadline bench-train train-scenes clean
+.PHONY: setup torch build install examples demo test test-gateway check-slow bench bench-deadline bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -34,6 +35,9 @@ build: setup
 
 install: build
 	@SWIFT="$(SWIFT)" scripts/install.sh "$(PREFIX)"
+
+examples: setup
+	$(SWIFT) build --package-path Examples $(SWIFTFLAGS)
 
 demo: build
 	@scripts/demo.sh
