@@ -50,6 +50,25 @@ import Testing
         }
     }
 
+    @Test("LLaVA's own layout can have one, also under the name llava; llava-hf's cannot")
+    func layouts() throws {
+        try CheckpointFixtures.withTemporaryFolder { folder in
+            let source = folder.appendingPathComponent("llava"), config = source.appendingPathComponent("config.json")
+            try CheckpointFixtures.copy("ada-L", to: source)
+            var fields = try #require(try JSONSerialization.jsonObject(with: Files.data(config)) as? [String: Any])
+            for key in fields.keys where key.hasPrefix("scheduler") || key == "num_prefix_layers" { fields[key] = nil }
+            (fields["model_type"], fields["architectures"]) = ("llava", ["LlavaLlamaForCausalLM"])
+            try Files.write(JSONSerialization.data(withJSONObject: fields), to: config)
+            #expect(try Checkpoint.open(at: source).configuration.adaptive == nil)
+            let output = folder.appendingPathComponent("out")
+            _ = try converter(source, UntrainedScheduler(.layers, prefixLayers: 1), output).run()
+            #expect(try Checkpoint.open(at: output).configuration.adaptive?.numPrefixLayers == 1)
+            #expect(throws: ConversionError.self) {
+                try converter(CheckpointFixtures.fixture("llava-hf/new-layout"), UntrainedScheduler(.layers, prefixLayers: 1), folder.appendingPathComponent("hf")).run()
+            }
+        }
+    }
+
     @Test("Models that cannot have one are refused before anything is written")
     func refusals() throws {
         let fixture = try #require(DecoderFixture.all.first)
