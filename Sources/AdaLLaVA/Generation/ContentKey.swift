@@ -25,10 +25,11 @@ enum PromptElement: Hashable, Sendable {
     case image(ContentKey, row: Int32)
 
     fileprivate func add(to hash: inout SHA256) {
+        // Both halves are of one size: between a byte and a word there are bytes of padding, which hold anything.
         switch self {
-        case .token(let token): withUnsafeBytes(of: (UInt8(0), token)) { hash.update(bufferPointer: $0) }
+        case .token(let token): withUnsafeBytes(of: (Int32(0), token)) { hash.update(bufferPointer: $0) }
         case .image(let key, let row):
-            withUnsafeBytes(of: (UInt8(1), row)) { hash.update(bufferPointer: $0) }
+            withUnsafeBytes(of: (Int32(1), row)) { hash.update(bufferPointer: $0) }
             key.add(to: &hash)
         }
     }
