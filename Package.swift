@@ -85,7 +85,8 @@ let package = Package(
             path: "Benchmarks/AdaBenchmarks"),
 
         .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),
-        .testTarget(name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaProbes", "AdaImages"]),
+        .testTarget(
+            name: "AdaLLaVATests", dependencies: ["AdaLLaVA", "AdaProbes", "AdaImages", .product(name: "Crypto", package: "swift-crypto")]),
         .testTarget(name: "AdaImagesTests", dependencies: ["AdaImages"]),
         .testTarget(name: "AdaTrainingTests", dependencies: ["AdaTraining", "AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),

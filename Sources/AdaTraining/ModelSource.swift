@@ -48,6 +48,10 @@ public struct ModelSource: Sendable {
         ModelSource.apply(recipe, to: &members, adaptive: before.adaptive != nil)
         var configuration = try ModelConfiguration.read(.object(members), file: "\(configURL.path), changed by the recipe")
 
+        if let llava = configuration.llava, llava.tiling != .none {
+            throw CheckpointError.unsupported(
+                what: "training a model whose pictures are cut into tiles", file: configURL.path, hint: "LLaVA-1.5's layout can be trained")
+        }
         if recipe.fromScratch {
             checkpoint = nil
             (configuration.vision, imageProcessor) = try ModelSource.tower(of: configuration, in: folder)
@@ -132,7 +136,7 @@ public struct ModelSource: Sendable {
             if let checkpoint { return try VisionTower(checkpoint, threads: 1) }
             let reference = configuration.llava?.visionTowerReference ?? ""
             let location = reference.hasPrefix("/") ? URL(fileURLWithPath: reference) : self.folder.appendingPathComponent(reference)
-            return try VisionTower(contentsOf: location, threads: 1)
+            return try VisionTower(contentsOf: location, selectLayer: configuration.llava?.selectLayer ?? -2, threads: 1)
         }
         return try FrozenTower(towers, aspect: imageAspect, folder: folder)
     }
@@ -142,8 +146,7 @@ public struct ModelSource: Sendable {
 
     /// Rows of features that an image becomes; 0 for text models.
     var rowsPerImage: Int {
-        guard let vision = configuration.vision else { return 0 }
-        return vision.patches + (configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
+        configuration.vision.flatMap { configuration.llava?.featureRows(of: $0) } ?? 0
     }
 
     /// The units of the model's budget; `nil` if it is not adaptive.

@@ -171,7 +171,8 @@ public final class TorchModel {
             c.keeps_class_token = llava.selectFeature == .classAndPatches ? 1 : 0
             switch llava.projector {
             case .identity: c.projector_layers = 0
-            case .linear: c.projector_layers = 1
+            // Models with a pixel shuffle are not trained.
+            case .linear, .pixelShuffle: c.projector_layers = 1
             case .mlp(let layers): c.projector_layers = Int32(layers)
             }
             c.projector_bias = llava.projectorBias ? 1 : 0

@@ -71,7 +71,7 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "Devices that share each layer; costs are those of one.")
     var tensorParallel: Int = 1
 
-    @Option(help: "Images that are encoded (--formula exact).")
+    @Option(help: "Images that are encoded, or the tiles that they are cut into (--formula exact).")
     var images: Int = 1
 
     @Option(help: "reference: the published experiments' count; exact: what the engine does.")

@@ -153,13 +153,11 @@ struct ChatSession {
         )
     }
 
-    /// Positions of a prompt, at most: token selection may leave fewer of an image.
+    /// Positions of a prompt; at least, where tokens are selected.
     private func positions(of turns: ArraySlice<Turn>, _ question: Question) throws -> Int {
         let conversation = turns.flatMap { [$0.question.message, ChatMessage(.assistant, $0.answer)] } + [question.message]
-        let images = turns.reduce(question.images.count) { $0 + $1.question.images.count }
-        let latencyToken = model.isAdaptive ? 1 : 0
-        // A tower's class token may be one feature more.
-        let imagePositions = checkpoint.configuration.vision.map { $0.patches + (model.featuresBeforePatches ?? 0) } ?? 0
-        return try model.tokenize(conversation, system: options.system).count + images * (imagePositions - 1) + latencyToken
+        let images = turns.flatMap(\.question.images) + question.images
+        let imagePositions = try images.reduce(0) { try $0 + model.positions(of: $1.prepared) - 1 }
+        return try model.tokenize(conversation, system: options.system).count + imagePositions + (model.isAdaptive ? 1 : 0)
     }
 }

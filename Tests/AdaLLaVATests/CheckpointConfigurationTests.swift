@@ -107,8 +107,8 @@ import Testing
             let json = try Fixtures.json("ada-L/config.json", replacing: [field: .string(value)])
             #expect(checkpointError { try ModelConfiguration.read(json, file: "config.json") }?.isUnsupported == true)
         }
-        let siglip = try Fixtures.json(#"{"model_type":"siglip_vision_model"}"#)
-        #expect(checkpointError { try VisionConfiguration.read(siglip, file: "config.json") }?.isUnsupported == true)
+        let other = try Fixtures.json(#"{"model_type":"dinov2"}"#)
+        #expect(checkpointError { try VisionConfiguration.read(other, file: "config.json") }?.isUnsupported == true)
     }
 
     @Test func llavaVariants() throws {

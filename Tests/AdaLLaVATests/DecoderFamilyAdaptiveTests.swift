@@ -118,14 +118,24 @@ import Testing
     static func write(
         _ fixture: DecoderFixture, _ variant: Variant, masking plan: ExecutionPlan? = nil, _ space: SwitchSpace? = nil, to folder: URL
     ) throws {
+        let json = try fixture.configuration(["model_type": .string(fixture.adaptiveType)])
+        try write(json, fixture.tensors(), variant, masking: plan, space, to: folder)
+    }
+
+    /// The same of any model, given by its `config.json` and its weights.
+    static func write(
+        _ json: JSONValue, _ tensors: [(name: String, shape: [Int], values: [Float])], _ variant: Variant, masking plan: ExecutionPlan? = nil,
+        _ space: SwitchSpace? = nil, to folder: URL
+    ) throws {
+        guard case .object(var members) = json else { return }
+        members["scheduler_type"] = .string(variant.type)
+        members["scheduler_rank"] = .integer(variant.rank)
+        members["num_prefix_layers"] = .integer(Self.prefix)
+        members["scheduler_kv_groups"] = .bool(variant.grouped)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        let json = try fixture.configuration([
-            "model_type": .string(fixture.adaptiveType), "scheduler_type": .string(variant.type), "scheduler_rank": .integer(variant.rank),
-            "num_prefix_layers": .integer(Self.prefix), "scheduler_kv_groups": .bool(variant.grouped),
-        ])
-        try CheckpointFixtures.write(json, to: folder.appendingPathComponent("config.json"))
-        let language = try ModelConfiguration.read(json, file: "config.json").language
-        var tensors = try fixture.tensors()
+        try CheckpointFixtures.write(.object(members), to: folder.appendingPathComponent("config.json"))
+        let language = try ModelConfiguration.read(.object(members), file: "config.json").language
+        var tensors = tensors
         if let plan, let space { for index in tensors.indices { mask(&tensors[index], plan, space, language) } }
         var random = SeededGenerator(seed: 7)
         func add(_ name: String, _ shape: [Int], _ scale: Float, around middle: Float = 0) {
@@ -150,7 +160,9 @@ import Testing
     private static func mask(
         _ tensor: inout (name: String, shape: [Int], values: [Float]), _ plan: ExecutionPlan, _ space: SwitchSpace, _ language: DecoderConfiguration
     ) {
-        let parts = tensor.name.split(separator: ".").map(String.init)
+        // Models of images have their decoder's tensors under names of their own.
+        let name = tensor.name.replacing("text_model.", with: "").replacing("language_model.", with: "")
+        let parts = name.split(separator: ".").map(String.init)
         guard parts.count == 6, parts[1] == "layers", let layer = Int(parts[2]) else { return }
         let row = plan.rows[layer], switches = space.layers[layer]
         let off: [Range<Int>], isOff: Bool

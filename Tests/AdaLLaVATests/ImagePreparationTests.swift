@@ -19,7 +19,7 @@ import Testing
         let model = try await AdaptiveModel(checkpoint)
         #expect(try model.imagePreparation == prepare)
         let image = try picture("03"), prepared = prepare(image)
-        #expect(prepared.pixels.count == 3 * prepare.processor.cropSize * prepare.processor.cropSize)
+        #expect(prepared.tiles.pixels[0].count == 3 * prepare.processor.cropSize * prepare.processor.cropSize)
         let tokens = try model.tokenize([.question("What is in the image?", images: 1)])
         let whole = try await model.trace(tokens: tokens, images: [image], budget: .fraction(0.75), maxTokens: 6)
         let small = try await model.trace(tokens: tokens, prepared: [prepared], budget: .fraction(0.75), maxTokens: 6)

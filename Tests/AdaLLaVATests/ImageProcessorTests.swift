@@ -134,9 +134,9 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
     @Test func resizingToTheSameSizeChangesNothing() throws {
         // A difference means that a picture of the tower's own size is blurred or shifted.
         let image = try picture("resize/c.png")
-        #expect(BicubicResize.resize(image, width: image.width, height: image.height) == image)
-        #expect(BicubicResize.resize(image, width: 0, height: 5) == nil)
-        #expect(BicubicResize.resize(image, width: 5, height: 1 << 21) == nil)
+        #expect(ImageResize.resize(image, width: image.width, height: image.height) == image)
+        #expect(ImageResize.resize(image, width: 0, height: 5) == nil)
+        #expect(ImageResize.resize(image, width: 5, height: 1 << 21) == nil)
     }
 
     @Test func unusableSettingsAreRefused() {

@@ -165,7 +165,7 @@ public struct KernelBench: Sendable {
                     })
             }
             if let vision = tower {
-                let (heads, tokens) = (vision.numAttentionHeads, vision.patches + 1)
+                let (heads, tokens) = (vision.numAttentionHeads, vision.positions)
                 let headDim = vision.hiddenSize / heads
                 cases.append(
                     Case(
@@ -182,7 +182,7 @@ public struct KernelBench: Sendable {
     }
 
     private var tower: VisionConfiguration? {
-        guard let vision = shape.configuration.vision, vision.architecture == .clip else { return nil }
+        guard let vision = shape.configuration.vision, vision.isTransformer else { return nil }
         return vision
     }
 
@@ -210,7 +210,7 @@ public struct KernelBench: Sendable {
     }
 
     private func towerProducts(_ c: VisionConfiguration, _ type: ElementType) -> [Case] {
-        let tokens = [c.patches + 1]
+        let tokens = [c.positions]
         return product("tower q k v", [c.hiddenSize, c.hiddenSize, c.hiddenSize], c.hiddenSize, type, tokens: tokens)
             + product("tower o", [c.hiddenSize], c.hiddenSize, type, tokens: tokens)
             + product("tower fc1", [c.intermediateSize], c.hiddenSize, type, tokens: tokens)
@@ -232,8 +232,8 @@ public struct KernelBench: Sendable {
         }
         cases.append(item(.argmax, c.vocabularySize, 1, headDim: c.headDim))
         if let vision = tower {
-            cases.append(item(.layerNorm, vision.hiddenSize, vision.patches + 1, headDim: c.headDim))
-            cases.append(item(.geluQuick, vision.intermediateSize, vision.patches + 1, headDim: c.headDim))
+            cases.append(item(.layerNorm, vision.hiddenSize, vision.positions, headDim: c.headDim))
+            cases.append(item(.geluQuick, vision.intermediateSize, vision.positions, headDim: c.headDim))
         }
         return cases
     }

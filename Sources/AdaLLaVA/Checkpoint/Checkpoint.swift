@@ -156,6 +156,11 @@ public struct Checkpoint: Sendable {
         if let llava = configuration.llava {
             let found = try VisionTowerFiles.find(for: llava, shape: configuration.vision, inside: inside, folder: folder, tower: visionTower)
             try llava.validate(for: found.configuration, file: configURL.path)
+            if llava.tiling == .idefics3, found.imageProcessor.tiles == nil {
+                throw CheckpointError.configuration(
+                    field: "image_processor_type", expected: "Idefics3ImageProcessor or SmolVLMImageProcessor, which cut pictures into tiles",
+                    found: "another in preprocessor_config.json and processor_config.json, or neither file", file: folder.path)
+            }
             if let width = json["mm_hidden_size"], width != .integer(found.configuration.hiddenSize) {
                 throw CheckpointError.configuration(
                     field: "mm_hidden_size",
@@ -163,7 +168,8 @@ public struct Checkpoint: Sendable {
                     found: width.summary, file: configURL.path)
             }
             configuration.vision = found.configuration
-            if configuration.llava?.visionTowerReference == nil, found.imageProcessor.padsToSquare {
+            // What LLaVA-1.6's processor pads are batches.
+            if llava.visionTowerReference == nil, llava.tiling == .none, found.imageProcessor.padsToSquare {
                 configuration.llava?.imageAspectRatio = .pad
             }
             tower = found
@@ -236,6 +242,11 @@ public struct Checkpoint: Sendable {
         let decoder = configuration.language.architecture
         let with = decoder == .llama ? "" : " with \(decoder.name)"
         if let adaptive = configuration.adaptive { return "AdaLLaVA-\(adaptive.schedulerType.rawValue)\(with)" }
-        return configuration.llava == nil ? decoder.name : "LLaVA-1.5\(with)"
+        guard let llava = configuration.llava else { return decoder.name }
+        switch llava.tiling {
+        case .none: return "LLaVA-1.5" + with
+        case .idefics3: return "Idefics3" + with
+        case .anyRes: return "LLaVA-1.6" + with
+        }
     }
 }

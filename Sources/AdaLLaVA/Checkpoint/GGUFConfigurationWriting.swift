@@ -63,11 +63,11 @@ extension VisionConfiguration {
         key: String, value: GGUFValue
     )] {
         func number(_ value: Int) -> GGUFValue { .uint32(UInt32(clamping: value)) }
-        guard case .mlp = llava.projector, llava.selectFeature == .patch, activation != .geluTanh else {
+        guard case .mlp = llava.projector, llava.selectFeature == .patch, activation != .geluTanh, architecture != .siglip, llava.tiling == .none else {
             throw CheckpointError.unsupported(
-                what: "a \(llava.projector) projector on \(llava.selectFeature.rawValue) features with \(activation.rawValue)",
+                what: "a \(modelType) tower and a \(llava.projector) projector on \(llava.selectFeature.rawValue) features with \(activation.rawValue)",
                 file: "the model",
-                hint: "GGUF has mlp projectors on patch features; write safetensors")
+                hint: "GGUF is written for CLIP and EfficientNet-Lite towers with mlp projectors on patch features; write safetensors")
         }
         // GGUF has no rescale factor: its readers take bytes divided by 255.
         let unit = imageProcessor.rescaleFactor.map { abs($0 * 255 - 1) < 1e-9 ? 1 : Float(1 / ($0 * 255)) } ?? Float(1.0 / 255)

@@ -15,7 +15,19 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     public enum Resize: Sendable, Equatable {
         /// The shorter side gets this many pixels, the longer one keeps the proportion.
         case shortestEdge(Int)
+        /// The longer side gets this many pixels, the shorter one keeps the proportion, rounded to an even number (Idefics3).
+        case longestEdge(Int)
         case exact(Size)
+    }
+
+    /// How Idefics3 cuts a picture.
+    public struct Tiles: Sendable, Equatable {
+        /// Pixels of a tile's side.
+        public var side: Int
+        /// Whether pictures are cut; otherwise each is resized to one tile.
+        public var splits: Bool
+
+        public init(side: Int, splits: Bool) { (self.side, self.splits) = (side, splits) }
     }
 
     /// The filters of Pillow, by its numbers.
@@ -37,6 +49,11 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     public var standardDeviation: [Float]
     /// Whether a picture is squared with its mean colour before it is resized (`do_pad` of Hugging Face's LLaVA processor).
     public var padsToSquare: Bool
+    /// `nil` for processors that cut nothing into tiles.
+    public var tiles: Tiles?
+
+    /// SigLIP's mean and deviation in each channel: bytes become values from -1 to 1.
+    private static let half: [Float] = [0.5, 0.5, 0.5]
 
     /// OpenAI's CLIP: what a file that says nothing means.
     public static let clipMean: [Float] = [0.48145466, 0.4578275, 0.40821073]
@@ -62,6 +79,11 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
         .init(resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize))
     }
 
+    /// SigLIP's processing: both sides are resized, whatever the proportions are.
+    public static func siglip(imageSize: Int) -> ImageProcessorConfiguration {
+        .init(resize: .exact(Size(width: imageSize, height: imageSize)), centerCrop: nil, mean: half, standardDeviation: half)
+    }
+
     /// EfficientNet-Lite's values, `(byte - 127) / 128`, for a tower that sees `imageSize` by `imageSize` pixels.
     ///
     /// The published models were trained on the middle 224 / 256 of a picture, resized bicubically to the tower's size. Here the whole
@@ -76,6 +98,7 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     public static func standard(for tower: VisionConfiguration) -> ImageProcessorConfiguration {
         switch tower.architecture {
         case .clip: .clip(imageSize: tower.imageSize)
+        case .siglip: .siglip(imageSize: tower.imageSize)
         case .efficientNetLite: .efficientNetLite(imageSize: tower.imageSize)
         }
     }
@@ -86,28 +109,57 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     public static func read(_ json: JSONValue, file: String) throws -> ImageProcessorConfiguration {
         let whole = try ConfigurationFields(json, file: file)
         let fields = try whole.optionalObject("image_processor") ?? whole
+        let defaults = Defaults(type: try fields.optionalString("image_processor_type") ?? fields.optionalString("feature_extractor_type") ?? "")
         let resizes = try fields.bool("do_resize", missing: true)
-        let crops = try fields.bool("do_center_crop", missing: true)
+        let crops = try fields.bool("do_center_crop", missing: defaults.crops)
         let rescales = try fields.bool("do_rescale", missing: true)
         let normalizes = try fields.bool("do_normalize", missing: true)
-        let filter = try fields.integer("resample", in: 0...5, missing: Resampling.bicubic.rawValue)
+        let filter = try fields.integer("resample", in: 0...5, missing: defaults.resampling.rawValue)
         let deviations = try fields.optionalNumbers("image_std", counts: 3...3, in: 1e-6...1e6)?.map { Float($0) }
         let means = try fields.optionalNumbers("image_mean", counts: 3...3, in: -1e6...1e6)?.map { Float($0) }
-        return ImageProcessorConfiguration(
-            resize: resizes ? try readResize(fields) : nil,
-            resampling: Resampling(rawValue: filter) ?? .bicubic,
+        var configuration = ImageProcessorConfiguration(
+            resize: resizes ? try readResize(fields, byLongestEdge: defaults.cutsTiles) : nil,
+            resampling: Resampling(rawValue: filter) ?? defaults.resampling,
             centerCrop: crops ? try readCrop(fields) : nil,
             rescaleFactor: rescales ? try fields.number("rescale_factor", in: 1e-9...1e9, missing: 1.0 / 255) : nil,
-            mean: normalizes ? means ?? clipMean : [0, 0, 0],
-            standardDeviation: normalizes ? deviations ?? clipStandardDeviation : [1, 1, 1],
-            padsToSquare: try fields.bool("do_pad", missing: false))
+            mean: normalizes ? means ?? defaults.mean : [0, 0, 0],
+            standardDeviation: normalizes ? deviations ?? defaults.standardDeviation : [1, 1, 1],
+            padsToSquare: try !defaults.cutsTiles && fields.bool("do_pad", missing: false))
+        if defaults.cutsTiles {
+            guard case .longestEdge = configuration.resize else {
+                throw fields.invalid(resizes ? "size" : "do_resize", expected: resizes ? "longest_edge" : "true")
+            }
+            let sides = ConfigurationLimits.imageSide
+            configuration.tiles = Tiles(
+                side: try fields.optionalObject("max_image_size")?.integer("longest_edge", in: sides, missing: nil) ?? 364,
+                splits: try fields.bool("do_image_splitting", missing: true))
+        }
+        return configuration
     }
 
-    private static func readResize(_ fields: ConfigurationFields) throws -> Resize {
+    /// What a processor's class takes for absent fields.
+    private struct Defaults {
+        var crops = true
+        var resampling = Resampling.bicubic
+        var mean = clipMean
+        var standardDeviation = clipStandardDeviation
+        var cutsTiles = false
+
+        init(type: String) {
+            cutsTiles = type.hasPrefix("Idefics3") || type.hasPrefix("SmolVLM")
+            guard cutsTiles || type.hasPrefix("Siglip") else { return }
+            (crops, mean, standardDeviation) = (false, half, half)
+            if cutsTiles { resampling = .lanczos }
+        }
+    }
+
+    /// - Parameter byLongestEdge: whether the longer side may be given.
+    private static func readResize(_ fields: ConfigurationFields, byLongestEdge: Bool) throws -> Resize {
         let sides = ConfigurationLimits.imageSide
         guard case .object = fields.raw("size"), let size = try fields.optionalObject("size") else {
             return .shortestEdge(try fields.integer("size", in: sides, missing: 224))
         }
+        if byLongestEdge, size.has("longest_edge") { return .longestEdge(try size.integer("longest_edge", in: sides, missing: nil)) }
         if size.has("shortest_edge") { return .shortestEdge(try size.integer("shortest_edge", in: sides, missing: nil)) }
         guard size.has("height"), size.has("width") else {
             throw fields.invalid("size", expected: "a number of pixels, shortest_edge, or height and width")

@@ -8,6 +8,8 @@ public struct LlavaConfiguration: Sendable, Equatable {
         case linear
         /// `layers` linear layers with GELU between them, `model.mm_projector.0`, `.2`, `.4`, …
         case mlp(layers: Int)
+        /// The features of `scale` x `scale` patches side by side, then one linear layer without a bias, `model.mm_projector` (Idefics3).
+        case pixelShuffle(scale: Int)
 
         /// The projector that LLaVA's `mm_projector_type` calls `name`.
         init?(llavaName name: String) {
@@ -46,6 +48,16 @@ public struct LlavaConfiguration: Sendable, Equatable {
         case pruMergePlus = "prumerge+"
     }
 
+    /// How a picture becomes one or several inputs of the tower.
+    public enum Tiling: Sendable, Equatable {
+        /// The picture as one.
+        case none
+        /// Tiles row by row, then the whole picture, each between tokens of its own (Idefics3, Laurençon et al., 2024).
+        case idefics3
+        /// The whole picture, then tiles of the best of some resolutions, as one map with a newline token behind each row (LLaVA-1.6).
+        case anyRes([ImageProcessorConfiguration.Size])
+    }
+
     /// What lies between the tower and the decoder.
     public var projector: Projector
     /// Whether the projector's linear layers have biases.
@@ -54,6 +66,10 @@ public struct LlavaConfiguration: Sendable, Equatable {
     public var selectLayer: Int
     /// Which of the tower's positions are used.
     public var selectFeature: Feature
+    /// Whether the hidden state passes the norm behind the tower's layers.
+    public var appliesFinalNorm = false
+    /// Whether a picture is cut into tiles.
+    public var tiling = Tiling.none
     /// How an image becomes a square.
     public var imageAspectRatio: AspectRatio
     /// Which image tokens reach the projector.
@@ -94,15 +110,21 @@ public struct LlavaConfiguration: Sendable, Equatable {
 
     /// ``selectLayer`` counted from the front: how many of the tower's layers have to run. All blocks of a convolutional tower.
     public func layersToRun(of vision: VisionConfiguration) -> Int {
-        guard case .clip = vision.architecture else { return vision.numHiddenLayers }
+        guard vision.isTransformer else { return vision.numHiddenLayers }
         return selectLayer >= 0 ? selectLayer : vision.numHiddenLayers + 1 + selectLayer
     }
 
-    /// Checks the selected layer against the tower. A convolutional tower has no hidden states to select from: its own configuration names
-    /// its feature maps, and it has neither a class token nor attention.
+    /// Rows of features that an input of the tower becomes, before tokens are selected.
+    public func featureRows(of tower: VisionConfiguration) -> Int {
+        guard case .pixelShuffle(let scale) = projector else { return tower.patches + (selectFeature == .classAndPatches ? 1 : 0) }
+        return tower.patches / (scale * scale)
+    }
+
+    /// Checks the selected layer against the tower. Only CLIP's has a class token. A convolutional tower has no hidden states to select from: its own
+    /// configuration names its feature maps.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
     func validate(for vision: VisionConfiguration, file: String) throws {
-        guard case .clip = vision.architecture else {
+        if vision.architecture != .clip {
             guard selectFeature == .patch else {
                 throw CheckpointError.configuration(
                     field: "mm_vision_select_feature", expected: "patch, for a \(vision.modelType) tower has no class token",
@@ -110,10 +132,28 @@ public struct LlavaConfiguration: Sendable, Equatable {
             }
             guard tokenSelection == .none else {
                 throw CheckpointError.configuration(
-                    field: "token_selecting", expected: "none, for a \(vision.modelType) tower has no attention to select by",
+                    field: "token_selecting",
+                    expected: "none, for a \(vision.modelType) tower has no \(vision.isTransformer ? "class token's " : "")attention to select by",
                     found: tokenSelection.rawValue, file: file)
             }
-            return
+        }
+        guard tiling == .none || tokenSelection == .none else {
+            throw CheckpointError.configuration(
+                field: "token_selecting", expected: "none, for tokens are not selected of pictures that are cut into tiles",
+                found: tokenSelection.rawValue, file: file)
+        }
+        if case .anyRes(let resolutions) = tiling {
+            let side = vision.imageSize
+            guard selectFeature == .patch, resolutions.allSatisfy({ $0.width % side == 0 && $0.height % side == 0 }) else {
+                throw CheckpointError.configuration(
+                    field: "image_grid_pinpoints", expected: "multiples of the vision tower's \(side) pixels, and features without a class token",
+                    found: resolutions.prefix(8).map { "\($0.height) x \($0.width)" }.joined(separator: ", ") + " with \(selectFeature.rawValue)", file: file)
+            }
+        }
+        guard vision.isTransformer else { return }
+        if case .pixelShuffle(let scale) = projector, vision.imageSize / vision.patchSize % scale != 0 {
+            throw CheckpointError.configuration(
+                field: "scale_factor", expected: "a divisor of the \(vision.imageSize / vision.patchSize) patches of a side", found: "\(scale)", file: file)
         }
         guard (0...vision.numHiddenLayers).contains(layersToRun(of: vision)) else {
             throw CheckpointError.configuration(
@@ -131,22 +171,11 @@ extension LlavaConfiguration {
         guard let tower = try fields.optionalString("mm_vision_tower") ?? fields.optionalString("vision_tower"), !tower.isEmpty else {
             return nil
         }
-        let projectorName = try fields.optionalString("mm_projector_type") ?? "linear"
-        guard let projector = Projector(llavaName: projectorName) else {
-            throw CheckpointError.unsupported(
-                what: "the projector \"\(projectorName.prefix(60))\"", file: fields.file, hint: "supported: linear, identity, mlpNx_gelu")
-        }
-        guard let feature = Feature(rawValue: try fields.optionalString("mm_vision_select_feature") ?? "patch") else {
-            throw fields.invalid("mm_vision_select_feature", expected: "patch or cls_patch")
-        }
+        let projector = try Self.projector(fields), feature = try Self.feature(fields)
         guard let selection = TokenSelection(rawValue: try fields.optionalString("token_selecting") ?? "none") else {
             throw fields.invalid("token_selecting", expected: "none, prumerge or prumerge+")
         }
         let aspect = try fields.optionalString("image_aspect_ratio") ?? ""
-        guard !aspect.hasPrefix("anyres") else {
-            throw CheckpointError.unsupported(
-                what: "image_aspect_ratio \"\(aspect.prefix(40))\" (LLaVA-1.6)", file: fields.file, hint: "supported: pad, square")
-        }
         self.init(
             projector: projector,
             selectLayer: try fields.integer("mm_vision_select_layer", in: Self.layers, missing: -2),
@@ -155,9 +184,65 @@ extension LlavaConfiguration {
             useImageStartEnd: try fields.bool("mm_use_im_start_end", missing: false),
             useImagePatchToken: try fields.bool("mm_use_im_patch_token", missing: false),
             patchMergeType: try fields.optionalString("mm_patch_merge_type") ?? "flat")
+        guard aspect.hasPrefix("anyres") else { return }
+        guard aspect == "anyres", patchMergeType == "spatial_unpad" else {
+            throw CheckpointError.unsupported(
+                what: "image_aspect_ratio \"\(aspect.prefix(40))\" with mm_patch_merge_type \"\(patchMergeType.prefix(40))\"", file: fields.file,
+                hint: "supported: pad, square, and anyres with spatial_unpad (LLaVA-1.6)")
+        }
+        // LLaVA's own code keeps width before height.
+        tiling = .anyRes(try Self.resolutions(fields).map { ImageProcessorConfiguration.Size(width: $0.first, height: $0.second) })
     }
 
-    /// Reads the image part of llava-hf's `config.json`.
+    /// `image_grid_pinpoints`, which transformers gives by height and width, LLaVA's own code by width and height.
+    private static func resolutions(_ fields: ConfigurationFields) throws -> [(first: Int, second: Int)] {
+        guard fields.has("image_grid_pinpoints"), !fields.isNull("image_grid_pinpoints") else {
+            return [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]
+        }
+        let expected = "1 to 64 pairs of numbers from 1 to 8192"
+        guard case .array(let pairs) = fields.raw("image_grid_pinpoints"), (1...64).contains(pairs.count) else {
+            throw fields.invalid("image_grid_pinpoints", expected: expected)
+        }
+        return try pairs.map { pair in
+            guard case .array(let sides) = pair, sides.count == 2, case .integer(let first) = sides[0], case .integer(let second) = sides[1],
+                (1...8192).contains(first), (1...8192).contains(second)
+            else { throw fields.invalid("image_grid_pinpoints", expected: expected) }
+            return (first, second)
+        }
+    }
+
+    private static func projector(_ fields: ConfigurationFields?) throws -> Projector {
+        let name = try fields?.optionalString("mm_projector_type") ?? "linear"
+        if let projector = Projector(llavaName: name) { return projector }
+        throw CheckpointError.unsupported(
+            what: "the projector \"\(name.prefix(60))\"", file: fields?.file ?? "", hint: "supported: linear, identity, mlpNx_gelu")
+    }
+
+    private static func feature(_ fields: ConfigurationFields) throws -> Feature {
+        if let feature = Feature(rawValue: try fields.optionalString("mm_vision_select_feature") ?? "patch") { return feature }
+        throw fields.invalid("mm_vision_select_feature", expected: "patch or cls_patch")
+    }
+
+    /// Reads the image part of Mipha's `config.json`.
+    /// - Parameters:
+    ///   - fields: the whole of it.
+    ///   - tower, projector: what `vision_config` holds of them.
+    init(mipha fields: ConfigurationFields, tower: ConfigurationFields, projector: ConfigurationFields?) throws {
+        self.init(
+            projector: try Self.projector(projector),
+            selectLayer: try tower.integer("mm_vision_select_layer", in: Self.layers, missing: -2), selectFeature: try Self.feature(tower),
+            imageAspectRatio: try fields.optionalString("image_aspect_ratio") == "pad" ? .pad : .crop, towerInside: true)
+    }
+
+    /// Reads the image part of Idefics3's and SmolVLM's `config.json`.
+    init(idefics3 fields: ConfigurationFields) throws {
+        self.init(
+            projector: .pixelShuffle(scale: try fields.integer("scale_factor", in: 1...64, missing: 2)), projectorBias: false, selectLayer: -1,
+            towerInside: true, imageTokenID: try fields.tokenID("image_token_id") ?? 128257)
+        (appliesFinalNorm, tiling) = (true, .idefics3)
+    }
+
+    /// Reads the image part of llava-hf's `config.json`, LLaVA-1.5's or LLaVA-1.6's.
     init(llavaHF fields: ConfigurationFields) throws {
         guard try fields.activation("projector_hidden_act", missing: .gelu) == .gelu else {
             throw fields.invalid("projector_hidden_act", expected: "gelu")
@@ -180,5 +265,7 @@ extension LlavaConfiguration {
             projectorBias: try fields.bool("multimodal_projector_bias", missing: true),
             selectLayer: layer, selectFeature: strategy == "full" ? .classAndPatches : .patch, towerInside: true,
             imageTokenID: try fields.tokenID("image_token_index") ?? fields.tokenID("image_token_id") ?? 32000)
+        guard try fields.optionalString("model_type") == "llava_next" else { return }
+        tiling = .anyRes(try Self.resolutions(fields).map { ImageProcessorConfiguration.Size(width: $0.second, height: $0.first) })
     }
 }

@@ -20,8 +20,13 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// Values that a `model_type` may have, for messages.
     static var supportedTypes: String {
         let text = DecoderArchitecture.modelTypes, llava = DecoderArchitecture.llavaNames
-        return (text + ["llava (LLaVA-1.5)"] + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
+        return (text + ["llava (LLaVA-1.5)"] + nestedTypes.dropFirst() + [miphaType] + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
     }
+
+    /// Types with a `text_config` and a `vision_config`, as transformers writes models of images.
+    private static let nestedTypes = ["llava", "llava_next", "idefics3", "smolvlm"]
+
+    private static let miphaType = "mipha_phi"
 
     /// What a `model_type` says of the other fields.
     private enum Layout {
@@ -51,7 +56,10 @@ public struct ModelConfiguration: Sendable, Equatable {
     public static func read(_ json: JSONValue, file: String) throws -> ModelConfiguration {
         let fields = try ConfigurationFields(json, file: file)
         let type = try modelType(fields)
-        if type == "llava", fields.has("text_config") || fields.has("vision_config") { return try readLlavaHF(fields) }
+        if nestedTypes.contains(type), type != "llava" || fields.has("text_config") || fields.has("vision_config") {
+            return try readNested(fields, type: type)
+        }
+        if type == miphaType { return try readMipha(fields) }
         guard let layout = Layout(type) else {
             throw CheckpointError.unsupported(
                 what: "the model type \"\(type.prefix(60))\"", file: file, hint: "supported: \(supportedTypes)")
@@ -82,7 +90,8 @@ public struct ModelConfiguration: Sendable, Equatable {
         return Layout(words) == nil ? name : words
     }
 
-    private static func readLlavaHF(_ fields: ConfigurationFields) throws -> ModelConfiguration {
+    /// The layout of transformers' models of images. A scheduler's fields beside them make it adaptive.
+    private static func readNested(_ fields: ConfigurationFields, type: String) throws -> ModelConfiguration {
         let empty = try ConfigurationFields(.object([:]), file: fields.file)
         let text = try fields.optionalObject("text_config")
         let textType = try text?.optionalString("model_type") ?? "llama"
@@ -97,16 +106,43 @@ public struct ModelConfiguration: Sendable, Equatable {
         }
         if language.padTokenID == nil { language.padTokenID = try fields.tokenID("pad_token_id") }
 
+        let isLlava = type.hasPrefix("llava")
         let vision: VisionConfiguration
         if let tower = try fields.optionalObject("vision_config") {
-            let type = try tower.optionalString("model_type") ?? "clip_vision_model"
-            guard type == "clip_vision_model" else { throw VisionConfiguration.unsupportedTower(type, file: fields.file) }
-            vision = try VisionConfiguration(huggingFace: tower)
+            vision = try VisionConfiguration(nested: tower, missingType: isLlava ? "clip_vision_model" : "\(type)_vision")
         } else {
-            vision = .largePatch14(imageSize: 336)
+            vision = isLlava ? .largePatch14(imageSize: 336) : try VisionConfiguration(nested: empty, missingType: "\(type)_vision")
         }
-        let llava = try LlavaConfiguration(llavaHF: fields)
+        var llava = isLlava ? try LlavaConfiguration(llavaHF: fields) : try LlavaConfiguration(idefics3: fields)
+        if isLlava, vision.architecture == .siglip {
+            guard llava.selectFeature == .classAndPatches else {
+                throw fields.invalid("vision_feature_select_strategy", expected: "full, for a \(vision.modelType) tower has no class token to leave out")
+            }
+            llava.selectFeature = .patch
+        }
         try llava.validate(for: vision, file: fields.file)
-        return ModelConfiguration(language: language, vision: vision, llava: llava)
+        return try ModelConfiguration(language: language, vision: vision, llava: llava).adaptive(fields)
+    }
+
+    /// Mipha's layout: Phi-2's fields, and tower and projector inside `vision_config`. A scheduler's fields beside them make it adaptive.
+    private static func readMipha(_ fields: ConfigurationFields) throws -> ModelConfiguration {
+        guard let parts = try fields.optionalObject("vision_config"), let tower = try parts.optionalObject("vision_tower") else {
+            throw fields.invalid("vision_config", expected: "vision_tower and mm_projector")
+        }
+        let name = try tower.optionalString("vision_model_name_or_path") ?? ""
+        let vision = try VisionConfiguration(nested: tower, knownType: name.contains("siglip") ? VisionConfiguration.siglipType : "clip_vision_model")
+        let llava = try LlavaConfiguration(mipha: fields, tower: tower, projector: parts.optionalObject("mm_projector"))
+        try llava.validate(for: vision, file: fields.file)
+        let language = try DecoderConfiguration(huggingFace: fields, architecture: .phi2, requiresSizes: true)
+        return try ModelConfiguration(language: language, vision: vision, llava: llava).adaptive(fields)
+    }
+
+    /// The same with the scheduler that the fields describe, if they do.
+    private func adaptive(_ fields: ConfigurationFields) throws -> ModelConfiguration {
+        guard fields.has("scheduler_type") else { return self }
+        var configuration = self
+        configuration.adaptive = try AdaptiveConfiguration(fields)
+        try configuration.adaptive?.validate(for: language, file: fields.file)
+        return configuration
     }
 }

@@ -4,6 +4,9 @@ public enum TensorNames {
     /// What all names of tower weights start with.
     public static let visionPrefix = "vision_model."
 
+    /// What stands behind each row of LLaVA-1.6's image features.
+    static let imageNewline = "model.image_newline"
+
     // MARK: Hugging Face and LLaVA
 
     /// The canonical name of a tensor in a safetensors checkpoint of a language model: AdaLLaVA's and LLaVA's own layout, the three
@@ -17,8 +20,12 @@ public enum TensorNames {
         for prefix in ["model.multi_modal_projector.", "multi_modal_projector."] where name.hasPrefix(prefix) {
             return canonicalProjector(llavaHF: name.dropFirst(prefix.count)) ?? name
         }
+        if name == "image_newline" { return imageNewline }
+        // Idefics3 and SmolVLM.
+        if name.hasPrefix("model.\(visionPrefix)") { return String(name.dropFirst("model.".count)) }
         for (prefix, canonical) in [
             ("language_model.lm_head.", "lm_head."), ("language_model.model.", "model."), ("model.language_model.", "model."),
+            ("model.text_model.", "model."), ("model.connector.modality_projection.proj.", "model.mm_projector."),
         ] where name.hasPrefix(prefix) {
             return canonicalDecoder(canonical + name.dropFirst(prefix.count))
         }

@@ -2,8 +2,13 @@
 public struct VisionConfiguration: Sendable, Equatable {
     /// The networks that can be a tower.
     public enum Architecture: Sendable, Equatable {
-        /// The vision transformer that the other fields describe.
+        /// CLIP's vision transformer, which the other fields describe.
         case clip
+        /// SigLIP's (Zhai et al., 2023), which they describe too: no class token, no norm in front of the layers, one behind them.
+        ///
+        /// Idefics3 looks the position embedding of a patch up by its place as a fraction of the picture, in float32. For the sizes that are published
+        /// (26, 27 and 32 patches of a side) that gives each patch its own; for others what it gives depends on the processor's vector width.
+        case siglip
         /// A convolutional network. Of the other fields, ``hiddenSize`` (values of a row of features), ``numHiddenLayers`` (blocks),
         /// ``imageSize`` and ``patchSize`` (pixels from one token to the next) then hold what follows from it; the rest means nothing.
         case efficientNetLite(EfficientNetConfiguration)
@@ -60,15 +65,27 @@ public struct VisionConfiguration: Sendable, Equatable {
     /// Rows of features of an image, without the class token.
     public var patches: Int {
         switch architecture {
-        case .clip: (imageSize / patchSize) * (imageSize / patchSize)
+        case .clip, .siglip: (imageSize / patchSize) * (imageSize / patchSize)
         case .efficientNetLite(let network): network.grid * network.grid
         }
     }
+
+    /// Whether it is a vision transformer, whose hidden states a projector can choose from.
+    public var isTransformer: Bool {
+        switch architecture {
+        case .clip, .siglip: true
+        case .efficientNetLite: false
+        }
+    }
+
+    /// Rows of a transformer's hidden states: the patches, and CLIP's class token.
+    public var positions: Int { patches + (architecture == .clip ? 1 : 0) }
 
     /// The architecture as `config.json` names it.
     public var modelType: String {
         switch architecture {
         case .clip: "clip_vision_model"
+        case .siglip: Self.siglipType
         case .efficientNetLite: EfficientNetConfiguration.modelType
         }
     }
@@ -90,26 +107,65 @@ public struct VisionConfiguration: Sendable, Equatable {
         }
     }
 
-    /// Reads the configuration of a vision tower of its own: `CLIPVisionModel`, or a whole `CLIPModel` with `vision_config` inside, whose
-    /// absent fields have Hugging Face's defaults; or an EfficientNet-Lite.
+    static let siglipType = "siglip_vision_model"
+    /// The types of Idefics3's and SmolVLM's towers; published SmolVLM configurations also name the whole model's.
+    private static let idefics3Types = ["idefics3_vision", "smolvlm_vision", "idefics3", "smolvlm"]
+    /// Types that a folder with a tower alone, or with a whole CLIP or SigLIP, may have.
+    static let towerTypes = ["clip", "clip_vision_model", "siglip", siglipType, EfficientNetConfiguration.modelType]
+
+    /// Reads the configuration of a vision tower of its own: `CLIPVisionModel` or `SiglipVisionModel`, or a whole `CLIPModel` or `SiglipModel` with
+    /// `vision_config` inside, whose absent fields have Hugging Face's defaults; or an EfficientNet-Lite.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other towers.
     public static func read(_ json: JSONValue, file: String) throws -> VisionConfiguration {
         let fields = try ConfigurationFields(json, file: file)
         let type = try fields.optionalString("model_type") ?? "clip_vision_model"
         switch type {
-        case "clip_vision_model": return try VisionConfiguration(huggingFace: fields)
-        case "clip":
+        case "clip", "siglip":
             guard let nested = try fields.optionalObject("vision_config") else {
                 throw fields.invalid("vision_config", expected: "the vision tower's configuration")
             }
-            return try VisionConfiguration(huggingFace: nested)
+            return try VisionConfiguration(nested: nested, missingType: type + "_vision_model")
         case EfficientNetConfiguration.modelType: return VisionConfiguration(try EfficientNetConfiguration(fields))
-        default: throw unsupportedTower(type, file: file)
+        default: return try VisionConfiguration(nested: fields)
         }
     }
 
     static func unsupportedTower(_ type: String, file: String) -> CheckpointError {
-        .unsupported(what: "the vision tower \"\(type.prefix(60))\"", file: file, hint: "supported: clip_vision_model (CLIP ViT), efficientnet_lite")
+        .unsupported(
+            what: "the vision tower \"\(type.prefix(60))\"", file: file,
+            hint: "supported: clip_vision_model (CLIP ViT), \(siglipType), \(idefics3Types[0]), \(EfficientNetConfiguration.modelType)")
+    }
+
+    /// Reads a transformer's configuration.
+    /// - Parameters:
+    ///   - missingType: what an absent `model_type` means.
+    ///   - knownType: what it is, whatever `model_type` says.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other towers.
+    init(nested fields: ConfigurationFields, missingType: String = "clip_vision_model", knownType: String? = nil) throws {
+        let type = try knownType ?? fields.optionalString("model_type") ?? missingType
+        switch type {
+        case "clip_vision_model": try self.init(huggingFace: fields)
+        case Self.siglipType: try self.init(siglip: fields, hiddenSize: 768, heads: 12, patchSize: 16)
+        case _ where Self.idefics3Types.contains(type): try self.init(siglip: fields, hiddenSize: 1152, heads: 16, patchSize: 32)
+        default: throw Self.unsupportedTower(type, file: fields.file)
+        }
+    }
+
+    /// SigLIP's configuration, and those of the models that took its tower over; they differ in what absent fields mean.
+    private init(siglip fields: ConfigurationFields, hiddenSize: Int, heads: Int, patchSize: Int) throws {
+        typealias Limits = ConfigurationLimits
+        self.init(
+            hiddenSize: try fields.integer("hidden_size", in: Limits.hidden, missing: hiddenSize),
+            intermediateSize: try fields.integer("intermediate_size", in: Limits.intermediate, missing: 3072),
+            numHiddenLayers: try fields.integer("num_hidden_layers", in: Limits.layers, missing: 12),
+            numAttentionHeads: try fields.integer("num_attention_heads", in: Limits.heads, missing: heads),
+            imageSize: try fields.integer("image_size", in: Limits.imageSide, missing: 224),
+            patchSize: try fields.integer("patch_size", in: Limits.imageSide, missing: patchSize),
+            numChannels: try fields.integer("num_channels", in: 1...64, missing: 3),
+            layerNormEpsilon: Float(try fields.number("layer_norm_eps", in: Limits.epsilon, missing: 1e-6)),
+            activation: try fields.activation("hidden_act", missing: .geluTanh), projectionDim: 0)
+        architecture = .siglip
+        try validate(file: fields.file)
     }
 
     init(huggingFace fields: ConfigurationFields) throws {

@@ -91,6 +91,13 @@ struct VisionTowerFiles {
     /// The tower has a position for every patch, so its input must have the tower's size.
     private static func check(_ processor: ImageProcessorConfiguration, for tower: VisionConfiguration, file: String) throws {
         let size: ImageProcessorConfiguration.Size
+        if let tiles = processor.tiles {
+            guard tiles.side == tower.imageSize else {
+                throw CheckpointError.configuration(
+                    field: "max_image_size", expected: "\(tower.imageSize) pixels, as the vision tower takes", found: "\(tiles.side)", file: file)
+            }
+            return
+        }
         switch (processor.centerCrop, processor.resize) {
         case (let crop?, _): size = crop
         case (nil, .exact(let exact)): size = exact

@@ -97,5 +97,15 @@ public struct Tensor: @unchecked Sendable {
         }
     }
 
+    /// Rows of equally wide tensors under each other.
+    init(stacking parts: [Tensor]) {
+        self.init(rows: parts.reduce(0) { $0 + $1.rows }, columns: parts.first?.columns ?? 0)
+        var first = 0
+        for part in parts {
+            copyRows(from: part, to: first)
+            first += part.rows
+        }
+    }
+
     static func padded(_ columns: Int) -> Int { (columns + Int(AK_BLOCK) - 1) / Int(AK_BLOCK) * Int(AK_BLOCK) }
 }

@@ -15,11 +15,6 @@ extension CheckpointConverter {
         let configuration = checkpoint.configuration
         if configuration.adaptive != nil { return "it has a scheduler already" }
         if writesGGUF { return "it is written into a folder first; name an output that does not end in .gguf, and convert that one then" }
-        // LLaVA's own layout may call itself llava too, and keeps the language model's fields at the top.
-        let config = try? JSONValue.read(contentsOf: checkpoint.folder.appendingPathComponent("config.json"))
-        if case .string("llava")? = config?["model_type"], config?["text_config"] != nil || config?["vision_config"] != nil, configuration.llava != nil {
-            return "llava-hf's layout has no adaptive form; take the checkpoint in LLaVA's own layout (liuhaotian/llava-…)"
-        }
         return nil
     }
 

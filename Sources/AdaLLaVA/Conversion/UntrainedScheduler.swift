@@ -60,12 +60,14 @@ public struct UntrainedScheduler: Sendable {
         return true
     }
 
-    /// Makes a `config.json` that of an adaptive model.
+    /// Makes a `config.json` that of an adaptive model. One with parts in objects of their own, as transformers writes models of images, keeps its type.
     func adapt(_ json: JSONValue, _ language: DecoderConfiguration) -> JSONValue {
         guard case .object(var members) = json else { return json }
         let configuration = configuration(language), name = language.architecture.fileDescription.llavaName
-        members["model_type"] = .string("ada_llava_\(name)")
-        members["architectures"] = .array([.string("AdaLlava\(name.prefix(1).uppercased() + name.dropFirst())ForCausalLM")])
+        if members["vision_config"] == nil, members["text_config"] == nil {
+            members["model_type"] = .string("ada_llava_\(name)")
+            members["architectures"] = .array([.string("AdaLlava\(name.prefix(1).uppercased() + name.dropFirst())ForCausalLM")])
+        }
         members["scheduler_type"] = .string(configuration.schedulerType.rawValue)
         members["scheduler_rank"] = .integer(configuration.schedulerRank)
         members["num_prefix_layers"] = .integer(configuration.numPrefixLayers)

@@ -5,7 +5,7 @@ struct VisionCost {
     let llava: LlavaConfiguration
     /// Width of the language model.
     let hidden: Int
-    /// Images encoded.
+    /// Inputs of the tower that are encoded: images, or the tiles that they are cut into.
     let images: Double
 
     private static func patchInputs(_ vision: VisionConfiguration) -> Double {
@@ -20,16 +20,15 @@ struct VisionCost {
         }
         let width = Double(vision.hiddenSize)
         let patches = Double(vision.patches)
-        let rows = (patches + 1) * images
+        let rows = Double(vision.positions) * images
         let layers = max(0, llava.layersToRun(of: vision))
         var parts = [
             CostPart(
                 name: "vision embeddings", layers: [],
                 operations: [
                     counter.linear("patch_embedding", inputs: VisionCost.patchInputs(vision), outputs: width, rows: patches * images),
-                    counter.elementwise("position_add", values: rows * width, operations: 1, parameters: (patches + 1) * width),
-                    counter.elementwise("pre_norm", values: rows * width, operations: 7, parameters: 2 * width),
-                ])
+                    counter.elementwise("position_add", values: rows * width, operations: 1, parameters: Double(vision.positions) * width),
+                ] + (vision.architecture == .clip ? [norm("pre_norm", rows)] : []))
         ]
         if layers > 0 { parts.append(CostPart(name: "vision layer", layers: Array(0 ..< layers), operations: layer(rows))) }
         if llava.tokenSelection != .none {
@@ -38,32 +37,36 @@ struct VisionCost {
                 CostPart(
                     name: "vision token selection", layers: [],
                     operations: [
-                        counter.elementwise("norm", values: rows * width, operations: 7, parameters: 2 * width),
+                        norm("norm", rows),
                         counter.linear("q_proj", inputs: width, outputs: width, rows: rows),
                         counter.linear("k_proj", inputs: width, outputs: width, rows: rows),
                     ]))
         }
-        let tokens = (patches + (llava.selectFeature == .classAndPatches ? 1 : 0)) * images
-        let maps = projection(tokens)
+        if llava.appliesFinalNorm { parts.append(CostPart(name: "vision norm", layers: [], operations: [norm("post_norm", rows)])) }
+        let maps = projection(Double(llava.featureRows(of: vision)) * images)
         return maps.isEmpty ? parts : parts + [CostPart(name: "projector", layers: [], operations: maps)]
+    }
+
+    private func norm(_ name: String, _ rows: Double) -> RooflineOperation {
+        counter.elementwise(name, values: rows * Double(vision.hiddenSize), operations: 7, parameters: 2 * Double(vision.hiddenSize))
     }
 
     private func layer(_ rows: Double) -> [RooflineOperation] {
         let (width, middle) = (Double(vision.hiddenSize), Double(vision.intermediateSize))
         let heads = Double(vision.numAttentionHeads)
-        let positions = Double(vision.patches + 1)
+        let positions = Double(vision.positions)
         func linear(_ name: String, _ inputs: Double, _ outputs: Double) -> RooflineOperation {
             counter.linear(name, inputs: inputs, outputs: outputs, rows: rows)
         }
         return [
-            counter.elementwise("attn_norm", values: rows * width, operations: 7, parameters: 2 * width),
+            norm("attn_norm", rows),
             linear("q_proj", width, width), linear("k_proj", width, width), linear("v_proj", width, width),
         ] + counter.attention(
             heads: heads, keyValueHeads: heads, headDim: width / heads, queries: positions, pairs: positions * positions, keys: positions,
             sequences: images, cached: false
         ) + [
             linear("out_proj", width, width), counter.elementwise("attn_add", values: rows * width, operations: 1, inputs: 2),
-            counter.elementwise("mlp_norm", values: rows * width, operations: 7, parameters: 2 * width), linear("fc1", width, middle),
+            norm("mlp_norm", rows), linear("fc1", width, middle),
             counter.elementwise("mlp_act", values: rows * middle, operations: 4), linear("fc2", middle, width),
             counter.elementwise("mlp_add", values: rows * width, operations: 1, inputs: 2),
         ]
@@ -74,6 +77,8 @@ struct VisionCost {
         let (width, hidden) = (Double(vision.hiddenSize), Double(hidden))
         switch llava.projector {
         case .identity: return []
+        case .pixelShuffle(let scale):
+            return [counter.linear("mm_projector", inputs: width * Double(scale * scale), outputs: hidden, rows: tokens)]
         case .linear: return [counter.linear("mm_projector", inputs: width, outputs: hidden, rows: tokens)]
         case .mlp(let layers):
             return (0 ..< layers).flatMap { index -> [RooflineOperation] in
@@ -89,11 +94,14 @@ struct VisionCost {
         let (width, middle, hidden) = (Double(vision.hiddenSize), Double(vision.intermediateSize), Double(hidden))
         let layer = 4 * width * width + 2 * width * middle + 4 * width
         let layers = Double(max(0, llava.layersToRun(of: vision)) + (llava.tokenSelection == .none ? 0 : 1))
-        let embeddings = patchInputs(vision) * width + Double(vision.patches + 2) * width + 2 * width
+        // Beside the positions: CLIP's class token, or the bias of SigLIP's patch embedding. CLIP has a norm in front, SigLIP may have one behind.
+        let norms = vision.architecture == .clip || llava.appliesFinalNorm ? 2 * width : 0
+        let embeddings = patchInputs(vision) * width + Double(vision.positions + 1) * width + norms
         let projector =
             switch llava.projector {
             case .identity: 0.0
             case .linear: width * hidden
+            case .pixelShuffle(let scale): width * Double(scale * scale) * hidden
             case .mlp(let layers): width * hidden + Double(layers - 1) * hidden * hidden
             }
         if case .efficientNetLite(let network) = vision.architecture { return EfficientNetCost.weightValues(network) + projector }

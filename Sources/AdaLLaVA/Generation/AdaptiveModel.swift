@@ -121,16 +121,20 @@ public final class AdaptiveModel: Sendable {
     /// Whether images are cut to their middle square, instead of being squared with margins.
     public var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
 
-    /// Features of an image that stand before those of its patches: the class token's, where it is kept. `nil` where token selection leaves
-    /// no grid of patches, or without a vision tower.
+    /// Features of an image that stand before those of its patches: the class token's, where it is kept. `nil` where token selection or
+    /// tiles leave no grid of patches, or without a vision tower.
     public var featuresBeforePatches: Int? {
-        guard let llava = loaded.checkpoint.configuration.llava, llava.tokenSelection == .none else { return nil }
+        guard let llava = loaded.checkpoint.configuration.llava, llava.tokenSelection == .none, llava.tiling == .none else { return nil }
         return llava.selectFeature == .classAndPatches ? 1 : 0
     }
 
     /// What this model does to a picture before its tower.
     /// - Throws: ``GenerationError/noVision(model:)`` for text models.
     public var imagePreparation: ImagePreparation { get throws { try loaded.requirePreparation() } }
+
+    /// Positions of a prompt that a picture takes; at least, where tokens are selected.
+    /// - Throws: ``GenerationError``
+    public func positions(of image: PreparedImage) throws -> Int { try loaded.image(image).positions(leastRows: loaded.parts.vision?.leastRows ?? 0) }
 
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
@@ -340,7 +344,7 @@ public final class AdaptiveModel: Sendable {
         return try await withTaskCancellationHandler {
             try await requests.exclusively { [self] engine in
                 let trace = Trace(includesLayers: includesLayers, includesAttention: includesAttention)
-                let prompt = loaded.withImageMarks(tokens)
+                let prompt = loaded.withImageMarks(tokens, images)
                 var request = EngineRequest(tokens: prompt, images: images, budget: budget, maxTokens: maxTokens)
                 request.endTokens = loaded.text?.endTokens ?? Set(loaded.checkpoint.generation.eosTokenIDs)
                 let result = try engine.generate(request, cancellation: cancellation, trace: trace, onProgress: onProgress) { _ in true }

@@ -71,11 +71,12 @@ extension ContentKey {
     }
 
     /// The key of pixels at a tower's size.
-    init(prepared pixels: [UInt8], context: ContentKey) {
+    init(prepared tiles: ImageTiles, context: ContentKey) {
         var hash = SHA256()
         context.add(to: &hash)
         hash.update(data: Data("prepared".utf8))
-        pixels.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        withUnsafeBytes(of: (Int64(tiles.width), Int64(tiles.height), Int64(tiles.rows), Int64(tiles.columns))) { hash.update(bufferPointer: $0) }
+        for pixels in tiles.pixels { pixels.withUnsafeBytes { hash.update(bufferPointer: $0) } }
         self.init(hash.finalize())
     }
 

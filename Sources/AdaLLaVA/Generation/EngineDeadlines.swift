@@ -40,7 +40,7 @@ extension Engine {
         task.timing = timing
 
         var work = RemainingWork()
-        work.images = request.images.count { request.reuses ? featureCache.find($0.key) == nil : true }
+        work.images = request.images.reduce(0) { $0 + (request.reuses && featureCache.find($1.key) != nil ? 0 : $1.tiles) }
         task.timing?.prediction.times.encode = Duration(nanoseconds: planner.predict(work, timing.times).encode * planner.load.values.encode)
         guard let limits, request.deadlines.isStrict else { return }
         // Of what earlier requests computed only features are known before images are encoded.
@@ -62,7 +62,7 @@ extension Engine {
     func noteEncode(_ task: GenerationTask) {
         // What a guess is wrong by for towers says nothing about layers.
         guard task.timing != nil, let planner, planner.isFitted, task.result.encodedImages > 0 else { return }
-        planner.load.add(measured: task.result.measured.encode.nanoseconds, predicted: Double(task.result.encodedImages) * planner.imageNanoseconds, .encode)
+        planner.load.add(measured: task.result.measured.encode.nanoseconds, predicted: Double(task.result.encodedTiles) * planner.imageNanoseconds, .encode)
     }
 
     /// Predicts a request; one with limits at all units, until they are chosen.

@@ -1,16 +1,37 @@
-/// An image of a request: what names its content, and what makes the tower's input when that content is not known yet.
+/// An image of a request: what names its content, what stands for it in the prompt, and what makes the tower's input when that content is not known
+/// yet.
 struct EngineImage: Sendable {
     let key: ContentKey
-    /// `[3, S, S]` normalized values.
+    /// Inputs of the tower that it is encoded as.
+    let tiles: Int
+    /// What takes its place in a prompt: ``Engine/imageToken`` for its features, which are shared out evenly where it stands several times, and
+    /// tokens between them.
+    let layout: [Int]
+    /// Rows of features; `nil`: as many as one input of the tower has at least.
+    let rows: Int?
+    /// Where the tiles' features go; `nil`: one behind the other.
+    let arrangement: TileArrangement?
+    /// `[tiles, 3, S, S]` normalized values.
     let pixels: @Sendable () throws -> [Float]
 
-    init(key: ContentKey, pixels: @escaping @Sendable () throws -> [Float]) { (self.key, self.pixels) = (key, pixels) }
+    init(
+        key: ContentKey, tiles: Int = 1, layout: [Int] = [Engine.imageToken], rows: Int? = nil, arrangement: TileArrangement? = nil,
+        pixels: @escaping @Sendable () throws -> [Float]
+    ) {
+        (self.key, self.tiles, self.layout, self.rows, self.arrangement, self.pixels) = (key, tiles, layout, rows, arrangement, pixels)
+    }
 
     /// An image given as the tower's input.
     init(pixels: [Float]) {
-        key = ContentKey(pixels: pixels, context: ContentKey("pixels"))
-        self.pixels = { pixels }
+        self.init(key: ContentKey(pixels: pixels, context: ContentKey("pixels"))) { pixels }
     }
+
+    /// How often its features stand in the layout.
+    var marks: Int { layout.count { $0 == Engine.imageToken } }
+
+    /// Positions of a prompt that it takes.
+    /// - Parameter leastRows: of one input of the tower.
+    func positions(leastRows: Int) -> Int { layout.count - marks + (rows ?? leastRows) }
 }
 
 /// One request in the engine's terms.
@@ -137,6 +158,8 @@ struct EngineResult {
     var cachedPrefix = 0, cachedRest = 0
     /// Images that were encoded for this request.
     var encodedImages = 0
+    /// Inputs of the tower that they were.
+    var encodedTiles = 0
     /// `[1, kept heads, positions, head size]` per layer after the last token; `nil` for a dropped layer.
     var keyValueShapes: [[Int]?] = []
     /// `nil` where nothing was predicted: fractions of compute before this model was measured.

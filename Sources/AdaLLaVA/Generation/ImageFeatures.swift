@@ -1,5 +1,6 @@
 extension AdaptiveModel {
-    /// What the decoder reads of an image, `[tokens, hidden]`: the vision tower's features after token selection and the projector. Features that are known
+    /// What the decoder reads of an image, `[tokens, hidden]`: the vision tower's features after token selection and the projector, tile after
+    /// tile. Features that are known
     /// of an earlier request are not computed again.
     /// - Throws: ``GenerationError``, ``ComputeError``, `CancellationError` within one layer.
     public func features(of image: PreparedImage) async throws -> [[Float]] {
@@ -10,7 +11,7 @@ extension AdaptiveModel {
                 try cancellation.check()
                 let features: Tensor
                 if let known = engine.featureCache.find(image.key) { features = known } else {
-                    features = try engine.encode(pixels: image.pixels(), cancellation: cancellation, progress: { _, _ in }).features
+                    features = try engine.encode(image, cancellation: cancellation)
                     engine.featureCache.insert(image.key, features)
                 }
                 return (0 ..< features.rows).map(features.row)

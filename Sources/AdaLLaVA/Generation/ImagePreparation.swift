@@ -2,18 +2,20 @@
 ///
 ///     let checkpoint = try Checkpoint.open(at: url)
 ///     let prepare = try ImagePreparation(checkpoint)
-///     let pictures = files.map { prepare(read($0)) }     // a few hundred kilobytes each, whatever the files hold
+///     let pictures = files.map { prepare(read($0)) }     // a few hundred kilobytes each, whatever the files hold; each tile of those that are cut
 ///     let model = try await AdaptiveModel(checkpoint)
 public struct ImagePreparation: Sendable, Equatable {
     let processor: CLIPImageProcessor
     let mode: CLIPImageProcessor.AspectMode
+    /// `nil` where a picture is one input of the tower.
+    let tiling: ImageTiling?
     /// Positions of a prompt that an image takes, at least.
     let leastPositions: Int
     private let contextLength: Int
 
-    /// Positions of a prompt that an image takes; at least, where tokens are selected.
+    /// Positions of a prompt that an image takes; at least, where tokens are selected or pictures are cut into tiles.
     public var tokens: Int { leastPositions }
-    /// Pixels that are left of an image.
+    /// Pixels that are left of an image, or of each of its tiles.
     public var pixels: Int { processor.cropSize * processor.cropSize }
 
     /// - Throws: ``GenerationError/noVision(model:)`` for text models, ``CheckpointError``
@@ -21,9 +23,18 @@ public struct ImagePreparation: Sendable, Equatable {
         guard let llava = checkpoint.configuration.llava, let tower = checkpoint.configuration.vision else {
             throw GenerationError.noVision(model: checkpoint.name)
         }
-        processor = try CLIPImageProcessor(checkpoint.imageProcessor ?? .standard(for: tower), tower: tower, file: checkpoint.name)
+        let configuration = checkpoint.imageProcessor ?? .standard(for: tower)
+        processor = try CLIPImageProcessor(configuration, tower: tower, file: checkpoint.name)
         mode = llava.imageAspectRatio == .pad ? .pad : .crop
-        leastPositions = llava.leastPositions(of: tower)
+        switch (llava.tiling, configuration.tiles, configuration.resize) {
+        case (.idefics3, let tiles?, .longestEdge(let edge)?):
+            let idefics3 = Idefics3Tiling(side: tiles.side, longestEdge: edge, splits: tiles.splits, filter: processor.filter)
+            (tiling, leastPositions) = (.idefics3(idefics3), llava.leastRows(of: tower) * idefics3.leastTiles)
+        case (.anyRes(let resolutions), _, _):
+            tiling = .anyRes(AnyResTiling(side: tower.imageSize, resolutions: resolutions, filter: processor.filter))
+            leastPositions = llava.leastRows(of: tower)
+        default: (tiling, leastPositions) = (nil, llava.leastRows(of: tower))
+        }
         contextLength = checkpoint.configuration.language.contextLength
     }
 
@@ -35,21 +46,29 @@ public struct ImagePreparation: Sendable, Equatable {
     }
 
     /// The picture at the tower's size.
-    public func callAsFunction(_ image: RGBImage) -> PreparedImage {
-        PreparedImage(preparation: self, pixels: processor.croppedPixels(image, mode: mode))
+    public func callAsFunction(_ image: RGBImage) -> PreparedImage { PreparedImage(preparation: self, tiles: tiles(of: image)) }
+
+    /// Tiles of a picture from top to bottom and from left to right; zeros if it is one input of the tower.
+    func grid(width: Int, height: Int) -> (rows: Int, columns: Int) { tiling?.grid(width: width, height: height) ?? (0, 0) }
+
+    func tiles(of image: RGBImage) -> ImageTiles {
+        tiling?(image) ?? ImageTiles(
+            width: image.width, height: image.height, rows: 0, columns: 0, pixels: [processor.croppedPixels(image, mode: mode)])
+    }
+
+    /// The tower's inputs, `[tiles, 3, S, S]`.
+    func values(of tiles: ImageTiles) -> [Float] {
+        tiles.pixels.count == 1 ? processor.values(of: tiles.pixels[0]) : tiles.pixels.flatMap(processor.values(of:))
     }
 }
 
 /// A picture brought to the size of a model's vision tower.
 public struct PreparedImage: Sendable {
     let preparation: ImagePreparation
-    /// `[S, S, 3]`
-    let pixels: [UInt8]
+    let tiles: ImageTiles
 }
 
 extension LlavaConfiguration {
-    /// Rows of features that an image has at least: all of them, unless tokens are selected.
-    func leastPositions(of tower: VisionConfiguration) -> Int {
-        tokenSelection == .none ? tower.patches + (selectFeature == .classAndPatches ? 1 : 0) : 1
-    }
+    /// Rows of features that an input of the tower has at least: all of them, unless tokens are selected.
+    func leastRows(of tower: VisionConfiguration) -> Int { tokenSelection == .none ? featureRows(of: tower) : 1 }
 }

@@ -34,14 +34,19 @@ struct LoadedModel: Sendable {
 
         var vision: ModelParts.VisionPart?
         if let llava = configuration.llava, let tower = configuration.vision, let tensors = checkpoint.vision {
+            var newline: Tensor?
+            if case .anyRes = llava.tiling {
+                newline = try Tensor(vector: checkpoint.language.tensor(TensorNames.imageNewline), count: language.hiddenSize)
+            }
             vision = ModelParts.VisionPart(
                 tower: try VisionNetworks.load(tensors, tower, for: llava, packer: packer, cancellation: cancellation) {
                     onProgress(LoadProgress(part: "the vision tower", done: $0, total: $1))
                 },
                 projector: try Projector(
                     checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, packer: packer),
-                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches, pixels: 3 * tower.imageSize * tower.imageSize,
-                leastRows: llava.leastPositions(of: tower))
+                selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches, newline: newline,
+                pixels: 3 * tower.imageSize * tower.imageSize,
+                leastRows: llava.leastRows(of: tower))
         }
 
         let space = configuration.switchSpace
@@ -76,10 +81,19 @@ struct LoadedModel: Sendable {
         try source.find("rope_freqs.weight").map { try Tensor(vector: $0, count: $0.count).values }
     }
 
-    /// A prompt in which llava-hf's image tokens, one or as many as an image has features, are ``Engine/imageToken`` once for each image.
-    func withImageMarks(_ tokens: [Int]) -> [Int] {
-        guard let mark = checkpoint.configuration.llava?.imageTokenID, let vision = checkpoint.configuration.vision else { return tokens }
-        let features = vision.patches + (checkpoint.configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
+    /// A prompt in which transformers' image tokens are ``Engine/imageToken`` once for each image: llava-hf's, one or as many as an image has
+    /// features, or all that stands for an image that is cut into tiles.
+    func withImageMarks(_ tokens: [Int], _ images: [EngineImage] = []) -> [Int] {
+        guard let llava = checkpoint.configuration.llava, let mark = llava.imageTokenID, let vision = checkpoint.configuration.vision else { return tokens }
+        let features = llava.featureRows(of: vision)
+        var tokens = tokens
+        for image in images {
+            guard let rows = image.rows else { continue }
+            let whole = image.layout.flatMap { $0 == Engine.imageToken ? Array(repeating: mark, count: rows / image.marks) : [$0] }
+            let starts = tokens.count < whole.count ? 0 ..< 0 : 0 ..< tokens.count - whole.count + 1
+            guard let start = starts.first(where: { tokens[$0...].starts(with: whole) }) else { continue }
+            tokens.replaceSubrange(start ..< start + whole.count, with: [Engine.imageToken])
+        }
         var marked: [Int] = []
         var run = 0
         for token in tokens + [mark + 1] {
@@ -101,44 +115,47 @@ struct LoadedModel: Sendable {
         return preparation
     }
 
-    /// The vision tower's input for one image, `[3, S, S]`.
+    /// The vision tower's inputs for one image, `[tiles, 3, S, S]`.
     func pixels(_ image: RGBImage) throws -> [Float] {
         let preparation = try requirePreparation()
-        return preparation.processor(image, mode: preparation.mode)
+        return preparation.values(of: preparation.tiles(of: image))
     }
 
     /// An image as the engine takes it: resized and normalized only if its features are not known.
     func image(_ image: RGBImage) throws -> EngineImage {
-        _ = try requirePreparation()
-        return EngineImage(key: ContentKey(image: image, mode: "", context: contentKey)) { try pixels(image) }
+        let grid = try requirePreparation().grid(width: image.width, height: image.height)
+        return try engineImage(ContentKey(image: image, mode: "", context: contentKey), grid, image.width, image.height) { try pixels(image) }
     }
 
     /// The same for one that is resized already.
     func image(_ image: PreparedImage) throws -> EngineImage {
         let preparation = try requirePreparation()
         guard image.preparation == preparation else { throw GenerationError.otherPreparation(model: parts.name) }
-        return EngineImage(key: ContentKey(prepared: image.pixels, context: contentKey)) { preparation.processor.values(of: image.pixels) }
+        let tiles = image.tiles
+        return try engineImage(ContentKey(prepared: tiles, context: contentKey), (tiles.rows, tiles.columns), tiles.width, tiles.height) {
+            preparation.values(of: tiles)
+        }
     }
-}
 
-extension CLIPImageProcessor {
-    /// The processor that a checkpoint's `preprocessor_config.json` describes.
-    package init(_ configuration: ImageProcessorConfiguration, tower: VisionConfiguration, file: String) throws {
-        guard configuration.resampling == .bicubic else {
-            throw CheckpointError.unsupported(what: "resample \(configuration.resampling.rawValue)", file: file, hint: "it reads 3 (bicubic)")
+    /// - Parameters:
+    ///   - grid: tiles from top to bottom and from left to right.
+    ///   - width, height: the picture's, in pixels.
+    private func engineImage(
+        _ key: ContentKey, _ grid: (rows: Int, columns: Int), _ width: Int, _ height: Int, pixels: @escaping @Sendable () throws -> [Float]
+    ) throws -> EngineImage {
+        let configuration = checkpoint.configuration, tiles = grid.rows * grid.columns + 1
+        guard let llava = configuration.llava, let tower = configuration.vision else { throw GenerationError.noVision(model: parts.name) }
+        switch llava.tiling {
+        case .none: return EngineImage(key: key, pixels: pixels)
+        case .idefics3:
+            guard let text else { throw GenerationError.noTokenizer(model: parts.name) }
+            return EngineImage(
+                key: key, tiles: tiles, layout: text.idefics3Layout(rows: grid.rows, columns: grid.columns), rows: tiles * llava.featureRows(of: tower),
+                pixels: pixels)
+        case .anyRes:
+            let side = Int(Double(tower.patches).squareRoot().rounded())
+            let arrangement = TileArrangement(grid: grid, side: side, width: width, height: height)
+            return EngineImage(key: key, tiles: tiles, rows: arrangement.rows, arrangement: arrangement, pixels: pixels)
         }
-        let shortestEdge: Int
-        switch configuration.resize {
-        case .shortestEdge(let edge): shortestEdge = edge
-        case nil: shortestEdge = tower.imageSize
-        case .exact(let size):
-            guard size.width == size.height else {
-                throw CheckpointError.unsupported(what: "resizing to \(size.width) by \(size.height)", file: file, hint: "it reads squares")
-            }
-            shortestEdge = size.width
-        }
-        try self.init(
-            cropSize: tower.imageSize, shortestEdge: shortestEdge, mean: configuration.mean.map(Double.init),
-            standardDeviation: configuration.standardDeviation.map(Double.init), rescaleFactor: configuration.rescaleFactor ?? 1, file: file)
     }
 }

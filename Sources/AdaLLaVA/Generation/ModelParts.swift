@@ -15,9 +15,11 @@ package struct ModelParts: Sendable {
         let projector: Projector
         let selection: LlavaConfiguration.TokenSelection
         let keepsClassToken: Bool
+        /// What stands behind each row of tiles' features, `[1, hidden]` (LLaVA-1.6).
+        let newline: Tensor?
         /// Values of the tower's input, `3 * S * S`.
         let pixels: Int
-        /// Rows of features of an image, at least.
+        /// Rows of features of an input, at least.
         let leastRows: Int
     }
 
@@ -60,7 +62,7 @@ package struct ModelParts: Sendable {
 
     /// Positions of a checked request's prompt, at least: what token selection leaves of an image is known when it is encoded.
     func leastPositions(_ request: EngineRequest) -> Int {
-        request.tokens.count + request.images.count * ((vision?.leastRows ?? 0) - 1)
+        request.tokens.count + request.images.reduce(0) { $0 + $1.positions(leastRows: vision?.leastRows ?? 0) - 1 }
     }
 
     /// A plan from outside: of this model's shape, and with the prefix running whole.

@@ -67,9 +67,7 @@ public struct ModelReport: Sendable {
         let language = configuration.language
         keyValueBytesPerToken = 2 * 2 * language.numHiddenLayers * language.numKeyValueHeads * language.headDim
         units = configuration.adaptive.map { BudgetUnits($0, layers: language.numHiddenLayers, heads: $0.switchesPerLayer(language)) }
-        imageTokens = configuration.vision.map { vision in
-            vision.patches + (configuration.llava?.selectFeature == .classAndPatches ? 1 : 0)
-        }
+        imageTokens = configuration.vision.flatMap { configuration.llava?.featureRows(of: $0) }
         let loaded = Result {
             try LoadedModel(
                 checkpoint, packer: try WeightPacker(kernels: KernelSet(), pool: ThreadPool(threads: 1), packs: false), template: template,
@@ -119,14 +117,14 @@ public struct ModelReport: Sendable {
         if let vision = configuration.vision, let imageTokens {
             let shape: String
             switch vision.architecture {
-            case .clip:
-                shape = "\(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize)"
+            case .clip, .siglip:
+                shape = "\(vision.architecture == .siglip ? "SigLIP, " : "")\(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize)"
             case .efficientNetLite(let network):
                 let maps = network.featureMaps.map { "\($0.rawValue) \(network.width(of: $0))" }.joined(separator: " + ")
                 shape = "EfficientNet-Lite\(network.variant.map { " (\($0))" } ?? ""), \(vision.numHiddenLayers) blocks, image \(vision.imageSize), features \(maps)"
             }
             lines.append(
-                "vision tower  \(shape): \(imageTokens) tokens an image, selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
+                "vision tower  \(shape): \(imageTokens) tokens \(configuration.llava?.tiling == LlavaConfiguration.Tiling.none ? "an image" : "a tile"), selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
         }
         lines.append("tensors       " + types.map { "\($0.tensors) \($0.name) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
         lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * min(language.contextLength, language.slidingWindow ?? .max))) at full context")

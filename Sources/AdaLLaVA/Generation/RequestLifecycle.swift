@@ -5,7 +5,7 @@ import Foundation
 extension Engine {
     // MARK: - Encode
 
-    /// The features of one image, `[tokens, hidden]`, after token selection and the projector.
+    /// The features of one input of the tower, `[tokens, hidden]`, after token selection and the projector.
     /// - Parameters:
     ///   - pixels: `[3, S, S]` normalized values.
     ///   - progress: called with the tower's layers that are done and all of them.
@@ -28,6 +28,25 @@ extension Engine {
         return (output.features, vision.projector(features, workspace))
     }
 
+    /// The features of one image, `[rows, hidden]`: tile after tile, or as the image says.
+    /// - Parameter onTile: called with what the tower takes of a tile and what it gives.
+    func encode(
+        _ image: EngineImage, cancellation: Cancellation, progress: (Int, Int) -> Void = { _, _ in }, selecting: (Int, Int) -> Void = { _, _ in },
+        onTile: (_ pixels: [Float], _ vision: Tensor, _ features: Tensor) -> Void = { _, _, _ in }
+    ) throws -> Tensor {
+        let pixels = try image.pixels()
+        var tiles: [Tensor] = []
+        for tile in 0 ..< image.tiles {
+            let input = image.tiles == 1 ? pixels : Array(pixels[tile * pixels.count / image.tiles ..< (tile + 1) * pixels.count / image.tiles])
+            let encoded = try encode(
+                pixels: input, cancellation: cancellation, progress: { progress(tile * $1 + $0, image.tiles * $1) }, selecting: selecting)
+            onTile(input, encoded.vision, encoded.features)
+            tiles.append(encoded.features)
+        }
+        if let arrangement = image.arrangement, let newline = parts.vision?.newline { return arrangement(tiles, newline: newline) }
+        return tiles.count == 1 ? tiles[0] : Tensor(stacking: tiles)
+    }
+
     private func encodeImages(_ task: GenerationTask) throws {
         for (index, image) in task.request.images.enumerated() {
             try task.cancellation.check()
@@ -36,18 +55,20 @@ extension Engine {
                 task.features.append(known)
                 continue
             }
-            let pixels = try image.pixels()
             let images = task.request.images.count
-            let encoded = try encode(
-                pixels: pixels, cancellation: task.cancellation,
+            let features = try encode(
+                image, cancellation: task.cancellation,
                 progress: { task.report(.encoding(image: index + 1, of: images, layer: $0, layers: $1)) },
-                selecting: { task.report(.selecting(image: index + 1, of: images, done: $0, total: $1)) })
-            task.trace?.recordPixels("pixel_values", pixels)
-            task.trace?.recordFeatures("vision_features", encoded.vision)
-            task.trace?.recordFeatures("image_features", encoded.features)
+                selecting: { task.report(.selecting(image: index + 1, of: images, done: $0, total: $1)) },
+                onTile: { pixels, vision, features in
+                    task.trace?.recordPixels("pixel_values", pixels)
+                    task.trace?.recordFeatures("vision_features", vision)
+                    task.trace?.recordFeatures("image_features", features)
+                })
             task.result.encodedImages += 1
-            if task.request.reuses { featureCache.insert(image.key, encoded.features) }
-            task.features.append(encoded.features)
+            task.result.encodedTiles += image.tiles
+            if task.request.reuses { featureCache.insert(image.key, features) }
+            task.features.append(features)
         }
     }
 
@@ -72,8 +93,17 @@ extension Engine {
         var image = 0
         for token in request.tokens {
             if token == Engine.imageToken {
-                let key = request.images[image].key
-                task.elements += (0 ..< task.features[image].rows).map { .image(key, row: Int32($0)) }
+                let (picture, rows) = (request.images[image], task.features[image].rows)
+                var marks = 0
+                for token in picture.layout {
+                    guard token == Engine.imageToken else {
+                        task.elements.append(.token(Int32(token)))
+                        continue
+                    }
+                    let part = rows * marks / picture.marks ..< rows * (marks + 1) / picture.marks
+                    task.elements += part.map { .image(picture.key, row: Int32($0)) }
+                    marks += 1
+                }
                 image += 1
             } else {
                 task.elements.append(.token(Int32(token)))

@@ -4,6 +4,11 @@ struct TextProcessor: Sendable {
     /// Tokens that end an answer.
     let endTokens: Set<Int>
     let template: Result<ChatTemplate, any Error>
+    /// What stands for an image in a template's text.
+    private let imageMark: String
+    /// Whether the vocabulary's beginning of sequence is put in front of a prompt whose template does not write it. transformers does so for models
+    /// whose processor takes images.
+    private let addsMissingStart: Bool
 
     /// Finds the checkpoint's tokenizer and chat template.
     /// - Parameter choice: the template that a person asks for; `nil` takes the checkpoint's.
@@ -38,6 +43,8 @@ struct TextProcessor: Sendable {
         // llava-hf's vocabularies name the token that stands for an image.
         let image = checkpoint.configuration.llava?.imageTokenID.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) }
         let imageMark = image.flatMap { $0.isEmpty ? nil : $0 } ?? ChatMessage.imageMark
+        self.imageMark = imageMark
+        addsMissingStart = image != nil && checkpoint.ggufMetadata == nil
         if let choice {
             template = .success(try choice.load(specialTokens: specialTokens, imageMark: imageMark))
         } else {
@@ -61,13 +68,15 @@ struct TextProcessor: Sendable {
         if !isText || jinja == nil, let name = try checkpoint.ggufMetadata?.string(EmbeddedFiles.templateKey) {
             return try ChatTemplate.named(name)
         }
-        // llava-hf's conversions of LLaVA-1.5, whatever their folder is called, and GGUF pairs, which say in their metadata what LLaVA's scripts
-        // read from a folder's name: vicuna_v1, unless they bring a template.
-        if type == "llava", configuration.llava?.imageTokenID != nil || checkpoint.ggufMetadata != nil {
-            guard jinja != nil else { return .vicunaV1 }
+        // Checkpoints in transformers' layout, whatever their folder is called, and GGUF pairs, which say in their metadata what LLaVA's scripts
+        // read from a folder's name: the template that they bring, or the one that LLaVA's decoders were trained with.
+        if configuration.llava?.imageTokenID != nil || type == "llava" && checkpoint.ggufMetadata != nil {
+            if jinja == nil, configuration.llava?.tiling != .idefics3, configuration.language.architecture == .llama { return .vicunaV1 }
+            if jinja == nil, configuration.llava?.tiling != .idefics3, configuration.language.architecture == .mistral { return .mistralInstruct }
             return try ChatTemplate.forCheckpoint(
                 name: checkpoint.name, modelType: "llama", chatTemplate: jinja, specialTokens: specialTokens, imageMark: imageMark)
         }
+        if let llava = configuration.llava, llava.visionTowerReference == nil, configuration.language.architecture == .phi2, jinja == nil { return .mipha }
         return try ChatTemplate.forCheckpoint(
             name: checkpoint.name, modelType: type, chatTemplate: jinja, specialTokens: specialTokens, imageMark: imageMark)
     }
@@ -101,7 +110,22 @@ struct TextProcessor: Sendable {
         let messages = (system.map { [ChatMessage(.system, $0)] } ?? []) + conversation
         let template = try template.get()
         let (encoder, segments) = (PromptEncoder(tokenizer), try template.render(messages))
-        return template.jinjaSource.map { encoder.encode(segments, writtenBy: $0) } ?? encoder.encode(segments)
+        return template.jinjaSource.map { encoder.encode(segments, writtenBy: $0, addsMissingStart: addsMissingStart) } ?? encoder.encode(segments)
+    }
+
+    /// What stands for an image in a prompt of Idefics3 or SmolVLM, as their processors write it: each tile behind its row and column, then the whole
+    /// image, -200 for the features of each.
+    /// - Parameters: tiles from top to bottom and from left to right; zeros if the image is one.
+    func idefics3Layout(rows: Int, columns: Int) -> [Int] {
+        let (frame, mark) = ("<fake_token_around_image>", imageMark)
+        var text = ""
+        for row in 0 ..< rows {
+            for column in 0 ..< columns { text += "\(frame)<row_\(row + 1)_col_\(column + 1)>\(mark)" }
+            text += "\n"
+        }
+        text += "\(rows > 0 ? "\n" : "")\(frame)<global-img>\(mark)\(frame)"
+        let markID = tokenizer.token(mark)
+        return tokenizer.encode(tokenizer.segments(of: text) { _ in true }, addSpecialTokens: false).map { $0 == markID ? PromptEncoder.imageToken : $0 }
     }
 
     /// The ids of a whole prompt given as text, `<image>` becoming -200.

@@ -2,7 +2,7 @@ import Foundation
 
 /// What is left to compute of an answer.
 package struct RemainingWork: Sendable, Equatable {
-    /// Images that are still to be encoded.
+    /// Images that are still to be encoded; of images that are cut, their tiles.
     package var images = 0
     /// Rows of the prompt that are still to pass the prefix layers.
     package var prefix = 0 ..< 0

@@ -42,6 +42,11 @@ extension ChatTemplate {
             + "The assistant gives helpful, detailed, and polite answers to the user's questions.",
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
+    /// Vicuna 1.1 with Phi-2's end of text, which Mipha was trained with.
+    public static let mipha = ChatTemplate(
+        name: "mipha", systemPrompt: vicunaV1.systemPrompt,
+        style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: .special("<|endoftext|>")), stopStrings: ["<|endoftext|>"])
+
     /// LLaVA-1.0's form of Vicuna 1.1.
     public static let llavaV1 = ChatTemplate(
         name: "llava_v1", systemPrompt: curiousHuman,
@@ -97,7 +102,7 @@ extension ChatTemplate {
 
     /// Every template that is built in.
     public static let all = [
-        vicunaV1, llavaV1, llavaV0, llavaLlama2, plain, chatML, chatMLDirect, llama2, llama3, mistralInstruct, mpt, v1MMTag,
+        vicunaV1, llavaV1, llavaV0, llavaLlama2, plain, chatML, chatMLDirect, llama2, llama3, mistralInstruct, mpt, v1MMTag, mipha,
     ]
 
     /// The names that ``named(_:)`` takes.

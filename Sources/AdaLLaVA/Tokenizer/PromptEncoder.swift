@@ -31,8 +31,10 @@ public struct PromptEncoder: Sendable {
     ///
     /// Special tokens count where the template wrote them. Tokens that the vocabulary does not call special but the template uses as marks
     /// (DeepSeek's `<｜User｜>`) are treated likewise; other added tokens are found everywhere, as their tokenizers do.
-    /// - Parameter source: the template.
-    func encode(_ segments: [PromptSegment], writtenBy source: String) -> [Int] {
+    /// - Parameters:
+    ///   - source: the template.
+    ///   - addsMissingStart: put what the vocabulary has around every text around a prompt that does not begin with the beginning of sequence.
+    func encode(_ segments: [PromptSegment], writtenBy source: String, addsMissingStart: Bool = false) -> [Int] {
         var marks = tokenizer.addedTokens(in: source)
         for case .template(let text) in segments { marks.formUnion(tokenizer.addedTokens(in: text)) }
         marks = marks.filter { !tokenizer.isSpecial($0) && Self.isMark(tokenizer.bytes(of: $0)) }
@@ -45,7 +47,8 @@ public struct PromptEncoder: Sendable {
             case .special(let text): parts.append(tokenizer.token(text).map(TokenizerSegment.token) ?? .text(text))
             }
         }
-        return tokenizer.encode(parts, addSpecialTokens: false, spelling: marks)
+        let hasStart = if case .token(let first)? = parts.first { first == tokenizer.bosToken } else { false }
+        return tokenizer.encode(parts, addSpecialTokens: addsMissingStart && !hasStart, spelling: marks)
     }
 
     /// Whether an added token looks like a mark, not like a word or white space: it begins and ends with other characters than letters.

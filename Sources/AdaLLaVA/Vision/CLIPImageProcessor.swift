@@ -1,6 +1,7 @@
-/// CLIP's image preprocessing as Hugging Face's `CLIPImageProcessor` does it, with LLaVA's padding to a square before it.
+/// CLIP's image preprocessing as Hugging Face's `CLIPImageProcessor` does it, with LLaVA's padding to a square before it; SigLIP's where it keeps no
+/// proportions.
 ///
-/// Resize (Pillow's bicubic) so that the shorter side is ``shortestEdge``, cut a centred square of ``cropSize`` (what is missing is
+/// Resize (as Pillow does) so that the shorter side is ``shortestEdge``, or both are, cut a centred square of ``cropSize`` (what is missing is
 /// filled with zero bytes), then `(byte * rescaleFactor - mean) / std` per channel.
 public struct CLIPImageProcessor: Sendable, Equatable {
     /// What happens to an image that is not square: LLaVA's `image_aspect_ratio`.
@@ -15,6 +16,10 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     public let cropSize: Int
     /// What the shorter side is resized to, in pixels.
     public let shortestEdge: Int
+    /// Whether the longer side is resized to the same, whatever the image's proportions are (SigLIP).
+    public let ignoresProportions: Bool
+    /// The filter that resizes.
+    public let filter: ResampleFilter
     /// Per channel, red first, on the scale of rescaled bytes, usually 0 to 1.
     public let mean: [Double]
     /// What each channel is divided by, red first.
@@ -28,7 +33,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     /// - Parameter file: where the settings come from, for messages.
     public init(
         cropSize: Int, shortestEdge: Int, mean: [Double], standardDeviation: [Double], rescaleFactor: Double = 1.0 / 255,
-        file: String = "preprocessor_config.json"
+        ignoresProportions: Bool = false, filter: ResampleFilter = .bicubic, file: String = "preprocessor_config.json"
     ) throws {
         func check(_ isRight: Bool, _ field: String, _ expected: String, _ found: Any) throws {
             guard isRight else {
@@ -43,6 +48,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
         try check(rescaleFactor.isFinite && abs(rescaleFactor) >= 1e-12, "rescale_factor", "a number other than 0", rescaleFactor)
         self.cropSize = cropSize
         self.shortestEdge = shortestEdge
+        (self.ignoresProportions, self.filter) = (ignoresProportions, filter)
         self.mean = mean
         self.standardDeviation = standardDeviation
         self.rescaleFactor = rescaleFactor
@@ -90,11 +96,11 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     /// - Returns: `cropSize * cropSize * 3` bytes.
     public func croppedPixels(_ image: RGBImage, mode: AspectMode) -> [UInt8] {
         let isPadded = mode == .pad && image.width != image.height
-        let canvas = isPadded ? BicubicResize.Canvas(squaring: image, fill: paddingColour) : BicubicResize.Canvas(image)
+        let canvas = isPadded ? ImageResize.Canvas(squaring: image, fill: paddingColour) : ImageResize.Canvas(image)
         let size = resizedSize(width: canvas.width, height: canvas.height)
         let horizontal = CenteredWindow(size: size.width, cropSize: cropSize)
         let vertical = CenteredWindow(size: size.height, cropSize: cropSize)
-        let resized = BicubicResize.resize(canvas, to: size, columns: horizontal.kept, rows: vertical.kept)
+        let resized = ImageResize.resize(canvas, to: size, columns: horizontal.kept, rows: vertical.kept, filter: filter)
         guard horizontal.kept.count < cropSize || vertical.kept.count < cropSize else { return resized }
         var pixels = [UInt8](repeating: 0, count: cropSize * cropSize * 3)
         let rowBytes = horizontal.kept.count * 3
@@ -107,6 +113,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
 
     /// The shorter side becomes ``shortestEdge``, the longer one keeps the proportion, rounded down.
     func resizedSize(width: Int, height: Int) -> (width: Int, height: Int) {
+        if ignoresProportions { return (shortestEdge, shortestEdge) }
         let longerSide = Int(Double(shortestEdge * max(width, height)) / Double(min(width, height)))
         return width <= height ? (shortestEdge, longerSide) : (longerSide, shortestEdge)
     }

@@ -1,4 +1,41 @@
-/// What one axis of a bicubic resize needs: for every output position the input samples it reads and their fixed-point weights.
+import Foundation
+
+/// The filters that images are resized with, as Pillow has them.
+public enum ResampleFilter: Sendable, Equatable {
+    /// A triangle.
+    case bilinear
+    /// Keys' cubic convolution with a = -1/2 (IEEE ASSP 29(6), 1981).
+    case bicubic
+    /// A sinc, windowed by a wider one.
+    case lanczos
+
+    /// Reach to either side, in output samples when shrinking.
+    fileprivate var support: Double {
+        switch self {
+        case .bilinear: 1
+        case .bicubic: 2
+        case .lanczos: 3
+        }
+    }
+
+    fileprivate func weight(_ distance: Double) -> Double {
+        let x = abs(distance)
+        switch self {
+        case .bilinear: return max(1 - x, 0)
+        case .bicubic:
+            let a = -0.5
+            if x < 1 { return ((a + 2) * x - (a + 3)) * x * x + 1 }
+            if x < 2 { return (((x - 5) * x + 8) * x - 4) * a }
+            return 0
+        case .lanczos:
+            func sinc(_ x: Double) -> Double { x == 0 ? 1 : sin(x * .pi) / (x * .pi) }
+            // Pillow counts -3 in and 3 out; the weight there is one rounding error.
+            return -3 <= distance && distance < 3 ? sinc(distance) * sinc(distance / 3) : 0
+        }
+    }
+}
+
+/// What one axis of a resize needs: for every output position the input samples it reads and their fixed-point weights.
 ///
 /// Weights have 22 fractional bits, as in Pillow's 8-bit resampling, and are kept split, `weight = high * 2048 + low`, so that both
 /// parts fit 16 bits: products of 16-bit pairs are what every vector unit does fastest, and their sum is still exact.
@@ -32,10 +69,10 @@ struct ResampleAxis {
     ///   - outputSize: samples of the whole output, at least 1.
     ///   - window: the output positions that are wanted; not empty.
     ///   - image: the input samples that are an image's.
-    init(inputSize: Int, outputSize: Int, window: Range<Int>, image: Range<Int>) {
+    init(inputSize: Int, outputSize: Int, window: Range<Int>, image: Range<Int>, filter: ResampleFilter = .bicubic) {
         let scale = Double(inputSize) / Double(outputSize)
         let filterScale = max(scale, 1)
-        let support = Self.filterSupport * filterScale
+        let support = filter.support * filterScale
         let step = 1 / filterScale
         var reads: [Range<Int>] = []
         var weights: [ArraySlice<Int32>] = []
@@ -44,7 +81,7 @@ struct ResampleAxis {
             let center = (Double(position) + 0.5) * scale
             let start = max(0, Int(center - support + 0.5))
             let end = max(start, min(inputSize, Int(center + support + 0.5)))
-            let raw = (start..<end).map { Self.bicubic((Double($0) - center + 0.5) * step) }
+            let raw = (start..<end).map { filter.weight((Double($0) - center + 0.5) * step) }
             let sum = raw.reduce(0, +)
             let fixed = raw.map { weight in
                 let scaled = (sum == 0 ? weight : weight / sum) * Double(1 << Self.precisionBits)
@@ -72,17 +109,5 @@ struct ResampleAxis {
             }
         }
         (self.high, self.low, self.outside, self.total) = (high, low, outside, total)
-    }
-
-    /// Reach of the filter to either side, in output samples when shrinking.
-    private static let filterSupport = 2.0
-
-    /// Keys' cubic convolution with a = -1/2 (IEEE ASSP 29(6), 1981).
-    private static func bicubic(_ distance: Double) -> Double {
-        let a = -0.5
-        let x = abs(distance)
-        if x < 1 { return ((a + 2) * x - (a + 3)) * x * x + 1 }
-        if x < 2 { return (((x - 5) * x + 8) * x - 4) * a }
-        return 0
     }
 }

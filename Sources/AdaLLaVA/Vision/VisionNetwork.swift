@@ -48,6 +48,11 @@ enum VisionNetworks {
                 source, configuration, layers: layers, needsLastLayer: llava.tokenSelection != .none, packer: packer,
                 cancellation: cancellation
             ) { onLayer($0, layers) }
+        case .siglip:
+            return try SigLIPVisionTower(
+                source, configuration, layers: layers, appliesFinalNorm: llava.appliesFinalNorm, packer: packer,
+                cancellation: cancellation
+            ) { onLayer($0, layers) }
         case .efficientNetLite(let network):
             return try EfficientNetLite(source, network, packer: packer, cancellation: cancellation) { onLayer($0, layers) }
         }

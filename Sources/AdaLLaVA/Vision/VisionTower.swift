@@ -34,8 +34,9 @@ public final class VisionTower: Sendable {
     ) throws {
         let workspace = try Workspace(threads: threads, precision: precision, kernels: kernels)
         let config = url.appendingPathComponent("config.json")
-        let types = ["clip", "clip_vision_model", EfficientNetConfiguration.modelType]
-        if FileKind(config) == .file, case .string(let type) = try JSONValue.read(contentsOf: config)["model_type"], types.contains(type) {
+        if FileKind(config) == .file, case .string(let type) = try JSONValue.read(contentsOf: config)["model_type"],
+            VisionConfiguration.towerTypes.contains(type)
+        {
             let files = try VisionTowerFiles(folder: url)
             let llava = LlavaConfiguration(projector: .identity, selectLayer: selectLayer, towerInside: false)
             try llava.validate(for: files.configuration, file: config.path)

@@ -1,17 +1,17 @@
-/// Antialiased bicubic resizing of 8-bit RGB, equal to Pillow's `Image.resize(size, Image.BICUBIC)` byte for byte.
+/// Antialiased resizing of 8-bit RGB, equal to Pillow's `Image.resize(size, filter)` byte for byte.
 ///
-/// Two passes, rows first, each rounded to 8 bits, with fixed-point weights. When shrinking, the filter widens with the scale, so
-/// every input pixel counts. Cost: about `4 * height * width` multiply-adds per channel for the first pass, which dominates; of a canvas the
-/// image's height and width count.
-public enum BicubicResize {
+/// Two passes, each rounded to 8 bits, with fixed-point weights; which one comes first is as in Pillow 13 (before, rows always did). When shrinking, the filter widens with the scale, so
+/// every input pixel counts. Cost with the bicubic filter: about `4 * height * width` multiply-adds per channel for the first pass, which dominates;
+/// of a canvas the image's height and width count.
+public enum ImageResize {
     /// - Parameters:
     ///   - width: of the result, at least 1.
     ///   - height: of the result, at least 1.
     /// - Returns: the resized image; `nil` for a side below 1 or above 1,048,576.
-    public static func resize(_ image: RGBImage, width: Int, height: Int) -> RGBImage? {
+    public static func resize(_ image: RGBImage, width: Int, height: Int, filter: ResampleFilter = .bicubic) -> RGBImage? {
         guard (1...1 << 20).contains(width), (1...1 << 20).contains(height) else { return nil }
         let canvas = Canvas(image)
-        let pixels = resize(canvas, to: (width, height), columns: 0..<width, rows: 0..<height)
+        let pixels = resize(canvas, to: (width, height), columns: 0..<width, rows: 0..<height, filter: filter)
         return RGBImage(width: width, height: height, pixels: pixels)
     }
 
@@ -41,18 +41,33 @@ public enum BicubicResize {
 
     /// The part `columns` x `rows` of `canvas` resized to `size`; the rest is not computed.
     /// - Returns: `rows.count * columns.count * 3` bytes.
-    static func resize(_ canvas: Canvas, to size: (width: Int, height: Int), columns: Range<Int>, rows: Range<Int>) -> [UInt8] {
+    static func resize(
+        _ canvas: Canvas, to size: (width: Int, height: Int), columns: Range<Int>, rows: Range<Int>, filter: ResampleFilter
+    ) -> [UInt8] {
         guard !columns.isEmpty, !rows.isEmpty else { return [] }
         let horizontal = ResampleAxis(
-            inputSize: canvas.width, outputSize: size.width, window: columns, image: canvas.left..<canvas.left + canvas.image.width)
+            inputSize: canvas.width, outputSize: size.width, window: columns, image: canvas.left..<canvas.left + canvas.image.width, filter: filter)
         let vertical = ResampleAxis(
-            inputSize: canvas.height, outputSize: size.height, window: rows, image: canvas.top..<canvas.top + canvas.image.height)
+            inputSize: canvas.height, outputSize: size.height, window: rows, image: canvas.top..<canvas.top + canvas.image.height, filter: filter)
+        if columnsComeFirst(canvas, size) {
+            let (image, none) = (canvas.image, [UInt8](repeating: 0, count: canvas.image.width * 3))
+            let flattened = flatten(image.pixels, from: 0, outside: none, axis: vertical)
+            guard let flat = RGBImage(width: image.width, height: vertical.outputCount, pixels: flattened) else { return [] }
+            return narrow(Canvas(flat), rows: 0..<flat.height, axis: horizontal)
+        }
         let outside = horizontal.total.flatMap { weight in canvas.fill.map { byte(weight &* Int32($0)) } }
         let narrowed = narrow(canvas, rows: vertical.inputRange, axis: horizontal)
-        return flatten(narrowed, outside: outside, axis: vertical)
+        return flatten(narrowed, from: vertical.inputRange.lowerBound, outside: outside, axis: vertical)
     }
 
-    /// First pass: every image row in `rows`, counted on the canvas, becomes `axis.outputCount` pixels.
+    /// Whether Pillow 13 resizes columns before rows, which rounds otherwise: the height shrinks, and by more than twice what the width shrinks by.
+    /// A square canvas, the only one with margins, never does.
+    private static func columnsComeFirst(_ canvas: Canvas, _ size: (width: Int, height: Int)) -> Bool {
+        let isWhole = canvas.image.width == canvas.width && canvas.image.height == canvas.height
+        return isWhole && size.height < canvas.height && canvas.height - size.height > 2 * (canvas.width - size.width)
+    }
+
+    /// The pass along rows: every image row in `rows`, counted on the canvas, becomes `axis.outputCount` pixels.
     private static func narrow(_ canvas: Canvas, rows: Range<Int>, axis: ResampleAxis) -> [UInt8] {
         let rowBytes = axis.outputCount * 3
         let columns = axis.inputRange
@@ -112,7 +127,7 @@ public enum BicubicResize {
         }
     }
 
-    /// round(sum of sample * weight / 2^22), clamped to a byte. Sums wrap, and the total always fits: it is what a bicubic filter can
+    /// round(sum of sample * weight / 2^22), clamped to a byte. Sums wrap, and the total always fits: it is what these filters can
     /// make of bytes.
     /// - Parameter outside: the sum over the samples outside the image.
     @inline(__always)
@@ -143,13 +158,14 @@ public enum BicubicResize {
         return UInt8(truncatingIfNeeded: min(max(rounded, 0), 255))
     }
 
-    /// Second pass: every output row is a weighted sum of rows.
-    /// - Parameter outside: a row above or below the image; they are all alike.
-    private static func flatten(_ rows: [UInt8], outside: [UInt8], axis: ResampleAxis) -> [UInt8] {
+    /// The pass along columns: every output row is a weighted sum of rows.
+    /// - Parameters:
+    ///   - origin: the first of `rows`, counted on the canvas.
+    ///   - outside: a row above or below the image; they are all alike.
+    private static func flatten(_ rows: [UInt8], from origin: Int, outside: [UInt8], axis: ResampleAxis) -> [UInt8] {
         let rowBytes = outside.count
         var sums = [Int32](repeating: 0, count: rowBytes)
-        let origin = axis.inputRange.lowerBound
-        let rowCount = axis.inputRange.count
+        let rowCount = rows.count / max(rowBytes, 1)
         return [UInt8](unsafeUninitializedCapacity: axis.outputCount * rowBytes) { target, count in
             sums.withUnsafeMutableBufferPointer { sums in
                 rows.withUnsafeBufferPointer { rows in
