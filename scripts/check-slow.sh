@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What takes too long for every change, run before an issue is called done (`make check-slow`): SmolLM2's tokens against llama.cpp's,
+# What takes too long for every change, run before an issue is called done (`make check-slow`): SmolLM2's and Gemma 3's tokens against llama.cpp's,
 # EfficientNet-Lite's features against PyTorch's, the cost of half the switches, peak memory, the documents' slow commands, and kernels,
-# concurrent answers and parsers under sanitizers. Fetches SmolLM2 and EfficientNet-Lite and writes random models into build/models (about 4 GB).
+# concurrent answers and parsers under sanitizers. Fetches SmolLM2, Gemma 3 270M and EfficientNet-Lite and writes random models into build/models (about 4 GB).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
@@ -24,6 +24,8 @@ done
 # The tests are built with their own flags, so in a folder of their own the benchmark's build stays.
 check "SmolLM2's greedy tokens are llama.cpp's" env ADALLAVA_SLOW_MODELS="$models" \
   swift test -c release -Xswiftc -enable-testing --filter SmolLM2Tests
+scripts/fetch-gemma3.sh > /dev/null || exit 1
+check "Gemma 3 270M's greedy tokens are llama.cpp's" swift test -c release -Xswiftc -enable-testing --filter Gemma3Tests
 # The published vision towers' features are PyTorch's: the tests run wherever the towers lie in build/models.
 for variant in lite0 lite1 lite2; do scripts/fetch-efficientnet.sh $variant > /dev/null || exit 1; done
 check "EfficientNet-Lite's features are PyTorch's" swift test -c release -Xswiftc -enable-testing --filter EfficientNetWeightsTests

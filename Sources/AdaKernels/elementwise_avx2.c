@@ -172,12 +172,18 @@ static AK_AVX2 void gelu_erf(float *x, size_t n) {
     }
 }
 
+AK_AVX2_INLINE __m256 gelu_tanh_of(__m256 value) {
+    const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(value, value), _mm256_mul_ps(value, _mm256_set1_ps(AK_GELU_TANH_CUBE)));
+    return gated(value, _mm256_mul_ps(_mm256_set1_ps(AK_GELU_TANH_SCALE), _mm256_add_ps(value, cube)));
+}
+
 static AK_AVX2 void gelu_tanh(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 8) ak_store256(x, n, i, gelu_tanh_of(ak_load256(x, n, i)));
+}
+
+static AK_AVX2 void gelu_tanh_mul(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i += 8) {
-        const __m256 value = ak_load256(x, n, i);
-        const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(value, value), _mm256_mul_ps(value, _mm256_set1_ps(AK_GELU_TANH_CUBE)));
-        const __m256 inner = _mm256_mul_ps(_mm256_set1_ps(AK_GELU_TANH_SCALE), _mm256_add_ps(value, cube));
-        ak_store256(x, n, i, gated(value, inner));
+        ak_store256(gate, n, i, _mm256_mul_ps(gelu_tanh_of(ak_load256(gate, n, i)), ak_load256(up, n, i)));
     }
 }
 
@@ -265,6 +271,7 @@ const ak_kernels ak_avx2_kernels = {
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .silu_mul = silu_mul,
+    .gelu_tanh_mul = gelu_tanh_mul,
     .gelu_erf = gelu_erf,
     .gelu_tanh = gelu_tanh,
     .gelu_quick = gelu_quick,

@@ -246,13 +246,23 @@ static AK_AVX512 void gelu_erf(float *x, size_t n) {
     }
 }
 
+AK_AVX512_INLINE __m512 gelu_tanh_of(__m512 value) {
+    const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_TANH_CUBE)));
+    return ak_gated512(value, _mm512_mul_ps(_mm512_set1_ps(AK_GELU_TANH_SCALE), _mm512_add_ps(value, cube)));
+}
+
 static AK_AVX512 void gelu_tanh(float *x, size_t n) {
     for (size_t i = 0; i < n; i += 16) {
         const __mmask16 lanes = lanes_left(n, i);
-        const __m512 value = _mm512_maskz_loadu_ps(lanes, x + i);
-        const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), _mm512_mul_ps(value, _mm512_set1_ps(AK_GELU_TANH_CUBE)));
-        const __m512 inner = _mm512_mul_ps(_mm512_set1_ps(AK_GELU_TANH_SCALE), _mm512_add_ps(value, cube));
-        _mm512_mask_storeu_ps(x + i, lanes, ak_gated512(value, inner));
+        _mm512_mask_storeu_ps(x + i, lanes, gelu_tanh_of(_mm512_maskz_loadu_ps(lanes, x + i)));
+    }
+}
+
+static AK_AVX512 void gelu_tanh_mul(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = lanes_left(n, i);
+        const __m512 value = gelu_tanh_of(_mm512_maskz_loadu_ps(lanes, gate + i));
+        _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(value, _mm512_maskz_loadu_ps(lanes, up + i)));
     }
 }
 
@@ -340,6 +350,7 @@ static AK_AVX512 int32_t argmax(const float *x, int32_t n) {
     .rms_norm = rms_norm, \
     .layer_norm = layer_norm, \
     .silu_mul = silu_mul, \
+    .gelu_tanh_mul = gelu_tanh_mul, \
     .gelu_erf = gelu_erf, \
     .gelu_tanh = gelu_tanh, \
     .gelu_quick = gelu_quick, \

@@ -146,11 +146,18 @@ static void gelu_erf(float *x, size_t n) {
     }
 }
 
+AK_INLINE float32x4_t gelu_tanh_of(float32x4_t value) {
+    const float32x4_t cube = vmulq_f32(vmulq_f32(value, value), vmulq_n_f32(value, AK_GELU_TANH_CUBE));
+    return gated(value, vmulq_n_f32(vaddq_f32(value, cube), AK_GELU_TANH_SCALE));
+}
+
 static void gelu_tanh(float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 4) store_some(x + i, gelu_tanh_of(load_some(x + i, n - i)), n - i);
+}
+
+static void gelu_tanh_mul(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i += 4) {
-        const float32x4_t value = load_some(x + i, n - i);
-        const float32x4_t cube = vmulq_f32(vmulq_f32(value, value), vmulq_n_f32(value, AK_GELU_TANH_CUBE));
-        store_some(x + i, gated(value, vmulq_n_f32(vaddq_f32(value, cube), AK_GELU_TANH_SCALE)), n - i);
+        store_some(gate + i, vmulq_f32(gelu_tanh_of(load_some(gate + i, n - i)), load_some(up + i, n - i)), n - i);
     }
 }
 
@@ -233,6 +240,7 @@ const ak_kernels ak_neon_kernels = {
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .silu_mul = silu_mul,
+    .gelu_tanh_mul = gelu_tanh_mul,
     .gelu_erf = gelu_erf,
     .gelu_tanh = gelu_tanh,
     .gelu_quick = gelu_quick,

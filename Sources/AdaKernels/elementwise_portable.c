@@ -96,6 +96,11 @@ static void gelu_tanh(float *x, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = 0.5f * x[i] * (1.0f + tanhf(0.79788456f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
 }
 
+static void gelu_tanh_mul(float *gate, const float *up, size_t n) {
+    gelu_tanh(gate, n);
+    for (size_t i = 0; i < n; i++) gate[i] *= up[i];
+}
+
 static void gelu_quick(float *x, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
 }
@@ -137,6 +142,7 @@ const ak_kernels ak_portable_kernels = {
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .silu_mul = silu_mul,
+    .gelu_tanh_mul = gelu_tanh_mul,
     .gelu_erf = gelu_erf,
     .gelu_tanh = gelu_tanh,
     .gelu_quick = gelu_quick,

@@ -101,7 +101,7 @@ package final class OperationProbes {
             let products = zip(linears[copy], outputs).map { Product(linear: $0, output: $1) }
             guard let first = linears[copy].first?.weight else { return }
             let activations = workspace.convert(x, for: first, RowsByRole(x.rows, role), workspace.inputs)
-            ProductRun(products, combining: isGated && products.count == 2 ? .gated : .none, workspace)(activations)
+            ProductRun(products, combining: isGated && products.count == 2 ? .gated(.silu) : .none, workspace)(activations)
         }
     }
 

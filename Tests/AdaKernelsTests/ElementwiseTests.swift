@@ -69,6 +69,10 @@ struct ElementwiseTests {
             let x = Double($0)
             return 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
         }, relative: 5e-7, absolute: 5e-7) <= 0)
+        #expect(worstExcess(apply({ table.gelu_tanh_mul($0, up, $1) }, to: sweep), zip(sweep, up).map {
+            let x = Double($0)
+            return 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x))) * Double($1)
+        }, relative: 1e-6, absolute: 1e-5) <= 0)
         for count in 0...40 {
             let few = Array(sweep[1180..<1180 + count])
             #expect(worstExcess(apply({ table.gelu_erf($0, $1) }, to: few),
@@ -87,7 +91,7 @@ struct ElementwiseTests {
         for result in [
             apply({ table.silu_mul($0, ones, $1) }, to: values), apply({ table.gelu_erf($0, $1) }, to: values),
             apply({ table.gelu_tanh($0, $1) }, to: values), apply({ table.gelu_quick($0, $1) }, to: values),
-            apply({ table.silu($0, $1) }, to: values),
+            apply({ table.silu($0, $1) }, to: values), apply({ table.gelu_tanh_mul($0, ones, $1) }, to: values),
         ] {
             #expect(result[1].isNaN && !result[0].isNaN && !result[2].isNaN)
         }

@@ -20,6 +20,9 @@ import Testing
             var found = checkpoint.configuration.language
             #expect(found.ropeInterleaved == (fixture.architecture == .mistral))
             found.ropeInterleaved = false
+            // Gemma's norms are stored less 1 in safetensors only.
+            #expect(!found.normsAddOne)
+            found.normsAddOne = expected.normsAddOne
             #expect(found == expected, "\(file)")
             #expect(checkpoint.formatDescription == "\(fixture.architecture.name), GGUF")
         }
@@ -96,6 +99,70 @@ import Testing
         }
         let unknown = try #require(try error("qwen2", ["model_type": .string("qwen3")]))
         #expect(unknown.isUnsupported && unknown.description.contains("qwen2") && unknown.description.contains("ada_llava_phi"))
+    }
+
+    // A mismatch means that a published form of Gemma 3 gets other layers, bases or scales than transformers or llama.cpp give it.
+    @Test func gemma3Forms() throws {
+        let gemma = try fixture("gemma3")
+        let sliding = DecoderLayerKind.slidingAttention, full = DecoderLayerKind.attention
+        func read(_ changes: [String: JSONValue?]) throws -> DecoderConfiguration {
+            try self.read(gemma, changes, file: "config-published.json").language
+        }
+        let plain = try read(["layer_types": nil])
+        #expect(plain.layerKinds == [sliding, sliding, sliding, sliding, sliding] && plain.window(4) == 24)
+        #expect(try read(["layer_types": nil, "sliding_window_pattern": .integer(3)]).layerKinds == [sliding, sliding, full, sliding, sliding])
+        let none = try read(["sliding_window": .null])
+        #expect(none.layerKinds.isEmpty && none.window(0) == nil && none.kind(3) == full)
+        let bases = try read(["rope_theta": nil, "rope_local_base_freq": nil])
+        #expect(bases.ropeTheta == 1_000_000 && bases.localRopeTheta == 10000)
+        // Gemma names the stretched context, others the one before it was stretched.
+        let scaled = try read(["rope_scaling": .object(["rope_type": .string("linear"), "factor": .number(8)])])
+        #expect(scaled.contextLength == 512 && scaled.ropeScaling == .linear(factor: 8))
+        // Multimodal files leave the text model's defaults out.
+        let text: JSONValue = .object(["model_type": .string("gemma3_text"), "hidden_size": .integer(2560), "sliding_window": .integer(1024)])
+        let nested = try ModelConfiguration.read(.object(["model_type": .string("gemma3"), "text_config": text, "vision_config": .object([:])]), file: "c")
+        #expect(nested.vision == nil && nested.language.headDim == 256 && nested.language.numKeyValueHeads == 4 && nested.language.tieWordEmbeddings)
+        #expect(nested.language.kind(5) == full && nested.language.window(4) == 1024 && nested.language.vocabularySize == 262_208)
+        for changes in [
+            ["attn_logit_softcapping": .number(50)], ["use_bidirectional_attention": .bool(true)],
+            ["rope_parameters": .object(["sliding_attention": .object(["rope_type": .string("yarn")])])],
+        ] as [[String: JSONValue?]] {
+            #expect(checkpointError { try read(changes) }?.isUnsupported == true)
+        }
+        for changes in [
+            ["hidden_activation": .string("silu")], ["sliding_window_pattern": .integer(0), "layer_types": nil], ["layer_types": .array([.string("conv")])],
+            ["query_pre_attn_scalar": .integer(0)], ["final_logit_softcapping": .integer(-1)], ["rope_local_base_freq": .string("x")],
+        ] as [[String: JSONValue?]] {
+            #expect(checkpointError { try read(changes) }?.isConfiguration == true, "\(changes)")
+        }
+        // What GGUF's readers would take otherwise is refused.
+        let source = try fixture("gemma3-scaled").url
+        let other = try CheckpointFixtures.withTemporaryFolder { folder in
+            checkpointError { try CheckpointConverter(source, to: .f16, output: folder.appendingPathComponent("a.gguf")).run() }
+        }
+        #expect(other?.isUnsupported == true && other?.description.contains("query_pre_attn_scalar 9") == true)
+    }
+
+    // A failure means that a GGUF file of Gemma 3 gets windows in other layers than llama.cpp gives it.
+    @Test func gemma3GGUFPatterns() throws {
+        let source = try GGUFFile(contentsOf: fixture("gemma3").url.appendingPathComponent("gemma3.gguf"))
+        func read(_ key: String, _ value: GGUFValue?) throws -> DecoderConfiguration {
+            try CheckpointFixtures.withTemporaryFolder { place in
+                let url = place.appendingPathComponent("m.gguf")
+                let pairs = source.metadata.keys.filter { $0 != key }.compactMap { key in source.metadata[key].map { (key: key, value: $0) } }
+                try GGUFWriter.write([], metadata: pairs + (value.map { [(key: key, value: $0)] } ?? []), to: url) { _, _ in }
+                return try ModelConfiguration.read(GGUFFile(contentsOf: url)).language
+            }
+        }
+        let pattern = "gemma3.attention.sliding_window_pattern"
+        #expect(try read(pattern, nil).layerKinds == Array(repeating: .slidingAttention, count: 5))
+        #expect(try read(pattern, .uint32(2)).layerKinds == [.slidingAttention, .attention, .slidingAttention, .attention, .slidingAttention])
+        #expect(try read("gemma3.attention.sliding_window", nil).layerKinds.isEmpty)
+        #expect(try read("gemma3.final_logit_softcapping", .float32(30)).finalLogitSoftcap == 30)
+        #expect(try read("gemma3.rope.freq_base_swa", .float32(500)).localRopeTheta == 500)
+        for value in [GGUFValue.array(GGUFArray([true, false])), .array(GGUFArray([Int32(1), 1, 1, 1, 1])), .uint32(0), .string("x")] {
+            #expect(checkpointError { try read(pattern, value) } != nil)
+        }
     }
 
     // A failure means that a checkpoint without a bias that its architecture has computes something else than it was trained to.
@@ -181,12 +248,14 @@ import Testing
             sources += fixture.ggufFiles.map { (name: $0, url: fixture.url.appendingPathComponent($0)) }
             for source in sources {
                 var logits: [[Float]] = []
-                for target in source.name == "model" ? ["f16", "f16.gguf"] : ["f16.gguf"] {
+                let targets = fixture.ggufFiles.isEmpty ? ["f16"] : source.name == "model" ? ["f16", "f16.gguf"] : ["f16.gguf"]
+                for target in targets {
                     let output = folder.appendingPathComponent("\(source.name)-\(target)")
                     _ = try CheckpointConverter(source.url, to: .f16, output: output).run()
                     let model = try TestModel(output, threads: 2), trace = Trace()
                     let (found, expected) = (model.decoder.configuration, try Checkpoint.open(at: source.url).configuration.language)
                     #expect(found.architecture == fixture.architecture && found.slidingWindow == expected.slidingWindow)
+                    #expect(found.layerKinds == expected.layerKinds && found.localRopeTheta == expected.localRopeTheta)
                     #expect(found.rotaryDim == expected.rotaryDim && found.normEpsilon == expected.normEpsilon && found.ropeTheta == expected.ropeTheta)
                     _ = try model.run(prompt.tokens, maxTokens: 1, trace: trace)
                     logits.append(trace.entries["prefill_last_logits"]?.values ?? [])
@@ -194,7 +263,7 @@ import Testing
                 for values in logits { #expect(largestDifference(values, prompt.logits) < 0.1, "\(source.name)") }
                 if logits.count > 1 { #expect(largestDifference(logits[0], logits[1]) < 0.05) }
             }
-            for target in [CheckpointConverter.Target.q8_0, .q4_0] {
+            for target in [CheckpointConverter.Target.q8_0, .q4_0] where !fixture.ggufFiles.isEmpty {
                 let output = folder.appendingPathComponent("\(target).gguf")
                 _ = try CheckpointConverter(sources[0].url, to: target, output: output).run()
                 #expect(try ModelReport(contentsOf: output).configuration.language.architecture == fixture.architecture)
@@ -204,12 +273,14 @@ import Testing
 
     // A mismatch means that `inspect` does not say which architecture a decoder has.
     @Test(arguments: DecoderFixture.all) func reports(fixture: DecoderFixture) throws {
-        let report = try ModelReport(contentsOf: fixture.url.appendingPathComponent(fixture.ggufFiles[0]))
+        let report = try ModelReport(contentsOf: fixture.ggufFiles.first.map(fixture.url.appendingPathComponent) ?? fixture.url)
+        let window = fixture.architecture == .mistral || fixture.architecture == .gemma3 ? 24 : nil
         #expect(report.problem == nil)
         #expect(report.lines.contains { $0.hasPrefix("decoder       \(fixture.architecture.name): 5 layers") })
-        #expect(report.lines.contains { $0.contains(", window 24") } == (fixture.architecture == .mistral))
+        #expect(report.lines.contains { $0.contains(", window 24") } == (window != nil))
+        #expect(report.lines.contains { $0.hasSuffix("in 3 of the layers") } == (fixture.architecture == .gemma3))
         let decoder = try #require(report.jsonObject["decoder"] as? [String: Any])
         #expect(decoder["architecture"] as? String == fixture.architecture.rawValue)
-        #expect(decoder["sliding_window"] as? Int == (fixture.architecture == .mistral ? 24 : nil))
+        #expect(decoder["sliding_window"] as? Int == window)
     }
 }

@@ -62,7 +62,7 @@ import Testing
                 return result.values
             }
             let activations = workspace.convert(x, for: gate.weight, RowsByRole(x.rows, role), workspace.inputs)
-            ProductRun(gated ? [first, second] : [first], combining: gated ? .gated : .activation(gelu), workspace)(activations)
+            ProductRun(gated ? [first, second] : [first], combining: gated ? .gated(.silu) : .activation(gelu), workspace)(activations)
             outputs[0].clear(columns: dropped)
             workspace.multiply(outputs[0], role: role, [last])
             return result.values
@@ -74,7 +74,7 @@ import Testing
             let c = DecoderConfiguration(
                 vocabularySize: 8, hiddenSize: hidden, intermediateSize: neurons, numHiddenLayers: 1, numAttentionHeads: 1)
             let group = RowGroup(role: role, selection: LayerSelection(whole: c), rows: 0 ..< x.rows, outputs: 0 ..< x.rows)
-            let mlp = MLP.gated(GatedMLP(gate: gate, up: up, down: down))
+            let mlp = MLP.gated(GatedMLP(gate: gate, up: up, down: down, function: .silu))
             MLP.Prepared(mlp, input: x, norm: nil, adding: result, [group], next: Prefetches(), workspace)(workspace)
             return result.values
         }

@@ -2,11 +2,12 @@ import Foundation
 
 @testable import AdaLLaVA
 
-/// What llama.cpp answered, recorded in `Tests/Fixtures/smollm2` (its README says how).
+/// What llama.cpp answered, recorded in `Tests/Fixtures/smollm2` and `gemma3` (their READMEs say how).
 struct RecordedAnswers: Decodable {
     struct Case: Decodable {
         let promptIds: [Int]
         let generatedIds: [Int]
+        let generatedText: String
         /// For each generated token the two best ids with their logits.
         let top2PerStep: [[[Double]]]
 
@@ -17,12 +18,21 @@ struct RecordedAnswers: Decodable {
     let model: String
     let cases: [Case]
 
-    init(type: String) throws {
-        let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    /// Where `scripts/fetch-gemma3.sh` puts the model; `nil` if it has not.
+    static let gemma3: URL? = {
+        let url = repository.appendingPathComponent("build/models/gemma-3-270m-q4_k_m.gguf")
+        return FileManager.default.fileExists(atPath: url.path) ? url : nil
+    }()
+    static let fixtures = repository.appendingPathComponent("Tests/Fixtures")
+
+    init(type: String) throws { try self.init(file: "smollm2/\(type).json") }
+
+    /// - Parameter file: in the fixtures' folder.
+    init(file: String) throws {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
-        self = try decoder.decode(
-            Self.self, from: Data(contentsOf: tests.appendingPathComponent("Fixtures/smollm2/\(type).json")))
+        self = try decoder.decode(Self.self, from: Data(contentsOf: Self.fixtures.appendingPathComponent(file)))
     }
 
     /// The folder with the GGUF files that the answers are of; without it these tests do not run.

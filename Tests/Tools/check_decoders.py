@@ -28,6 +28,12 @@ class Decoder:
         self.rotary = self.field("rope.dimension_count", self.head_dim)
         self.base = self.field("rope.freq_base", 10000.0)
         self.window = self.field("attention.sliding_window", None)
+        self.layers = self.field("block_count")
+        if isinstance(self.kv_heads, list):  # LFM2: none where a layer has a convolution
+            self.kv_heads = max(self.kv_heads)
+        # Gemma 3: whether a layer has the window, and a base of its own.
+        self.sliding = self.field("attention.sliding_window_pattern", [self.window is not None] * self.layers)
+        self.local_base = self.field("rope.freq_base_swa", 10000.0 if self.architecture == "gemma3" else self.base)
 
     def field(self, name, *default):
         key = f"{self.architecture}.{name}"
@@ -47,10 +53,10 @@ class Decoder:
             return x / scale * weight + self.tensors[f"{name}.bias"]
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.field("attention.layer_norm_rms_epsilon")) * weight
 
-    def rotate(self, x):
+    def rotate(self, x, base):
         """x: [positions, heads, head_dim]; the dimensions after the rotary ones stay."""
         half = self.rotary // 2
-        angles = np.arange(len(x))[:, None] * self.base ** (-np.arange(half) * 2 / self.rotary)
+        angles = np.arange(len(x))[:, None] * base ** (-np.arange(half) * 2 / self.rotary)
         cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
         out = x.copy()
         if self.architecture == "llama":
@@ -67,10 +73,13 @@ class Decoder:
         else:
             q, k, v = (self.linear(x, f"{block}.attn_{part}") for part in "qkv")
         q, k, v = (part.reshape(len(x), -1, self.head_dim) for part in (q, k, v))
-        q, k = self.rotate(q), self.rotate(k)
+        if f"{block}.attn_q_norm.weight" in self.tensors:
+            q, k = self.norm(q, f"{block}.attn_q_norm"), self.norm(k, f"{block}.attn_k_norm")
+        slides = self.sliding[int(block.split(".")[1])]
+        q, k = (self.rotate(part, self.local_base if slides else self.base) for part in (q, k))
         query, key = np.arange(len(x))[:, None], np.arange(len(x))[None]
         seen = key <= query
-        if self.window is not None:
+        if slides:
             seen &= query - key < self.window
         out = np.zeros((len(x), self.heads, self.head_dim))
         for head in kept:
@@ -81,32 +90,52 @@ class Decoder:
         columns = np.concatenate([np.arange(head * self.head_dim, (head + 1) * self.head_dim) for head in kept])
         return self.linear(out.reshape(len(x), -1), f"{block}.attn_output", columns)
 
+    def convolution(self, x, block, kept):
+        b, c, v = np.split(self.linear(x, f"{block}.shortconv.in_proj"), 3, axis=-1)
+        taps = self.tensors[f"{block}.shortconv.conv.weight"]  # [channels, taps]
+        seen = np.concatenate([np.zeros((taps.shape[1] - 1, self.hidden)), b * v])
+        y = c * sum(seen[k : k + len(x)] * taps[:, k] for k in range(taps.shape[1]))
+        size = self.hidden // self.heads
+        columns = np.concatenate([np.arange(share * size, (share + 1) * size) for share in kept])
+        return self.linear(y, f"{block}.shortconv.out_proj", columns)
+
     def mlp(self, x, block, kept):
         size, rest = divmod(self.field("feed_forward_length"), self.heads)
         starts = np.cumsum([0] + [size + 1] * rest + [size] * (self.heads - rest))
         columns = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in kept])
         up = self.linear(x, f"{block}.ffn_up")
-        if self.architecture == "phi2":
+        if self.architecture == "gemma3":
+            gate = self.linear(x, f"{block}.ffn_gate")
+            active = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+        elif self.architecture == "phi2":
             active = 0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
         else:
             gate = self.linear(x, f"{block}.ffn_gate")
             active = gate / (1 + np.exp(-gate)) * up
         return self.linear(active, f"{block}.ffn_down", columns)
 
+    def post(self, x, name):
+        """Gemma's norm of what is added."""
+        return self.norm(x, name) if f"{name}.weight" in self.tensors else x
+
     def logits(self, tokens, plan=None):
         x = self.tensors["token_embd.weight"][tokens]
+        if self.architecture == "gemma3":
+            x = x * np.sqrt(self.hidden)
         for layer in range(self.field("block_count")):
             row = plan[layer] if plan else {"heads": range(self.heads), "groups": range(self.heads)}
             block = f"blk.{layer}"
             entry = x
             if row["heads"]:
-                x = x + self.attention(self.norm(entry, f"{block}.attn_norm"), block, row["heads"])
+                mix = self.convolution if f"{block}.shortconv.conv.weight" in self.tensors else self.attention
+                x = x + self.post(mix(self.norm(entry, f"{block}.attn_norm"), block, row["heads"]), f"{block}.post_attention_norm")
             if row["groups"]:
                 # Phi's MLP reads what attention reads.
                 normed = self.norm(entry, f"{block}.attn_norm") if self.architecture == "phi2" else self.norm(x, f"{block}.ffn_norm")
-                x = x + self.mlp(normed, block, row["groups"])
+                x = x + self.post(self.mlp(normed, block, row["groups"]), f"{block}.post_ffw_norm")
         output = "output" if "output.weight" in self.tensors else "token_embd"
-        return self.linear(self.norm(x, "output_norm")[-1:], output)[0]
+        final = "token_embd_norm" if self.architecture == "lfm2" else "output_norm"
+        return self.linear(self.norm(x, final)[-1:], output)[0]
 
 
 def main() -> None:

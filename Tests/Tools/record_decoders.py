@@ -1,38 +1,40 @@
 #!/usr/bin/env python3
-"""Records what Hugging Face transformers answers with tiny Qwen2, Mistral and Phi models.
+"""Records what Hugging Face transformers answers with tiny Qwen2, Mistral, Phi, Gemma 3 and LFM2 models.
 
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.24.0 safetensors==0.8.0 gguf==0.19.0 numpy==2.4.6
     venv/bin/python record_decoders.py --output DIR
 
 Writes one folder for each model: a random float32 checkpoint, the same weights as GGUF, and expected.json. README.md says what is in them.
+Gemma 3 and LFM2 also get a tokenizer and a chat template, and the answers to conversations.
 Weights and prompts come from NumPy's PCG64 with the seeds below, so the checkpoints are the same on every machine; logits are those of one
 thread, and differ in their last digits elsewhere.
 
 An expectation is only useful if float rounding cannot turn it around, so the script fails when the two best logits of any greedy step
-are closer than MINIMUM_GAP, when an answer repeats itself or contains a special token. Then choose another seed.
+are closer than the fixture's gap, when an answer repeats itself or contains a special token. Then choose another seed.
 """
 
 import argparse
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import gguf
 import numpy as np
 import torch
 import transformers
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, MistralConfig, PhiConfig, PreTrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, Lfm2Config, MistralConfig, PhiConfig, PreTrainedConfig, Qwen2Config
+
+from decoder_gguf import gguf_tensors, neurons, verify_gguf, write_gguf
+from decoder_tokenizers import GEMMA3_TEMPLATE, LFM2_TEMPLATE, tokenizer
 
 LAYERS = 5
 HIDDEN = 48
 VOCABULARY = 160
+TOKENIZER_VOCABULARY = 400  # of the models that have a tokenizer
 SPECIAL_TOKENS = 3  # unknown, begin, end
 PROMPT_LENGTHS = (1, 7, 40, 300)
 PLAN_PROMPT_LENGTHS = (7, 40)
-GREEDY_TOKENS = 12
-MINIMUM_GAP = 0.01
 MINIMUM_DISTINCT = 5  # different tokens in each greedy answer
 WEIGHT_STD = 0.3
 # Larger than any published model's, so that an engine that takes another one is off by more than rounding.
@@ -48,6 +50,10 @@ QWEN2 = dict(
 )  # fmt: skip
 
 
+def layer_types(most: str, others: str, indices: tuple) -> list[str]:
+    return [others if layer in indices else most for layer in range(LAYERS)]
+
+
 @dataclass
 class Fixture:
     name: str
@@ -57,7 +63,32 @@ class Fixture:
     published_keys: dict
     attention_output: str
     mlp_output: str
+    # Module of the layer that has the MLP.
+    mlp: str = "mlp"
+    embedding_std: float = WEIGHT_STD
+    # How many tokens are answered, and the smallest lead that each must have over the second best.
+    greedy_tokens: int = 12
+    minimum_gap: float = 0.01
+    # Keys of config.json that published files of this family do not have.
+    unpublished_keys: tuple = ()
+    # GGUF stores norms' weights plus this.
+    norm_shift: float = 0.0
+    # Of the second folder of the family: no GGUF file.
+    has_gguf: bool = True
+    chat_template: str | None = None
+    conversations: list = field(default_factory=list)
 
+
+GEMMA3 = COMMON | dict(
+    vocab_size=TOKENIZER_VOCABULARY, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=70, rms_norm_eps=EPSILON,
+    sliding_window=24, bos_token_id=2, eos_token_id=1, pad_token_id=0, attn_implementation="eager",
+)  # fmt: skip
+LFM2 = COMMON | dict(
+    vocab_size=TOKENIZER_VOCABULARY, num_attention_heads=6, num_key_value_heads=2, intermediate_size=100, block_multiple_of=16, norm_eps=EPSILON,
+    block_auto_adjust_ff_dim=True, block_ffn_dim_multiplier=1.0, bos_token_id=2, eos_token_id=1, pad_token_id=0, tie_word_embeddings=True,
+    rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+)  # fmt: skip
+QUESTIONS = ["What is on the left?", "Count  the blue\ncircles, please: 1, 2, 3 … ünï 日本!"]
 
 FIXTURES = [
     Fixture(
@@ -85,6 +116,50 @@ FIXTURES = [
         ),
         {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}, "dense", "fc2",
     ),
+    Fixture(
+        "gemma3", 18, Gemma3TextConfig(
+            **GEMMA3, query_pre_attn_scalar=16, layer_types=layer_types("sliding_attention", "full_attention", (2, 4)),
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}, "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+            },
+        ),
+        {"rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "layer_types": layer_types("sliding_attention", "full_attention", (2, 4))},
+        "o_proj", "down_proj", greedy_tokens=64, minimum_gap=0.002, unpublished_keys=("tie_word_embeddings",), norm_shift=1.0,
+        embedding_std=0.2, chat_template=GEMMA3_TEMPLATE, conversations=QUESTIONS,
+    ),
+    # What the first one leaves at its usual value: linear scaling of the global layers, another local base, capped logits, a scale of queries, the
+    # pattern of layers given by its length.
+    Fixture(
+        "gemma3-scaled", 1, Gemma3TextConfig(
+            **GEMMA3, query_pre_attn_scalar=9, final_logit_softcapping=12.0, layer_types=layer_types("sliding_attention", "full_attention", (1, 3)),
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 20000.0},
+            },
+        ),
+        {
+            "rope_theta": 20000.0, "rope_local_base_freq": 500.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0}, "sliding_window_pattern": 2,
+        },
+        "o_proj", "down_proj", greedy_tokens=24, minimum_gap=0.002, norm_shift=1.0, embedding_std=0.2, has_gguf=False,
+    ),
+    Fixture(
+        "lfm2", 7, Lfm2Config(**LFM2, conv_L_cache=3, conv_bias=False, layer_types=layer_types("conv", "full_attention", (1, 4))),
+        {
+            "rope_theta": 1000000.0, "block_ff_dim": 100, "block_dim": 48, "conv_dim": 48, "num_heads": 6, "block_norm_eps": EPSILON,
+            "full_attn_idxs": [1, 4],
+        },
+        "out_proj", "w2", mlp="feed_forward", greedy_tokens=64, minimum_gap=0.002, unpublished_keys=("intermediate_size", "tie_word_embeddings"),
+        chat_template=LFM2_TEMPLATE, conversations=QUESTIONS,
+    ),
+    # Four taps, biases, and an MLP whose size stands in the file.
+    Fixture(
+        "lfm2-bias", 1, Lfm2Config(
+            **(LFM2 | dict(block_auto_adjust_ff_dim=False, intermediate_size=64)), conv_L_cache=4, conv_bias=True,
+            layer_types=layer_types("conv", "full_attention", (0, 2)),
+        ),
+        {"rope_theta": 1000000.0, "full_attn_idxs": [0, 2]},
+        "out_proj", "w2", mlp="feed_forward", greedy_tokens=24, minimum_gap=0.002, has_gguf=False,
+    ),
 ]  # fmt: skip
 
 
@@ -99,9 +174,11 @@ def random_model(fixture: Fixture) -> torch.nn.Module:
         for name, parameter in sorted(model.named_parameters()):
             shape = tuple(parameter.shape)
             if name.endswith("norm.weight"):
-                values = generator.uniform(0.5, 1.5, shape)
+                # Where what is added is normed, large, or the scaled embedding decides every answer.
+                bounds = (1.5, 4.0) if "post_" in name and fixture.norm_shift else (0.5, 1.5)
+                values = generator.uniform(*bounds, shape) - fixture.norm_shift
             else:
-                values = generator.standard_normal(shape) * WEIGHT_STD
+                values = generator.standard_normal(shape) * (fixture.embedding_std if "embed_tokens" in name else WEIGHT_STD)
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
     return model
 
@@ -111,7 +188,7 @@ def save_checkpoint(fixture: Fixture, model: torch.nn.Module, folder: Path) -> N
     (folder / "model.safetensors").chmod(0o644)
     (folder / "generation_config.json").unlink(missing_ok=True)
     config = json.loads((folder / "config.json").read_text())
-    for key in ("rope_parameters", "layer_types"):
+    for key in ("rope_parameters", "layer_types", *fixture.unpublished_keys):
         config.pop(key, None)
     config["torch_dtype"] = config.pop("dtype")
     config |= {"rope_scaling": None} | fixture.published_keys
@@ -159,7 +236,7 @@ def plans(fixture: Fixture) -> list[dict]:
 def group_sizes(fixture: Fixture) -> list[int]:
     """The neurons are cut into as many groups as there are heads; the first groups get one neuron more when that leaves a rest."""
     count = fixture.config.num_attention_heads
-    size, rest = divmod(fixture.config.intermediate_size, count)
+    size, rest = divmod(neurons(fixture.config), count)
     return [size + 1] * rest + [size] * (count - rest)
 
 
@@ -178,13 +255,18 @@ def running(plan: dict, fixture: Fixture, model: torch.nn.Module):
         hooks.append(module.register_forward_pre_hook(lambda _, arguments: (arguments[0] * factors,)))
 
     for layer, row in zip(model.model.layers, plan["layers"], strict=True):
+        # A convolution's channels are cut into as many groups as attention has heads: here as many as a head has values.
+        is_attention = hasattr(layer, "self_attn")
         heads = [head_dim(fixture.config)] * fixture.config.num_attention_heads
-        multiply_input(getattr(layer.self_attn, fixture.attention_output), row["heads"], heads)
-        multiply_input(getattr(layer.mlp, fixture.mlp_output), row["groups"], group_sizes(fixture))
-        if not row["heads"]:
-            hooks.append(layer.self_attn.register_forward_hook(lambda _module, _input, output: (torch.zeros_like(output[0]), output[1])))
+        mixer, mlp = layer.self_attn if is_attention else layer.conv, getattr(layer, fixture.mlp)
+        multiply_input(getattr(mixer, fixture.attention_output), row["heads"], heads)
+        multiply_input(getattr(mlp, fixture.mlp_output), row["groups"], group_sizes(fixture))
+        if not row["heads"] and is_attention:
+            hooks.append(mixer.register_forward_hook(lambda _module, _input, output: (torch.zeros_like(output[0]), output[1])))
+        if not row["heads"] and not is_attention:
+            hooks.append(mixer.register_forward_hook(lambda _module, _input, output: torch.zeros_like(output)))
         if not row["groups"]:
-            hooks.append(layer.mlp.register_forward_hook(lambda _module, _input, output: torch.zeros_like(output)))
+            hooks.append(mlp.register_forward_hook(lambda _module, _input, output: torch.zeros_like(output)))
         if not row["heads"] and not row["groups"]:
             # Already so; said once more because it is what "skipped" means.
             hooks.append(layer.register_forward_hook(lambda _module, inputs, _output: inputs[0]))
@@ -203,10 +285,10 @@ def last_logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].numpy()
 
 
-def greedy(model: torch.nn.Module, prompt: list[int]) -> tuple[list[int], float]:
+def greedy(model: torch.nn.Module, prompt: list[int], count: int) -> tuple[list[int], float]:
     """The most likely tokens, each from a pass over everything before it, and the smallest lead that one of them had."""
     answer, gap = [], float("inf")
-    for _ in range(GREEDY_TOKENS):
+    for _ in range(count):
         logits = last_logits(model, prompt + answer)
         second, first = np.sort(logits)[-2:]
         gap = min(gap, float(first - second))
@@ -222,11 +304,11 @@ def expectations(fixture: Fixture, model: torch.nn.Module) -> dict:
     generator = np.random.default_rng([fixture.seed, 1])
     prompts, problems = [], []
     for length in PROMPT_LENGTHS:
-        tokens = generator.integers(SPECIAL_TOKENS, VOCABULARY, length).tolist()
+        tokens = generator.integers(SPECIAL_TOKENS, fixture.config.vocab_size, length).tolist()
         logits = last_logits(model, tokens)
-        answer, gap = greedy(model, tokens)
+        answer, gap = greedy(model, tokens, fixture.greedy_tokens)
         prompts.append({"tokens": tokens, "logits": rounded(logits), "greedy": answer, "gap": float(f"{gap:.3g}")})
-        if gap < MINIMUM_GAP or len(set(answer)) < MINIMUM_DISTINCT or min(answer) < SPECIAL_TOKENS:
+        if gap < fixture.minimum_gap or len(set(answer)) < MINIMUM_DISTINCT or min(answer) < SPECIAL_TOKENS:
             problems.append(f"length {length}: {answer}, smallest lead {gap:.2g}")
     if problems:
         raise SystemExit(f"{fixture.name}: choose another seed\n" + "\n".join(problems))
@@ -256,7 +338,7 @@ def expectations(fixture: Fixture, model: torch.nn.Module) -> dict:
 def to_json(value, indent: str = "") -> str:
     """JSON with lists of numbers, and whatever else is short, on one line."""
     line = json.dumps(value)
-    if len(line) < 100 or isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+    if len(line) < 100 or isinstance(value, str) or isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
         return line
     inner = indent + "  "
     if isinstance(value, dict):
@@ -264,128 +346,21 @@ def to_json(value, indent: str = "") -> str:
     return "[\n" + ",\n".join(inner + to_json(item, inner) for item in value) + f"\n{indent}]"
 
 
-# MARK: GGUF
-
-LAYER_NAMES = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.dense": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "mlp.fc1": "ffn_up",
-    "mlp.fc2": "ffn_down",
-}
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "model.final_layernorm": "output_norm",
-    "lm_head": "output",
-} | {f"model.layers.{layer}.{source}": f"blk.{layer}.{name}" for layer in range(LAYERS) for source, name in LAYER_NAMES.items()}
+# MARK: Conversations
 
 
-def interleave_rotary_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a q or k projection, reordered in each head from (i, i + d/2) to (2i, 2i + 1) rotating together."""
-    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1)
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
-
-
-def separate_rotary_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Undoes `interleave_rotary_pairs`."""
-    pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, -1)
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
-
-
-def gguf_tensors(config: PreTrainedConfig, checkpoint: dict[str, np.ndarray], fused: bool) -> dict[str, np.ndarray]:
-    tensors = {}
-    for source, values in checkpoint.items():
-        module, kind = source.rsplit(".", 1)
-        name = f"{NAMES[module]}.{kind}"
-        if config.model_type == "mistral":  # becomes llama.cpp's "llama", the only one of these architectures that rotates neighbours
-            if name.endswith("attn_q.weight"):
-                values = interleave_rotary_pairs(values, config.num_attention_heads)
-            elif name.endswith("attn_k.weight"):
-                values = interleave_rotary_pairs(values, config.num_key_value_heads)
-        tensors[name] = values
-    if fused:
-        for layer in range(LAYERS):
-            for kind in ("weight", "bias"):
-                tensors[f"blk.{layer}.attn_qkv.{kind}"] = np.concatenate([tensors.pop(f"blk.{layer}.attn_{part}.{kind}") for part in "qkv"])
-    return tensors
-
-
-def write_gguf(name: str, config: PreTrainedConfig, tensors: dict[str, np.ndarray], path: Path) -> None:
-    """The metadata that llama.cpp's convert_hf_to_gguf.py writes for the architecture, and a vocabulary of names only."""
-    architecture = {"qwen2": "qwen2", "mistral": "llama", "phi": "phi2"}[config.model_type]
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_name(f"Tiny random {name}")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)  # the converter says 4 * hidden_size for phi2, true for the published models
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    if architecture == "phi2":
-        writer.add_layer_norm_eps(config.layer_norm_eps)
-        writer.add_rope_dimension_count(int(config.rope_parameters["partial_rotary_factor"] * config.hidden_size) // config.num_attention_heads)
-    else:
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if architecture == "llama":
-        writer.add_vocab_size(config.vocab_size)
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
-        writer.add_rope_dimension_count(config.head_dim)
-        writer.add_sliding_window(config.sliding_window)  # not the converter's: llama.cpp ignores the window of Mistral 7B v0.1
-
-    writer.add_tokenizer_model("llama" if architecture == "llama" else "gpt2")
-    writer.add_tokenizer_pre({"llama": "default", "qwen2": "qwen2", "phi2": "gpt-2"}[architecture])
-    writer.add_token_list(["<unk>", "<s>", "</s>", "a", "b", "ab"] + [f"token{token}" for token in range(6, VOCABULARY)])
-    if architecture == "llama":
-        writer.add_token_scores([0.0] * VOCABULARY)
-    special = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
-    writer.add_token_types(special + [gguf.TokenType.NORMAL] * (VOCABULARY - len(special)))
-    if architecture != "llama":
-        writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(config.bos_token_id)
-    writer.add_eos_token_id(config.eos_token_id)
-    writer.add_add_bos_token(False)
-
-    for tensor, values in tensors.items():
-        writer.add_tensor(tensor, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def verify_gguf(config: PreTrainedConfig, checkpoint: dict[str, np.ndarray], path: Path) -> None:
-    """Reads the file back and finds every tensor of the checkpoint in it, bit for bit, and nothing else."""
-    found = {}
-    for tensor in gguf.GGUFReader(path).tensors:
-        if tensor.tensor_type != gguf.GGMLQuantizationType.F32:
-            raise ValueError(f"{tensor.name} in {path.name}: expected F32")
-        values = np.array(tensor.data).reshape(tensor.shape[::-1])
-        if "attn_qkv" in tensor.name:
-            for part, third in zip("qkv", np.split(values, 3)):
-                found[tensor.name.replace("attn_qkv", f"attn_{part}")] = third
-        else:
-            found[tensor.name] = values
-    for source, expected in checkpoint.items():
-        module, kind = source.rsplit(".", 1)
-        values = found.pop(f"{NAMES[module]}.{kind}")
-        if config.model_type == "mistral" and module.endswith("q_proj"):
-            values = separate_rotary_pairs(values, config.num_attention_heads)
-        if config.model_type == "mistral" and module.endswith("k_proj"):
-            values = separate_rotary_pairs(values, config.num_key_value_heads)
-        np.testing.assert_array_equal(values, expected, err_msg=f"{source} in {path.name}")
-    if found:
-        raise ValueError(f"{path.name}: {sorted(found)} not in the checkpoint")
+def save_conversations(fixture: Fixture, model: torch.nn.Module, folder: Path) -> None:
+    """The tokenizer's files, and what the saved folder answers to a few questions."""
+    tokenizer(fixture.config, fixture.chat_template).save_pretrained(folder)
+    loaded = AutoTokenizer.from_pretrained(folder)
+    answers = []
+    for question in fixture.conversations:
+        tokens = loaded.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, tokenize=True, return_dict=False)
+        answer, gap = greedy(model, tokens, 64)
+        if gap < fixture.minimum_gap or fixture.config.eos_token_id in answer:
+            raise SystemExit(f"{fixture.name}: choose another seed: {question}: smallest lead {gap:.2g}, {answer}")
+        answers.append({"question": question, "tokens": tokens, "greedy": answer, "text": loaded.decode(answer, skip_special_tokens=True)})
+    (folder / "conversations.json").write_text(to_json(answers) + "\n")
 
 
 # MARK: All together
@@ -414,6 +389,10 @@ def record(fixture: Fixture, output: Path) -> None:
     (folder / "expected.json").write_text(to_json(expected) + "\n")
     verify_checkpoint(model, folder, expected["prompts"][-1]["tokens"])
 
+    if fixture.conversations:
+        save_conversations(fixture, model, folder)
+    if not fixture.has_gguf:
+        return
     checkpoint = load_file(folder / "model.safetensors")
     files = {f"{fixture.name}.gguf": fixture.name == "phi2"}
     if fixture.name == "phi2":
@@ -427,12 +406,15 @@ def record(fixture: Fixture, output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
-    output = parser.parse_args().output
+    parser.add_argument("--only", nargs="*", help="the fixtures to record; all")
+    arguments = parser.parse_args()
+    output = arguments.output
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for fixture in FIXTURES:
-        record(fixture, output)
+        if not arguments.only or fixture.name in arguments.only:
+            record(fixture, output)
 
 
 if __name__ == "__main__":

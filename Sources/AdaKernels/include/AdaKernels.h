@@ -168,6 +168,8 @@ typedef struct {
 
     // gate = silu(gate) * up, n values.
     void (*silu_mul)(float *gate, const float *up, size_t n);
+    // gate = gelu_tanh(gate) * up, n values (GeGLU).
+    void (*gelu_tanh_mul)(float *gate, const float *up, size_t n);
     void (*gelu_erf)(float *x, size_t n);      // x * 0.5 * (1 + erf(x / sqrt 2))
     void (*gelu_tanh)(float *x, size_t n);     // the tanh approximation
     void (*gelu_quick)(float *x, size_t n);    // x * sigmoid(1.702 x)

@@ -201,7 +201,7 @@ public struct Checkpoint: Sendable {
         let language = try RenamedTensors(file) { name in
             TensorNames.stacked(gguf: name).map { zip($0, rows).map { RenamedTensors.Part(name: $0, rows: $1) } }
         } rename: { name in
-            let canonical = TensorNames.canonical(gguf: name)
+            let canonical = TensorNames.canonical(gguf: name, c.architecture)
             return canonical.hasPrefix(TensorNames.visionPrefix) ? nil : canonical
         }
         // This engine also writes both halves into one file.

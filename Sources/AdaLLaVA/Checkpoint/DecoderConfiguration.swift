@@ -8,6 +8,8 @@ public enum DecoderArchitecture: String, Sendable, CaseIterable {
     case qwen2
     /// Phi-2 (Javaheripi et al., 2023): attention and a plain MLP side by side behind one LayerNorm, part of each head rotated.
     case phi2
+    /// Gemma 3 (Gemma Team, 2025): GeGLU between sandwich norms, heads normed, most layers with a window.
+    case gemma3
 
     /// The name that its authors use.
     public var name: String {
@@ -16,11 +18,20 @@ public enum DecoderArchitecture: String, Sendable, CaseIterable {
         case .mistral: "Mistral"
         case .qwen2: "Qwen2"
         case .phi2: "Phi-2"
+        case .gemma3: "Gemma 3"
         }
     }
 
     /// Whether the MLP's middle is a product with a gate, so that it has three matrices and not two.
     public var hasGate: Bool { self != .phi2 }
+}
+
+/// How a decoder layer mixes positions.
+public enum DecoderLayerKind: String, Sendable, Hashable {
+    /// Attention to all positions before.
+    case attention = "full_attention"
+    /// Attention to the last positions, as many as the window has.
+    case slidingAttention = "sliding_attention"
 }
 
 /// The shape of a decoder, whichever file it was read from: what everything but the decoder's own file needs to know of it.
@@ -42,12 +53,16 @@ public struct DecoderConfiguration: Sendable, Equatable {
     public var headDim: Int
     /// Added to the mean square in RMSNorm, or to the variance in LayerNorm.
     public var normEpsilon: Float
-    /// Positions that a query sees, its own included; `nil`: all before it (Mistral, Jiang et al., 2023).
+    /// Positions that a query sees, its own included, in layers with a window; `nil`: all before it (Mistral, Jiang et al., 2023).
     public var slidingWindow: Int?
+    /// How each layer mixes positions; empty: all alike, with the window where there is one.
+    public var layerKinds: [DecoderLayerKind] = []
     /// Values of a head that the rotary embedding turns, its first; the others keep no position (Phi-2). Usually `headDim`.
     public var rotaryDim: Int
     /// The base of the rotary position embedding's frequencies.
     public var ropeTheta: Double
+    /// The base in layers with a window, where it differs (Gemma 3); frequencies are not scaled there.
+    public var localRopeTheta: Double?
     /// How the frequencies are changed for longer contexts; `nil` leaves them as they are.
     public var ropeScaling: RopeScaling?
     /// Whether the weights of queries and keys are ordered for rotating the pairs (2i, 2i+1), as GGUF's llama tensors are, and not
@@ -71,6 +86,12 @@ public struct DecoderConfiguration: Sendable, Equatable {
     public internal(set) var ignoredTokens: [String] = []
     /// The activation of the MLP's gate, or of its only middle.
     public var hiddenActivation: Activation
+    /// Products of queries and keys are divided by the square root of this; `nil`: of ``headDim``.
+    public var queryScalar: Double?
+    /// Whether the file stores the weights of RMSNorms less 1, as Gemma's safetensors do.
+    public var normsAddOne = false
+    /// Logits become `cap * tanh(logits / cap)`; `nil` leaves them as they are.
+    public var finalLogitSoftcap: Float?
 
     /// A shape given by value; what is left out is LLaMA's. Files are checked when they are read, this is not.
     public init(
@@ -104,9 +125,27 @@ public struct DecoderConfiguration: Sendable, Equatable {
         self.hiddenActivation = hiddenActivation
     }
 
+    /// How a layer mixes positions.
+    public func kind(_ layer: Int) -> DecoderLayerKind {
+        layerKinds.indices.contains(layer) ? layerKinds[layer] : slidingWindow == nil ? .attention : .slidingAttention
+    }
+
+    /// Positions that a query sees in a layer, its own included; `nil`: all before it.
+    public func window(_ layer: Int) -> Int? { window(kind(layer)) }
+
+    /// Positions that a query sees in layers of a kind; `nil`: all before it.
+    func window(_ kind: DecoderLayerKind) -> Int? { kind == .slidingAttention ? slidingWindow : nil }
+
+    /// What products of queries and keys are multiplied by.
+    var attentionScale: Float { Float(1 / (queryScalar ?? Double(headDim)).squareRoot()) }
+
+    /// What token embeddings are multiplied by; `nil` leaves them as they are.
+    var embeddingScale: Float? { architecture == .gemma3 ? Float(hiddenSize).squareRoot() : nil }
+
     /// Positions that prompt and answer may take together: `maxPositionEmbeddings`, stretched where the scaling of the rotary
-    /// embedding says so. Configurations name the unstretched number for `linear` and `dynamic`, the stretched one for the others.
+    /// embedding says so. Configurations name the unstretched number for `linear` and `dynamic`, but for Gemma's, the stretched one for the others.
     public var contextLength: Int {
+        if architecture == .gemma3 { return maxPositionEmbeddings }
         let stretched: Double =
             switch ropeScaling {
             case .linear(let factor), .dynamic(let factor, _): Double(maxPositionEmbeddings) * factor
@@ -175,6 +214,20 @@ public enum Activation: String, Sendable, CaseIterable {
 }
 
 extension ConfigurationFields {
+    /// `layer_types`: how each layer mixes positions.
+    /// - Parameter known: the kinds that the architecture has.
+    func layerKinds(_ known: [DecoderLayerKind], layers: Int) throws -> [DecoderLayerKind] {
+        var kinds: [DecoderLayerKind] = []
+        if case .array(let types) = raw("layer_types") {
+            kinds = types.compactMap { type in known.first { type == .string($0.rawValue) } }
+            if kinds.count != types.count { kinds = [] }
+        }
+        guard kinds.count == layers else {
+            throw invalid("layer_types", expected: "\(known.map(\.rawValue).joined(separator: " or ")) for each of the \(layers) layers")
+        }
+        return kinds
+    }
+
     func activation(_ name: String, missing: Activation) throws -> Activation {
         guard let text = try optionalString(name) else { return missing }
         guard let activation = Activation(huggingFaceName: text) else {

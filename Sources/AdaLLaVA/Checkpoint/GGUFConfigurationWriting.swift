@@ -51,7 +51,7 @@ extension DecoderConfiguration {
             pairs.append((key, number(token)))
         }
         if let padTokenID { pairs.append(("tokenizer.ggml.padding_token_id", number(padTokenID))) }
-        return pairs
+        return pairs + (try description.ggufMetadata(self))
     }
 }
 

@@ -60,6 +60,10 @@ public struct ModelConfiguration: Sendable, Equatable {
             return try readNested(fields, type: type)
         }
         if type == miphaType { return try readMipha(fields) }
+        // Gemma 3's own layout: the text model's part, alone.
+        if type == Gemma3Description.ggufArchitecture, let text = try fields.optionalObject("text_config") {
+            return ModelConfiguration(language: try DecoderConfiguration(huggingFace: text, architecture: .gemma3, requiresSizes: false))
+        }
         guard let layout = Layout(type) else {
             throw CheckpointError.unsupported(
                 what: "the model type \"\(type.prefix(60))\"", file: file, hint: "supported: \(supportedTypes)")
@@ -102,7 +106,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         }
         var language = try DecoderConfiguration(huggingFace: text ?? empty, architecture: architecture, requiresSizes: false)
         if text?.has("tie_word_embeddings") != true {
-            language.tieWordEmbeddings = try fields.bool("tie_word_embeddings", missing: false)
+            language.tieWordEmbeddings = try fields.bool("tie_word_embeddings", missing: language.tieWordEmbeddings)
         }
         if language.padTokenID == nil { language.padTokenID = try fields.tokenID("pad_token_id") }
 

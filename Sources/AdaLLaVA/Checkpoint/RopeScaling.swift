@@ -76,11 +76,16 @@ struct RopeParameters {
 
     private static let factors = 1e-3...1e6
 
-    init(huggingFace fields: ConfigurationFields, maxPositionEmbeddings: Int) throws {
-        // Version 5 of transformers writes rope_parameters, base included; earlier ones rope_theta and rope_scaling.
-        let parameters = try fields.optionalObject("rope_parameters") ?? fields.optionalObject("rope_scaling")
-        let bases = 1.0...1e12
-        theta = try parameters?.optionalNumber("rope_theta", in: bases) ?? fields.number("rope_theta", in: bases, missing: 10000)
+    /// What a base may be.
+    static let bases = 1.0...1e12
+
+    init(huggingFace fields: ConfigurationFields, maxPositionEmbeddings: Int, missingTheta: Double) throws {
+        // Version 5 of transformers writes rope_parameters, base included, where layers differ one for each kind of layer; earlier ones rope_theta
+        // and rope_scaling.
+        let written = try fields.optionalObject("rope_parameters")
+        let parameters = try written?.optionalObject(DecoderLayerKind.attention.rawValue) ?? written ?? fields.optionalObject("rope_scaling")
+        let bases = Self.bases
+        theta = try parameters?.optionalNumber("rope_theta", in: bases) ?? fields.number("rope_theta", in: bases, missing: missingTheta)
         partialFactor = try parameters?.optionalNumber("partial_rotary_factor", in: 0...1) ?? fields.optionalNumber("partial_rotary_factor", in: 0...1)
         guard let parameters else {
             scaling = nil

@@ -32,28 +32,28 @@ public enum TensorNames {
         return canonicalDecoder(name)
     }
 
-    /// Phi's modules: its own name, canonical name.
-    private static let phiLayerModules = [("self_attn.dense", "self_attn.o_proj"), ("mlp.fc1", "mlp.up_proj"), ("mlp.fc2", "mlp.down_proj")]
+    /// All architectures' own names, none of which means something else in another.
+    private static let ownModules = DecoderArchitecture.allCases.flatMap { $0.fileDescription.huggingFaceModules }
 
     /// The canonical name of a decoder's tensor that stands where LLaMA's would.
     private static func canonicalDecoder(_ name: String) -> String {
-        let (layers, norm) = ("model.layers.", "model.final_layernorm.")
-        if name.hasPrefix(norm) { return "model.norm." + name.dropFirst(norm.count) }
-        guard name.hasPrefix(layers), let (module, parameter) = splitParameter(name),
-            let (number, inner) = splitNumber(module.dropFirst(layers.count)), let found = phiLayerModules.first(where: { $0.0 == inner })
-        else { return name }
-        return "\(layers)\(number).\(found.1).\(parameter)"
+        renameModule(name) { module in ownModules.first { $0.own == module }?.canonical }
     }
 
     /// The name that Hugging Face's class of an architecture has for a decoder's tensor.
     public static func huggingFace(canonical name: String, _ architecture: DecoderArchitecture) -> String {
-        guard architecture == .phi2 else { return name }
-        if name.hasPrefix("model.norm.") { return "model.final_layernorm." + name.dropFirst("model.norm.".count) }
+        let modules = architecture.fileDescription.huggingFaceModules
+        return renameModule(name) { module in modules.first { $0.canonical == module }?.own }
+    }
+
+    /// A tensor's name with its module renamed.
+    /// - Parameter rename: given a module, of a layer without `model.layers.N.`; `nil` leaves the name as it is.
+    private static func renameModule(_ name: String, _ rename: (String) -> String?) -> String {
+        guard let (module, parameter) = splitParameter(name) else { return name }
         let layers = "model.layers."
-        guard name.hasPrefix(layers), let (module, parameter) = splitParameter(name),
-            let (number, inner) = splitNumber(module.dropFirst(layers.count)), let found = phiLayerModules.first(where: { $0.1 == inner })
-        else { return name }
-        return "\(layers)\(number).\(found.0).\(parameter)"
+        guard module.hasPrefix(layers) else { return rename(module).map { "\($0).\(parameter)" } ?? name }
+        guard let (number, inner) = splitNumber(module.dropFirst(layers.count)), let renamed = rename(inner) else { return name }
+        return "\(layers)\(number).\(renamed).\(parameter)"
     }
 
     /// The canonical name of a tensor of a CLIP checkpoint: a vision tower of its own, or CLIP as a whole. `nil` for what is not
@@ -93,6 +93,7 @@ public enum TensorNames {
         ("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm"),
         ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj"),
         ("ffn_gate", "mlp.gate_proj"), ("ffn_up", "mlp.up_proj"), ("ffn_down", "mlp.down_proj"),
+        ("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm"),
     ]
 
     /// Modules of a tower layer, behind `v.blk.N.` and `vision_model.encoder.layers.N.`.
@@ -112,15 +113,18 @@ public enum TensorNames {
 
     /// The canonical name of a tensor in a GGUF file, language model or `mmproj`. Names that GGUF shares with the canonical ones
     /// (`scheduler.…`, `rope_freqs.weight`) and unknown ones stay.
-    /// - Parameter swapsTowerMLP: older converters called the tower's first MLP layer `ffn_down` and its second `ffn_up`.
-    public static func canonical(gguf name: String, swapsTowerMLP: Bool = false) -> String {
+    /// - Parameters:
+    ///   - architecture: some norms have another place in another architecture.
+    ///   - swapsTowerMLP: older converters called the tower's first MLP layer `ffn_down` and its second `ffn_up`.
+    public static func canonical(gguf name: String, _ architecture: DecoderArchitecture = .llama, swapsTowerMLP: Bool = false) -> String {
         if name == classEmbedding.gguf { return classEmbedding.canonical }
         if name.hasPrefix(projector.gguf) { return projector.canonical + name.dropFirst(projector.gguf.count) }
         guard let (module, parameter) = splitParameter(name) else { return name }
         for (prefix, canonicalPrefix, modules) in ggufLayers where module.hasPrefix(prefix) {
             guard let (number, inner) = splitNumber(module.dropFirst(prefix.count)) else { return name }
             let swapped = swapsTowerMLP && prefix == "v.blk." ? ["ffn_up": "ffn_down", "ffn_down": "ffn_up"][inner] ?? inner : inner
-            guard let found = modules.first(where: { $0.gguf == swapped }) else { return name }
+            let own = prefix == "blk." ? architecture.fileDescription.ggufLayerModules : []
+            guard let found = (own + modules).first(where: { $0.gguf == swapped }) else { return name }
             return "\(canonicalPrefix)\(number).\(found.canonical).\(parameter)"
         }
         return ggufModules.first { $0.gguf == module }.map { "\($0.canonical).\(parameter)" } ?? name
@@ -134,14 +138,15 @@ public enum TensorNames {
         return ["q_proj", "k_proj", "v_proj"].map { "model.layers.\(number).self_attn.\($0).\(parameter)" }
     }
 
-    /// The name under which a GGUF file holds the tensor with this canonical name. Names without a GGUF form stay.
-    public static func gguf(canonical name: String) -> String {
+    /// The name under which a GGUF file of an architecture holds the tensor with this canonical name. Names without a GGUF form stay.
+    public static func gguf(canonical name: String, _ architecture: DecoderArchitecture = .llama) -> String {
         if name == classEmbedding.canonical { return classEmbedding.gguf }
         if name.hasPrefix(projector.canonical) { return projector.gguf + name.dropFirst(projector.canonical.count) }
         guard let (module, parameter) = splitParameter(name) else { return name }
         for (ggufPrefix, prefix, modules) in ggufLayers where module.hasPrefix(prefix) {
+            let own = ggufPrefix == "blk." ? architecture.fileDescription.ggufLayerModules : []
             guard let (number, inner) = splitNumber(module.dropFirst(prefix.count)),
-                let found = modules.first(where: { $0.canonical == inner })
+                let found = (own + modules).first(where: { $0.canonical == inner })
             else { return name }
             return "\(ggufPrefix)\(number).\(found.gguf).\(parameter)"
         }

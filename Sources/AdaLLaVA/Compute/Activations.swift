@@ -14,6 +14,23 @@ package final class Norm: Sendable {
         let (source, kernels) = (RowSource(x, norm: self), workspace.kernels.functions)
         workspace.forRows(x.rows) { range, _ in source.writeNorm(kernels, range, into: out.data + range.lowerBound * out.stride, stride: out.stride) }
     }
+
+    /// `x += norm(y)` of some rows; `y` is overwritten.
+    func add(_ y: Tensor, to x: Tensor, _ rows: [Range<Int>], _ workspace: Workspace) {
+        let (source, kernels) = (RowSource(y, norm: self), workspace.kernels.functions)
+        for range in rows {
+            workspace.forRows(range.count, stride: x.stride) { part, _ in
+                let part = range.lowerBound + part.lowerBound ..< range.lowerBound + part.upperBound
+                source.writeNorm(kernels, part, into: y.data + part.lowerBound * y.stride, stride: y.stride)
+                for row in part { kernels.pointee.add(x.data + row * x.stride, y.data + row * y.stride, x.columns) }
+            }
+        }
+    }
+
+    /// The norm of each of `count` vectors of as many values as the weight has, one after the other at `x`, in place.
+    func callAsFunction(_ x: UnsafeMutablePointer<Float>, count: Int, _ kernels: UnsafePointer<ak_kernels>) {
+        kernels.pointee.rms_norm(x, weight.columns, x, weight.columns, weight.data, epsilon, Int32(count), Int32(weight.columns))
+    }
 }
 
 /// Rows that become activations, and what norms them, as plain numbers and addresses: threads read them without counting references. Valid as long as the

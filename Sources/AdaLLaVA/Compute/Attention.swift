@@ -34,13 +34,14 @@ package struct AttentionShape {
     var isCausal = true
     /// Whether chunks are multiplied in BF16; see ``KernelSet/roundsAttention(_:headDim:)``.
     package var rounds = false
+    /// What products of queries and keys are multiplied by.
+    let scale: Float
 
-    package init(headDim: Int, queriesPerKey: Int, window: Int = 0, isCausal: Bool = true, rounds: Bool = false) {
+    /// - Parameter scale: `nil`: 1 / √headDim.
+    package init(headDim: Int, queriesPerKey: Int, window: Int = 0, isCausal: Bool = true, rounds: Bool = false, scale: Float? = nil) {
         (self.headDim, self.queriesPerKey, self.window) = (headDim, queriesPerKey, window)
-        (self.isCausal, self.rounds) = (isCausal, rounds)
+        (self.isCausal, self.rounds, self.scale) = (isCausal, rounds, scale ?? 1 / Float(headDim).squareRoot())
     }
-
-    var scale: Float { 1 / Float(headDim).squareRoot() }
 }
 
 /// Scratch memory of attention. Kept, and grown to the largest use.

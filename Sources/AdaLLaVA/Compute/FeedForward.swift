@@ -1,16 +1,17 @@
 import AdaKernels
 
 extension Workspace {
-    /// Of a chunk's rows, `down.output (+)= middle · downᵀ`, where the middle is `silu(gate) * up` of two products of the rows of `x` or a norm of them, or `activation` of
+    /// Of a chunk's rows, `down.output (+)= middle · downᵀ`, where the middle is `gate(first) * second` of two products of the rows of `x` or a norm of them, or `activation` of
     /// one product; the products' own outputs are not written. Each piece of the middle is made, combined and converted to what `down` takes while it is
     /// in its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
     /// - Parameters:
     ///   - first: gate and up, or one product.
+    ///   - function: what the gate goes through.
     ///   - down: reads no other blocks than those in which panels of `first` lie.
     ///   - dropped: columns of the middle that are zero.
     /// - Precondition: ``makesFeedForwardInPieces(_:down:picksPanels:)``
     func multiplyFeedForward(
-        _ x: Tensor, norm: Norm? = nil, _ first: [Product], activation: ActivationFunction? = nil, down: Product,
+        _ x: Tensor, norm: Norm? = nil, _ first: [Product], gate function: Gate = .silu, activation: ActivationFunction? = nil, down: Product,
         dropped: [Range<Int>] = []
     ) {
         guard let weight = first.first?.linear.weight else { return }
@@ -26,7 +27,7 @@ extension Workspace {
         kernel.set(shared, isShared: true)
         let pieces = shared.products[0], gate = UnsafePointer(kernel.products), up = gate + (isGated ? 1 : 0)
         let combines = middleType == AK_BF16 && type == AK_BF16 && gate.pointee.matrix.pointee.blocks <= AK_MIDDLE_BLOCKS
-            && (isGated ? gate.pointee.bias == nil && up.pointee.bias == nil : activation != nil)
+            && (isGated ? function == .silu && gate.pointee.bias == nil && up.pointee.bias == nil : activation != nil)
         withUnsafePointer(to: activations) { activations in
             zero.withUnsafeBufferPointer { zero in
                 if combines, let middle = kernels.table.middle {
@@ -51,7 +52,7 @@ extension Workspace {
                         up.pointee.run(
                             functions, &activations, item: item, next: gate, nextItem: item + 1, scratch: scratch[worker],
                             into: (others - columns.lowerBound, count))
-                        functions.pointee.silu_mul(values, others, rows * count)
+                        function(functions, values, others, rows * count)
                     } else {
                         activation?(values, rows * count)
                     }
@@ -89,6 +90,23 @@ extension Workspace {
                 Int32(range.count), Int32(next.count), scratch[worker])
             let columns = gate.middleColumns(range, of: made.stride)
             for range in zero { made.clear(columns: range.clamped(to: columns)) }
+        }
+    }
+}
+
+/// What a gated feed-forward network's gate goes through before it is multiplied by the other product (Shazeer, 2020).
+package enum Gate: Sendable, BitwiseCopyable {
+    /// SwiGLU.
+    case silu
+    /// GeGLU, GELU's tanh approximation.
+    case geluTanh
+
+    /// `gate = function(gate) * up`, `count` values.
+    @inline(__always)
+    func callAsFunction(_ kernels: UnsafePointer<ak_kernels>, _ gate: UnsafeMutablePointer<Float>, _ up: UnsafePointer<Float>, _ count: Int) {
+        switch self {
+        case .silu: kernels.pointee.silu_mul(gate, up, count)
+        case .geluTanh: kernels.pointee.gelu_tanh_mul(gate, up, count)
         }
     }
 }

@@ -6,8 +6,8 @@ package final class ProductRun {
     /// What becomes of a product's sums while they are in their worker's cache.
     package enum Combination: BitwiseCopyable {
         case none
-        /// Of two products: `first = silu(first) * second`.
-        case gated
+        /// Of two products: `first = gate(first) * second`.
+        case gated(Gate)
         case activation(ActivationFunction)
     }
 
@@ -55,7 +55,7 @@ package final class ProductRun {
             let (item, worker) = (Int(item), Int(worker))
             switch running.pointee.call.pointee.combination {
             case .none: running.pointee.run(item, worker)
-            case .gated: running.pointee.runGated(item, worker)
+            case .gated(let gate): running.pointee.runGated(gate, item, worker)
             case .activation(let activation): running.pointee.runActivated(activation, item, worker)
             }
         }
@@ -120,11 +120,11 @@ package final class ProductRun {
                 into: (product.pointee.output + (part.pointee.row + rows.lowerBound) * product.pointee.stride, product.pointee.stride))
         }
 
-        func runGated(_ item: Int, _ worker: Int) {
+        func runGated(_ function: Gate, _ item: Int, _ worker: Int) {
             let gate = UnsafePointer(call.pointee.products), up = gate + 1
             multiply(gate, item, next: up, item, worker)
             multiply(up, item, next: gate, item + 1, worker)
-            for part in 0 ..< gate.pointee.partCount { gate.pointee.combine(up, call.pointee.kernels, part: part, item: item) }
+            for part in 0 ..< gate.pointee.partCount { gate.pointee.combine(function, up, call.pointee.kernels, part: part, item: item) }
         }
 
         func runActivated(_ activation: ActivationFunction, _ item: Int, _ worker: Int) {

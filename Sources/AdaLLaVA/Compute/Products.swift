@@ -143,14 +143,14 @@ struct KernelProduct: BitwiseCopyable {
             Int32(own.pointee.blockCount), flags, &upcoming, scratch)
     }
 
-    /// `output = silu(output) * up.output` of one part's rows in a work item.
-    func combine(_ up: UnsafePointer<KernelProduct>, _ kernels: UnsafePointer<ak_kernels>, part: Int, item: Int) {
+    /// `output = gate(output) * up.output` of one part's rows in a work item.
+    func combine(_ gate: Gate, _ up: UnsafePointer<KernelProduct>, _ kernels: UnsafePointer<ak_kernels>, part: Int, item: Int) {
         let own = UnsafePointer(parts + part)
         forRuns(own.pointee.panels, panels(of: own, item: item)) { columns in
             for index in 0 ..< own.pointee.count {
                 let row = own.pointee.row(index)
-                kernels.pointee.silu_mul(
-                    output + row * stride + columns.lowerBound, up.pointee.output + row * up.pointee.stride + columns.lowerBound, columns.count)
+                gate(
+                    kernels, output + row * stride + columns.lowerBound, up.pointee.output + row * up.pointee.stride + columns.lowerBound, columns.count)
             }
         }
     }

@@ -1,4 +1,5 @@
 import AdaKernels
+import Foundation
 
 /// A float32 matrix of activations, `[rows, columns]`, row-major.
 ///
@@ -108,4 +109,14 @@ public struct Tensor: @unchecked Sendable {
     }
 
     static func padded(_ columns: Int) -> Int { (columns + Int(AK_BLOCK) - 1) / Int(AK_BLOCK) * Int(AK_BLOCK) }
+}
+
+extension Tensor {
+    /// Every value becomes `cap * tanh(value / cap)`.
+    func softcap(_ cap: Float) {
+        for row in 0 ..< rows {
+            let values = data + row * stride
+            for column in 0 ..< columns { values[column] = cap * tanhf(values[column] / cap) }
+        }
+    }
 }

@@ -76,7 +76,7 @@ package final class Workspace {
 
     /// The scratch tensors that computations share by name.
     enum ScratchTensor: Hashable {
-        case rows, gathered, normed, query, key, value, attended, gate, up, outputRows, logits
+        case rows, gathered, normed, query, key, value, attended, projected, gate, up, outputRows, logits
     }
 
     private struct TensorKey: Hashable {

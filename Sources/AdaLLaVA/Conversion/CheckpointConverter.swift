@@ -171,18 +171,20 @@ struct TensorRewriter {
     private let type: ElementType
     private let columns: Int
     private let order: [Int]?
+    private let shift: Float
     private let file: String
 
     /// - Parameters:
     ///   - order: for each row written, the row it is taken from; `nil` keeps the order.
-    init(_ tensor: StoredTensor, to type: ElementType, order: [Int]? = nil, file: String) {
-        (self.tensor, self.type, self.order, self.file) = (tensor, type, order, file)
+    ///   - shift: added to each value.
+    init(_ tensor: StoredTensor, to type: ElementType, order: [Int]? = nil, adding shift: Float = 0, file: String) {
+        (self.tensor, self.type, self.order, self.shift, self.file) = (tensor, type, order, shift, file)
         // The values of a vector change places one by one.
         columns = tensor.shape.count > 1 ? tensor.shape[tensor.shape.count - 1] : order == nil ? tensor.count : 1
     }
 
     func write(to sink: TensorSink, cancellation: Cancellation) throws {
-        if type == tensor.type, order == nil { return try sink.write(tensor.bytes) }
+        if type == tensor.type, order == nil, shift == 0 { return try sink.write(tensor.bytes) }
         let reader = try RowReader(tensor, columns: columns)
         guard columns > 0, let targetType = type.kernelType,
             let sourceBytes = tensor.type.bytes(for: columns), let targetBytes = type.bytes(for: columns), let base = tensor.bytes.baseAddress
@@ -200,13 +202,14 @@ struct TensorRewriter {
             let count = min(step, rows - first)
             for row in 0 ..< count {
                 let from = order?[first + row] ?? first + row
-                if type == tensor.type {
+                if type == tensor.type, shift == 0 {
                     out.withUnsafeMutableBytes { out in
                         out.baseAddress?.advanced(by: row * targetBytes).copyMemory(from: base + from * sourceBytes, byteCount: targetBytes)
                     }
                     continue
                 }
                 values.withUnsafeMutableBufferPointer { if let start = $0.baseAddress { reader.read(from, into: start) } }
+                if shift != 0 { for index in values.indices { values[index] += shift } }
                 let result = out.withUnsafeMutableBytes { out in
                     out.baseAddress.map { ak_quantize($0 + row * targetBytes, targetType, values, Int64(columns)) } ?? -1
                 }

@@ -17,7 +17,9 @@ extension CheckpointConverter {
             let descriptions = tensors.map { TensorDescription(name: $0.name, type: type(of: $0.canonical, $0.tensor), shape: $0.tensor.shape) }
             return try GGUFWriter.prepare(descriptions, metadata: metadata, to: url) { description, sink in
                 guard let tensor = byName[description.name] else { return }
-                let rewriter = TensorRewriter(tensor.tensor, to: description.type, order: rowOrder(tensor.canonical), file: output.path)
+                let rewriter = TensorRewriter(
+                    tensor.tensor, to: description.type, order: rowOrder(tensor.canonical), adding: normShift(tensor.canonical, addsOne: false),
+                    file: output.path)
                 try rewriter.write(to: sink, cancellation: cancellation)
                 done += tensor.tensor.bytes.count
                 progress(done, total)
@@ -65,8 +67,8 @@ extension CheckpointConverter {
         /// Whether the format has a name for it.
         var isKnown: Bool { name != canonical || name == "rope_freqs.weight" }
 
-        init(_ canonical: String, _ tensor: StoredTensor) {
-            (name, self.canonical, self.tensor) = (TensorNames.gguf(canonical: canonical), canonical, tensor)
+        init(_ canonical: String, _ tensor: StoredTensor, _ architecture: DecoderArchitecture = .llama) {
+            (name, self.canonical, self.tensor) = (TensorNames.gguf(canonical: canonical, architecture), canonical, tensor)
         }
     }
 
@@ -81,7 +83,7 @@ extension CheckpointConverter {
                 if source.find(embedding) == nil { tensors.append(GGUFTensor(embedding, tensor)) }
                 continue
             }
-            tensors.append(GGUFTensor(name, tensor))
+            tensors.append(GGUFTensor(name, tensor, checkpoint.configuration.language.architecture))
         }
         // Llama 3's frequency factors, which Hugging Face computes from the configuration and GGUF stores.
         if checkpoint.ggufMetadata == nil, let factors = try checkpoint.configuration.language.rotaryFrequencyFactors() {
@@ -121,6 +123,12 @@ extension CheckpointConverter {
         return (0 ..< heads).flatMap { head in
             (0 ..< language.headDim).map { head * language.headDim + $0 / 2 + ($0 % 2) * half }
         }
+    }
+
+    /// What is added to the values of a tensor: 1 more or less for a decoder's norms where only one of two formats stores their distance from 1.
+    func normShift(_ name: String, addsOne: Bool) -> Float {
+        let stored = checkpoint.configuration.language.normsAddOne
+        return stored != addsOne && name.hasPrefix("model.") && name.hasSuffix("norm.weight") ? (stored ? 1 : -1) : 0
     }
 
     /// Heads of a tensor of queries or keys; `nil` for every other.

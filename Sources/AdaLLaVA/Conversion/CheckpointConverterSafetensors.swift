@@ -50,7 +50,8 @@ extension CheckpointConverter {
         try SafetensorsWriter.write(descriptions, to: partial.appendingPathComponent("model.safetensors")) { description, sink in
             if try scheduler?.write(description, language, to: sink) == true { return }
             guard let tensor = names[description.name] else { return }
-            try TensorRewriter(tensor, to: description.type, order: huggingFaceRowOrder(tensor.name), file: output.path)
+            try TensorRewriter(
+                tensor, to: description.type, order: huggingFaceRowOrder(tensor.name), adding: normShift(tensor.name, addsOne: language.architecture.fileDescription.normsAddOne), file: output.path)
                 .write(to: sink, cancellation: cancellation)
             done += tensor.bytes.count
             progress(done, total)
@@ -86,9 +87,8 @@ extension DecoderConfiguration {
     /// - Parameter frequencyFactors: what a GGUF file divides the rotary frequencies by.
     func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> [String: Any] {
         let description = architecture.fileDescription
-        let className = [.llama: "Llama", .mistral: "Mistral", .qwen2: "Qwen2", .phi2: "Phi"][architecture] ?? "Llama"
-        var fields: [String: Any] = [
-            "architectures": ["\(className)ForCausalLM"], "model_type": description.modelType, "torch_dtype": dtype,
+        let fields: [String: Any] = [
+            "architectures": ["\(description.className)ForCausalLM"], "model_type": description.modelType, "torch_dtype": dtype,
             "vocab_size": vocabularySize, "hidden_size": hiddenSize, "intermediate_size": intermediateSize, "num_hidden_layers": numHiddenLayers,
             "num_attention_heads": numAttentionHeads, "num_key_value_heads": numKeyValueHeads, "head_dim": headDim,
             description.epsilonField.huggingFace: Double("\(normEpsilon)") ?? Double(normEpsilon), "rope_theta": ropeTheta,
@@ -97,20 +97,7 @@ extension DecoderConfiguration {
             "bos_token_id": bosTokenID ?? NSNull(), "eos_token_id": eosTokenIDs.count == 1 ? eosTokenIDs[0] as Any : eosTokenIDs as Any,
             "pad_token_id": padTokenID ?? NSNull(), "rope_scaling": huggingFaceScaling(frequencyFactors) ?? NSNull(),
         ]
-        switch architecture {
-        case .llama:
-            fields["attention_bias"] = attentionBias
-            fields["mlp_bias"] = mlpBias
-        case .mistral: fields["sliding_window"] = slidingWindow ?? NSNull()
-        case .qwen2:
-            fields["use_sliding_window"] = slidingWindow != nil
-            if let slidingWindow {
-                fields["sliding_window"] = slidingWindow
-                fields["max_window_layers"] = 0
-            }
-        case .phi2: fields["partial_rotary_factor"] = Double(rotaryDim) / Double(headDim)
-        }
-        return fields
+        return fields.merging(description.huggingFaceFields(self)) { $1 }
     }
 
     private func huggingFaceScaling(_ factors: [Double]?) -> [String: Any]? {

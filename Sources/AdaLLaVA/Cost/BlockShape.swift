@@ -6,6 +6,10 @@ struct BlockShape: Sendable, Equatable {
     let sharesNorm: Bool
     /// Operations of a norm for each value, and vectors of weights that it reads: 4 and one (RMS norm), or 7 and two (layer norm).
     let normOperations: Double, normVectors: Double
+    /// Whether what attention and MLP add is normed first, and whether each head's query and key are normed.
+    let hasOutputNorms, hasHeadNorms: Bool
+    /// Whether token embeddings are scaled.
+    let scalesEmbeddings: Bool
     /// Biases: of queries, keys and values; of the attention's output; of the MLP; of the output layer.
     let hasQueryBias, hasOutputBias, hasMLPBias, hasHeadBias: Bool
 
@@ -13,6 +17,8 @@ struct BlockShape: Sendable, Equatable {
         let isPhi = c.architecture == .phi2
         (isGated, sharesNorm) = (!isPhi, isPhi)
         (normOperations, normVectors) = isPhi ? (7, 2) : (4, 1)
+        (hasOutputNorms, hasHeadNorms) = (c.architecture == .gemma3, c.architecture == .gemma3)
+        scalesEmbeddings = c.embeddingScale != nil
         hasQueryBias = c.attentionBias || c.architecture == .qwen2 || isPhi
         hasOutputBias = (c.attentionBias && c.architecture != .qwen2) || isPhi
         (hasMLPBias, hasHeadBias) = (c.mlpBias || isPhi, isPhi)

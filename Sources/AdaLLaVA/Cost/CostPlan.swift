@@ -9,6 +9,8 @@ public struct LayerShare: Sendable, Hashable {
     /// MLP neuron groups, and the neurons in them.
     public let groups: Int
     public let neurons: Int
+    /// How the layer mixes positions.
+    public let kind: DecoderLayerKind
 
     public var isSkipped: Bool { heads == 0 && groups == 0 }
 
@@ -24,6 +26,7 @@ public struct LayerShare: Sendable, Hashable {
         keyValueHeads = Set(kept.map { $0 / perKeyValueHead }).count
         self.groups = groups.count
         neurons = groups.reduce(0) { $0 + layer.neurons[$1].count }
+        kind = layer.kind
     }
 
     /// So many switches, the first ones: where only counts are known, keys and values are shared as well as they can be.

@@ -45,22 +45,24 @@ package struct ExactFormula: Sendable {
     package func prefill() -> StageCost {
         let positions = Double(promptPositions)
         var parts = [embedding(positions)]
-        parts += layerParts(tokens: positions, pairs: pairs(positions), keys: positions)
+        parts += layerParts(tokens: positions, pairs: { pairs(positions, $0) }, keys: { _ in positions })
         if let adaptive = configuration.adaptive { parts.append(scheduling(adaptive)) }
         return stage(parts + [head], keys: positions)
     }
 
     package func decode(step: Int) -> StageCost {
-        let keys = seen(Double(promptPositions + step))
-        return stage([embedding(1)] + layerParts(tokens: 1, pairs: keys, keys: keys) + [head], keys: keys)
+        let positions = Double(promptPositions + step), keys = { seen(positions, $0) }
+        return stage([embedding(1)] + layerParts(tokens: 1, pairs: keys, keys: keys) + [head], keys: positions)
     }
 
-    /// Of so many positions those that the last one sees.
-    private func seen(_ positions: Double) -> Double { language.slidingWindow.map { min(positions, Double($0)) } ?? positions }
+    /// Of so many positions those that the last one sees in layers of a kind.
+    private func seen(_ positions: Double, _ kind: DecoderLayerKind) -> Double {
+        language.window(kind).map { min(positions, Double($0)) } ?? positions
+    }
 
-    /// Pairs of a query and a key that it may see, of the first `positions` positions.
-    private func pairs(_ positions: Double) -> Double {
-        let window = seen(positions)
+    /// Pairs of a query and a key that it may see in layers of a kind, of the first `positions` positions.
+    private func pairs(_ positions: Double, _ kind: DecoderLayerKind) -> Double {
+        let window = seen(positions, kind)
         return window * (window + 1) / 2 + (positions - window) * window
     }
 
@@ -69,8 +71,8 @@ package struct ExactFormula: Sendable {
     }
 
     private func stage(_ parts: [CostPart], keys: Double) -> StageCost {
-        let heads = plan.shares.reduce(0) { $0 + $1.keyValueHeads }
-        let cache = 2 * Double(heads) * Double(language.headDim) * seen(keys) * batch * settings.keyValueBytes / parallel
+        let heads = plan.shares.reduce(0) { $0 + Double($1.keyValueHeads) * seen(keys, $1.kind) }
+        let cache = 2 * heads * Double(language.headDim) * batch * settings.keyValueBytes / parallel
         return StageCost(
             parts: parts,
             memory: MemoryFootprint(temporaryActivations: ExactFormula.activations(parts), weights: weights, keyValueCache: cache))
@@ -85,9 +87,11 @@ package struct ExactFormula: Sendable {
 
     private var counter: OperationCounter { OperationCounter(hardware: hardware, settings: settings) }
 
-    private func layerParts(tokens: Double, pairs: Double, keys: Double) -> [CostPart] {
+    private func layerParts(tokens: Double, pairs: (DecoderLayerKind) -> Double, keys: (DecoderLayerKind) -> Double) -> [CostPart] {
         kinds.map { kind in
-            CostPart(name: "layer", layers: kind.layers, operations: layer(kind.share, tokens: tokens, pairs: pairs, keys: keys))
+            CostPart(
+                name: "layer", layers: kind.layers,
+                operations: layer(kind.share, tokens: tokens, pairs: pairs(kind.share.kind), keys: keys(kind.share.kind)))
         }
     }
 
@@ -112,6 +116,10 @@ package struct ExactFormula: Sendable {
                 count.linear("v_proj", inputs: hidden, outputs: keyWidth, rows: rows, stores: true, hasBias: block.hasQueryBias),
                 count.elementwise("rope", values: rows * (queryWidth + keyWidth) * turned, operations: 3),
             ]
+            if block.hasHeadNorms {
+                operations.append(
+                    count.elementwise("head_norms", values: rows * (queryWidth + keyWidth), operations: block.normOperations, parameters: 2 * headDim))
+            }
             operations += count.attention(
                 heads: Double(share.heads) / parallel, keyValueHeads: Double(share.keyValueHeads) / parallel, headDim: headDim,
                 queries: tokens, pairs: pairs, keys: keys, sequences: batch)
@@ -119,6 +127,7 @@ package struct ExactFormula: Sendable {
                 count.linear("out_proj", inputs: queryWidth, outputs: hidden, rows: rows, hasBias: block.hasOutputBias),
                 count.elementwise("attn_add", values: rows * hidden, operations: 1, inputs: 2),
             ]
+            if block.hasOutputNorms { operations.append(norm("attn_output_norm", rows)) }
         }
         if runsMLP {
             let neurons = Double(share.neurons) / parallel
@@ -134,6 +143,7 @@ package struct ExactFormula: Sendable {
                     : count.elementwise("mlp_act", values: rows * neurons, operations: 4),
                 linear("down_proj", neurons, hidden), count.elementwise("mlp_add", values: rows * hidden, operations: 1, inputs: 2),
             ]
+            if block.hasOutputNorms { operations.append(norm("mlp_output_norm", rows)) }
         }
         return operations
     }
@@ -150,7 +160,7 @@ package struct ExactFormula: Sendable {
             name: "embed_tokens", layers: [],
             operations: [
                 counter.operation(
-                    "embed_tokens", 0,
+                    "embed_tokens", block.scalesEmbeddings ? values : 0,
                     .init(loadWeight: values * settings.weightBytes, storeActivation: values * settings.activationBytes), .vector)
             ])
     }
@@ -202,7 +212,9 @@ package struct ExactFormula: Sendable {
         let biases = (block.hasQueryBias ? queryWidth + 2 * keyWidth : 0) + (block.hasMLPBias ? (block.isGated ? 2 : 1) * intermediate : 0)
         let outputBiases = (block.hasOutputBias ? hidden : 0) + (block.hasMLPBias ? hidden : 0)
         let matrices = hidden * (2 * queryWidth + 2 * keyWidth) + (block.isGated ? 3 : 2) * hidden * intermediate
-        let layer = (matrices + biases) / Double(tensorParallel) + (block.sharesNorm ? 1 : 2) * block.normVectors * hidden + outputBiases
+        let norms = (block.sharesNorm ? 1 : 2) + (block.hasOutputNorms ? 2 : 0)
+        let headNorms = block.hasHeadNorms ? 2 * Double(language.headDim) : 0
+        let layer = (matrices + biases) / Double(tensorParallel) + Double(norms) * block.normVectors * hidden + headNorms + outputBiases
         var values = layer * Double(language.numHiddenLayers) + block.normVectors * hidden + table
         if block.hasHeadBias { values += Double(language.vocabularySize) / Double(tensorParallel) }
         if !language.tieWordEmbeddings { values += table / Double(tensorParallel) }

@@ -76,8 +76,9 @@ package struct StepCounter: Sendable {
         (self.weightBytes, window) = (weightBytes, language.slidingWindow)
     }
 
-    /// Pairs of a query and a key that it sees, for the queries of `rows`.
-    package func pairs(_ rows: Range<Int>) -> Double {
+    /// Pairs of a query and a key that it sees in layers of a kind, for the queries of `rows`.
+    package func pairs(_ rows: Range<Int>, _ kind: DecoderLayerKind) -> Double {
+        let window = kind == .slidingAttention ? window : nil
         func below(_ end: Int) -> Double {
             let (all, seen) = (Double(end), Double(min(end, window ?? end)))
             return seen * (seen + 1) / 2 + (all - seen) * seen
@@ -85,8 +86,10 @@ package struct StepCounter: Sendable {
         return below(rows.upperBound) - below(rows.lowerBound)
     }
 
-    /// Keys that a row at `slot` sees, its own included.
-    package func keys(_ slot: Int) -> Double { Double(min(slot + 1, window ?? slot + 1)) }
+    /// Keys that a row at `slot` sees in layers of a kind, its own included.
+    package func keys(_ slot: Int, _ kind: DecoderLayerKind) -> Double {
+        Double(min(slot + 1, (kind == .slidingAttention ? window : nil) ?? slot + 1))
+    }
 
     /// Values of hidden states of a chunk, in millions.
     package func values(rows: Double) -> Double { rows * hidden / 1e6 }

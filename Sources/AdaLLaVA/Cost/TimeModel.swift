@@ -108,12 +108,15 @@ package struct SizeCurve: Sendable, Equatable, Codable {
 
 /// What a plan costs in each phase, as far as rows and keys are not known yet: times are linear in them.
 package struct PlanTimes: Sendable {
-    /// Nanoseconds of a range of layers for a chunk: for the chunk, a row, a pair of query and key.
-    private let chunk, row, pair: Double
+    /// Nanoseconds of a range of layers for a chunk: for the chunk, a row, a pair of query and key in layers of each kind.
+    private let chunk, row: Double
+    private let pair: [DecoderLayerKind: Double]
     /// Of the layer in which only rows that are read go on, and the layers after it: for a chunk, a row, and the last chunk with so many keys.
-    private let lastChunk, lastRow, lastOutput, lastKey: Double
-    /// Nanoseconds of all layers for a single row: for the row, and for each key.
-    private let token, key: Double
+    private let lastChunk, lastRow, lastOutput: Double
+    private let lastKey: [DecoderLayerKind: Double]
+    /// Nanoseconds of all layers for a single row: for the row, and for each key in layers of each kind.
+    private let token: Double
+    private let key: [DecoderLayerKind: Double]
     private let logits, step, stepRow: Double
     private let counter: StepCounter
     private let curve: SizeCurve
@@ -125,7 +128,8 @@ package struct PlanTimes: Sendable {
     package init(_ plan: CostPlan, layers: Range<Int>, dropsRows: Bool, _ model: TimeModel, _ counter: StepCounter) {
         (self.counter, curve) = (counter, model.chunkCurve)
         let last = dropsRows ? layers.last { plan.shares[$0].heads > 0 } ?? layers.lowerBound : Int.max
-        var chunk = 0.0, row = 0.0, pair = 0.0, lastChunk = 0.0, lastRow = 0.0, lastOutput = 0.0, lastKey = 0.0
+        var chunk = 0.0, row = 0.0, lastChunk = 0.0, lastRow = 0.0, lastOutput = 0.0
+        var pair: [DecoderLayerKind: Double] = [:], lastKey: [DecoderLayerKind: Double] = [:]
         let time = { model.sum(counter.chunk($0, rows: $1, outputs: $2, pairs: $3)) }
         for layer in layers {
             let share = plan.shares[layer]
@@ -136,24 +140,24 @@ package struct PlanTimes: Sendable {
                 let two = time(share, 2, 2, 0)
                 chunk += max(2 * one - two, 0)
                 row += two - one
-                pair += time(share, 0, 0, 1) - none
+                pair[share.kind, default: 0] += time(share, 0, 0, 1) - none
             } else if layer == last {
                 let none = time(share, 1, 0, 0)
                 lastRow += time(share, 2, 0, 0) - none
                 lastChunk += 2 * none - time(share, 2, 0, 0)
                 lastOutput += time(share, 2, 1, 0) - time(share, 2, 0, 0)
-                lastKey += time(share, 2, 1, 1) - time(share, 2, 1, 0)
+                lastKey[share.kind, default: 0] += time(share, 2, 1, 1) - time(share, 2, 1, 0)
             } else {
                 lastOutput += time(share, 1, 1, 0)
             }
         }
         (self.chunk, self.row, self.pair) = (chunk, row, pair)
         (self.lastChunk, self.lastRow, self.lastOutput, self.lastKey) = (lastChunk, lastRow, lastOutput, lastKey)
-        var token = 0.0, key = 0.0
+        var token = 0.0, key: [DecoderLayerKind: Double] = [:]
         for share in plan.shares where !share.isSkipped {
             let none = model.nanoseconds(counter.single(share, keys: 0))
             token += none
-            key += model.nanoseconds(counter.single(share, keys: 1)) - none
+            key[share.kind, default: 0] += model.nanoseconds(counter.single(share, keys: 1)) - none
         }
         (self.token, self.key) = (token, key)
         let read = plan.shares.reduce(StepCounts()) { $1.isSkipped ? $0 : $0 + counter.single($1, keys: 0) }
@@ -172,19 +176,25 @@ package struct PlanTimes: Sendable {
         var time = 0.0
         for start in stride(from: rows.lowerBound, to: rows.upperBound, by: size) {
             let part = start ..< min(start + size, rows.upperBound), count = Double(part.count)
-            time += (chunk + count * row + counter.pairs(part) * pair) * curve.factor(counter.values(rows: count))
+            let pairs = pair.reduce(0) { $0 + counter.pairs(part, $1.key) * $1.value }
+            time += (chunk + count * row + pairs) * curve.factor(counter.values(rows: count))
             time += lastChunk + step + count * (lastRow + stepRow)
         }
-        if isEnd { time += lastOutput + counter.keys(rows.upperBound - 1) * lastKey + logits }
+        if isEnd { time += lastOutput + keys(rows.upperBound - 1, lastKey) + logits }
         return time
     }
 
     /// Nanoseconds of one token at a slot, all layers and the logits.
-    package func token(at slot: Int) -> Double { (token + counter.keys(slot) * key + logits + step) * tokenFactor }
+    package func token(at slot: Int) -> Double { (token + keys(slot, key) + logits + step) * tokenFactor }
+
+    /// Nanoseconds of the keys that a row at `slot` sees.
+    private func keys(_ slot: Int, _ times: [DecoderLayerKind: Double]) -> Double {
+        times.reduce(0) { $0 + counter.keys(slot, $1.key) * $1.value }
+    }
 
     /// Nanoseconds of `count` tokens from a slot on.
     package func tokens(_ count: Int, from slot: Int) -> Double {
         if count <= 0 { return 0 }
-        return (Double(count) * (token + logits + step) + counter.pairs(slot ..< slot + count) * key) * tokenFactor
+        return key.reduce(Double(count) * (token + logits + step)) { $0 + counter.pairs(slot ..< slot + count, $1.key) * $1.value } * tokenFactor
     }
 }

@@ -173,10 +173,10 @@ package final class Engine {
         let made = task.result.plan, prefix = parts.prefixLayers, optional = prefix ..< parts.decoder.layers.count
         var first = 0
         let attending = optional.filter { sequence.selections[$0].runsAttention }
-        let window = parts.decoder.configuration.slidingWindow ?? 0
+        let c = parts.decoder.configuration
         // Not always the entry of the prefix: the same prompt may be kept under several plans.
         if let keys = task.keys, let (cached, known) = promptCache.find(task.elements, keys, plan: made),
-            attending.allSatisfy({ cached.pages[$0]?.holds(known, window: window) ?? false })
+            attending.allSatisfy({ cached.pages[$0]?.holds(known, window: c.window($0) ?? 0) ?? false })
         {
             sequence.share(cached.pages, layers: optional, length: known)
             (first, task.result.cachedRest) = (known, known)

@@ -211,7 +211,10 @@ extension Engine {
             var counts = planner.counter.step(
                 logitRows: segment.logitRows, chunkRows: isChunked ? Double(segment.rows) : 0, latencyTokens: isLatency ? 1 : 0)
             if !isChunked {
-                for layer in segment.layers { counts += planner.counter.single(timing.shares[layer], keys: planner.counter.keys(segment.slot)) }
+                for layer in segment.layers {
+                    let share = timing.shares[layer]
+                    counts += planner.counter.single(share, keys: planner.counter.keys(segment.slot, share.kind))
+                }
             }
             onSample(counts, elapsed - (isChunked ? planner.layerNanoseconds : 0))
         }

@@ -97,6 +97,13 @@ public struct ModelReport: Sendable {
         return found.map { ($0.key, $0.value) }
     }
 
+    /// Keys and values of a context that is full, of each layer what its window holds.
+    private var keyValueBytesAtFullContext: Int {
+        let language = configuration.language, layers = 0 ..< language.numHiddenLayers
+        let positions = layers.reduce(0) { $0 + min(language.contextLength, language.window($1) ?? .max) }
+        return keyValueBytesPerToken / max(layers.count, 1) * positions
+    }
+
     /// Lines for people.
     public var lines: [String] {
         let language = configuration.language
@@ -110,7 +117,9 @@ public struct ModelReport: Sendable {
         let all = parameters.language + parameters.vision + parameters.projector + parameters.scheduler
         lines.append("parameters    \(millions(all)): \(parts.joined(separator: ", "))")
         let attention = language.numKeyValueHeads == language.numAttentionHeads ? "" : " (\(language.numKeyValueHeads) for keys and values)"
-        let window = language.slidingWindow.map { ", window \($0)" } ?? ""
+        let sliding = (0 ..< language.numHiddenLayers).count { language.kind($0) == .slidingAttention }
+        let place = sliding == language.numHiddenLayers ? "" : " in \(sliding) of the layers"
+        let window = language.slidingWindow.map { ", window \($0)\(place)" } ?? ""
         lines.append(
             "decoder       \(language.architecture.name): \(language.numHiddenLayers) layers, hidden \(language.hiddenSize), intermediate \(language.intermediateSize), \(language.numAttentionHeads) heads of \(language.headDim)\(attention), vocabulary \(language.vocabularySize), context \(language.contextLength)\(window)"
         )
@@ -127,7 +136,7 @@ public struct ModelReport: Sendable {
                 "vision tower  \(shape): \(imageTokens) tokens \(configuration.llava?.tiling == LlavaConfiguration.Tiling.none ? "an image" : "a tile"), selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
         }
         lines.append("tensors       " + types.map { "\($0.tensors) \($0.name) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
-        lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesPerToken * min(language.contextLength, language.slidingWindow ?? .max))) at full context")
+        lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesAtFullContext)) at full context")
         if let adaptive = configuration.adaptive, let units {
             let unit = adaptive.schedulerType == .layers ? "layers" : "units of \(adaptive.schedulerRank) heads and neuron groups"
             lines.append(

@@ -130,7 +130,7 @@ extension Engine {
     private func checkRoom(promptLength: Int) throws {
         let c = parts.decoder.configuration, length = promptLength + (parts.adaptive == nil ? 0 : 1)
         guard length < c.contextLength else { throw GenerationError.promptTooLong(positions: length, limit: c.contextLength) }
-        let bytes = runner.keyValueBytes(positions: c.slidingWindow.map { min($0 + BatchRunner.chunk, length) } ?? length)
+        let bytes = runner.keyValueBytes(positions: length)
         if bytes > runner.pages.limit {
             throw ComputeError.memory(what: "keys and values of \(length) positions", bytes: bytes, used: 0, limit: runner.pages.limit)
         }
@@ -148,8 +148,8 @@ extension Engine {
         guard let found = promptCache.find(task.elements, keys) else { return 0 }
         // Without a scheduler the last row's logits have to be computed.
         let length = min(found.length, parts.adaptive == nil ? task.elements.count - 1 : task.elements.count)
-        let window = parts.decoder.configuration.slidingWindow ?? 0, prefix = parts.prefixLayers
-        guard length > 0, (0 ..< prefix).allSatisfy({ found.entry.pages[$0]?.holds(length, window: window) ?? false }) else { return 0 }
+        let c = parts.decoder.configuration, prefix = parts.prefixLayers
+        guard length > 0, (0 ..< prefix).allSatisfy({ found.entry.pages[$0]?.holds(length, window: c.window($0) ?? 0) ?? false }) else { return 0 }
         if let hidden = task.hidden {
             guard let known = found.entry.hidden, known.rows >= length else { return 0 }
             hidden.copyRows(from: known.rows(0 ..< length), to: 0)

@@ -34,17 +34,17 @@ final class StepObserver: BatchObserver {
         for (task, segment) in zip(tasks, segments) where segment.layers.contains(layer) {
             guard let share = task.timing?.shares[layer] ?? wholeShare, !segment.sequence.selections[layer].isSkipped else { continue }
             if segment.role == .single {
-                single = single.joined(counter.single(share, keys: counter.keys(segment.slot)))
+                single = single.joined(counter.single(share, keys: counter.keys(segment.slot, share.kind)))
                 continue
             }
             let rows = segment.slot ..< segment.slot + segment.rows
             let last = segment.output != nil ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound
             if layer < last {
-                counts += counter.chunk(share, rows: Double(rows.count), outputs: Double(rows.count), pairs: counter.pairs(rows))
+                counts += counter.chunk(share, rows: Double(rows.count), outputs: Double(rows.count), pairs: counter.pairs(rows, share.kind))
             } else {
                 let outputs = Double(segment.logitRows)
                 counts += counter.chunk(
-                    share, rows: layer == last ? Double(rows.count) : outputs, outputs: outputs, pairs: outputs * counter.keys(rows.upperBound - 1))
+                    share, rows: layer == last ? Double(rows.count) : outputs, outputs: outputs, pairs: outputs * counter.keys(rows.upperBound - 1, share.kind))
             }
         }
         return counts + single
@@ -81,9 +81,9 @@ extension Trace {
         keep(keys: key, layer: layer)
         let seen = takeKeys(layer: layer)
         let (width, queries) = (key.columns, query.row(0)), count = seen.count / max(width, 1)
-        let scale = 1 / Float(c.headDim).squareRoot()
+        let scale = c.attentionScale
         // A window leaves the first positions out: their weight is 0.
-        let first = c.slidingWindow.map { max(count - $0, 0) } ?? 0
+        let first = c.window(layer).map { max(count - $0, 0) } ?? 0
         var all: [Float] = []
         for head in 0 ..< c.numAttentionHeads {
             let offset = head / (c.numAttentionHeads / c.numKeyValueHeads) * c.headDim

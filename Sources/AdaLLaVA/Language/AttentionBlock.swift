@@ -7,6 +7,10 @@ struct Attention: Sendable {
     let rotaryDim: Int
     /// Whether the pairs (2i, 2i+1) are rotated, and not (i, i + rotaryDim/2).
     let interleaved: Bool
+    /// Norms of each head's query and key, before they are rotated (Henry et al., 2020).
+    var headNorms: (query: Norm, key: Norm)?
+    /// Whether heads are turned by the angles of layers with a window, where those differ from the others'.
+    var isLocal = false
 
     var linears: [Linear] { [query, key, value, output] }
 }
@@ -20,6 +24,7 @@ extension Attention {
         private let query, key, value, attended: Tensor
         private let products: ProductRuns
         private let outputRun: ProductRun?
+        private let sum: NormedSum
         private let conversion: RowConversion
         /// What single rows read of the output projection, and afterwards; empty for others.
         private let outputReads, afterwards: Prefetches
@@ -29,9 +34,13 @@ extension Attention {
         /// - Parameters:
         ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
         ///   - norm: of the input.
+        ///   - outputNorm: of the result, before it is added.
         ///   - x: what the result is added to.
         ///   - next: what is read after this attention.
-        init(_ attention: Attention, input: Tensor, norm: Norm?, adding x: Tensor, _ groups: [RowGroup], next: Prefetches, _ workspace: Workspace) {
+        init(
+            _ attention: Attention, input: Tensor, norm: Norm?, outputNorm: Norm? = nil, adding x: Tensor, _ groups: [RowGroup], next: Prefetches,
+            _ workspace: Workspace
+        ) {
             (self.attention, owners) = (attention, (x, input, norm))
             let groups = groups.filter(\.selection.runsAttention)
             let (width, keyWidth) = (attention.query.weight.rows, attention.key.weight.rows)
@@ -47,8 +56,11 @@ extension Attention {
                     Product(linear: attention.key, output: key, parts: keyParts), Product(linear: attention.value, output: value, parts: keyParts),
                 ], workspace)
             let outputParts = groups.parts(\.outputs, blocks: \.outputBlocks)
+            sum = NormedSum(x, norm: outputNorm, groups.map(\.outputs), workspace)
             outputRun = outputParts.isEmpty
-                ? nil : ProductRun([Product(linear: attention.output, output: x, parts: outputParts, accumulate: true)], workspace)
+                ? nil
+                : ProductRun(
+                    [Product(linear: attention.output, output: sum.output, parts: outputParts, accumulate: sum.accumulates)], workspace)
             conversion = RowConversion(attended, for: attention.output.weight, groups.outputRows, workspace.kernels)
             isMixed = groups.count > 1
             let isSingle = groups.allSatisfy { $0.role == .single }
@@ -97,6 +109,7 @@ extension Attention {
             let activations = workspace.attend(batch, query: query, attended: attended, for: conversion, attention.shape)
             if isSingle { workspace.prefetch(afterwards) }
             outputRun(activations)
+            sum.add(workspace)
         }
 
         /// Turns queries and keys by their positions and stores keys and values.
@@ -129,8 +142,11 @@ extension Attention {
         ) {
             let selection = part.selection, headDim = attention.shape.headDim
             for row in rows {
-                if part.outputs.contains(row) { rotate(query.data + row * query.stride, places[row], selection.headRuns, kernels) }
-                rotate(key.data + row * key.stride, places[row], selection.keyValueHeadRuns, kernels)
+                let angles = attention.isLocal ? places[row].local : places[row].angles
+                if part.outputs.contains(row) {
+                    rotate(query.data + row * query.stride, angles, selection.headRuns, norm: attention.headNorms?.query, kernels)
+                }
+                rotate(key.data + row * key.stride, angles, selection.keyValueHeadRuns, norm: attention.headNorms?.key, kernels)
             }
             // Page by page.
             let slots = KeyValueLayout.slots
@@ -151,14 +167,17 @@ extension Attention {
             }
         }
 
-        /// Turns some heads of a row: neighbours in one call, where all of each is turned.
-        private func rotate(_ x: UnsafeMutablePointer<Float>, _ place: RowPlace, _ runs: [Range<Int>], _ kernels: UnsafePointer<ak_kernels>) {
+        /// Norms and turns some heads of a row: neighbours in one call, where all of each is turned.
+        private func rotate(
+            _ x: UnsafeMutablePointer<Float>, _ angles: RowAngles, _ runs: [Range<Int>], norm: Norm?, _ kernels: UnsafePointer<ak_kernels>
+        ) {
             let headDim = attention.shape.headDim, isPartial = attention.rotaryDim < headDim
             for run in runs {
+                norm?(x + run.lowerBound * headDim, count: run.count, kernels)
                 let step = isPartial ? 1 : run.count
                 for head in stride(from: run.lowerBound, to: run.upperBound, by: step) {
                     kernels.pointee.rope(
-                        x + head * headDim, place.cosines, place.sines, Int32(step), Int32(attention.rotaryDim), attention.interleaved ? 1 : 0)
+                        x + head * headDim, angles.cosines, angles.sines, Int32(step), Int32(attention.rotaryDim), attention.interleaved ? 1 : 0)
                 }
             }
         }

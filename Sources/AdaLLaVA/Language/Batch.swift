@@ -78,6 +78,8 @@ package final class BatchRunner {
     let workspace: Workspace
     let pages: PagePool
     private let rotary: RotaryTable
+    /// Angles in layers with a window, where those differ.
+    private let localRotary: RotaryTable?
     private var prepared: [[(key: PreparedKey, layer: DecoderLayer.Prepared)]]
     private var generation = 0
     private var agreeing: [AgreeingRows] = []
@@ -94,6 +96,7 @@ package final class BatchRunner {
     init(_ decoder: Decoder, _ workspace: Workspace, pages: PagePool) {
         (self.decoder, self.workspace, self.pages) = (decoder, workspace, pages)
         rotary = RotaryTable(decoder.rotary, rotaryDim: decoder.configuration.rotaryDim)
+        localRotary = decoder.localRotary.map { RotaryTable($0, rotaryDim: decoder.configuration.rotaryDim) }
         prepared = Array(repeating: [], count: decoder.layers.count)
         layout = decoder.layout(workspace.kernels.precision)
     }
@@ -142,13 +145,17 @@ package final class BatchRunner {
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func reserve(_ segment: BatchSegment) throws {
         try segment.sequence.reserve(
-            segment.slot ..< segment.slot + segment.rows, layers: segment.layers, window: decoder.configuration.slidingWindow ?? 0, layout: layout, pages)
+            segment.slot ..< segment.slot + segment.rows, layers: segment.layers, layout: layout, pages)
     }
 
-    /// Bytes of keys and values that `positions` positions take in all layers, whole pages.
+    /// Bytes of keys and values that `positions` positions take in all layers, whole pages; where there is a window, those that it and a chunk see.
     func keyValueBytes(positions: Int) -> Int {
-        (positions + KeyValueLayout.slots - 1) / KeyValueLayout.slots * layout.pageBytes(heads: decoder.configuration.numKeyValueHeads)
-            * decoder.layers.count
+        let c = decoder.configuration
+        let pages = decoder.layers.indices.reduce(0) { sum, layer in
+            let seen = c.window(layer).map { min($0 + BatchRunner.chunk, positions) } ?? positions
+            return sum + (seen + KeyValueLayout.slots - 1) / KeyValueLayout.slots
+        }
+        return pages * layout.pageBytes(heads: c.numKeyValueHeads)
     }
 
     /// What a step gives.
@@ -187,8 +194,13 @@ package final class BatchRunner {
             }
             let positions = segment.position ..< segment.position + rows
             let own = rotary.angles(positions, length: max(segment.sequence.promptLength, positions.upperBound))
-            angles.append(own)
-            for row in 0 ..< rows { places.append(own.place(position: segment.position + row, slot: segment.slot + row)) }
+            // Frequencies of the local base never depend on the length.
+            let local = localRotary?.angles(positions, length: positions.upperBound) ?? own
+            angles += [own, local]
+            for row in 0 ..< rows {
+                let position = segment.position + row
+                places.append(RowPlace(angles: own.row(position), local: local.row(position), slot: segment.slot + row))
+            }
             let keepsAll = segment.output != nil || observer?.wantsValues == true
             passing.append(
                 Passing(
@@ -430,6 +442,7 @@ package final class BatchRunner {
         let run = logitsRuns[count] ?? ProductRun([Product(linear: decoder.head, output: logits)], workspace)
         logitsRuns[count] = run
         run(workspace.convert(rows, norm: decoder.finalNorm, for: decoder.head.weight, RowsByRole(count, .single), workspace.inputs))
+        if let cap = decoder.configuration.finalLogitSoftcap { logits.softcap(cap) }
         return Output(logits: logits, rows: places)
     }
 }

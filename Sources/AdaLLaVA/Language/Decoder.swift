@@ -7,6 +7,8 @@ package final class Decoder: Sendable {
     let finalNorm: Norm
     let head: Linear
     let rotary: RotaryEmbedding
+    /// Of layers with a window, where it differs.
+    let localRotary: RotaryEmbedding?
     /// All of a layer.
     let whole: LayerSelection
     private let embedding: RowReader
@@ -35,7 +37,7 @@ package final class Decoder: Sendable {
             defer { onLayer(index + 1) }
             return try family.layer(
                 LayerLoader(
-                    source: source, configuration: c, prefix: "model.layers.\(index).", picksSwitches: switched.contains(index), packer: packer))
+                    source: source, configuration: c, index: index, picksSwitches: switched.contains(index), packer: packer))
         }
         finalNorm = try family.finalNorm(source, c)
         // Tied embeddings: the output matrix is the embedding's. A checkpoint that stores both is taken at its word.
@@ -46,6 +48,7 @@ package final class Decoder: Sendable {
             weight: try WeightMatrix(headTensor, rows: vocabulary, inputs: hidden, packer: packer),
             bias: try source.find("lm_head.bias").map { try Tensor(vector: $0, count: vocabulary) })
         rotary = try RotaryEmbedding(c, frequencyFactors: frequencyFactors)
+        localRotary = try c.localRopeTheta.map { try RotaryEmbedding(c, plainBase: $0) }
         whole = LayerSelection(whole: c)
     }
 
@@ -56,6 +59,8 @@ package final class Decoder: Sendable {
 
     /// Writes the embedding of `token` into row `row` of `hidden`.
     package func embed(_ token: Int, into hidden: Tensor, row: Int) throws {
-        try embedding.read(checked: token, into: hidden.data + row * hidden.stride)
+        let values = hidden.data + row * hidden.stride
+        try embedding.read(checked: token, into: values)
+        if let scale = configuration.embeddingScale { for column in 0 ..< configuration.hiddenSize { values[column] *= scale } }
     }
 }

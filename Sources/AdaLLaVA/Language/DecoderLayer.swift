@@ -20,6 +20,7 @@ extension DecoderArchitecture {
         case .mistral: Mistral.self
         case .qwen2: Qwen2.self
         case .phi2: Phi2.self
+        case .gemma3: Gemma3.self
         }
     }
 }
@@ -31,9 +32,12 @@ final class DecoderLayer: Sendable {
     /// `nil`: attention and MLP read the same normed input (Phi-2).
     let mlpNorm: Norm?
     let mlp: MLP
+    /// Norms of what attention and MLP add; `nil` adds it as it is.
+    let attentionOutputNorm, mlpOutputNorm: Norm?
 
-    init(inputNorm: Norm, attention: Attention, mlpNorm: Norm?, mlp: MLP) {
+    init(inputNorm: Norm, attention: Attention, attentionOutputNorm: Norm? = nil, mlpNorm: Norm?, mlp: MLP, mlpOutputNorm: Norm? = nil) {
         (self.inputNorm, self.attention, self.mlpNorm, self.mlp) = (inputNorm, attention, mlpNorm, mlp)
+        (self.attentionOutputNorm, self.mlpOutputNorm) = (attentionOutputNorm, mlpOutputNorm)
     }
 
     var linears: [Linear] { attention.linears + mlp.linears }
@@ -69,9 +73,11 @@ final class DecoderLayer: Sendable {
             let mlpReads = groups.first.map { $0.selection.runsMLP ? layer.mlp.prefetched($0.selection, workspace) : next } ?? next
             attention = groups.contains(where: \.selection.runsAttention)
                 ? Attention.Prepared(
-                    layer.attention, input: input, norm: isParallel ? nil : layer.inputNorm, adding: x, groups, next: mlpReads, workspace) : nil
+                    layer.attention, input: input, norm: isParallel ? nil : layer.inputNorm, outputNorm: layer.attentionOutputNorm, adding: x, groups,
+                    next: mlpReads, workspace) : nil
             mlp = groups.contains { $0.selection.runsMLP && !$0.outputs.isEmpty }
-                ? MLP.Prepared(layer.mlp, input: input, norm: layer.mlpNorm, adding: x, groups, next: next, workspace) : nil
+                ? MLP.Prepared(
+                    layer.mlp, input: input, norm: layer.mlpNorm, outputNorm: layer.mlpOutputNorm, adding: x, groups, next: next, workspace) : nil
             lines.add(self)
             attention?.add(to: &lines)
             mlp?.add(to: &lines)

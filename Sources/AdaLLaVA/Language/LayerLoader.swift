@@ -2,8 +2,10 @@
 struct LayerLoader {
     let source: any TensorSource
     let configuration: DecoderConfiguration
+    /// The layer's number.
+    let index: Int
     /// `model.layers.N.`
-    let prefix: String
+    var prefix: String { "model.layers.\(index)." }
     /// Whether plans leave heads and neurons of this layer out.
     let picksSwitches: Bool
     let packer: WeightPacker
@@ -19,8 +21,11 @@ struct LayerLoader {
     func layerNorm(_ name: String) throws -> Norm { try Norm(layer: source, prefix + name, configuration) }
 
     /// Query, key, value and output projections, with their biases where the checkpoint has some.
-    func attention() throws -> Attention {
+    /// - Parameter normsHeads: whether each head's query and key are normed.
+    func attention(normsHeads: Bool = false) throws -> Attention {
         let c = configuration
+        func headNorm(_ name: String) throws -> Norm { try Norm(rms: source, prefix + name, c, count: c.headDim) }
+        let headNorms = try normsHeads ? (query: headNorm("self_attn.q_norm"), key: headNorm("self_attn.k_norm")) : nil
         let (width, keyWidth) = (c.numAttentionHeads * c.headDim, c.numKeyValueHeads * c.headDim)
         let query = try linear("self_attn.q_proj", rows: width, inputs: c.hiddenSize, needsBias: c.attentionBias)
         return Attention(
@@ -28,18 +33,19 @@ struct LayerLoader {
             value: try linear("self_attn.v_proj", rows: keyWidth, inputs: c.hiddenSize, needsBias: c.attentionBias),
             output: try linear("self_attn.o_proj", rows: c.hiddenSize, inputs: width, picksInputs: picksSwitches, needsBias: c.attentionBias),
             shape: AttentionShape(
-                headDim: c.headDim, queriesPerKey: c.numAttentionHeads / c.numKeyValueHeads, window: c.slidingWindow ?? 0,
-                rounds: packer.kernels.roundsAttention(query.weight, headDim: c.headDim)),
-            rotaryDim: c.rotaryDim, interleaved: c.ropeInterleaved)
+                headDim: c.headDim, queriesPerKey: c.numAttentionHeads / c.numKeyValueHeads, window: c.window(index) ?? 0,
+                rounds: packer.kernels.roundsAttention(query.weight, headDim: c.headDim), scale: c.attentionScale),
+            rotaryDim: c.rotaryDim, interleaved: c.ropeInterleaved, headNorms: headNorms, isLocal: c.localRopeTheta != nil && c.window(index) != nil)
     }
 
-    /// `down(silu(gate(x)) * up(x))`
+    /// `down(function(gate(x)) * up(x))`
     func gatedMLP() throws -> GatedMLP {
         let c = configuration
         return GatedMLP(
             gate: try linear("mlp.gate_proj", rows: c.intermediateSize, inputs: c.hiddenSize, needsBias: c.mlpBias),
             up: try linear("mlp.up_proj", rows: c.intermediateSize, inputs: c.hiddenSize, needsBias: c.mlpBias),
-            down: try linear("mlp.down_proj", rows: c.hiddenSize, inputs: c.intermediateSize, picksInputs: picksSwitches, needsBias: c.mlpBias))
+            down: try linear("mlp.down_proj", rows: c.hiddenSize, inputs: c.intermediateSize, picksInputs: picksSwitches, needsBias: c.mlpBias),
+            function: c.hiddenActivation == .geluTanh ? .geluTanh : .silu)
     }
 
     /// `down(activation(up(x)))`
@@ -54,8 +60,11 @@ struct LayerLoader {
 
 extension Norm {
     /// An RMSNorm of a decoder.
-    convenience init(rms source: any TensorSource, _ name: String, _ c: DecoderConfiguration) throws {
-        self.init(weight: try Tensor(vector: source.tensor(name + ".weight"), count: c.hiddenSize), epsilon: c.normEpsilon)
+    /// - Parameter count: values that are normed together; `nil`: a hidden state.
+    convenience init(rms source: any TensorSource, _ name: String, _ c: DecoderConfiguration, count: Int? = nil) throws {
+        let weight = try Tensor(vector: source.tensor(name + ".weight"), count: count ?? c.hiddenSize)
+        if c.normsAddOne { for column in 0 ..< weight.columns { weight.data[column] += 1 } }
+        self.init(weight: weight, epsilon: c.normEpsilon)
     }
 
     /// A LayerNorm of a decoder.

@@ -1,8 +1,9 @@
 import AdaKernels
 
-/// The gated feed-forward network of LLaMA (Shazeer, 2020): `x += down(silu(gate(h)) * up(h))`.
+/// The gated feed-forward network of LLaMA (Shazeer, 2020): `x += down(function(gate(h)) * up(h))`.
 struct GatedMLP: Sendable {
     let gate, up, down: Linear
+    let function: Gate
 }
 
 /// The feed-forward network of GPT and Phi: `x += down(activation(up(h)))`.
@@ -33,7 +34,7 @@ enum MLP: Sendable {
     /// What makes the middle, and how it is combined.
     fileprivate var first: (linears: [Linear], combination: ProductRun.Combination) {
         switch self {
-        case .gated(let mlp): ([mlp.gate, mlp.up], .gated)
+        case .gated(let mlp): ([mlp.gate, mlp.up], .gated(mlp.function))
         case .plain(let mlp): ([mlp.up], .activation(mlp.activation))
         }
     }
@@ -52,6 +53,7 @@ extension MLP {
         private let downReads, next: Prefetches
         /// What the products' addresses point to.
         private let owners: (Tensor, Tensor, Norm?)
+        private let sum: NormedSum
 
         private enum Form {
             /// Of chunks alone: the middle is made piece by piece and never goes to memory in float32.
@@ -63,16 +65,18 @@ extension MLP {
             let input: Tensor
             let norm: Norm?
             let first: [Product]
+            let gate: Gate
             let activation: ActivationFunction?
             let down: Product
             let dropped: [Range<Int>]
 
-            init(_ mlp: MLP, _ group: RowGroup, input: Tensor, norm: Norm?, adding x: Tensor) {
-                let outputs = x.rows(group.outputs), (linears, combination) = mlp.first
+            init(_ mlp: MLP, _ group: RowGroup, input: Tensor, norm: Norm?, into sum: NormedSum) {
+                let outputs = sum.output.rows(group.outputs), (linears, combination) = mlp.first
                 (self.input, self.norm) = (input.rows(group.outputs), norm)
                 first = linears.map { Product(linear: $0, output: outputs, panels: group.selection.gatePanels) }
                 if case .activation(let function) = combination { activation = function } else { activation = nil }
-                down = Product(linear: mlp.down, output: outputs, blocks: group.selection.downBlocks, accumulate: true)
+                if case .gated(let function) = combination { gate = function } else { gate = .silu }
+                down = Product(linear: mlp.down, output: outputs, blocks: group.selection.downBlocks, accumulate: sum.accumulates)
                 dropped = group.selection.droppedNeurons
             }
         }
@@ -82,14 +86,15 @@ extension MLP {
             let middle: Tensor
             /// Gate and up of two types are combined afterwards: the second one's results.
             let up: Tensor?
+            let gate: Gate
             let down: ProductRun
             let conversion: RowConversion
             let groups: [RowGroup]
             /// Whether some of a group's neurons are off.
             let isCut: Bool
 
-            init(_ mlp: MLP, _ groups: [RowGroup], input: Tensor, norm: Norm?, adding x: Tensor, _ workspace: Workspace) {
-                let (linears, combination) = mlp.first, rows = groups.outputRows, width = mlp.down.weight.inputs
+            init(_ mlp: MLP, _ groups: [RowGroup], input: Tensor, norm: Norm?, into sum: NormedSum, _ workspace: Workspace) {
+                let x = sum.output, (linears, combination) = mlp.first, rows = groups.outputRows, width = mlp.down.weight.inputs
                 self.groups = groups
                 isCut = groups.contains { !$0.selection.offNeurons.isEmpty }
                 middle = workspace.tensor(.gate, rows: x.rows, columns: width)
@@ -100,15 +105,16 @@ extension MLP {
                 let products = zip(linears, [middle, second]).map { Product(linear: $0, output: $1, parts: parts) }
                 runs = ProductRuns(input, norm: norm, rows, products, combining: combines ? .none : combination, workspace)
                 let downParts = groups.parts(\.outputs, blocks: \.downBlocks)
-                down = ProductRun([Product(linear: mlp.down, output: x, parts: downParts, accumulate: true)], workspace)
+                down = ProductRun([Product(linear: mlp.down, output: x, parts: downParts, accumulate: sum.accumulates)], workspace)
+                if case .gated(let function) = combination { gate = function } else { gate = .silu }
                 conversion = RowConversion(middle, for: mlp.down.weight, rows, workspace.kernels)
             }
 
-            /// `silu(gate) * up` of gate and up that were computed apart.
+            /// `function(gate) * up` of gate and up that were computed apart.
             func combine(_ up: Tensor, _ kernels: UnsafePointer<ak_kernels>) {
                 for group in groups {
                     for row in group.outputs {
-                        kernels.pointee.silu_mul(middle.data + row * middle.stride, up.data + row * up.stride, middle.stride)
+                        gate(kernels, middle.data + row * middle.stride, up.data + row * up.stride, middle.stride)
                     }
                 }
             }
@@ -124,17 +130,21 @@ extension MLP {
         /// - Parameters:
         ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
         ///   - norm: of the input.
+        ///   - outputNorm: of the result, before it is added.
         ///   - x: what the result is added to.
         ///   - next: what is read after this network.
-        init(_ mlp: MLP, input: Tensor, norm: Norm?, adding x: Tensor, _ groups: [RowGroup], next: Prefetches, _ workspace: Workspace) {
+        init(
+            _ mlp: MLP, input: Tensor, norm: Norm?, outputNorm: Norm? = nil, adding x: Tensor, _ groups: [RowGroup], next: Prefetches, _ workspace: Workspace
+        ) {
             owners = (x, input, norm)
             let groups = Prepared.joined(groups.filter { $0.selection.runsMLP && !$0.outputs.isEmpty })
+            sum = NormedSum(x, norm: outputNorm, groups.map(\.outputs), workspace)
             if groups.count == 1, groups[0].role == .chunk, Prepared.makesPieces(mlp, groups[0].selection, workspace) {
-                form = .pieces(Pieces(mlp, groups[0], input: input, norm: norm, adding: x))
+                form = .pieces(Pieces(mlp, groups[0], input: input, norm: norm, into: sum))
                 (downReads, self.next) = (Prefetches(), Prefetches())
                 return
             }
-            form = .whole(Whole(mlp, groups, input: input, norm: norm, adding: x, workspace))
+            form = .whole(Whole(mlp, groups, input: input, norm: norm, into: sum, workspace))
             let isSingle = groups.allSatisfy { $0.role == .single }
             downReads = isSingle ? Prefetches([workspace.prefetched(mlp.down.weight, blocks: groups.first?.selection.downBlocks)]) : Prefetches()
             self.next = isSingle ? next : Prefetches()
@@ -170,7 +180,8 @@ extension MLP {
             switch form {
             case .pieces(let pieces):
                 workspace.multiplyFeedForward(
-                    pieces.input, norm: pieces.norm, pieces.first, activation: pieces.activation, down: pieces.down, dropped: pieces.dropped)
+                    pieces.input, norm: pieces.norm, pieces.first, gate: pieces.gate, activation: pieces.activation, down: pieces.down,
+                    dropped: pieces.dropped)
             case .whole(let whole):
                 if !downReads.isEmpty { workspace.prefetch(downReads) }
                 whole.runs(workspace.inputs, workspace)
@@ -179,6 +190,7 @@ extension MLP {
                 if !next.isEmpty { workspace.prefetch(next) }
                 whole.down(whole.conversion(workspace.middle, workspace))
             }
+            sum.add(workspace)
         }
     }
 }

@@ -35,6 +35,13 @@ public struct RotaryEmbedding: Sendable {
         self.frequencyFactors = frequencyFactors
     }
 
+    /// Frequencies of another base, without the scaling of longer contexts.
+    init(_ configuration: DecoderConfiguration, plainBase: Double) throws {
+        var plain = configuration
+        (plain.ropeTheta, plain.ropeScaling) = (plainBase, nil)
+        try self.init(plain)
+    }
+
     /// Whether the frequencies change with the length of the sequence, so that they must be asked for again when it grows.
     public var dependsOnSequenceLength: Bool {
         switch scaling {

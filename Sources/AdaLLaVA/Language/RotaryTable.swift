@@ -1,9 +1,15 @@
 import Foundation
 
+/// Cosines and sines of one position, `rotaryDim / 2` values each.
+struct RowAngles: BitwiseCopyable {
+    let cosines, sines: UnsafePointer<Float>
+}
+
 /// Where a row of a batch stands in its sequence: its rotary angles and its slot in the cache.
 struct RowPlace: BitwiseCopyable {
-    /// `rotaryDim / 2` values each.
-    let cosines, sines: UnsafePointer<Float>
+    let angles: RowAngles
+    /// Angles in layers with a window, where those differ (Gemma 3).
+    let local: RowAngles
     let slot: Int
 }
 
@@ -28,11 +34,10 @@ final class RotaryTable {
         fileprivate let cosines, sines: Tensor
         fileprivate let first: Int
 
-        /// Valid as long as these angles are.
-        func place(position: Int, slot: Int) -> RowPlace {
+        /// Of one position; valid as long as these angles are.
+        func row(_ position: Int) -> RowAngles {
             let row = position - first
-            return RowPlace(
-                cosines: UnsafePointer(cosines.data + row * cosines.stride), sines: UnsafePointer(sines.data + row * sines.stride), slot: slot)
+            return RowAngles(cosines: UnsafePointer(cosines.data + row * cosines.stride), sines: UnsafePointer(sines.data + row * sines.stride))
         }
     }
 

@@ -7,22 +7,23 @@ public struct SwitchSpace: Sendable, Equatable {
         public let heads: [Range<Int>]
         /// Neurons of each MLP switch.
         public let neurons: [Range<Int>]
+        /// How the layer mixes positions.
+        public let kind: DecoderLayerKind
     }
 
     /// One entry a layer. Every layer has as many switches as the others.
     public let layers: [Layer]
     /// Attention switches of a layer, and as many MLP switches.
-    public var switchesPerLayer: Int { layers.first?.heads.count ?? 0 }
+    public var switchesPerLayer: Int { layers.first?.neurons.count ?? 0 }
 
     /// Every attention head a switch, or every group of heads that share keys and values, and as many groups of MLP neurons.
     /// - Parameter grouped: whether a switch is a group of heads that share a key-value head.
     public init(_ c: DecoderConfiguration, grouped: Bool) {
         let switches = grouped ? c.numKeyValueHeads : c.numAttentionHeads
         let perSwitch = c.numAttentionHeads / max(switches, 1)
-        let layer = Layer(
-            heads: (0 ..< switches).map { $0 * perSwitch ..< ($0 + 1) * perSwitch },
-            neurons: (0 ..< switches).map { SwitchSpace.neurons(group: $0, of: switches, intermediateSize: c.intermediateSize) })
-        layers = Array(repeating: layer, count: c.numHiddenLayers)
+        let heads = (0 ..< switches).map { $0 * perSwitch ..< ($0 + 1) * perSwitch }
+        let neurons = (0 ..< switches).map { SwitchSpace.neurons(group: $0, of: switches, intermediateSize: c.intermediateSize) }
+        layers = (0 ..< c.numHiddenLayers).map { Layer(heads: heads, neurons: neurons, kind: c.kind($0)) }
     }
 
     /// The neurons of MLP group `group`: `intermediate / groups` each, the first `intermediate % groups` groups one more.

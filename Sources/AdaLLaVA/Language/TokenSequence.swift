@@ -11,7 +11,7 @@ package final class TokenSequence {
     private(set) var selections: [LayerSelection]
     /// Positions of the prompt, the latency token's included: what length-dependent rotary scalings take their frequencies from.
     package var promptLength = 0
-    /// What the last ``reserve(_:layers:window:layout:_:)`` made ready.
+    /// What the last ``reserve(_:layers:layout:_:)`` made ready.
     private var ready = (layers: 0 ..< 0, slots: 0 ..< 0)
 
     package init(_ decoder: Decoder) {
@@ -34,14 +34,14 @@ package final class TokenSequence {
 
     /// Makes sure that keys and values of `slots` can be written in those of `layers` that attend, and of the slots up to the next panel's beginning: of 16
     /// tokens of an answer the first one does the work.
-    /// - Parameter window: positions that a query sees; pages that no later query sees are given back. 0: all.
+    /// Pages that a window has left behind are given back.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
-    func reserve(_ slots: Range<Int>, layers range: Range<Int>, window: Int, layout: KeyValueLayout, _ pool: PagePool) throws {
+    func reserve(_ slots: Range<Int>, layers range: Range<Int>, layout: KeyValueLayout, _ pool: PagePool) throws {
         if ready.layers == range, ready.slots.lowerBound <= slots.lowerBound, slots.upperBound <= ready.slots.upperBound { return }
         for layer in range where selections[layer].runsAttention {
             let pages = layers[layer] ?? LayerPages(heads: selections[layer].keyValueHeads, layout: layout)
             layers[layer] = pages
-            try pages.reserve(slots, window: window, pool)
+            try pages.reserve(slots, window: decoder.configuration.window(layer) ?? 0, pool)
         }
         let panel = Int(AK_PANEL)
         ready = (range, slots.lowerBound ..< (slots.upperBound + panel - 1) / panel * panel)

@@ -127,7 +127,9 @@ package final class TimePlanner {
     package func costPlan(_ plan: ExecutionPlan) -> CostPlan { CostPlan(plan, of: configuration) }
 
     private func latencyRow(_ slot: Int) -> Double {
-        let counts = (0 ..< prefixLayers).reduce(counter.step(logitRows: 0, latencyTokens: 1)) { $0 + counter.single(wholeShares[$1], keys: counter.keys(slot)) }
+        let counts = (0 ..< prefixLayers).reduce(counter.step(logitRows: 0, latencyTokens: 1)) {
+            $0 + counter.single(wholeShares[$1], keys: counter.keys(slot, wholeShares[$1].kind))
+        }
         return model.nanoseconds(counts)
     }
 

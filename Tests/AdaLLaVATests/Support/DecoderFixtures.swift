@@ -6,7 +6,7 @@ import Testing
 /// `Tests/Fixtures/decoders`: tiny models of every architecture beside LLaMA, with what transformers answers.
 struct DecoderFixture: Sendable, CustomTestStringConvertible {
     let folder: String
-    /// GGUF files of the same weights.
+    /// GGUF files of the same weights; none where GGUF has no keys for what is special.
     let ggufFiles: [String]
     let architecture: DecoderArchitecture
     /// `ada_llava_…`
@@ -17,6 +17,8 @@ struct DecoderFixture: Sendable, CustomTestStringConvertible {
         DecoderFixture(folder: "qwen2-tied", ggufFiles: ["qwen2-tied.gguf"], architecture: .qwen2, adaptiveType: "ada_llava_qwen"),
         DecoderFixture(folder: "mistral", ggufFiles: ["mistral.gguf"], architecture: .mistral, adaptiveType: "ada_llava_mistral"),
         DecoderFixture(folder: "phi2", ggufFiles: ["phi2.gguf", "phi2-split.gguf"], architecture: .phi2, adaptiveType: "ada_llava_phi"),
+        DecoderFixture(folder: "gemma3", ggufFiles: ["gemma3.gguf"], architecture: .gemma3, adaptiveType: "ada_llava_gemma3"),
+        DecoderFixture(folder: "gemma3-scaled", ggufFiles: [], architecture: .gemma3, adaptiveType: "ada_llava_gemma3"),
     ]
 
     struct Expected: Decodable {

@@ -10,15 +10,28 @@ protocol DecoderDescription {
     static var ggufArchitecture: String { get }
     /// Whether its GGUF files have the rows of queries and keys ordered for rotating the pairs (2i, 2i+1).
     static var ggufIsInterleaved: Bool { get }
+    /// Whether its safetensors store the weights of RMSNorms less 1.
+    static var normsAddOne: Bool { get }
     /// The fields of the norms' epsilon.
     static var epsilonField: (huggingFace: String, gguf: String) { get }
     /// What transformers takes for fields that are absent.
     static var defaults: DecoderDefaults { get }
+    /// Modules that Hugging Face's class calls otherwise than LLaMA's: its name, canonical name. Those of a layer without `model.layers.N.`.
+    static var huggingFaceModules: [(own: String, canonical: String)] { get }
+    /// Modules of a layer that GGUF calls otherwise than LLaMA's: name in GGUF, canonical name.
+    static var ggufLayerModules: [(gguf: String, canonical: String)] { get }
     /// Reads what other architectures do not have, and refuses what this one has not.
     /// - Parameter rope: read from the same fields.
     static func read(_ fields: ConfigurationFields, _ rope: RopeParameters, into c: inout DecoderConfiguration) throws
     /// The same of GGUF metadata.
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws
+    /// The keys of GGUF metadata that other architectures do not have.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for what GGUF has no keys for.
+    static func ggufMetadata(_ c: DecoderConfiguration) throws -> [(key: String, value: GGUFValue)]
+    /// The fields of `config.json` that other architectures do not have.
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any]
+    /// Hugging Face's class for text is called this, and `ForCausalLM`.
+    static var className: String { get }
 }
 
 /// What transformers takes for absent fields of a decoder's configuration.
@@ -35,12 +48,24 @@ struct DecoderDefaults {
     var bosTokenID: Int? = 1
     var eosTokenIDs = [2]
     var activation = Activation.silu
+    var tiesWordEmbeddings = false
+    /// `nil`: the hidden size over the heads.
+    var headDim: Int?
+    var ropeTheta = 10000.0
 }
 
 extension DecoderDescription {
     static var epsilonField: (huggingFace: String, gguf: String) { ("rms_norm_eps", "attention.layer_norm_rms_epsilon") }
 
     static var ggufIsInterleaved: Bool { false }
+
+    static var normsAddOne: Bool { false }
+
+    static var huggingFaceModules: [(own: String, canonical: String)] { [] }
+
+    static var ggufLayerModules: [(gguf: String, canonical: String)] { [] }
+
+    static func ggufMetadata(_ c: DecoderConfiguration) throws -> [(key: String, value: GGUFValue)] { [] }
 
     /// Refuses what only Phi-2 has.
     static func requireWholeHeadsAndSiLU(_ fields: ConfigurationFields, _ rope: RopeParameters, _ c: DecoderConfiguration) throws {
@@ -68,6 +93,7 @@ extension DecoderArchitecture {
         case .mistral: MistralDescription.self
         case .qwen2: Qwen2Description.self
         case .phi2: Phi2Description.self
+        case .gemma3: Gemma3Description.self
         }
     }
 
@@ -104,10 +130,10 @@ extension DecoderConfiguration {
         }
         let heads = try size("num_attention_heads", Limits.heads, defaults.numAttentionHeads)
         let keyValueHeads = try fields.optionalInteger("num_key_value_heads", in: Limits.heads)
-        let headDim = try fields.optionalInteger("head_dim", in: Limits.headDim)
+        let headDim = try fields.optionalInteger("head_dim", in: Limits.headDim) ?? defaults.headDim
         let hidden = try size("hidden_size", Limits.hidden, defaults.hiddenSize)
         let positions = try fields.integer("max_position_embeddings", in: Limits.positions, missing: defaults.maxPositionEmbeddings)
-        let rope = try RopeParameters(huggingFace: fields, maxPositionEmbeddings: positions)
+        let rope = try RopeParameters(huggingFace: fields, maxPositionEmbeddings: positions, missingTheta: defaults.ropeTheta)
         self.init(
             architecture: architecture,
             vocabularySize: try size("vocab_size", Limits.vocabulary, defaults.vocabularySize),
@@ -121,11 +147,12 @@ extension DecoderConfiguration {
             ropeTheta: rope.theta,
             ropeScaling: rope.scaling,
             maxPositionEmbeddings: positions,
-            tieWordEmbeddings: try fields.bool("tie_word_embeddings", missing: false),
+            tieWordEmbeddings: try fields.bool("tie_word_embeddings", missing: defaults.tiesWordEmbeddings),
             bosTokenID: fields.has("bos_token_id") ? try fields.tokenID("bos_token_id") : defaults.bosTokenID,
             eosTokenIDs: fields.has("eos_token_id") ? try fields.tokenIDs("eos_token_id") : defaults.eosTokenIDs,
             padTokenID: try fields.tokenID("pad_token_id"),
             hiddenActivation: try fields.activation("hidden_act", missing: defaults.activation))
+        normsAddOne = description.normsAddOne
         try description.read(fields, rope, into: &self)
         try validate(headDimGiven: headDim != nil, file: fields.file)
     }

@@ -12,6 +12,10 @@ enum LlamaDescription: DecoderDescription {
         c.mlpBias = try fields.bool("mlp_bias", missing: false)
     }
 
+    static let className = "Llama"
+
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] { ["attention_bias": c.attentionBias, "mlp_bias": c.mlpBias] }
+
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws {
         try requireWholeHeads(fields, c)
         // Mistral has no GGUF architecture of its own.

@@ -1,3 +1,5 @@
+import Foundation
+
 /// Mistral's `MistralConfig`. In GGUF it is `llama` with a window.
 enum MistralDescription: DecoderDescription {
     static let modelType = "mistral"
@@ -12,6 +14,10 @@ enum MistralDescription: DecoderDescription {
             c.slidingWindow = try fields.integer("sliding_window", in: ConfigurationLimits.positions, missing: 4096)
         }
     }
+
+    static let className = "Mistral"
+
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] { ["sliding_window": c.slidingWindow.map { $0 as Any } ?? NSNull()] }
 
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws { try LlamaDescription.read(fields, into: &c) }
 }

@@ -23,6 +23,14 @@ enum Phi2Description: DecoderDescription {
         (c.attentionBias, c.mlpBias) = (true, true)
     }
 
+    static let className = "Phi"
+    static let huggingFaceModules: [(own: String, canonical: String)] = [
+        (own: "model.final_layernorm", canonical: "model.norm"), ("self_attn.dense", "self_attn.o_proj"), ("mlp.fc1", "mlp.up_proj"),
+        ("mlp.fc2", "mlp.down_proj"),
+    ]
+
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] { ["partial_rotary_factor": Double(c.rotaryDim) / Double(c.headDim)] }
+
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws {
         c.hiddenActivation = .geluTanh
         (c.attentionBias, c.mlpBias) = (true, true)

@@ -19,11 +19,8 @@ enum Qwen2Description: DecoderDescription {
         if window >= c.contextLength { return nil }
         let layers = c.numHiddenLayers
         var sliding = max(layers - (try fields.integer("max_window_layers", in: 0...ConfigurationLimits.layers.upperBound, missing: 28)), 0)
-        if case .array(let types) = fields.raw("layer_types") {
-            guard types.count == layers, types.allSatisfy({ [.string("sliding_attention"), .string("full_attention")].contains($0) }) else {
-                throw fields.invalid("layer_types", expected: "sliding_attention or full_attention for each of the \(layers) layers")
-            }
-            sliding = types.count { $0 == .string("sliding_attention") }
+        if fields.has("layer_types") {
+            sliding = try fields.layerKinds([.slidingAttention, .attention], layers: layers).count { $0 == .slidingAttention }
         }
         guard sliding == 0 || sliding == layers else {
             throw CheckpointError.unsupported(
@@ -31,6 +28,13 @@ enum Qwen2Description: DecoderDescription {
                 hint: "a window must hold in all layers or in none")
         }
         return sliding == 0 ? nil : window
+    }
+
+    static let className = "Qwen2"
+
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] {
+        guard let window = c.slidingWindow else { return ["use_sliding_window": false] }
+        return ["use_sliding_window": true, "sliding_window": window, "max_window_layers": 0]
     }
 
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws { try requireWholeHeads(fields, c) }
