@@ -51,6 +51,48 @@ import Testing
         #expect(Set(found.keys) == ["attn_norm", "up_proj", "mlp_act", "down_proj", "mlp_add"])
     }
 
+    // A mismatch means that Gemma's norms are not counted, or that layers with and without a window are charged for the same keys.
+    @Test func windowsInSomeLayersAndSandwichNorms() throws {
+        var decoder = decoder(.gemma3, keyValueHeads: 1)
+        (decoder.layerKinds, decoder.slidingWindow, decoder.tieWordEmbeddings) = ([.slidingAttention, .attention], 2, true)
+        let formula = formula(ModelConfiguration(language: decoder), prompt: 3)
+        func found(_ stage: StageCost, _ layer: Int) -> [String: Double] { operations(stage, "layer", layer: layer).mapValues(\.operations) }
+        for (layer, pairs) in [(0, 5.0), (1, 6.0)] {
+            let expected: [String: Double] = [
+                "attn_norm": 3 * 8 * 4, "q_proj": 2 * 8 * 8 * 3, "k_proj": 2 * 8 * 4 * 3, "v_proj": 2 * 8 * 4 * 3, "rope": 3 * (8 + 4) * 3,
+                "head_norms": 3 * (8 + 4) * 4, "qk_matmul": 2 * pairs * 4 * 2, "softmax": 5 * pairs * 2, "sv_matmul": 2 * pairs * 4 * 2,
+                "out_proj": 2 * 8 * 8 * 3, "attn_add": 3 * 8, "attn_output_norm": 3 * 8 * 4, "mlp_norm": 3 * 8 * 4, "gate_proj": 2 * 8 * 10 * 3,
+                "up_proj": 2 * 8 * 10 * 3, "mlp_act": 3 * 10 * 5, "down_proj": 2 * 10 * 8 * 3, "mlp_add": 3 * 8, "mlp_output_norm": 3 * 8 * 4,
+            ]
+            #expect(differences(found(formula.prefill(), layer), expected) == [], "layer \(layer)")
+        }
+        #expect(found(formula.decode(step: 2), 0)["softmax"] == 5 * 2 * 2 && found(formula.decode(step: 2), 1)["softmax"] == 5 * 5 * 2)
+        // Keys and values of 2 and of 5 positions, of one head.
+        #expect(formula.decode(step: 2).memory.keyValueCache == Double(2 * 4 * (2 + 5) * 2))
+        let layer = 8 * (8 + 8 + 4 + 4) + 3 * 80 + 4 * 8 + 2 * 4
+        #expect(formula.prefill().memory.weights == Double(2 * (2 * layer + 8 + 128)))
+    }
+
+    // A mismatch means that a plan's convolutions are charged as attention, or for channels that it leaves out.
+    @Test func convolutionsInAttentionsPlace() throws {
+        var decoder = decoder(.lfm2, keyValueHeads: 1)
+        (decoder.layerKinds, decoder.convolutionTaps, decoder.tieWordEmbeddings) = ([.attention, .convolution], 3, true)
+        let configuration = ModelConfiguration(
+            language: decoder, adaptive: AdaptiveConfiguration(schedulerType: .heads, schedulerRank: 1, numPrefixLayers: 1))
+        func layer(_ plan: CostPlan?) -> [String: Double] { operations(formula(configuration, prompt: 2, plan: plan).prefill(), "layer", layer: 1).mapValues(\.operations) }
+        // Two tokens and the latency token.
+        let expected: [String: Double] = [
+            "attn_norm": 3 * 8 * 4, "conv_in": 2 * 8 * 24 * 3, "conv_gates": 3 * 8 * 2, "conv": 3 * 8 * 6, "conv_out": 2 * 8 * 8 * 3, "conv_add": 3 * 8,
+            "mlp_norm": 3 * 8 * 4, "gate_proj": 2 * 8 * 10 * 3, "up_proj": 2 * 8 * 10 * 3, "mlp_act": 3 * 10 * 5, "down_proj": 2 * 10 * 8 * 3, "mlp_add": 3 * 8,
+        ]
+        #expect(differences(layer(nil), expected) == [])
+        let half = layer(CostPlan(counts: [(2, 2), (1, 0)], of: configuration))
+        #expect(half["conv_in"] == Double(2 * 8 * 12 * 3) && half["conv"] == Double(3 * 4 * 6) && half["conv_out"] == Double(2 * 4 * 8 * 3) && half.count == 6)
+        #expect(layer(CostPlan(counts: [(2, 2), (0, 1)], of: configuration))["conv_in"] == nil)
+        // No keys and values in the layer with the convolution.
+        #expect(formula(configuration, prompt: 2).decode(step: 1).memory.keyValueCache == Double(2 * 4 * 4 * 2))
+    }
+
     // A mismatch means that Qwen2's attention is charged for a bias that it does not have, or not for those that it has.
     @Test func biasesOfQueriesKeysAndValuesAlone() throws {
         var decoder = decoder(.qwen2)

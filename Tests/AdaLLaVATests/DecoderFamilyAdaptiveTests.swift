@@ -168,12 +168,14 @@ import Testing
         let row = plan.rows[layer], switches = space.layers[layer]
         let off: [Range<Int>], isOff: Bool
         switch parts[4] {
-        case "o_proj", "dense":
+        case "o_proj", "dense", "out_proj":
+            // A convolution's switches own channels, which are columns of its output projection.
+            let width = switches.kind == .convolution ? 1 : language.headDim
             off = switches.heads.indices.filter { !row.heads.contains($0) }.map {
-                switches.heads[$0].lowerBound * language.headDim ..< switches.heads[$0].upperBound * language.headDim
+                switches.heads[$0].lowerBound * width ..< switches.heads[$0].upperBound * width
             }
             isOff = row.heads.isEmpty
-        case "down_proj", "fc2":
+        case "down_proj", "fc2", "w2":
             off = switches.neurons.indices.filter { !row.groups.contains($0) }.map { switches.neurons[$0] }
             isOff = row.groups.isEmpty
         default: return

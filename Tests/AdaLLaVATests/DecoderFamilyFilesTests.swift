@@ -165,8 +165,66 @@ import Testing
         }
     }
 
+    // A mismatch means that a published form of LFM2 gets another MLP, or convolutions in other layers, than transformers or llama.cpp give it.
+    @Test func lfm2Forms() throws {
+        let lfm2 = try fixture("lfm2"), conv = DecoderLayerKind.convolution, full = DecoderLayerKind.attention
+        func read(_ changes: [String: JSONValue?]) throws -> DecoderConfiguration {
+            try self.read(lfm2, changes, file: "config-published.json").language
+        }
+        // LFM2-350M: 6656 becomes 4608.
+        #expect(try read(["block_ff_dim": .integer(6656), "block_multiple_of": .integer(256)]).intermediateSize == 4608)
+        #expect(try read(["block_ffn_dim_multiplier": .number(1.3)]).intermediateSize == 96)
+        #expect(try read(["block_ffn_dim_multiplier": .null]).intermediateSize == 66)
+        #expect(try read(["block_auto_adjust_ff_dim": .bool(false)]).intermediateSize == 100)
+        #expect(try read(["full_attn_idxs": nil]).layerKinds.isEmpty)
+        let listed = JSONValue.array([conv, full, full, conv, full].map { .string($0.rawValue) })
+        #expect(try read(["layer_types": listed]).layerKinds == [conv, full, full, conv, full])
+        #expect(try read(["tie_embedding": .bool(false)]).tieWordEmbeddings == false)
+        for changes in [
+            ["full_attn_idxs": .array([.integer(5)])], ["full_attn_idxs": .array([.integer(-1)])], ["conv_L_cache": .integer(1)],
+            ["conv_L_cache": .integer(1 << 30)], ["block_ffn_dim_multiplier": .number(0)], ["block_multiple_of": .integer(0)],
+            ["layer_types": .array([.string("sliding_attention")])], ["block_ff_dim": .integer(1)],
+        ] as [[String: JSONValue?]] {
+            #expect(checkpointError { try read(changes) }?.isConfiguration == true, "\(changes)")
+        }
+        let source = try fixture("lfm2-bias").url
+        let other = try CheckpointFixtures.withTemporaryFolder { folder in
+            checkpointError { try CheckpointConverter(source, to: .f16, output: folder.appendingPathComponent("a.gguf")).run() }
+        }
+        #expect(other?.isUnsupported == true && other?.description.contains("conv_bias") == true)
+    }
+
+    // A failure means that damaged weights or metadata of a convolution are computed with.
+    @Test func damagedConvolutions() throws {
+        let lfm2 = try fixture("lfm2")
+        for (name, shape) in [("conv.in_proj.weight", [96, 72]), ("conv.conv.weight", [48, 3, 1]), ("conv.out_proj.weight", [24, 96])] {
+            try lfm2.withCopy { copy in
+                let tensors = try lfm2.tensors().map { $0.name == "model.layers.2.\(name)" ? ($0.name, shape, $0.values) : $0 }
+                try SafetensorsWriter.write(tensors, to: copy.appendingPathComponent("model.safetensors"))
+                #expect { _ = try TestModel(copy, threads: 1) } throws: { error in
+                    if case .shape? = error as? CheckpointError { true } else { false }
+                }
+            }
+        }
+        let gguf = try GGUFFile(contentsOf: lfm2.url.appendingPathComponent("lfm2.gguf"))
+        for (key, value) in [
+            ("lfm2.attention.head_count_kv", GGUFValue.array(GGUFArray([Int32(0), 2, 0, 4, 2]))), ("lfm2.attention.head_count_kv", .array(GGUFArray([Int32(0), 2]))),
+            ("lfm2.shortconv.l_cache", .uint32(0)), ("lfm2.attention.sliding_window", .uint32(8)),
+        ] {
+            try CheckpointFixtures.withTemporaryFolder { place in
+                let url = place.appendingPathComponent("m.gguf")
+                let pairs = gguf.metadata.keys.filter { $0 != key }.compactMap { key in gguf.metadata[key].map { (key: key, value: $0) } }
+                try GGUFWriter.write([], metadata: pairs + [(key: key, value: value)], to: url) { _, _ in }
+                #expect(checkpointError { try ModelConfiguration.read(GGUFFile(contentsOf: url)) } != nil, "\(key)")
+            }
+        }
+    }
+
     // A failure means that a checkpoint without a bias that its architecture has computes something else than it was trained to.
     @Test(arguments: [
+        ("lfm2-bias", "model.layers.1.conv.in_proj.bias", "model.layers.1.conv.in_proj.bias"),
+        ("lfm2-bias", "model.layers.1.conv.conv.bias", "model.layers.1.conv.conv.bias"),
+        ("lfm2-bias", "model.layers.3.conv.out_proj.bias", "model.layers.3.conv.out_proj.bias"),
         ("qwen2", "model.layers.3.self_attn.k_proj.bias", "model.layers.3.self_attn.k_proj.bias"),
         ("phi2", "model.layers.4.self_attn.dense.bias", "model.layers.4.self_attn.o_proj.bias"),
         ("phi2", "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.q_proj.bias"),

@@ -301,7 +301,8 @@ import Testing
         let elements = tokens.map { PromptElement.token($0) }
         let hidden = bytes > 0 ? Tensor(rows: bytes / 128, columns: 32) : nil
         return PromptCache.Entry(
-            elements: elements, keys: keys ?? PromptKeys(elements, model: ContentKey("m")), pages: [], hidden: hidden, plan: plan)
+            elements: elements, keys: keys ?? PromptKeys(elements, model: ContentKey("m")), state: PromptState(pages: [], convolutions: []), hidden: hidden,
+            plan: plan)
     }
 
     private func find(_ cache: PromptCache, _ tokens: [Int32], _ keys: PromptKeys? = nil, model: String = "m") -> (entry: PromptCache.Entry, length: Int)? {

@@ -93,7 +93,7 @@ import Testing
         let counter = StepCounter(language, weightBytes: 2), share = CostPlan(whole: configuration).shares[0]
         // Beyond 200 rows each row takes half as long again.
         func layer(_ rows: Int) -> TimeModel.Sample {
-            let counts = counter.chunk(share, rows: Double(rows), outputs: Double(rows), pairs: counter.pairs(0 ..< rows))
+            let counts = counter.chunk(share, rows: Double(rows), outputs: Double(rows), pairs: counter.pairs(0 ..< rows, share.kind))
             return TimeModel.Sample(counts: counts, nanoseconds: 20_000 + Double(rows) * 9000 + max(Double(rows) - 200, 0) * 4500)
         }
         let fitted = TimeModel(fitting: [16, 48, 96, 200, 384, 640].map(layer))
@@ -103,7 +103,7 @@ import Testing
         let times = PlanTimes(CostPlan(whole: configuration), layers: 0 ..< 7, dropsRows: false, fitted, counter)
         let steps = { (rows: Int) in fitted.nanoseconds(counter.step(logitRows: 0, chunkRows: Double(rows))) }
         #expect(abs(times.prefill(0 ..< 384, chunk: 640, isEnd: false) / (7 * layer(384).nanoseconds + steps(384)) - 1) < 1e-6)
-        let second = counter.chunk(share, rows: 200, outputs: 200, pairs: counter.pairs(640 ..< 840))
+        let second = counter.chunk(share, rows: 200, outputs: 200, pairs: counter.pairs(640 ..< 840, share.kind))
         let both = 7 * (layer(640).nanoseconds + fitted.nanoseconds(second)) + steps(640) + steps(200)
         #expect(abs(times.prefill(0 ..< 840, chunk: 640, isEnd: false) / both - 1) < 1e-6)
         // Tokens that read more than the caches hold.

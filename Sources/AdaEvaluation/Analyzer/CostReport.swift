@@ -202,7 +202,7 @@ public struct CostReport: Sendable {
     public var lines: [String] {
         let (request, settings, plan) = (analysis.request, analysis.settings, analysis.plan)
         let running = plan.shares.count { !$0.isSkipped }
-        let (heads, all) = (plan.shares.reduce(0) { $0 + $1.heads }, plan.shares.count * analysis.model.configuration.language.numAttentionHeads)
+        let (heads, all) = (plan.shares.reduce(0) { $0 + $1.heads }, plan.shares.count { $0.kind != .convolution } * analysis.model.configuration.language.numAttentionHeads)
         var lines = [
             "\(analysis.model.name) on \(analysis.hardware.name), \(analysis.formula.rawValue) formula",
             "prompt \(settings.promptTokens), generate \(settings.generatedTokens), batch \(settings.batchSize); weights \(CostReport.bits(settings.storedWeightBits)), activations \(settings.activationBits), KV \(settings.cacheBits) bits\(settings.flashAttention ? ", flash attention" : "")\(settings.tensorParallel > 1 ? "; one of \(settings.tensorParallel) devices" : "")",

@@ -241,6 +241,14 @@ static inline int32_t ak_value_width(int32_t head_dim) { return (head_dim + 15) 
 void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, size_t ldp, const float *part_logs, int32_t queries,
                         int32_t head_dim);
 
+// x *= y, n values.
+void ak_multiply(float *x, const float *y, size_t n);
+
+// The channels first ..< end of one position of a gated convolution along positions: out[c] = gate[c] * (bias[c] + sum over k of taps[k][c] * rows[k][c]).
+//   rows (count): the inputs at `count` positions, this one's last; NULL for positions before the first. taps (count, channels), stride ldt. bias or NULL.
+void ak_gated_taps(float *out, const float *gate, const float *const *rows, const float *taps, size_t ldt, const float *bias, int32_t count,
+                   int32_t first, int32_t end);
+
 size_t ak_matmul_scratch(const ak_matrix *weight);
 size_t ak_attention_scratch(int32_t positions, int32_t head_dim);
 

@@ -6,7 +6,7 @@
 public struct ExecutionPlan: Sendable, Equatable {
     /// The switches of one layer.
     public struct Row: Sendable, Equatable {
-        /// Attention heads that run, ascending.
+        /// Attention heads that run, or shares of a convolution's channels, ascending.
         public let heads: [Int]
         /// MLP neuron groups that run, ascending.
         public let groups: [Int]
@@ -36,8 +36,11 @@ public struct ExecutionPlan: Sendable, Equatable {
     package func selections(_ space: SwitchSpace, _ decoder: Decoder) -> [LayerSelection] {
         zip(rows, space.layers).map { row, switches in
             if row.heads.count == headCount, row.groups.count == headCount { return decoder.whole }
-            return LayerSelection(
-                heads: row.heads.flatMap { Array(switches.heads[$0]) }, neurons: row.groups.map { switches.neurons[$0] }, decoder.configuration)
+            let neurons = row.groups.map { switches.neurons[$0] }
+            if switches.kind == .convolution {
+                return LayerSelection(channels: row.heads.map { switches.heads[$0] }, neurons: neurons, decoder.configuration)
+            }
+            return LayerSelection(heads: row.heads.flatMap { Array(switches.heads[$0]) }, neurons: neurons, decoder.configuration)
         }
     }
 

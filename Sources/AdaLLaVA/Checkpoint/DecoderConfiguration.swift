@@ -10,6 +10,8 @@ public enum DecoderArchitecture: String, Sendable, CaseIterable {
     case phi2
     /// Gemma 3 (Gemma Team, 2025): GeGLU between sandwich norms, heads normed, most layers with a window.
     case gemma3
+    /// LFM2 (Liquid AI, 2025): gated short convolutions between layers with attention, heads normed.
+    case lfm2
 
     /// The name that its authors use.
     public var name: String {
@@ -19,6 +21,7 @@ public enum DecoderArchitecture: String, Sendable, CaseIterable {
         case .qwen2: "Qwen2"
         case .phi2: "Phi-2"
         case .gemma3: "Gemma 3"
+        case .lfm2: "LFM2"
         }
     }
 
@@ -32,6 +35,8 @@ public enum DecoderLayerKind: String, Sendable, Hashable {
     case attention = "full_attention"
     /// Attention to the last positions, as many as the window has.
     case slidingAttention = "sliding_attention"
+    /// A gated convolution over the last few positions.
+    case convolution = "conv"
 }
 
 /// The shape of a decoder, whichever file it was read from: what everything but the decoder's own file needs to know of it.
@@ -61,6 +66,9 @@ public struct DecoderConfiguration: Sendable, Equatable {
     public var rotaryDim: Int
     /// The base of the rotary position embedding's frequencies.
     public var ropeTheta: Double
+    /// Positions that a convolution reads, its own included, and whether its parts must have biases.
+    public var convolutionTaps = 0
+    public var convolutionBias = false
     /// The base in layers with a window, where it differs (Gemma 3); frequencies are not scaled there.
     public var localRopeTheta: Double?
     /// How the frequencies are changed for longer contexts; `nil` leaves them as they are.

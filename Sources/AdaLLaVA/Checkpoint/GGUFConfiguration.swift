@@ -56,7 +56,8 @@ extension DecoderConfiguration {
             intermediateSize: try fields.integer(fields.key("feed_forward_length"), in: Limits.intermediate),
             numHiddenLayers: try fields.integer(fields.key("block_count"), in: Limits.layers),
             numAttentionHeads: heads,
-            numKeyValueHeads: try fields.optionalInteger(fields.key("attention.head_count_kv"), in: Limits.heads) ?? heads,
+            numKeyValueHeads: try fields.optionalInteger(
+                fields.key("attention.head_count_kv"), in: Limits.heads, ignoring: architecture == .lfm2 ? 0 : nil) ?? heads,
             headDim: headDim,
             normEpsilon: Float(try fields.number(fields.key(description.epsilonField.gguf), in: Limits.epsilon, missing: nil)),
             slidingWindow: try fields.optionalInteger(fields.key("attention.sliding_window"), in: Limits.positions),
@@ -205,10 +206,11 @@ struct GGUFFields {
     }
 
     /// A whole number, or an array that says the same one for each layer.
-    func optionalInteger(_ key: String, in range: ClosedRange<Int>) throws -> Int? {
+    /// - Parameter ignored: what an array says of layers to which the number does not apply.
+    func optionalInteger(_ key: String, in range: ClosedRange<Int>, ignoring ignored: Int? = nil) throws -> Int? {
         var single: Int?
-        if case .array(let layers)? = metadata[key], let values = layers.integers(), let first = values.first {
-            guard values.allSatisfy({ $0 == first }) else {
+        if case .array(let layers)? = metadata[key], let values = layers.integers(), let first = values.first(where: { $0 != ignored }) {
+            guard values.allSatisfy({ $0 == first || $0 == ignored }) else {
                 throw CheckpointError.unsupported(
                     what: "\(key) that differs between layers (\(Set(values).sorted().prefix(8).map(String.init).joined(separator: ", ")))",
                     file: metadata.location, hint: "supported: models whose layers are alike")

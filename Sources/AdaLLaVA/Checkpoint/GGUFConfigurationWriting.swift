@@ -51,7 +51,8 @@ extension DecoderConfiguration {
             pairs.append((key, number(token)))
         }
         if let padTokenID { pairs.append(("tokenizer.ggml.padding_token_id", number(padTokenID))) }
-        return pairs + (try description.ggufMetadata(self))
+        let own = try description.ggufMetadata(self)
+        return pairs.filter { pair in !own.contains { $0.key == pair.key } } + own
     }
 }
 

@@ -92,6 +92,14 @@ public struct StoredTensor: @unchecked Sendable {
         return tensor
     }
 
+    /// The same values as a tensor of other dimensions.
+    /// - Precondition: `shape` has as many values.
+    func reshaped(_ shape: [Int]) -> StoredTensor {
+        var tensor = StoredTensor(name: name, type: type, typeName: typeName, shape: shape, bytes: bytes, file: file)
+        tensor.scale = scale
+        return tensor
+    }
+
     /// The number of values.
     public var count: Int { shape.reduce(1, *) }
 

@@ -127,7 +127,8 @@ public enum TensorNames {
             guard let found = (own + modules).first(where: { $0.gguf == swapped }) else { return name }
             return "\(canonicalPrefix)\(number).\(found.canonical).\(parameter)"
         }
-        return ggufModules.first { $0.gguf == module }.map { "\($0.canonical).\(parameter)" } ?? name
+        let own = architecture.fileDescription.ggufModules
+        return (own + ggufModules).first { $0.gguf == module }.map { "\($0.canonical).\(parameter)" } ?? name
     }
 
     /// The canonical names of what a GGUF tensor holds stacked by rows, in order: `attn_qkv` is queries, keys and values. `nil` for every other tensor.
@@ -150,7 +151,8 @@ public enum TensorNames {
             else { return name }
             return "\(ggufPrefix)\(number).\(found.gguf).\(parameter)"
         }
-        return ggufModules.first { $0.canonical == module }.map { "\($0.gguf).\(parameter)" } ?? name
+        let own = architecture.fileDescription.ggufModules
+        return (own + ggufModules).first { $0.canonical == module }.map { "\($0.gguf).\(parameter)" } ?? name
     }
 
     /// `blk.0.attn_q.weight` → `blk.0.attn_q`, `weight`.

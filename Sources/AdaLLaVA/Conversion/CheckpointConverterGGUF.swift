@@ -68,7 +68,10 @@ extension CheckpointConverter {
         var isKnown: Bool { name != canonical || name == "rope_freqs.weight" }
 
         init(_ canonical: String, _ tensor: StoredTensor, _ architecture: DecoderArchitecture = .llama) {
-            (name, self.canonical, self.tensor) = (TensorNames.gguf(canonical: canonical, architecture), canonical, tensor)
+            (name, self.canonical) = (TensorNames.gguf(canonical: canonical, architecture), canonical)
+            // Hugging Face has a dimension of 1 between the channels and the taps of a convolution.
+            let isConvolution = LFM2Description.isConvolution(canonical) && tensor.shape.count == 3
+            self.tensor = isConvolution ? tensor.reshaped([tensor.shape[0], tensor.shape[2]]) : tensor
         }
     }
 
@@ -104,7 +107,7 @@ extension CheckpointConverter {
     /// The element type that a tensor is written in.
     private func type(of name: String, _ tensor: StoredTensor) -> ElementType {
         // Norms, biases and embeddings of position are small and added as they are.
-        if tensor.shape.count < 2 || name.hasSuffix("position_embedding.weight") { return .f32 }
+        if tensor.shape.count < 2 || name.hasSuffix("position_embedding.weight") || LFM2Description.isConvolution(name) { return .f32 }
         // The scheduler decides between logits that lie close together: rounding its weights would change plans. The patch embedding is
         // a convolution that other readers expect in floats.
         if name.hasPrefix("scheduler.") || tensor.shape.count > 2 { return tensor.type == .f32 ? .f32 : .f16 }

@@ -45,7 +45,11 @@ extension CheckpointConverter {
         var done = 0
         let names = Dictionary(
             tensors.map { (TensorNames.huggingFace(canonical: $0.name, language.architecture), $0) }, uniquingKeysWith: { first, _ in first })
-        let descriptions = names.map { TensorDescription(name: $0.key, type: target.elementType, shape: $0.value.shape) }
+        let descriptions = names.map { name, tensor in
+            let isConvolution = LFM2Description.isConvolution(name) && tensor.shape.count == 2
+            let shape = isConvolution ? [tensor.shape[0], 1, tensor.shape[1]] : tensor.shape
+            return TensorDescription(name: name, type: target.elementType, shape: shape)
+        }
             + (scheduler?.descriptions(language, type: target.elementType) ?? [])
         try SafetensorsWriter.write(descriptions, to: partial.appendingPathComponent("model.safetensors")) { description, sink in
             if try scheduler?.write(description, language, to: sink) == true { return }

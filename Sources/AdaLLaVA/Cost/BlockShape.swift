@@ -17,7 +17,7 @@ struct BlockShape: Sendable, Equatable {
         let isPhi = c.architecture == .phi2
         (isGated, sharesNorm) = (!isPhi, isPhi)
         (normOperations, normVectors) = isPhi ? (7, 2) : (4, 1)
-        (hasOutputNorms, hasHeadNorms) = (c.architecture == .gemma3, c.architecture == .gemma3)
+        (hasOutputNorms, hasHeadNorms) = (c.architecture == .gemma3, [.gemma3, .lfm2].contains(c.architecture))
         scalesEmbeddings = c.embeddingScale != nil
         hasQueryBias = c.attentionBias || c.architecture == .qwen2 || isPhi
         hasOutputBias = (c.attentionBias && c.architecture != .qwen2) || isPhi

@@ -6,13 +6,18 @@ public struct LayerShare: Sendable, Hashable {
     public let heads: Int
     /// Heads of keys and values that some kept head reads.
     public let keyValueHeads: Int
+    /// Channels of a convolution in attention's place.
+    public let channels: Int
     /// MLP neuron groups, and the neurons in them.
     public let groups: Int
     public let neurons: Int
     /// How the layer mixes positions.
     public let kind: DecoderLayerKind
 
-    public var isSkipped: Bool { heads == 0 && groups == 0 }
+    public var isSkipped: Bool { !runsMixer && groups == 0 }
+
+    /// Whether attention, or the convolution in its place, runs.
+    public var runsMixer: Bool { heads > 0 || channels > 0 }
 
     /// - Parameters:
     ///   - attention: attention switches that are on.
@@ -22,8 +27,9 @@ public struct LayerShare: Sendable, Hashable {
         let perKeyValueHead = max(1, language.numAttentionHeads / max(1, language.numKeyValueHeads))
         let kept = attention.flatMap { Array(layer.heads[$0]) }
         switches = attention.count
-        heads = kept.count
-        keyValueHeads = Set(kept.map { $0 / perKeyValueHead }).count
+        let isConvolution = layer.kind == .convolution
+        (heads, channels) = isConvolution ? (0, kept.count) : (kept.count, 0)
+        keyValueHeads = isConvolution ? 0 : Set(kept.map { $0 / perKeyValueHead }).count
         self.groups = groups.count
         neurons = groups.reduce(0) { $0 + layer.neurons[$1].count }
         kind = layer.kind

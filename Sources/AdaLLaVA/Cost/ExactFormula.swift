@@ -104,7 +104,8 @@ package struct ExactFormula: Sendable {
         let (count, hidden, rows) = (counter, Double(language.hiddenSize), tokens * batch)
         let (runsAttention, runsMLP) = (share.heads > 0, share.neurons > 0)
         var operations: [RooflineOperation] = []
-        if runsAttention || (block.sharesNorm && runsMLP) { operations.append(norm("attn_norm", rows)) }
+        if share.runsMixer || (block.sharesNorm && runsMLP) { operations.append(norm("attn_norm", rows)) }
+        if share.channels > 0 { operations += convolution(share, rows: rows) }
         if runsAttention {
             let headDim = Double(language.headDim)
             let queryWidth = Double(share.heads) * headDim / parallel
@@ -146,6 +147,19 @@ package struct ExactFormula: Sendable {
             if block.hasOutputNorms { operations.append(norm("mlp_output_norm", rows)) }
         }
         return operations
+    }
+
+    /// A gated convolution: three projections, a product with the first gate, the taps, a product with the second, and the output projection.
+    private func convolution(_ share: LayerShare, rows: Double) -> [RooflineOperation] {
+        let (count, hidden, channels) = (counter, Double(language.hiddenSize), Double(share.channels) / parallel)
+        let (taps, biases) = (Double(language.convolutionTaps), language.convolutionBias)
+        return [
+            count.linear("conv_in", inputs: hidden, outputs: 3 * channels, rows: rows, hasBias: biases),
+            count.elementwise("conv_gates", values: rows * channels, operations: 2, inputs: 3),
+            count.elementwise("conv", values: rows * channels, operations: 2 * taps + (biases ? 1 : 0), parameters: (taps + (biases ? 1 : 0)) * channels),
+            count.linear("conv_out", inputs: channels, outputs: hidden, rows: rows, hasBias: biases),
+            count.elementwise("conv_add", values: rows * hidden, operations: 1, inputs: 2),
+        ]
     }
 
     /// A norm of `rows` hidden states.
@@ -211,11 +225,16 @@ package struct ExactFormula: Sendable {
         let table = hidden * Double(language.vocabularySize)
         let biases = (block.hasQueryBias ? queryWidth + 2 * keyWidth : 0) + (block.hasMLPBias ? (block.isGated ? 2 : 1) * intermediate : 0)
         let outputBiases = (block.hasOutputBias ? hidden : 0) + (block.hasMLPBias ? hidden : 0)
-        let matrices = hidden * (2 * queryWidth + 2 * keyWidth) + (block.isGated ? 3 : 2) * hidden * intermediate
+        let attention = hidden * (2 * queryWidth + 2 * keyWidth)
+        let matrices = attention + (block.isGated ? 3 : 2) * hidden * intermediate
         let norms = (block.sharesNorm ? 1 : 2) + (block.hasOutputNorms ? 2 : 0)
         let headNorms = block.hasHeadNorms ? 2 * Double(language.headDim) : 0
         let layer = (matrices + biases) / Double(tensorParallel) + Double(norms) * block.normVectors * hidden + headNorms + outputBiases
         var values = layer * Double(language.numHiddenLayers) + block.normVectors * hidden + table
+        // A convolution in attention's place: what it has more, or less, than attention.
+        let convolutions = Double((0 ..< language.numHiddenLayers).count { language.kind($0) == .convolution })
+        let taps = Double(language.convolutionTaps) + (language.convolutionBias ? 5 : 0)
+        values += convolutions * ((4 * hidden * hidden + taps * hidden - attention) / Double(tensorParallel) - headNorms)
         if block.hasHeadBias { values += Double(language.vocabularySize) / Double(tensorParallel) }
         if !language.tieWordEmbeddings { values += table / Double(tensorParallel) }
         if let adaptive = configuration.adaptive {

@@ -78,6 +78,7 @@ package struct StepCounter: Sendable {
 
     /// Pairs of a query and a key that it sees in layers of a kind, for the queries of `rows`.
     package func pairs(_ rows: Range<Int>, _ kind: DecoderLayerKind) -> Double {
+        if kind == .convolution { return 0 }
         let window = kind == .slidingAttention ? window : nil
         func below(_ end: Int) -> Double {
             let (all, seen) = (Double(end), Double(min(end, window ?? end)))
@@ -88,7 +89,7 @@ package struct StepCounter: Sendable {
 
     /// Keys that a row at `slot` sees in layers of a kind, its own included.
     package func keys(_ slot: Int, _ kind: DecoderLayerKind) -> Double {
-        Double(min(slot + 1, (kind == .slidingAttention ? window : nil) ?? slot + 1))
+        kind == .convolution ? 0 : Double(min(slot + 1, (kind == .slidingAttention ? window : nil) ?? slot + 1))
     }
 
     /// Values of hidden states of a chunk, in millions.
@@ -101,10 +102,9 @@ package struct StepCounter: Sendable {
     ///   - pairs: of those rows and the keys that they see.
     package func chunk(_ share: LayerShare, rows: Double, outputs: Double, pairs: Double) -> StepCounts {
         var counts = StepCounts()
-        if share.isSkipped || (share.heads == 0 && outputs == 0) { return counts }
-        let attention = hidden * headDim / 1e6
-        counts[.chunkHeads] = 2 * outputs * Double(share.heads) * attention
-        counts[.chunkKeyValues] = 2 * rows * Double(share.keyValueHeads) * attention
+        if share.isSkipped || (!share.runsMixer && outputs == 0) { return counts }
+        counts[.chunkHeads] = 2 * outputs * queryWidth(share) * hidden / 1e6
+        counts[.chunkKeyValues] = 2 * rows * keyWidth(share) * hidden / 1e6
         counts[.chunkNeurons] = matrices * outputs * Double(share.neurons) * hidden / 1e6
         counts[.chunkPairs] = 2 * pairs * Double(share.heads) * headDim / 1e6
         counts[.chunkValues] = values(rows: rows)
@@ -137,8 +137,14 @@ package struct StepCounter: Sendable {
     }
 
     private func attentionBytes(_ share: LayerShare) -> Double {
-        2 * Double(share.heads + share.keyValueHeads) * headDim * hidden * weightBytes / 1e6
+        2 * (queryWidth(share) + keyWidth(share)) * hidden * weightBytes / 1e6
     }
+
+    /// Outputs of queries and inputs of the output projection; of a convolution, its channels.
+    private func queryWidth(_ share: LayerShare) -> Double { Double(share.heads) * headDim + Double(share.channels) }
+
+    /// Outputs of keys, and of values; of a convolution, its channels.
+    private func keyWidth(_ share: LayerShare) -> Double { Double(share.keyValueHeads) * headDim + Double(share.channels) }
 
     private func neuronBytes(_ share: LayerShare) -> Double { matrices * Double(share.neurons) * hidden * weightBytes / 1e6 }
 

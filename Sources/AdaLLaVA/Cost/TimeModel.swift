@@ -127,7 +127,7 @@ package struct PlanTimes: Sendable {
     ///   - dropsRows: whether no later stage reads the chunks' hidden states, so that one row leaves the last layer that attends.
     package init(_ plan: CostPlan, layers: Range<Int>, dropsRows: Bool, _ model: TimeModel, _ counter: StepCounter) {
         (self.counter, curve) = (counter, model.chunkCurve)
-        let last = dropsRows ? layers.last { plan.shares[$0].heads > 0 } ?? layers.lowerBound : Int.max
+        let last = dropsRows ? layers.last { plan.shares[$0].runsMixer } ?? layers.lowerBound : Int.max
         var chunk = 0.0, row = 0.0, lastChunk = 0.0, lastRow = 0.0, lastOutput = 0.0
         var pair: [DecoderLayerKind: Double] = [:], lastKey: [DecoderLayerKind: Double] = [:]
         let time = { model.sum(counter.chunk($0, rows: $1, outputs: $2, pairs: $3)) }

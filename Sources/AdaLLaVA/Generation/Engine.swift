@@ -173,13 +173,13 @@ package final class Engine {
         let made = task.result.plan, prefix = parts.prefixLayers, optional = prefix ..< parts.decoder.layers.count
         var first = 0
         let attending = optional.filter { sequence.selections[$0].runsAttention }
-        let c = parts.decoder.configuration
         // Not always the entry of the prefix: the same prompt may be kept under several plans.
-        if let keys = task.keys, let (cached, known) = promptCache.find(task.elements, keys, plan: made),
-            attending.allSatisfy({ cached.pages[$0]?.holds(known, window: c.window($0) ?? 0) ?? false })
-        {
-            sequence.share(cached.pages, layers: optional, length: known)
-            (first, task.result.cachedRest) = (known, known)
+        if let keys = task.keys, let (cached, length) = promptCache.find(task.elements, keys, plan: made) {
+            let known = cached.state.longest(length, layers: attending, parts.decoder.configuration)
+            if known > 0 {
+                sequence.share(cached.state, layers: optional, length: known)
+                (first, task.result.cachedRest) = (known, known)
+            }
         }
         // Where no later layer attends, rows before the latency token change nothing.
         if attending.isEmpty, task.trace == nil { first = prompt }

@@ -65,7 +65,8 @@ public struct ModelReport: Sendable {
         }.sorted { ($1.bytes, $0.name) < ($0.bytes, $1.name) }
         weightBytes = tensors.reduce(0) { $0 + $1.tensor.bytes.count }
         let language = configuration.language
-        keyValueBytesPerToken = 2 * 2 * language.numHiddenLayers * language.numKeyValueHeads * language.headDim
+        let attending = (0 ..< language.numHiddenLayers).count { language.kind($0) != .convolution }
+        keyValueBytesPerToken = 2 * 2 * attending * language.numKeyValueHeads * language.headDim
         units = configuration.adaptive.map { BudgetUnits($0, layers: language.numHiddenLayers, heads: $0.switchesPerLayer(language)) }
         imageTokens = configuration.vision.flatMap { configuration.llava?.featureRows(of: $0) }
         let loaded = Result {
@@ -99,7 +100,7 @@ public struct ModelReport: Sendable {
 
     /// Keys and values of a context that is full, of each layer what its window holds.
     private var keyValueBytesAtFullContext: Int {
-        let language = configuration.language, layers = 0 ..< language.numHiddenLayers
+        let language = configuration.language, layers = (0 ..< language.numHiddenLayers).filter { language.kind($0) != .convolution }
         let positions = layers.reduce(0) { $0 + min(language.contextLength, language.window($1) ?? .max) }
         return keyValueBytesPerToken / max(layers.count, 1) * positions
     }

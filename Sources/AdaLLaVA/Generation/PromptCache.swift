@@ -7,17 +7,17 @@ final class PromptCache {
     final class Entry {
         let elements: [PromptElement]
         let keys: PromptKeys
-        /// Pages of all layers.
-        let pages: [LayerPages?]
+        /// What was computed, of all layers.
+        let state: PromptState
         /// Hidden states after the prefix, `[positions, hidden]`; `nil` where all layers are prefix layers.
         let hidden: Tensor?
         /// The plan that pages after the prefix belong to.
         let plan: ExecutionPlan?
         let byteCount: Int
 
-        init(elements: [PromptElement], keys: PromptKeys, pages: [LayerPages?], hidden: Tensor?, plan: ExecutionPlan?) {
-            (self.elements, self.keys, self.pages, self.hidden, self.plan) = (elements, keys, pages, hidden, plan)
-            byteCount = pages.reduce(0) { $0 + ($1?.byteCount ?? 0) } + (hidden.map { $0.rows * $0.stride * MemoryLayout<Float>.stride } ?? 0)
+        init(elements: [PromptElement], keys: PromptKeys, state: PromptState, hidden: Tensor?, plan: ExecutionPlan?) {
+            (self.elements, self.keys, self.state, self.hidden, self.plan) = (elements, keys, state, hidden, plan)
+            byteCount = state.byteCount + (hidden.map { $0.rows * $0.stride * MemoryLayout<Float>.stride } ?? 0)
                 + elements.count * MemoryLayout<PromptElement>.stride
         }
     }

@@ -147,14 +147,14 @@ extension Engine {
         task.keys = keys
         guard let found = promptCache.find(task.elements, keys) else { return 0 }
         // Without a scheduler the last row's logits have to be computed.
-        let length = min(found.length, parts.adaptive == nil ? task.elements.count - 1 : task.elements.count)
-        let c = parts.decoder.configuration, prefix = parts.prefixLayers
-        guard length > 0, (0 ..< prefix).allSatisfy({ found.entry.pages[$0]?.holds(length, window: c.window($0) ?? 0) ?? false }) else { return 0 }
+        let most = min(found.length, parts.adaptive == nil ? task.elements.count - 1 : task.elements.count), prefix = parts.prefixLayers
+        let length = found.entry.state.longest(most, layers: Array(0 ..< prefix), parts.decoder.configuration)
+        guard length > 0 else { return 0 }
         if let hidden = task.hidden {
             guard let known = found.entry.hidden, known.rows >= length else { return 0 }
             hidden.copyRows(from: known.rows(0 ..< length), to: 0)
         }
-        sequence.share(found.entry.pages, layers: 0 ..< prefix, length: length)
+        sequence.share(found.entry.state, layers: 0 ..< prefix, length: length)
         task.result.cachedPrefix = length
         task.readRows = length * prefix
         return length
@@ -213,17 +213,18 @@ extension Engine {
         let fed = task.result.tokens.prefix(max(task.length - task.elements.count, 0))
         // With frequencies that depend on the length, each token of the answer was turned by its own.
         if fed.isEmpty || parts.decoder.rotary.dependsOnSequenceLength {
-            return PromptCache.Entry(elements: task.elements, keys: keys, pages: sequence.layers, hidden: nil, plan: nil)
+            return PromptCache.Entry(elements: task.elements, keys: keys, state: sequence.state, hidden: nil, plan: nil)
         }
         let elements = task.elements + fed.map { .token(Int32($0)) }
-        return PromptCache.Entry(elements: elements, keys: PromptKeys(elements, model: modelKey), pages: sequence.layers, hidden: nil, plan: nil)
+        if task.isDone { sequence.seal() }
+        return PromptCache.Entry(elements: elements, keys: PromptKeys(elements, model: modelKey), state: sequence.state, hidden: nil, plan: nil)
     }
 
     /// Of an adaptive model the prompt alone: the answer's rows attended to the latency token, and stand one position later than they will as history.
     private func adaptive(_ task: GenerationTask, _ sequence: TokenSequence, _ keys: PromptKeys, _ hidden: Tensor?) -> PromptCache.Entry {
         // Rows that were read before a plan shrank are of no one plan.
         let plan = task.hasOnePlan ? task.result.plan : nil
-        let pages = sequence.layers.enumerated().map { plan != nil || $0 < parts.prefixLayers ? $1 : nil }
-        return PromptCache.Entry(elements: task.elements, keys: keys, pages: pages, hidden: hidden, plan: plan)
+        let state = plan != nil ? sequence.state : sequence.state.prefix(parts.prefixLayers)
+        return PromptCache.Entry(elements: task.elements, keys: keys, state: state, hidden: hidden, plan: plan)
     }
 }

@@ -32,7 +32,7 @@ final class StepObserver: BatchObserver {
     private func counts(_ layer: Int, _ counter: StepCounter) -> StepCounts {
         var counts = StepCounts(), single = StepCounts()
         for (task, segment) in zip(tasks, segments) where segment.layers.contains(layer) {
-            guard let share = task.timing?.shares[layer] ?? wholeShare, !segment.sequence.selections[layer].isSkipped else { continue }
+            guard let share = task.timing?.shares[layer] ?? wholeShare(layer), !segment.sequence.selections[layer].isSkipped else { continue }
             if segment.role == .single {
                 single = single.joined(counter.single(share, keys: counter.keys(segment.slot, share.kind)))
                 continue
@@ -50,7 +50,7 @@ final class StepObserver: BatchObserver {
         return counts + single
     }
 
-    private var wholeShare: LayerShare? { tasks.lazy.compactMap(\.timing).first?.shares.first }
+    private func wholeShare(_ layer: Int) -> LayerShare? { tasks.lazy.compactMap(\.timing).first?.shares[layer] }
 
     private func report(_ task: GenerationTask) {
         let total = (task.elements.count + (parts.adaptive == nil ? 0 : 1)) * parts.decoder.layers.count

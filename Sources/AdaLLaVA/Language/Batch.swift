@@ -145,17 +145,19 @@ package final class BatchRunner {
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func reserve(_ segment: BatchSegment) throws {
         try segment.sequence.reserve(
-            segment.slot ..< segment.slot + segment.rows, layers: segment.layers, layout: layout, pages)
+            segment.slot ..< segment.slot + segment.rows, role: segment.role, layers: segment.layers, layout: layout, pages)
     }
 
     /// Bytes of keys and values that `positions` positions take in all layers, whole pages; where there is a window, those that it and a chunk see.
     func keyValueBytes(positions: Int) -> Int {
         let c = decoder.configuration
-        let pages = decoder.layers.indices.reduce(0) { sum, layer in
+        return decoder.layers.indices.reduce(0) { sum, layer in
+            if c.kind(layer) == .convolution {
+                return sum + ConvolutionState.byteCount(channels: c.hiddenSize, taps: c.convolutionTaps, positions: positions)
+            }
             let seen = c.window(layer).map { min($0 + BatchRunner.chunk, positions) } ?? positions
-            return sum + (seen + KeyValueLayout.slots - 1) / KeyValueLayout.slots
+            return sum + (seen + KeyValueLayout.slots - 1) / KeyValueLayout.slots * layout.pageBytes(heads: c.numKeyValueHeads)
         }
-        return pages * layout.pageBytes(heads: c.numKeyValueHeads)
     }
 
     /// What a step gives.
@@ -283,7 +285,7 @@ package final class BatchRunner {
                     sequences.append(
                         SequenceRows(
                             role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot, pages: part.sequence.layers[layer],
-                            selection: agreeing.selections[layer]))
+                            convolution: part.sequence.convolutions[layer], selection: agreeing.selections[layer]))
                     // Two layers ahead the objects, one layer ahead what they point to.
                     if layer + 2 < agreeing.layers.upperBound, let pages = part.sequence.layers[layer + 2] { CacheLines.prefetch(pages) }
                     if layer + 1 < agreeing.layers.upperBound { part.sequence.layers[layer + 1]?.prefetchAddresses() }
@@ -336,7 +338,8 @@ package final class BatchRunner {
             sequences.append(
                 SequenceRows(
                     role: part.role, rows: rows, outputs: outputs, slot: part.segment.slot + part.offset,
-                    pages: selection.runsAttention ? part.sequence.layers[layer] : nil, selection: selection))
+                    pages: selection.runsAttention ? part.sequence.layers[layer] : nil,
+                    convolution: selection.runsAttention ? part.sequence.convolutions[layer] : nil, selection: selection))
             // Single rows with one selection are one group; a chunk is one by itself.
             if let last = groups.last, last.role == .single, part.role == .single, last.selection === selection {
                 let joined = last.rows.lowerBound ..< rows.upperBound

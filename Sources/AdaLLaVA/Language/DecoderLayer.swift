@@ -21,35 +21,67 @@ extension DecoderArchitecture {
         case .qwen2: Qwen2.self
         case .phi2: Phi2.self
         case .gemma3: Gemma3.self
+        case .lfm2: LFM2.self
         }
+    }
+}
+
+/// What mixes positions in a block.
+enum Mixer: Sendable {
+    case attention(Attention)
+    case convolution(ShortConvolution)
+
+    var linears: [Linear] {
+        switch self {
+        case .attention(let attention): attention.linears
+        case .convolution(let convolution): convolution.linears
+        }
+    }
+
+    /// What single rows read first.
+    func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> Prefetches {
+        let (first, others) = switch self {
+        case .attention(let attention): (attention.query, [attention.key, attention.value])
+        case .convolution(let convolution): (convolution.gate, [convolution.value, convolution.outputGate])
+        }
+        return Prefetches(
+            [workspace.prefetched(first.weight, panels: selection.queryPanels)]
+                + others.map { workspace.prefetched($0.weight, panels: selection.keyValuePanels) })
     }
 }
 
 /// One block: `x += attention(norm(x)); x += mlp(norm(x))`, or, without a second norm, both of one norm side by side.
 final class DecoderLayer: Sendable {
     let inputNorm: Norm
-    let attention: Attention
+    let mixer: Mixer
     /// `nil`: attention and MLP read the same normed input (Phi-2).
     let mlpNorm: Norm?
     let mlp: MLP
     /// Norms of what attention and MLP add; `nil` adds it as it is.
     let attentionOutputNorm, mlpOutputNorm: Norm?
 
-    init(inputNorm: Norm, attention: Attention, attentionOutputNorm: Norm? = nil, mlpNorm: Norm?, mlp: MLP, mlpOutputNorm: Norm? = nil) {
-        (self.inputNorm, self.attention, self.mlpNorm, self.mlp) = (inputNorm, attention, mlpNorm, mlp)
+    init(inputNorm: Norm, mixer: Mixer, attentionOutputNorm: Norm? = nil, mlpNorm: Norm?, mlp: MLP, mlpOutputNorm: Norm? = nil) {
+        (self.inputNorm, self.mixer, self.mlpNorm, self.mlp) = (inputNorm, mixer, mlpNorm, mlp)
         (self.attentionOutputNorm, self.mlpOutputNorm) = (attentionOutputNorm, mlpOutputNorm)
     }
 
-    var linears: [Linear] { attention.linears + mlp.linears }
+    convenience init(inputNorm: Norm, attention: Attention, attentionOutputNorm: Norm? = nil, mlpNorm: Norm?, mlp: MLP, mlpOutputNorm: Norm? = nil) {
+        self.init(
+            inputNorm: inputNorm, mixer: .attention(attention), attentionOutputNorm: attentionOutputNorm, mlpNorm: mlpNorm, mlp: mlp,
+            mlpOutputNorm: mlpOutputNorm)
+    }
+
+    var linears: [Linear] { mixer.linears + mlp.linears }
 
     /// What single rows read first of this layer.
     func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> Prefetches {
         if !selection.runsAttention { return selection.runsMLP ? mlp.prefetched(selection, workspace) : Prefetches() }
-        let panels = selection.keyValuePanels
-        return Prefetches([
-            workspace.prefetched(attention.query.weight, panels: selection.queryPanels), workspace.prefetched(attention.key.weight, panels: panels),
-            workspace.prefetched(attention.value.weight, panels: panels),
-        ])
+        return mixer.prefetched(selection, workspace)
+    }
+
+    private enum PreparedMixer {
+        case attention(Attention.Prepared)
+        case convolution(ShortConvolution.Prepared)
     }
 
     /// One block for a batch of groups, ready to run.
@@ -57,7 +89,7 @@ final class DecoderLayer: Sendable {
         private let layer: DecoderLayer
         private let x: Tensor
         private let normed: Tensor?
-        private let attention: Attention.Prepared?
+        private let mixer: PreparedMixer?
         private let mlp: MLP.Prepared?
         /// What running this reads beside weights and values.
         private(set) var lines = CacheLines()
@@ -71,15 +103,29 @@ final class DecoderLayer: Sendable {
             normed = isParallel ? workspace.tensor(.normed, rows: x.rows, columns: x.columns) : nil
             let input = normed ?? x
             let mlpReads = groups.first.map { $0.selection.runsMLP ? layer.mlp.prefetched($0.selection, workspace) : next } ?? next
-            attention = groups.contains(where: \.selection.runsAttention)
-                ? Attention.Prepared(
-                    layer.attention, input: input, norm: isParallel ? nil : layer.inputNorm, outputNorm: layer.attentionOutputNorm, adding: x, groups,
-                    next: mlpReads, workspace) : nil
+            let (norm, outputNorm) = (isParallel ? nil : layer.inputNorm, layer.attentionOutputNorm)
+            if !groups.contains(where: \.selection.runsAttention) {
+                mixer = nil
+            } else {
+                switch layer.mixer {
+                case .attention(let attention):
+                    mixer = .attention(
+                        Attention.Prepared(attention, input: input, norm: norm, outputNorm: outputNorm, adding: x, groups, next: mlpReads, workspace))
+                case .convolution(let convolution):
+                    mixer = .convolution(
+                        ShortConvolution.Prepared(
+                            convolution, input: input, norm: norm, outputNorm: outputNorm, adding: x, groups, next: mlpReads, workspace))
+                }
+            }
             mlp = groups.contains { $0.selection.runsMLP && !$0.outputs.isEmpty }
                 ? MLP.Prepared(
                     layer.mlp, input: input, norm: layer.mlpNorm, outputNorm: layer.mlpOutputNorm, adding: x, groups, next: next, workspace) : nil
             lines.add(self)
-            attention?.add(to: &lines)
+            switch mixer {
+            case .attention(let attention)?: attention.add(to: &lines)
+            case .convolution(let convolution)?: convolution.add(to: &lines)
+            case nil: break
+            }
             mlp?.add(to: &lines)
         }
 
@@ -88,7 +134,11 @@ final class DecoderLayer: Sendable {
         ///   - observe: given rotated queries and keys.
         func callAsFunction(_ sequences: [SequenceRows], places: UnsafePointer<RowPlace>, observe: ((Tensor, Tensor) -> Void)?, _ workspace: Workspace) {
             if let normed { layer.inputNorm(normed, x, workspace) }
-            attention?(sequences, places: places, observe: observe, workspace)
+            switch mixer {
+            case .attention(let attention)?: attention(sequences, places: places, observe: observe, workspace)
+            case .convolution(let convolution)?: convolution(sequences, workspace)
+            case nil: break
+            }
             mlp?(workspace)
         }
     }

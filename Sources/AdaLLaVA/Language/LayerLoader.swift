@@ -38,6 +38,36 @@ struct LayerLoader {
             rotaryDim: c.rotaryDim, interleaved: c.ropeInterleaved, headNorms: headNorms, isLocal: c.localRopeTheta != nil && c.window(index) != nil)
     }
 
+    /// LFM2's gated convolution. The three projections are stored as one, of the gate, the output gate and the value.
+    func shortConvolution() throws -> ShortConvolution {
+        let c = configuration, hidden = c.hiddenSize, taps = c.convolutionTaps, name = prefix + "conv.in_proj"
+        let stored = try source.tensor(name + ".weight")
+        guard stored.shape == [3 * hidden, hidden] else {
+            throw CheckpointError.shape(tensor: stored.name, expected: [3 * hidden, hidden], found: stored.shape, file: stored.file.path)
+        }
+        let bias: StoredTensor? = try c.convolutionBias ? source.tensor(name + ".bias") : source.find(name + ".bias")
+        func projection(_ index: Int) throws -> Linear {
+            let range = index * hidden ..< (index + 1) * hidden
+            let biases = bias?.rows(range, named: name + ".bias")
+            guard let rows = stored.rows(range, named: stored.name), bias == nil || biases != nil else {
+                throw CheckpointError.elementType(
+                    tensor: stored.name, expected: "a type whose blocks end with row \(range.upperBound)", found: stored.typeName, file: stored.file.path)
+            }
+            return Linear(
+                weight: try WeightMatrix(rows, rows: hidden, inputs: hidden, packer: packer), bias: try biases.map { try Tensor(vector: $0, count: hidden) })
+        }
+        // [channels, 1, taps], in GGUF [channels, taps]: turned round, so that neighbouring channels are convolved together.
+        let weight = try source.tensor(prefix + "conv.conv.weight"), byChannel = try Tensor(matrix: weight, rows: hidden, columns: taps)
+        let byTap = Tensor(rows: taps, columns: hidden)
+        for tap in 0 ..< taps { byTap.set(row: tap, to: (0 ..< hidden).map { byChannel.data[$0 * byChannel.stride + tap] }) }
+        let biasName = prefix + "conv.conv.bias"
+        let tapBias: StoredTensor? = try c.convolutionBias ? source.tensor(biasName) : source.find(biasName)
+        return ShortConvolution(
+            gate: try projection(0), outputGate: try projection(1), value: try projection(2),
+            output: try linear("conv.out_proj", rows: hidden, inputs: hidden, picksInputs: picksSwitches, needsBias: c.convolutionBias), taps: byTap,
+            bias: try tapBias.map { try Tensor(vector: $0, count: hidden) })
+    }
+
     /// `down(function(gate(x)) * up(x))`
     func gatedMLP() throws -> GatedMLP {
         let c = configuration

@@ -19,6 +19,9 @@ package final class LayerSelection: Sendable {
     let droppedHeadColumns: [Range<Int>]
     /// All columns of the neurons that are off, and of the heads.
     let offNeurons, offHeadColumns: [Range<Int>]
+    /// Channels that run where a convolution stands in attention's place.
+    let channels: [Range<Int>]
+    /// Attention, or the convolution in its place.
     let runsAttention: Bool
     let runsMLP: Bool
     /// Everything runs.
@@ -34,7 +37,7 @@ package final class LayerSelection: Sendable {
         (headRuns, keyValueHeadRuns) = ([0 ..< c.numAttentionHeads], [0 ..< c.numKeyValueHeads])
         (queryPanels, keyValuePanels, outputBlocks, gatePanels, downBlocks) = (nil, nil, nil, nil, nil)
         (droppedNeurons, droppedHeadColumns, runsAttention, runsMLP, isWhole) = ([], [], true, true, true)
-        (offNeurons, offHeadColumns) = ([], [])
+        (offNeurons, offHeadColumns, channels) = ([], [], [0 ..< c.hiddenSize])
     }
 
     /// Some of a layer.
@@ -59,7 +62,25 @@ package final class LayerSelection: Sendable {
         droppedHeadColumns = complement(of: headColumns, in: outputBlocks, limit: c.numAttentionHeads * c.headDim)
         offNeurons = complement(of: neurons, limit: c.intermediateSize)
         offHeadColumns = complement(of: headColumns, limit: c.numAttentionHeads * c.headDim)
-        (runsAttention, runsMLP, isWhole) = (!heads.isEmpty, !neurons.isEmpty, false)
+        (runsAttention, runsMLP, isWhole, channels) = (!heads.isEmpty, !neurons.isEmpty, false, [])
+    }
+
+    /// Some of a layer with a convolution.
+    /// - Parameters:
+    ///   - channels: ascending ranges that do not overlap.
+    ///   - neurons: the same.
+    init(channels: [Range<Int>], neurons: [Range<Int>], _ c: DecoderConfiguration) {
+        let limit = c.hiddenSize
+        (heads, keyValueHeads, headRuns, keyValueHeadRuns, self.channels) = ([], [], [], [], channels)
+        queryPanels = IndexList(touched(channels, step: Int(AK_PANEL)))
+        keyValuePanels = queryPanels
+        let outputBlocks = touched(channels, step: Int(AK_BLOCK)), downBlocks = touched(neurons, step: Int(AK_BLOCK))
+        (self.outputBlocks, self.downBlocks) = (IndexList(outputBlocks), IndexList(downBlocks))
+        gatePanels = IndexList(touched(neurons, step: Int(AK_PANEL)))
+        droppedNeurons = complement(of: neurons, in: downBlocks, limit: c.intermediateSize)
+        droppedHeadColumns = complement(of: channels, in: outputBlocks, limit: limit)
+        (offNeurons, offHeadColumns) = (complement(of: neurons, limit: c.intermediateSize), complement(of: channels, limit: limit))
+        (runsAttention, runsMLP, isWhole) = (!channels.isEmpty, !neurons.isEmpty, false)
     }
 }
 

@@ -21,6 +21,8 @@ struct SequenceRows {
     let slot: Int
     /// Needed where attention runs.
     let pages: LayerPages?
+    /// Needed where a convolution runs.
+    let convolution: ConvolutionState?
     let selection: LayerSelection
 }
 

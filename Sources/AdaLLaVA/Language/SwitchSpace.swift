@@ -3,7 +3,8 @@
 public struct SwitchSpace: Sendable, Equatable {
     /// The switches of one layer.
     public struct Layer: Sendable, Equatable {
-        /// Query heads of each attention switch: one, or all that share a key-value head.
+        /// Query heads of each attention switch: one, or all that share a key-value head. In a layer with a convolution its channels: as equal shares of
+        /// them as there are switches, with their rows of the three projections, their taps and their columns of the output projection.
         public let heads: [Range<Int>]
         /// Neurons of each MLP switch.
         public let neurons: [Range<Int>]
@@ -23,7 +24,11 @@ public struct SwitchSpace: Sendable, Equatable {
         let perSwitch = c.numAttentionHeads / max(switches, 1)
         let heads = (0 ..< switches).map { $0 * perSwitch ..< ($0 + 1) * perSwitch }
         let neurons = (0 ..< switches).map { SwitchSpace.neurons(group: $0, of: switches, intermediateSize: c.intermediateSize) }
-        layers = (0 ..< c.numHiddenLayers).map { Layer(heads: heads, neurons: neurons, kind: c.kind($0)) }
+        let channels = (0 ..< switches).map { SwitchSpace.neurons(group: $0, of: switches, intermediateSize: c.hiddenSize) }
+        layers = (0 ..< c.numHiddenLayers).map { layer in
+            let kind = c.kind(layer)
+            return Layer(heads: kind == .convolution ? channels : heads, neurons: neurons, kind: kind)
+        }
     }
 
     /// The neurons of MLP group `group`: `intermediate / groups` each, the first `intermediate % groups` groups one more.

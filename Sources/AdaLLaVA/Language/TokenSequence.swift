@@ -7,16 +7,19 @@ package final class TokenSequence {
     let decoder: Decoder
     /// Pages of the layers that ran.
     private(set) var layers: [LayerPages?]
+    /// What convolutions have seen, of the layers that ran.
+    private(set) var convolutions: [ConvolutionState?]
     /// What runs of each layer; whole until a plan is made.
     private(set) var selections: [LayerSelection]
     /// Positions of the prompt, the latency token's included: what length-dependent rotary scalings take their frequencies from.
     package var promptLength = 0
-    /// What the last ``reserve(_:layers:layout:_:)`` made ready.
+    /// What the last ``reserve(_:role:layers:layout:_:)`` made ready.
     private var ready = (layers: 0 ..< 0, slots: 0 ..< 0)
 
     package init(_ decoder: Decoder) {
         self.decoder = decoder
         layers = Array(repeating: nil, count: decoder.layers.count)
+        convolutions = Array(repeating: nil, count: decoder.layers.count)
         selections = Array(repeating: decoder.whole, count: decoder.layers.count)
     }
 
@@ -26,9 +29,12 @@ package final class TokenSequence {
         ready = (0 ..< 0, 0 ..< 0)
     }
 
-    /// Takes over another sequence's pages of the slots below `length` in some layers.
-    func share(_ pages: [LayerPages?], layers range: Range<Int>, length: Int) {
-        for layer in range { layers[layer] = pages[layer].map { LayerPages(sharing: $0, length: length) } }
+    /// Takes over what another sequence computed of the slots below `length` in some layers.
+    func share(_ entry: PromptState, layers range: Range<Int>, length: Int) {
+        for layer in range {
+            layers[layer] = entry.pages[layer].map { LayerPages(sharing: $0, length: length) }
+            convolutions[layer] = entry.convolutions[layer].map { ConvolutionState(sharing: $0, length: length) }
+        }
         ready = (0 ..< 0, 0 ..< 0)
     }
 
@@ -36,17 +42,56 @@ package final class TokenSequence {
     /// tokens of an answer the first one does the work.
     /// Pages that a window has left behind are given back.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
-    func reserve(_ slots: Range<Int>, layers range: Range<Int>, layout: KeyValueLayout, _ pool: PagePool) throws {
+    func reserve(_ slots: Range<Int>, role: RowRole, layers range: Range<Int>, layout: KeyValueLayout, _ pool: PagePool) throws {
         if ready.layers == range, ready.slots.lowerBound <= slots.lowerBound, slots.upperBound <= ready.slots.upperBound { return }
+        let panel = Int(AK_PANEL), end = (slots.upperBound + panel - 1) / panel * panel, c = decoder.configuration
         for layer in range where selections[layer].runsAttention {
+            if c.kind(layer) == .convolution {
+                let state = convolutions[layer] ?? ConvolutionState(channels: c.hiddenSize, taps: c.convolutionTaps)
+                convolutions[layer] = state
+                try state.reserve(slots.lowerBound ..< end, keepsEnd: role == .chunk, pool)
+                continue
+            }
             let pages = layers[layer] ?? LayerPages(heads: selections[layer].keyValueHeads, layout: layout)
             layers[layer] = pages
-            try pages.reserve(slots, window: decoder.configuration.window(layer) ?? 0, pool)
+            try pages.reserve(slots, window: c.window(layer) ?? 0, pool)
         }
-        let panel = Int(AK_PANEL)
-        ready = (range, slots.lowerBound ..< (slots.upperBound + panel - 1) / panel * panel)
+        ready = (range, slots.lowerBound ..< end)
     }
 
-    /// Bytes of keys and values.
-    var keyValueBytes: Int { layers.reduce(0) { $0 + ($1?.byteCount ?? 0) } }
+    /// What later requests can use, layer by layer.
+    var state: PromptState { PromptState(pages: layers, convolutions: convolutions) }
+
+    /// Lets others go on after the last slot too, once no more slots follow.
+    func seal() { for state in convolutions { state?.seal() } }
+
+    /// Bytes of keys and values, and of what convolutions have seen.
+    var keyValueBytes: Int { state.byteCount }
+}
+
+/// What was computed of a sequence's slots, by layer: pages where attention ran, states of convolutions.
+struct PromptState {
+    var pages: [LayerPages?]
+    var convolutions: [ConvolutionState?]
+
+    var byteCount: Int {
+        pages.reduce(0) { $0 + ($1?.byteCount ?? 0) } + convolutions.reduce(0) { $0 + ($1?.byteCount ?? 0) }
+    }
+
+    /// The layers' states up to `count` only.
+    func prefix(_ count: Int) -> PromptState {
+        PromptState(
+            pages: pages.enumerated().map { $0 < count ? $1 : nil }, convolutions: convolutions.enumerated().map { $0 < count ? $1 : nil })
+    }
+
+    /// The most slots, at most `length`, after which a sequence can go on in all of `layers`; 0 if in none.
+    func longest(_ length: Int, layers: [Int], _ c: DecoderConfiguration) -> Int {
+        var length = length
+        for layer in layers where c.kind(layer) == .convolution { length = convolutions[layer]?.longest(length) ?? 0 }
+        let holds = layers.allSatisfy { layer in
+            if c.kind(layer) == .convolution { return convolutions[layer]?.longest(length) == length }
+            return pages[layer]?.holds(length, window: c.window(layer) ?? 0) ?? false
+        }
+        return holds ? length : 0
+    }
 }

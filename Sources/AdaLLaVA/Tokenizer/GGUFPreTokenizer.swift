@@ -31,7 +31,7 @@ struct GGUFPreTokenizer: Sendable {
     private static let words = "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
     private static let others = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
     private static let llama3 = [contractions + words + "\\p{N}{1,3}" + others]
-    private static let llama3Names = ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"]
+    private static let llama3Names = ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"]
     private static let qwen2 = [contractions + words + "\\p{N}" + others]
     private static let gpt4o = [
         "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"

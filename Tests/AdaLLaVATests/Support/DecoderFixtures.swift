@@ -18,6 +18,8 @@ struct DecoderFixture: Sendable, CustomTestStringConvertible {
         DecoderFixture(folder: "mistral", ggufFiles: ["mistral.gguf"], architecture: .mistral, adaptiveType: "ada_llava_mistral"),
         DecoderFixture(folder: "phi2", ggufFiles: ["phi2.gguf", "phi2-split.gguf"], architecture: .phi2, adaptiveType: "ada_llava_phi"),
         DecoderFixture(folder: "gemma3", ggufFiles: ["gemma3.gguf"], architecture: .gemma3, adaptiveType: "ada_llava_gemma3"),
+        DecoderFixture(folder: "lfm2", ggufFiles: ["lfm2.gguf"], architecture: .lfm2, adaptiveType: "ada_llava_lfm2"),
+        DecoderFixture(folder: "lfm2-bias", ggufFiles: [], architecture: .lfm2, adaptiveType: "ada_llava_lfm2"),
         DecoderFixture(folder: "gemma3-scaled", ggufFiles: [], architecture: .gemma3, adaptiveType: "ada_llava_gemma3"),
     ]
 

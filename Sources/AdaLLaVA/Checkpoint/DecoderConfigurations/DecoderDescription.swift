@@ -16,8 +16,12 @@ protocol DecoderDescription {
     static var epsilonField: (huggingFace: String, gguf: String) { get }
     /// What transformers takes for fields that are absent.
     static var defaults: DecoderDefaults { get }
+    /// The field of the neurons of an MLP.
+    static func intermediateSizeField(_ fields: ConfigurationFields) -> String
     /// Modules that Hugging Face's class calls otherwise than LLaMA's: its name, canonical name. Those of a layer without `model.layers.N.`.
     static var huggingFaceModules: [(own: String, canonical: String)] { get }
+    /// Modules outside the layers that GGUF calls otherwise than LLaMA's: name in GGUF, canonical name.
+    static var ggufModules: [(gguf: String, canonical: String)] { get }
     /// Modules of a layer that GGUF calls otherwise than LLaMA's: name in GGUF, canonical name.
     static var ggufLayerModules: [(gguf: String, canonical: String)] { get }
     /// Reads what other architectures do not have, and refuses what this one has not.
@@ -61,7 +65,11 @@ extension DecoderDescription {
 
     static var normsAddOne: Bool { false }
 
+    static func intermediateSizeField(_ fields: ConfigurationFields) -> String { "intermediate_size" }
+
     static var huggingFaceModules: [(own: String, canonical: String)] { [] }
+
+    static var ggufModules: [(gguf: String, canonical: String)] { [] }
 
     static var ggufLayerModules: [(gguf: String, canonical: String)] { [] }
 
@@ -94,6 +102,7 @@ extension DecoderArchitecture {
         case .qwen2: Qwen2Description.self
         case .phi2: Phi2Description.self
         case .gemma3: Gemma3Description.self
+        case .lfm2: LFM2Description.self
         }
     }
 
@@ -138,7 +147,7 @@ extension DecoderConfiguration {
             architecture: architecture,
             vocabularySize: try size("vocab_size", Limits.vocabulary, defaults.vocabularySize),
             hiddenSize: hidden,
-            intermediateSize: try size("intermediate_size", Limits.intermediate, defaults.intermediateSize),
+            intermediateSize: try size(description.intermediateSizeField(fields), Limits.intermediate, defaults.intermediateSize),
             numHiddenLayers: try size("num_hidden_layers", Limits.layers, defaults.numHiddenLayers),
             numAttentionHeads: heads,
             numKeyValueHeads: keyValueHeads ?? (requiresSizes ? heads : defaults.numKeyValueHeads ?? heads),
