@@ -1,4 +1,4 @@
-/// The capital letters of one font at one size.
+/// The capital letters and digits of one font at one size.
 struct SceneAlphabet: Sendable {
     struct Letter: Sendable {
         let width: Int
@@ -45,6 +45,7 @@ struct SceneAlphabet: Sendable {
                 if exact != 0 { exactKerning[pair] = exact }
             }
         }
+        for digit in "0123456789".unicodeScalars { letters[Character(digit)] = try face.letter(digit) }
         (self.letters, self.kerning, self.exactKerning, self.margin) = (letters, kerning, exactKerning, margin)
     }
 

@@ -46,13 +46,16 @@ public struct SceneDataset: Sendable {
         public var separate: Int
         /// Draw the scenes of the reference script: one question each, pictures of 112 pixels.
         public var reference: Bool
+        /// 1, or 2 for the harder tasks: ``SceneTask/tasks(level:)``.
+        public var level: Int
 
         public init(
             count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Int = 0,
-            reference: Bool = false
+            reference: Bool = false, level: Int = 1
         ) {
             (self.count, self.seed, self.split) = (count, seed, split)
             (self.size, self.turns, self.regions, self.separate, self.reference) = (size, turns, regions, separate, reference)
+            self.level = level
         }
 
         fileprivate func check() throws {
@@ -69,10 +72,13 @@ public struct SceneDataset: Sendable {
             guard separate == 0 || SceneGenerator.turnRange.contains(separate) else {
                 throw SceneError.argument(name: "separate", expected: "0 to 16 questions", found: "\(separate)")
             }
-            if reference, turns != 1 || regions || separate != 0 || size != ReferencePictures.size {
+            guard SceneGenerator.levelRange.contains(level) else {
+                throw SceneError.argument(name: "level", expected: "1 or 2", found: "\(level)")
+            }
+            if reference, level != 1 || turns != 1 || regions || separate != 0 || size != ReferencePictures.size {
                 throw SceneError.argument(
                     name: "reference", expected: "one question a scene of 112 pixels, as the reference script draws",
-                    found: "turns, regions, separate questions or another size")
+                    found: "turns, regions, separate questions, another level or another size")
             }
         }
 
@@ -82,7 +88,7 @@ public struct SceneDataset: Sendable {
                 let scenes = try ReferenceScenes(seed: seed)
                 return { try scenes.scene($0) }
             }
-            let (generator, turns, separate) = (try SceneGenerator(seed: seed, size: size), turns, separate)
+            let (generator, turns, separate) = (try SceneGenerator(seed: seed, size: size, level: level), turns, separate)
             return { try generator.scene($0, turns: turns, separate: separate) }
         }
     }

@@ -31,19 +31,27 @@ public struct SceneGenerator: Sendable {
     /// How many questions a scene can be asked for.
     public static let turnRange = 1...16
     private static let sizeRange = 56...2048
+    /// How hard scenes can be.
+    public static let levelRange = 1...2
 
     /// The set's seed.
     public let seed: UInt64
     /// Side of every picture in pixels.
     public let size: Int
+    /// 1, or 2 for harder questions about grids of things.
+    public let level: Int
     let renderer: SceneRenderer
 
     /// The first generator of a process renders the pictograms and letters that all scenes share.
     /// - Parameters:
     ///   - seed: of the whole set.
     ///   - size: side of the pictures in pixels, 56 to 2048.
+    ///   - level: 1, or 2 for harder questions: ``SceneTask/tasks(level:)``.
     /// - Throws: ``SceneError``; a missing font names the package that brings it.
-    public init(seed: UInt64, size: Int = 112) throws {
+    public init(seed: UInt64, size: Int = 112, level: Int = 1) throws {
+        guard Self.levelRange.contains(level) else {
+            throw SceneError.argument(name: "level", expected: "1 or 2", found: "\(level)")
+        }
         guard Self.sizeRange.contains(size) else {
             throw SceneError.argument(name: "size", expected: "56 to 2048 pixels", found: "\(size)")
         }
@@ -53,6 +61,7 @@ public struct SceneGenerator: Sendable {
             ? standard : try standard.resized(folders: SceneFonts.standardFolders, pictureSize: size)
         self.seed = seed
         self.size = size
+        self.level = level
         renderer = SceneRenderer(fonts: fonts, size: size)
     }
 
@@ -68,12 +77,13 @@ public struct SceneGenerator: Sendable {
         guard separate == 0 || Self.turnRange.contains(separate) else {
             throw SceneError.argument(name: "separate", expected: "0 to 16 questions", found: "\(separate)")
         }
+        if level == 2 { return try gridScene(index, turns: turns, separate: separate) }
         var random = SceneRandom(seed: seed, index: index)
         let layout = SceneLayout(random: &random)
         var questionRandom = SceneRandom(seed: random.next(), index: index)
         let questions = SceneQuestions(layout: layout)
         let placed = renderer.place(layout)
-        guard let image = renderer.render(layout, placed: placed, random: &random) else {
+        guard let image = renderer.render(layout.background, placed: placed, random: &random) else {
             throw SceneError.argument(name: "size", expected: "56 to 2048 pixels", found: "\(size)")
         }
         let conversation = questions.turns(turns, &questionRandom)
@@ -82,5 +92,33 @@ public struct SceneGenerator: Sendable {
         return Scene(
             image: image, things: layout.things, turns: conversation, separate: questions.separate(separate, &separateRandom),
             regions: renderer.regions(placed))
+    }
+
+    /// A scene of level 2. Its numbers are other ones than those of level 1 with the same seed.
+    private func gridScene(_ index: Int, turns: Int, separate: Int) throws -> Scene {
+        let (scene, first, numbers) = Self.grid(seed: seed, index: index)
+        var random = numbers
+        let placed = renderer.place(scene, &random)
+        guard let image = renderer.render(scene.background, placed: placed, isDivided: scene.panels > 1, random: &random) else {
+            throw SceneError.argument(name: "size", expected: "56 to 2048 pixels", found: "\(size)")
+        }
+        var turnRandom = SceneRandom(seed: random.next(), index: index), separateRandom = SceneRandom(seed: random.next(), index: index)
+        let rest = GridQuestions(scene: scene)
+        return Scene(
+            image: image, things: scene.things, turns: rest.draw(turns, following: first, &turnRandom),
+            separate: separate == 0 ? [] : rest.draw(separate, following: first, &separateRandom), regions: renderer.regions(placed))
+    }
+
+    /// What a scene of level 2 shows, its first question, and the random numbers that follow. Tasks take turns at random, each as often.
+    static func grid(seed: UInt64, index: Int) -> (scene: GridScene, first: SceneQuestion, random: SceneRandom) {
+        var random = SceneRandom(seed: seed ^ 0x6C65_7665_6C20_3200, index: index)
+        while true {
+            let task = random.pick(SceneTask.tasks(level: 2)) ?? .chain1
+            // A few scenes hold no path of the length that was drawn; they are drawn again for the same task, so that all are as frequent.
+            for _ in 0..<16 {
+                let scene = GridScene(for: task, &random)
+                if let first = GridQuestions(scene: scene).question(task, &random) { return (scene, first, random) }
+            }
+        }
     }
 }

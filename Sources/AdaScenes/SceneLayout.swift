@@ -118,7 +118,7 @@ struct SceneLayout: Sendable {
         }
     }
 
-    private static func background(_ random: inout SceneRandom) -> Background {
+    static func background(_ random: inout SceneRandom) -> Background {
         func colour(_ random: inout SceneRandom) -> [Double] { (0..<3).map { _ in Double(random.integer(120...255)) } }
         let start = colour(&random)
         let kind = random.fraction()

@@ -10,6 +10,28 @@ public enum SceneTask: String, Sendable, CaseIterable {
     case choice
     /// "Describe the image."
     case caption
+    /// Level 2: what stands at the end of one to four steps from thing to thing.
+    case chain1, chain2, chain3, chain4
+    /// Level 2: how many there are, up to nine.
+    case count
+    /// Level 2: two printed words, in the order that is asked for.
+    case read
+    /// Level 2: the sum of two or three printed numbers.
+    case sum
+    /// Level 2: of what there are more, or which number is larger.
+    case compare
+    /// Level 2: the one thing that is unlike all others.
+    case odd
+    /// Level 2: what is not there, or not of a kind.
+    case negation
+    /// Level 2: what differs between two pictures beside each other.
+    case change
+
+    /// The tasks of a level, in the order of reports.
+    public static func tasks(level: Int) -> [SceneTask] {
+        level == 1 ? [.vqa, .pope, .text, .choice, .caption]
+            : [.chain1, .chain2, .chain3, .chain4, .count, .read, .sum, .compare, .odd, .negation, .change]
+    }
 }
 
 /// A question about a scene and its one right answer.

@@ -57,6 +57,7 @@ struct SceneQuestions {
     private static func emphasis(_ task: SceneTask) -> Double {
         switch task {
         case .vqa: 1
+        case .chain1, .chain2, .chain3, .chain4, .count, .read, .sum, .compare, .odd, .negation, .change: 1
         case .text: 2.5
         case .pope: 2.5
         case .choice: 3

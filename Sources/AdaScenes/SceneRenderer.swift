@@ -16,10 +16,19 @@ struct SceneRenderer: Sendable {
         let pens: [Int]
     }
 
-    func place(_ layout: SceneLayout) -> [Placed] { layout.items.map(place) }
+    func place(_ layout: SceneLayout) -> [Placed] {
+        layout.items.map { item in
+            place(item.thing, center: item.place.center, size: item.size, shiftX: item.shiftX, shiftY: item.shiftY, print: item.print)
+        }
+    }
 
-    func render(_ layout: SceneLayout, placed: [Placed], random: inout SceneRandom) -> RGBImage? {
-        var canvas = ground(layout.background, random: &random)
+    /// - Parameter isDivided: whether a dark line parts the picture into a left and a right one.
+    func render(_ background: SceneLayout.Background, placed: [Placed], isDivided: Bool = false, random: inout SceneRandom) -> RGBImage? {
+        var canvas = ground(background, random: &random)
+        if isDivided {
+            let width = pixels(2)
+            for y in 0..<size { for x in (size - width) / 2 ..< (size + width) / 2 { canvas[y * size + x] = SIMD4(20, 20, 20, 0) } }
+        }
         for item in placed { paint(item, on: &canvas) }
         var pixels = [UInt8]()
         pixels.reserveCapacity(canvas.count * 3)
@@ -55,27 +64,31 @@ struct SceneRenderer: Sendable {
 
     private func pixels(_ length: Int) -> Int { max(1, length * size / SceneLayout.classicSize) }
 
-    private func place(_ item: SceneLayout.Item) -> Placed {
-        let (tile, pens) = drawing(of: item)
+    /// - Parameters:
+    ///   - center: as a fraction of the picture's side.
+    ///   - size: longer side of a pictogram, in pixels of a picture of ``SceneLayout/classicSize``, as the shifts are.
+    func place(
+        _ thing: SceneThing, center: (x: Double, y: Double), size side: Int, shiftX: Int, shiftY: Int, print: SceneLayout.Print
+    ) -> Placed {
+        let (tile, pens) = drawing(of: thing, side: side, print: print)
         func corner(_ center: Double, _ extent: Int, _ shift: Int) -> Int {
             let scaledShift = Double(shift * size) / Double(SceneLayout.classicSize)
             return Int((center * Double(size) - Double(extent) / 2 + scaledShift).rounded(.toNearestOrEven))
         }
         return Placed(
-            thing: item.thing, tile: tile, left: corner(item.place.center.x, tile.width, item.shiftX),
-            top: corner(item.place.center.y, tile.height, item.shiftY), pens: pens)
+            thing: thing, tile: tile, left: corner(center.x, tile.width, shiftX), top: corner(center.y, tile.height, shiftY), pens: pens)
     }
 
-    private func drawing(of item: SceneLayout.Item) -> (tile: Tile, pens: [Int]) {
-        switch item.thing {
+    private func drawing(of thing: SceneThing, side: Int, print: SceneLayout.Print) -> (tile: Tile, pens: [Int]) {
+        switch thing {
         case .pictogram(let pictogram):
-            return ((fonts.pictograms[pictogram] ?? Tile(width: 1, height: 1)).scaled(longerSide: pixels(item.size)), [])
+            return ((fonts.pictograms[pictogram] ?? Tile(width: 1, height: 1)).scaled(longerSide: pixels(side)), [])
         case .shape(let shape, let colour):
-            return (Self.tile(of: shape, colour: colour.rgb, side: pixels(item.size * 9 / 10)), [])
+            return (Self.tile(of: shape, colour: colour.rgb, side: pixels(side * 9 / 10)), [])
         case .word(let word):
-            guard let alphabet = alphabet(for: word, print: item.print) else { return (Tile(width: 1, height: 1), []) }
-            let print = alphabet.print(word, isLightOnDark: item.print.isLightOnDark)
-            return (print.tile, print.pens)
+            guard let alphabet = alphabet(for: word, print: print) else { return (Tile(width: 1, height: 1), []) }
+            let printed = alphabet.print(word, isLightOnDark: print.isLightOnDark)
+            return (printed.tile, printed.pens)
         }
     }
 

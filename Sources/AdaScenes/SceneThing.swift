@@ -102,7 +102,7 @@ public enum SceneThing: Sendable, Hashable {
 /// Numbers as answers write them.
 enum NumberWord {
     static func of(_ number: Int) -> String {
-        let words = ["zero", "one", "two", "three", "four"]
+        let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
         return words.indices.contains(number) ? words[number] : String(number)
     }
 }

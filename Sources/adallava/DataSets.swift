@@ -29,6 +29,9 @@ struct DataSets: AsyncParsableCommand {
         @Option(help: "The set's seed.")
         var seed: UInt64 = 1
 
+        @Option(help: "1, or 2 for harder questions: chains of relations, counting to nine, two words, sums, comparisons, the odd one out, negations, what changed.")
+        var level = 1
+
         @Option(help: "The set's name.")
         var split = "train"
 
@@ -51,8 +54,9 @@ struct DataSets: AsyncParsableCommand {
             if !(1 ... 10_000_000).contains(count) { throw ValidationError("--count: expected 1 to 10000000, found \(count)") }
             if !SceneGenerator.turnRange.contains(turns) { throw ValidationError("--turns: expected 1 to 16, found \(turns)") }
             if separate != 0, !SceneGenerator.turnRange.contains(separate) { throw ValidationError("--separate: expected 0 to 16, found \(separate)") }
-            if reference, turns != 1 || regions || separate != 0 {
-                throw ValidationError("--reference: the script asks one question a scene; expected it without --turns, --regions and --separate")
+            if !SceneGenerator.levelRange.contains(level) { throw ValidationError("--level: expected 1 or 2, found \(level)") }
+            if reference, level != 1 || turns != 1 || regions || separate != 0 {
+                throw ValidationError("--reference: the script asks one question a scene; expected it without --turns, --regions, --separate and --level 2")
             }
             if split.isEmpty || split.contains("/") { throw ValidationError("--split: expected a name without '/', found '\(split)'") }
         }
@@ -61,7 +65,8 @@ struct DataSets: AsyncParsableCommand {
             try await reporting {
                 let folder = URL(systemPath: out)
                 let options = SceneDataset.Options(
-                    count: count, seed: seed, split: split, turns: turns, regions: regions, separate: separate, reference: reference)
+                    count: count, seed: seed, split: split, turns: turns, regions: regions, separate: separate, reference: reference,
+                    level: level)
                 if seed >= SceneGenerator.firstEvaluationSeed {
                     Console.shared.message("note: seeds from \(SceneGenerator.firstEvaluationSeed) up are for evaluation; do not train on this set")
                 }

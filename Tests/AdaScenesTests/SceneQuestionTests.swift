@@ -239,7 +239,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         let renderer = try generator.get().renderer
         let empty = SceneLayout(things: [], places: [])
         var random = SceneRandom(seed: 1, index: 1)
-        let ground = try #require(renderer.render(empty, placed: [], random: &random))
+        let ground = try #require(renderer.render(empty.background, placed: [], random: &random))
         let things: [SceneThing] = [
             .shape(.square, .red), .shape(.triangle, .blue), .shape(.heart, .black), .word("STOP"), .pictogram(Pictogram.all[60]),
         ]
@@ -247,7 +247,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
             for place: SceneLayout.Place in [.topLeft, .bottomRight, .center] {
                 let layout = SceneLayout(things: [thing], places: [place])
                 let placed = renderer.place(layout)
-                let picture = try #require(renderer.render(layout, placed: placed, random: &random))
+                let picture = try #require(renderer.render(layout.background, placed: placed, random: &random))
                 let changed = (0..<112 * 112).filter { pixel in
                     (0..<3).contains { abs(Int(picture.pixels[pixel * 3 + $0]) - Int(ground.pixels[pixel * 3 + $0])) > 3 }
                 }

@@ -1,15 +1,19 @@
 import AdaLLaVA
 import Foundation
 
-/// The project's own set, as `adallava data scenes` writes it: five tasks in LLaVA's instruction format.
+/// The project's own set, as `adallava data scenes` writes it: five tasks of level 1 or eleven of level 2, in LLaVA's instruction format.
 ///
-/// Scored as its definition says: the exact answer for `vqa`, `text` and `choice`; `pope` also by precision, recall, F1 and the share of
+/// Scored as its definition says: the exact answer for all tasks but two; `pope` also by precision, recall, F1 and the share of
 /// yes; `caption` by the set of things it names.
 public struct ScenesBenchmark: Benchmark {
     public let samples: [BenchmarkSample]
     public let maxTokens = 64
     public let mainScore = "exact_match"
-    public static let tasks = ["vqa", "pope", "text", "choice", "caption"]
+    /// Those of level 1, then those of level 2.
+    public static let tasks = [
+        "vqa", "pope", "text", "choice", "caption", "chain1", "chain2", "chain3", "chain4", "count", "read", "sum", "compare", "odd", "negation",
+        "change",
+    ]
 
     /// - Parameter place: `SPLIT.json`, or a folder with one such list; images are found relative to the list's folder. A record with several
     ///   questions is as many samples, each asked by itself.
