@@ -34,8 +34,13 @@ struct GenerationFields: Sendable {
         priority = try fields.integer("priority") ?? 0
         asked = try Self.budget(&fields, headers)
         if let milliseconds = try fields.integer("deadline_unix_ms", in: 0 ... .max) {
-            if case .fraction(let fraction) = asked, fraction < 1 {
-                throw APIError.parameter("deadline_unix_ms", expected: "no fraction as budget beside it", found: "budget \(asked)")
+            let isTaken = switch asked {
+            case .fraction(let fraction): fraction >= 1
+            case .time: true
+            case .automatic: false
+            }
+            guard isTaken else {
+                throw APIError.parameter("deadline_unix_ms", expected: "no fraction or auto as budget beside it", found: "budget \(asked)")
             }
             deadline = Date(timeIntervalSince1970: Double(milliseconds) / 1000)
             _ = try budget()
@@ -53,7 +58,7 @@ struct GenerationFields: Sendable {
         }
     }
 
-    /// `0.7`, `"400ms"`, `{"ttft_ms": 150, "tpot_ms": 20, "answer_ms": 400}`; without it, the headers of llm-d's gateways.
+    /// `0.7`, `"400ms"`, `"auto"`, `{"ttft_ms": 150, "tpot_ms": 20, "answer_ms": 400}`; without it, the headers of llm-d's gateways.
     private static func budget(_ fields: inout RequestFields, _ headers: HTTPFields) throws -> Budget {
         guard let value = fields.take("budget") else { return try limits(headers).map(Budget.time) ?? .full }
         switch value {
@@ -75,7 +80,7 @@ struct GenerationFields: Sendable {
             return budget
         default:
             guard let fraction = value.finiteNumber else {
-                throw fields.wrong("budget", expected: #"a fraction such as 0.7, a time such as "400ms", or {"ttft_ms": 150, "tpot_ms": 20}"#, found: value)
+                throw fields.wrong("budget", expected: #"a fraction such as 0.7, a time such as "400ms", "auto", or {"ttft_ms": 150, "tpot_ms": 20}"#, found: value)
             }
             let budget = Budget.fraction(fraction)
             try budget.validate()

@@ -31,7 +31,9 @@ public struct ModelSource: Sendable {
                 what: "training from llava-hf's layout", file: configURL.path,
                 hint: "start from a checkpoint in LLaVA's or AdaLLaVA's own layout")
         }
-        let before = try ModelConfiguration.read(json, file: configURL.path)
+        // Training moves what a budget head was fitted to; another one is made afterwards.
+        members["budget_head"] = nil
+        let before = try ModelConfiguration.read(.object(members), file: configURL.path)
         let decoder = before.language
         // Without a window Mistral is LLaMA, and is saved as such.
         guard decoder.architecture == .llama || decoder.architecture == .mistral && decoder.slidingWindow == nil else {

@@ -91,26 +91,6 @@ extension SplitMix64 {
     mutating func normal() -> Double { (-2 * log(uniform())).squareRoot() * cos(2 * .pi * uniform()) }
 }
 
-extension StoredTensor {
-    /// The values as float32.
-    /// - Throws: ``CheckpointError/elementType(tensor:expected:found:file:)`` for quantized and integer tensors.
-    func widened() throws -> [Float] {
-        let bytes = bytes
-        return try withExtendedLifetime(file) {
-            switch type {
-            case .f32: return (0 ..< count).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
-            case .bf16:
-                return (0 ..< count).map { Float(bitPattern: UInt32(bytes.loadUnaligned(fromByteOffset: 2 * $0, as: UInt16.self)) << 16) }
-            case .f16:
-                return (0 ..< count).map { halfToFloat(bytes.loadUnaligned(fromByteOffset: 2 * $0, as: UInt16.self)) }
-            default:
-                throw CheckpointError.elementType(
-                    tensor: name, expected: "float32, float16 or bfloat16 weights to train on", found: typeName, file: file.path)
-            }
-        }
-    }
-}
-
 /// IEEE half precision, by its bits: `Float16` is not available on every platform.
 func halfToFloat(_ bits: UInt16) -> Float {
     let sign: Float = bits & 0x8000 == 0 ? 1 : -1

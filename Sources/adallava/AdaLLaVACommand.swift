@@ -13,7 +13,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
             """,
         version: Version.description,
         subcommands: [
-            Ask.self, Chat.self, Serve.self, Batch.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, DataSets.self, Evaluate.self, Explain.self, Bench.self,
+            Ask.self, Chat.self, Serve.self, Batch.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, Auto.self, DataSets.self, Evaluate.self, Explain.self, Bench.self,
             Analyze.self, Calibrate.self, Neighbour.self,
         ],
         defaultSubcommand: nil)

@@ -74,7 +74,7 @@ extension ChatSession {
         let wanted = try Budget(parsing: argument)
         try model.check(wanted)
         let model = model
-        if case .fraction = budget { try await withInterruption { try await warmUp(model, for: wanted) } }
+        if case .time = budget {} else { try await withInterruption { try await warmUp(model, for: wanted) } }
         budget = wanted
     }
 
@@ -106,7 +106,8 @@ extension ChatSession {
         let answered = turns.last.flatMap { $0.question.id == question.id ? $0 : nil }
         // With the same seed the answer would be the same.
         if let seed = options.sampling.seed { options.sampling.seed = seed &+ 1 }
-        if options.sampling.temperature == 0, case .fraction = budget, answered?.settings == settings {
+        let isTime = if case .time = budget { true } else { false }
+        if options.sampling.temperature == 0, !isTime, answered?.settings == settings {
             Console.shared.note("(at temperature 0 an answer stays the same; /temperature 0.7 varies it)")
         }
         try await answer(question, after: answered == nil ? turns : Array(turns.dropLast()))

@@ -30,7 +30,7 @@ struct Evaluate: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute, or auto: what each input needs.")
     var budgets = "1"
 
     @Option(name: [.customShort("n"), .customLong("max-tokens")], help: "The longest answer in tokens; by default what the benchmark's scripts take.")
@@ -123,7 +123,7 @@ struct Evaluate: AsyncParsableCommand {
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: HuggingFaceCache.displayName(of: url), modelFingerprint: weights.joined(separator: " "),
             computation: "\(model.compute.precision.rawValue), template \(model.compute.templates.summary)" + (blankImages ? ", blank images" : ""),
-            budgets: try fractions(of: budgets),
+            budgets: try adallava.budgets(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
         let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)
         if evaluation.isComplete { return evaluation }
@@ -141,10 +141,10 @@ struct Evaluate: AsyncParsableCommand {
         return evaluation
     }
 
-    private func answer(_ run: RunningEvaluation, _ flags: ModelFlags, _ budgets: [Double], _ hidesImages: Bool) async throws {
+    private func answer(_ run: RunningEvaluation, _ flags: ModelFlags, _ budgets: [Budget], _ hidesImages: Bool) async throws {
         try await withInterruption {
             let loaded = try await flags.load()
-            for budget in budgets { try loaded.check(.fraction(budget)) }
+            for budget in budgets { try loaded.check(budget) }
             let damaged = DamagedImages { Console.shared.warn($0) }
             func show(_ progress: Evaluation.Progress) { Console.shared.progress("answering", done: progress.done, of: progress.total) }
             if hidesImages {

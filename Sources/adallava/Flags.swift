@@ -145,22 +145,28 @@ func usable(_ check: () throws -> Void) throws {
 }
 
 /// Budgets with commas between them: `1.0,0.85,60%`.
-/// - Throws: `BudgetError`; ``EvaluationError/argument(name:expected:found:)`` for a time, or for none.
+/// - Throws: `BudgetError`; ``EvaluationError/argument(name:expected:found:)`` for a time or `auto`, or for none.
 func fractions(of text: String, option: String = "--budgets") throws -> [Double] {
-    let fractions = try text.split(separator: ",").map { item in
-        switch try Budget(parsing: String(item)) {
-        case .fraction(let fraction): return fraction
-        case .time: throw EvaluationError.argument(name: option, expected: "fractions of full compute", found: "\(item)")
+    try budgets(of: text, option: option).map { budget in
+        guard case .fraction(let fraction) = budget else {
+            throw EvaluationError.argument(name: option, expected: "fractions of full compute", found: "\(budget)")
         }
+        return fraction
     }
-    guard !fractions.isEmpty else { throw EvaluationError.argument(name: option, expected: "at least one budget", found: "none") }
-    return fractions
+}
+
+/// Budgets with commas between them, `auto` among them: `1.0,0.6,auto`.
+/// - Throws: `BudgetError`; ``EvaluationError/argument(name:expected:found:)`` for none.
+func budgets(of text: String, option: String = "--budgets") throws -> [Budget] {
+    let budgets = try text.split(separator: ",").map { try Budget(parsing: String($0)) }
+    guard !budgets.isEmpty else { throw EvaluationError.argument(name: option, expected: "at least one budget", found: "none") }
+    return budgets
 }
 
 /// How tokens are chosen and when an answer ends.
 struct SamplingFlags: ParsableArguments {
     // Taken as it stands, so that a budget of -1 is told what is wrong with it.
-    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1 (0.7, 70%), or times: 400ms, ttft:150ms, tpot:8ms.")
+    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1 (0.7, 70%), or times: 400ms, ttft:150ms, tpot:8ms; or auto: what the input needs, auto:within=0.01 with at most this much accuracy lost, auto:mean=0.4 at this mean fraction.")
     var budget: String = "1"
 
     @Option(

@@ -65,6 +65,9 @@ import Testing
             // Named again with one of them, it is the whole run.
             let third = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, budgets: [0.6]), folder: folder)
             #expect(third.isComplete && third.report().results.count == 3)
+            // What inputs need is a budget like others, and is kept by its name.
+            let fourth = try settings(benchmark, budgets: [.auto(), .auto(mean: 0.4), 0.6])
+            #expect(try JSONDecoder().decode(EvaluationSettings.self, from: RunFiles.encode(fourth)) == fourth)
         }
     }
 
@@ -113,7 +116,7 @@ import Testing
 
     /// Answers with the brightest and the darkest value of the picture.
     private struct RangeModel: AnsweringModel {
-        func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+        func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
             let text = image.map { "\($0.width)x\($0.height) \($0.pixels.min() ?? 0) \($0.pixels.max() ?? 0)" } ?? "none"
             let plan = ExecutionPlan(headCount: 1, rows: [.init(heads: [0], groups: [0])])
             return ModelResponse(
@@ -298,7 +301,7 @@ import Testing
         for text in ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3", "", "9223372036854775808/1"] {
             #expect(throws: EvaluationError.self, "\(text)") { try Shard(parsing: text) }
         }
-        for budgets in [[], [0], [1.5], [-1], [.nan], [1, 1]] as [[Double]] {
+        for budgets in [[], [0], [1.5], [-1], [.fraction(.nan)], [1, 1], [.answer(within: .seconds(1))], [.auto(), .auto()], [.auto(mean: 2)]] as [[Budget]] {
             #expect(throws: EvaluationError.self, "\(budgets)") { try settings(benchmark, budgets: budgets) }
         }
         #expect(throws: EvaluationError.self) { try settings(benchmark, limit: 0) }

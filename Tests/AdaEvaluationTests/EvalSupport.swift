@@ -45,17 +45,18 @@ final class ScriptedModel: AnsweringModel, @unchecked Sendable {
     /// How many of them may reuse nothing that was computed before.
     var afresh: Int { lock.withLock { asksAfresh } }
 
-    func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+    func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         lock.withLock { asksAfresh += 1 }
         return try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens)
     }
 
-    func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+    func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         let number = lock.withLock {
             asked.append(question)
             return asked.count
         }
         if number > failsAfter { throw Stopped() }
+        let budget = try #require(try budget.validFraction().map(Double.init))
         var measured = PhaseTimes()
         measured.decode = .milliseconds(30)
         measured.timeToFirstToken = .milliseconds(number)
@@ -68,7 +69,7 @@ final class ScriptedModel: AnsweringModel, @unchecked Sendable {
 }
 
 func settings(
-    _ benchmark: any Benchmark, task: String = "scenes", budgets: [Double] = [1, 0.6], limit: Int? = nil, seed: UInt64? = nil,
+    _ benchmark: any Benchmark, task: String = "scenes", budgets: [Budget] = [1, 0.6], limit: Int? = nil, seed: UInt64? = nil,
     shard: Shard = .whole
 ) throws -> EvaluationSettings {
     try EvaluationSettings(

@@ -23,8 +23,8 @@ final class FormulaModel: MeasurableModel, @unchecked Sendable {
 
     var budgets: [Double] { lock.withLock { asked } }
 
-    func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
-        try response(budget: budget, images: image == nil ? 0 : 1, promptTokens: 20, tokens: 5, text: "The answer to \(question)")
+    func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+        try response(budget: Double(budget.validFraction() ?? 1), images: image == nil ? 0 : 1, promptTokens: 20, tokens: 5, text: "The answer to \(question)")
     }
 
     func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse {

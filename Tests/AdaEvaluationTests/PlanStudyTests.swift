@@ -14,8 +14,9 @@ final class PlanReader: PlannedModel, @unchecked Sendable {
     /// What was asked, in order, and whether under the model's own plan.
     var requests: [(question: String, isOwn: Bool)] { lock.withLock { asked } }
 
-    func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse {
+    func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse {
         lock.withLock { asked.append((question, plan == nil)) }
+        let budget = try budget.validFraction() ?? 1
         var logits = [Float](repeating: 0, count: 4)
         logits[(Int(question.suffix(1)) ?? 0) % 4] = 1
         let own = try self.plan(switchLogits: logits, units: budget < 1 ? 1 : 4)
@@ -174,7 +175,7 @@ private struct Questions: Benchmark {
         struct Plain: PlannedModel {
             let switchCount = 0
             let prefixLayers = 0
-            func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse {
+            func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse {
                 throw CancellationError()
             }
             func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan { throw CancellationError() }

@@ -23,6 +23,7 @@ import Testing
         #expect(try Self.fields(#"{"budget": "400ms"}"#).asked == .answer(within: .milliseconds(400)))
         #expect(try Self.fields(#"{"budget": {"ttft_ms": 150, "tpot_ms": 20.5}}"#).asked
             == .time(TimeLimits(firstToken: .milliseconds(150), perToken: .microseconds(20_500))))
+        #expect(try Self.fields(#"{"budget": "auto"}"#).asked == .auto() && Self.fields(#"{"budget": "auto:mean=0.4"}"#).asked == .auto(mean: 0.4))
         #expect(try Self.fields("{}").asked == .full)
         #expect(try Self.fields("{}", headers: ["x-llm-d-slo-ttft-ms": "150", "x-llm-d-slo-tpot-ms": "20"]).asked
             == .time(TimeLimits(firstToken: .milliseconds(150), perToken: .milliseconds(20))))
@@ -33,7 +34,7 @@ import Testing
     @Test("what is no budget is refused", arguments: [
         #"{"budget": 0}"#, #"{"budget": 1.5}"#, #"{"budget": -1}"#, #"{"budget": "soon"}"#, #"{"budget": {}}"#, #"{"budget": []}"#, #"{"budget": true}"#,
         #"{"budget": {"ttft_ms": 0}}"#, #"{"budget": {"ttft_ms": 1e300}}"#, #"{"budget": {"itl_ms": 5}}"#, #"{"budget": NaN}"#,
-        #"{"budget": 0.5, "deadline_unix_ms": 99999999999999}"#, #"{"deadline_unix_ms": -5}"#,
+        #"{"budget": 0.5, "deadline_unix_ms": 99999999999999}"#, #"{"budget": "auto", "deadline_unix_ms": 99999999999999}"#, #"{"budget": "auto:0.4"}"#, #"{"deadline_unix_ms": -5}"#,
     ])
     func refusals(json: String) {
         #expect(performing: { try Self.fields(json) }, throws: { APIError($0).status == .badRequest })

@@ -20,14 +20,14 @@ public struct ModelResponse: Sendable {
 
 /// Answers a benchmark's questions, greedily.
 public protocol AnsweringModel: Sendable {
-    func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse
+    func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse
 
     /// The same, with everything computed for this question: its times do not depend on what was asked before.
-    func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse
+    func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse
 }
 
 extension AnsweringModel {
-    public func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+    public func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens)
     }
 }
@@ -35,7 +35,7 @@ extension AnsweringModel {
 /// A model whose plans can be looked at, and replaced.
 public protocol PlannedModel: AnsweringModel {
     /// - Parameter plan: what runs, instead of what the scheduler picks; `nil` lets it pick.
-    func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse
+    func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse
     /// Switches that the scheduler decides.
     var switchCount: Int { get }
     /// Layers that always run.
@@ -45,7 +45,7 @@ public protocol PlannedModel: AnsweringModel {
 }
 
 extension PlannedModel {
-    public func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+    public func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: nil)
     }
 }
@@ -56,34 +56,35 @@ public struct BlankImages<Model: AnsweringModel>: AnsweringModel {
 
     public init(_ model: Model) { self.model = model }
 
-    public func respond(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
-        try await model.respond(to: question, image: blank(image), budget: budget, maxTokens: maxTokens)
+    public func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+        try await model.respond(to: question, image: image.flatMap(RGBImage.grey), budget: budget, maxTokens: maxTokens)
     }
 
-    public func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
-        try await model.respondAfresh(to: question, image: blank(image), budget: budget, maxTokens: maxTokens)
+    public func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+        try await model.respondAfresh(to: question, image: image.flatMap(RGBImage.grey), budget: budget, maxTokens: maxTokens)
     }
+}
 
-    private func blank(_ image: RGBImage?) -> RGBImage? {
-        image.flatMap { image in
-            RGBImage(width: image.width, height: image.height, pixels: Array(repeating: 128, count: image.pixels.count))
-        }
+extension RGBImage {
+    /// A grey picture of the same size: what is left of an input is its question.
+    static func grey(_ image: RGBImage) -> RGBImage? {
+        RGBImage(width: image.width, height: image.height, pixels: Array(repeating: 128, count: image.pixels.count))
     }
 }
 
 extension AdaptiveModel: PlannedModel {
     public func respond(
-        to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?
+        to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?
     ) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: plan, reuses: true)
     }
 
-    public func respondAfresh(to question: String, image: RGBImage?, budget: Double, maxTokens: Int) async throws -> ModelResponse {
+    public func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: nil, reuses: false)
     }
 
     private func respond(
-        to question: String, image: RGBImage?, budget: Double, maxTokens: Int, plan: ExecutionPlan?, reuses: Bool
+        to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?, reuses: Bool
     ) async throws -> ModelResponse {
         var options = GenerationOptions()
         options.reusesEarlierWork = reuses
@@ -91,7 +92,7 @@ extension AdaptiveModel: PlannedModel {
         options.plan = plan
         var text = ""
         var summary: AnswerSummary?
-        for try await piece in answer(question, images: image.map { [$0] } ?? [], budget: .fraction(budget), options: options) {
+        for try await piece in answer(question, images: image.map { [$0] } ?? [], budget: budget, options: options) {
             text += piece.text
             summary = piece.summary ?? summary
         }

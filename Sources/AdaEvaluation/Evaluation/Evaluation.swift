@@ -128,7 +128,7 @@ public final class Evaluation {
         EvaluationReport(settings: settings, benchmark: benchmark, results: settings.budgets.map(result), isComplete: isComplete)
     }
 
-    private func result(budget: Double) -> EvaluationReport.Result {
+    private func result(budget: Budget) -> EvaluationReport.Result {
         let records = samples.compactMap { sample in
             answered[SampleRecord.Key(id: sample.id, budget: budget)].map { (sample: sample, record: $0) }
         }
@@ -143,7 +143,7 @@ public final class Evaluation {
             let answers = samples.compactMap { sample in
                 answered[SampleRecord.Key(id: sample.id, budget: budget)].map { AnsweredSample(sample, $0.answer) }
             }
-            return try benchmark.submission(answers).map { (String(format: "submission-%g.json", budget), $0) }
+            return try benchmark.submission(answers).map { ("submission-\(budget).json", $0) }
         }
     }
 }

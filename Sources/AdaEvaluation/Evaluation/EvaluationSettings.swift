@@ -35,7 +35,7 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
     public let modelFingerprint: String
     /// How the model computes, and which chat template it uses.
     public let computation: String
-    public let budgets: [Double]
+    public let budgets: [Budget]
     public let maxTokens: Int
     public let limit: Int?
     public let seed: UInt64?
@@ -44,14 +44,18 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
     public let costs: String?
 
     public init(
-        task: String, benchmark: any Benchmark, model: String, modelFingerprint: String, computation: String, budgets: [Double],
+        task: String, benchmark: any Benchmark, model: String, modelFingerprint: String, computation: String, budgets: [Budget],
         maxTokens: Int? = nil, limit: Int? = nil, seed: UInt64? = nil, shard: Shard = .whole, costs: String? = nil
     ) throws {
         guard !budgets.isEmpty, Set(budgets).count == budgets.count else {
             throw EvaluationError.argument(name: "--budgets", expected: "one or more different budgets", found: "\(budgets)")
         }
-        if let wrong = budgets.first(where: { !($0 > 0 && $0 <= 1) }) {
-            throw EvaluationError.argument(name: "--budgets", expected: "fractions above 0 and at most 1", found: "\(wrong)")
+        for budget in budgets {
+            // A time is kept or missed by this machine: the same answers could not be made again.
+            if case .time = budget { throw EvaluationError.argument(name: "--budgets", expected: "fractions of full compute, or auto", found: "\(budget)") }
+            do { try budget.validate() } catch {
+                throw EvaluationError.argument(name: "--budgets", expected: "fractions above 0 and at most 1, or auto", found: "\(budget)")
+            }
         }
         if let limit, limit < 1 { throw EvaluationError.argument(name: "--limit", expected: "1 or more", found: "\(limit)") }
         if let maxTokens, maxTokens < 1 { throw EvaluationError.argument(name: "--max-tokens", expected: "1 or more", found: "\(maxTokens)") }
@@ -93,7 +97,7 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
         EvaluationSettings(copying: self, shard: shard, budgets: earlier.budgets + budgets.filter { !earlier.budgets.contains($0) })
     }
 
-    private init(copying other: EvaluationSettings, shard: Shard, budgets: [Double]) {
+    private init(copying other: EvaluationSettings, shard: Shard, budgets: [Budget]) {
         (format, task, dataFingerprint) = (other.format, other.task, other.dataFingerprint)
         (model, modelFingerprint, computation) = (other.model, other.modelFingerprint, other.computation)
         (maxTokens, limit, seed) = (other.maxTokens, other.limit, other.seed)

@@ -10,7 +10,7 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     /// The image's file, or where in the benchmark's table it is; absent for a question without one.
     public let image: String?
     public let question: String?
-    public let budget: Double
+    public let budget: Budget
     public let answer: String
     public let references: [String]
     /// How well the answer does on its own, 0 ... 1; absent where the answers are kept by a server.
@@ -71,13 +71,13 @@ public struct SampleRecord: Codable, Sendable, Equatable {
 
     struct Key: Hashable {
         let id: String
-        let budget: Double
+        let budget: Budget
     }
 
     var key: Key { Key(id: id, budget: budget) }
 
     init(
-        _ sample: BenchmarkSample, task: String, budget: Double, response: ModelResponse, score: Double?, cost: RequestCost?, damage: ImageDamage?
+        _ sample: BenchmarkSample, task: String, budget: Budget, response: ModelResponse, score: Double?, cost: RequestCost?, damage: ImageDamage?
     ) {
         (id, self.budget, answer, references) = (sample.id, budget, response.text, sample.references)
         (self.task, image, question) = (task, sample.image?.name, sample.question)

@@ -36,7 +36,7 @@ public struct BudgetSweep: Sendable {
         var prefill = [[Double]](repeating: [], count: possible.count)
         let rounds = InterleavedRounds(repeats: repeats, cases: possible.count)
         let repeats = try await rounds.run(name: { String(format: "budget %g", possible[$0]) }, onProgress: onProgress) { index, counts in
-            let response = try await model.respondAfresh(to: question, image: image, budget: possible[index], maxTokens: maxTokens)
+            let response = try await model.respondAfresh(to: question, image: image, budget: .fraction(possible[index]), maxTokens: maxTokens)
             responses[index] = response
             if counts { prefill[index].append(response.prefillMilliseconds) }
         }

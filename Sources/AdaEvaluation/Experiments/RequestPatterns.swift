@@ -143,7 +143,7 @@ public struct RequestPatterns: Sendable {
                         image = read.image
                     }
                     if request.item == 0 { first = image }
-                    let response = try await model.respond(to: request.question, image: image, budget: budget, maxTokens: maxTokens)
+                    let response = try await model.respond(to: request.question, image: image, budget: .fraction(budget), maxTokens: maxTokens)
                     times.append((request.pattern, RequestsReport.Times(response, interval: (ContinuousClock.now - start) / .milliseconds(1))))
                 }
                 // Only whole rounds count, so that all patterns are measured equally often.

@@ -105,7 +105,7 @@ public struct PlanStudy: Sendable {
         _ model: some PlannedModel, _ sample: BenchmarkSample, _ image: RGBImage?, _ budget: Double, plan: ExecutionPlan?
     ) async throws -> ModelResponse {
         try Task.checkCancellation()
-        return try await model.respond(to: sample.question, image: image, budget: budget, maxTokens: benchmark.maxTokens, plan: plan)
+        return try await model.respond(to: sample.question, image: image, budget: .fraction(budget), maxTokens: benchmark.maxTokens, plan: plan)
     }
 
     private func makeResult(_ model: some PlannedModel, _ budget: Double, _ own: [ModelResponse]) throws -> Result {

@@ -4,7 +4,10 @@ import Foundation
 /// What of a run is drawn: one point for each budget.
 public struct ChartedRun: Sendable, Equatable {
     public struct Point: Sendable, Equatable {
+        /// A fraction; of a budget that differs between inputs the mean share that ran.
         public let budget: Double
+        /// The budget as it was given.
+        public let label: String
         public let score: Double
         /// Mean time to the first token, milliseconds.
         public let timeToFirstToken: Double?
@@ -22,7 +25,7 @@ public struct ChartedRun: Sendable, Equatable {
         points = report.results.compactMap { result in
             result.scores.first { $0.name == report.mainScore }.map { score in
                 Point(
-                    budget: result.budget, score: score.value, timeToFirstToken: result.meanTime("ttft_ms"),
+                    budget: ChartedRun.fraction(result.budget) ?? result.executedShare, label: result.budget.description, score: score.value, timeToFirstToken: result.meanTime("ttft_ms"),
                     wholeAnswer: ChartedRun.whole(firstToken: result.meanTime("ttft_ms"), decode: result.meanTime("decode_ms")))
             }
         }
@@ -40,12 +43,17 @@ public struct ChartedRun: Sendable, Equatable {
             func mean(_ name: String) throws -> Double? {
                 try result.optionalMember("measured")?.optionalMember(name)?.optionalMember("mean")?.number()
             }
+            let given = try result.member("budget")
+            let budget = try? Budget(parsing: given.string())
             return Point(
-                budget: try result.member("budget").number(), score: try result.member("scores").member(score).number(),
+                budget: try budget == nil ? given.number() : result.member("executed_share").number(),
+                label: try budget?.description ?? String(format: "%g", given.number()), score: try result.member("scores").member(score).number(),
                 timeToFirstToken: try mean("ttft_ms"),
                 wholeAnswer: ChartedRun.whole(firstToken: try mean("ttft_ms"), decode: try mean("decode_ms")))
         }
     }
+
+    private static func fraction(_ budget: Budget) -> Double? { if case .fraction(let fraction) = budget { fraction } else { nil } }
 
     /// The time to the first token also has the wait for other requests, which the phases' times leave out.
     private static func whole(firstToken: Double?, decode: Double?) -> Double? {
@@ -88,12 +96,12 @@ enum EvaluationCharts {
         for run in runs {
             let points = run.points.sorted { $0.budget < $1.budget }
             byBudget.series.append(Chart.Series(name: run.model, points: points.map { ($0.budget, $0.score) }))
-            let timed = points.compactMap { point in point.timeToFirstToken.map { (x: $0, y: point.score, budget: point.budget) } }
+            let timed = points.compactMap { point in point.timeToFirstToken.map { (x: $0, y: point.score, label: point.label) } }
             byTime.series.append(Chart.Series(name: run.model, points: timed.map { ($0.x, $0.y) }))
-            byTime.labels += timed.map { ($0.x, $0.y, String(format: "%g", $0.budget)) }
-            let whole = points.compactMap { point in point.wholeAnswer.map { (x: $0, y: point.score, budget: point.budget) } }
+            byTime.labels += timed.map { ($0.x, $0.y, $0.label) }
+            let whole = points.compactMap { point in point.wholeAnswer.map { (x: $0, y: point.score, label: point.label) } }
             front.series.append(Chart.Series(name: run.model, points: whole.map { ($0.x, $0.y) }, style: .points))
-            front.labels += whole.map { ($0.x, $0.y, String(format: "%g", $0.budget)) }
+            front.labels += whole.map { ($0.x, $0.y, $0.label) }
         }
         let best = paretoFront(front.series.flatMap(\.points).map { (time: $0.x, score: $0.y) })
         front.series.append(Chart.Series(name: "Pareto front", points: best.map { ($0.time, $0.score) }, style: .steps))

@@ -5,7 +5,7 @@ import Foundation
 public struct EvaluationReport: Sendable {
     /// One budget's part.
     public struct Result: Sendable {
-        public let budget: Double
+        public let budget: Budget
         public let samples: Int
         /// The benchmark's scores, the main one first; empty where the answers are kept by a server.
         public let scores: [BenchmarkScore]
@@ -19,7 +19,7 @@ public struct EvaluationReport: Sendable {
         /// Images that were read although they are damaged.
         public let damagedImages: Int
 
-        init(budget: Double, scores: [BenchmarkScore], records: [SampleRecord]) {
+        init(budget: Budget, scores: [BenchmarkScore], records: [SampleRecord]) {
             (self.budget, samples, self.scores) = (budget, records.count, scores)
             let phases: [(String, (SampleRecord) -> Double?)] = [
                 ("encode_ms", { $0.measured.encode }), ("prefill_ms", { $0.measured.prefill }), ("decode_ms", { $0.measured.decode }),
@@ -82,7 +82,7 @@ public struct EvaluationReport: Sendable {
             return results.flatMap(list).filter { seen.insert($0).inserted }
         }
         var columns: [(name: String, value: (Result) -> Double?)] = [
-            ("budget", { $0.budget }), ("samples", { Double($0.samples) }), ("executed_share", { $0.executedShare }),
+            ("samples", { Double($0.samples) }), ("executed_share", { $0.executedShare }),
         ]
         if results.contains(where: { $0.damagedImages > 0 }) { columns.append(("damaged_images", { Double($0.damagedImages) })) }
         for name in names({ $0.scores.map(\.name) }) {
@@ -110,9 +110,9 @@ public struct EvaluationReport: Sendable {
     /// One line for each budget under one of names (RFC 4180).
     public var csv: String {
         let columns = columns(percentiles: true)
-        let header = (["task", "model"] + columns.map(\.name)).map(EvaluationReport.quoted).joined(separator: ",")
+        let header = (["task", "model", "budget"] + columns.map(\.name)).map(EvaluationReport.quoted).joined(separator: ",")
         let lines = results.map { result in
-            ([EvaluationReport.quoted(task), EvaluationReport.quoted(model)] + columns.map { $0.value(result).map { "\($0)" } ?? "" })
+            ([task, model, result.budget.exactText].map(EvaluationReport.quoted) + columns.map { $0.value(result).map { "\($0)" } ?? "" })
                 .joined(separator: ",")
         }
         return ([header] + lines).joined(separator: "\n") + "\n"
@@ -132,7 +132,7 @@ public struct EvaluationReport: Sendable {
                 return column.value(result).map { EvaluationReport.short($0, column.name) + spread } ?? "-"
             }
         }
-        rows.insert([], at: 1)
+        rows.insert(contentsOf: [["budget"] + results.map(\.budget.description), []], at: 0)
         let widths = (0...results.count).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
         let lines = rows.map { row in
             row.enumerated().map { index, cell in
@@ -154,17 +154,24 @@ public struct EvaluationReport: Sendable {
 
     private static func short(_ value: Double, _ name: String) -> String {
         if ["samples", "damaged_images", unreadAnswers].contains(name) { return String(format: "%.0f", value) }
-        if name == "budget" { return String(format: "%g", value) }
         if name.hasSuffix("_ms") { return String(format: value < 10 ? "%.2f" : "%.1f", value) }
         // Seconds of a small model on large hardware have no digit among the first four.
         return value == 0 || (0.001 ..< 1000).contains(abs(value)) ? String(format: "%.4f", value) : String(format: "%.4g", value)
     }
 }
 
+extension Budget {
+    /// As JSON has it: a number for a fraction, else the text that is read.
+    var jsonValue: Any { if case .fraction(let fraction) = self { fraction } else { description } }
+
+    /// With all digits of a fraction.
+    var exactText: String { if case .fraction(let fraction) = self { "\(fraction)" } else { description } }
+}
+
 extension EvaluationReport.Result {
     var jsonObject: [String: Any] {
         var object: [String: Any] = [
-            "budget": budget, "samples": samples, "executed_share": executedShare, "generated_tokens": generatedTokens,
+            "budget": budget.jsonValue, "samples": samples, "executed_share": executedShare, "generated_tokens": generatedTokens,
             "damaged_images": damagedImages,
             "scores": Dictionary(scores.map { ($0.name, $0.value) }) { first, _ in first },
             "score_statistics": Dictionary(

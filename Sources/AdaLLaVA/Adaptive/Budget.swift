@@ -1,11 +1,13 @@
 import Foundation
 
 /// What a caller allows an answer to cost.
-public enum Budget: Sendable, Equatable, CustomStringConvertible {
+public enum Budget: Sendable, Hashable, CustomStringConvertible {
     /// A fraction of the full model's compute, in (0, 1], as in the paper.
     case fraction(Double)
     /// Times, counted from the call: as much of the model runs as they leave time for.
     case time(TimeLimits)
+    /// What the input needs, as the model's budget head predicts it (``AutomaticBudget``).
+    case automatic(AutomaticBudget)
 
     /// Everything runs.
     public static let full = Budget.fraction(1)
@@ -19,12 +21,20 @@ public enum Budget: Sendable, Equatable, CustomStringConvertible {
     /// Each token after the first within a time.
     public static func perToken(_ limit: Duration) -> Budget { .time(TimeLimits(perToken: limit)) }
 
-    /// Reads what people write: `0.7`, `1`, `70%`; `400ms` and `1.5s` (the whole answer), `ttft:150ms` (the first token), `tpot:8ms` (each further token),
+    /// What each input needs, so that on average at most this much accuracy of the full model is lost.
+    public static func auto(within loss: Double = AutomaticBudget.standardLoss) -> Budget { .automatic(.within(loss)) }
+
+    /// What each input needs, so that on average this fraction of the full model's compute runs.
+    public static func auto(mean fraction: Double) -> Budget { .automatic(.mean(fraction)) }
+
+    /// Reads what people write: `auto`, `auto:within=0.01`, `auto:mean=0.4`; `0.7`, `1`, `70%`; `400ms` and `1.5s` (the whole answer), `ttft:150ms` (the first token), `tpot:8ms` (each further token),
     /// and several times joined by `,` or `+`.
     /// - Throws: ``BudgetError`` when it is neither, or out of range.
     public init(parsing text: String) throws {
         let trimmed = text.trimmingCharacters(in: .whitespaces).lowercased()
-        if let limits = try TimeLimits(parsing: trimmed) {
+        if let automatic = try AutomaticBudget(parsing: trimmed) {
+            self = .automatic(automatic)
+        } else if let limits = try TimeLimits(parsing: trimmed) {
             self = .time(limits)
         } else if trimmed.hasSuffix("%"), let value = Double(trimmed.dropLast()) {
             self = .fraction(value / 100)
@@ -36,7 +46,7 @@ public enum Budget: Sendable, Equatable, CustomStringConvertible {
         try validate()
     }
 
-    /// - Throws: ``BudgetError`` for a fraction outside (0, 1], or a time that is not positive.
+    /// - Throws: ``BudgetError`` for a fraction outside (0, 1], a time that is not positive, or an accuracy that cannot be lost.
     public func validate() throws {
         switch self {
         case .fraction(let value):
@@ -44,10 +54,14 @@ public enum Budget: Sendable, Equatable, CustomStringConvertible {
         case .time(let limits):
             let all = [limits.answer, limits.firstToken, limits.perToken].compactMap(\.self)
             guard !all.isEmpty, all.allSatisfy({ $0 > .zero }) else { throw BudgetError.unreadable(description) }
+        case .automatic(.within(let loss)):
+            guard loss >= 0, loss < 1 else { throw BudgetError.unreadable(description) }
+        case .automatic(.mean(let value)):
+            guard value > 0, value <= 1 else { throw BudgetError.unreadable(description) }
         }
     }
 
-    /// The fraction of compute; `nil` for times.
+    /// The fraction of compute; `nil` for times and for what the input needs.
     /// - Throws: ``BudgetError`` outside (0, 1].
     public func validFraction() throws -> Float? {
         try validate()
@@ -58,12 +72,72 @@ public enum Budget: Sendable, Equatable, CustomStringConvertible {
         switch self {
         case .fraction(let value): String(format: "%g", value)
         case .time(let limits): limits.description
+        case .automatic(let automatic): automatic.description
+        }
+    }
+}
+
+/// `0.7` instead of `.fraction(0.7)`.
+extension Budget: ExpressibleByFloatLiteral, ExpressibleByIntegerLiteral {
+    public init(floatLiteral value: Double) { self = .fraction(value) }
+    public init(integerLiteral value: Int) { self = .fraction(Double(value)) }
+}
+
+/// A number for a fraction, for others the text that ``init(parsing:)`` reads.
+extension Budget: Codable {
+    public init(from decoder: any Swift.Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if let fraction = try? container.decode(Double.self) {
+            self = .fraction(fraction)
+        } else {
+            try self.init(parsing: try container.decode(String.self))
+        }
+    }
+
+    public func encode(to encoder: any Swift.Encoder) throws {
+        var container = encoder.singleValueContainer()
+        if case .fraction(let fraction) = self { try container.encode(fraction) } else { try container.encode(description) }
+    }
+}
+
+/// A budget that differs between inputs: after the prompt has passed the prefix layers, the model's budget head predicts from how many units on the
+/// answer is as good as the full model's. Both forms take one point of the curve that was measured when the head was calibrated.
+public enum AutomaticBudget: Sendable, Hashable, CustomStringConvertible {
+    /// The least compute on average at which at most this much accuracy was lost, a fraction such as 0.005.
+    case within(Double)
+    /// At most this fraction of the full model's compute on average.
+    case mean(Double)
+
+    /// The accuracy that `auto` alone may lose.
+    public static let standardLoss = 0.005
+
+    /// - Returns: `nil` for a text that does not begin with `auto`.
+    /// - Throws: ``BudgetError/unreadable(_:)``
+    init?(parsing text: String) throws {
+        guard text == "auto" || text.hasPrefix("auto:") else { return nil }
+        let parts = text.dropFirst("auto:".count).split(separator: "=", omittingEmptySubsequences: false).map { $0.trimmingCharacters(in: .whitespaces) }
+        if text == "auto" {
+            self = .within(AutomaticBudget.standardLoss)
+        } else if parts.count == 2, parts[0] == "within", let loss = Double(parts[1]) {
+            self = .within(loss)
+        } else if parts.count == 2, parts[0] == "mean", let fraction = Double(parts[1]) {
+            self = .mean(fraction)
+        } else {
+            throw BudgetError.unreadable(text)
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .within(AutomaticBudget.standardLoss): "auto"
+        case .within(let loss): "auto:within=" + String(format: "%g", loss)
+        case .mean(let fraction): "auto:mean=" + String(format: "%g", fraction)
         }
     }
 }
 
 /// Times that an answer is to keep, counted from the call: waiting for other requests, resizing pictures and tokenizing included. Loading is not.
-public struct TimeLimits: Sendable, Equatable, CustomStringConvertible {
+public struct TimeLimits: Sendable, Hashable, CustomStringConvertible {
     /// To the last token.
     public var answer: Duration?
     /// To the first token (TTFT).
@@ -118,8 +192,10 @@ public enum BudgetError: EngineError, Equatable {
     case outOfRange(Double)
     /// A limit that is given more than once.
     case twice(String)
-    /// A time where only fractions are taken.
+    /// A time, or `auto`, where only fractions are taken.
     case timesNotHere(String)
+    /// `auto` for a model without a budget head.
+    case noBudgetHead(model: String)
     /// A budget below 1 for a model without a scheduler.
     case notAdaptive(budget: Double, model: String)
     /// A deadline that not even the smallest plan keeps, where late answers are not wanted.
@@ -132,11 +208,13 @@ public enum BudgetError: EngineError, Equatable {
     public var description: String {
         switch self {
         case .unreadable(let text):
-            "budget '\(text)': expected a fraction of full compute such as 0.7, above 0 and at most 1, or times such as 400ms, ttft:150ms or tpot:8ms"
+            "budget '\(text)': expected a fraction of full compute such as 0.7, above 0 and at most 1, times such as 400ms, ttft:150ms or tpot:8ms, or auto, auto:within=0.01 or auto:mean=0.4"
         case .outOfRange(let value):
             "budget \(String(format: "%g", value)): expected a fraction of full compute above 0 and at most 1, or a time with its unit such as \(String(format: "%g", value))ms"
         case .twice(let text): "budget \(text): this limit is given twice; expected each of answer, ttft and tpot once"
-        case .timesNotHere(let text): "budget \(text): expected a fraction of full compute above 0 and at most 1, such as 0.7; times are not taken here"
+        case .timesNotHere(let text): "budget \(text): expected a fraction of full compute above 0 and at most 1, such as 0.7; times and auto are not taken here"
+        case .noBudgetHead(let model):
+            "budget auto: \(model) has no budget head, which predicts how much an input needs; give a fraction such as 0.7, or make a head with `adallava auto fit`"
         case .notAdaptive(let budget, let model):
             "budget \(String(format: "%g", budget)): \(model) has no scheduler, so it can only run whole; leave the budget out or give 1"
         case .cannotBeMet(let limit, let least):

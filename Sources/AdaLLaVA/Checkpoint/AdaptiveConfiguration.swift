@@ -17,6 +17,8 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
     /// Whether an attention switch is a whole group of heads that share keys and values (H), and there are as many neuron groups: with grouped-query
     /// attention a dropped query head alone saves no keys. Not part of the reference; absent means a switch for each query head.
     public var switchesKeyValueGroups = false
+    /// Whether the checkpoint has a budget head, which budgets of `auto` ask. Not part of the reference.
+    public var hasBudgetHead = false
 
     /// Attention switches of a layer, and as many MLP switches.
     public func switchesPerLayer(_ language: DecoderConfiguration) -> Int {
@@ -24,9 +26,11 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
     }
 
     /// A configuration given by value.
-    public init(schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int, switchesKeyValueGroups: Bool = false) {
+    public init(
+        schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int, switchesKeyValueGroups: Bool = false, hasBudgetHead: Bool = false
+    ) {
         (self.schedulerType, self.schedulerRank, self.numPrefixLayers) = (schedulerType, schedulerRank, numPrefixLayers)
-        self.switchesKeyValueGroups = switchesKeyValueGroups
+        (self.switchesKeyValueGroups, self.hasBudgetHead) = (switchesKeyValueGroups, hasBudgetHead)
     }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
@@ -59,6 +63,7 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
             schedulerType: type,
             schedulerRank: try fields.integer("scheduler_rank", in: ConfigurationLimits.heads, missing: type == .layers ? 1 : nil),
             numPrefixLayers: try fields.integer("num_prefix_layers", in: ConfigurationLimits.layers, missing: nil),
-            switchesKeyValueGroups: try fields.bool("scheduler_kv_groups", missing: false))
+            switchesKeyValueGroups: try fields.bool("scheduler_kv_groups", missing: false),
+            hasBudgetHead: try fields.bool("budget_head", missing: false))
     }
 }

@@ -76,7 +76,7 @@ public struct Checkpoint: Sendable {
         let weights = isPickle
             ? WeightFiles.Weights(tensors: try TorchArchive(file), format: WeightFiles.pickleFormat)
             : WeightFiles.Weights(tensors: try SafetensorsFile(file))
-        return try openHuggingFace(folder, weights, visionTower: visionTower)
+        return try openHuggingFace(folder, WeightFiles.withBudgetHead(weights, in: folder), visionTower: visionTower)
     }
 
     private static func openFolder(_ folder: URL, mmproj: URL?, visionTower: URL?) throws -> Checkpoint {

@@ -89,7 +89,8 @@ extension AdaptiveConfiguration {
             schedulerType: type,
             schedulerRank: try fields.integer("adallava.scheduler_rank", in: ConfigurationLimits.heads),
             numPrefixLayers: try fields.integer("adallava.num_prefix_layers", in: ConfigurationLimits.layers),
-            switchesKeyValueGroups: try fields.metadata.bool("adallava.scheduler_kv_groups") ?? false)
+            switchesKeyValueGroups: try fields.metadata.bool("adallava.scheduler_kv_groups") ?? false,
+            hasBudgetHead: try fields.metadata.bool("adallava.budget_head") ?? false)
     }
 
     /// The keys that say all this in a GGUF file.
@@ -99,6 +100,7 @@ extension AdaptiveConfiguration {
             ("adallava.scheduler_rank", .uint32(UInt32(clamping: schedulerRank))),
             ("adallava.num_prefix_layers", .uint32(UInt32(clamping: numPrefixLayers))),
         ] + (switchesKeyValueGroups ? [("adallava.scheduler_kv_groups", .bool(true))] : [])
+            + (hasBudgetHead ? [("adallava.budget_head", .bool(true))] : [])
     }
 }
 

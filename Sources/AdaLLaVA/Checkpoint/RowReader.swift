@@ -38,6 +38,19 @@ struct RowReader: Sendable {
 }
 
 extension StoredTensor {
+    /// The values as float32.
+    /// - Throws: ``CheckpointError/elementType(tensor:expected:found:file:)`` for quantized and integer tensors.
+    package func widened() throws -> [Float] {
+        guard [.f32, .f16, .bf16].contains(type) else {
+            throw CheckpointError.elementType(
+                tensor: name, expected: "float32, float16 or bfloat16 values", found: typeName, file: file.path)
+        }
+        var values = [Float](repeating: 0, count: count)
+        let reader = try RowReader(self, columns: count)
+        values.withUnsafeMutableBufferPointer { if let start = $0.baseAddress { reader.read(0, into: start) } }
+        return values
+    }
+
     /// That the values of this tensor are needed, and of a type that is not read.
     var unread: CheckpointError {
         let isGGUF = GGUFFile.isGGUF(file.bytes)

@@ -13,17 +13,33 @@ package enum FileKind: Equatable {
 enum WeightFiles {
     /// The weights of a folder.
     struct Weights {
-        let tensors: any TensorSource
+        var tensors: any TensorSource
         /// The number of files that hold them.
         var files = 1
         /// What people call the files' format.
         var format = "safetensors"
     }
 
+    /// Where `adallava auto fit` puts a budget head: beside the weights, which stay as they are.
+    static let budgetHead = "budget_head.safetensors"
+
+    /// Opens the weights of a folder and, if there, its budget head: see ``openWeights(in:)``.
+    /// - Throws: ``CheckpointError``
+    static func open(in folder: URL) throws -> Weights { try withBudgetHead(openWeights(in: folder), in: folder) }
+
+    /// Weights with the budget head that lies in their folder.
+    static func withBudgetHead(_ weights: Weights, in folder: URL) throws -> Weights {
+        let url = folder.appendingPathComponent(budgetHead)
+        guard FileKind(url) == .file else { return weights }
+        var joined = weights
+        joined.tensors = JoinedTensors(weights.tensors, try SafetensorsFile(contentsOf: url))
+        return joined
+    }
+
     /// Opens `model.safetensors`, the shards of `model.safetensors.index.json`, the folder's only `.safetensors` file, `pytorch_model.bin`, or the shards
     /// of `pytorch_model.bin.index.json`, in this order. Of PyTorch's pickles nothing is executed: see ``TorchPickle``.
     /// - Throws: ``CheckpointError``
-    static func open(in folder: URL) throws -> Weights {
+    private static func openWeights(in folder: URL) throws -> Weights {
         func file(_ name: String) -> URL? {
             let url = folder.appendingPathComponent(name)
             return FileKind(url) == .file ? url : nil
@@ -34,7 +50,7 @@ enum WeightFiles {
             let shards = try ShardedTensors(index: index)
             return Weights(tensors: shards, files: shards.shards.count)
         }
-        let candidates = try names(in: folder).filter { $0.hasSuffix(".safetensors") }
+        let candidates = try names(in: folder).filter { $0.hasSuffix(".safetensors") && $0 != budgetHead }
         if candidates.count > 1 {
             throw CheckpointError.missing(
                 file: folder.appendingPathComponent(index).path,
@@ -72,4 +88,20 @@ enum WeightFiles {
 
     /// Whether a name is that of a file which `torch.save` writes.
     static func isPyTorch(_ name: String) -> Bool { [".bin", ".pth", ".pt"].contains(where: name.hasSuffix) }
+}
+
+/// The tensors of two files; those of the second where both have a name, so that a budget head that was made anew takes the place of an older one.
+struct JoinedTensors: TensorSource {
+    let names: [String]
+    private let first: any TensorSource
+    private let second: any TensorSource
+
+    init(_ first: any TensorSource, _ second: any TensorSource) {
+        (self.first, self.second) = (first, second)
+        names = Set(first.names).union(second.names).sorted()
+    }
+
+    var location: String { first.location }
+
+    func find(_ name: String) -> StoredTensor? { second.find(name) ?? first.find(name) }
 }

@@ -115,6 +115,12 @@ public final class AdaptiveModel: Sendable {
     /// The smallest fraction of compute that grants so many optional units; `nil` if the model is not adaptive.
     public func fraction(buying units: Int) -> Double? { loaded.parts.adaptive?.units.fraction(buying: units) }
 
+    /// What predicts how much an input needs; `nil` for a model that cannot take a budget of `auto`.
+    public var budgetHead: BudgetHead? { loaded.parts.adaptive?.budgetHead }
+
+    /// Units of the whole model and of its prefix; `nil` if the model is not adaptive.
+    public var budgetUnits: BudgetUnits? { loaded.parts.adaptive?.units }
+
     /// Whether it takes images.
     public var hasVision: Bool { loaded.parts.vision != nil }
 
@@ -139,8 +145,7 @@ public final class AdaptiveModel: Sendable {
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
     public func check(_ budget: Budget) throws {
-        guard let fraction = try budget.validFraction() else { return }
-        if fraction < 1, !isAdaptive { throw BudgetError.notAdaptive(budget: Double(fraction), model: loaded.parts.name) }
+        _ = try loaded.parts.grantedUnits(budget)
     }
 
     // MARK: - Answers
@@ -213,6 +218,7 @@ public final class AdaptiveModel: Sendable {
             (request.reuses, request.keepsPromptEarly) = (options.reusesEarlierWork, options.keepsPromptEarly)
             (request.called, request.deadlines) = (called, options.deadlines)
             (request.logProbabilities, request.filter) = (options.logProbabilities, options.filter)
+            request.onStates = options.onStates
             let words = question?.parts.map { if case .text(let text) = $0 { text } else { "" } }.joined(separator: " ")
             request.kind = AnswerLengths.kind(of: words ?? "", images: request.images.count)
             let stop = options.stop + (question == nil ? [] : text.stopTexts)

@@ -21,6 +21,8 @@ public struct GenerationOptions: Sendable {
     public var logProbabilities: Int?
     /// Makes what says which tokens may come next.
     package var filter: (@Sendable () -> any TokenFilter)?
+    /// Called on the model's thread with what the prefix layers put out; not for a model that is not adaptive.
+    public var onStates: (@Sendable (PrefixStates) -> Void)?
     /// What a time budget means for this answer.
     public var deadlines = DeadlineOptions()
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
@@ -165,7 +167,7 @@ public struct AnswerSummary: Sendable {
         ]
         switch budget {
         case .fraction(let fraction): adaptive["budget"] = fraction
-        case .time(let limits): adaptive["budget"] = limits.description
+        case .time, .automatic: adaptive["budget"] = budget.description
         }
         if let prediction {
             adaptive["predicted"] = prediction.times.jsonObject

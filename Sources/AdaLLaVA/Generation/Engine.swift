@@ -158,6 +158,7 @@ package final class Engine {
         guard let adaptive = parts.adaptive, let units = task.units, let hidden = task.hidden, let sequence = task.sequence else { return }
         let prompt = task.elements.count
         let input = hidden.rows(prompt ..< prompt + 1)
+        task.request.onStates?(PrefixStates(prompt: hidden.row(prompt - 1), latency: hidden.row(prompt)))
         task.trace?.record("scheduler_input", input)
         let scores = adaptive.scheduler.logits(input, workspace)
         // Comparisons with not-a-number are all false: a plan made of them would look like a plan.

@@ -8,7 +8,7 @@ extension Engine {
     /// Makes the predictor where a request needs it, or where measurements were kept.
     private func prepareTimes(_ request: EngineRequest) {
         guard planner == nil, let timings else { return }
-        if case .fraction = request.budget, !timings.hasMeasurements { return }
+        if case .time = request.budget {} else if !timings.hasMeasurements { return }
         planner = timings.makePlanner()
     }
 
@@ -141,8 +141,14 @@ extension Engine {
         return situation
     }
 
-    /// The units that the time left pays for, with the newest load.
+    /// The units that the time left pays for, with the newest load; or those that the input needs.
     func chooseUnits(_ task: GenerationTask) -> Int {
+        if case .automatic(let automatic) = task.request.budget {
+            guard let adaptive = parts.adaptive, let head = adaptive.budgetHead, let hidden = task.hidden else { return 0 }
+            let units = head.units(hidden.row(task.elements.count - 1), automatic, of: adaptive.units)
+            if let planner { record(task, planner, planner.times(units: units)) }
+            return units
+        }
         guard let planner, let timing = task.timing, let limits = timing.limits else { return 0 }
         let choice = planner.choose(situation(task, timing, limits), atMost: planner.mostUnits)
         record(task, planner, planner.times(units: choice.units))

@@ -56,12 +56,24 @@ struct EngineRequest: Sendable {
     var logProbabilities: Int?
     /// Makes what says which tokens may come next.
     var filter: (@Sendable () -> any TokenFilter)?
+    /// Called with what the prefix layers put out, before the layers after them run.
+    var onStates: (@Sendable (PrefixStates) -> Void)?
     /// When the caller asked; `nil`: when the request is begun.
     var called: ContinuousClock.Instant?
     /// What a time budget means for this request.
     var deadlines = DeadlineOptions()
     /// The kind of the question, for the expected length of its answer.
     var kind = ""
+}
+
+/// What the prefix layers put out for two rows of a request: hidden states without a norm.
+public struct PrefixStates: Sendable, Equatable {
+    /// The last prompt row's: what a budget head reads. It does not depend on the budget.
+    public let prompt: [Float]
+    /// The latency token's: what the scheduler reads.
+    public let latency: [Float]
+
+    public init(prompt: [Float], latency: [Float]) { (self.prompt, self.latency) = (prompt, latency) }
 }
 
 /// What happens to answers that are to be given in time.

@@ -55,7 +55,8 @@ struct LoadedModel: Sendable {
             adaptive = ModelParts.AdaptivePart(
                 encoder: try LatencyEncoder(checkpoint.language, hiddenSize: language.hiddenSize, packer: packer),
                 scheduler: try Scheduler(checkpoint.language, settings, space, hiddenSize: language.hiddenSize, packer: packer),
-                units: units)
+                units: units,
+                budgetHead: settings.hasBudgetHead ? try BudgetHead(checkpoint.language, units: units, hiddenSize: language.hiddenSize) : nil)
         }
         self.checkpoint = checkpoint
         preparation = vision == nil ? nil : try ImagePreparation(checkpoint)

@@ -28,6 +28,8 @@ package struct ModelParts: Sendable {
         package let encoder: LatencyEncoder
         package let scheduler: Scheduler
         package let units: BudgetUnits
+        /// What budgets of `auto` ask; `nil` in a checkpoint without one.
+        let budgetHead: BudgetHead?
     }
 
     /// Layers that always run: all of them without a scheduler.
@@ -36,10 +38,13 @@ package struct ModelParts: Sendable {
     /// Everything runs.
     package var fullPlan: ExecutionPlan { .full(layers: space.layers.count, heads: space.switchesPerLayer) }
 
-    /// The units that a fraction grants; `nil` for times, and without a scheduler.
+    /// The units that a fraction grants; `nil` for what is chosen when the prompt has passed the prefix layers, and without a scheduler.
     /// - Throws: ``BudgetError``
     package func grantedUnits(_ budget: Budget) throws -> Int? {
-        guard let fraction = try budget.validFraction() else { return nil }
+        guard let fraction = try budget.validFraction() else {
+            if case .automatic = budget, adaptive?.budgetHead == nil { throw BudgetError.noBudgetHead(model: name) }
+            return nil
+        }
         guard let adaptive else {
             if fraction < 1 { throw BudgetError.notAdaptive(budget: Double(fraction), model: name) }
             return nil

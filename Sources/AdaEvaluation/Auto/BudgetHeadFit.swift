@@ -1,0 +1,112 @@
+import AdaLLaVA
+import Foundation
+
+/// Makes a budget head from labels, and measures what it is worth.
+public enum BudgetHeadFit {
+    /// Penalties that are tried; the calibration labels decide.
+    static let ridges = [3.0, 30, 300, 3000]
+
+    /// Prices of compute at which a head is calibrated: nothing, then evenly in logarithms.
+    static let prices: [Float] = [0] + (0 ... 60).map { Float(0.002 * pow(2000, Double($0) / 60)) }
+
+    /// Fits a head to labels, takes the penalty under which it predicts the calibration labels best, and measures its curve on them.
+    /// - Parameter usesText: whether the head sees the question alone, as the baseline does.
+    /// - Throws: ``EvaluationError`` for too few labels, or labels of different models.
+    public static func fit(_ labels: BudgetLabels, calibration: BudgetLabels, usesText: Bool = false) throws -> BudgetHead {
+        guard labels.count > 1, calibration.count > 1 else {
+            throw EvaluationError.argument(name: "--labels", expected: "labels of several inputs", found: "\(min(labels.count, calibration.count))")
+        }
+        guard labels.units == calibration.units, labels.states[0].count == calibration.states[0].count else {
+            throw EvaluationError.argument(name: "--calibration", expected: "labels of the model that --labels are of", found: "those of another one")
+        }
+        let states = usesText ? labels.textStates : labels.states
+        let fit = LogisticFit(states), least = labels.leastUnits
+        let heads = ridges.map { ridge in
+            let rows = (0 ..< labels.optional).map { count in fit.fit(least.map { $0 <= count }, ridge: ridge) }
+            return BudgetHead(weight: rows.map(\.weight), bias: rows.map(\.bias))
+        }
+        let losses = heads.map { logLoss($0, calibration, usesText: usesText) }
+        guard let best = losses.indices.min(by: { losses[$0] < losses[$1] }) else { return heads[0] }
+        var head = heads[best]
+        head.curve = curve(of: head, on: calibration, usesText: usesText)
+        return head
+    }
+
+    /// Writes a head beside a checkpoint's weights, and says in its `config.json` that there is one, last.
+    /// - Throws: ``EvaluationError`` for a checkpoint that is no folder of an adaptive model of the head's shape, `CheckpointError` for one that cannot be written.
+    public static func add(_ head: BudgetHead, to checkpoint: Checkpoint) throws {
+        let config = checkpoint.folder.appendingPathComponent("config.json")
+        guard checkpoint.ggufMetadata == nil, let units = checkpoint.configuration.budgetUnits,
+            head.bias.count == units.total - units.prefix, head.weight.first?.count == checkpoint.configuration.language.hiddenSize,
+            case .object(var members) = try JSONValue.read(contentsOf: config)
+        else {
+            throw EvaluationError.argument(
+                name: "--model", expected: "the folder of the adaptive model that the labels are of", found: checkpoint.folder.path)
+        }
+        try SafetensorsWriter.write(head.tensors, to: checkpoint.folder.appendingPathComponent(BudgetHead.fileName))
+        members["budget_head"] = .bool(true)
+        let data = try JSONSerialization.data(
+            withJSONObject: JSONValue.object(members).foundation, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+        try RunFiles.write(data, to: config)
+    }
+
+    /// Mean negative log likelihood of all thresholds.
+    static func logLoss(_ head: BudgetHead, _ labels: BudgetLabels, usesText: Bool) -> Double {
+        let states = usesText ? labels.textStates : labels.states
+        let losses = zip(states, labels.leastUnits).map { state, least in
+            head.likelihoods(state).dropLast().enumerated().reduce(0.0) { sum, item in
+                let likelihood = min(max(Double(item.element), 1e-6), 1 - 1e-6)
+                return sum - log(least <= item.offset ? likelihood : 1 - likelihood)
+            }
+        }
+        return losses.mean ?? 0
+    }
+
+    static func curve(of head: BudgetHead, on labels: BudgetLabels, usesText: Bool = false) -> [BudgetHead.Point] {
+        let choice = BudgetChoice(head, labels, usesText: usesText)
+        let full = labels.fullAccuracy
+        return prices.map { price in
+            let chosen = choice.units(price: price)
+            return BudgetHead.Point(price: price, loss: Float(full - labels.accuracy(chosen)), mean: Float(labels.mean(chosen)))
+        }
+    }
+}
+
+extension BudgetLabels {
+    /// The mean score where input `i` is answered with `units[i]` optional units.
+    public func accuracy(_ units: [Int]) -> Double { zip(scores, units).map { Double($0[$1]) }.mean ?? 0 }
+
+    /// The mean score where all inputs are answered with as many.
+    public func accuracy(fixed optional: Int) -> Double { scores.map { Double($0[optional]) }.mean ?? 0 }
+
+    public var fullAccuracy: Double { accuracy(fixed: optional) }
+
+    /// The mean fraction of the full model's units.
+    public func mean(_ units: [Int]) -> Double { units.map(share).mean ?? 0 }
+
+    /// For each input the least units with its best score: what no prediction can beat.
+    public var oracle: [Int] { scores.map { scores in scores.firstIndex(of: scores.max() ?? 0) ?? 0 } }
+}
+
+/// What a head says of some inputs, kept so that many prices can be tried.
+struct BudgetChoice {
+    private let likelihoods: [[Float]]
+    private let labels: BudgetLabels
+
+    init(_ head: BudgetHead, _ labels: BudgetLabels, usesText: Bool = false) {
+        likelihoods = (usesText ? labels.textStates : labels.states).map(head.likelihoods)
+        self.labels = labels
+    }
+
+    func units(price: Float) -> [Int] { likelihoods.map { BudgetHead.choose($0, price: price, of: labels.units) } }
+
+    /// The units at the price whose mean comes closest to `mean` from above: a rival gets no less compute than what it is compared with.
+    func units(mean: Double) -> [Int] {
+        var (low, high): (Float, Float) = (0, 64)
+        for _ in 0 ..< 40 {
+            let middle = (low + high) / 2
+            if labels.mean(units(price: middle)) >= mean { low = middle } else { high = middle }
+        }
+        return units(price: low)
+    }
+}

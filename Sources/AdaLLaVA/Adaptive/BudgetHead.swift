@@ -1,0 +1,93 @@
+import Foundation
+
+/// Predicts what an input needs: from the last prompt row after the prefix layers, for each number of optional units, how likely the answer stays as
+/// good as the full model's from there on. Ordinal logistic regression with a weight vector for each threshold; not part of the reference.
+///
+/// Tensors: `scheduler.budget_head.weight` `[units, hidden]` and `.bias` `[units]` (all units are always enough, so they have no row), and `.curve`
+/// `[points, 3]`: a price of compute, and the accuracy lost and the mean fraction of compute at that price on the scenes that calibrated it.
+public struct BudgetHead: Sendable, Equatable {
+    /// What the calibration measured at one price.
+    public struct Point: Sendable, Equatable {
+        /// How much likelihood of a good answer a whole model's compute has to be worth.
+        public var price: Float
+        /// Mean score of the full model minus that at this price.
+        public var loss: Float
+        /// Mean fraction of the full model's units that ran, the prefix included.
+        public var mean: Float
+
+        public init(price: Float, loss: Float, mean: Float) { (self.price, self.loss, self.mean) = (price, loss, mean) }
+    }
+
+    /// `[units][hidden]`
+    public var weight: [[Float]]
+    public var bias: [Float]
+    public var curve: [Point]
+
+    public init(weight: [[Float]], bias: [Float], curve: [Point] = []) { (self.weight, self.bias, self.curve) = (weight, bias, curve) }
+
+    static let prefix = "scheduler.budget_head."
+
+    /// The file beside a checkpoint's weights that holds the tensors.
+    public static let fileName = WeightFiles.budgetHead
+
+    /// - Throws: ``CheckpointError`` for tensors that are missing or of another shape.
+    init(_ source: any TensorSource, units: BudgetUnits, hiddenSize: Int) throws {
+        let optional = units.total - units.prefix
+        let matrix = try Tensor(matrix: source.tensor(Self.prefix + "weight"), rows: optional, columns: hiddenSize)
+        weight = (0 ..< optional).map(matrix.row)
+        bias = try Tensor(vector: source.tensor(Self.prefix + "bias"), count: optional).row(0)
+        let stored = try source.tensor(Self.prefix + "curve")
+        guard stored.shape.count == 2, let points = stored.shape.first, points > 0, stored.shape[1] == 3 else {
+            throw CheckpointError.shape(tensor: stored.name, expected: [1, 3], found: stored.shape, file: stored.file.path)
+        }
+        let values = try Tensor(matrix: stored, rows: points, columns: 3)
+        curve = (0 ..< points).map { Point(price: values.row($0)[0], loss: values.row($0)[1], mean: values.row($0)[2]) }
+    }
+
+    /// The tensors of a checkpoint, row-major.
+    public var tensors: [(name: String, shape: [Int], values: [Float])] {
+        [
+            (Self.prefix + "weight", [weight.count, weight.first?.count ?? 0], weight.flatMap(\.self)), (Self.prefix + "bias", [bias.count], bias),
+            (Self.prefix + "curve", [curve.count, 3], curve.flatMap { [$0.price, $0.loss, $0.mean] }),
+        ]
+    }
+
+    /// How likely the answer stays as good as the full model's from 0, 1, … optional units on; rising, and 1 for all units.
+    /// - Parameter state: the last prompt row after the prefix layers, without a norm.
+    public func likelihoods(_ state: [Float]) -> [Float] {
+        var highest: Float = 0
+        let some = zip(weight, bias).map { weights, bias in
+            let logit = zip(weights, state).reduce(bias) { $0 + $1.0 * $1.1 }
+            highest = max(highest, 1 / (1 + exp(-logit)))
+            return highest
+        }
+        return some + [1]
+    }
+
+    /// The optional units whose likelihood of a good answer, less the price of their compute, is highest; the fewest of equals. Everything where a
+    /// state is not a number.
+    public static func choose(_ likelihoods: [Float], price: Float, of units: BudgetUnits) -> Int {
+        var best = (units: units.total - units.prefix, value: -Float.infinity)
+        for (count, likelihood) in likelihoods.enumerated() {
+            let value = likelihood - price * Float(units.prefix + count) / Float(units.total)
+            if value > best.value { best = (count, value) }
+        }
+        return best.units
+    }
+
+    /// The price at which the calibration kept what is asked for; 0, which runs nearly everything, where none did.
+    public func price(for budget: AutomaticBudget) -> Float {
+        switch budget {
+        case .within(let loss):
+            // A loss that one price keeps and a lower one does not is luck of the sample: nothing above the first that is too much counts.
+            let kept = curve.sorted { $0.price < $1.price }.prefix { Double($0.loss) <= loss }
+            return kept.last?.price ?? 0
+        case .mean(let mean):
+            return curve.filter { Double($0.mean) <= mean + 1e-6 }.max { ($0.mean, -$0.price) < ($1.mean, -$1.price) }?.price ?? curve.map(\.price).max() ?? 0
+        }
+    }
+
+    func units(_ state: [Float], _ budget: AutomaticBudget, of units: BudgetUnits) -> Int {
+        Self.choose(likelihoods(state), price: price(for: budget), of: units)
+    }
+}
