@@ -45,6 +45,9 @@ struct Explain: AsyncParsableCommand {
     @Option(help: "The page, one self-contained HTML file.")
     var output: String?
 
+    @Flag(help: "Also run every plan of each budget's size for every input (variant L): the best plan for each input, the one that is best for all, and what the scheduler's input tells of task and place.")
+    var oracle = false
+
     @Flag(help: "Print one JSON object instead of a table.")
     var json = false
 
@@ -66,7 +69,7 @@ struct Explain: AsyncParsableCommand {
             let benchmark = try questions()
             let samples = EvaluationSettings.drawn(benchmark.samples, limit: limit, seed: seed)
             let study = PlanStudy(benchmark: benchmark, samples: samples, budgets: budgets, seed: seed ?? 1)
-            let (flags, source) = (model, data ?? "the command line")
+            let (flags, source, runsOracle, draw) = (model, data ?? "the command line", oracle, seed ?? 1)
             // Only the page shows single inputs in full, but --json holds their attention too.
             let shown = page == nil && !json ? [] : Array(samples.prefix(examples))
             let checkpoint = try flags.open()
@@ -80,10 +83,22 @@ struct Explain: AsyncParsableCommand {
                 for budget in budgets { try loaded.check(.fraction(budget)) }
                 let damaged = DamagedImages { Console.shared.warn($0) }
                 let results = try await study.run(loaded, damaged: damaged) { Console.shared.progress("answering", done: $0, of: $1) }
+                let isScored = results.contains { !$0.scores.isEmpty }
+                var best: PlanOracle?
+                if runsOracle {
+                    best = try await PlanOracle(loaded, benchmark, samples, budgets: budgets, seed: draw) {
+                        Console.shared.progress("running all plans", done: $0, of: $1)
+                    }
+                }
+                var auto: BudgetStudy?
+                if let head = loaded.budgetHead, isScored {
+                    let labels = try await BudgetLabels.make(loaded, benchmark, samples) { Console.shared.progress("answering at all units", done: $0, of: $1) }
+                    auto = BudgetStudy(head, on: labels, seed: draw)
+                }
                 let examples = try await watch(loaded, shown, budgets)
                 return PlanReport(
                     model: HuggingFaceCache.displayName(of: try flags.locate()), data: source, prefixLayers: loaded.prefixLayers, cropsImages: loaded.cropsImages,
-                    results: results, examples: examples, damagedImages: damaged.count)
+                    results: results, examples: examples, damagedImages: damaged.count, oracle: best, auto: auto)
             }
             Console.shared.finishProgress()
             if let page {

@@ -27,10 +27,16 @@ public struct PlanReport: Sendable {
     public let examples: [Example]
     /// Images that were read although they are damaged.
     public let damagedImages: Int
+    /// What all plans of each budget's size are worth, if that was asked for.
+    public let oracle: PlanOracle?
+    /// What budgets of `auto` are worth; `nil` for a model without a budget head.
+    public let auto: BudgetStudy?
 
     public init(
-        model: String, data: String, prefixLayers: Int, cropsImages: Bool, results: [PlanStudy.Result], examples: [Example], damagedImages: Int = 0
+        model: String, data: String, prefixLayers: Int, cropsImages: Bool, results: [PlanStudy.Result], examples: [Example], damagedImages: Int = 0,
+        oracle: PlanOracle? = nil, auto: BudgetStudy? = nil
     ) {
+        (self.oracle, self.auto) = (oracle, auto)
         (self.model, self.data, self.prefixLayers, self.cropsImages) = (model, data, prefixLayers, cropsImages)
         (self.results, self.examples, self.damagedImages) = (results, examples, damagedImages)
     }
@@ -66,12 +72,14 @@ public struct PlanReport: Sendable {
             if !gains.isEmpty { lines.append(String(format: "budget %g: own plans gain, in points (95%% interval), over ", result.budget) + gains.joined(separator: ", ")) }
         }
         if let note = DamagedImages.note(damagedImages) { lines.append(note) }
+        if let oracle { lines += ["", oracle.table] }
+        if let auto { lines += ["", auto.table] }
         return lines.joined(separator: "\n")
     }
 
     /// What `explain --json` prints.
     public var jsonObject: [String: Any] {
-        [
+        var object: [String: Any] = [
             "model": model, "data": data, "prefix_layers": prefixLayers, "damaged_images": damagedImages, "budgets": results.map(\.jsonObject),
             "examples": examples.map { example in
                 [
@@ -85,6 +93,9 @@ public struct PlanReport: Sendable {
                 ] as [String: Any]
             },
         ]
+        if let oracle { object["oracle"] = oracle.jsonObject }
+        if let auto { object["auto"] = auto.jsonObject }
+        return object
     }
 
     // MARK: - Page
@@ -105,6 +116,8 @@ public struct PlanReport: Sendable {
 
             """
         page += comparison() + maps()
+        if let oracle { page += "<h2>What plans could be worth</h2>\n<pre>\(SVG.escape(oracle.table))</pre>\n" }
+        if let auto { page += BudgetChart.section(auto) }
         if !examples.isEmpty {
             page += "<h2>Single inputs</h2>\n<p>What ran for each, what it was answered under each plan, and what the latency token attended to.</p>\n"
         }
