@@ -19,6 +19,14 @@ Tensor from_host(const void *values, at::IntArrayRef shape, at::ScalarType type,
     return device.is_cpu() ? view : view.to(device);
 }
 
+// Minus the information that a sample gives about its first switch, in nats: the mean entropy of the switches' probabilities, which is low where
+// each sample is sure, less the entropy of their mean, which is high where samples differ. logits (samples, switches).
+Tensor balance(const Tensor &logits) {
+    const Tensor p = at::softmax(logits, 1), mean = p.mean(0);
+    const auto entropy = [](const Tensor &q, int64_t dimension) { return -(q * (q + 1e-9).log()).sum(dimension); };
+    return entropy(p, 1).mean() - entropy(mean, 0);
+}
+
 Tensor activate(const Tensor &x, int32_t activation) {
     switch (activation) {
     case AT_QUICK_GELU: return x * at::sigmoid(1.702 * x);
@@ -362,11 +370,16 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
             if (int64_t(choosing.size()) <= place / length) choosing.push_back(place);
         const Tensor state = x.flatten(0, 1).index_select(0, indices(choosing));
         const Tensor logits = linear(state, "scheduler.mlp_head");
-        const Tensor sample = adatorch::select_switches(logits, c, batch);
+        const Tensor sample = adatorch::select_switches(logits, c, batch, options.gumbel_noise);
         const int64_t optional = c.layers - prefix;
+        if (options.balance_weight > 0) loss.balance = balance(logits);
+        const Tensor shared = x;
         // (samples, layers, 2, heads): attention heads, then MLP groups.
-        Tensor plan = c.scheduler == AT_SCHEDULER_LAYERS ? sample.view({samples, optional, 1, 1}).expand({samples, optional, 2, c.heads})
-                                                         : sample.view({samples, optional, 2, c.heads});
+        const auto plan_of = [&](const Tensor &switches) {
+            return c.scheduler == AT_SCHEDULER_LAYERS ? switches.view({samples, optional, 1, 1}).expand({samples, optional, 2, c.heads})
+                                                      : switches.view({samples, optional, 2, c.heads});
+        };
+        Tensor plan = plan_of(sample);
         if (intermediates) {
             plan = at::cat({at::ones({samples, prefix, 2, c.heads}, plan.options()), plan}, 1);
             intermediates->keep("scheduler_input", state);
@@ -374,11 +387,32 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
             intermediates->keep("plan", plan);
             plan = plan.slice(1, prefix);
         }
-        for (int64_t layer = prefix; layer < c.layers; layer++) {
-            const Tensor row = plan.select(1, layer - prefix);
-            const Tensor heads = row.select(1, 0).view({samples, 1, c.heads, 1});
-            const Tensor neurons = row.select(1, 1).index_select(1, group_of_neuron).unsqueeze(1);
-            x = maybe_checkpointed(layer, x, heads, neurons, at(layer));
+        const auto run = [&](Tensor y, const Tensor &plan) {
+            for (int64_t layer = prefix; layer < c.layers; layer++) {
+                const Tensor row = plan.select(1, layer - prefix);
+                const Tensor heads = row.select(1, 0).view({samples, 1, c.heads, 1});
+                const Tensor neurons = row.select(1, 1).index_select(1, group_of_neuron).unsqueeze(1);
+                y = maybe_checkpointed(layer, y, heads, neurons, at(layer));
+            }
+            return y;
+        };
+        x = run(x, plan);
+        if (options.ranking_weight > 0) {
+            const Tensor sample_of = at::floor_divide(places_scored, length);
+            const auto losses = [&](const Tensor &y) {
+                const Tensor each = at::cross_entropy_loss(output_logits(y), labels, {}, at::Reduction::None);
+                const Tensor counts = at::zeros({samples}, each.options()).index_add(0, sample_of, at::ones_like(each));
+                return at::zeros({samples}, each.options()).index_add(0, sample_of, each) / counts.clamp_min(1);
+            };
+            Tensor other, advantage; // what the first plan answers better by
+            {
+                torch::autograd::AutoGradMode off(false);
+                other = adatorch::select_switches(logits.detach(), c, batch, std::max(1.0f, options.gumbel_noise), 0x9E3779B97F4A7C15ull);
+                advantage = losses(run(shared, plan_of(other))) - losses(x);
+            }
+            const Tensor margin = ((sample.detach() - other) * logits).sum(1);
+            const Tensor differs = (sample.detach() != other).any(1).to(at::kFloat);
+            loss.ranking = (differs * advantage.abs() * at::softplus(-advantage.sign() * margin)).mean();
         }
     }
     const Tensor logits = output_logits(x);

@@ -43,7 +43,7 @@ struct Places {
 
 // Sums over the scored positions of a batch.
 struct Loss {
-    Tensor sum, distill, naming; // scalars; undefined without the term
+    Tensor sum, distill, naming, balance, ranking; // scalars; undefined without the term. The last two are means over samples
     int64_t scored = 0;
     std::vector<int64_t> counts; // as at_step_options' region_counts
 };

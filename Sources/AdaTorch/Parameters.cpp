@@ -15,7 +15,6 @@ at_model::at_model(const at_config &given) : config(given) {
     require(c.scheduler == AT_SCHEDULER_NONE || (c.prefix_layers > 0 && c.prefix_layers < c.layers), "prefix layers");
     require(c.scheduler != AT_SCHEDULER_HEADS || (c.scheduler_rank > 0 && c.scheduler_rank <= c.heads), "scheduler rank");
     require(c.scheduler == AT_SCHEDULER_NONE || c.temperature > 0, "the temperature must be positive");
-    require(c.gumbel_noise >= 0, "the noise cannot be scaled by a negative number");
     require(c.image_size == 0 || (c.patch_size > 0 && c.patch_size <= c.image_size && c.vision_hidden_size > 0 && c.vision_heads > 0
             && c.vision_hidden_size % c.vision_heads == 0 && c.vision_layers >= 0), "the vision tower's sizes");
     require(c.vision_hidden_size == 0 || c.image_size > 0 || c.feature_rows > 0, "features need a number of rows");

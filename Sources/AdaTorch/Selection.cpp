@@ -41,10 +41,10 @@ struct Draw {
     std::vector<size_t> chosen;
     double temperature;
 
-    Draw(const float *logits, const char *taken, const std::vector<float> &noise, const at_config &c, size_t top)
+    Draw(const float *logits, const char *taken, const std::vector<float> &noise, float scale, const at_config &c, size_t top)
         : scores(noise.size()), temperature(c.temperature) {
         constexpr float none = -std::numeric_limits<float>::infinity();
-        for (size_t i = 0; i < scores.size(); i++) scores[i] = taken[i] ? none : (logits[i] + c.gumbel_noise * noise[i]) / c.temperature;
+        for (size_t i = 0; i < scores.size(); i++) scores[i] = taken[i] ? none : (logits[i] + scale * noise[i]) / c.temperature;
         std::vector<float> left = scores;
         while (chosen.size() < top) {
             size_t best = left.size();
@@ -80,11 +80,11 @@ struct Sample {
     std::vector<Round> rounds;
     size_t heads; // 0: whole layers
 
-    Sample(const float *given, size_t count, int units, Noise &noise, const at_config &c)
+    Sample(const float *given, size_t count, int units, Noise &noise, float scale, const at_config &c)
         : logits(given, given + count), heads(c.scheduler == AT_SCHEDULER_HEADS ? size_t(c.heads) : 0) {
         std::vector<char> taken(count, 0);
         for (int unit = 0; unit < units; unit++) {
-            Draw entry(logits.data(), taken.data(), noise.take(count), c, 1);
+            Draw entry(logits.data(), taken.data(), noise.take(count), scale, c, 1);
             if (entry.chosen.empty()) break;
             Round round{std::move(entry), 0, {}};
             if (heads == 0) {
@@ -94,7 +94,7 @@ struct Sample {
                 round.layer = round.entry.chosen[0] / (2 * heads);
                 for (size_t half = 0; half < 2; half++) {
                     const size_t start = (round.layer * 2 + half) * heads;
-                    round.within.emplace_back(&logits[start], &taken[start], noise.take(heads), c, size_t(c.scheduler_rank));
+                    round.within.emplace_back(&logits[start], &taken[start], noise.take(heads), scale, c, size_t(c.scheduler_rank));
                     for (size_t i : round.within.back().chosen) taken[start + i] = 1;
                 }
             }
@@ -143,15 +143,16 @@ struct Samples : torch::CustomClassHolder {
 };
 
 struct Selection : torch::autograd::Function<Selection> {
-    static Tensor forward(torch::autograd::AutogradContext *context, const Tensor &logits, const at_config *config, const at_batch *batch) {
+    static Tensor forward(
+        torch::autograd::AutogradContext *context, const Tensor &logits, const at_config *config, const at_batch *batch, double scale, int64_t salt) {
         const Tensor values = logits.to(at::kCPU, at::kFloat).contiguous();
         const size_t switches = size_t(values.size(1));
         Tensor out = at::zeros_like(values);
         auto samples = c10::make_intrusive<Samples>();
         const float *given = batch->noise;
         for (int32_t i = 0; i < batch->samples; i++) {
-            Noise noise = given ? Noise(given, batch->noise + batch->noise_count) : Noise(batch->seeds[i]);
-            Sample sample(values.data_ptr<float>() + size_t(i) * switches, switches, batch->units[i], noise, *config);
+            Noise noise = given ? Noise(given, batch->noise + batch->noise_count) : Noise(batch->seeds[i] ^ uint64_t(salt));
+            Sample sample(values.data_ptr<float>() + size_t(i) * switches, switches, batch->units[i], noise, float(scale), *config);
             sample.write(out.data_ptr<float>() + size_t(i) * switches);
             samples->samples.push_back(std::move(sample));
             if (given) given = noise.position();
@@ -168,14 +169,14 @@ struct Selection : torch::autograd::Function<Selection> {
         const size_t switches = size_t(weight.size(1));
         for (size_t i = 0; i < samples.size(); i++)
             samples[i].add_gradient(weight.data_ptr<float>() + i * switches, out.data_ptr<float>() + i * switches);
-        return {out.to(gradients[0].device()), Tensor(), Tensor()};
+        return {out.to(gradients[0].device()), Tensor(), Tensor(), Tensor(), Tensor()};
     }
 };
 
 } // namespace
 
-Tensor select_switches(const Tensor &logits, const at_config &config, const at_batch &batch) {
-    return Selection::apply(logits, &config, &batch);
+Tensor select_switches(const Tensor &logits, const at_config &config, const at_batch &batch, float noise, uint64_t salt) {
+    return Selection::apply(logits, &config, &batch, double(noise), int64_t(salt));
 }
 
 } // namespace adatorch

@@ -19,7 +19,8 @@ private:
 };
 
 // Hard samples of the switches with their straight-through gradient (AdaLLaVA, section 3.3; docs/architecture.md, reference semantics).
-// logits (samples, switches) float32 on any device; returns (samples, switches) of zeros and ones.
-Tensor select_switches(const Tensor &logits, const at_config &config, const at_batch &batch);
+// logits (samples, switches) float32 on any device; returns (samples, switches) of zeros and ones. noise scales the Gumbel noise; salt changes
+// which noise the batch's seeds give.
+Tensor select_switches(const Tensor &logits, const at_config &config, const at_batch &batch, float noise, uint64_t salt = 0);
 
 } // namespace adatorch

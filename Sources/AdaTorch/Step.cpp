@@ -37,6 +37,10 @@ std::vector<Tensor> gradients(
     Tensor total = loss.sum / options.scored;
     if (loss.distill.defined()) total = total + loss.distill * (options.distill_weight / options.scored);
     if (loss.naming.defined()) total = total + loss.naming * (options.naming_weight / options.named);
+    // Both are means over the samples of a batch, which count by their share of the step.
+    const double share = double(loss.scored) / options.scored;
+    if (loss.balance.defined()) total = total + loss.balance * (options.balance_weight * share);
+    if (loss.ranking.defined()) total = total + loss.ranking * (options.ranking_weight * share);
     std::vector<Tensor> wanted;
     for (size_t index : indices) wanted.push_back(model.parameters[index].value);
     for (const auto &item : intermediates.tensors)
@@ -46,6 +50,8 @@ std::vector<Tensor> gradients(
     result.loss_sum = loss.sum.item<double>();
     result.distill_sum = loss.distill.defined() ? loss.distill.item<double>() : 0;
     result.naming_sum = loss.naming.defined() ? loss.naming.item<double>() : 0;
+    result.balance_sum = loss.balance.defined() ? loss.balance.item<double>() * double(loss.scored) : 0;
+    result.ranking_sum = loss.ranking.defined() ? loss.ranking.item<double>() * double(loss.scored) : 0;
     result.scored = loss.scored;
     if (options.region_counts) {
         static std::mutex counting;

@@ -10,6 +10,11 @@ public struct InstructionRecord: Sendable, Equatable {
     public var turns: [String]
     /// What is where in the image, for the objective `region_labels`.
     public var regions: [ImageRegion] = []
+    /// What each question asks for (`tasks`, or `task` where there is one); empty where the file does not say.
+    public var tasks: [String] = []
+
+    /// What question `index` asks for.
+    func task(of index: Int) -> String? { tasks.indices.contains(index) ? tasks[index] : nil }
 }
 
 /// The samples of one or several instruction files, numbered through.
@@ -116,6 +121,11 @@ public struct InstructionDataset: Sendable {
                 throw bad(id, "regions: expected a list of {\"box\": [x0, y0, x1, y1], \"labels\": {kind: class}}, found \(regions.summary) of another form")
             }
             record.regions = read
+        }
+        if case .array(let tasks)? = json["tasks"] {
+            record.tasks = tasks.map { if case .string(let task) = $0 { task } else { "" } }
+        } else if case .string(let task)? = json["task"] {
+            record.tasks = [task]
         }
         return record
     }

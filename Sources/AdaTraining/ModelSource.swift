@@ -167,7 +167,7 @@ public struct ModelSource: Sendable {
             random, seed: UInt64(recipe.seed), deviation: Float(recipe.initializerRange),
             mimetic: recipe.mimeticAttention ? MimeticAttention(configuration.language) : nil)
         for parameter in random {
-            if let values = startingValues(parameter, recipe.schedulerInit) { try model.write(values, to: parameter) }
+            if let values = startingValues(parameter, recipe) { try model.write(values, to: parameter) }
         }
         for parameter in model.parameters {
             try model.setTraining(
@@ -181,19 +181,19 @@ public struct ModelSource: Sendable {
 extension ModelSource {
     /// The values of parameters that the checkpoint does not have and that do not start at random: outputs of added layers, and what a
     /// scheduler begins with.
-    private func startingValues(_ parameter: TorchModel.Parameter, _ schedulerInit: Recipe.SchedulerInit) -> [Float]? {
+    private func startingValues(_ parameter: TorchModel.Parameter, _ recipe: Recipe) -> [Float]? {
         let (name, count) = (parameter.name, parameter.shape.reduce(1, *))
         if let layer = TorchModel.layer(of: name), addedLayers.contains(layer) {
             return name.contains(".o_proj.") || name.contains(".down_proj.") ? [Float](repeating: 0, count: count) : nil
         }
-        guard schedulerInit == .frontToBack, name.hasPrefix("scheduler.mlp_head."), let adaptive = configuration.adaptive else { return nil }
+        guard recipe.schedulerInit == .frontToBack, name.hasPrefix("scheduler.mlp_head."), let adaptive = configuration.adaptive else { return nil }
         if name.hasSuffix(".weight") { return [Float](repeating: 0, count: count) }
         let language = configuration.language
         let layers = language.numHiddenLayers - adaptive.numPrefixLayers
         let heads = adaptive.schedulerType == .heads ? language.numAttentionHeads : 1
         // A layer above the next one, and of its heads and groups each a little above the next.
         return (0 ..< count).map { index in
-            Float(layers - index / max(1, count / layers)) - 0.3 * Float(index % heads) / Float(heads)
+            Float(recipe.schedulerInitScale) * (Float(layers - index / max(1, count / layers)) - 0.3 * Float(index % heads) / Float(heads))
         }
     }
 }

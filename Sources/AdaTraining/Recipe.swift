@@ -46,10 +46,14 @@ public struct Recipe: Sendable, Equatable {
     public var schedulerType: AdaptiveConfiguration.SchedulerType?
     public var schedulerRank: Int?
     public var schedulerInit = SchedulerInit.random
+    public var schedulerInitScale = 1.0
     public var numPrefixLayers: Int?
     public var tokenSelecting = "none"
     public var tau = 5.0
     public var gumbelNoise = 1.0
+    public var gumbelNoiseEnd: Double?
+    public var planBalanceWeight = 0.0
+    public var planRankingWeight = 0.0
     public var trainBudgets = TrainBudgets.uniform
     public var floorShare = 0.0
     public var fullShare = 0.0
@@ -67,6 +71,7 @@ public struct Recipe: Sendable, Equatable {
     public var modelMaxLength = 2048
     public var independentTurns = false
     public var sharedPlan = false
+    public var packByTask = false
     public var groupByModalityLength = false
     public var skipBadSamples = false
     public var dataloaderNumWorkers = 1
@@ -113,6 +118,13 @@ public struct Recipe: Sendable, Equatable {
     public var resume = true
 
     public init() {}
+
+    /// What the Gumbel noise is multiplied by in a step: it changes evenly from `gumbelNoise` to `gumbelNoiseEnd`.
+    /// - Parameter step: from 0.
+    public func noise(step: Int, of total: Int) -> Double {
+        guard let end = gumbelNoiseEnd, total > 1 else { return gumbelNoise }
+        return gumbelNoise + (end - gumbelNoise) * Double(min(step, total - 1)) / Double(total - 1)
+    }
 
     /// Samples that one process takes in one step.
     public var samplesPerProcess: Int { perDeviceTrainBatchSize * gradientAccumulationSteps }

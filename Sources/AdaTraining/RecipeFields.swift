@@ -43,6 +43,7 @@ public enum RecipeFields {
         },
         optionalInteger("scheduler_rank", \.schedulerRank, 1 ... 4096, "Heads, and as many neuron groups, that one unit of budget turns on (H).", missing: "the checkpoint's"),
         choice("scheduler_init", \.schedulerInit, "What a new scheduler chooses before it has learned. random; front_to_back: for all inputs the first layers first, so that the decoder comes to rely on them from the start."),
+        number("scheduler_init_scale", \.schedulerInitScale, 0 ... 1e3, "What front_to_back's scores are multiplied by. At 1 neighbouring layers are a whole unit apart, which small learning rates hardly move; at 0.05 it is a tendency that gradients can undo."),
         optionalInteger("num_prefix_layers", \.numPrefixLayers, 1 ... 4096, "Layers at the front that always run.", missing: "the checkpoint's"),
         RecipeField(name: "token_selecting", help: "Which image tokens are kept. Training keeps all; the checkpoint says what inference does.", expected: "none, prumerge or prumerge+", missing: "none") {
             guard let text = $1.text, LlavaConfiguration.TokenSelection(rawValue: text) != nil else { return false }
@@ -52,6 +53,9 @@ public enum RecipeFields {
         number("tau", \.tau, 1e-3 ... 1e3, "Temperature of the Gumbel-softmax."),
         number("gumbel_noise", \.gumbelNoise, 0 ... 1e3, "What the Gumbel noise on the scheduler's scores is multiplied by: 1 as in the paper, under which the decoder learns to do with any plan; 0 trains it under the plans that the scheduler chooses when the model is used, which it comes to rely on."),
         choice("objective", \.objective, "language: the next token of answers; region_labels: what each patch shows, by the data's `regions`, for tower, projector and output matrix."),
+        optionalNumber("gumbel_noise_end", \.gumbelNoiseEnd, "What the noise is multiplied by in the last step; it changes evenly from gumbel_noise. High at first, plans are tried; 0 in the end, they are those that the model is used with.", missing: "gumbel_noise"),
+        number("plan_balance_weight", \.planBalanceWeight, 0 ... 1e3, "Weight of a loss that makes plans differ between samples while each is sure: minus the mutual information of sample and switch, over the samples that are computed at once (micro_batch_size of 8 or more)."),
+        number("plan_ranking_weight", \.planRankingWeight, 0 ... 1e3, "Weight of a loss that ranks plans: each sample also runs a second plan of its budget, drawn with noise, without a gradient; the scores of the plan with the lower loss are to be higher, the more so the more it differs. It tells a scheduler what to choose before its own gradient does; the layers behind the prefix run twice."),
         choice("train_budgets", \.trainBudgets, "uniform: a budget for each sample, uniform over whole units; full: everything runs."),
         number("floor_share", \.floorShare, 0 ... 1, "Share of the samples that get the least budget, the prefix layers alone: the hardest, and one of many under uniform budgets. With train_budgets full all others get everything, so no plan is chosen and the decoder learns both ends alone."),
         number("full_share", \.fullShare, 0 ... 1, "Share of the samples that get everything, of those that floor_share leaves: under uniform budgets the last units run for few samples, and the decoder learns little of what they could add."),
@@ -84,6 +88,7 @@ public enum RecipeFields {
         integer("model_max_length", \.modelMaxLength, 16 ... 1 << 20, "Longer samples are cut here."),
         flag("independent_turns", \.independentTurns, "Each question of a conversation is trained as if it stood alone behind its image: all in one pass with shared_plan and where the budget leaves no choice (train_budgets full, or a sample that gets everything or the least), else one of them, drawn in each epoch."),
         flag("shared_plan", \.sharedPlan, "With independent_turns and random budgets: all questions about an image are trained in one pass, under the plan that one of them, drawn in each epoch, chooses. Cheaper; the scheduler hears of the image more than of the question."),
+        flag("pack_by_task", \.packByTask, "With shared_plan: only questions of the drawn one's task (`tasks` of the records) are trained under its plan, so that a plan can suit them all."),
         flag("group_by_modality_length", \.groupByModalityLength, "Steps of like lengths, with and without images apart."),
         flag("skip_bad_samples", \.skipBadSamples, "Leave out, and count, samples that cannot be trained on, instead of stopping."),
         integer("dataloader_num_workers", \.dataloaderNumWorkers, 1 ... 256, "Threads that decode images and tokenize, and compute the features of a frozen tower."),
@@ -194,8 +199,8 @@ public enum RecipeFields {
         }
     }
 
-    private static func optionalNumber(_ name: String, _ path: Path<Double?>, _ help: String) -> RecipeField {
-        RecipeField(name: name, help: help, expected: "a number from 0 to 10", missing: "learning_rate") {
+    private static func optionalNumber(_ name: String, _ path: Path<Double?>, _ help: String, missing: String = "learning_rate") -> RecipeField {
+        RecipeField(name: name, help: help, expected: "a number from 0 to 10", missing: missing) {
             guard let value = $1.text.flatMap({ Double($0) }), (0 ... 10).contains(value) else { return false }
             $0[keyPath: path] = value
             return true

@@ -26,6 +26,8 @@ public struct SampleBuilder: Sendable {
     var independentTurns = false
     /// Whether such questions are answered under one plan, instead of one of them under its own.
     var sharesPlan = false
+    /// Whether only questions of one task share it.
+    var packsByTask = false
     /// Whether samples with text also say what their images' rows show, where their records have regions.
     var namesRegions = false
     /// Told of images that were read although they are damaged.
@@ -52,7 +54,9 @@ public struct SampleBuilder: Sendable {
             // What several questions share depends on a plan, where there is one to choose.
             if let units, units.leaveChoice {
                 let drawn = generator.index(below: conversations.count)
-                conversations = sharesPlan ? Array(conversations[drawn...] + conversations[..<drawn]) : [conversations[drawn]]
+                let order = Array(drawn ..< conversations.count) + Array(0 ..< drawn)
+                let together = !sharesPlan ? [drawn] : packsByTask ? order.filter { record.task(of: $0) == record.task(of: drawn) } : order
+                conversations = together.map { conversations[$0] }
             }
         }
         let pixels = isMultimodal ? try record.images.map { try input($0, of: number, bad) } : []

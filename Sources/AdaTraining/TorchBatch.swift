@@ -94,6 +94,8 @@ public struct BatchResult: Sendable, Equatable {
     public var distillSum = 0.0
     /// The naming term before its weight, summed.
     public var namingSum = 0.0
+    /// The balance and the ranking term before their weights, each times the scored positions.
+    public var balanceSum = 0.0, rankingSum = 0.0
     public var scored = 0
 }
 
@@ -109,6 +111,12 @@ extension TorchModel {
         public var named = 0
         /// Weight of that loss beside the language loss; 0 leaves it out.
         public var namingWeight: Float = 0
+        /// What the Gumbel noise on the scheduler's scores is multiplied by: 1 as published, 0 takes the highest.
+        public var gumbelNoise: Float = 1
+        /// Weight of the term that makes plans differ between samples and each of them sure; 0 leaves it out.
+        public var balanceWeight: Float = 0
+        /// Weight of the term that ranks two plans of each sample by their losses; 0 leaves it out.
+        public var rankingWeight: Float = 0
 
         public init(scored: Int) { self.scored = scored }
     }
@@ -132,7 +140,7 @@ extension TorchModel {
         let box = visitor.map { Visitor(visit: $0) }
         var settings = at_step_options(
             scored: Double(options.scored), named: Double(max(1, options.named)), naming_weight: options.namingWeight, distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
-            visitor: nil, context: nil, region_counts: regionCounts)
+            gumbel_noise: options.gumbelNoise, balance_weight: options.balanceWeight, ranking_weight: options.rankingWeight, visitor: nil, context: nil, region_counts: regionCounts)
         if let box {
             settings.context = Unmanaged.passUnretained(box).toOpaque()
             settings.visitor = { context, name, values, count in
@@ -148,7 +156,11 @@ extension TorchModel {
             }
         }
         try library.check(status, "the training step")
-        return results.map { BatchResult(lossSum: $0.loss_sum, distillSum: $0.distill_sum, namingSum: $0.naming_sum, scored: Int($0.scored)) }
+        return results.map {
+            BatchResult(
+                lossSum: $0.loss_sum, distillSum: $0.distill_sum, namingSum: $0.naming_sum, balanceSum: $0.balance_sum, rankingSum: $0.ranking_sum,
+                scored: Int($0.scored))
+        }
     }
 
     private final class Visitor {

@@ -13,8 +13,6 @@ public struct TorchOptions: Sendable, Equatable {
     public var threads = 1
     /// Temperature of the Gumbel-softmax.
     public var temperature: Float = GumbelDraw.defaultTemperature
-    /// What its noise is multiplied by: 1 as published, 0 takes the highest logits.
-    public var gumbelNoise: Float = 1
     public var loraRank = 0
     public var loraAlpha: Float = 0
     public var loraTargets: [String] = []
@@ -183,7 +181,6 @@ public final class TorchModel {
             c.scheduler_rank = Int32(adaptive.schedulerRank)
         }
         c.temperature = options.temperature
-        c.gumbel_noise = options.gumbelNoise
         c.lora_rank = Int32(options.loraRank)
         c.lora_alpha = options.loraAlpha
         c.device = options.cudaDevice.map { Int32($0) } ?? -1

@@ -68,7 +68,6 @@ public final class Trainer {
         options.workers = recipe.cpuWorkers > 0 ? recipe.cpuWorkers : max(1, ProcessInfo.processInfo.activeProcessorCount / launch.worldSize)
         options.threads = recipe.torchThreads
         options.temperature = Float(recipe.tau)
-        options.gumbelNoise = Float(recipe.gumbelNoise)
         options.loraRank = recipe.loraR
         options.loraAlpha = Float(recipe.loraAlpha)
         options.loraTargets = recipe.loraTargets
@@ -188,7 +187,7 @@ public final class Trainer {
             imageProcessor: try source.makeImageProcessor(), aspect: source.imageAspect,
             units: source.units, budgets: recipe.trainBudgets, seed: UInt64(recipe.seed), regions: regions,
             frozenTower: try source.makeFrozenTower(folder: features, workers: recipe.dataloaderNumWorkers),
-            floorShare: recipe.floorShare, fullShare: recipe.fullShare, independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan,
+            floorShare: recipe.floorShare, fullShare: recipe.fullShare, independentTurns: recipe.independentTurns, sharesPlan: recipe.sharedPlan, packsByTask: recipe.packByTask,
             namesRegions: recipe.objective == .language && recipe.regionNamingWeight > 0, damaged: damaged)
     }
 
@@ -243,6 +242,8 @@ public final class Trainer {
         options.distillWeight = Float(recipe.distillWeight)
         options.distillTemperature = Float(recipe.distillTemperature)
         (options.named, options.namingWeight) = (named, Float(recipe.regionNamingWeight))
+        options.gumbelNoise = Float(recipe.noise(step: state.step - 1, of: totalSteps))
+        (options.balanceWeight, options.rankingWeight) = (Float(recipe.planBalanceWeight), Float(recipe.planRankingWeight))
         var counts = [Int64](repeating: 0, count: 2 * ((regions?.slotClasses.count ?? 0) + 1))
         let results = try counts.withUnsafeMutableBufferPointer { try model.accumulate(batches, options, regionCounts: $0.baseAddress) }
         var sums = [

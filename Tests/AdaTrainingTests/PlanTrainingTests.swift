@@ -7,19 +7,21 @@ import Testing
 @Suite(.needsTorch) struct PlanTrainingTests {
     @Test(arguments: ["L", "H"]) func withoutNoiseThePlanIsTheOneThatTheEngineChooses(variant: String) throws {
         // A mismatch means that gumbel_noise: 0 trains the decoder under other plans than those it will be used with.
-        let step = try RecordedStep(variant) { $0.gumbelNoise = 0 }
+        let step = try RecordedStep(variant)
         let adaptive = try #require(step.checkpoint.configuration.adaptive)
         let language = step.checkpoint.configuration.language
         var samples = try step.samples()
-        func plans(_ model: TorchModel, seed: UInt64) throws -> (plan: [Float], logits: [Float]) {
+        func plans(_ model: TorchModel, seed: UInt64, noise: Float = 1) throws -> (plan: [Float], logits: [Float]) {
             for index in samples.indices { (samples[index].units, samples[index].seed) = (3, seed) }
             let batch = TorchBatch(samples)
             var seen: [String: [Float]] = [:]
-            _ = try model.accumulate([batch], TorchModel.StepOptions(scored: batch.scored)) { seen[$0] = $1 }
+            var options = TorchModel.StepOptions(scored: batch.scored)
+            options.gumbelNoise = noise
+            _ = try model.accumulate([batch], options) { seen[$0] = $1 }
             model.clearGradients()
             return (try #require(seen["plan"]), try #require(seen["scheduler_logits"]))
         }
-        let (plan, logits) = try plans(step.model, seed: 1)
+        let (plan, logits) = try plans(step.model, seed: 1, noise: 0)
         let width = logits.count / samples.count
         let heads = language.numAttentionHeads
         var chosen: [Float] = []

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define AT_INTERFACE_VERSION 5
+#define AT_INTERFACE_VERSION 6
 
 // What stands in `at_batch.tokens` where no token does.
 #define AT_IMAGE_ROW (-200)     // one row of image features; the rows of all images follow each other in reading order
@@ -47,7 +47,6 @@ typedef struct {
     // Adaptivity.
     int32_t scheduler, prefix_layers, scheduler_rank;
     float temperature;  // of the Gumbel-softmax
-    float gumbel_noise; // what its noise is multiplied by: 1 as published, 0 takes the highest logits
 
     // Labels of image regions, to teach the tower before there is a language to be learned: one linear head on each row of features, whose
     // outputs are label_slots groups of label_classes[slot] classes. label_slots 0: none.
@@ -98,6 +97,8 @@ typedef struct {
     double loss_sum;    // over scored positions
     double distill_sum; // of the distillation term before its weight
     double naming_sum;  // of the naming term before its weight
+    double balance_sum; // of the balance term before its weight, times scored positions
+    double ranking_sum; // of the ranking term before its weight, times scored positions
     int64_t scored;
 } at_result;
 
@@ -110,6 +111,9 @@ typedef struct {
     float naming_weight;   // of that loss; 0: none
     float distill_weight;  // KL of the full model's predictions from the adaptive one's; 0: none
     float distill_temperature;
+    float gumbel_noise;    // what the Gumbel noise is multiplied by: 1 as published, 0 takes the highest logits
+    float balance_weight;  // of the information that a sample gives about its switches, which is to be high; 0: none
+    float ranking_weight;  // of the loss that ranks two plans by what they answer; 0: none, else each batch runs a second plan
     at_visitor visitor;    // NULL: none; otherwise one batch
     void *context;
     // (label_slots + 1, 2), added to: for each slot of region_labels the labels above 0 and how many of them were recognized, then the same of
