@@ -57,6 +57,7 @@ final class FormulaModel: MeasurableModel, @unchecked Sendable {
         measured.prefill = time(prefill.base + prefill.unit * Double(run))
         measured.timeToFirstToken = measured.encode + measured.prefill
         measured.decode = time((token.base + token.unit * Double(run)) * Double(max(0, tokens - 1)))
+        measured.whole = measured.timeToFirstToken + measured.decode
         return ModelResponse(
             text: text, plan: ExecutionPlan(headCount: heads, rows: rows), units: granted, promptTokens: promptTokens, generatedTokens: tokens,
             keyValueBytes: 1000, measured: measured)

@@ -50,22 +50,12 @@ import Testing
         }
     }
 
-    @Test("LLaVA's own layout can have one, also under the name llava, and so can llava-hf's")
-    func layouts() throws {
+    @Test("A model in transformers' nested layout can have one")
+    func nestedLayout() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
-            let source = folder.appendingPathComponent("llava"), config = source.appendingPathComponent("config.json")
-            try CheckpointFixtures.copy("ada-L", to: source)
-            var fields = try #require(try JSONSerialization.jsonObject(with: Files.data(config)) as? [String: Any])
-            for key in fields.keys where key.hasPrefix("scheduler") || key == "num_prefix_layers" { fields[key] = nil }
-            (fields["model_type"], fields["architectures"]) = ("llava", ["LlavaLlamaForCausalLM"])
-            try Files.write(JSONSerialization.data(withJSONObject: fields), to: config)
-            #expect(try Checkpoint.open(at: source).configuration.adaptive == nil)
-            let output = folder.appendingPathComponent("out")
-            _ = try converter(source, UntrainedScheduler(.layers, prefixLayers: 1), output).run()
+            let output = folder.appendingPathComponent("hf")
+            _ = try converter(CheckpointFixtures.fixture("llava-hf/new-layout"), UntrainedScheduler(.layers, prefixLayers: 1), output).run()
             #expect(try Checkpoint.open(at: output).configuration.adaptive?.numPrefixLayers == 1)
-            let other = folder.appendingPathComponent("hf")
-            _ = try converter(CheckpointFixtures.fixture("llava-hf/new-layout"), UntrainedScheduler(.layers, prefixLayers: 1), other).run()
-            #expect(try Checkpoint.open(at: other).configuration.adaptive?.numPrefixLayers == 1)
         }
     }
 
