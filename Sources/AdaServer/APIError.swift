@@ -74,6 +74,9 @@ extension APIError: EngineError {
         case let error as ChatTemplateError: self.init(.badRequest, error.description, parameter: "messages", code: "invalid_messages")
         case let error as ImageError: self.init(error)
         case let error as ComputeError: self.init(error)
+        case let error as AdmissionError:
+            let code = if case .full = error { "overloaded" } else { "too_late" }
+            self.init(.tooManyRequests, error.description, code: code, retryAfter: error.retryAfter)
         case is CancellationError: self.init(.serviceUnavailable, "the request was stopped", code: "stopped")
         case let error as any EngineError where error.category == .usage: self.init(.badRequest, error.description)
         case let error as any HTTPResponseError:

@@ -45,6 +45,8 @@ struct AdaptiveReport: Encodable, Sendable {
 
     let budget: String
     let units: Nullable<Int>
+    /// Units that the budget granted, where other requests needed the time and left fewer.
+    let shrunkFromUnits: Nullable<Int>
     let floor: Nullable<Double>
     let plan: Plan
     let predictedMs: Nullable<Times>
@@ -60,6 +62,7 @@ struct AdaptiveReport: Encodable, Sendable {
     init(_ summary: AnswerSummary) {
         budget = summary.budget.description
         units = Nullable(summary.units)
+        shrunkFromUnits = Nullable(summary.shrunkFrom)
         floor = Nullable(summary.budgetFloor)
         plan = Plan(summary.plan)
         predictedMs = Nullable(summary.prediction.map { Times($0.times) })

@@ -1,4 +1,5 @@
 import AdaLLaVA
+import Foundation
 import Synchronization
 
 /// What happens while a request is answered.
@@ -6,7 +7,7 @@ enum AnswerEvent: Sendable {
     /// A piece of one of the answers.
     case piece(choice: Int, AnswerPiece)
     /// How far encode and prefill are.
-    case progress(GenerationProgress)
+    case progress(ProgressReport)
     /// Nothing, for as long as a stream may be silent.
     case silence
 }
@@ -20,7 +21,7 @@ typealias MakeAnswer = @Sendable (Budget, GenerationOptions) -> AnswerStream
 struct AnswerEvents: Sendable {
     let generation: GenerationFields
     let admission: Admission
-    let client: String
+    let order: Admission.Order
     let keepsPromptEarly: Bool
     /// Reads the request's images, once it is its turn, and gives what makes its answers.
     let prepare: @Sendable () async throws -> MakeAnswer
@@ -56,22 +57,24 @@ struct AnswerEvents: Sendable {
                     }
                 }
             }
-            let lease = try await admission.lease(generation.order(client: client), slots: generation.choices)
+            let lease = try await admission.lease(order, slots: generation.choices)
             defer { lease.end() }
             // A deadline may have passed meanwhile.
             _ = try generation.budget()
             let answer = try await prepare()
             let (prompt, isRead) = AsyncStream<Void>.makeStream()
-            let throttle = ProgressThrottle()
+            let progress = ProgressState()
             for choice in 0 ..< generation.choices {
                 // Until the first has read the prompt, or failed.
                 if choice == 1 { for await _ in prompt {} }
                 var options = generation.options
                 if choice > 0 { options.sampling.seed = options.sampling.seed.map { $0 &+ UInt64(choice) } }
+                options.priority = generation.priority
+                if returnsProgress { options.onPrediction = { progress.predict($0) } }
                 options.keepsPromptEarly = keepsPromptEarly || generation.choices > 1 && choice == 0
-                options.onProgress = { [onWork] progress in
+                options.onProgress = { [onWork] news in
                     onWork()
-                    if case .answering = progress { isRead.finish() } else if returnsProgress, throttle.admits(progress) { tell(.progress(progress)) }
+                    if case .answering = news { isRead.finish() } else if returnsProgress, progress.admits(news) { tell(.progress(progress.report(news))) }
                 }
                 let stream = answer(try generation.budget(), options)
                 group.addTask {
@@ -79,7 +82,7 @@ struct AnswerEvents: Sendable {
                     for try await piece in stream {
                         if let summary = piece.summary {
                             onAnswer(summary)
-                            admission.count(promptTokens: choice == 0 ? summary.promptTokens : 0, answerTokens: summary.tokens.count, client: client)
+                            admission.count(promptTokens: choice == 0 ? summary.promptTokens : 0, answerTokens: summary.tokens.count, client: order.client)
                         }
                         tell(.piece(choice: choice, piece))
                     }
@@ -93,10 +96,17 @@ struct AnswerEvents: Sendable {
     }
 }
 
-/// Lets the first and the last of each phase's reports pass, and one in a tenth of a second between.
-private final class ProgressThrottle: Sendable {
+/// Lets the first and the last of each phase's reports pass, and one in a tenth of a second between; with what was predicted last.
+private final class ProgressState: Sendable {
     private enum Phase: Equatable { case encoding(image: Int), selecting(image: Int), reading, answering }
     private let last = Mutex<(phase: Phase, time: ContinuousClock.Instant)?>(nil)
+    private let predicted = Mutex<PhaseTimes?>(nil)
+    /// When the model was asked: predictions count from here.
+    private let asked = Date()
+
+    func predict(_ times: PhaseTimes) { predicted.withLock { $0 = times } }
+
+    func report(_ progress: GenerationProgress) -> ProgressReport { ProgressReport(progress, predicted.withLock { $0 }, asked: asked) }
 
     func admits(_ progress: GenerationProgress) -> Bool {
         let (phase, isEnd): (Phase, Bool) = switch progress {

@@ -1,4 +1,5 @@
 import AdaLLaVA
+import Foundation
 
 /// One finished answer to a request.
 struct FinishedAnswer: Sendable {
@@ -20,7 +21,7 @@ protocol AnswerFormat: Sendable {
     func ended(_ answer: FinishedAnswer) -> [StreamEvent]
     /// All are.
     func closing(_ answers: [FinishedAnswer]) -> [StreamEvent]
-    func progress(_ progress: GenerationProgress) -> [StreamEvent]
+    func progress(_ progress: ProgressReport) -> [StreamEvent]
     /// An error after the first event.
     func failure(_ error: APIError) -> [StreamEvent]
     /// Whether `[DONE]` ends the stream.
@@ -29,7 +30,7 @@ protocol AnswerFormat: Sendable {
 
 extension AnswerFormat {
     func opening(choices: Int) -> [StreamEvent] { [] }
-    func progress(_ progress: GenerationProgress) -> [StreamEvent] { [] }
+    func progress(_ progress: ProgressReport) -> [StreamEvent] { [] }
     func failure(_ error: APIError) -> [StreamEvent] { [StreamEvent(data: ErrorBody(error))] }
     var endsWithMark: Bool { true }
 }
@@ -41,8 +42,16 @@ struct ProgressReport: Encodable, Sendable {
     var images: Int?
     let done: Int
     let total: Int
+    /// What is predicted from the call on, and when the answer will be complete; where times are predicted.
+    var predictedTtftMs: Double?, predictedWholeMs: Double?, predictedFinishUnixMs: Int?
 
-    init(_ progress: GenerationProgress) {
+    /// - Parameters:
+    ///   - predicted: counts from `asked`.
+    init(_ progress: GenerationProgress, _ predicted: PhaseTimes? = nil, asked: Date = Date()) {
+        if let predicted {
+            (predictedTtftMs, predictedWholeMs) = (predicted.timeToFirstToken / .milliseconds(1), predicted.whole / .milliseconds(1))
+            predictedFinishUnixMs = Int(asked.timeIntervalSince1970 * 1000 + min(predicted.whole / .milliseconds(1), 1e12))
+        }
         switch progress {
         case .encoding(let image, let images, let layer, let layers):
             (phase, self.image, self.images, done, total) = ("encode", image, images, layer, layers)

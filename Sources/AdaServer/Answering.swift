@@ -7,6 +7,8 @@ import NIOCore
 struct AnswerRequest: Sendable {
     let model: AdaptiveModel
     var generation: GenerationFields
+    /// What its time is predicted from.
+    let work: QueuedWork
     let delivery: Delivery
     let format: any AnswerFormat
     /// Reads the request's images and gives what makes its answers.
@@ -55,7 +57,7 @@ extension ModelServer {
     private func events(_ wanted: AnswerRequest, client: String) -> AnswerEvents {
         state.noteArrival()
         return AnswerEvents(
-            generation: wanted.generation, admission: admission, client: client, keepsPromptEarly: wanted.keepsPromptEarly, prepare: wanted.prepare,
+            generation: wanted.generation, admission: admission, order: wanted.generation.order(client: client, wanted.work), keepsPromptEarly: wanted.keepsPromptEarly, prepare: wanted.prepare,
             onWork: { [state] in state.noteWork() }, onAnswer: { [metrics] in metrics.add($0, wanted.model) })
     }
 

@@ -212,7 +212,7 @@ struct MessagesFormat: AnswerFormat {
 
     func closing(_ answers: [FinishedAnswer]) -> [StreamEvent] { [] }
 
-    func progress(_ progress: GenerationProgress) -> [StreamEvent] { [event("ping", Progress(progress: ProgressReport(progress)))] }
+    func progress(_ progress: ProgressReport) -> [StreamEvent] { [event("ping", Progress(progress: progress))] }
 
     func failure(_ error: APIError) -> [StreamEvent] { [event("error", MessagesErrorBody(error))] }
 }

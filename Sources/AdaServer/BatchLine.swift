@@ -84,7 +84,7 @@ extension ModelServer {
                 error: Nullable(nil))
         }
         do {
-            var wanted = try answerRequest(line.route, line.body, headers: [:])
+            var wanted = try await answerRequest(line.route, line.body, headers: [:])
             if wanted.delivery.streams { throw APIError.parameter("stream", expected: "false in a batch", found: "true") }
             wanted.keepsPromptEarly = true
             return result(200, try await whole(wanted, client: client, priority: priority))

@@ -109,7 +109,7 @@ extension ModelServer {
         router.post("/v1/batches") { request, context in
             var request = request
             var fields = try JSONBody.fields(try await collect(&request, context))
-            _ = try model()
+            _ = try await model()
             let file = try files.find(try fields.string("input_file_id") ?? "", context.client)
             let name = try fields.string("endpoint") ?? ""
             guard let endpoint = AnswerRoute(rawValue: name) else {

@@ -100,9 +100,9 @@ struct ChatFormat: AnswerFormat {
         return [StreamEvent(data: last)]
     }
 
-    func progress(_ progress: GenerationProgress) -> [StreamEvent] {
+    func progress(_ progress: ProgressReport) -> [StreamEvent] {
         var news = chunk
-        news.progress = ProgressReport(progress)
+        news.progress = progress
         return [StreamEvent(data: news)]
     }
 }

@@ -61,9 +61,9 @@ struct CompletionFormat: AnswerFormat {
         return [StreamEvent(data: last)]
     }
 
-    func progress(_ progress: GenerationProgress) -> [StreamEvent] {
+    func progress(_ progress: ProgressReport) -> [StreamEvent] {
         var news = completion([])
-        news.progress = ProgressReport(progress)
+        news.progress = progress
         return [StreamEvent(data: news)]
     }
 }

@@ -67,7 +67,7 @@ extension ModelServer {
     func embeddings(_ request: Request, _ context: ServerContext) async throws -> Response {
         var request = request
         let wanted = try EmbeddingRequest(try JSONBody.fields(try await collect(&request, context)))
-        let model = try model(named: wanted.model)
+        let model = try await model(named: wanted.model)
         var response = try await request.body.consumeWithCancellationOnInboundClose { _ in
             try await admission.admit(Admission.Order(client: context.client), slots: 1) {
                 var items: [EmbeddingList.Item] = [], tokens = 0

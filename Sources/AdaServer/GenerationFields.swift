@@ -107,10 +107,17 @@ struct GenerationFields: Sendable {
     }
 
     /// The request's place among those that wait.
-    func order(client: String) -> Admission.Order {
-        var limit: Duration? = if case .time(let limits) = asked { limits.answer ?? limits.firstToken } else { nil }
-        if let deadline { limit = min(limit ?? .seconds(1e9), .seconds(max(deadline.timeIntervalSinceNow, 0))) }
-        return Admission.Order(priority: priority, deadline: limit.map { arrived + $0 }, client: client)
+    func order(client: String, _ work: QueuedWork) -> Admission.Order {
+        var work = work
+        (work.priority, work.called) = (priority, arrived)
+        if case .time(let limits) = asked {
+            (work.deadline, work.firstTokenDeadline) = (limits.answer.map { arrived + $0 }, limits.firstToken.map { arrived + $0 })
+        }
+        if let deadline {
+            let instant = ContinuousClock.now + .seconds(min(max(deadline.timeIntervalSinceNow, 0), 1e9))
+            work.deadline = min(work.deadline ?? instant, instant)
+        }
+        return Admission.Order(priority: priority, deadline: work.deadline ?? work.firstTokenDeadline, client: client, work: work)
     }
 
     /// The budget that is left of what was asked for: the time since the request arrived is gone.

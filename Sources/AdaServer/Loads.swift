@@ -7,7 +7,8 @@ struct LoadReport: Encodable {
         let dpRank = 0
         let numRunningReqs: Int
         let numWaitingReqs: Int
-        let numWaitingUncachedTokens = 0
+        /// Positions of prompts that are still to be read, of requests that wait or are computed.
+        let numWaitingUncachedTokens: Int
         let numTotalReqs: Int
         let numUsedTokens: Int
         let maxTotalNumTokens: Int
@@ -28,7 +29,8 @@ struct LoadReport: Encodable {
         let perToken = max(load.keyValueBytesPerToken, 1)
         loads = [
             Rank(
-                numRunningReqs: counts.running, numWaitingReqs: counts.waiting, numTotalReqs: counts.running + counts.waiting,
+                numRunningReqs: counts.running, numWaitingReqs: counts.waiting,
+                numWaitingUncachedTokens: admission.backlog.reduce(load.unreadPositions) { $0 + $1.positions }, numTotalReqs: counts.running + counts.waiting,
                 numUsedTokens: load.keyValueBytes / perToken, maxTotalNumTokens: load.keyValueLimit / perToken,
                 tokenUsage: load.keyValueLimit > 0 ? Double(load.keyValueBytes) / Double(load.keyValueLimit) : 0,
                 genThroughput: rates.tokensPerSecond, cacheHitRate: rates.cacheHits,

@@ -11,7 +11,12 @@ struct MediaFetcher: Sendable {
     let hosts: Set<String>
     private static let redirectLimit = 3
 
-    init(hosts: [String]) { self.hosts = Set(hosts.map { $0.lowercased() }) }
+    private let resolve: @Sendable (String) -> [NetworkAddress]
+
+    /// - Parameter resolve: the addresses of a name.
+    init(hosts: [String], resolve: @escaping @Sendable (String) -> [NetworkAddress] = NetworkAddress.resolve) {
+        (self.hosts, self.resolve) = (Set(hosts.map { $0.lowercased() }), resolve)
+    }
 
     /// - Throws: ``APIError``
     func fetch(_ url: String, maxBytes: Int) async throws -> [UInt8] {
@@ -75,7 +80,7 @@ struct MediaFetcher: Sendable {
         let isListed = hosts.contains("\(host):\(port)") || (components.port == nil && hosts.contains(host))
         guard isListed else { throw MediaLoader.refused(asked, "this host is not among those that --allow-media-host names") }
         if NetworkAddress(literal: name) != nil { return (url, name, name) }
-        let addresses = try await DispatchQueue.global().run { NetworkAddress.resolve(name) }
+        let addresses = try await DispatchQueue.global().run { [resolve] in resolve(name) }
         guard let first = addresses.first, addresses.allSatisfy(\.isPublic) else { throw MediaLoader.refused(asked, "this host has no public address") }
         return (url, host, first.text)
     }

@@ -39,7 +39,7 @@ final class Metrics: Sendable {
         var budget = Histogram([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
         var predicted = Histogram([0.25, 0.5, 0.75, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2, 4])
         var promptTokens = 0, answerTokens = 0, cachedTokens = 0
-        var missed = 0
+        var missed = 0, shrunk = 0
         var finished: [String: Int] = [:]
         var refused: [Int: Int] = [:]
         /// Tokens given in the newest seconds, for the rate.
@@ -60,6 +60,7 @@ final class Metrics: Sendable {
                 state.predicted.add(summary.measured.timeToFirstToken / predicted)
             }
             if case .time = summary.budget, summary.warning != nil { state.missed += 1 }
+            if summary.shrunkFrom != nil { state.shrunk += 1 }
             state.promptTokens += summary.promptTokens
             state.cachedTokens += summary.cachedTokens.prefix
             state.answerTokens += summary.tokens.count
@@ -120,6 +121,7 @@ final class Metrics: Sendable {
             metric("adallava_budget", "histogram", "Fraction of the full model's compute that answers were granted.", state.budget.lines("adallava_budget", label))
             metric("adallava_predicted_ratio", "histogram", "Measured over predicted time to the first token.", state.predicted.lines("adallava_predicted_ratio", label))
             one("adallava_deadline_missed_total", "counter", "Answers that kept a time budget's limits not.", state.missed)
+            one("adallava_budget_shrunk_total", "counter", "Answers whose budget was made smaller because other requests needed the time.", state.shrunk)
             metric(
                 "adallava_errors_total", "counter", "Requests that were answered with an error, by status.",
                 state.refused.sorted { $0.key < $1.key }.map { "adallava_errors_total{\(label),status=\"\($0.key)\"} \($0.value)" })

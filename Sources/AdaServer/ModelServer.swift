@@ -15,7 +15,7 @@ import ServiceLifecycle
 /// It listens while the model is still being loaded; `/health` says when it is ready.
 public struct ModelServer: Sendable {
     let options: ServerOptions
-    let state = ServerState()
+    let state: ServerState
     let media: MediaLoader
     let admission: Admission
     let metrics = Metrics()
@@ -25,29 +25,55 @@ public struct ModelServer: Sendable {
     let logger: Logger
     private let load: @Sendable () async throws -> AdaptiveModel
     private let onRunning: @Sendable (_ port: Int) async -> Void
+    private let onReady: @Sendable (_ model: String) async -> Void
 
     /// - Parameters:
     ///   - onRunning: called with the port once the server listens.
+    ///   - onReady: called with the model's name once it answers requests for the first time.
     ///   - load: gives the model.
     /// - Throws: ``ServerError`` for an address that others reach without keys.
     public init(
         _ options: ServerOptions, logger: Logger, onRunning: @escaping @Sendable (_ port: Int) async -> Void = { _ in },
+        onReady: @escaping @Sendable (_ model: String) async -> Void = { _ in },
         load: @escaping @Sendable () async throws -> AdaptiveModel
     ) throws {
         if !options.isLoopback, options.keys.isEmpty, !options.allowsAnyone { throw ServerError.unprotected(host: options.host) }
-        (self.options, self.logger, self.load, self.onRunning) = (options, logger, load, onRunning)
+        (self.options, self.logger, self.load, self.onRunning, self.onReady) = (options, logger, load, onRunning, onReady)
         media = MediaLoader(folder: options.mediaFolder, hosts: options.mediaHosts, maxBytes: options.maxBodyBytes)
-        admission = Admission(limit: options.maxConcurrent, waitingLimit: options.maxWaiting)
+        let state = ServerState(), admission = Admission(
+            limit: options.maxConcurrent, waitingLimit: options.maxWaiting, longestWait: options.maxWait, outlook: { state.model?.outlook })
+        (self.state, self.admission) = (state, admission)
     }
 
     /// The server as a service of a group.
     public func application() -> some ApplicationProtocol {
-        Application(
+        var services: [any Service] = [ModelService(server: self)]
+        if let limit = options.idleUnload { services.append(IdleService(state: state, admission: admission, limit: limit)) }
+        return Application(
             router: router(), server: .http1(configuration: .init(idleTimeout: .seconds(75))),
             configuration: ApplicationConfiguration(
                 address: .hostname(options.host, port: options.port), serverName: nil, availableConnectionsDelegate: .maximum(1024, logger: logger)),
-            services: [ModelService(state: state, load: load)],
+            services: services,
             onServerRunning: { [onRunning] channel in await onRunning(channel.localAddress?.port ?? 0) }, logger: logger)
+    }
+
+    /// What `/v1/models` says of a model.
+    func describe(_ model: AdaptiveModel) -> ModelDescription {
+        ModelDescription(id: modelName(model), created: Int(state.started.timeIntervalSince1970), model)
+    }
+
+    /// Loads the model for the first time.
+    fileprivate func start() async throws {
+        let model = try await cancelWhenGracefulShutdown { try await loadModel() }
+        state.setReady(model, describe(model)) { try await loadModel() }
+        await onReady(modelName(model))
+    }
+
+    /// Loads the model, and lets budgets shrink under load.
+    private func loadModel() async throws -> AdaptiveModel {
+        let model = try await load()
+        if let patience = options.maxWait { try await model.balance(patience: patience) { [admission] in admission.backlog } }
+        return model
     }
 
     /// Serves until SIGTERM or SIGINT.
@@ -93,16 +119,31 @@ public enum ServerError: EngineError, Equatable {
 
 /// Loads the model while the server already listens.
 private struct ModelService: Service {
-    let state: ServerState
-    let load: @Sendable () async throws -> AdaptiveModel
+    let server: ModelServer
 
     func run() async throws {
         do {
-            state.setReady(try await cancelWhenGracefulShutdown { try await load() })
+            try await server.start()
         } catch is CancellationError {
             return
         }
         try? await gracefulShutdown()
+    }
+}
+
+/// Unloads the model once nobody has used it for a while.
+private struct IdleService: Service {
+    let state: ServerState
+    let admission: Admission
+    let limit: Duration
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            while (try? await Task.sleep(for: max(limit / 8, .milliseconds(10)))) != nil {
+                if admission.counts.running + admission.counts.waiting > 0 { state.noteUse() }
+                state.unload(after: limit)
+            }
+        }
     }
 }
 

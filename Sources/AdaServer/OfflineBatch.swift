@@ -36,9 +36,9 @@ public struct OfflineBatch: Sendable {
     public init(_ model: AdaptiveModel, modelName: String? = nil, options: ServerOptions = ServerOptions()) throws {
         var options = options
         options.modelName = modelName
-        options.maxWaiting = .max
+        (options.maxWaiting, options.maxWait) = (.max, nil)
         server = try ModelServer(options, logger: Logger(label: "adallava.batch")) { model }
-        server.state.setReady(model)
+        server.state.setReady(model, server.describe(model))
     }
 
     /// - Parameter onProgress: called with lines done and all of them.

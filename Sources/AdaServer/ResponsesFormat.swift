@@ -160,8 +160,8 @@ struct ResponsesFormat: AnswerFormat {
 
     func closing(_ answers: [FinishedAnswer]) -> [StreamEvent] { [] }
 
-    func progress(_ progress: GenerationProgress) -> [StreamEvent] {
-        [event("response.progress") { $0.progress = ProgressReport(progress) }]
+    func progress(_ progress: ProgressReport) -> [StreamEvent] {
+        [event("response.progress") { $0.progress = progress }]
     }
 
     func failure(_ error: APIError) -> [StreamEvent] { [event("error") { ($0.code, $0.message) = (error.code ?? error.type, error.message) }] }

@@ -13,13 +13,15 @@ extension ModelServer {
         router.get("/health") { _, _ in
             let (running, waiting) = admission.counts
             let trouble = state.trouble(requests: running + waiting)
-            return try JSONBody.response(["status": trouble ?? "ok"], status: trouble == nil ? .ok : .serviceUnavailable)
+            var body = ["status": trouble ?? "ok"]
+            if state.isUnloaded { body["model"] = "unloaded" }
+            return try JSONBody.response(body, status: trouble == nil ? .ok : .serviceUnavailable)
         }
         router.get("/version") { _, _ in try JSONBody.response(["version": options.version]) }
         router.get("/v1/models") { _, _ in try JSONBody.response(ModelList(data: [try description()])) }
         router.get("/v1/models/**") { request, _ in
             let name = request.uri.path.dropFirst("/v1/models/".count)
-            _ = try model(named: name.removingPercentEncoding ?? "")
+            try check(name: name.removingPercentEncoding ?? "")
             return try JSONBody.response(try description())
         }
         Page.add(to: router)
@@ -29,13 +31,16 @@ extension ModelServer {
         router.post("/tokenize") { request, context in try await tokenize(request, context) }
         router.post("/detokenize") { request, context in try await detokenize(request, context) }
         router.get("/metrics") { _, _ in
-            let model = try model()
-            let text = metrics.text(modelName(model), model.load, admission.counts)
+            let text = metrics.text(try description().id, modelLoad, admission.counts)
             return Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"], body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
         }
-        router.get("/v1/loads") { _, _ in try JSONBody.response(LoadReport(try model().load, admission, metrics)) }
+        router.get("/v1/loads") { _, _ in
+            _ = try description()
+            return try JSONBody.response(LoadReport(modelLoad, admission, metrics))
+        }
         router.post("/v1/embeddings") { request, context in try await embeddings(request, context) }
+        router.post("/v1/attention") { request, context in try await attention(request, context) }
         router.post("/v1/messages/count_tokens") { request, context in try await countTokens(request, context) }
         addFileRoutes(to: router)
         addBatchRoutes(to: router)
@@ -43,30 +48,39 @@ extension ModelServer {
             router.post(RouterPath(route.rawValue)) { request, context in
                 var request = request
                 let fields = try JSONBody.fields(try await collect(&request, context))
-                return try await respond(try answerRequest(route, fields, headers: request.headers), request, context)
+                return try await respond(try await answerRequest(route, fields, headers: request.headers), request, context)
             }
         }
         return router
     }
 
-    /// The model, if a request means it or none in particular.
-    /// - Throws: ``APIError`` while it is loaded, and for another name.
-    func model(named name: String? = nil) throws -> AdaptiveModel {
-        guard let model = state.model else { throw APIError(.serviceUnavailable, "the model is still being loaded", code: "loading", retryAfter: 1) }
-        let own = options.modelName ?? model.name
+    /// The model, if a request means it or none in particular. One that was unloaded is loaded again first.
+    /// - Throws: ``APIError`` while it is loaded for the first time, and for another name.
+    func model(named name: String? = nil) async throws -> AdaptiveModel {
+        try check(name: name)
+        return try await state.use()
+    }
+
+    private func check(name: String?) throws {
+        let own = try description().id
         guard name == nil || name == own else {
             throw APIError(.notFound, "the model \(name?.prefix(80) ?? "") is not here; this server answers with \(own)", parameter: "model", code: "model_not_found")
         }
-        return model
     }
 
     /// The name that answers carry.
     func modelName(_ model: AdaptiveModel) -> String { options.modelName ?? model.name }
 
+    /// - Throws: ``APIError`` while the model is loaded for the first time.
     private func description() throws -> ModelDescription {
-        let model = try model()
-        return ModelDescription(id: modelName(model), created: Int(state.started.timeIntervalSince1970), model)
+        guard let description = state.description else {
+            throw APIError(.serviceUnavailable, "the model is still being loaded", code: "loading", retryAfter: 1)
+        }
+        return description
     }
+
+    /// What the model is busy with.
+    private var modelLoad: ModelLoad { state.model?.load ?? ModelLoad() }
 
     // MARK: - Tokens
 
@@ -74,7 +88,7 @@ extension ModelServer {
     private func tokenize(_ request: Request, _ context: ServerContext) async throws -> Response {
         var request = request
         var fields = try JSONBody.fields(try await collect(&request, context))
-        let model = try model(named: try fields.string("model"))
+        let model = try await model(named: try fields.string("model"))
         let tokens: [Int]
         if let prompt = try fields.string("prompt") {
             tokens = try model.tokenize(prompt: prompt)
@@ -92,13 +106,13 @@ extension ModelServer {
         var request = request
         let fields = try JSONBody.fields(try await collect(&request, context))
         let messages = try MessagesRequest(fields, headers: request.headers, counts: true)
-        return try JSONBody.response(["input_tokens": try messages.promptTokens(try model(named: messages.model))])
+        return try JSONBody.response(["input_tokens": try messages.promptTokens(try await model(named: messages.model))])
     }
 
     private func detokenize(_ request: Request, _ context: ServerContext) async throws -> Response {
         var request = request
         var fields = try JSONBody.fields(try await collect(&request, context))
-        let model = try model(named: try fields.string("model"))
+        let model = try await model(named: try fields.string("model"))
         guard let elements = try fields.array("tokens") else { throw fields.wrong("tokens", expected: "a list of token ids", found: nil) }
         let tokens = try elements.map { element in
             guard case .integer(let id) = element else { throw fields.wrong("tokens", expected: "token ids", found: element) }

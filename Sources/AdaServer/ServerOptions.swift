@@ -16,6 +16,11 @@ public struct ServerOptions: Sendable {
     public var mediaHosts: [String] = []
     /// Answers that are computed at once, and requests that may wait beside them; further ones are refused with 429.
     public var maxConcurrent = 32, maxWaiting = 128
+    /// The time in which requests without a deadline are to be answered: budgets shrink towards the floor when requests need more, and those that would wait
+    /// longer even so are refused with 429. `nil`: budgets never shrink, and nobody is refused for time.
+    public var maxWait: Duration? = .seconds(30)
+    /// The time without a request after which the model is unloaded; the next request loads it again. `nil`: never.
+    public var idleUnload: Duration?
     /// The most bytes of a request's body.
     public var maxBodyBytes = 64 << 20
     /// The longest time in which a body has to arrive.

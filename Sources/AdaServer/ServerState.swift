@@ -7,6 +7,10 @@ final class ServerState: Sendable {
     enum Phase: Sendable {
         case loading
         case ready(AdaptiveModel)
+        /// Nobody has used the model for a while; the next request loads it again.
+        case unloaded
+        /// It is loaded again.
+        case reloading(Task<AdaptiveModel, any Error>)
         /// Answers under way are given, then the server ends.
         case draining(AdaptiveModel?)
     }
@@ -18,25 +22,80 @@ final class ServerState: Sendable {
         var longest = Duration.zero
     }
 
+    private struct Known {
+        var description: ModelDescription?
+        var load: (@Sendable () async throws -> AdaptiveModel)?
+        var lastUse = ContinuousClock.now
+    }
+
     private let phase = Mutex(Phase.loading)
+    private let known = Mutex(Known())
     private let work = Mutex(Work())
     let started = Date()
 
+    /// The model while it is loaded.
     var model: AdaptiveModel? {
         switch phase.withLock({ $0 }) {
-        case .loading: nil
+        case .loading, .unloaded, .reloading: nil
         case .ready(let model): model
         case .draining(let model): model
         }
     }
 
-    func setReady(_ model: AdaptiveModel) {
+    /// What is known of the model since it was loaded first.
+    var description: ModelDescription? { known.withLock { $0.description } }
+
+    var isUnloaded: Bool { if case .unloaded = phase.withLock({ $0 }) { true } else { false } }
+
+    /// - Parameter load: loads the model again after ``unload(after:)``.
+    func setReady(_ model: AdaptiveModel, _ description: ModelDescription, load: (@Sendable () async throws -> AdaptiveModel)? = nil) {
+        known.withLock { ($0.description, $0.load, $0.lastUse) = (description, load, .now) }
         phase.withLock { if case .loading = $0 { $0 = .ready(model) } }
+    }
+
+    // MARK: - Unloading
+
+    func noteUse() { known.withLock { $0.lastUse = .now } }
+
+    /// Lets go of a model that nobody has used for so long. Answers under way keep it until they end.
+    func unload(after limit: Duration) {
+        guard known.withLock({ $0.load != nil && .now - $0.lastUse >= limit }) else { return }
+        phase.withLock { if case .ready = $0 { $0 = .unloaded } }
+    }
+
+    /// The model for a request, loaded again if it was unloaded.
+    /// - Throws: ``APIError`` while it is loaded for the first time, or once the server is to end; what loading throws.
+    func use() async throws -> AdaptiveModel {
+        noteUse()
+        let load = known.withLock { $0.load }
+        let loading: Task<AdaptiveModel, any Error>? = phase.withLock { phase in
+            if case .reloading(let task) = phase { return task }
+            guard case .unloaded = phase, let load else { return nil }
+            let task = Task { [self] in
+                do {
+                    let model = try await load()
+                    self.phase.withLock { if case .reloading = $0 { $0 = .ready(model) } }
+                    return model
+                } catch {
+                    self.phase.withLock { if case .reloading = $0 { $0 = .unloaded } }
+                    throw error
+                }
+            }
+            phase = .reloading(task)
+            return task
+        }
+        if let loading {
+            let model = try await loading.value
+            noteUse()
+            return model
+        }
+        guard let model else { throw APIError(.serviceUnavailable, "the model is still being loaded", code: "loading", retryAfter: 1) }
+        return model
     }
 
     func setDraining() {
         phase.withLock { phase in
-            if case .ready(let model) = phase { phase = .draining(model) } else if case .loading = phase { phase = .draining(nil) }
+            if case .ready(let model) = phase { phase = .draining(model) } else if case .draining = phase {} else { phase = .draining(nil) }
         }
     }
 
@@ -65,6 +124,7 @@ final class ServerState: Sendable {
         switch phase.withLock({ $0 }) {
         case .loading: return "loading"
         case .draining: return "draining"
+        case .unloaded, .reloading: return nil
         case .ready(let loaded): model = loaded
         }
         let load = model.load

@@ -45,6 +45,12 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The most memory that keys and values take, a quarter of it for earlier prompts; by default nine tenths of what is free.")
     var memoryLimit: ByteSize?
 
+    @Option(help: "The time in which requests without a deadline are to be answered, such as 30s: budgets shrink when more is asked for, and requests that would wait longer even so are refused with 429. 0 switches both off.")
+    var maxWait = TimeSpan(.seconds(30))
+
+    @Option(help: "Unload the model after so long without a request, such as 10m; the next one loads it again.")
+    var idleUnload: TimeSpan?
+
     @Option(help: "The model's name in requests and answers, instead of the checkpoint's.")
     var servedModelName: String?
 
@@ -52,6 +58,7 @@ struct Serve: AsyncParsableCommand {
         guard (0 ... 65_535).contains(port) else { throw ValidationError("--port: expected 0 to 65535, found \(port)") }
         guard (1 ... 1024).contains(maxConcurrent) else { throw ValidationError("--max-concurrent: expected 1 to 1024, found \(maxConcurrent)") }
         guard (0 ... 100_000).contains(maxWaiting) else { throw ValidationError("--max-waiting: expected 0 to 100000, found \(maxWaiting)") }
+        if let idleUnload, idleUnload.duration <= .zero { throw ValidationError("--idle-unload: expected a time above 0 such as 10m, found \(idleUnload)") }
         if noAuth, apiKeyFile != nil { throw ValidationError("--no-auth and --api-key-file: expected one of them, found both") }
     }
 
@@ -63,6 +70,8 @@ struct Serve: AsyncParsableCommand {
             options.mediaFolder = try allowMediaDir.map(Self.folder)
             (options.maxConcurrent, options.maxWaiting, options.maxBodyBytes) = (maxConcurrent, maxWaiting, maxBody.bytes)
             options.mediaHosts = allowMediaHost
+            options.maxWait = maxWait.duration > .zero ? maxWait.duration : nil
+            options.idleUnload = idleUnload?.duration
             options.modelName = Self.name(of: model.model, served: servedModelName)
             options.version = Version.name.split(separator: " ").last.map(String.init) ?? Version.name
             let checkpoint = try model.open()
@@ -71,14 +80,13 @@ struct Serve: AsyncParsableCommand {
             let server = try ModelServer(options, logger: logger, onRunning: { [options] port in
                 let address = host.contains(":") && !host.hasPrefix("[") ? "[\(host)]" : host
                 Console.shared.message("listening on http://\(address):\(port)" + (options.keys.isEmpty && !options.isLoopback ? ", without keys" : ""))
-            }) { [options, compute = model.compute] in
+            }, onReady: { Console.shared.message("ready: \($0)") }) { [compute = model.compute] in
                 let loaded = try await compute.load(checkpoint) { options in
                     options.concurrentRequests = maxConcurrent
                     options.keyValueLimit = memoryLimit?.bytes
                     options.promptCacheLimit = memoryLimit.map { $0.bytes / 4 }
                 }
                 try await loaded.warmUp()
-                Console.shared.message("ready: \(options.modelName ?? loaded.name)")
                 return loaded
             }
             try await server.run()
@@ -108,6 +116,24 @@ struct Serve: AsyncParsableCommand {
         }
         return url.standardizedFileURL
     }
+}
+
+/// A time as people write it: `500ms`, `30s`, `10m`, `2h`; a number alone means seconds.
+struct TimeSpan: ExpressibleByArgument, CustomStringConvertible {
+    let duration: Duration
+
+    private static let units: [(String, Double)] = [("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("", 1)]
+
+    init(_ duration: Duration) { self.duration = duration }
+
+    init?(argument: String) {
+        guard let (suffix, seconds) = Self.units.first(where: { argument.hasSuffix($0.0) }),
+            let number = Double(argument.dropLast(suffix.count).trimmingCharacters(in: .whitespaces)), number >= 0, number * seconds < 1e9
+        else { return nil }
+        duration = .nanoseconds(Int64(number * seconds * 1e9))
+    }
+
+    var description: String { String(format: "%gs", duration / .seconds(1)) }
 }
 
 /// A number of bytes as people write it: `64MB`, `8GB`, `512KiB`, `1000`.

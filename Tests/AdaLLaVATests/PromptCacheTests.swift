@@ -310,6 +310,25 @@ import Testing
         return cache.find(elements, keys ?? PromptKeys(elements, model: ContentKey(model)))
     }
 
+    // A failure means that a prompt is not found again although it was kept: its name depends on what the memory held before.
+    @Test func equalElementsHaveEqualKeys() {
+        let image = ContentKey("image"), elements = (0 ..< 40).map { $0 % 5 == 0 ? PromptElement.image(image, row: Int32($0)) : .token(Int32($0)) }
+        let keys = PromptKeys(elements, model: image).keys
+        #expect(keys.count == 2 && Set(keys).count == 2)
+        /// Leaves other values on the stack each time.
+        @inline(never) func disturb(_ seed: UInt64) -> UInt64 {
+            withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 16) { memory in
+                for index in memory.indices { memory[index] = UInt8(truncatingIfNeeded: seed &* UInt64(index + 1) >> 3) }
+                return memory.reduce(0) { $0 &+ UInt64($1) }
+            }
+        }
+        for seed in 1 ... 200 as ClosedRange<UInt64> {
+            #expect(disturb(seed &* 0x9E37_79B9_7F4A_7C15) >= 0 && PromptKeys(elements, model: image).keys == keys)
+        }
+        // A token is no row of an image.
+        #expect(PromptKeys((0 ..< 16).map { .token($0) }, model: image).keys != PromptKeys((0 ..< 16).map { .image(image, row: $0) }, model: image).keys)
+    }
+
     // A failure means that two prompts whose keys are equal by chance, or by intent, are taken for each other.
     @Test func forgedKeysReuseNothingWrong() {
         let cache = PromptCache(limit: 1 << 20)

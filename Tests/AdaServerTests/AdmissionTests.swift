@@ -74,7 +74,7 @@ import Testing
         #expect(admission.counts.running == 2)
         let waiting = Task { try await admission.lease(Admission.Order(), slots: 1) }
         while admission.counts.waiting == 0 { await Task.yield() }
-        await #expect(performing: { try await admission.lease(Admission.Order(), slots: 1) }, throws: { APIError($0).status == .tooManyRequests && APIError($0).retryAfter ?? 0 > 0 })
+        await #expect(performing: { try await admission.lease(Admission.Order(), slots: 1) }, throws: { APIError($0).status == .tooManyRequests && APIError($0).code == "overloaded" && APIError($0).retryAfter ?? 0 > 0 })
         waiting.cancel()
         await #expect(throws: CancellationError.self) { try await waiting.value }
         #expect(admission.counts == (2, 0))
@@ -98,11 +98,37 @@ import Testing
             let loads = try await server.request("GET", "/v1/loads?include=core,disagg,queues,memory").json()
             #expect(loads["dp_rank_count"].int == 1 && loads["timestamp"].string?.hasSuffix("Z") == true)
             let load = loads["loads"][0]
+            // The waiting prompt: an image of 49 positions, a question, and the template's words.
+            let prompt = try await server.chat("What is the word?", images: [1], ["max_tokens": 1]).status
+            #expect(prompt == 429 && (load["num_waiting_uncached_tokens"].int ?? 0) > 55)
             #expect(load["num_running_reqs"].int == 1 && load["num_waiting_reqs"].int == 1 && load["num_total_reqs"].int == 2)
             #expect(load["utilization"].double == 1 && load["max_running_requests"].int == 1)
             lease.end()
             #expect(try await waiting.status == 200)
         }
+    }
+
+    // A failure means that a client who asks now and then waits behind what another one had asked before it came.
+    @Test("a client who was away neither saves up turns nor pays for others'") func lift() async throws {
+        let admission = Admission(limit: 1, waitingLimit: 100)
+        admission.count(promptTokens: 1_000_000, answerTokens: 0, client: "old")
+        let first = try await admission.lease(Admission.Order(client: "old"), slots: 1)
+        let names = Names()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for (index, name) in ["old", "new", "old", "new"].enumerated() {
+                group.addTask {
+                    try await admission.admit(Admission.Order(client: name), slots: 1) {
+                        names.add(name)
+                        admission.count(promptTokens: 10, answerTokens: 0, client: name)
+                    }
+                }
+                while admission.counts.waiting <= index { await Task.yield() }
+            }
+            first.end()
+            try await group.waitForAll()
+        }
+        // They take turns: what the old one had before the new one came does not count.
+        #expect(names.values == ["old", "new", "old", "new"] || names.values == ["new", "old", "new", "old"], "\(names.values)")
     }
 
     @Test("a client that goes away while it waits leaves its place")

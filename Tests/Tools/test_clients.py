@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Uses a server with the `openai` and `anthropic` packages, as people's programs do: answers, streams, images, errors, embeddings and batches.
+"""Uses a server with the `openai`, `anthropic` and `litellm` packages, as people's programs do: answers, streams, images, errors, embeddings and batches;
+checks its OpenAPI document with `schemathesis` and its metrics with `promtool`.
 
-Skipped with a message where the packages are not installed; scripts/test-clients.sh installs them in a folder of their own.
+What is not installed is skipped with a message; scripts/test-clients.sh installs the packages in a folder of their own.
 
 usage: test_clients.py [--binary FILE]
 """
@@ -9,11 +10,14 @@ import argparse
 import base64
 import io
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 from test_page import IMAGE, ROOT, Server, asked
 
@@ -144,16 +148,56 @@ def test_anthropic(anthropic, client, binary):
         assert error.body["error"]["type"] == "not_found_error"
 
 
+def test_litellm(litellm, client, binary):
+    """LiteLLM: whole and streamed answers about an image, budgets, and errors of its own types"""
+    expected = asked(binary, str(IMAGE), QUESTION, "--budget", "0.6")
+    common = {"model": "openai/scenes/L", "api_base": str(client.base_url), "api_key": "secret", "messages": messages(), "num_retries": 0, "extra_body": {"budget": 0.6}}
+    answer = litellm.completion(**common)
+    assert answer.choices[0].message.content == expected and answer.usage.completion_tokens > 0, answer
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in litellm.completion(**common, stream=True))
+    assert text == expected, text
+    for wanted, change in [(litellm.BadRequestError, {"extra_body": {"budget": 2}}), (litellm.AuthenticationError, {"api_key": "wrong"}), (litellm.NotFoundError, {"model": "openai/gpt-4"})]:
+        try:
+            litellm.completion(**{**common, **change})
+            raise AssertionError(f"{change} was answered")
+        except wanted:
+            pass
+
+
+def test_schema(schemathesis, client, binary):
+    """schemathesis: no request that the OpenAPI document allows, or just does not, ends in a server's error or an undocumented form"""
+    tool = pathlib.Path(sys.executable).parent / "schemathesis"
+    address = str(client.base_url).removesuffix("/v1/")
+    result = subprocess.run(
+        [tool, "run", address + "/openapi.json", "--url", address, "-H", "Authorization: Bearer secret", "--checks", "not_a_server_error,content_type_conformance,response_schema_conformance",
+         "--max-examples", "12", "--seed", "1", "--request-timeout", "60", "--workers", "2", "--phases", "fuzzing", "--no-color"],
+        capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+
+
+def test_promtool(promtool, client, binary):
+    """promtool check metrics finds nothing wrong but the colons of vLLM's names, which dashboards know"""
+    call = urllib.request.Request(str(client.base_url).removesuffix("/v1/") + "/metrics", headers={"Authorization": "Bearer secret"})
+    text = urllib.request.urlopen(call).read()
+    result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
+    problems = [line for line in (result.stdout + result.stderr).decode().splitlines() if line and not (line.startswith("vllm:") and "':'" in line)]
+    assert not problems, problems
+
+
+def package(name):
+    """A package, or `None` where it is not installed."""
+    try:
+        return __import__(name)
+    except ImportError:
+        return None
+
+
 def main():
+    # LiteLLM fetches a list of prices when it is imported, unless told not to.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / ".build/release/adallava")
     options = parser.parse_args()
-    try:
-        import anthropic
-        import openai
-    except ImportError as error:
-        print(f"test_clients: skipped, {error.name} is not installed", file=sys.stderr)
-        return 0
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         keys = pathlib.Path(folder, "keys")
@@ -161,12 +205,22 @@ def main():
         server = Server(options.binary, "--api-key-file", str(keys))
         try:
             address = f"http://127.0.0.1:{server.port}"
-            ours = openai.OpenAI(base_url=address + "/v1", api_key="secret", max_retries=0, timeout=120)
-            theirs = anthropic.Anthropic(base_url=address, api_key="secret", max_retries=0, timeout=120)
-            for test in [test_chat, test_structured, test_errors, test_other_routes, test_batches, test_anthropic]:
+            packages = {name: package(name) for name in ("openai", "anthropic", "litellm", "schemathesis")}
+            packages["promtool"] = shutil.which("promtool")
+            openai, anthropic = packages["openai"], packages["anthropic"]
+            if not openai:
+                print("test_clients: skipped, openai is not installed", file=sys.stderr)
+                return 0
+            clients = {"openai": openai.OpenAI(base_url=address + "/v1", api_key="secret", max_retries=0, timeout=120)}
+            if anthropic:
+                clients["anthropic"] = anthropic.Anthropic(base_url=address, api_key="secret", max_retries=0, timeout=120)
+            for name, test in [("openai", test) for test in (test_chat, test_structured, test_errors, test_other_routes, test_batches)] + [
+                    ("anthropic", test_anthropic), ("litellm", test_litellm), ("schemathesis", test_schema), ("promtool", test_promtool)]:
+                if not packages[name]:
+                    print(f"skipped {test.__doc__}: {name} is not installed")
+                    continue
                 try:
-                    package = anthropic if test is test_anthropic else openai
-                    test(package, theirs if test is test_anthropic else ours, options.binary)
+                    test(packages[name], clients.get(name, clients["openai"]), options.binary)
                     print(f"ok      {test.__doc__}")
                 except Exception as error:
                     failures += 1

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Two servers behind Shepherd Model Gateway (PyPI `smg`) on loopback, with Deploy/smg.args: answers, budgets, affinity, and workers that die or leave.
+"""Two servers behind Shepherd Model Gateway (PyPI `smg`) on loopback, with Deploy/smg.args: answers, budgets, affinity, workers that die, leave, are slow or
+full; then answers behind vllm-router.
 
-Skipped with a message where the package is not installed; `make test-gateway` installs it in a folder of its own.
+Skipped with a message where the packages are not installed; `make test-gateway` installs them in a folder of their own.
 
-usage: test_gateway.py [--binary FILE] [--smg FILE]
+usage: test_gateway.py [--binary FILE] [--smg FILE] [--router FILE]
 """
 import argparse
 import base64
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -64,6 +66,25 @@ def ask(port, request, key=None):
 
 def text_of(answer):
     return answer["choices"][0]["message"]["content"]
+
+
+class Router:
+    """vllm-router: the second gateway, with the same tests of answers."""
+
+    def __init__(self, program, workers, folder):
+        self.port, self.log = free_port(), pathlib.Path(folder, "router.log")
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [program, "--host", "127.0.0.1", "--port", str(self.port), "--prometheus-port", str(free_port()), "--policy", "round_robin",
+                 "--worker-urls", *(f"http://127.0.0.1:{worker.port}" for worker in workers)], stdout=log, stderr=log, cwd=folder)
+        wait("the router", lambda: ask(self.port, body("Hi", max_tokens=1))[0] == 200, self.log)
+
+    def close(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 class Gateway:
@@ -190,13 +211,91 @@ def test_leave(gateway, workers):
     assert whole > 0 and not failed, failed[:3]
 
 
-TESTS = [test_answers, test_affinity, test_deadline, test_kill, test_leave]
+def test_long_prefill(gateway, workers):
+    """a request that takes longer than the gateway's own 3 s is not called wedged: it is answered, and so are others"""
+    # Stopped now and then for most of a second, a worker takes seconds over an answer and still makes progress.
+    stopped, done = [0.0], threading.Event()
+
+    def slow_down():
+        while not done.is_set():
+            for worker in workers:
+                worker.process.send_signal(signal.SIGSTOP)
+            done.wait(0.9)
+            for worker in workers:
+                worker.process.send_signal(signal.SIGCONT)
+            stopped[0] += 0.9
+            done.wait(0.005)
+
+    expected = text_of(ask(workers[0].port, body("Describe the image.", 7))[1])
+    thread = threading.Thread(target=slow_down)
+    thread.start()
+    try:
+        start = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: ask(gateway.port, body("Describe the image.", 7)), range(4)))
+        seconds = time.monotonic() - start
+    finally:
+        done.set()
+        thread.join()
+    print(f"        answers took {seconds:.1f} s, stopped for {stopped[0]:.1f} s")
+    assert all(status == 200 and text_of(answer) == expected for status, answer, _ in answers), answers
+    assert ask(gateway.port, body("Hi", 1, max_tokens=1))[0] == 200
+
+
+def test_full(smg, folder, binary):
+    """both workers full: 429 in under 50 ms"""
+    workers = [Server(binary, "--max-concurrent", "1", "--max-waiting", "0") for _ in range(2)]
+    gateway = None
+    try:
+        gateway = Gateway(smg, workers, folder)
+        # Answers that take as long as the test: many tokens, drawn so that none ends them soon.
+        held, free = [], threading.Event()
+
+        def hold(worker):
+            with socket.create_connection(("127.0.0.1", worker.port)) as connection:
+                data = json.dumps(body("Say all that you know.", temperature=5, seed=1, max_tokens=900, ignore_eos=False, stream=True, n=1)).encode()
+                while not free.is_set():
+                    connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+                    while chunk := connection.recv(65536):
+                        if b"[DONE]" in chunk or free.is_set():
+                            break
+                    return
+
+        times, refused = [], 0
+        for _ in range(20):
+            threads = [threading.Thread(target=hold, args=(worker,)) for worker in workers for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for _ in range(10):
+                start = time.monotonic()
+                status, text, _ = ask(gateway.port, body("Hi", 1, max_tokens=1))
+                if status == 429:
+                    refused += 1
+                    times.append(time.monotonic() - start)
+            free.set()
+            for thread in threads:
+                thread.join()
+            free.clear()
+            if refused >= 10:
+                break
+        print(f"        {refused} refused, median {1000 * sorted(times)[len(times) // 2] if times else 0:.1f} ms")
+        assert refused >= 5, "nobody was refused"
+        assert sorted(times)[len(times) // 2] < 0.05, times
+    finally:
+        if gateway:
+            gateway.close()
+        for worker in workers:
+            worker.close()
+
+
+TESTS = [test_answers, test_affinity, test_deadline, test_long_prefill, test_kill, test_leave]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / ".build/release/adallava")
     parser.add_argument("--smg", default=ROOT / "build/clients/bin/smg")
+    parser.add_argument("--router", default=ROOT / "build/clients/bin/vllm-router")
     options = parser.parse_args()
     if not shutil.which(str(options.smg)):
         print(f"test_gateway: skipped, {options.smg} is not there", file=sys.stderr)
@@ -206,14 +305,29 @@ def main():
         workers = [Server(options.binary) for _ in range(2)]
         gateway = None
         try:
-            gateway = Gateway(options.smg, workers, folder)
-            for test in TESTS:
+            def run(test, *arguments, name=""):
+                nonlocal failures
                 try:
-                    test(gateway, workers)
-                    print(f"ok      {test.__doc__}")
+                    test(*arguments)
+                    print(f"ok      {name}{test.__doc__}")
                 except Exception as error:
                     failures += 1
-                    print(f"FAILED  {test.__doc__}\n        {type(error).__name__}: {error}")
+                    print(f"FAILED  {name}{test.__doc__}\n        {type(error).__name__}: {error}")
+
+            gateway = Gateway(options.smg, workers, folder)
+            for test in TESTS:
+                run(test, gateway, workers)
+            gateway.close()
+            gateway = None
+            if shutil.which(str(options.router)):
+                # The last test let one leave.
+                workers[0] = Server(options.binary)
+                gateway = Router(options.router, workers, folder)
+                for test in [test_answers, test_deadline]:
+                    run(test, gateway, workers, name="vllm-router: ")
+            else:
+                print("skipped vllm-router: it is not installed")
+            run(test_full, options.smg, folder, options.binary)
         finally:
             if gateway:
                 gateway.close()

@@ -186,6 +186,19 @@ def test_asks(browser, binary, shot):
     assert "2 of 8 layers" in browser.value("document.querySelector('#result-b .share').textContent")
     measured = browser.value("[...document.querySelectorAll('#result-a tbody tr')].map((row) => Number(row.cells[2].textContent))")
     assert len(measured) == 5 and measured[4] > 0, measured
+    for section in ("#result-a", "#result-b"):
+        browser.wait("where the latency token looked", f"!document.querySelector('{section} .looked').hidden")
+        looked = browser.value(f"document.querySelector('{section} canvas').getAttribute('aria-label')")
+        assert re.fullmatch(r"Where the latency token looked: \d+ % at the image, \d+ % at itself, the rest at the text", looked), looked
+        # Patches of the model's 7 x 7 grid, of different light.
+        lights = browser.value(f"""(() => {{
+            const canvas = document.querySelector('{section} canvas'), context = canvas.getContext('2d');
+            return [...Array(49).keys()].map((cell) => {{
+                const data = context.getImageData(cell % 7 * 32, Math.floor(cell / 7) * 32, 32, 32).data;
+                return data.reduce((sum, value, index) => index % 4 < 3 ? sum + value : sum, 0);
+            }});
+        }})()""")
+        assert max(lights) > 1.5 * min(lights) > 0, lights
     browser.wait("the strip chart", "document.querySelectorAll('#strip rect').length > 2 && document.querySelector('#now').textContent.includes('mean budget')")
     shot("two-budgets")
 

@@ -75,6 +75,14 @@ public enum Budget: Sendable, Hashable, CustomStringConvertible {
         case .automatic(let automatic): automatic.description
         }
     }
+
+    /// As messages show it: times rounded to tenths of a millisecond, of shorter ones to two digits.
+    public var shown: String {
+        switch self {
+        case .fraction, .automatic: description
+        case .time(let limits): limits.shown
+        }
+    }
 }
 
 /// `0.7` instead of `.fraction(0.7)`.
@@ -180,9 +188,13 @@ public struct TimeLimits: Sendable, Hashable, CustomStringConvertible {
         return nil
     }
 
-    public var description: String {
+    public var description: String { text { String(format: "%.12gms", $0) } }
+
+    fileprivate var shown: String { text { String(format: "%.12gms", $0 < 1 ? Double(String(format: "%.2g", $0)) ?? $0 : ($0 * 10).rounded() / 10) } }
+
+    private func text(_ milliseconds: (Double) -> String) -> String {
         let named = [("", answer), ("ttft:", firstToken), ("tpot:", perToken)]
-        return named.compactMap { name, limit in limit.map { name + String(format: "%.12gms", $0 / .milliseconds(1)) } }.joined(separator: ",")
+        return named.compactMap { name, limit in limit.map { name + milliseconds($0 / .milliseconds(1)) } }.joined(separator: ",")
     }
 }
 

@@ -58,6 +58,9 @@ package struct Product {
         (self.linear, self.output, self.parts, self.accumulate, self.relu6) = (linear, output, parts, accumulate, relu6)
     }
 
+    /// The same product for some rows of the output, of a product whose one part is all rows.
+    func rows(_ range: Range<Int>) -> Product { Product(linear: linear, output: output.rows(range), accumulate: accumulate, relu6: relu6) }
+
     var flags: Int32 { (accumulate ? Int32(AK_ACCUMULATE) : 0) | (relu6 ? Int32(AK_RELU6) : 0) }
 
     /// Panels that some part computes, ascending.

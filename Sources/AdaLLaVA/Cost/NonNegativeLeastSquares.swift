@@ -1,10 +1,10 @@
 /// The non-negative `x` that minimizes `|A x - b|`, by the active-set method of Lawson and Hanson (Solving Least Squares Problems, 1974, chapter 23).
-enum NonNegativeLeastSquares {
+package enum NonNegativeLeastSquares {
     /// - Parameters:
     ///   - rows: the rows of A, of equal lengths.
     ///   - targets: b.
     /// - Returns: one value for each column; 0 for columns that say nothing.
-    static func solve(_ rows: [[Double]], _ targets: [Double]) -> [Double] {
+    package static func solve(_ rows: [[Double]], _ targets: [Double]) -> [Double] {
         guard let count = rows.first?.count, count > 0 else { return [] }
         var normal = [[Double]](repeating: Array(repeating: 0, count: count), count: count)
         var right = [Double](repeating: 0, count: count)

@@ -106,6 +106,25 @@ public final class AdaptiveModel: Sendable {
     /// What the model is busy with.
     public var load: ModelLoad { requests.load }
 
+    /// Predicts requests that are not admitted yet; `nil` where nothing is predicted.
+    package var outlook: WorkOutlook? { requests.outlook }
+
+    /// Lets budgets shrink when requests, those of the backlog included, need more time together than they have.
+    /// - Parameter patience: the time in which requests without limits are to be answered; `nil`: budgets never shrink for others.
+    package func balance(patience: Duration?, backlog: @escaping @Sendable () -> [QueuedWork]) async throws {
+        try await requests.setBacklog(patience.map { LoadBalance(patience: $0) }, backlog)
+    }
+
+    /// A request as it waits: what its time is predicted from.
+    package func queued(tokens: [Int], images: Int, budget: Budget, maxTokens: Int, question: String) -> QueuedWork {
+        let rows = loaded.preparation.map(\.tokens) ?? 1
+        var work = QueuedWork(
+            positions: tokens.count + images * (rows - 1), images: images, maxTokens: min(maxTokens, contextLength),
+            kind: AnswerLengths.kind(of: question, images: images))
+        if case .fraction(let fraction) = budget { work.fraction = fraction }
+        return work
+    }
+
     /// Whether the model has a scheduler, so that budgets below 1 mean something.
     public var isAdaptive: Bool { loaded.parts.adaptive != nil }
 
@@ -222,8 +241,9 @@ public final class AdaptiveModel: Sendable {
             let words = question?.parts.map { if case .text(let text) = $0 { text } else { "" } }.joined(separator: " ")
             request.kind = AnswerLengths.kind(of: words ?? "", images: request.images.count)
             let stop = options.stop + (question == nil ? [] : text.stopTexts)
+            (request.priority, request.onPrediction) = (options.priority, options.onPrediction)
             requests.submit(
-                cancellation, make: { [request] in Self.task(request, text, options, stop, budget, cancellation, continuation) },
+                cancellation, positions: loaded.parts.leastPositions(request) + 1 + min(options.maxTokens, contextLength), make: { [request] in Self.task(request, text, options, stop, budget, cancellation, continuation) },
                 drop: { continuation.finish(throwing: $0) })
         } catch {
             continuation.finish(throwing: error)

@@ -23,6 +23,10 @@ public struct GenerationOptions: Sendable {
     package var filter: (@Sendable () -> any TokenFilter)?
     /// Called on the model's thread with what the prefix layers put out; not for a model that is not adaptive.
     public var onStates: (@Sendable (PrefixStates) -> Void)?
+    /// Which requests' prompts are read first: those with lower numbers; among equals, those with the earliest deadline.
+    public var priority = 0
+    /// Called on the model's thread with what is predicted of the answer, whenever that becomes more certain; where times are predicted.
+    public var onPrediction: (@Sendable (PhaseTimes) -> Void)?
     /// What a time budget means for this answer.
     public var deadlines = DeadlineOptions()
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
@@ -79,6 +83,8 @@ public struct AnswerSummary: Sendable {
     public let budget: Budget
     /// Optional units granted; `nil` if the model is not adaptive.
     public let units: Int?
+    /// Units that the budget granted at first, where the requests of an overloaded server left fewer; `nil` otherwise.
+    public let shrunkFrom: Int?
     /// Where below nothing more is saved; `nil` if the model is not adaptive.
     public let budgetFloor: Double?
     /// What ran of each layer.
@@ -100,6 +106,7 @@ public struct AnswerSummary: Sendable {
         imageTokens = result.imageTokens
         self.budget = budget
         units = result.adaptive?.units
+        shrunkFrom = result.shrunkFrom
         budgetFloor = result.adaptive?.floor
         plan = result.plan
         measured = result.measured
@@ -137,7 +144,7 @@ public struct AnswerSummary: Sendable {
         let why = units == nil
             ? "this model has no scheduler, so nothing can be turned off; --cut ends answers in time"
             : prediction?.isLate == true ? "its smallest plan needs more" : "the machine became slower, or the answer longer, than expected"
-        return "budget \(budget): " + late.joined(separator: "; ") + ": " + why
+        return "budget \(budget.shown): " + late.joined(separator: "; ") + ": " + why
     }
 
     /// One line for people: what ran and how long it took.
@@ -148,7 +155,7 @@ public struct AnswerSummary: Sendable {
             let heads = plan.headsPerLayer.reduce(0, +)
             let groups = plan.groupsPerLayer.reduce(0, +)
             let all = plan.rows.count * plan.headCount
-            parts.append("budget \(budget): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
+            parts.append("budget \(budget.shown): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
         }
         if measured.encode > .microseconds(100) { parts.append("encode \(milliseconds(measured.encode))") }
         parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens)")

@@ -13,6 +13,8 @@ package final class AnswerQueue: @unchecked Sendable {
 
     private struct Waiting: Sendable {
         let cancellation: Cancellation
+        /// Positions that prompt and answer take at most.
+        let positions: Int
         /// Makes the task, on the engine's thread.
         let make: @Sendable () -> GenerationTask
         /// The request ends before it was begun.
@@ -26,6 +28,10 @@ package final class AnswerQueue: @unchecked Sendable {
         /// Works that want the engine for themselves.
         var exclusive = 0
         var isRunning = false
+        /// Predicts requests that are not admitted yet; `nil` where nothing is predicted.
+        var outlook: WorkOutlook?
+        /// Requests that wait elsewhere.
+        var backlog: @Sendable () -> [QueuedWork] = { [] }
     }
     private let state: Mutex<State>
 
@@ -33,15 +39,32 @@ package final class AnswerQueue: @unchecked Sendable {
     init(_ engine: Engine, queue: DispatchQueue, limit: Int) {
         (self.engine, self.queue, self.limit) = (engine, queue, max(limit, 1))
         state = Mutex(State(load: engine.load([])))
+        engine.backlog = { [weak self] in self?.state.withLock { $0.backlog }() ?? [] }
+    }
+
+    /// Predicts requests that are not admitted yet; `nil` where nothing is predicted.
+    var outlook: WorkOutlook? { state.withLock { $0.outlook } }
+
+    /// Says what waits elsewhere, and predicts times from now on, also of fractions of compute.
+    func setBacklog(_ balance: LoadBalance?, _ backlog: @escaping @Sendable () -> [QueuedWork]) async throws {
+        state.withLock { $0.backlog = backlog }
+        try await exclusively { [self] engine in
+            engine.balance = balance
+            engine.planner = engine.planner ?? engine.timings?.makePlanner()
+            note([], union: true)
+        }
     }
 
     /// Adds a request.
     /// - Parameters:
+    ///   - positions: that prompt and answer take at most: a request is admitted once memory for all of them is left.
     ///   - make: makes its task when it is admitted; called on the engine's thread.
     ///   - drop: called instead when it is cancelled before.
-    func submit(_ cancellation: Cancellation, make: @escaping @Sendable () -> GenerationTask, drop: @escaping @Sendable (any Error) -> Void) {
+    func submit(
+        _ cancellation: Cancellation, positions: Int = 0, make: @escaping @Sendable () -> GenerationTask, drop: @escaping @Sendable (any Error) -> Void
+    ) {
         let starts = state.withLock { state in
-            state.waiting.append(Waiting(cancellation: cancellation, make: make, drop: drop))
+            state.waiting.append(Waiting(cancellation: cancellation, positions: positions, make: make, drop: drop))
             defer { state.isRunning = true }
             return !state.isRunning
         }
@@ -81,8 +104,9 @@ package final class AnswerQueue: @unchecked Sendable {
 
     /// Steps until no request is left, or until somebody wants the engine for itself and the admitted ones have ended.
     private func run() {
-        var tasks: [GenerationTask] = [], steps = 0
+        var tasks: [GenerationTask] = [], reserved: [ObjectIdentifier: Int] = [:], steps = 0
         while true {
+            let used = reserved.values.reduce(0, +)
             let admitted = state.withLock { state -> [Waiting]? in
                 if state.exclusive > 0 || state.waiting.isEmpty {
                     if tasks.isEmpty {
@@ -91,16 +115,21 @@ package final class AnswerQueue: @unchecked Sendable {
                     }
                     return []
                 }
-                let count = min(limit - tasks.count, state.waiting.count)
+                let count = fitting(state.waiting.prefix(max(limit - tasks.count, 0)), used: used, isAlone: tasks.isEmpty)
                 defer { state.waiting.removeFirst(count) }
                 return Array(state.waiting.prefix(count))
             }
             guard let admitted else { break }
-            tasks += admitted.map { $0.make() }
+            for waiting in admitted {
+                let task = waiting.make()
+                tasks.append(task)
+                reserved[ObjectIdentifier(task)] = engine.keyValueBytes(positions: waiting.positions)
+            }
             engine.step(tasks)
+            for task in tasks where task.isDone { reserved[ObjectIdentifier(task)] = nil }
             tasks.removeAll(where: \.isDone)
             steps += 1
-            note(tasks, union: steps % Self.unionInterval == 0 || tasks.isEmpty)
+            note(tasks, union: steps % Self.unionInterval == 0 || tasks.isEmpty || !admitted.isEmpty)
         }
         // Behind whoever waits for the engine.
         if state.withLock(\.isRunning) {
@@ -110,12 +139,26 @@ package final class AnswerQueue: @unchecked Sendable {
         }
     }
 
+    /// How many of some requests are admitted: as many as have memory to their longest end, so that none fails half way for another one's growth.
+    private func fitting(_ waiting: ArraySlice<Waiting>, used: Int, isAlone: Bool) -> Int {
+        var (used, count) = (used, 0)
+        for request in waiting {
+            used += engine.keyValueBytes(positions: request.positions)
+            // One that does not fit even alone is told so when it begins.
+            if used > engine.runner.pages.limit, !(isAlone && count == 0) { break }
+            count += 1
+        }
+        return count
+    }
+
     /// Steps from one look at the plans to the next: comparing them takes longer than the rest.
     private static let unionInterval = 16
 
     private func note(_ tasks: [GenerationTask], union: Bool) {
         let load = engine.load(tasks), planUnion = union ? engine.planUnion(tasks) : nil
+        let outlook = union ? engine.outlook(tasks) : nil
         state.withLock { state in
+            if let outlook { state.outlook = outlook }
             let known = state.load.planUnion
             state.load = load
             state.load.planUnion = planUnion ?? known

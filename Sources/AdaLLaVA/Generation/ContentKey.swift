@@ -24,6 +24,7 @@ enum PromptElement: Hashable, Sendable {
     case token(Int32)
     case image(ContentKey, row: Int32)
 
+    /// Whole integers only: bytes between the members of a tuple are of no defined value.
     fileprivate func add(to hash: inout SHA256) {
         // Both halves are of one size: between a byte and a word there are bytes of padding, which hold anything.
         switch self {

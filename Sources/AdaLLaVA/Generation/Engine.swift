@@ -16,6 +16,14 @@ package final class Engine {
     var timings: TimingStore?
     var featureCache: FeatureCache
     let modelKey: ContentKey
+    /// How much of prompts and images a step takes while answers grow.
+    var pacing = StepPacing()
+    /// Whether budgets shrink when requests need more time together than they have, and in what time those without limits are to be answered then.
+    var balance: LoadBalance?
+    /// The requests of the step that runs, in the order in which their prompts are read.
+    var tasks: [GenerationTask] = []
+    /// Requests that are not admitted yet.
+    var backlog: () -> [QueuedWork] = { [] }
 
     /// The token that stands for an image in a prompt, as LLaVA's code has it.
     static let imageToken = -200
@@ -34,17 +42,29 @@ package final class Engine {
 
     // MARK: - Steps
 
-    /// Takes every task a step further: new ones are begun, prompts read chunk by chunk, answers a token at a time.
+    /// Takes every task a step further: new ones are begun, images encoded piece by piece, prompts read chunk by chunk, answers a token at a time.
     ///
-    /// Errors of one task end that task and no other.
-    func step(_ tasks: [GenerationTask]) {
+    /// A step takes either images or prompts further, those of the first request in ``WorkOrder``. While answers grow, it takes as much as lets no answer
+    /// wait much longer for its token. Errors of one task end that task and no other.
+    func step(_ given: [GenerationTask]) {
+        // Answers that all grow stay in one order, for which the runner's layers are prepared.
+        tasks = given.count > 1 && given.contains { !$0.isDecoding } ? given.sorted { $0.order < $1.order } : given
+        defer { tasks = [] }
         for task in tasks where !task.isDone {
             attempt(task) {
                 try task.cancellation.check()
-                if case .waiting = task.stage { try begin(task) }
+                if case .waiting = task.stage {
+                    try begin(task)
+                    judge(task)
+                }
             }
         }
-        var left = tasks.contains(where: \.isDecoding) ? Engine.mixedChunk : BatchRunner.chunk
+        let pace = pace()
+        var left = pace.promptRows
+        if let first = tasks.first(where: { !$0.isDone && !$0.isDecoding }), first.isEncoding {
+            attempt(first) { try encode(first, within: pace.imageNanoseconds) }
+            left = 0
+        }
         var running: [GenerationTask] = [], segments: [BatchSegment] = []
         for task in tasks where !task.isDone {
             attempt(task) {
@@ -72,7 +92,12 @@ package final class Engine {
                 try advance(task, segments[index], logits: output.last(index))
             }
         }
-        if isTimed { account(running, segments, elapsed: (ContinuousClock.now - started).nanoseconds, isChunked: isChunked) }
+        let elapsed = (ContinuousClock.now - started).nanoseconds
+        if !isChunked { pacing.note(single: elapsed) }
+        if isChunked, let single = pace.single, let row = pace.row {
+            pacing.note(measured: elapsed, single: single, rows: row * Double(segments.reduce(0) { $0 + ($1.role == .chunk ? $1.rows : 0) }))
+        }
+        if isTimed { account(running, segments, elapsed: elapsed, isChunked: isChunked) }
     }
 
     private func attempt(_ task: GenerationTask, _ body: () throws -> Void) {
@@ -103,7 +128,9 @@ package final class Engine {
                 cancellation: task.cancellation)
         case .latency:
             guard let adaptive = parts.adaptive, let hidden = task.hidden else { return nil }
-            let units = task.units ?? chooseUnits(task)
+            let chosen = task.units ?? chooseUnits(task)
+            task.units = chosen
+            let units = shared(chosen, task)
             task.units = units
             let latency = adaptive.encoder(adaptive.units.normalized(units), workspace)
             task.trace?.record("latency_embedding", latency)
@@ -121,7 +148,7 @@ package final class Engine {
             return BatchSegment(
                 sequence: sequence, role: .single, position: task.length, slot: task.length, layers: 0 ..< layers, input: .token(token), logitRows: 1,
                 cancellation: task.cancellation)
-        case .waiting, .done: return nil
+        case .waiting, .encode, .done: return nil
         }
     }
 
@@ -149,7 +176,7 @@ package final class Engine {
         case .decode:
             task.length += 1
             if let logits { try sample(task, logits) }
-        case .waiting, .done: break
+        case .waiting, .encode, .done: break
         }
     }
 

@@ -39,15 +39,12 @@ extension Engine {
         timing.prediction.isFitted = planner.isFitted
         task.timing = timing
 
-        var work = RemainingWork()
-        work.images = request.images.reduce(0) { $0 + (request.reuses && featureCache.find($1.key) != nil ? 0 : $1.tiles) }
-        task.timing?.prediction.times.encode = Duration(nanoseconds: planner.predict(work, timing.times).encode * planner.load.values.encode)
+        let work = remaining(task), expected = planner.predict(work, timing.times) * loads(task, planner)
+        task.timing?.prediction.set(
+            encode: Duration(nanoseconds: expected.encode), prefill: Duration(nanoseconds: expected.prefill), decode: Duration(nanoseconds: expected.decode),
+            waited: task.start - task.called)
+        tellPrediction(task)
         guard let limits, request.deadlines.isStrict else { return }
-        // Of what earlier requests computed only features are known before images are encoded.
-        let prompt = parts.leastPositions(request)
-        work.prefix = 0 ..< prompt
-        if parts.adaptive != nil { (work.latencySlot, work.rest) = (prompt, 0 ..< prompt + 1) }
-        (work.tokens, work.slot) = (timing.expected - 1, prompt + 1)
         var situation = TimePlanner.Situation(limits: limits, work: work)
         situation.elapsed = (ContinuousClock.now - task.called).nanoseconds
         situation.loads = loads(task, planner)
@@ -55,14 +52,14 @@ extension Engine {
         guard planner.need(situation, times) > 1 else { return }
         let phases = planner.predict(work, times) * situation.loads
         let least = limits.answer != nil ? phases.whole : limits.firstToken != nil ? phases.firstToken : times.token(at: work.slot) * situation.loads.decode
-        throw BudgetError.cannotBeMet(limit: request.budget.description, least: Duration(nanoseconds: situation.elapsed + least))
+        throw BudgetError.cannotBeMet(limit: request.budget.shown, least: Duration(nanoseconds: situation.elapsed + least))
     }
 
     /// One more sample of the machine's load.
     func noteEncode(_ task: GenerationTask) {
         // What a guess is wrong by for towers says nothing about layers.
         guard task.timing != nil, let planner, planner.isFitted, task.result.encodedImages > 0 else { return }
-        planner.load.add(measured: task.result.measured.encode.nanoseconds, predicted: Double(task.result.encodedTiles) * planner.imageNanoseconds, .encode)
+        planner.load.add(measured: task.encodeNanoseconds, predicted: Double(task.result.encodedTiles) * planner.imageNanoseconds, .encode)
     }
 
     /// Predicts a request; one with limits at all units, until they are chosen.
@@ -83,7 +80,7 @@ extension Engine {
     }
 
     /// Notes what is predicted from here on; the prefix layers' part as it was predicted before they ran.
-    private func record(_ task: GenerationTask, _ planner: TimePlanner, _ times: PlanTimes) {
+    func record(_ task: GenerationTask, _ planner: TimePlanner, _ times: PlanTimes) {
         guard var timing = task.timing else { return }
         var work = remaining(task)
         work.prefix = 0 ..< 0
@@ -99,17 +96,23 @@ extension Engine {
         (timing.chosen, timing.loadsAtChoice, timing.crowdingAtChoice) = (.now, loads, timing.crowding)
         (timing.idle, timing.idleToFirstToken) = (PhaseNanoseconds(), PhaseNanoseconds())
         task.timing = timing
+        tellPrediction(task)
+    }
+
+    private func tellPrediction(_ task: GenerationTask) {
+        if let times = task.timing?.prediction.times { task.request.onPrediction?(times) }
     }
 
     // MARK: - Choosing
 
-    private func loads(_ task: GenerationTask, _ planner: TimePlanner) -> PhaseLoads {
+    func loads(_ task: GenerationTask, _ planner: TimePlanner) -> PhaseLoads {
         task.request.deadlines.followsLoad ? planner.load.values : PhaseLoads()
     }
 
-    /// What is left to compute of a task.
-    private func remaining(_ task: GenerationTask) -> RemainingWork {
-        let prompt = task.elements.count, isAdaptive = parts.adaptive != nil
+    /// What is left to compute of a task. Before its images are encoded, of what earlier requests computed only their features are known.
+    func remaining(_ task: GenerationTask) -> RemainingWork {
+        let isBegun = !task.elements.isEmpty, isAdaptive = parts.adaptive != nil
+        let prompt = isBegun ? task.elements.count : parts.leastPositions(task.request)
         var work = RemainingWork()
         work.slot = prompt + (isAdaptive ? 1 : 0)
         work.tokens = max((task.timing?.expected ?? 1) - 1, 0)
@@ -123,7 +126,12 @@ extension Engine {
             work.slot = task.length
             work.tokens = max((task.timing?.expected ?? 1) - task.result.tokens.count, 1)
             work.isBeforeFirstToken = false
-        case .waiting, .done: break
+        case .waiting, .encode:
+            let images = task.request.images.dropFirst(task.features.count)
+            work.images = images.reduce(-(task.encoding?.tile ?? 0)) { $0 + (task.request.reuses && featureCache.find($1.key) != nil ? 0 : $1.tiles) }
+            work.prefix = 0 ..< prompt
+            if isAdaptive { (work.latencySlot, work.rest) = (prompt, 0 ..< prompt + 1) }
+        case .done: break
         }
         return work
     }

@@ -58,6 +58,10 @@ struct EngineRequest: Sendable {
     var filter: (@Sendable () -> any TokenFilter)?
     /// Called with what the prefix layers put out, before the layers after them run.
     var onStates: (@Sendable (PrefixStates) -> Void)?
+    /// Requests with lower ones are read first.
+    var priority = 0
+    /// Told what is predicted of the answer whenever that becomes more certain.
+    var onPrediction: (@Sendable (PhaseTimes) -> Void)?
     /// When the caller asked; `nil`: when the request is begun.
     var called: ContinuousClock.Instant?
     /// What a time budget means for this request.
@@ -162,6 +166,8 @@ struct EngineResult {
     /// Positions of the first pass.
     var lengthWithLatencyToken = 0
     var adaptive: Adaptive?
+    /// Units that the budget granted, where requests that needed time too left fewer; `nil` where they did not.
+    var shrunkFrom: Int?
     var plan: ExecutionPlan
     var measured = PhaseTimes()
     var finish = FinishReason.maxTokens

@@ -6,6 +6,8 @@ final class GenerationTask {
     enum Stage {
         /// Nothing yet.
         case waiting
+        /// Images, which become features.
+        case encode
         /// Prompt rows from `next` on, through the prefix layers (all layers, of a model without a scheduler).
         case prefix(next: Int)
         /// The budget becomes units, and the one latency row passes the prefix.
@@ -41,6 +43,9 @@ final class GenerationTask {
     var elements: [PromptElement] = []
     var keys: PromptKeys?
     var features: [Tensor] = []
+    /// The image that is being encoded, and nanoseconds that this request's images took.
+    var encoding: ImageEncoding?
+    var encodeNanoseconds = 0.0
     /// Hidden states after the prefix, the latency row's last: `[prompt + 1, hidden]`.
     var hidden: Tensor?
     var units: Int?
@@ -56,6 +61,8 @@ final class GenerationTask {
     var readRows = 0
     /// Predictions and limits; `nil` where nothing is predicted.
     var timing: TaskTiming?
+    /// Whether no plan keeps the limits, so that other requests come first.
+    var isLate = false
 
     private let clock = ContinuousClock()
     /// When the caller asked.
@@ -83,7 +90,17 @@ final class GenerationTask {
 
     var isDone: Bool { outcome != nil }
     var isDecoding: Bool { if case .decode = stage { true } else { false } }
+    var isEncoding: Bool { if case .encode = stage { true } else { false } }
     var wantsProgress: Bool { onProgress != nil }
+
+    /// When the answer, or else its first token, is to be there.
+    var deadline: ContinuousClock.Instant? {
+        guard case .time(let limits) = request.budget else { return nil }
+        return (limits.answer ?? limits.firstToken).map { called + $0 }
+    }
+
+    /// The place of its prompt among those that are read.
+    var order: WorkOrder { WorkOrder(priority: request.priority, isLate: isLate, deadline: deadline, called: called) }
 
     func report(_ progress: GenerationProgress) { onProgress?(progress) }
 
@@ -139,7 +156,7 @@ final class GenerationTask {
         self.outcome = outcome
         stage = .done
         // Tasks of the same step can use the memory at once.
-        (sequence, hidden, features) = (nil, nil, [])
+        (sequence, hidden, features, encoding) = (nil, nil, [], nil)
         onEnd?(outcome)
     }
 }

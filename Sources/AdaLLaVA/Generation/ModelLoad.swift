@@ -4,6 +4,8 @@ public struct ModelLoad: Sendable, Equatable {
     public internal(set) var runningRequests = 0
     /// Requests that wait to be computed.
     public internal(set) var waitingRequests = 0
+    /// Positions of prompts that are still to be read, of the requests that are computed.
+    public internal(set) var unreadPositions = 0
     /// Bytes that keys and values take, those kept of earlier prompts included.
     public internal(set) var keyValueBytes = 0
     /// The most bytes that keys and values may take.
@@ -16,6 +18,9 @@ public struct ModelLoad: Sendable, Equatable {
     public internal(set) var planUnion = 0.0
     /// Bytes kept of earlier prompts and of images' features.
     public internal(set) var promptCacheBytes = 0, featureCacheBytes = 0
+
+    /// Nothing to do.
+    package init() {}
 }
 
 extension Engine {
@@ -23,11 +28,27 @@ extension Engine {
     func load(_ tasks: [GenerationTask]) -> ModelLoad {
         var load = ModelLoad()
         load.runningRequests = tasks.count
+        load.unreadPositions = tasks.reduce(0) { $1.isDone || $1.isDecoding ? $0 : $0 + remaining($1).prefix.count }
         (load.keyValueBytes, load.keyValueLimit) = (runner.pages.usedBytes, runner.pages.limit)
         load.keyValueBytesPerToken = max(runner.keyValueBytes(positions: KeyValueLayout.slots) / KeyValueLayout.slots, 1)
         load.pageLength = KeyValueLayout.slots
         (load.promptCacheBytes, load.featureCacheBytes) = (promptCache.byteCount, featureCache.byteCount)
         return load
+    }
+
+    /// What is predicted of requests that are not admitted yet; `nil` before this model was measured: nobody is refused for a guess.
+    func outlook(_ tasks: [GenerationTask]) -> WorkOutlook? {
+        guard let planner, planner.isFitted else { return nil }
+        let floor = planner.times(units: 0), loads = planner.load.values
+        let prompts = tasks.filter { !$0.isDone && !$0.isDecoding }.map { task in
+            (order: task.order, nanoseconds: (planner.predict(remaining(task), floor) * loads).firstToken)
+        }
+        return WorkOutlook(planner, isAdaptive: parts.adaptive != nil, prompts: prompts)
+    }
+
+    /// Bytes of keys and values that so many positions take, with everything on.
+    func keyValueBytes(positions: Int) -> Int {
+        runner.keyValueBytes(positions: min(positions, parts.decoder.configuration.contextLength))
     }
 
     /// The share of heads and MLP groups that any of some answers runs.

@@ -3,78 +3,9 @@ import Foundation
 
 /// How a request begins and ends: images to features, prompt to positions, and what earlier requests computed of them.
 extension Engine {
-    // MARK: - Encode
-
-    /// The features of one input of the tower, `[tokens, hidden]`, after token selection and the projector.
-    /// - Parameters:
-    ///   - pixels: `[3, S, S]` normalized values.
-    ///   - progress: called with the tower's layers that are done and all of them.
-    ///   - selecting: called with the patches that token selection is done with and all of them.
-    func encode(
-        pixels: [Float], cancellation: Cancellation, progress: (Int, Int) -> Void, selecting: (Int, Int) -> Void = { _, _ in }
-    ) throws -> (vision: Tensor, features: Tensor) {
-        guard let vision = parts.vision else { throw GenerationError.noVision(model: parts.name) }
-        workspace.pool.enter()
-        defer { workspace.pool.leave() }
-        let output = try vision.tower(pixels, workspace, cancellation: cancellation, progress: progress)
-        var features = output.rows(withClassToken: vision.keepsClassToken)
-        if vision.selection != .none, let query = output.lastQuery, let key = output.lastKey {
-            let attention = PruMerge.classAttention(query: query, key: key)
-            features = try PruMerge.merge(
-                features: output.features, key: key, attention: attention, plus: vision.selection == .pruMergePlus, workspace.pool, cancellation,
-                progress: selecting
-            ).merged
-        }
-        return (output.features, vision.projector(features, workspace))
-    }
-
-    /// The features of one image, `[rows, hidden]`: tile after tile, or as the image says.
-    /// - Parameter onTile: called with what the tower takes of a tile and what it gives.
-    func encode(
-        _ image: EngineImage, cancellation: Cancellation, progress: (Int, Int) -> Void = { _, _ in }, selecting: (Int, Int) -> Void = { _, _ in },
-        onTile: (_ pixels: [Float], _ vision: Tensor, _ features: Tensor) -> Void = { _, _, _ in }
-    ) throws -> Tensor {
-        let pixels = try image.pixels()
-        var tiles: [Tensor] = []
-        for tile in 0 ..< image.tiles {
-            let input = image.tiles == 1 ? pixels : Array(pixels[tile * pixels.count / image.tiles ..< (tile + 1) * pixels.count / image.tiles])
-            let encoded = try encode(
-                pixels: input, cancellation: cancellation, progress: { progress(tile * $1 + $0, image.tiles * $1) }, selecting: selecting)
-            onTile(input, encoded.vision, encoded.features)
-            tiles.append(encoded.features)
-        }
-        if let arrangement = image.arrangement, let newline = parts.vision?.newline { return arrangement(tiles, newline: newline) }
-        return tiles.count == 1 ? tiles[0] : Tensor(stacking: tiles)
-    }
-
-    private func encodeImages(_ task: GenerationTask) throws {
-        for (index, image) in task.request.images.enumerated() {
-            try task.cancellation.check()
-            // A trace shows every step, so it takes none from the cache.
-            if task.trace == nil, task.request.reuses, let known = featureCache.find(image.key) {
-                task.features.append(known)
-                continue
-            }
-            let images = task.request.images.count
-            let features = try encode(
-                image, cancellation: task.cancellation,
-                progress: { task.report(.encoding(image: index + 1, of: images, layer: $0, layers: $1)) },
-                selecting: { task.report(.selecting(image: index + 1, of: images, done: $0, total: $1)) },
-                onTile: { pixels, vision, features in
-                    task.trace?.recordPixels("pixel_values", pixels)
-                    task.trace?.recordFeatures("vision_features", vision)
-                    task.trace?.recordFeatures("image_features", features)
-                })
-            task.result.encodedImages += 1
-            task.result.encodedTiles += image.tiles
-            if task.request.reuses { featureCache.insert(image.key, features) }
-            task.features.append(features)
-        }
-    }
-
     // MARK: - Beginning
 
-    /// Checks a request, encodes its images and finds what is known of its prompt.
+    /// Checks a request; its images are encoded next.
     /// - Throws: ``GenerationError``, ``BudgetError``, ``ComputeError``, `CancellationError`
     func begin(_ task: GenerationTask) throws {
         task.begin()
@@ -85,11 +16,16 @@ extension Engine {
         // What does not fit is told before any image is encoded.
         try checkRoom(promptLength: parts.leastPositions(request))
         try beginTiming(task)
-        try encodeImages(task)
+        task.stage = .encode
+        if request.images.isEmpty { try beginPrompt(task) }
+    }
+
+    /// Puts a prompt together once its images are encoded, and finds what is known of it.
+    /// - Throws: ``GenerationError``, ``ComputeError``
+    func beginPrompt(_ task: GenerationTask) throws {
         task.endEncode()
         noteEncode(task)
-
-        let c = parts.decoder.configuration
+        let c = parts.decoder.configuration, request = task.request
         var image = 0
         for token in request.tokens {
             if token == Engine.imageToken {

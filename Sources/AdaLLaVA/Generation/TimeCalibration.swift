@@ -119,7 +119,7 @@ final class TimeCalibration {
         if let vision = engine.parts.vision, images.count < 8 {
             let pixels = [Float](repeating: 0.1, count: vision.pixels)
             let start = ContinuousClock.now
-            _ = try engine.encode(pixels: pixels, cancellation: cancellation, progress: { _, _ in })
+            _ = try engine.encode(EngineImage(pixels: pixels), cancellation: cancellation)
             images.append((ContinuousClock.now - start).nanoseconds)
         }
         let seconds = (ContinuousClock.now - started) / .seconds(1)
@@ -167,7 +167,7 @@ final class TimeCalibration {
 extension Engine {
     func warmUp(_ cancellation: Cancellation) throws {
         if let vision = parts.vision {
-            _ = try encode(pixels: Array(repeating: 0.1, count: vision.pixels), cancellation: cancellation, progress: { _, _ in })
+            _ = try encode(EngineImage(pixels: Array(repeating: 0.1, count: vision.pixels)), cancellation: cancellation)
         }
         // As many rows as an image and a question have, where that is quick.
         let rows = min(parts.vision == nil ? 16 : 96, parts.decoder.configuration.contextLength - 4)

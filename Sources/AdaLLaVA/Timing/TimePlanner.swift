@@ -101,10 +101,23 @@ package final class TimePlanner {
 
     /// Nanoseconds that work takes on an idle machine under a plan's times.
     package func predict(_ work: RemainingWork, _ times: PlanTimes) -> PhaseNanoseconds {
+        TimePlanner.predict(work, times, prefix: prefix, latencyRow: work.latencySlot.map(latencyRow) ?? 0, image: imageNanoseconds, isAdaptive: configuration.adaptive != nil)
+    }
+
+    /// The same for other threads, of a plan of so many units.
+    package func predictor(units: Int) -> @Sendable (RemainingWork) -> PhaseNanoseconds {
+        let (times, prefix, image, isAdaptive) = (times(units: units), prefix, imageNanoseconds, configuration.adaptive != nil)
+        // A latency row sees the whole prompt, which weighs little beside the weights.
+        let row = isAdaptive ? latencyRow(0) : 0
+        return { TimePlanner.predict($0, times, prefix: prefix, latencyRow: $0.latencySlot == nil ? 0 : row, image: image, isAdaptive: isAdaptive) }
+    }
+
+    private static func predict(
+        _ work: RemainingWork, _ times: PlanTimes, prefix: PlanTimes, latencyRow: Double, image: Double, isAdaptive: Bool
+    ) -> PhaseNanoseconds {
         var phases = PhaseNanoseconds()
-        phases.encode = Double(work.images) * imageNanoseconds
-        phases.prefill = prefix.prefill(work.prefix, chunk: TimePlanner.chunk, isEnd: configuration.adaptive == nil)
-        if let slot = work.latencySlot { phases.prefill += latencyRow(slot) }
+        phases.encode = Double(work.images) * image
+        phases.prefill = prefix.prefill(work.prefix, chunk: TimePlanner.chunk, isEnd: !isAdaptive) + latencyRow
         phases.prefill += times.prefill(work.rest, chunk: TimePlanner.chunk, isEnd: true)
         phases.decode = times.tokens(work.tokens, from: work.slot)
         return phases

@@ -28,7 +28,7 @@ final class CLIPVisionTower: VisionNetwork {
 
     var linears: [Linear] { transformer.linears + (last?.linears ?? []) }
 
-    func callAsFunction(_ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
+    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass {
         let c = transformer.configuration
         let hidden = Tensor(rows: c.positions, columns: c.hiddenSize)
         let patches = 1 ..< hidden.rows
@@ -36,14 +36,15 @@ final class CLIPVisionTower: VisionNetwork {
         hidden.data.update(from: classEmbedding.data, count: c.hiddenSize)
         workspace.kernels.table.add(hidden.data, positions.data, hidden.rows * hidden.stride)
         preNorm(hidden, hidden, workspace)
-        try transformer.run(hidden, workspace, cancellation: cancellation, progress: progress)
-        var (query, key): (Tensor?, Tensor?) = (nil, nil)
-        if let last {
-            let (q, k) = (Tensor(rows: hidden.rows, columns: c.hiddenSize), Tensor(rows: hidden.rows, columns: c.hiddenSize))
-            workspace.multiply(
-                hidden, norm: last.norm1, role: .chunk, [Product(linear: last.query, output: q), Product(linear: last.key, output: k)])
-            (query, key) = (q, k)
+        return try transformer.pass(hidden, workspace) { [last] in
+            var (query, key): (Tensor?, Tensor?) = (nil, nil)
+            if let last {
+                let (q, k) = (Tensor(rows: hidden.rows, columns: c.hiddenSize), Tensor(rows: hidden.rows, columns: c.hiddenSize))
+                workspace.multiply(
+                    hidden, norm: last.norm1, role: .chunk, [Product(linear: last.query, output: q), Product(linear: last.key, output: k)])
+                (query, key) = (q, k)
+            }
+            return VisionOutput(features: hidden.rows(patches), classFeature: hidden.rows(0 ..< 1), lastQuery: query, lastKey: key)
         }
-        return VisionOutput(features: hidden.rows(patches), classFeature: hidden.rows(0 ..< 1), lastQuery: query, lastKey: key)
     }
 }

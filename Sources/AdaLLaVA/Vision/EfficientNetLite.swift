@@ -35,38 +35,76 @@ final class EfficientNetLite: VisionNetwork {
             ? try Linear(pointwise: source, name + "head", rows: c.headChannels, inputs: channels, packer: packer) : nil
     }
 
-    func callAsFunction(_ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
+    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass {
         let c = configuration
         let scratch = spare.withLock { spare in
             defer { spare = nil }
             return spare
         } ?? MapScratch()
-        defer { spare.withLock { $0 = scratch } }
         let features = Tensor(rows: c.grid * c.grid, columns: c.featureWidth)
         if scratch.outputs.isEmpty {
             scratch.outputs = [scratch.tensor(c.stemSide * c.stemSide, c.stemChannels)]
                 + blocks.map { scratch.tensor($0.shape.isResidual ? 0 : $0.shape.outputSide * $0.shape.outputSide, $0.shape.outputs) }
         }
         if c.featureMaps.contains(.color8) { store(colours(pixels), .color8, in: features) }
-        var map = embed(pixels, scratch, workspace)
         // A block that overwrites its input belongs to the same map, so the last block of a stride is the one to read.
         let wanted = c.featureMaps.map { (map: $0, block: c.blockIndex(of: $0)) }
-        for (index, block) in blocks.enumerated() {
-            try cancellation.check()
-            progress(index, blocks.count)
-            map = block(map, output: scratch.outputs[index + 1], scratch, workspace)
-            for item in wanted where item.block == index { store(map, item.map, in: features) }
-        }
-        if let head {
-            let last = FeatureGrid(cells: scratch.expanded(map.cells.rows, c.headChannels), side: map.side)
-            workspace.multiplyMap(map.cells, Product(linear: head, output: last.cells, relu6: true))
-            store(last, .head, in: features)
-        }
-        return VisionOutput(features: features)
+        let stem = FeatureGrid(cells: scratch.outputs[0], side: c.stemSide)
+        // What the phases so far have made: a block's input, and what is in it.
+        var map = stem, middle = stem
+        return VisionPass(
+            count: 2 + 3 * blocks.count + (head == nil ? 0 : 1), layers: blocks.count,
+            make: { [self] index in
+                switch index {
+                case 0: return VisionPass.Phase(rows: c.stemSide, leastRows: 4) { self.patches(pixels, $0, scratch, workspace) }
+                case 1:
+                    let rows = scratch.patches ?? stem.cells
+                    return mapPhase(rows, Product(linear: self.stem, output: stem.cells, relu6: true), workspace)
+                case 2 + 3 * blocks.count:
+                    guard let head else { return nil }
+                    let last = FeatureGrid(cells: scratch.expanded(map.cells.rows, c.headChannels), side: map.side)
+                    return mapPhase(map.cells, Product(linear: head, output: last.cells, relu6: true), workspace) { self.store(last, .head, in: features) }
+                default: break
+                }
+                let (number, part) = ((index - 2) / 3, (index - 2) % 3), block = blocks[number]
+                switch part {
+                case 0:
+                    middle = map
+                    guard let expand = block.expand else { return VisionPass.Phase(rows: 1, layer: number) { _ in } }
+                    middle = FeatureGrid(cells: scratch.expanded(map.cells.rows, block.shape.expanded), side: map.side)
+                    return mapPhase(map.cells, Product(linear: expand, output: middle.cells, relu6: true), workspace, layer: number)
+                case 1:
+                    let side = block.shape.outputSide, input = middle
+                    middle = FeatureGrid(cells: scratch.filtered(side * side, block.shape.expanded), side: side)
+                    return VisionPass.Phase(rows: side, leastRows: 2) { [output = middle.cells] in block.depthwise(input, output: output, rows: $0, workspace) }
+                default:
+                    let isResidual = block.shape.isResidual
+                    map = FeatureGrid(cells: isResidual ? map.cells : scratch.outputs[number + 1], side: middle.side)
+                    let product = Product(linear: block.project, output: map.cells, accumulate: isResidual)
+                    return mapPhase(middle.cells, product, workspace) { [map] in
+                        for item in wanted where item.block == number { self.store(map, item.map, in: features) }
+                    }
+                }
+            },
+            finish: { [self] in
+                spare.withLock { $0 = scratch }
+                return VisionOutput(features: features)
+            })
     }
 
-    /// The first convolution, 3 x 3 with stride 2: a matrix product over patches of 27 values, in the order of its weights.
-    private func embed(_ pixels: [Float], _ scratch: MapScratch, _ workspace: Workspace) -> FeatureGrid {
+    /// A pointwise convolution as a phase.
+    /// - Parameter end: called after the last row.
+    private func mapPhase(
+        _ x: Tensor, _ product: Product, _ workspace: Workspace, layer: Int? = nil, end: @escaping () -> Void = {}
+    ) -> VisionPass.Phase {
+        VisionPass.Phase(rows: x.rows, leastRows: 48, layer: layer) { rows in
+            workspace.multiplyMap(x.rows(rows), product.rows(rows))
+            if rows.upperBound == x.rows { end() }
+        }
+    }
+
+    /// Some rows of the first convolution's input, 3 x 3 with stride 2: patches of 27 values, in the order of its weights.
+    private func patches(_ pixels: [Float], _ lines: Range<Int>, _ scratch: MapScratch, _ workspace: Workspace) {
         let (size, side) = (configuration.imageSize, configuration.stemSide)
         let before = SamePadding(size: size, kernel: 3, stride: 2).before
         let rows = scratch.patches ?? scratch.tensor(side * side, 27)
@@ -74,7 +112,8 @@ final class EfficientNetLite: VisionNetwork {
         pixels.withUnsafeBufferPointer { pixels in
             guard let source = pixels.baseAddress, pixels.count >= 3 * size * size else { return }
             let address = SendableValues(source)
-            workspace.pool.run(side) { y, _ in
+            workspace.pool.run(lines.count) { item, _ in
+                let y = lines.lowerBound + item
                 for x in 0 ..< side {
                     let out = rows.data + (y * side + x) * rows.stride
                     let (top, left) = (2 * y - before, 2 * x - before)
@@ -89,8 +128,6 @@ final class EfficientNetLite: VisionNetwork {
                 }
             }
         }
-        workspace.multiplyMap(rows, Product(linear: stem, output: scratch.outputs[0], relu6: true))
-        return FeatureGrid(cells: scratch.outputs[0], side: side)
     }
 
     /// The mean of each 8 x 8 pixels, those at the edge of what there is: `[side * side, 3]`.

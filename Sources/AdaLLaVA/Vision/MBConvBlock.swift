@@ -45,22 +45,23 @@ struct DepthwiseConvolution: Sendable {
         bias = try Tensor(vector: source.tensor(name + ".bias"), count: channels)
     }
 
-    /// - Parameter output: where the result is written; its side is what "same" padding gives.
-    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ workspace: Workspace) -> FeatureGrid {
+    /// - Parameters:
+    ///   - output: where the result is written; its side is what "same" padding gives.
+    ///   - rows: which of the output's rows of cells.
+    func callAsFunction(_ x: FeatureGrid, output: Tensor, rows: Range<Int>, _ workspace: Workspace) {
         let padding = SamePadding(size: x.side, kernel: kernel, stride: stride)
         let shape = ak_depthwise(
             height: Int32(x.side), width: Int32(x.side), channels: Int32(channels), out_width: Int32(padding.outputs),
             kernel: Int32(kernel), stride: Int32(stride), top: Int32(padding.before), left: Int32(padding.before))
-        let step = max(1, padding.outputs / (workspace.pool.threads * 8))
+        let step = max(1, rows.count / (workspace.pool.threads * 8))
         let (kernels, input) = (workspace.kernels.table, x.cells)
-        workspace.pool.run((padding.outputs + step - 1) / step) { item, _ in
+        workspace.pool.run((rows.count + step - 1) / step) { item, _ in
             withUnsafePointer(to: shape) { shape in
                 kernels.depthwise_relu6(
-                    output.data, output.stride, input.data, input.stride, weight.data, weight.stride, bias.data, shape, Int32(item * step),
-                    Int32(min(step, padding.outputs - item * step)))
+                    output.data, output.stride, input.data, input.stride, weight.data, weight.stride, bias.data, shape,
+                    Int32(rows.lowerBound + item * step), Int32(min(step, rows.count - item * step)))
             }
         }
-        return FeatureGrid(cells: output, side: padding.outputs)
     }
 }
 
@@ -69,9 +70,10 @@ struct DepthwiseConvolution: Sendable {
 ///     x + project(relu6(depthwise(relu6(expand(x)))))
 struct MBConvBlock: Sendable {
     let shape: EfficientNetConfiguration.Block
-    private let expand: Linear?
-    private let depthwise: DepthwiseConvolution
-    private let project: Linear
+    let expand: Linear?
+    let depthwise: DepthwiseConvolution
+    /// Added to the input of a residual block, which is overwritten with the sum.
+    let project: Linear
 
     init(_ source: any TensorSource, _ name: String, _ shape: EfficientNetConfiguration.Block, packer: WeightPacker) throws {
         self.shape = shape
@@ -80,19 +82,6 @@ struct MBConvBlock: Sendable {
         depthwise = try DepthwiseConvolution(
             source, name + ".depthwise", channels: shape.expanded, kernel: shape.kernelSize, stride: shape.stride)
         project = try Linear(pointwise: source, name + ".project", rows: shape.outputs, inputs: shape.expanded, packer: packer)
-    }
-
-    /// - Parameter output: where the result is written. The input of a residual block is overwritten with it instead.
-    func callAsFunction(_ x: FeatureGrid, output: Tensor, _ scratch: MapScratch, _ workspace: Workspace) -> FeatureGrid {
-        var map = x
-        if let expand {
-            map = FeatureGrid(cells: scratch.expanded(map.cells.rows, shape.expanded), side: map.side)
-            workspace.multiplyMap(x.cells, Product(linear: expand, output: map.cells, relu6: true))
-        }
-        map = depthwise(map, output: scratch.filtered(shape.outputSide * shape.outputSide, shape.expanded), workspace)
-        let result = shape.isResidual ? x.cells : output
-        workspace.multiplyMap(map.cells, Product(linear: project, output: result, accumulate: shape.isResidual))
-        return FeatureGrid(cells: result, side: map.side)
     }
 }
 

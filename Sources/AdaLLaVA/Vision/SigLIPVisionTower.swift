@@ -20,13 +20,14 @@ final class SigLIPVisionTower: VisionNetwork {
 
     var linears: [Linear] { transformer.linears }
 
-    func callAsFunction(_ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
+    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass {
         let c = transformer.configuration
         let hidden = Tensor(rows: c.patches, columns: c.hiddenSize)
         transformer.embed(pixels, into: hidden, workspace)
         workspace.kernels.table.add(hidden.data, positions.data, hidden.rows * hidden.stride)
-        try transformer.run(hidden, workspace, cancellation: cancellation, progress: progress)
-        finalNorm?(hidden, hidden, workspace)
-        return VisionOutput(features: hidden)
+        return try transformer.pass(hidden, workspace) { [finalNorm] in
+            finalNorm?(hidden, hidden, workspace)
+            return VisionOutput(features: hidden)
+        }
     }
 }

@@ -1,13 +1,10 @@
 /// A network that turns pixels into rows of image features: one implementation for each architecture that can be a tower.
 protocol VisionNetwork: Sendable {
-    /// Encodes one image.
+    /// Begins to encode one image.
     /// - Parameters:
     ///   - pixels: `[3, S, S]` normalized values, `S` the tower's image size.
-    ///   - progress: called with the layers that are done and all of them.
-    /// - Throws: `CancellationError`
-    func callAsFunction(
-        _ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void
-    ) throws -> VisionOutput
+    ///   - workspace: computes all phases.
+    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass
 }
 
 /// Output of encoding one image.

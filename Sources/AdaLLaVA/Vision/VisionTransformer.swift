@@ -70,18 +70,32 @@ struct VisionTransformer: Sendable {
 
     var linears: [Linear] { [patchEmbedding] + layers.flatMap(\.linears) }
 
-    /// Runs the layers.
-    /// - Parameter hidden: `[positions, hidden]`, what enters the first layer; overwritten with the selected hidden state.
-    /// - Throws: `CancellationError`
-    func run(_ hidden: Tensor, _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void) throws {
+    /// The layers as phases.
+    /// - Parameters:
+    ///   - hidden: `[positions, hidden]`, what enters the first layer; overwritten with the selected hidden state.
+    ///   - finish: makes the output once all layers have run.
+    func pass(_ hidden: Tensor, _ workspace: Workspace, finish: @escaping () -> VisionOutput) throws -> VisionPass {
         let scratch = try Scratch(rows: hidden.rows, configuration)
-        for (index, layer) in layers.enumerated() {
-            try cancellation.check()
-            progress(index, layers.count)
-            workspace.multiply(attention(layer, hidden, scratch, workspace), [Product(linear: layer.output, output: hidden, accumulate: true)])
-            feedForward(layer, hidden, scratch, workspace)
-        }
+        // Queries, keys and values of all rows come first in each layer, because then the rest of its rows depend on nothing else.
+        return VisionPass(
+            count: 2 * layers.count, layers: layers.count,
+            make: { index in
+                let layer = layers[index / 2]
+                if index % 2 == 0 {
+                    return VisionPass.Phase(rows: hidden.rows, leastRows: Self.leastRows, layer: index / 2) { project(layer, hidden, $0, scratch, workspace) }
+                }
+                store(scratch, workspace)
+                return VisionPass.Phase(rows: hidden.rows, leastRows: Self.leastRows) { rows in
+                    let x = hidden.rows(rows)
+                    workspace.multiply(attention(layer, rows, scratch, workspace), [Product(linear: layer.output, output: x, accumulate: true)])
+                    feedForward(layer, x, scratch, workspace)
+                }
+            },
+            finish: finish)
     }
+
+    /// Rows below which a product costs as much as these.
+    private static let leastRows = 16
 
     /// Embeds the patches of a picture, without their positions.
     /// - Parameters:
@@ -142,16 +156,20 @@ struct VisionTransformer: Sendable {
         return rows
     }
 
-    /// One layer's attention as the activations that the output projection reads.
-    private func attention(_ layer: VisionTransformerLayer, _ x: Tensor, _ scratch: Scratch, _ workspace: Workspace) -> RowActivations {
+    /// Queries, keys and values of some rows.
+    private func project(_ layer: VisionTransformerLayer, _ x: Tensor, _ rows: Range<Int>, _ scratch: Scratch, _ workspace: Workspace) {
         workspace.multiply(
-            x, norm: layer.norm1, role: .chunk,
+            x.rows(rows), norm: layer.norm1, role: .chunk,
             [
-                Product(linear: layer.query, output: scratch.query), Product(linear: layer.key, output: scratch.key),
-                Product(linear: layer.value, output: scratch.value),
+                Product(linear: layer.query, output: scratch.query.rows(rows)), Product(linear: layer.key, output: scratch.key.rows(rows)),
+                Product(linear: layer.value, output: scratch.value.rows(rows)),
             ])
-        let (headDim, slots, pages) = (shape.headDim, KeyValueLayout.slots, (x.rows + KeyValueLayout.slots - 1) / KeyValueLayout.slots)
+    }
+
+    /// Puts the keys and values of all rows where attention reads them.
+    private func store(_ scratch: Scratch, _ workspace: Workspace) {
         let (key, value, kernels) = (scratch.key, scratch.value, workspace.kernels.table)
+        let (headDim, slots, pages) = (shape.headDim, KeyValueLayout.slots, (key.rows + KeyValueLayout.slots - 1) / KeyValueLayout.slots)
         let places = scratch.pages.heads.compactMap { scratch.pages.head($0) }
         workspace.pool.run(places.count * pages) { item, _ in
             let (head, page) = (item / pages, item % pages), first = page * slots
@@ -159,12 +177,17 @@ struct VisionTransformer: Sendable {
             kernels.store_kv(
                 address + places[head].keys, address + places[head].values, places[head].type, key.data + first * key.stride + head * headDim,
                 key.stride, value.data + first * value.stride + head * headDim, value.stride, Int32(headDim), 0,
-                Int32(min(slots, x.rows - first)))
+                Int32(min(slots, key.rows - first)))
         }
+    }
+
+    /// The attention of some rows as the activations that the output projection reads.
+    private func attention(_ layer: VisionTransformerLayer, _ range: Range<Int>, _ scratch: Scratch, _ workspace: Workspace) -> RowActivations {
+        let attended = scratch.attended.rows(range)
         let rows = AttentionRows(
-            role: .chunk, row: 0, queries: x.rows, slot: 0, keys: x.rows, pages: scratch.pages, heads: scratch.pages.heads, dropped: [])
-        let conversion = RowConversion(scratch.attended, for: layer.output.weight, RowsByRole(x.rows, .chunk), workspace.kernels)
-        return workspace.attend([rows], query: scratch.query, attended: scratch.attended, for: conversion, shape)
+            role: .chunk, row: 0, queries: range.count, slot: 0, keys: scratch.key.rows, pages: scratch.pages, heads: scratch.pages.heads, dropped: [])
+        let conversion = RowConversion(attended, for: layer.output.weight, RowsByRole(range.count, .chunk), workspace.kernels)
+        return workspace.attend([rows], query: scratch.query.rows(range), attended: attended, for: conversion, shape)
     }
 
     private func feedForward(_ layer: VisionTransformerLayer, _ x: Tensor, _ scratch: Scratch, _ workspace: Workspace) {
@@ -173,7 +196,7 @@ struct VisionTransformer: Sendable {
             return workspace.multiplyFeedForward(
                 x, norm: layer.norm2, [Product(linear: layer.fc1, output: x)], activation: activation, down: down)
         }
-        let (values, activation) = (scratch.middle, activation)
+        let (values, activation) = (scratch.middle.rows(0 ..< x.rows), activation)
         workspace.multiply(x, norm: layer.norm2, role: .chunk, [Product(linear: layer.fc1, output: values)])
         workspace.forRows(x.rows) { rows, _ in activation(values.data + rows.lowerBound * values.stride, rows.count * values.stride) }
         workspace.multiply(values, role: .chunk, [down])

@@ -116,6 +116,7 @@ async function ask(section, budget, signal) {
       if (event.usage) {
         isWhole = true;
         showDetails(section, event);
+        if (state.image && event.adaptive.units !== null) showAttention(section, content, event.adaptive.units, isCurrent);
       }
     }
     if (!isWhole) throw new Error("The connection ended before the answer did.");
@@ -199,6 +200,37 @@ function showDetails(section, event) {
   if (adaptive.warning) parts.push(adaptive.warning);
   section.querySelector(".usage").textContent = parts.join(" · ");
   section.querySelector(".details").hidden = false;
+}
+
+/// The image as the model sees it, dark where the latency token did not look.
+async function showAttention(section, content, units, isCurrent) {
+  const figure = section.querySelector(".looked"), canvas = figure.querySelector("canvas"), picture = new Image();
+  figure.hidden = true;
+  const response = await fetch("v1/attention", {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ messages: [{ role: "user", content }], units }),
+  });
+  if (!response.ok) return;
+  const { grid, weights, crops, layers } = await response.json();
+  picture.src = state.image;
+  await picture.decode();
+  if (grid === null || !isCurrent()) return;
+  const side = canvas.width, context = canvas.getContext("2d");
+  const scale = side / (crops ? Math.min(picture.naturalWidth, picture.naturalHeight) : Math.max(picture.naturalWidth, picture.naturalHeight));
+  const width = picture.naturalWidth * scale, height = picture.naturalHeight * scale;
+  context.fillStyle = "#777";
+  context.fillRect(0, 0, side, side);
+  context.drawImage(picture, (side - width) / 2, (side - height) / 2, width, height);
+  const most = Math.max(...weights), cell = side / grid;
+  weights.forEach((weight, index) => {
+    // A quarter of the light is left, so that the picture can be recognized.
+    context.fillStyle = `rgba(0, 0, 0, ${0.75 * (1 - Math.sqrt(weight / most))})`;
+    context.fillRect(index % grid * cell, Math.floor(index / grid) * cell, cell, cell);
+  });
+  const last = layers[layers.length - 1];
+  const text = `${Math.round(100 * last.image_share)} % at the image, ${Math.round(100 * last.own_share)} % at itself, the rest at the text`;
+  figure.querySelector(".looked-share").textContent = text;
+  canvas.setAttribute("aria-label", `Where the latency token looked: ${text}`);
+  figure.hidden = false;
 }
 
 byId("form").addEventListener("submit", async (event) => {

@@ -10,11 +10,14 @@ final class Connection: @unchecked Sendable {
     /// Touched on `queue` only.
     private var received = Data()
 
-    init(port: Int) throws {
+    init(port: Int) throws { socket = try Connection.connected(port: port) }
+
+    /// - Returns: a socket to the server.
+    private static func connected(port: Int) throws -> Int32 {
         #if canImport(Glibc)
-        socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         #else
-        socket = Foundation.socket(AF_INET, SOCK_STREAM, 0)
+        let socket = Foundation.socket(AF_INET, SOCK_STREAM, 0)
         #endif
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -30,6 +33,16 @@ final class Connection: @unchecked Sendable {
             Foundation.close(socket)
             throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO)
         }
+        return socket
+    }
+
+    /// Sends some bytes over a connection of their own and leaves. Waits on the calling thread.
+    /// - Parameter ends: whether this side says first that nothing more comes.
+    static func send(_ bytes: Data, port: Int, ends: Bool) throws {
+        let socket = try connected(port: port)
+        defer { Foundation.close(socket) }
+        _ = bytes.withUnsafeBytes { Foundation.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+        if ends { shutdown(socket, Int32(SHUT_WR)) }
     }
 
     private func onQueue<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
