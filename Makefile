@@ -6,6 +6,8 @@
 #   make test-gateway  two servers behind Shepherd Model Gateway (PyPI): answers, budgets, workers that die
 #   make bench       speed against the machine's limits and the peers: one table, and build/bench/results.json (SECTIONS="smollm2 busy")
 #   make bench-deadline  whether time budgets are kept while other programs come and go (half an hour on an otherwise idle machine)
+#   make bench-serve the server beside llama-server with a bounded client (a quarter of an hour; BENCH_SERVE="--seconds 2 --rounds 1" for a look)
+#   make bench-slo   requests answered by their deadlines at several loads and policies (two hours; BENCH_SLO="--duration 20" for a look)
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
 #   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
 #   make examples    builds Examples/, a package that depends on this one
@@ -21,7 +23,7 @@ TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 # What the tests of the documents and of the server's clients need.
 TEST_PACKAGES = curl python3-venv
 
-.PHONY: setup torch build install examples demo test test-gateway check-slow bench bench-deadline bench-train train-scenes clean
+.PHONY: setup torch build install examples demo test test-gateway check-slow bench bench-deadline bench-serve bench-slo bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -64,6 +66,12 @@ bench: setup
 
 bench-deadline: build
 	.build/release/adallava bench deadline --requests 300 --oracle 3 --output build/bench
+
+bench-serve: build
+	@scripts/bench-serve.sh $(BENCH_SERVE)
+
+bench-slo: build
+	.build/release/adallava bench slo --output build/bench $(BENCH_SLO)
 
 bench-train: build torch
 	@scripts/bench-train.sh

@@ -49,6 +49,8 @@ for type in f32 f16 bf16 q8_0 q4_1; do
   check "peak memory, $type: at most 1.25 x weights + KV cache + 100 MB" "$bench" memory --shape smollm2-135m --type $type
 done
 
+check "ten minutes of mixed load, and kill -9 under load" Tests/Tools/soak.py --minutes 10
+
 check "README's and docs' slow commands run and print what is written" scripts/check-docs.py --slow
 
 for part in kernels arm answers parsers; do

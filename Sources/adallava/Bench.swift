@@ -12,5 +12,5 @@ struct Bench: AsyncParsableCommand {
             programs. --output DIR keeps both and the chart, --chart FILE the chart alone. Ctrl-C ends with what is there. docs/benchmarks.md \
             says how to read the results.
             """,
-        subcommands: [BenchSweep.self, BenchRequests.self, BenchLinearity.self, BenchThroughput.self, BenchKernels.self, BenchDeadline.self])
+        subcommands: [BenchSweep.self, BenchRequests.self, BenchLinearity.self, BenchThroughput.self, BenchKernels.self, BenchDeadline.self, BenchSlo.self])
 }
