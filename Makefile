@@ -1,6 +1,7 @@
 # On a fresh Debian machine with a Swift toolchain, each of these does all its own set-up.
 #   make demo        builds and answers questions about images at several budgets, and a text question with SmolLM2
 #   make test        every test that belongs to a change (minutes)
+#   make check       the checks of `make test` that need no build (a minute)
 #   make check-slow  comparisons with llama.cpp on SmolLM2, memory and cost limits on larger models, sanitizers
 #   make torch       installs libtorch and builds build/adatorch/libAdaTorch.so, which `adallava train` opens
 #   make test-gateway  two servers behind Shepherd Model Gateway (PyPI): answers, budgets, workers that die
@@ -23,7 +24,7 @@ TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
 # What the tests of the documents and of the server's clients need.
 TEST_PACKAGES = curl python3-venv
 
-.PHONY: setup torch build install examples demo test test-gateway check-slow bench bench-deadline bench-serve bench-slo bench-train train-scenes clean
+.PHONY: setup torch build install examples demo check test test-gateway check-slow bench bench-deadline bench-serve bench-slo bench-train train-scenes clean
 
 setup:
 	@scripts/setup.sh
@@ -44,12 +45,16 @@ examples: setup
 demo: build
 	@scripts/demo.sh
 
-test: torch
-	@scripts/setup.sh $(TEST_PACKAGES)
+check: setup
 	@scripts/check-arrows.py
+	@scripts/check-format.py
 	@scripts/kernel-table.py --check
+	@Tests/Tools/test_check_format.py --quiet
 	@Tests/Tools/test_kernel_table.py --quiet
 	@Tests/Tools/test_check_docs.py --quiet
+
+test: check torch
+	@scripts/setup.sh $(TEST_PACKAGES)
 	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
 	@Tests/Tools/test_page.py
 	@scripts/test-clients.sh

@@ -39,7 +39,7 @@ struct BatchLine: Sendable {
             case .array(let elements): elements.forEach(walk)
             case .object(let members):
                 for key in ["image_url", "url", "data"] { if case .string(let text)? = members[key] { images.append(text) } }
-                members.sorted { $0.key < $1.key }.forEach { walk($0.value) }
+                for (_, value) in members.sorted(by: { $0.key < $1.key }) { walk(value) }
             default: break
             }
         }

@@ -139,7 +139,8 @@ extension TorchModel {
         var results = [at_result](repeating: at_result(), count: batches.count)
         let box = visitor.map { Visitor(visit: $0) }
         var settings = at_step_options(
-            scored: Double(options.scored), named: Double(max(1, options.named)), naming_weight: options.namingWeight, distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
+            scored: Double(options.scored), named: Double(max(1, options.named)), naming_weight: options.namingWeight,
+            distill_weight: options.distillWeight, distill_temperature: options.distillTemperature,
             gumbel_noise: options.gumbelNoise, balance_weight: options.balanceWeight, ranking_weight: options.rankingWeight, visitor: nil, context: nil, region_counts: regionCounts)
         if let box {
             settings.context = Unmanaged.passUnretained(box).toOpaque()

@@ -71,7 +71,8 @@ struct BenchThroughput: AsyncParsableCommand {
                         // Quietly after the first: the progress that people see is that of the measurements.
                         let model =
                             number == 0
-                            ? try await loadWithProgress(Checkpoint.open(at: urls[index], projector: options.projector, visionTower: options.visionTower), options) : try await AdaptiveModel(contentsOf: urls[index], options: options)
+                            ? try await loadWithProgress(Checkpoint.open(at: urls[index], projector: options.projector, visionTower: options.visionTower), options)
+                            : try await AdaptiveModel(contentsOf: urls[index], options: options)
                         return (model, ExperimentModel(reports[index], at: urls[index], loadedAs: model, precision: precision))
                     }
                 ) { Console.shared.measuring($0) }

@@ -1,5 +1,5 @@
-import AdaScenes
 import AdaLLaVA
+import AdaScenes
 import ArgumentParser
 import Foundation
 

@@ -1,8 +1,8 @@
-@testable import AdaLLaVA
 import Foundation
 import Testing
 
 @testable import AdaEvaluation
+@testable import AdaLLaVA
 
 /// Runs that are limited, divided, interrupted, and put together again.
 @Suite struct EvalRunTests {

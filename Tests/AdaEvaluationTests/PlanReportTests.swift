@@ -1,12 +1,12 @@
 import Foundation
 import Testing
 
+@testable import AdaEvaluation
+@testable import AdaLLaVA
+
 #if canImport(FoundationXML)
     import FoundationXML
 #endif
-
-@testable import AdaEvaluation
-@testable import AdaLLaVA
 
 /// `adallava explain`'s page.
 @Suite struct PlanReportTests {

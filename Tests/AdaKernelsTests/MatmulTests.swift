@@ -211,8 +211,10 @@ final class MatmulProblem {
 }
 
 struct MatmulTests {
-    static let pairs: [(ak_type, ak_type)] = [(AK_F32, AK_F32), (AK_F32, AK_F16), (AK_F32, AK_BF16), (AK_BF16, AK_BF16), (AK_Q8_0, AK_Q8_0),
-                                             (AK_F32, AK_Q8_0), (AK_BF16, AK_F16), (AK_I16, AK_F16), (AK_I16, AK_BF16), (AK_BF16, AK_Q8_0), (AK_BF16, AK_F32)]
+    static let pairs: [(ak_type, ak_type)] = [
+        (AK_F32, AK_F32), (AK_F32, AK_F16), (AK_F32, AK_BF16), (AK_BF16, AK_BF16), (AK_Q8_0, AK_Q8_0), (AK_F32, AK_Q8_0),
+        (AK_BF16, AK_F16), (AK_I16, AK_F16), (AK_I16, AK_BF16), (AK_BF16, AK_Q8_0), (AK_BF16, AK_F32),
+    ]
     /// The pair of a test's argument, panel by panel and then in bundles of three: fewer than a tile takes.
     static func pair(_ argument: Int) -> (act: ak_type, weight: ak_type, bundle: Int) {
         let (act, weight) = pairs[argument % pairs.count]

@@ -82,4 +82,3 @@ extension String {
     /// Equal scalar by scalar; `==` holds composed and decomposed accents equal.
     fileprivate func isIdentical(_ other: String) -> Bool { utf8.elementsEqual(other.utf8) }
 }
-

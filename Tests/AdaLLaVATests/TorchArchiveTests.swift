@@ -20,7 +20,7 @@ import Testing
         mutating func integer(_ value: Int) { add([0x8A, 8] + Self.little(Int64(value))) }
         mutating func tuple(_ values: [Int]) {
             op("(")
-            values.forEach { integer($0) }
+            for value in values { integer(value) }
             op("t")
         }
 

@@ -78,7 +78,8 @@ import Testing
             #expect(events.last?["response"]["output"][0]["content"][0]["text"].string == expected.text)
             // A conversation that the client keeps: the answer goes back as it came.
             let next: [String: Any] = ["input": [
-                ["role": "user", "content": "What is the word?"], ["type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [["type": "output_text", "text": "PUSH", "annotations": [Any]()]]],
+                ["role": "user", "content": "What is the word?"],
+                ["type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [["type": "output_text", "text": "PUSH", "annotations": [Any]()]]],
                 ["role": "user", "content": "Describe the image."],
             ], "instructions": "Be brief.", "max_output_tokens": 3]
             let second = try await server.request("POST", "/v1/responses", next).json()

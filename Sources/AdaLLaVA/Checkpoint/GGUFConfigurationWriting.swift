@@ -46,8 +46,7 @@ extension DecoderConfiguration {
                 what: "dynamic or longrope scaling in a GGUF file", file: "the model", hint: "write safetensors")
         }
         if let bosTokenID { pairs.append(("tokenizer.ggml.bos_token_id", number(bosTokenID))) }
-        for (key, token) in zip(["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"], eosTokenIDs)
-        {
+        for (key, token) in zip(["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"], eosTokenIDs) {
             pairs.append((key, number(token)))
         }
         if let padTokenID { pairs.append(("tokenizer.ggml.padding_token_id", number(padTokenID))) }

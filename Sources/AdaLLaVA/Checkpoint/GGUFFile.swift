@@ -107,8 +107,7 @@ public struct GGUFFile: TensorSource {
     }
 
     /// Turns descriptions into tensors once their bytes are known to lie apart and inside the file.
-    private static func place(_ infos: [GGUFTensorInfo], dataStart: Int, alignment: Int, file: MappedFile) throws -> [String: StoredTensor]
-    {
+    private static func place(_ infos: [GGUFTensorInfo], dataStart: Int, alignment: Int, file: MappedFile) throws -> [String: StoredTensor] {
         let available = max(0, file.bytes.count - dataStart)
         var tensors = [String: StoredTensor](minimumCapacity: infos.count)
         var end = 0
@@ -168,7 +167,7 @@ struct GGUFTensorInfo {
         var count = 1
         for _ in 0..<dimensions {
             let dimension = try cursor.read(UInt64.self)
-            guard let dimension = Int(exactly: dimension), case let (product, overflow) = count.multipliedReportingOverflow(by: dimension),
+            guard let dimension = Int(exactly: dimension), case (let product, let overflow) = count.multipliedReportingOverflow(by: dimension),
                 !overflow
             else { throw cursor.malformed("the shape of \(name) is absurd") }
             count = product

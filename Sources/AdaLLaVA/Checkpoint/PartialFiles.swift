@@ -1,12 +1,11 @@
 import Foundation
+import Synchronization
 
 #if canImport(Darwin)
     import Darwin
 #elseif canImport(Glibc)
     import Glibc
 #endif
-
-import Synchronization
 
 /// Files and folders that are not complete yet. They lie beside their destination under a name of their own, and whoever makes one holds a lock
 /// on it: whatever ends the process, the next one that writes there sees that nobody does, and removes it.

@@ -8,7 +8,7 @@ extension [ProductPart] {
         if self.count < 2 { return self }
         var keepers = [[Int]](repeating: [], count: count)
         for (index, part) in enumerated() {
-            for panel in part.panels?.indices ?? Array<Int32>(0 ..< Int32(count)) { keepers[Int(panel)].append(index) }
+            for panel in part.panels?.indices ?? [Int32](0 ..< Int32(count)) { keepers[Int(panel)].append(index) }
         }
         var order: [[Int]] = [], panels: [[Int]: [Int32]] = [:]
         for (panel, parts) in keepers.enumerated() where !parts.isEmpty {
@@ -17,7 +17,7 @@ extension [ProductPart] {
         }
         return order.map { parts in
             let listed = panels[parts] ?? []
-            return ProductPart(rows: parts.flatMap { Array<Int>(self[$0].rows) }, panels: listed.count == count ? nil : IndexList(listed), blocks: nil)
+            return ProductPart(rows: parts.flatMap { [Int](self[$0].rows) }, panels: listed.count == count ? nil : IndexList(listed), blocks: nil)
         }
     }
 
@@ -30,7 +30,7 @@ extension [ProductPart] {
         let few = filter { $0.rows.count < Self.rowsOfTheirOwn }
         if few.count < 2 { return self }
         let blocks = few.contains { $0.blocks == nil } ? nil : IndexList(Set(few.flatMap { $0.blocks?.indices ?? [] }).sorted())
-        return [ProductPart(rows: few.flatMap { Array<Int>($0.rows) }, panels: nil, blocks: blocks)] + filter { $0.rows.count >= Self.rowsOfTheirOwn }
+        return [ProductPart(rows: few.flatMap { [Int]($0.rows) }, panels: nil, blocks: blocks)] + filter { $0.rows.count >= Self.rowsOfTheirOwn }
     }
 }
 

@@ -96,4 +96,3 @@ public enum ConversionError: EngineError, Equatable {
         }
     }
 }
-

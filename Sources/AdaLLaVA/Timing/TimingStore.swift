@@ -60,7 +60,8 @@ package struct TimingStore: Sendable {
     package func keep(_ planner: TimePlanner) {
         let terms = StepCounts.Term.allCases.map { ("\($0)", planner.model.coefficients[$0]) }
         let kept = Kept(
-            identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), chunkCurve: planner.model.chunkCurve, tokenCurve: planner.model.tokenCurve, imageNanoseconds: planner.imageNanoseconds,
+            identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), chunkCurve: planner.model.chunkCurve, tokenCurve: planner.model.tokenCurve,
+            imageNanoseconds: planner.imageNanoseconds,
             wholeErrors: planner.wholeMargin.errors, firstTokenErrors: planner.firstTokenMargin.errors, lengths: planner.lengths)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]

@@ -139,7 +139,7 @@ public struct ChatTemplate: Sendable, Equatable {
             for (index, turn) in turns.enumerated() {
                 if turn.role == .user {
                     // The tokenizer puts the first beginning of sequence itself.
-                    if index > 0 { start.forEach { writer.segment($0) } }
+                    if index > 0 { for segment in start { writer.segment(segment) } }
                     writer.text("[INST] ")
                     if index == 0, wrapsSystem, !system.isEmpty { writer.text("<<SYS>>\n\(system)\n<</SYS>>\n\n") }
                     writer.parts(turn.parts)

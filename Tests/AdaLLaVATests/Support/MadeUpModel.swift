@@ -1,5 +1,5 @@
-import AdaProbes
 import AdaKernels
+import AdaProbes
 import Testing
 
 @testable import AdaLLaVA

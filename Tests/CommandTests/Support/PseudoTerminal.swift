@@ -46,7 +46,7 @@
                 .merging(environment) { $1 }
             let argv = ([program.path] + arguments).map { strdup($0) } + [nil]
             let envp = variables.map { strdup("\($0)=\($1)") } + [nil]
-            defer { (argv + envp).forEach { free($0) } }
+            defer { for string in argv + envp { free(string) } }
             var child = pid_t()
             let failure = posix_spawn(&child, program.path, &actions, &attributes, argv, envp)
             try #require(failure == 0, "\(String(cString: strerror(failure)))")
