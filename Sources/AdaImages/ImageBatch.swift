@@ -5,18 +5,18 @@ import AdaLLaVA
 ///     let images = ImageBatch(try arguments.map { try ImageSource(argument: $0) })
 ///     try images.check()                                        // from the headers, before anything is decoded
 ///     let prepared = try images.read { preparation($0.image) }  // one decoded image is held at a time
-public struct ImageBatch: Sendable {
-    public let sources: [ImageSource]
-    public let limits: ImageLimits
-    public let tolerance: ImageTolerance
+package struct ImageBatch: Sendable {
+    package let sources: [ImageSource]
+    package let limits: ImageLimits
+    package let tolerance: ImageTolerance
 
-    public init(_ sources: [ImageSource], limits: ImageLimits = .standard, tolerance: ImageTolerance = .strict) {
+    package init(_ sources: [ImageSource], limits: ImageLimits = .standard, tolerance: ImageTolerance = .strict) {
         (self.sources, self.limits, self.tolerance) = (sources, limits, tolerance)
     }
 
     /// Checks every header: throws for a file that is not an image and for too many pixels in total. Decodes nothing.
     /// - Throws: ``ImageError``
-    public func check() throws {
+    package func check() throws {
         let streams = sources.count { $0 == .standardInput }
         guard streams <= 1 else {
             throw ImageError.argument(name: "standard input", reason: "expected it for one image, found it for \(streams)")
@@ -31,7 +31,7 @@ public struct ImageBatch: Sendable {
     /// Reads one image after another; each is let go of before the next is read.
     /// - Parameter use: called with each image in order; its results are returned.
     /// - Throws: ``ImageError``, and what `use` throws.
-    public func read<Result>(_ use: (ReadImage) throws -> Result) throws -> [Result] {
+    package func read<Result>(_ use: (ReadImage) throws -> Result) throws -> [Result] {
         var total = 0
         return try sources.enumerated().map { index, source in
             let read = try source.image(limits: limits, tolerance: tolerance)

@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 /// What is done with an image whose data are damaged.
-public enum ImageTolerance: Sendable {
+package enum ImageTolerance: Sendable {
     /// Any damage to pixels is an error.
     case strict
     /// What Pillow reads is read, as it reads it: a JPEG with broken data in the middle, a PNG with a wrong CRC or without its end. A picture
@@ -20,10 +20,10 @@ public struct ImageDamage: Sendable, Hashable, CustomStringConvertible {
 }
 
 /// An image, and what is wrong with the file that it was read from.
-public struct ReadImage: Sendable {
-    public let image: RGBImage
+package struct ReadImage: Sendable {
+    package let image: RGBImage
     /// Why a strict reader refuses the file; `nil` for a sound one.
-    public let damage: ImageDamage?
+    package let damage: ImageDamage?
 }
 
 /// Turns the bytes of an image file into upright 8-bit RGB.
@@ -49,7 +49,7 @@ public enum ImageDecoder {
 
     /// The image with what is wrong with its file.
     /// - Throws: ``ImageError``
-    public static func decode(
+    package static func decode(
         _ bytes: [UInt8], name: String, limits: ImageLimits = .standard, tolerance: ImageTolerance
     ) throws -> ReadImage {
         guard !bytes.isEmpty else { throw ImageError.empty(name: name) }
@@ -116,7 +116,7 @@ extension RGBImage {
 extension ImageSource {
     /// Reads and decodes it.
     /// - Throws: ``ImageError``
-    public func image(limits: ImageLimits = .standard, tolerance: ImageTolerance) throws -> ReadImage {
+    package func image(limits: ImageLimits = .standard, tolerance: ImageTolerance) throws -> ReadImage {
         try ImageDecoder.decode(read(limits: limits), name: name, limits: limits, tolerance: tolerance)
     }
 }

@@ -2,10 +2,10 @@ import AdaLLaVA
 import CImageShims
 
 /// Writes images. The same pixels give the same bytes on the same versions of libpng and libjpeg-turbo.
-public enum ImageEncoder {
+package enum ImageEncoder {
     /// A PNG file: 8-bit RGB, lossless.
     /// - Throws: ``ImageError/encoding(format:reason:)``
-    public static func png(_ image: RGBImage) throws -> [UInt8] {
+    package static func png(_ image: RGBImage) throws -> [UInt8] {
         try encode(image, format: .png) { data, size, rgb, width, height, message in
             cis_png_encode(data, size, rgb, width, height, message)
         }
@@ -14,7 +14,7 @@ public enum ImageEncoder {
     /// A JPEG file with 4:2:0 chroma.
     /// - Parameter quality: 1 to 100, as libjpeg counts; values outside are clamped.
     /// - Throws: ``ImageError/encoding(format:reason:)``, also for sides above the 65,500 pixels that libjpeg writes.
-    public static func jpeg(_ image: RGBImage, quality: Int = 92) throws -> [UInt8] {
+    package static func jpeg(_ image: RGBImage, quality: Int = 92) throws -> [UInt8] {
         let clamped = Int32(min(max(quality, 1), 100))
         return try encode(image, format: .jpeg) { data, size, rgb, width, height, message in
             cis_jpeg_encode(data, size, rgb, width, height, clamped, message)

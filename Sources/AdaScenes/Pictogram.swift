@@ -1,15 +1,15 @@
 /// A pictogram that can stand in a scene.
-public struct Pictogram: Sendable, Hashable {
+package struct Pictogram: Sendable, Hashable {
     /// What kind of thing a pictogram shows.
-    public enum Category: String, Sendable, CaseIterable {
+    package enum Category: String, Sendable, CaseIterable {
         case animal, food, vehicle, object, nature
     }
 
     /// The noun, singular.
-    public let name: String
+    package let name: String
     /// The noun, plural.
-    public let plural: String
-    public let category: Category
+    package let plural: String
+    package let category: Category
     /// Its character in the Noto Color Emoji font.
     let character: Unicode.Scalar
 
@@ -24,7 +24,7 @@ public struct Pictogram: Sendable, Hashable {
     var plainPlural: String { name.hasSuffix("s") ? name : name + "s" }
 
     /// Every pictogram, in a fixed order: datasets depend on it.
-    public static let all: [Pictogram] = classic + further
+    package static let all: [Pictogram] = classic + further
 
     /// The 52 pictograms of Scenes as its reference script defines them, with its names and categories.
     static let classic: [Pictogram] = table(classicTable)

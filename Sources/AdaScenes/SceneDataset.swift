@@ -3,53 +3,53 @@ import AdaLLaVA
 import Foundation
 
 /// A set of scenes on disk, in LLaVA's instruction format: `images/SPLIT-NNNNNN.jpg` and `SPLIT.json`.
-public struct SceneDataset: Sendable {
+package struct SceneDataset: Sendable {
     /// One entry of `SPLIT.json`.
-    public struct Record: Codable, Sendable, Equatable {
+    package struct Record: Codable, Sendable, Equatable {
         /// One turn of a record's conversation.
-        public struct Turn: Codable, Sendable, Equatable {
+        package struct Turn: Codable, Sendable, Equatable {
             /// `human` or `gpt`.
-            public let from: String
+            package let from: String
             /// The text; the first one starts with `<image>` and a line break.
-            public let value: String
+            package let value: String
         }
 
         /// The record's name: that of its picture without the ending.
-        public let id: String
+        package let id: String
         /// Relative to the folder that holds `SPLIT.json`.
-        public let image: String
+        package let image: String
         /// What the first question asks for.
-        public let task: String
+        package let task: String
         /// What each question asks for, where there are several.
-        public let tasks: [String]?
+        package let tasks: [String]?
         /// The questions and their answers.
-        public let conversations: [Turn]
+        package let conversations: [Turn]
         /// Where everything is drawn, if ``Options/regions`` asks for it.
-        public let regions: [SceneRegion]?
+        package let regions: [SceneRegion]?
     }
 
     /// What a set holds.
-    public struct Options: Sendable, Equatable {
+    package struct Options: Sendable, Equatable {
         /// Scenes to make, 1 to 10,000,000.
-        public var count: Int
+        package var count: Int
         /// The same seed gives the same set.
-        public var seed: UInt64
+        package var seed: UInt64
         /// Part of the file names: letters, digits, `-` and `_`.
-        public var split: String
+        package var split: String
         /// Side of the pictures in pixels.
-        public var size: Int
+        package var size: Int
         /// Questions on one picture at most, the turns of one conversation; 1 to 16.
-        public var turns: Int
+        package var turns: Int
         /// Whether records say where everything is drawn.
-        public var regions: Bool
+        package var regions: Bool
         /// Questions on one picture at most, each drawn without regard to the others, in `SPLIT-separate.json`; 0 to 16, 0 writes none.
-        public var separate: Int
+        package var separate: Int
         /// Draw the scenes of the reference script: one question each, pictures of 112 pixels.
-        public var reference: Bool
+        package var reference: Bool
         /// 1, or 2 for the harder tasks: ``SceneTask/tasks(level:)``.
-        public var level: Int
+        package var level: Int
 
-        public init(
+        package init(
             count: Int, seed: UInt64, split: String = "train", size: Int = 112, turns: Int = 1, regions: Bool = false, separate: Int = 0,
             reference: Bool = false, level: Int = 1
         ) {
@@ -94,15 +94,15 @@ public struct SceneDataset: Sendable {
     }
 
     /// How far the writing is, in scenes.
-    public struct Progress: Sendable, Equatable {
+    package struct Progress: Sendable, Equatable {
         /// Scenes written so far.
-        public let done: Int
+        package let done: Int
         /// Scenes of the whole set.
-        public let count: Int
+        package let count: Int
     }
 
     /// JPEG quality of the pictures.
-    public static let quality = 92
+    package static let quality = 92
     /// Scenes that one task draws between two looks at cancellation.
     private static let batch = 16
 
@@ -112,7 +112,7 @@ public struct SceneDataset: Sendable {
     /// earlier run is removed first, because its pictures are about to be replaced. Memory does not grow with the number of scenes.
     /// - Parameter progress: called on this task after every batch.
     /// - Throws: ``SceneError``, and `CancellationError` when the task is cancelled.
-    public static func write(
+    package static func write(
         to folder: URL, _ options: Options, progress: @Sendable (Progress) -> Void = { _ in }
     ) async throws {
         try options.check()

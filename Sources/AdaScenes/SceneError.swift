@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// Why scenes could not be made.
-public enum SceneError: EngineError, Equatable {
+package enum SceneError: EngineError, Equatable {
     /// A font is in none of the folders where systems keep it.
     case fontMissing(font: String, package: String, searched: [String])
     /// A font file is there but cannot be used.
@@ -11,7 +11,7 @@ public enum SceneError: EngineError, Equatable {
     /// A file or folder cannot be written.
     case unwritable(path: String, reason: String)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .fontMissing: .missingInput
         case .fontUnusable: .badData
@@ -20,7 +20,7 @@ public enum SceneError: EngineError, Equatable {
         }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .fontMissing(let font, let package, let searched):
             "the font \(font) is not installed; on Debian and Ubuntu: apt install \(package) (searched \(searched.joined(separator: ", ")))"

@@ -1,45 +1,45 @@
 import AdaLLaVA
 
 /// One picture with questions about it.
-public struct Scene: Sendable, Equatable {
+package struct Scene: Sendable, Equatable {
     /// The picture.
-    public let image: RGBImage
+    package let image: RGBImage
     /// What is in it, in the order of a caption.
-    public let things: [SceneThing]
+    package let things: [SceneThing]
     /// The questions and answers, at least one; a description comes last.
-    public let turns: [SceneQuestion]
+    package let turns: [SceneQuestion]
     /// Questions drawn one by one, each without regard to the others.
-    public let separate: [SceneQuestion]
+    package let separate: [SceneQuestion]
     /// Where everything is drawn, in the things' order, a word's letters behind it.
-    public let regions: [SceneRegion]
+    package let regions: [SceneRegion]
 
     /// What the first question asks for.
-    public var task: SceneTask { turns.first?.task ?? .caption }
+    package var task: SceneTask { turns.first?.task ?? .caption }
     /// The first question, without an image mark.
-    public var question: String { turns.first?.question ?? "" }
+    package var question: String { turns.first?.question ?? "" }
     /// The first question's one right answer.
-    public var answer: String { turns.first?.answer ?? "" }
+    package var answer: String { turns.first?.answer ?? "" }
 }
 
 /// Draws small scenes (pictograms, coloured shapes, printed words) and asks about them: the project's own training and test set.
 ///
 /// Scene `index` depends on the seed and the index alone, so any part of a set can be made anywhere, in any order. The same versions
 /// of FreeType and of the fonts give the same pixels. The picture does not depend on how many questions are asked.
-public struct SceneGenerator: Sendable {
+package struct SceneGenerator: Sendable {
     /// Seeds from here up are for evaluation: nothing is trained on their scenes.
-    public static let firstEvaluationSeed: UInt64 = 1_000_000
+    package static let firstEvaluationSeed: UInt64 = 1_000_000
     /// How many questions a scene can be asked for.
-    public static let turnRange = 1...16
+    package static let turnRange = 1...16
     private static let sizeRange = 56...2048
     /// How hard scenes can be.
-    public static let levelRange = 1...2
+    package static let levelRange = 1...2
 
     /// The set's seed.
-    public let seed: UInt64
+    package let seed: UInt64
     /// Side of every picture in pixels.
-    public let size: Int
+    package let size: Int
     /// 1, or 2 for harder questions about grids of things.
-    public let level: Int
+    package let level: Int
     let renderer: SceneRenderer
 
     /// The first generator of a process renders the pictograms and letters that all scenes share.
@@ -48,7 +48,7 @@ public struct SceneGenerator: Sendable {
     ///   - size: side of the pictures in pixels, 56 to 2048.
     ///   - level: 1, or 2 for harder questions: ``SceneTask/tasks(level:)``.
     /// - Throws: ``SceneError``; a missing font names the package that brings it.
-    public init(seed: UInt64, size: Int = 112, level: Int = 1) throws {
+    package init(seed: UInt64, size: Int = 112, level: Int = 1) throws {
         guard Self.levelRange.contains(level) else {
             throw SceneError.argument(name: "level", expected: "1 or 2", found: "\(level)")
         }
@@ -70,7 +70,7 @@ public struct SceneGenerator: Sendable {
     ///   - turns: how many questions to ask at most, 1 to 16. There are fewer where the picture has no more to tell.
     ///   - separate: how many separate questions to draw at most, 0 to 16; the same one is not asked twice.
     /// - Throws: ``SceneError/argument(name:expected:found:)``
-    public func scene(_ index: Int, turns: Int = 1, separate: Int = 0) throws -> Scene {
+    package func scene(_ index: Int, turns: Int = 1, separate: Int = 0) throws -> Scene {
         guard Self.turnRange.contains(turns) else {
             throw SceneError.argument(name: "turns", expected: "1 to 16 questions", found: "\(turns)")
         }

@@ -1,5 +1,5 @@
 /// What a question is about, named after the benchmarks it stands in for.
-public enum SceneTask: String, Sendable, CaseIterable {
+package enum SceneTask: String, Sendable, CaseIterable {
     /// Colour, count, position, "what is it": a word or two (VQAv2's form).
     case vqa
     /// "Is there a dog in the image?": yes or no (POPE's form).
@@ -28,20 +28,20 @@ public enum SceneTask: String, Sendable, CaseIterable {
     case change
 
     /// The tasks of a level, in the order of reports.
-    public static func tasks(level: Int) -> [SceneTask] {
+    package static func tasks(level: Int) -> [SceneTask] {
         level == 1 ? [.vqa, .pope, .text, .choice, .caption]
             : [.chain1, .chain2, .chain3, .chain4, .count, .read, .sum, .compare, .odd, .negation, .change]
     }
 }
 
 /// A question about a scene and its one right answer.
-public struct SceneQuestion: Sendable, Equatable {
+package struct SceneQuestion: Sendable, Equatable {
     /// What the question asks for.
-    public let task: SceneTask
+    package let task: SceneTask
     /// The question, without an image mark.
-    public let question: String
+    package let question: String
     /// The one right answer.
-    public let answer: String
+    package let answer: String
 }
 
 /// Something about a scene that a question asks for or a turn tells. Items are numbered as in the layout.

@@ -1,10 +1,10 @@
 /// A box in a picture and what it holds: what a vision tower can be taught before it sees a question.
-public struct SceneRegion: Codable, Sendable, Equatable {
+package struct SceneRegion: Codable, Sendable, Equatable {
     /// Left, top, right and bottom edge in pixels of the picture; right and bottom are those behind the last pixel.
-    public let box: [Int]
+    package let box: [Int]
     /// `thing` for every thing (a pictogram's or shape's name, or `word`), `color` for shapes, `word` for printed words, `character` for a
     /// printed letter.
-    public let labels: [String: String]
+    package let labels: [String: String]
 
     /// `nil` if the box lies outside the picture.
     init?(left: Int, top: Int, right: Int, bottom: Int, pictureSize: Int, labels: [String: String]) {

@@ -1,5 +1,5 @@
 /// A colour that shapes can have.
-public enum SceneColour: String, Sendable, CaseIterable {
+package enum SceneColour: String, Sendable, CaseIterable {
     case red, green, blue, yellow, orange, purple, black, white, pink, gray
 
     /// The eight colours of Scenes' reference script; the others are rarer.
@@ -27,7 +27,7 @@ public enum SceneColour: String, Sendable, CaseIterable {
 }
 
 /// The outline of a shape.
-public enum SceneShape: String, Sendable, CaseIterable {
+package enum SceneShape: String, Sendable, CaseIterable {
     case circle, square, triangle, diamond, cross, ring, heart
 
     /// The five shapes of Scenes' reference script; the others are rarer.
@@ -59,13 +59,13 @@ public enum SceneShape: String, Sendable, CaseIterable {
 }
 
 /// One thing in a scene.
-public enum SceneThing: Sendable, Hashable {
+package enum SceneThing: Sendable, Hashable {
     case pictogram(Pictogram)
     case shape(SceneShape, SceneColour)
     case word(String)
 
     /// As answers name it: "dog", "red circle", "word STOP".
-    public var name: String {
+    package var name: String {
         switch self {
         case .pictogram(let pictogram): pictogram.name
         case .shape(let shape, let colour): "\(colour.rawValue) \(shape.rawValue)"
@@ -74,7 +74,7 @@ public enum SceneThing: Sendable, Hashable {
     }
 
     /// With its article: "an apple", "a red circle", "the word STOP".
-    public var nameWithArticle: String {
+    package var nameWithArticle: String {
         if case .word = self { return "the " + name }
         return Self.withArticle(name)
     }
@@ -84,7 +84,7 @@ public enum SceneThing: Sendable, Hashable {
     }
 
     /// The pictogram, if it is one.
-    public var pictogram: Pictogram? {
+    package var pictogram: Pictogram? {
         if case .pictogram(let pictogram) = self { pictogram } else { nil }
     }
 

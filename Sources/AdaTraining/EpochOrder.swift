@@ -1,12 +1,12 @@
 import AdaLLaVA
 
 /// The order in which samples are trained on in one pass, and their split into steps.
-public struct EpochOrder: Sendable, Equatable {
+package struct EpochOrder: Sendable, Equatable {
     /// Sample numbers, each once.
-    public let numbers: [Int]
+    package let numbers: [Int]
 
     /// A random order.
-    public init(count: Int, seed: UInt64, epoch: Int) {
+    package init(count: Int, seed: UInt64, epoch: Int) {
         var generator = EpochOrder.generator(seed, epoch)
         var numbers = Array(0 ..< count)
         numbers.shuffle(using: &generator)
@@ -15,7 +15,7 @@ public struct EpochOrder: Sendable, Equatable {
 
     /// LLaVA's `group_by_modality_length`: steps hold samples of like lengths, with images or without.
     /// - Parameter stepSize: samples of a step, of all processes.
-    public init(lengths: [(words: Int, hasImage: Bool)], stepSize: Int, seed: UInt64, epoch: Int) {
+    package init(lengths: [(words: Int, hasImage: Bool)], stepSize: Int, seed: UInt64, epoch: Int) {
         var generator = EpochOrder.generator(seed, epoch)
         var steps: [[Int]] = []
         var rest: [Int] = []

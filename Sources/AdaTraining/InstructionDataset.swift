@@ -2,23 +2,23 @@ import AdaLLaVA
 import Foundation
 
 /// One sample of LLaVA's instruction format, as it is written.
-public struct InstructionRecord: Sendable, Equatable {
-    public var id: String
+package struct InstructionRecord: Sendable, Equatable {
+    package var id: String
     /// Paths of the images, relative to the image folder.
-    public var images: [String]
+    package var images: [String]
     /// Turns in order, a person's first.
-    public var turns: [String]
+    package var turns: [String]
     /// What is where in the image, for the objective `region_labels`.
-    public var regions: [ImageRegion] = []
+    package var regions: [ImageRegion] = []
     /// What each question asks for (`tasks`, or `task` where there is one); empty where the file does not say.
-    public var tasks: [String] = []
+    package var tasks: [String] = []
 
     /// What question `index` asks for.
     func task(of index: Int) -> String? { tasks.indices.contains(index) ? tasks[index] : nil }
 }
 
 /// The samples of one or several instruction files, numbered through.
-public struct InstructionDataset: Sendable {
+package struct InstructionDataset: Sendable {
     struct Part: Sendable {
         let index: InstructionIndex
         /// What its image paths are relative to.
@@ -27,11 +27,11 @@ public struct InstructionDataset: Sendable {
     }
 
     private let parts: [Part]
-    public let count: Int
+    package let count: Int
 
     /// - Parameter imageFolder: what image paths are relative to; `nil`: each file's own folder.
     /// - Throws: ``CheckpointError``
-    public init(files: [URL], imageFolder: URL?) throws {
+    package init(files: [URL], imageFolder: URL?) throws {
         var parts: [Part] = []
         var count = 0
         for file in files {
@@ -68,7 +68,7 @@ public struct InstructionDataset: Sendable {
 
     /// Reads one sample.
     /// - Throws: ``TrainingError/sample(id:index:file:reason:)`` if it is not valid JSON, or not LLaVA's format.
-    public func record(_ number: Int) throws -> InstructionRecord {
+    package func record(_ number: Int) throws -> InstructionRecord {
         let part = part(of: number)
         let place = number - part.first
         let entry = part.index.entries[place]

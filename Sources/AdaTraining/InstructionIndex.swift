@@ -5,7 +5,7 @@ import Foundation
 ///
 /// The file is mapped, and one pass over its bytes finds where each sample starts and ends, so that files of hundreds of thousands of
 /// samples open in seconds and keep only 16 bytes for each. A sample is parsed, strictly, when it is asked for.
-public struct InstructionIndex: Sendable {
+package struct InstructionIndex: Sendable {
     /// One sample's place, and what batches are grouped by.
     struct Entry: Sendable, Equatable {
         let offset: Int
@@ -17,11 +17,11 @@ public struct InstructionIndex: Sendable {
         var hasImage: Bool { sizeAndImage & 0x8000_0000 != 0 }
     }
 
-    public let file: MappedFile
+    package let file: MappedFile
     let entries: [Entry]
 
     /// - Throws: ``CheckpointError``: a file that is missing, empty, or neither a JSON array of objects nor one object a line.
-    public init(contentsOf url: URL) throws {
+    package init(contentsOf url: URL) throws {
         let file = try MappedFile(contentsOf: url, needed: "the samples to train on")
         var scanner = Scanner(bytes: file.bytes, path: file.path)
         entries = try withExtendedLifetime(file) { try scanner.scan() }

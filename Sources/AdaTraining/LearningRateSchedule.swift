@@ -1,19 +1,19 @@
 import Foundation
 
 /// The factor on the learning rates: linear warm-up, then `lr_scheduler_type`, as Hugging Face's schedulers compute it.
-public struct LearningRateSchedule: Sendable, Equatable {
-    public let type: Recipe.Schedule
-    public let warmupSteps: Int
-    public let totalSteps: Int
+package struct LearningRateSchedule: Sendable, Equatable {
+    package let type: Recipe.Schedule
+    package let warmupSteps: Int
+    package let totalSteps: Int
 
-    public init(_ type: Recipe.Schedule, warmupRatio: Double, totalSteps: Int) {
+    package init(_ type: Recipe.Schedule, warmupRatio: Double, totalSteps: Int) {
         self.type = type
         self.totalSteps = totalSteps
         warmupSteps = Int((Double(totalSteps) * warmupRatio).rounded(.up))
     }
 
     /// - Parameter step: steps already done: the first one has 0.
-    public func factor(_ step: Int) -> Double {
+    package func factor(_ step: Int) -> Double {
         if step < warmupSteps { return Double(step) / Double(max(1, warmupSteps)) }
         let progress = Double(step - warmupSteps) / Double(max(1, totalSteps - warmupSteps))
         switch type {

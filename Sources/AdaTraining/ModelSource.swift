@@ -2,15 +2,15 @@ import AdaLLaVA
 import Foundation
 
 /// What a run starts from: a checkpoint, or the shape of one to be filled with random weights; with the recipe's changes applied.
-public struct ModelSource: Sendable {
-    public let folder: URL
+package struct ModelSource: Sendable {
+    package let folder: URL
     /// `nil` from scratch.
-    public let checkpoint: Checkpoint?
-    public let configuration: ModelConfiguration
+    package let checkpoint: Checkpoint?
+    package let configuration: ModelConfiguration
     /// The members of the `config.json` that saved checkpoints get.
     let members: [String: JSONValue]
-    public let imageProcessor: ImageProcessorConfiguration?
-    public let tokenizer: any Tokenizer
+    package let imageProcessor: ImageProcessorConfiguration?
+    package let tokenizer: any Tokenizer
     /// Whether saved checkpoints hold the vision tower's weights.
     let savesTower: Bool
     /// Parameters that the checkpoint does not have, or has for another scheduler.
@@ -19,7 +19,7 @@ public struct ModelSource: Sendable {
     let addedLayers: Range<Int>
 
     /// - Throws: ``CheckpointError``, ``TrainingError``
-    public init(_ recipe: Recipe) throws {
+    package init(_ recipe: Recipe) throws {
         let folder = URL(fileURLWithPath: recipe.modelNameOrPath, isDirectory: true)
         let configURL = folder.appendingPathComponent("config.json")
         let json = try JSONValue.read(contentsOf: configURL, needed: "the configuration of the model to train")

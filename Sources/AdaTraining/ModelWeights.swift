@@ -14,7 +14,7 @@ extension TorchModel {
     /// - Returns: the parameters that were skipped.
     /// - Throws: ``CheckpointError`` for tensors that are missing or have another shape.
     @discardableResult
-    public func load(_ checkpoint: Checkpoint, skipping: (String) -> Bool = { $0.contains(".lora_") }) throws -> [Parameter] {
+    package func load(_ checkpoint: Checkpoint, skipping: (String) -> Bool = { $0.contains(".lora_") }) throws -> [Parameter] {
         for parameter in parameters where !skipping(parameter.name) {
             guard let tensor = TorchModel.source(of: parameter.name, in: checkpoint)?.find(parameter.name) else {
                 throw CheckpointError.missingTensor(name: parameter.name, file: checkpoint.folder.path)
@@ -31,7 +31,7 @@ extension TorchModel {
     /// Fills parameters with random values: normal with a deviation of `deviation` for matrices and embeddings (Hugging Face's
     /// `initializer_range`), ones for norms, zeros for biases and LoRA's second matrices.
     /// - Parameter mimetic: given, queries and keys of the decoder start as it says.
-    public func initialize(_ parameters: [Parameter], seed: UInt64, deviation: Float = 0.02, mimetic: MimeticAttention? = nil) throws {
+    package func initialize(_ parameters: [Parameter], seed: UInt64, deviation: Float = 0.02, mimetic: MimeticAttention? = nil) throws {
         for parameter in parameters {
             if let mimetic, let values = mimetic.values(parameter.name, shape: parameter.shape, seed: seed) {
                 try write(values, to: parameter)
@@ -55,14 +55,14 @@ extension TorchModel {
 /// Queries and keys that start alike, so that a position attends to positions with like contents before anything is learned ("Mimetic
 /// Initialization of Self-Attention Layers", Trockman and Kolter, ICML 2023): a small model that must find the name of a question among the
 /// things of a picture otherwise stays at chance for a long time.
-public struct MimeticAttention: Sendable, Equatable {
-    public let headDim: Int
+package struct MimeticAttention: Sendable, Equatable {
+    package let headDim: Int
     /// Query heads that share a key head.
-    public let group: Int
+    package let group: Int
     /// What a position's own logit is at first, on average.
     static let ownLogit: Float = 4
 
-    public init(_ c: DecoderConfiguration) { (headDim, group) = (c.headDim, max(1, c.numAttentionHeads / max(1, c.numKeyValueHeads))) }
+    package init(_ c: DecoderConfiguration) { (headDim, group) = (c.headDim, max(1, c.numAttentionHeads / max(1, c.numKeyValueHeads))) }
 
     /// The values of a decoder's `q_proj` or `k_proj`, `[heads * headDim, hidden]`; `nil` for all others.
     func values(_ name: String, shape: [Int], seed: UInt64) -> [Float]? {

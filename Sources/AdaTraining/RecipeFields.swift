@@ -1,13 +1,13 @@
 import AdaLLaVA
 
 /// One field of a recipe: its name, what it means, and how a value gets into ``Recipe``.
-public struct RecipeField: Sendable {
-    public let name: String
-    public let help: String
+package struct RecipeField: Sendable {
+    package let name: String
+    package let help: String
     /// What values it takes, for messages.
-    public let expected: String
+    package let expected: String
     /// What it is without being named, for `--help-recipe`.
-    public let missing: String
+    package let missing: String
     let set: @Sendable (inout Recipe, RecipeValue) -> Bool
 }
 
@@ -26,9 +26,9 @@ enum RecipeValue: Sendable, Equatable {
     }
 }
 
-public enum RecipeFields {
+package enum RecipeFields {
     /// Every field, in the order of ``Recipe``.
-    public static let all: [RecipeField] = model + data + optimization + computing + output
+    package static let all: [RecipeField] = model + data + optimization + computing + output
 
     private static let model: [RecipeField] = [
         text("model_name_or_path", \.modelNameOrPath, "The folder to start from: a checkpoint, or with from_scratch only its config.json, tokenizer and vision_tower/."),

@@ -7,7 +7,7 @@ extension Recipe {
     /// - Parameter changes: `key=value` pairs that replace fields; their paths are relative to the working folder.
     /// - Throws: ``TrainingError/recipe(field:expected:found:file:)`` for fields that are unknown, given twice, missing or out of range;
     ///   ``CheckpointError`` for a file that cannot be read.
-    public init(contentsOf url: URL, changes: [String] = []) throws {
+    package init(contentsOf url: URL, changes: [String] = []) throws {
         let file = try MappedFile(contentsOf: url, needed: "the recipe to train by")
         let text = withExtendedLifetime(file) { String(decoding: file.bytes, as: UTF8.self) }
         try self.init(yaml: text, file: url.path, folder: url.deletingLastPathComponent(), changes: changes)
@@ -98,7 +98,7 @@ extension RecipeValue {
 
 extension RecipeFields {
     /// What `adallava train --help-recipe` prints: a recipe with every field explained.
-    public static var help: String {
+    package static var help: String {
         all.map { "# \($0.help)\n# \($0.expected); without it: \($0.missing)\n\($0.name):\n" }.joined(separator: "\n")
     }
 

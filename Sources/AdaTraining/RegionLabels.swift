@@ -2,13 +2,13 @@ import AdaImages
 import AdaLLaVA
 
 /// A part of an image and what is in it, as `"regions"` of a record says: `{"box": [x0, y0, x1, y1], "labels": {"thing": "dog"}}`.
-public struct ImageRegion: Sendable, Equatable {
+package struct ImageRegion: Sendable, Equatable {
     /// Left, top, right and bottom edge in pixels of the image.
-    public var box: [Double]
+    package var box: [Double]
     /// A class for each kind of label that the region has: a thing, a colour, a letter.
-    public var labels: [String: String]
+    package var labels: [String: String]
 
-    public init(box: [Double], labels: [String: String]) {
+    package init(box: [Double], labels: [String: String]) {
         (self.box, self.labels) = (box, labels)
     }
 }
@@ -17,21 +17,21 @@ public struct ImageRegion: Sendable, Equatable {
 ///
 /// Teaching a small vision tower where things are, before a language model learns to speak about them, needs a fraction of the samples that
 /// the language loss needs: every patch is told what it shows, and not only the few things that a question asks about.
-public struct RegionVocabulary: Sendable, Equatable {
-    public struct Kind: Sendable, Equatable {
-        public let name: String
+package struct RegionVocabulary: Sendable, Equatable {
+    package struct Kind: Sendable, Equatable {
+        package let name: String
         /// Sorted; class 0, "nothing there", comes before them.
-        public let classes: [String]
+        package let classes: [String]
     }
 
     /// Sorted by name.
-    public let kinds: [Kind]
+    package let kinds: [Kind]
     private let numbers: [[String: Int32]]
 
     /// Each patch is labelled at these points of its width, half way down: what is narrower than a patch is not overlooked.
     static let points = [0.25, 0.75]
 
-    public init(kinds: [String: Set<String>]) {
+    package init(kinds: [String: Set<String>]) {
         self.kinds = kinds.sorted { $0.key < $1.key }.map { Kind(name: $0.key, classes: $0.value.sorted()) }
         numbers = self.kinds.map { kind in
             Dictionary(uniqueKeysWithValues: kind.classes.enumerated().map { ($1, Int32($0 + 1)) })
@@ -40,7 +40,7 @@ public struct RegionVocabulary: Sendable, Equatable {
 
     /// Collects the labels of a whole data set.
     /// - Throws: ``TrainingError``; a data set without any regions is an error.
-    public init(_ dataset: InstructionDataset) throws {
+    package init(_ dataset: InstructionDataset) throws {
         var found: [String: Set<String>] = [:]
         for number in 0 ..< dataset.count {
             for region in try dataset.record(number).regions {
@@ -56,13 +56,13 @@ public struct RegionVocabulary: Sendable, Equatable {
     }
 
     /// Classes of each slot: a slot is a kind at one point of a patch.
-    public var slotClasses: [Int] { kinds.flatMap { kind in RegionVocabulary.points.map { _ in kind.classes.count + 1 } } }
+    package var slotClasses: [Int] { kinds.flatMap { kind in RegionVocabulary.points.map { _ in kind.classes.count + 1 } } }
 
     /// The targets of one image, `[rows, slots]`, patches row by row. Where regions overlap, the later one counts.
     /// - Parameters:
     ///   - grid: patches of a side.
     ///   - width: of the image, in pixels, before it is squared as `aspect` says.
-    public func labels(_ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int) -> [Int32] {
+    package func labels(_ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int) -> [Int32] {
         let side = Double(aspect == .pad ? max(width, height) : min(width, height))
         let (left, top) = ((Double(width) - side) / 2, (Double(height) - side) / 2)
         let slots = kinds.count * RegionVocabulary.points.count

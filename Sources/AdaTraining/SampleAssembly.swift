@@ -2,15 +2,15 @@ import AdaLLaVA
 
 /// Puts a conversation's ids together with its images' places and the latency token, as the reference's `prepare_inputs_labels_for_multimodal`
 /// does in training.
-public struct SampleAssembly: Sendable, Equatable {
+package struct SampleAssembly: Sendable, Equatable {
     /// Rows of features that one image becomes.
-    public var rowsPerImage: Int
+    package var rowsPerImage: Int
     /// Whether there is a latency token.
-    public var adaptive: Bool
+    package var adaptive: Bool
     /// Positions before the latency token that a sample may have; what is longer is cut (`model_max_length`).
-    public var maximumLength: Int
+    package var maximumLength: Int
 
-    public init(rowsPerImage: Int, adaptive: Bool, maximumLength: Int) {
+    package init(rowsPerImage: Int, adaptive: Bool, maximumLength: Int) {
         (self.rowsPerImage, self.adaptive, self.maximumLength) = (rowsPerImage, adaptive, maximumLength)
     }
 
@@ -18,7 +18,7 @@ public struct SampleAssembly: Sendable, Equatable {
     ///   - ids: token ids, ``PromptEncoder/imageToken`` where images go.
     ///   - labels: as many, ``TrainingConversation/ignoredLabel`` where nothing is scored.
     ///   - pixels: the tower's input of each image.
-    public func sample(ids: [Int], labels: [Int], pixels: [[Float]]) -> TrainingSample {
+    package func sample(ids: [Int], labels: [Int], pixels: [[Float]]) -> TrainingSample {
         let ignored = Int64(TrainingConversation.ignoredLabel)
         var tokens: [Int64] = []
         var targets: [Int64] = []
@@ -49,7 +49,7 @@ public struct SampleAssembly: Sendable, Equatable {
     /// rest of it. Under a mask that lets branches see what is shared and themselves, every question is answered as if it stood alone, for a
     /// fraction of the cost, because the image is most of a sample. Only for budgets that let everything run: a plan would change what is shared.
     /// - Returns: `nil` if the samples share nothing, or are one.
-    public static func sample(of samples: [TrainingSample]) -> TrainingSample? {
+    package static func sample(of samples: [TrainingSample]) -> TrainingSample? {
         guard samples.count > 1, let first = samples.first else { return nil }
         var shared = first.tokens.count
         for sample in samples {

@@ -3,7 +3,7 @@ import AdaLLaVA
 import Foundation
 
 /// Makes samples that the model takes from records of a data set: tokenizes, masks labels, decodes and prepares images, draws budgets.
-public struct SampleBuilder: Sendable {
+package struct SampleBuilder: Sendable {
     let dataset: InstructionDataset
     let tokenizer: any Tokenizer
     let assembly: SampleAssembly
@@ -38,7 +38,7 @@ public struct SampleBuilder: Sendable {
     ///   - number: which record.
     ///   - epoch: which pass: budgets and noise differ from pass to pass.
     /// - Throws: ``TrainingError/sample(id:index:file:reason:)``
-    public func sample(_ number: Int, epoch: Int) throws -> TrainingSample {
+    package func sample(_ number: Int, epoch: Int) throws -> TrainingSample {
         let record = try dataset.record(number)
         func bad(_ reason: String) -> TrainingError {
             .sample(id: record.id, index: number, file: dataset.file(of: number), reason: reason)

@@ -2,53 +2,53 @@ import AdaLLaVA
 import CAdaTorch
 
 /// One sample, ready for the model: images replaced by as many marks as they have features, the latency token put in.
-public struct TrainingSample: Sendable, Equatable {
+package struct TrainingSample: Sendable, Equatable {
     /// Stands where a row of image features goes.
-    public static let imageRow = Int64(AT_IMAGE_ROW)
+    package static let imageRow = Int64(AT_IMAGE_ROW)
     /// Stands where the latency token goes.
-    public static let latencyToken = Int64(AT_LATENCY_TOKEN)
+    package static let latencyToken = Int64(AT_LATENCY_TOKEN)
 
-    public var tokens: [Int64]
+    package var tokens: [Int64]
     /// As many as tokens; ``TrainingConversation/ignoredLabel`` where nothing is scored.
-    public var labels: [Int64]
+    package var labels: [Int64]
     /// Which question each token belongs to, from 1, and 0 for what all of them see; empty: there is one question. See ``SampleAssembly/sample(of:)``.
-    public var branches: [Int32] = []
+    package var branches: [Int32] = []
     /// The vision tower's input for all images one after another, `[images, 3, S, S]`; of a frozen tower its features, `[images, rows, width]`.
-    public var pixels: [Float]
-    public var images: Int
+    package var pixels: [Float]
+    package var images: Int
     /// What each row of features shows, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
-    public var regionLabels: [Int32] = []
+    package var regionLabels: [Int32] = []
     /// Tokens that name what each row shows, `[rows, names]`, or none; ``TrainingConversation/ignoredLabel`` where there are fewer.
-    public var regionTokens: [Int32] = []
+    package var regionTokens: [Int32] = []
     /// Optional units that the sample's budget grants, and what the latency embedding encodes for them.
-    public var units = 0
-    public var latency: Float = 0
+    package var units = 0
+    package var latency: Float = 0
     /// For the Gumbel noise.
-    public var seed: UInt64 = 0
+    package var seed: UInt64 = 0
     /// What messages call it.
-    public var name = ""
+    package var name = ""
 
-    public init(tokens: [Int64], labels: [Int64], pixels: [Float], images: Int) {
+    package init(tokens: [Int64], labels: [Int64], pixels: [Float], images: Int) {
         (self.tokens, self.labels, self.pixels, self.images) = (tokens, labels, pixels, images)
     }
 
     /// Tokens that name what rows show.
-    public var named: Int { regionTokens.count { $0 >= 0 } }
+    package var named: Int { regionTokens.count { $0 >= 0 } }
 
     /// Positions whose next token is scored, or labels of regions.
-    public var scored: Int {
+    package var scored: Int {
         regionLabels.isEmpty
             ? labels.dropFirst().count { $0 != Int64(TrainingConversation.ignoredLabel) } : regionLabels.count { $0 >= 0 } + named
     }
 }
 
 /// Samples padded to one length, in the layout of `at_batch`.
-public struct TorchBatch: Sendable {
-    public let samples: Int
-    public let length: Int
-    public let scored: Int
+package struct TorchBatch: Sendable {
+    package let samples: Int
+    package let length: Int
+    package let scored: Int
     /// Tokens that name what rows of features show.
-    public let named: Int
+    package let named: Int
     let tokens, labels: [Int64]
     let units: [Int32]
     let latency: [Float]
@@ -59,9 +59,9 @@ public struct TorchBatch: Sendable {
     /// Padding is a branch of its own, so that what all see stays in front; empty if no sample has branches.
     let branches: [Int32]
     /// Gumbel noise instead of the seeds: for each sample and unit `[switches]`, for heads also `[heads]` and `[heads]`.
-    public var noise: [Float]?
+    package var noise: [Float]?
 
-    public init(_ samples: [TrainingSample]) {
+    package init(_ samples: [TrainingSample]) {
         self.samples = samples.count
         let length = samples.map(\.tokens.count).max() ?? 0
         self.length = length
@@ -87,38 +87,38 @@ public struct TorchBatch: Sendable {
 }
 
 /// What a batch's forward pass gave.
-public struct BatchResult: Sendable, Equatable {
+package struct BatchResult: Sendable, Equatable {
     /// Negative log-likelihoods, summed over scored positions.
-    public var lossSum = 0.0
+    package var lossSum = 0.0
     /// The distillation term before its weight, summed.
-    public var distillSum = 0.0
+    package var distillSum = 0.0
     /// The naming term before its weight, summed.
-    public var namingSum = 0.0
+    package var namingSum = 0.0
     /// The balance and the ranking term before their weights, each times the scored positions.
-    public var balanceSum = 0.0, rankingSum = 0.0
-    public var scored = 0
+    package var balanceSum = 0.0, rankingSum = 0.0
+    package var scored = 0
 }
 
 extension TorchModel {
     /// How the loss of a step is made.
-    public struct StepOptions: Sendable {
+    package struct StepOptions: Sendable {
         /// Scored positions of the whole step, of all batches and processes: the loss is the mean over them.
-        public var scored: Int
+        package var scored: Int
         /// Weight of the KL divergence from the full model's predictions to those under the sampled plan; 0 leaves it out.
-        public var distillWeight: Float = 0
-        public var distillTemperature: Float = 1
+        package var distillWeight: Float = 0
+        package var distillTemperature: Float = 1
         /// Tokens that name what rows of features show, in the whole step: their loss is the mean over them.
-        public var named = 0
+        package var named = 0
         /// Weight of that loss beside the language loss; 0 leaves it out.
-        public var namingWeight: Float = 0
+        package var namingWeight: Float = 0
         /// What the Gumbel noise on the scheduler's scores is multiplied by: 1 as published, 0 takes the highest.
-        public var gumbelNoise: Float = 1
+        package var gumbelNoise: Float = 1
         /// Weight of the term that makes plans differ between samples and each of them sure; 0 leaves it out.
-        public var balanceWeight: Float = 0
+        package var balanceWeight: Float = 0
         /// Weight of the term that ranks two plans of each sample by their losses; 0 leaves it out.
-        public var rankingWeight: Float = 0
+        package var rankingWeight: Float = 0
 
-        public init(scored: Int) { self.scored = scored }
+        package init(scored: Int) { self.scored = scored }
     }
 
     /// Forward and backward of some batches; adds to the gradients.
@@ -126,7 +126,7 @@ extension TorchModel {
     ///   - regionCounts: for each slot of region labels, then for names: labels that something is there, and how many of them were
     ///     recognized; added to.
     ///   - visitor: called with each intermediate tensor and its gradient, in the reference's names; then there is one batch.
-    public func accumulate(
+    package func accumulate(
         _ batches: [TorchBatch], _ options: StepOptions, regionCounts: UnsafeMutablePointer<Int64>? = nil, visitor: ((String, [Float]) -> Void)? = nil
     ) throws -> [BatchResult] {
         if let vision = configuration.vision {

@@ -3,19 +3,19 @@ import CAdaTorch
 import Foundation
 
 /// The place of this process in a data-parallel launch: what torchrun, Slurm and mpirun put into the environment.
-public struct Launch: Sendable, Equatable {
-    public var rank = 0
-    public var worldSize = 1
+package struct Launch: Sendable, Equatable {
+    package var rank = 0
+    package var worldSize = 1
     /// The process's number on its machine, which picks its CUDA device.
-    public var localRank = 0
-    public var address = "127.0.0.1"
-    public var port = 29500
+    package var localRank = 0
+    package var address = "127.0.0.1"
+    package var port = 29500
 
-    public init() {}
+    package init() {}
 
     /// Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, or Slurm's and Open MPI's own variables for the first three.
     /// - Throws: ``TrainingError/launch(variable:expected:found:)``
-    public init(environment: [String: String]) throws {
+    package init(environment: [String: String]) throws {
         func number(_ names: [String], _ range: ClosedRange<Int>, _ missing: Int) throws -> Int {
             guard let name = names.first(where: { environment[$0]?.isEmpty == false }), let text = environment[name] else { return missing }
             guard let value = Int(text), range.contains(value) else {
@@ -32,13 +32,13 @@ public struct Launch: Sendable, Equatable {
 }
 
 /// The processes that train together, joined by libtorch's c10d.
-public final class TorchGroup {
+package final class TorchGroup {
     let handle: OpaquePointer
     private let library: TorchLibrary
 
     /// Waits until all processes have come.
     /// - Throws: ``TrainingError/torch(operation:reason:)``
-    public init(_ launch: Launch, cudaDevice: Int?, library: TorchLibrary, timeout: Duration = .seconds(1800)) throws {
+    package init(_ launch: Launch, cudaDevice: Int?, library: TorchLibrary, timeout: Duration = .seconds(1800)) throws {
         let handle = library.functions.group_create(
             launch.address, Int32(launch.port), Int32(launch.rank), Int32(launch.worldSize), cudaDevice.map { Int32($0) } ?? -1,
             Int32(timeout.components.seconds))
@@ -49,19 +49,19 @@ public final class TorchGroup {
     deinit { library.functions.group_free(handle) }
 
     /// The sums of these numbers over all processes.
-    public func sum(_ values: [Double]) throws -> [Double] {
+    package func sum(_ values: [Double]) throws -> [Double] {
         var values = values
         try library.check(library.functions.sum(handle, &values, Int64(values.count)), "summing over the processes")
         return values
     }
 
     /// Sums the model's gradients over all processes.
-    public func sumGradients(of model: TorchModel) throws {
+    package func sumGradients(of model: TorchModel) throws {
         try library.check(library.functions.sum_gradients(model.handle, handle), "summing gradients over the processes")
     }
 
     /// Gives every process the first one's parameters.
-    public func broadcast(_ model: TorchModel) throws {
+    package func broadcast(_ model: TorchModel) throws {
         try library.check(library.functions.broadcast(model.handle, handle), "sending the parameters to all processes")
     }
 }

@@ -5,14 +5,14 @@ import Foundation
 /// `libAdaTorch.so`, opened: AdaLLaVA's training step over libtorch.
 ///
 /// It is loaded at run time, so that everything but training works without libtorch.
-public final class TorchLibrary: @unchecked Sendable {
+package final class TorchLibrary: @unchecked Sendable {
     let functions: at_functions
     /// Where it was found.
-    public let path: String
+    package let path: String
 
     /// The library, loaded once for the process.
     /// - Throws: ``TrainingError/noTorch(reason:)``
-    public static func shared() throws -> TorchLibrary { try loaded.get() }
+    package static func shared() throws -> TorchLibrary { try loaded.get() }
 
     private static let loaded = Result<TorchLibrary, any Error> { try TorchLibrary() }
 
@@ -56,10 +56,10 @@ public final class TorchLibrary: @unchecked Sendable {
     }
 
     /// libtorch's version and what it can use.
-    public var summary: String { functions.description().map { String(cString: $0) } ?? "" }
+    package var summary: String { functions.description().map { String(cString: $0) } ?? "" }
 
     /// CUDA devices that libtorch sees.
-    public var cudaDevices: Int { Int(functions.cuda_devices()) }
+    package var cudaDevices: Int { Int(functions.cuda_devices()) }
 
     func failure(_ operation: String) -> TrainingError {
         .torch(operation: operation, reason: functions.last_error().map { String(cString: $0) } ?? "")

@@ -2,53 +2,53 @@ import AdaLLaVA
 import CAdaTorch
 
 /// How a model is computed.
-public struct TorchOptions: Sendable, Equatable {
+package struct TorchOptions: Sendable, Equatable {
     /// `nil`: the CPU; otherwise the number of a CUDA device.
-    public var cudaDevice: Int?
-    public var bfloat16 = false
-    public var gradientCheckpointing = false
+    package var cudaDevice: Int?
+    package var bfloat16 = false
+    package var gradientCheckpointing = false
     /// Batches of a step that are computed side by side, each by a thread of its own (CPU).
-    public var workers = 1
+    package var workers = 1
     /// libtorch's threads for each of them.
-    public var threads = 1
+    package var threads = 1
     /// Temperature of the Gumbel-softmax.
-    public var temperature: Float = GumbelDraw.defaultTemperature
-    public var loraRank = 0
-    public var loraAlpha: Float = 0
-    public var loraTargets: [String] = []
+    package var temperature: Float = GumbelDraw.defaultTemperature
+    package var loraRank = 0
+    package var loraAlpha: Float = 0
+    package var loraTargets: [String] = []
     /// Classes of each slot of region labels (``RegionVocabulary/slotClasses``); empty: the model has no head for them.
-    public var regionClasses: [Int] = []
+    package var regionClasses: [Int] = []
 
-    public init() {}
+    package init() {}
 }
 
 /// A trainable model inside libtorch. Parameters have the engine's canonical names.
-public final class TorchModel {
-    public struct Parameter: Sendable, Equatable {
-        public let index: Int
-        public let name: String
-        public let shape: [Int]
-        public var count: Int { shape.reduce(1, *) }
+package final class TorchModel {
+    package struct Parameter: Sendable, Equatable {
+        package let index: Int
+        package let name: String
+        package let shape: [Int]
+        package var count: Int { shape.reduce(1, *) }
     }
 
     /// What the head for region labels is called: a part of training, not of the model.
     static let regionHead = "region_labels."
 
     /// What of a parameter is read or written.
-    public enum Part: Int32, Sendable {
+    package enum Part: Int32, Sendable {
         case value, gradient, firstMoment, secondMoment
         /// The value with LoRA's product added; can only be read.
         case merged
     }
 
-    public let library: TorchLibrary
-    public let configuration: ModelConfiguration
-    public let parameters: [Parameter]
+    package let library: TorchLibrary
+    package let configuration: ModelConfiguration
+    package let parameters: [Parameter]
     let handle: OpaquePointer
 
     /// A model whose parameters are all zeros.
     /// - Throws: ``TrainingError``, ``CheckpointError`` for shapes that cannot be trained.
-    public init(_ configuration: ModelConfiguration, options: TorchOptions = TorchOptions(), library: TorchLibrary) throws {
+    package init(_ configuration: ModelConfiguration, options: TorchOptions = TorchOptions(), library: TorchLibrary) throws {
         let language = configuration.language
         let rotary = try RotaryEmbedding(language).frequencies(sequenceLength: language.maxPositionEmbeddings)
         if language.ropeInterleaved {
@@ -87,42 +87,42 @@ public final class TorchModel {
     deinit { library.functions.model_free(handle) }
 
     /// Values of a parameter, row-major; zeros for moments and gradients that do not exist yet.
-    public func read(_ parameter: Parameter, _ part: Part = .value) throws -> [Float] {
+    package func read(_ parameter: Parameter, _ part: Part = .value) throws -> [Float] {
         var values = [Float](repeating: 0, count: parameter.count)
         try library.check(
             library.functions.read(handle, Int32(parameter.index), part.rawValue, &values, Int64(values.count)), "reading \(parameter.name)")
         return values
     }
 
-    public func write(_ values: [Float], to parameter: Parameter, _ part: Part = .value) throws {
+    package func write(_ values: [Float], to parameter: Parameter, _ part: Part = .value) throws {
         try library.check(
             library.functions.write(handle, Int32(parameter.index), part.rawValue, values, Int64(values.count)), "setting \(parameter.name)")
     }
 
     /// - Parameter learningRate: 0 freezes the parameter.
-    public func setTraining(_ parameter: Parameter, learningRate: Double, weightDecay: Double) throws {
+    package func setTraining(_ parameter: Parameter, learningRate: Double, weightDecay: Double) throws {
         try library.check(
             library.functions.set_training(handle, Int32(parameter.index), learningRate, weightDecay), "freezing \(parameter.name)")
     }
 
     /// AdamW's settings for one step.
-    public struct UpdateOptions: Sendable, Equatable {
+    package struct UpdateOptions: Sendable, Equatable {
         /// Multiplies every parameter's own learning rate: where the schedule stands.
-        public var learningRateScale = 1.0
-        public var beta1 = 0.9
-        public var beta2 = 0.999
-        public var epsilon = 1e-8
+        package var learningRateScale = 1.0
+        package var beta1 = 0.9
+        package var beta2 = 0.999
+        package var epsilon = 1e-8
         /// Gradients with a larger norm are scaled down to it; 0 leaves them.
-        public var maxGradNorm = 0.0
+        package var maxGradNorm = 0.0
         /// Counts from 1.
-        public var step = 1
+        package var step = 1
 
-        public init() {}
+        package init() {}
     }
 
     /// One AdamW step with the gradients so far, summed over the processes of `group`; clears them.
     /// - Returns: the gradient's norm before clipping. Nothing has changed if it is not finite.
-    public func update(_ options: UpdateOptions, group: TorchGroup? = nil) throws -> Double {
+    package func update(_ options: UpdateOptions, group: TorchGroup? = nil) throws -> Double {
         var settings = at_update_options(
             learning_rate_scale: options.learningRateScale, beta1: options.beta1, beta2: options.beta2, epsilon: options.epsilon,
             max_grad_norm: options.maxGradNorm, step: Int64(options.step))
@@ -131,10 +131,10 @@ public final class TorchModel {
         return norm
     }
 
-    public func clearGradients() { library.functions.clear_gradients(handle) }
+    package func clearGradients() { library.functions.clear_gradients(handle) }
 
     /// Device memory in use at most so far, in bytes; `nil` on the CPU.
-    public var peakDeviceMemory: Int? {
+    package var peakDeviceMemory: Int? {
         let bytes = library.functions.peak_memory(handle)
         return bytes > 0 ? Int(bytes) : nil
     }

@@ -7,26 +7,26 @@ import Foundation
 #endif
 
 /// Trains a model by a recipe (AdaLLaVA, Xu et al., ICCV 2025; docs/architecture.md, reference semantics).
-public final class Trainer {
+package final class Trainer {
     /// What a run amounts to.
-    public struct Summary: Sendable, Equatable {
-        public var steps = 0
-        public var totalSteps = 0
-        public var lastLoss = 0.0
+    package struct Summary: Sendable, Equatable {
+        package var steps = 0
+        package var totalSteps = 0
+        package var lastLoss = 0.0
         /// The folder with the trained model, or with the last checkpoint of a run that was stopped.
-        public var folder = ""
-        public var wasStopped = false
-        public var skippedCount = 0
+        package var folder = ""
+        package var wasStopped = false
+        package var skippedCount = 0
         /// The first of the samples that were left out, with the reason.
-        public var skippedSamples: [String] = []
+        package var skippedSamples: [String] = []
         /// Images that this start read although they are damaged, as Pillow reads them. Those whose features were kept are not read again.
-        public var damagedImages = 0
+        package var damagedImages = 0
     }
 
-    public let recipe: Recipe
-    public let totalSteps: Int
+    package let recipe: Recipe
+    package let totalSteps: Int
     /// What computes: libtorch's version and the device.
-    public let description: String
+    package let description: String
     private let launch: Launch
     private let source: ModelSource
     private let model: TorchModel
@@ -46,7 +46,7 @@ public final class Trainer {
 
     /// Opens data and model, and the newest checkpoint of `output_dir` if there is one.
     /// - Throws: ``TrainingError``, ``CheckpointError``
-    public init(_ recipe: Recipe, launch: Launch = Launch()) throws {
+    package init(_ recipe: Recipe, launch: Launch = Launch()) throws {
         self.recipe = recipe
         self.launch = launch
         let library = try TorchLibrary.shared()
@@ -114,7 +114,7 @@ public final class Trainer {
     }
 
     /// Steps that a resumed run starts behind.
-    public var startStep: Int { state.step }
+    package var startStep: Int { state.step }
 
     /// Trains until the last step, or until `isCancelled` says so; saves first then.
     /// - Parameters:
@@ -122,7 +122,7 @@ public final class Trainer {
     ///   - damaged: collects damaged images that were read anyway; called on the threads that read them.
     ///   - onProgress: called after each logged step, by one process of several.
     /// - Throws: ``TrainingError``, ``CheckpointError``
-    public func run(
+    package func run(
         isCancelled: () -> Bool = { false }, damaged: DamagedImages = DamagedImages(), onProgress: (TrainingProgress) -> Void = { _ in }
     ) throws -> Summary {
         if launch.rank == 0 { try log.truncate(after: state.step) }

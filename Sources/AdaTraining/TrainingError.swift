@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// What stops a training run.
-public enum TrainingError: EngineError, Equatable {
+package enum TrainingError: EngineError, Equatable {
     /// `libAdaTorch.so` is not there, or cannot be loaded.
     case noTorch(reason: String)
     /// libtorch refused an operation.
@@ -21,7 +21,7 @@ public enum TrainingError: EngineError, Equatable {
     /// The environment of a data-parallel launch makes no sense.
     case launch(variable: String, expected: String, found: String)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .noTorch: .missingInput
         case .torch, .notFinite: .software
@@ -31,7 +31,7 @@ public enum TrainingError: EngineError, Equatable {
         }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .noTorch(let reason):
             """

@@ -2,28 +2,28 @@ import AdaLLaVA
 import Foundation
 
 /// How a run stands after a step.
-public struct TrainingProgress: Sendable, Codable, Equatable {
-    public var step = 0
-    public var totalSteps = 0
-    public var epoch = 0.0
+package struct TrainingProgress: Sendable, Codable, Equatable {
+    package var step = 0
+    package var totalSteps = 0
+    package var epoch = 0.0
     /// Mean over the step's scored tokens.
-    public var loss = 0.0
+    package var loss = 0.0
     /// The distillation term, before its weight.
-    public var distillation: Double?
+    package var distillation: Double?
     /// The loss of `region_naming_weight`, before its weight: mean over the tokens that name rows of features.
-    public var naming: Double?
+    package var naming: Double?
     /// Shares of the regions' labels that were recognized, with the objective `region_labels`: by kind, and `name` for their words.
-    public var recognized: [String: Double]?
-    public var learningRate = 0.0
+    package var recognized: [String: Double]?
+    package var learningRate = 0.0
     /// Before clipping.
-    public var gradNorm = 0.0
-    public var samplesPerSecond = 0.0
+    package var gradNorm = 0.0
+    package var samplesPerSecond = 0.0
     /// Positions, images' features among them.
-    public var tokensPerSecond = 0.0
-    public var secondsLeft = 0.0
+    package var tokensPerSecond = 0.0
+    package var secondsLeft = 0.0
     /// Of the process at most so far; on CUDA the device's.
-    public var memoryBytes = 0
-    public var skippedSamples = 0
+    package var memoryBytes = 0
+    package var skippedSamples = 0
 }
 
 /// `output_dir/training_log.jsonl`: one ``TrainingProgress`` a line.

@@ -2,18 +2,18 @@ import AdaLLaVA
 import Foundation
 
 /// A model as the analyzer needs it: sizes, no weights.
-public struct AnalyzedModel: Sendable {
-    public let name: String
-    public let configuration: ModelConfiguration
+package struct AnalyzedModel: Sendable {
+    package let name: String
+    package let configuration: ModelConfiguration
     /// What most bytes of the decoder's weights are stored in; `nil` for a shape without weights.
-    public let weightType: ElementType?
+    package let weightType: ElementType?
 
-    public init(name: String, configuration: ModelConfiguration, weightType: ElementType? = nil) {
+    package init(name: String, configuration: ModelConfiguration, weightType: ElementType? = nil) {
         (self.name, self.configuration, self.weightType) = (name, configuration, weightType)
     }
 
     /// A request to this model, whose weights have the bits of its file: 16 for a shape without weights.
-    public func settings(promptTokens: Int, generatedTokens: Int = 1) -> CostSettings {
+    package func settings(promptTokens: Int, generatedTokens: Int = 1) -> CostSettings {
         // A block's scales are part of what is read.
         let bits = (weightType?.block).map { Double($0.bytes * 8) / Double($0.values) }
         return CostSettings(
@@ -21,10 +21,10 @@ public struct AnalyzedModel: Sendable {
     }
 
     /// The units in which a budget is spent; `nil` for models that always run whole.
-    public var units: BudgetUnits? { configuration.budgetUnits }
+    package var units: BudgetUnits? { configuration.budgetUnits }
 
     /// Published shapes. Those of LLaVA-1.5 carry AdaLLaVA's scheduler of whole layers, of which the first half always runs.
-    public static let shapes: [AnalyzedModel] = [
+    package static let shapes: [AnalyzedModel] = [
         llava("llava-1.5-7b", hidden: 4096, intermediate: 11008, layers: 32, heads: 32),
         llava("llava-1.5-13b", hidden: 5120, intermediate: 13824, layers: 40, heads: 40),
         AnalyzedModel(
@@ -61,7 +61,7 @@ public struct AnalyzedModel: Sendable {
     }
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public static func shape(_ name: String) throws -> AnalyzedModel {
+    package static func shape(_ name: String) throws -> AnalyzedModel {
         if let found = shapes.first(where: { $0.name == name.lowercased() }) { return found }
         throw EvaluationError.argument(
             name: "--shape", expected: "one of \(shapes.map(\.name).joined(separator: ", "))",
@@ -70,7 +70,7 @@ public struct AnalyzedModel: Sendable {
 
     /// The model that a `config.json` describes. A vision tower that it only names is known if it is one of CLIP's published ones.
     /// - Throws: `CheckpointError`
-    public init(configuration url: URL) throws {
+    package init(configuration url: URL) throws {
         var configuration = try ModelConfiguration.read(JSONValue.read(contentsOf: url), file: url.path)
         if configuration.vision == nil, let tower = configuration.llava?.visionTowerReference {
             configuration.vision = VisionConfiguration.published(tower)
@@ -80,7 +80,7 @@ public struct AnalyzedModel: Sendable {
 
     /// The model of a checkpoint, whose weights are not read.
     /// - Throws: `CheckpointError`
-    public init(checkpoint url: URL) throws {
+    package init(checkpoint url: URL) throws {
         let checkpoint = try Checkpoint.open(at: url)
         var bytes: [ElementType: Int] = [:]
         for name in checkpoint.language.names {
@@ -93,7 +93,7 @@ public struct AnalyzedModel: Sendable {
 
     /// The same model with another scheduler: what if it were trained with one?
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public func scheduled(type: AdaptiveConfiguration.SchedulerType?, rank: Int?, prefixLayers: Int?) throws -> AnalyzedModel {
+    package func scheduled(type: AdaptiveConfiguration.SchedulerType?, rank: Int?, prefixLayers: Int?) throws -> AnalyzedModel {
         if type == nil, rank == nil, prefixLayers == nil { return self }
         let language = configuration.language
         var adaptive = configuration.adaptive

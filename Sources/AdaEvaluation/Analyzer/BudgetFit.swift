@@ -1,23 +1,23 @@
 import AdaLLaVA
 
 /// The largest budget whose calculated time fits a limit.
-public struct BudgetFit: Sendable {
+package struct BudgetFit: Sendable {
     /// What has to fit.
-    public enum Goal: String, Sendable, CaseIterable {
+    package enum Goal: String, Sendable, CaseIterable {
         case firstToken = "first-token"
         case wholeAnswer = "answer"
     }
 
-    public let limit: Duration
-    public let goal: Goal
+    package let limit: Duration
+    package let goal: Goal
     /// The budget as a fraction of full compute, rounded up to the fewest decimals that still buy its units; `nil` if not even the floor
     /// fits.
-    public let budget: Double?
+    package let budget: Double?
     /// The analysis at that budget, or at the floor if nothing fits.
-    public let analysis: CostAnalysis
+    package let analysis: CostAnalysis
 
     /// Seconds that the analysis takes for what has to fit.
-    public var seconds: Double { BudgetFit.seconds(analysis, goal) }
+    package var seconds: Double { BudgetFit.seconds(analysis, goal) }
 
     private static func seconds(_ analysis: CostAnalysis, _ goal: Goal) -> Double {
         goal == .firstToken ? analysis.timeToFirstToken : analysis.wholeTime
@@ -25,7 +25,7 @@ public struct BudgetFit: Sendable {
 
     /// - Parameter text: a time, such as `300ms` or `1.5s`.
     /// - Throws: `BudgetError`, ``EvaluationError``
-    public init(
+    package init(
         parsing text: String, goal: Goal, model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula
     ) throws {
         guard let budget = try? Budget(parsing: text), case .time(let limits) = budget, let limit = limits.answer, limits == TimeLimits(answer: limit) else {
@@ -38,7 +38,7 @@ public struct BudgetFit: Sendable {
     }
 
     /// - Throws: as ``CostAnalysis`` does.
-    public init(
+    package init(
         _ limit: Duration, goal: Goal, model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula
     ) throws {
         (self.limit, self.goal) = (limit, goal)

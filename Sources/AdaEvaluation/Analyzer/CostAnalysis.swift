@@ -6,25 +6,25 @@ import AdaLLaVA
 ///         model: .shape("llava-1.5-7b"), hardware: .named("nvidia_V100"), settings: CostSettings(promptTokens: 600, generatedTokens: 50),
 ///         budget: 0.85)
 ///     analysis.request.flops
-public struct CostAnalysis: Sendable {
-    public let model: AnalyzedModel
-    public let hardware: Hardware
-    public let settings: CostSettings
-    public let plan: CostPlan
-    public let formula: CostFormula
+package struct CostAnalysis: Sendable {
+    package let model: AnalyzedModel
+    package let hardware: Hardware
+    package let settings: CostSettings
+    package let plan: CostPlan
+    package let formula: CostFormula
 
     /// Encoding the images; `nil` without images and under the reference's formula, which knows none.
-    public let encode: StageCost?
-    public let prefill: StageCost
+    package let encode: StageCost?
+    package let prefill: StageCost
     /// The first decode step.
-    public let decode: StageCost
+    package let decode: StageCost
     /// The sum over all decode steps.
-    public let decodeTotals: CostTotals
+    package let decodeTotals: CostTotals
     /// The reference's numbers of the request. Images are not in them.
-    public let request: RequestCost
+    package let request: RequestCost
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)`` for settings out of range, or that the formula cannot express.
-    public init(
+    package init(
         model: AnalyzedModel, hardware: Hardware, settings: CostSettings, plan: CostPlan, formula: CostFormula = .reference
     ) throws {
         try settings.validate(for: model)
@@ -54,7 +54,7 @@ public struct CostAnalysis: Sendable {
 
     /// - Parameter budget: a fraction of full compute.
     /// - Throws: as above, and `BudgetError`.
-    public init(
+    package init(
         model: AnalyzedModel, hardware: Hardware, settings: CostSettings, budget: Double, formula: CostFormula = .reference
     ) throws {
         try self.init(
@@ -71,36 +71,36 @@ public struct CostAnalysis: Sendable {
     }
 
     /// Seconds until the first token: encoding and prefill.
-    public var timeToFirstToken: Double { (encode?.totals.time ?? 0) + request.prefillTime }
+    package var timeToFirstToken: Double { (encode?.totals.time ?? 0) + request.prefillTime }
 
     /// Seconds of the whole answer.
-    public var wholeTime: Double { timeToFirstToken + decodeTotals.time }
+    package var wholeTime: Double { timeToFirstToken + decodeTotals.time }
 
     /// Mean seconds of a decode step; `nil` when one token is all.
-    public var timePerToken: Double? {
+    package var timePerToken: Double? {
         settings.generatedTokens > 1 ? decodeTotals.time / Double(settings.generatedTokens - 1) : nil
     }
 }
 
 /// Costs each answered request of an evaluation with the analyzer.
-public struct AnalyzedCost: CostReporter {
-    public let model: AnalyzedModel
-    public let hardware: Hardware
+package struct AnalyzedCost: CostReporter {
+    package let model: AnalyzedModel
+    package let hardware: Hardware
     /// Prompt and generated tokens are each request's own.
-    public let settings: CostSettings
-    public let formula: CostFormula
+    package let settings: CostSettings
+    package let formula: CostFormula
 
-    public init(model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula = .reference) {
+    package init(model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula = .reference) {
         (self.model, self.hardware, self.settings, self.formula) = (model, hardware, settings, formula)
     }
 
-    public var description: String {
+    package var description: String {
         "\(model.name) on \(hardware.name), \(formula.rawValue) formula, weights \(CostReport.bits(settings.storedWeightBits)), activations \(settings.activationBits), "
             + "KV \(settings.cacheBits) bits\(settings.flashAttention ? ", flash attention" : ""), batch \(settings.batchSize), "
             + "\(settings.tensorParallel) devices"
     }
 
-    public func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost {
+    package func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost {
         var settings = settings
         // An answer that ended at once still took its prompt.
         (settings.promptTokens, settings.generatedTokens) = (promptTokens, max(1, generatedTokens))

@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// How costs are counted.
-public enum CostFormula: String, Sendable, CaseIterable {
+package enum CostFormula: String, Sendable, CaseIterable {
     /// The published experiments' own count, number for number.
     case reference
     /// What the engine does: see ``ExactFormula``.

@@ -3,11 +3,11 @@ import Foundation
 
 extension CostPlan {
     /// Everything runs.
-    public init(whole model: AnalyzedModel) { self.init(whole: model.configuration) }
+    package init(whole model: AnalyzedModel) { self.init(whole: model.configuration) }
 
     /// A plan that was made for a request.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)`` if it is another model's.
-    public init(_ plan: ExecutionPlan, model: AnalyzedModel) throws {
+    package init(_ plan: ExecutionPlan, model: AnalyzedModel) throws {
         let space = model.configuration.switchSpace
         let all = 0 ..< space.switchesPerLayer
         guard plan.rows.count == space.layers.count, plan.headCount == all.count,
@@ -23,7 +23,7 @@ extension CostPlan {
     /// The plan that a fraction of full compute buys. Which switches a scheduler would choose depends on the input; for the cost only
     /// their number matters with whole layers, and with heads the units are spread evenly over the layers after the prefix.
     /// - Throws: `BudgetError`
-    public init(budget: Double, model: AnalyzedModel) throws {
+    package init(budget: Double, model: AnalyzedModel) throws {
         guard budget > 0, budget <= 1 else { throw BudgetError.outOfRange(budget) }
         guard let units = model.units else {
             guard budget == 1 else { throw BudgetError.notAdaptive(budget: budget, model: model.name) }
@@ -35,7 +35,7 @@ extension CostPlan {
 
     /// - Parameter text: a fraction as people write it, `0.85` or `85%`.
     /// - Throws: `BudgetError`, ``EvaluationError``
-    public init(parsing text: String, model: AnalyzedModel) throws {
+    package init(parsing text: String, model: AnalyzedModel) throws {
         guard case .fraction(let budget) = try Budget(parsing: text) else {
             throw EvaluationError.argument(
                 name: "--budget", expected: "a fraction of full compute such as 0.85; --fit finds the budget for a time",
@@ -51,7 +51,7 @@ extension CostPlan {
 
     /// A plan given by counts: for each layer how many heads and groups run. A layer with -1 or 0 is dropped, as in the reference's lists.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public init(headsPerLayer: [Int], groupsPerLayer: [Int]? = nil, model: AnalyzedModel) throws {
+    package init(headsPerLayer: [Int], groupsPerLayer: [Int]? = nil, model: AnalyzedModel) throws {
         let space = model.configuration.switchSpace
         let groups = groupsPerLayer ?? headsPerLayer
         for counts in [headsPerLayer, groups] {
@@ -71,7 +71,7 @@ extension CostPlan {
     /// list, with `attention_heads_per_layer` and `mlp_groups_per_layer` as `ask --json` and `trace` print them, or with a mask
     /// `[layers][2][heads]` of zeros and ones.
     /// - Throws: ``EvaluationError``, `CheckpointError`
-    public init(argument text: String, model: AnalyzedModel) throws {
+    package init(argument text: String, model: AnalyzedModel) throws {
         let numbers = text.split(separator: ",").map { Int($0.trimmingCharacters(in: .whitespaces)) }
         if !numbers.isEmpty, numbers.allSatisfy({ $0 != nil }) {
             try self.init(headsPerLayer: numbers.compactMap { $0 }, model: model)

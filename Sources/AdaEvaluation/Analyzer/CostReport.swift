@@ -2,21 +2,21 @@ import AdaLLaVA
 import Foundation
 
 /// An analysis as tables, CSV and JSON.
-public struct CostReport: Sendable {
-    public enum Detail: String, Sendable, CaseIterable {
+package struct CostReport: Sendable {
+    package enum Detail: String, Sendable, CaseIterable {
         case total, layer, operation
     }
 
-    public let analysis: CostAnalysis
-    public let detail: Detail
-    public let fit: BudgetFit?
+    package let analysis: CostAnalysis
+    package let detail: Detail
+    package let fit: BudgetFit?
 
-    public init(_ analysis: CostAnalysis, by detail: Detail = .total, fit: BudgetFit? = nil) {
+    package init(_ analysis: CostAnalysis, by detail: Detail = .total, fit: BudgetFit? = nil) {
         (self.analysis, self.detail, self.fit) = (analysis, detail, fit)
     }
 
     /// What a person should know besides the numbers.
-    public var warning: String? {
+    package var warning: String? {
         guard analysis.plan.isBelowFloor, let floor = analysis.model.units?.floor else { return nil }
         return String(format: "the budget is below the floor %.3g: the prefix layers always run, so this is the cost of the floor", floor)
     }
@@ -93,7 +93,7 @@ public struct CostReport: Sendable {
     // MARK: - CSV
 
     /// Comma-separated values, numbers in full: operations, bytes, seconds.
-    public var csv: String {
+    package var csv: String {
         let header =
             "stage,part,operation,OPs,memory_access,arithmetic_intensity,performance,bound,load_weight,load_act,store_act,load_kv_cache,store_kv_cache,inference_time"
         let lines = rows.map { row in
@@ -116,7 +116,7 @@ public struct CostReport: Sendable {
     // MARK: - JSON
 
     /// The reference's keys at the top, the rest under names of its own. Operations, bytes, seconds.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         let (request, plan) = (analysis.request, analysis.plan)
         var object: [String: Any] = [:]
         var formatted: [String: String] = [:]
@@ -199,7 +199,7 @@ public struct CostReport: Sendable {
     // MARK: - Table
 
     /// Lines for people.
-    public var lines: [String] {
+    package var lines: [String] {
         let (request, settings, plan) = (analysis.request, analysis.settings, analysis.plan)
         let running = plan.shares.count { !$0.isSkipped }
         let (heads, all) = (plan.shares.reduce(0) { $0 + $1.heads }, plan.shares.count { $0.kind != .convolution } * analysis.model.configuration.language.numAttentionHeads)
@@ -267,7 +267,7 @@ public struct CostReport: Sendable {
     }
 
     /// The reference's short form: `8.0T`, `13.4G`, `0.08`.
-    public static func short(_ value: Double) -> String {
+    package static func short(_ value: Double) -> String {
         for (scale, unit) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")] where value > scale {
             return String(format: value > 100 * scale ? "%.0f" : "%.1f", value / scale) + unit
         }

@@ -3,7 +3,7 @@ import AdaLLaVA
 extension Hardware {
     /// The makers' numbers that the reference calculates with. Some of the Ampere, Ada and Hopper ones count sparsity; they are kept so
     /// that results can be compared.
-    public static let table: [Hardware] = [
+    package static let table: [Hardware] = [
         Hardware(name: "nvidia_V100", bandwidth: 900e9, fp16: 112e12, int8: 62e12, onChipBuffer: 20480e3),
         Hardware(name: "nvidia_A6000", bandwidth: 768e9, fp16: 154.8e12, int8: 309.7e12, onChipBuffer: 21504e3),
         Hardware(name: "nvidia_A6000_Ada", bandwidth: 960e9, fp16: 364.2e12, int8: 728.5e12, onChipBuffer: 36352e3),
@@ -19,11 +19,11 @@ extension Hardware {
         Hardware(name: "intel_13900k", bandwidth: 89.6e9, fp16: 1.3824e12, int8: nil, onChipBuffer: 36e6),
     ]
 
-    public static var names: [String] { table.map(\.name) + [thisMachine] }
+    package static var names: [String] { table.map(\.name) + [thisMachine] }
 
     /// The table's entry of this name, whatever its case.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public static func named(_ name: String) throws -> Hardware {
+    package static func named(_ name: String) throws -> Hardware {
         if let found = table.first(where: { $0.name.lowercased() == name.lowercased() }) { return found }
         throw EvaluationError.argument(name: "--hardware", expected: "one of \(names.joined(separator: ", "))", found: String(name.prefix(80)))
     }

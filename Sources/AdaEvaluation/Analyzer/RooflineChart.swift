@@ -2,14 +2,14 @@ import AdaLLaVA
 import Foundation
 
 /// The roofline of an analysis: the hardware's ceilings, and where each operation of prefill and decode stands below them.
-public struct RooflineChart: Sendable {
+package struct RooflineChart: Sendable {
     private let analysis: CostAnalysis
 
-    public init(_ analysis: CostAnalysis) { self.analysis = analysis }
+    package init(_ analysis: CostAnalysis) { self.analysis = analysis }
 
     /// Draws to `url`, as its ending says.
     /// - Throws: ``EvaluationError``: another ending than svg or png, gnuplot missing or failed, a file that cannot be written.
-    public func draw(to url: URL) throws {
+    package func draw(to url: URL) throws {
         guard let format = ChartFormat(rawValue: url.pathExtension.lowercased()) else {
             throw EvaluationError.argument(name: "--chart", expected: "a file that ends in .svg or .png", found: url.lastPathComponent)
         }

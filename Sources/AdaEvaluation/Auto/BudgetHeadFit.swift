@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 /// Makes a budget head from labels, and measures what it is worth.
-public enum BudgetHeadFit {
+package enum BudgetHeadFit {
     /// Penalties that are tried; the calibration labels decide.
     static let ridges = [3.0, 30, 300, 3000]
 
@@ -12,7 +12,7 @@ public enum BudgetHeadFit {
     /// Fits a head to labels, takes the penalty under which it predicts the calibration labels best, and measures its curve on them.
     /// - Parameter usesText: whether the head sees the question alone, as the baseline does.
     /// - Throws: ``EvaluationError`` for too few labels, or labels of different models.
-    public static func fit(_ labels: BudgetLabels, calibration: BudgetLabels, usesText: Bool = false) throws -> BudgetHead {
+    package static func fit(_ labels: BudgetLabels, calibration: BudgetLabels, usesText: Bool = false) throws -> BudgetHead {
         guard labels.count > 1, calibration.count > 1 else {
             throw EvaluationError.argument(name: "--labels", expected: "labels of several inputs", found: "\(min(labels.count, calibration.count))")
         }
@@ -34,7 +34,7 @@ public enum BudgetHeadFit {
 
     /// Writes a head beside a checkpoint's weights, and says in its `config.json` that there is one, last.
     /// - Throws: ``EvaluationError`` for a checkpoint that is no folder of an adaptive model of the head's shape, `CheckpointError` for one that cannot be written.
-    public static func add(_ head: BudgetHead, to checkpoint: Checkpoint) throws {
+    package static func add(_ head: BudgetHead, to checkpoint: Checkpoint) throws {
         let config = checkpoint.folder.appendingPathComponent("config.json")
         guard checkpoint.ggufMetadata == nil, let units = checkpoint.configuration.budgetUnits,
             head.bias.count == units.total - units.prefix, head.weight.first?.count == checkpoint.configuration.language.hiddenSize,
@@ -74,18 +74,18 @@ public enum BudgetHeadFit {
 
 extension BudgetLabels {
     /// The mean score where input `i` is answered with `units[i]` optional units.
-    public func accuracy(_ units: [Int]) -> Double { zip(scores, units).map { Double($0[$1]) }.mean ?? 0 }
+    package func accuracy(_ units: [Int]) -> Double { zip(scores, units).map { Double($0[$1]) }.mean ?? 0 }
 
     /// The mean score where all inputs are answered with as many.
-    public func accuracy(fixed optional: Int) -> Double { scores.map { Double($0[optional]) }.mean ?? 0 }
+    package func accuracy(fixed optional: Int) -> Double { scores.map { Double($0[optional]) }.mean ?? 0 }
 
-    public var fullAccuracy: Double { accuracy(fixed: optional) }
+    package var fullAccuracy: Double { accuracy(fixed: optional) }
 
     /// The mean fraction of the full model's units.
-    public func mean(_ units: [Int]) -> Double { units.map(share).mean ?? 0 }
+    package func mean(_ units: [Int]) -> Double { units.map(share).mean ?? 0 }
 
     /// For each input the least units with its best score: what no prediction can beat.
-    public var oracle: [Int] { scores.map { scores in scores.firstIndex(of: scores.max() ?? 0) ?? 0 } }
+    package var oracle: [Int] { scores.map { scores in scores.firstIndex(of: scores.max() ?? 0) ?? 0 } }
 }
 
 /// What a head says of some inputs, kept so that many prices can be tried.

@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 /// A model whose answers can be asked for at every number of units, with what its prefix layers put out.
-public protocol BudgetedModel: AnsweringModel {
+package protocol BudgetedModel: AnsweringModel {
     /// Units of the whole model and of its prefix; `nil` if it is not adaptive.
     var budgetUnits: BudgetUnits? { get }
     /// A greedy answer, under a given plan or the scheduler's, and what the prefix layers put out.
@@ -12,7 +12,7 @@ public protocol BudgetedModel: AnsweringModel {
 }
 
 extension AdaptiveModel: BudgetedModel {
-    public func respond(
+    package func respond(
         to question: String, image: RGBImage?, budget: Budget, plan: ExecutionPlan?, maxTokens: Int
     ) async throws -> (text: String, states: PrefixStates) {
         let states = Handed()
@@ -30,31 +30,31 @@ extension AdaptiveModel: BudgetedModel {
 }
 
 /// What a budget head is fitted to: for some inputs, how good the answer is at each number of optional units, and what the head sees.
-public struct BudgetLabels: Sendable, Equatable {
-    public let units: BudgetUnits
+package struct BudgetLabels: Sendable, Equatable {
+    package let units: BudgetUnits
     /// The last prompt row after the prefix layers, for each input; and the same with a grey picture: what the question's text alone gives.
-    public private(set) var states: [[Float]] = []
-    public private(set) var textStates: [[Float]] = []
+    package private(set) var states: [[Float]] = []
+    package private(set) var textStates: [[Float]] = []
     /// Scores by input and optional units, from none to all.
-    public private(set) var scores: [[Float]] = []
+    package private(set) var scores: [[Float]] = []
 
-    public init(units: BudgetUnits) { self.units = units }
+    package init(units: BudgetUnits) { self.units = units }
 
-    public var count: Int { scores.count }
-    public var optional: Int { units.total - units.prefix }
+    package var count: Int { scores.count }
+    package var optional: Int { units.total - units.prefix }
 
     /// The fraction of the full model's units that so many optional ones are, with the prefix.
-    public func share(_ optional: Int) -> Double { Double(units.prefix + optional) / Double(units.total) }
+    package func share(_ optional: Int) -> Double { Double(units.prefix + optional) / Double(units.total) }
 
     /// - Parameter scores: for each number of optional units.
-    public mutating func add(state: [Float], textState: [Float], scores: [Float]) {
+    package mutating func add(state: [Float], textState: [Float], scores: [Float]) {
         states.append(state)
         textStates.append(textState)
         self.scores.append(scores)
     }
 
     /// - Throws: ``EvaluationError`` for labels of a model of another shape.
-    public mutating func append(_ other: BudgetLabels) throws {
+    package mutating func append(_ other: BudgetLabels) throws {
         guard other.units == units, states.isEmpty || other.states.first?.count == states.first?.count else {
             throw EvaluationError.argument(name: "--labels", expected: "files of one model", found: "files of models of different shapes")
         }
@@ -64,7 +64,7 @@ public struct BudgetLabels: Sendable, Equatable {
     }
 
     /// For each input the least optional units from which on the score never falls below the full model's.
-    public var leastUnits: [Int] {
+    package var leastUnits: [Int] {
         scores.map { scores in
             let full = scores.last ?? 0
             return (scores.lastIndex { $0 < full } ?? -1) + 1
@@ -76,7 +76,7 @@ public struct BudgetLabels: Sendable, Equatable {
     /// Answers every sample at every number of units.
     /// - Parameter onProgress: called after each sample.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
-    public static func make(
+    package static func make(
         _ model: some BudgetedModel, _ benchmark: any Benchmark, _ samples: [BenchmarkSample], onProgress: (Int, Int) -> Void = { _, _ in }
     ) async throws -> BudgetLabels {
         guard let units = model.budgetUnits else {
@@ -107,7 +107,7 @@ public struct BudgetLabels: Sendable, Equatable {
     // MARK: - Files
 
     /// Writes `states`, `text_states` `[inputs, hidden]`, `scores` `[inputs, optional + 1]` and `units` `[total, prefix]` as safetensors.
-    public func write(to url: URL) throws {
+    package func write(to url: URL) throws {
         let width = states.first?.count ?? 0
         try SafetensorsWriter.write(
             [
@@ -117,7 +117,7 @@ public struct BudgetLabels: Sendable, Equatable {
     }
 
     /// - Throws: `CheckpointError` for a file that is missing, no safetensors, or holds something else.
-    public init(contentsOf url: URL) throws {
+    package init(contentsOf url: URL) throws {
         let file = try SafetensorsFile(contentsOf: url, needed: "labels that `adallava auto label` wrote")
         func rows(_ name: String) throws -> [[Float]] {
             let tensor = try file.tensor(name)

@@ -3,36 +3,36 @@ import Foundation
 
 /// What budgets of `auto` are worth on inputs that no head was made from: accuracy over mean budget, against every fixed budget, the same budgets
 /// shuffled among the inputs, and a head that sees the question's text alone.
-public struct BudgetStudy: Sendable {
+package struct BudgetStudy: Sendable {
     /// One way of choosing budgets.
-    public struct Point: Sendable, Equatable {
+    package struct Point: Sendable, Equatable {
         /// Mean fraction of the full model's units.
-        public let mean: Double
-        public let accuracy: Double
+        package let mean: Double
+        package let accuracy: Double
     }
 
     /// `auto` at one price, beside its rivals with the same mean.
-    public struct Automatic: Sendable {
-        public let own: Point
+    package struct Automatic: Sendable {
+        package let own: Point
         /// What own budgets gain over the same ones shuffled among the inputs.
-        public let overShuffled: PairedDifference?
+        package let overShuffled: PairedDifference?
         /// What they gain over those that a head chooses from the question alone; `nil` without such a head.
-        public let overText: PairedDifference?
-        public let text: Point?
+        package let overText: PairedDifference?
+        package let text: Point?
     }
 
-    public let inputs: Int
-    public let full: Double
+    package let inputs: Int
+    package let full: Double
     /// From no optional units to all.
-    public let fixed: [Point]
-    public let oracle: Point
+    package let fixed: [Point]
+    package let oracle: Point
     /// At the prices of the head's curve that give different means, cheapest first.
-    public let curve: [Automatic]
+    package let curve: [Automatic]
     /// At what `auto` alone asks for.
-    public let standard: Automatic
+    package let standard: Automatic
 
     /// - Parameter textHead: one that was fitted to ``BudgetLabels/textStates``.
-    public init(_ head: BudgetHead, on labels: BudgetLabels, textHead: BudgetHead? = nil, seed: UInt64 = 1) {
+    package init(_ head: BudgetHead, on labels: BudgetLabels, textHead: BudgetHead? = nil, seed: UInt64 = 1) {
         (inputs, full) = (labels.count, labels.fullAccuracy)
         fixed = (0 ... labels.optional).map { Point(mean: labels.share($0), accuracy: labels.accuracy(fixed: $0)) }
         let best = labels.oracle
@@ -56,11 +56,11 @@ public struct BudgetStudy: Sendable {
     }
 
     /// The least fixed budget that loses at most `loss` against the full one.
-    public func leastFixed(within loss: Double) -> Point? { fixed.first { $0.accuracy >= full - loss } }
+    package func leastFixed(within loss: Double) -> Point? { fixed.first { $0.accuracy >= full - loss } }
 
     // MARK: - Reports
 
-    public var table: String {
+    package var table: String {
         func line(_ name: String, _ point: Point, _ more: String = "") -> String {
             let padding = String(repeating: " ", count: max(0, 12 - name.count))
             return name + padding + String(format: "%8.3f%10.4f", point.mean, point.accuracy) + more
@@ -84,7 +84,7 @@ public struct BudgetStudy: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         func point(_ point: Point) -> [String: Double] { ["mean": point.mean, "accuracy": point.accuracy] }
         func gain(_ difference: PairedDifference?) -> Any {
             difference.map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } ?? NSNull()

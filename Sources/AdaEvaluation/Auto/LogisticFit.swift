@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 /// Logistic regression with a ridge penalty, fitted by Newton's method: the loss is convex, so every start ends in the same weights.
-public struct LogisticFit: Sendable {
+package struct LogisticFit: Sendable {
     /// Inputs brought to mean 0 and deviation 1, a 1 for the bias behind them.
     private let inputs: [Double]
     private let count: Int
@@ -11,7 +11,7 @@ public struct LogisticFit: Sendable {
     private let deviation: [Double]
 
     /// - Parameter rows: one for each sample, all as long.
-    public init(_ rows: [[Float]]) {
+    package init(_ rows: [[Float]]) {
         count = rows.count
         let values = rows.first?.count ?? 0
         width = values + 1
@@ -33,7 +33,7 @@ public struct LogisticFit: Sendable {
     /// - Parameters:
     ///   - isTrue: what is predicted, one for each row.
     ///   - ridge: half of it times the squared weights is added to the loss; a bias has none.
-    public func fit(_ isTrue: [Bool], ridge: Double) -> (weight: [Float], bias: Float) {
+    package func fit(_ isTrue: [Bool], ridge: Double) -> (weight: [Float], bias: Float) {
         let positives = isTrue.count { $0 }
         // Nothing tells the two apart where one of them does not occur.
         guard positives > 0, positives < count else {

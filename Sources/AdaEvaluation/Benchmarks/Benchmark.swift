@@ -3,21 +3,21 @@ import AdaLLaVA
 import Foundation
 
 /// One question of a benchmark.
-public struct BenchmarkSample: Sendable, Equatable {
+package struct BenchmarkSample: Sendable, Equatable {
     /// Unique in the benchmark.
-    public let id: String
+    package let id: String
     /// Samples of one group are scored together (MME's two questions of an image, MMBench's rotations), so they are never separated by a
     /// limit or a shard.
-    public let group: String
-    public let image: BenchmarkImage?
+    package let group: String
+    package let image: BenchmarkImage?
     /// What follows the image in the user's turn, the benchmark's instruction included.
-    public let question: String
+    package let question: String
     /// What the answer is compared with; empty where the answers are kept by a server.
-    public let references: [String]
+    package let references: [String]
     /// What the scores are broken down by, under the benchmark's own names: `task`, `category`, `split`.
-    public let tags: [String: String]
+    package let tags: [String: String]
 
-    public init(
+    package init(
         id: String, group: String? = nil, image: BenchmarkImage?, question: String, references: [String], tags: [String: String] = [:]
     ) {
         (self.id, self.group, self.image, self.question) = (id, group ?? id, image, question)
@@ -26,13 +26,13 @@ public struct BenchmarkSample: Sendable, Equatable {
 }
 
 /// Where a sample's picture is.
-public enum BenchmarkImage: Sendable, Equatable {
+package enum BenchmarkImage: Sendable, Equatable {
     case file(URL)
     /// Base64 text, as MMBench's tables hold it.
     case base64(Data, name: String)
 
     /// What people call it: the file's path, or the table and the row.
-    public var name: String {
+    package var name: String {
         switch self {
         case .file(let url): url.path
         case .base64(_, let name): name
@@ -41,7 +41,7 @@ public enum BenchmarkImage: Sendable, Equatable {
 
     /// A damaged image that Pillow reads is read as it reads it: the published scripts score it, so a set that holds one can be finished.
     /// - Throws: `ImageError`, ``EvaluationError``
-    public func load() throws -> ReadImage {
+    package func load() throws -> ReadImage {
         switch self {
         case .file(let url): return try ImageSource.file(url.path).image(tolerance: .asPillow)
         case .base64(let text, let name):
@@ -54,34 +54,34 @@ public enum BenchmarkImage: Sendable, Equatable {
 }
 
 /// A sample and what the model answered.
-public struct AnsweredSample: Sendable {
-    public let sample: BenchmarkSample
-    public let answer: String
+package struct AnsweredSample: Sendable {
+    package let sample: BenchmarkSample
+    package let answer: String
 
-    public init(_ sample: BenchmarkSample, _ answer: String) { (self.sample, self.answer) = (sample, answer) }
+    package init(_ sample: BenchmarkSample, _ answer: String) { (self.sample, self.answer) = (sample, answer) }
 }
 
 /// One number of a benchmark's result.
-public struct BenchmarkScore: Sendable, Equatable {
-    public let name: String
+package struct BenchmarkScore: Sendable, Equatable {
+    package let name: String
     /// Fractions are in 0 ... 1; MME's points and counts are not.
-    public let value: Double
+    package let value: Double
     /// What a mean or a share was taken over; `nil` for numbers that are neither (F1, points, counts).
-    public let count: Int?
+    package let count: Int?
     /// Standard error of a mean: the samples' deviation (n - 1) over the root of n; `nil` with the count, and for one sample.
-    public let standardError: Double?
+    package let standardError: Double?
 
-    public init(_ name: String, _ value: Double) { (self.name, self.value, count, standardError) = (name, value, nil, nil) }
+    package init(_ name: String, _ value: Double) { (self.name, self.value, count, standardError) = (name, value, nil, nil) }
 
     /// The mean of `values`, in their order; `nil` without values.
-    public init?(_ name: String, meanOf values: [Double]) {
+    package init?(_ name: String, meanOf values: [Double]) {
         guard let mean = values.mean, let statistics = SampleStatistics(values) else { return nil }
         (self.name, value, count) = (name, mean, statistics.count)
         standardError = statistics.standardError
     }
 
     /// A share; 0 without a whole.
-    public init(_ name: String, _ part: Int, of whole: Int) {
+    package init(_ name: String, _ part: Int, of whole: Int) {
         (self.name, count) = (name, whole)
         value = whole == 0 ? 0 : Double(part) / Double(whole)
         standardError = whole > 1 ? (value * (1 - value) / Double(whole - 1)).squareRoot() : nil
@@ -89,7 +89,7 @@ public struct BenchmarkScore: Sendable, Equatable {
 }
 
 /// A benchmark read from its official files: prompts, and the scores that its official script gives.
-public protocol Benchmark: Sendable {
+package protocol Benchmark: Sendable {
     var samples: [BenchmarkSample] { get }
 
     /// The longest answer in tokens, as the reference's scripts limit it.
@@ -110,9 +110,9 @@ public protocol Benchmark: Sendable {
 }
 
 extension Benchmark {
-    public var maxTokens: Int { 128 }
+    package var maxTokens: Int { 128 }
 
-    public func submission(_ answers: [AnsweredSample]) throws -> Data? { nil }
+    package func submission(_ answers: [AnsweredSample]) throws -> Data? { nil }
 }
 
 /// How many answers none of a script's rules could read: they are wrong, where some scripts ask a judge or guess.

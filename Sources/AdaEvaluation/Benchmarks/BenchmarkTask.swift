@@ -1,7 +1,7 @@
 import Foundation
 
 /// The benchmarks that can be read, under the names of `eval --task`.
-public enum BenchmarkTask: String, CaseIterable, Sendable {
+package enum BenchmarkTask: String, CaseIterable, Sendable {
     case scenes, vqav2, gqa, scienceqa, textvqa, pope, mme, mmbench
 
     /// Reads a benchmark's official files.
@@ -10,7 +10,7 @@ public enum BenchmarkTask: String, CaseIterable, Sendable {
     ///   - split: `nil` takes the one that is usually reported.
     ///   - usesOCR: TextVQA's OCR tokens are part of the prompt.
     /// - Throws: ``EvaluationError``, `CheckpointError` for damaged JSON.
-    public func open(_ url: URL, split: String? = nil, usesOCR: Bool = false) throws -> any Benchmark {
+    package func open(_ url: URL, split: String? = nil, usesOCR: Bool = false) throws -> any Benchmark {
         if usesOCR && self != .textvqa {
             throw EvaluationError.argument(name: "--ocr", expected: "--task textvqa", found: "--task \(rawValue)")
         }

@@ -3,12 +3,12 @@ import Foundation
 /// GQA (Hudson and Manning, CVPR 2019): `SPLIT_questions.json` and `images/`. Scored as its `eval.py` does: an answer is right if it is
 /// the reference's word; full stops at the end and capitals are taken off first, as LLaVA's `convert_gqa_for_eval.py` does. Questions that are
 /// not of the balanced set are asked and logged, but not counted.
-public struct GQABenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "accuracy"
+package struct GQABenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "accuracy"
 
     /// - Parameter split: `testdev_balanced`, `val_balanced`.
-    public init(folder url: URL, split: String) throws {
+    package init(folder url: URL, split: String) throws {
         let folder = BenchmarkFolder(url)
         let file = try folder.file("\(split)_questions.json", "questions1.2/\(split)_questions.json", needed: "GQA's questions of \(split)")
         let images = url.appendingPathComponent("images")
@@ -25,7 +25,7 @@ public struct GQABenchmark: Benchmark {
         }
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         guard let reference = sample.references.first else { return nil }
         var text = Substring(answer.trimmingCharacters(in: .whitespacesAndNewlines))
         while text.hasSuffix(".") { text.removeLast() }
@@ -33,7 +33,7 @@ public struct GQABenchmark: Benchmark {
     }
 
     /// `accuracy`, `binary`, `open`, and by structural type.
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.filter { $0.sample.tags["balanced"] == nil }
             .compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let accuracy = BenchmarkScore("accuracy", meanOf: scored.map(\.score)) else { return [] }

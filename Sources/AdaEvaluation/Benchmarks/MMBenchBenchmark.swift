@@ -6,16 +6,16 @@ import Foundation
 /// Circular evaluation: a question with n options is asked n times, the options moved on by one each time, and counts only if every round
 /// is right. Tables that hold the rounds as rows (their index is 1000000 higher each time) are taken as they are; from others the rounds
 /// are made as LLaVA's `model_vqa_mmbench.py --all-rounds` makes them.
-public struct MMBenchBenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "circular_accuracy"
+package struct MMBenchBenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "circular_accuracy"
     private static let letters = ["A", "B", "C", "D"]
     private static let roundOffset = 1_000_000
 
     /// - Parameters:
     ///   - url: the table, or a folder with one table.
     ///   - split: `dev` or `test` of tables that hold both; `nil` takes all rows.
-    public init(contentsOf url: URL, split: String?) throws {
+    package init(contentsOf url: URL, split: String?) throws {
         let table = try TabSeparatedTable(contentsOf: try MMBenchBenchmark.table(url), needed: "MMBench's table of questions")
         for column in ["index", "question", "image", "A", "B"] where !table.columns.contains(column) {
             throw EvaluationError.data(
@@ -98,7 +98,7 @@ public struct MMBenchBenchmark: Benchmark {
         }
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         sample.references.first.map { MMBenchBenchmark.letter(in: answer, of: sample) == $0 ? 1 : 0 }
     }
 
@@ -107,7 +107,7 @@ public struct MMBenchBenchmark: Benchmark {
     }
 
     /// `circular_accuracy`, `accuracy` (of the first round alone), `unread_answers` of all rounds, and the circular accuracy by ability.
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         var order: [String] = []
         var groups: [String: [(sample: BenchmarkSample, score: Double)]] = [:]
         for item in answers {

@@ -4,16 +4,16 @@ import Foundation
 /// MME (Fu et al., 2023): a folder for each of the 14 subtasks, with the images and, for each, a text file of two questions that differ in
 /// the answer, `question<TAB>Yes|No`. Both official layouts are read: everything in the subtask's folder, or `images/` and
 /// `questions_answers_YN/` in it.
-public struct MMEBenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "total"
+package struct MMEBenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "total"
 
-    public static let perception = [
+    package static let perception = [
         "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
     ]
-    public static let cognition = ["commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"]
+    package static let cognition = ["commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"]
 
-    public init(folder url: URL) throws {
+    package init(folder url: URL) throws {
         let folder = BenchmarkFolder(url)
         let root = folder.optionalFile("MME_Benchmark_release_version") ?? url
         var samples: [BenchmarkSample] = []
@@ -87,14 +87,14 @@ public struct MMEBenchmark: Benchmark {
         return start.contains("yes") ? "yes" : start.contains("no") ? "no" : "other"
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         MMEBenchmark.reading(answer) == sample.references.first ? 1 : 0
     }
 
     /// Points: each subtask's is 100 times the accuracy of its questions plus 100 times the share of images whose two questions are both
     /// right (acc+). Perception is at most 2000, cognition 800. Only subtasks that were answered are listed. `unread_answers` are those that
     /// the script calls `other`.
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         var parts: [BenchmarkScore] = []
         var points: [String: Double] = [:]
         for task in MMEBenchmark.perception + MMEBenchmark.cognition {

@@ -2,12 +2,12 @@ import Foundation
 
 /// POPE (Li et al., EMNLP 2023): `coco_pope_random.json`, `coco_pope_popular.json`, `coco_pope_adversarial.json` (JSON Lines; those that
 /// are there) and COCO's `val2014/`.
-public struct POPEBenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "f1"
+package struct POPEBenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "f1"
     private static let categories = ["random", "popular", "adversarial"]
 
-    public init(folder url: URL) throws {
+    package init(folder url: URL) throws {
         let folder = BenchmarkFolder(url)
         let images = url.appendingPathComponent("val2014")
         var samples: [BenchmarkSample] = []
@@ -28,12 +28,12 @@ public struct POPEBenchmark: Benchmark {
         self.samples = samples
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         YesNoCounts.isYes(answer) == (sample.references.first != "no") ? 1 : 0
     }
 
     /// The means of the categories (`f1`, `accuracy`, …), as papers report them, then each category's own.
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let parts = POPEBenchmark.categories.compactMap { category -> (name: String, scores: [BenchmarkScore])? in
             let part = answers.filter { $0.sample.tags["category"] == category }
             return part.isEmpty ? nil : (category, YesNoCounts(part).scores(prefix: category + "_"))

@@ -5,12 +5,12 @@ import Foundation
 ///
 /// Scored as its definition says: the exact answer for all tasks but two; `pope` also by precision, recall, F1 and the share of
 /// yes; `caption` by the set of things it names.
-public struct ScenesBenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let maxTokens = 64
-    public let mainScore = "exact_match"
+package struct ScenesBenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let maxTokens = 64
+    package let mainScore = "exact_match"
     /// Those of level 1, then those of level 2.
-    public static let tasks = [
+    package static let tasks = [
         "vqa", "pope", "text", "choice", "caption", "chain1", "chain2", "chain3", "chain4", "count", "read", "sum", "compare", "odd", "negation",
         "change",
     ]
@@ -18,7 +18,7 @@ public struct ScenesBenchmark: Benchmark {
     /// - Parameter place: `SPLIT.json`, or a folder with one such list; images are found relative to the list's folder. A record with several
     ///   questions is as many samples, each asked by itself.
     /// - Throws: ``EvaluationError``, `CheckpointError` for a file that is missing or no JSON.
-    public init(contentsOf place: URL) throws {
+    package init(contentsOf place: URL) throws {
         let file = try ScenesBenchmark.list(at: place)
         let folder = file.deletingLastPathComponent()
         samples = try JSONPlace(contentsOf: file, needed: "the Scenes list named with --data").array().flatMap { record in
@@ -66,7 +66,7 @@ public struct ScenesBenchmark: Benchmark {
         return place.appendingPathComponent(names[0])
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         guard let reference = sample.references.first else { return nil }
         let isRight =
             sample.tags["task"] == "caption"
@@ -75,7 +75,7 @@ public struct ScenesBenchmark: Benchmark {
         return isRight ? 1 : 0
     }
 
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let overall = BenchmarkScore(mainScore, meanOf: scored.map(\.score)) else { return [] }
         let means = meansByTag("task", scored)

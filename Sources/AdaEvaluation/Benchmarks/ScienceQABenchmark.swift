@@ -4,13 +4,13 @@ import Foundation
 ///
 /// Prompts are LLaVA's CQM-A form (`convert_sqa_to_llava.py`), answers are read as the `eval_science_qa.py` of LLaVA-1.5 reads them: one that
 /// names no option is wrong. (Its version for LLaVA-1.0 guessed at random.)
-public struct ScienceQABenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "accuracy"
+package struct ScienceQABenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "accuracy"
     private static let letters = ["A", "B", "C", "D", "E"]
 
     /// - Parameter split: `test`, `val`, `train`.
-    public init(folder url: URL, split: String) throws {
+    package init(folder url: URL, split: String) throws {
         let folder = BenchmarkFolder(url)
         let needed = "ScienceQA's problems and splits"
         let problems = try JSONPlace(contentsOf: try folder.file("problems.json", needed: needed), needed: needed)
@@ -53,12 +53,12 @@ public struct ScienceQABenchmark: Benchmark {
         return found.count == 1 ? String(found[0].output.1) : nil
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         ScienceQABenchmark.letter(in: answer) == sample.references.first ? 1 : 0
     }
 
     /// `accuracy` (of questions with an image), `unread_answers`, and the accuracy by subject.
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let accuracy = BenchmarkScore("accuracy", meanOf: scored.map(\.score)) else { return [] }
         let unread = answers.count { ScienceQABenchmark.letter(in: $0.answer) == nil }

@@ -2,12 +2,12 @@ import Foundation
 
 /// TextVQA (Singh et al., CVPR 2019): `TextVQA_0.5.1_val.json`, `train_images/` and, for prompts with OCR tokens,
 /// `TextVQA_Rosetta_OCR_v0.2_val.json`. Scored as LLaVA's `eval_textvqa.py`: the VQA accuracy after EvalAI's normalization.
-public struct TextVQABenchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "accuracy"
+package struct TextVQABenchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "accuracy"
 
     /// - Parameter usesOCR: the prompt names the words that an OCR system read, as LLaVA's does.
-    public init(folder url: URL, split: String, usesOCR: Bool) throws {
+    package init(folder url: URL, split: String, usesOCR: Bool) throws {
         let folder = BenchmarkFolder(url)
         let questions = try folder.file("TextVQA_0.5.1_\(split).json", needed: "TextVQA's questions of \(split)")
         var words: [String: [String]] = [:]
@@ -41,12 +41,12 @@ public struct TextVQABenchmark: Benchmark {
     /// As Python's `str.capitalize`: the question files are in lower case.
     private static func capitalized(_ text: String) -> String { text.prefix(1).uppercased() + text.dropFirst().lowercased() }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         guard !sample.references.isEmpty else { return nil }
         return VQAAnswer.accuracy(VQAAnswer.evalAINormalized(answer), people: sample.references.map(VQAAnswer.evalAINormalized))
     }
 
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         [BenchmarkScore("accuracy", meanOf: answers.compactMap { score($0.answer, for: $0.sample) })].compactMap(\.self)
     }
 }

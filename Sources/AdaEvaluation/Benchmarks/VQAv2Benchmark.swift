@@ -3,12 +3,12 @@ import Foundation
 
 /// VQAv2 (Goyal et al., CVPR 2017): `v2_OpenEnded_mscoco_SPLIT_questions.json`, `v2_mscoco_SPLIT_annotations.json` and the COCO images in
 /// a folder beside them. Test splits have no annotations: their answers go to the server.
-public struct VQAv2Benchmark: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = "accuracy"
+package struct VQAv2Benchmark: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = "accuracy"
 
     /// - Parameter split: `val2014`, `test2015`, `test-dev2015`.
-    public init(folder url: URL, split: String) throws {
+    package init(folder url: URL, split: String) throws {
         let folder = BenchmarkFolder(url)
         let annotations = try folder.optionalFile("v2_mscoco_\(split)_annotations.json").map { try VQAv2Benchmark.annotations($0) } ?? [:]
         let questions = try folder.file("v2_OpenEnded_mscoco_\(split)_questions.json", needed: "VQAv2's questions of \(split)")
@@ -76,7 +76,7 @@ public struct VQAv2Benchmark: Benchmark {
     }
 
     /// The VQA accuracy of what would be submitted: the answer as LLaVA's conversion normalizes it, scored by the official script.
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         officialScore(VQAAnswer.evalAINormalized(answer), for: sample)
     }
 
@@ -89,7 +89,7 @@ public struct VQAv2Benchmark: Benchmark {
     }
 
     /// `accuracy`, `accuracy_raw` (of the answers as the model gave them), and by answer type (`answer_type_yes/no`, …) and question type.
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         let scored = answers.compactMap { item in score(item.answer, for: item.sample).map { (sample: item.sample, score: $0) } }
         guard let accuracy = BenchmarkScore("accuracy", meanOf: scored.map(\.score)) else { return [] }
         let raw = BenchmarkScore("accuracy_raw", meanOf: answers.compactMap { officialScore($0.answer, for: $0.sample) })
@@ -105,7 +105,7 @@ public struct VQAv2Benchmark: Benchmark {
     }
 
     /// The list of `question_id` and normalized `answer` that the server takes, as LLaVA's `convert_vqav2_for_submission.py` writes it.
-    public func submission(_ answers: [AnsweredSample]) throws -> Data? {
+    package func submission(_ answers: [AnsweredSample]) throws -> Data? {
         let entries = answers.compactMap { item in
             Int(item.sample.id).map { SubmissionEntry(answer: VQAAnswer.evalAINormalized(item.answer), question_id: $0) }
         }

@@ -4,23 +4,23 @@ import Foundation
 /// Whether deadlines are kept on a busy machine, at which budgets, and how well times are predicted.
 ///
 /// One script of neighbours is replayed for each way of answering; the n-th request comes at the same moment of it, with the same deadline.
-public struct DeadlineBench: Sendable {
+package struct DeadlineBench: Sendable {
     /// What is asked.
-    public struct Request: Sendable {
-        public var question = ""
-        public var image: RGBImage?
+    package struct Request: Sendable {
+        package var question = ""
+        package var image: RGBImage?
         /// A made-up prompt, instead of a question.
-        public var tokens: [Int] = []
+        package var tokens: [Int] = []
         /// The longest answer; of a made-up prompt the answer's length.
-        public var maxTokens = 64
+        package var maxTokens = 64
         /// 1 for a right answer, 0 for a wrong one; `nil` where nobody knows.
-        public var score: @Sendable (String) -> Double? = { _ in nil }
+        package var score: @Sendable (String) -> Double? = { _ in nil }
 
-        public init() {}
+        package init() {}
     }
 
     /// A way of answering.
-    public enum Mode: Sendable, Equatable {
+    package enum Mode: Sendable, Equatable {
         /// Deadlines, with everything.
         case deadline
         /// Without turning anything off while an answer is under way; without the machine's load.
@@ -28,7 +28,7 @@ public struct DeadlineBench: Sendable {
         /// A fixed budget.
         case fixed(Double)
 
-        public var name: String {
+        package var name: String {
             switch self {
             case .deadline: "deadline"
             case .withoutChanges: "no changes mid-answer"
@@ -38,46 +38,46 @@ public struct DeadlineBench: Sendable {
         }
     }
 
-    public var requests: [Request]
+    package var requests: [Request]
     /// Deadlines, as multiples of the request's time at the full budget on the quiet machine.
-    public var factors = 0.7 ... 3.0
+    package var factors = 0.7 ... 3.0
     /// Processes beside the model.
-    public var neighbours = 4
-    public var seed: UInt64 = 1
+    package var neighbours = 4
+    package var seed: UInt64 = 1
     /// Seconds between two requests, as a multiple of the longest deadline.
-    public var spacing = 1.2
+    package var spacing = 1.2
     /// Repeats of every fixed budget that an oracle chooses from; 0: no oracle.
-    public var oracleRepeats = 0
-    public var confidence = 0.97
+    package var oracleRepeats = 0
+    package var confidence = 0.97
     /// Answers whose times are predicted and measured, at random budgets.
-    public var predictions = 60
+    package var predictions = 60
 
-    public init(requests: [Request]) { self.requests = requests }
+    package init(requests: [Request]) { self.requests = requests }
 
     /// One answer.
-    public struct Run: Sendable {
+    package struct Run: Sendable {
         /// Seconds since the script's beginning.
-        public let time: Double
-        public let deadline: Double
-        public let measured: Double
-        public let predicted: Double
+        package let time: Double
+        package let deadline: Double
+        package let measured: Double
+        package let predicted: Double
         /// Executed share when the answer began, and at its end.
-        public let firstShare: Double, lastShare: Double
-        public let load: Double
-        public let changes: Int
-        public let score: Double?
-        public var isInTime: Bool { measured <= deadline }
+        package let firstShare: Double, lastShare: Double
+        package let load: Double
+        package let changes: Int
+        package let score: Double?
+        package var isInTime: Bool { measured <= deadline }
     }
 
     /// Predicted beside measured milliseconds.
-    public struct Prediction: Sendable {
-        public let firstToken: (predicted: Double, measured: Double)
+    package struct Prediction: Sendable {
+        package let firstToken: (predicted: Double, measured: Double)
         /// For as many tokens as the answer had: its length is not predicted.
-        public let whole: (predicted: Double, measured: Double)
+        package let whole: (predicted: Double, measured: Double)
     }
 
     /// The command that starts a busy process: executable, and arguments before the kind.
-    public typealias Command = (executable: URL, arguments: [String])
+    package typealias Command = (executable: URL, arguments: [String])
 
     private func answer(
         _ model: AdaptiveModel, _ request: Request, _ budget: Budget, _ deadlines: DeadlineOptions
@@ -99,7 +99,7 @@ public struct DeadlineBench: Sendable {
     }
 
     /// Predicted against measured times at random budgets.
-    public func predict(_ model: AdaptiveModel, onProgress: (Int, Int) -> Void) async throws -> [Prediction] {
+    package func predict(_ model: AdaptiveModel, onProgress: (Int, Int) -> Void) async throws -> [Prediction] {
         var random = SplitMix64(seed: seed &+ 17)
         var results: [Prediction] = []
         for index in 0 ..< predictions {
@@ -120,7 +120,7 @@ public struct DeadlineBench: Sendable {
     }
 
     /// Quiet milliseconds of each request at the full budget, the lower of two.
-    public func fullTimes(_ model: AdaptiveModel, onProgress: (Int, Int) -> Void) async throws -> [Double] {
+    package func fullTimes(_ model: AdaptiveModel, onProgress: (Int, Int) -> Void) async throws -> [Double] {
         var times: [Double] = []
         for (index, request) in requests.enumerated() {
             onProgress(index, requests.count)
@@ -142,10 +142,10 @@ public struct DeadlineBench: Sendable {
     func period(_ deadlines: [Double]) -> Double { spacing * max(deadlines.max() ?? 1, 5) }
 
     /// How long one replay of the script takes, in seconds.
-    public func seconds(_ full: [Double]) -> Double { period(deadlines(full)) * Double(requests.count) / 1000 }
+    package func seconds(_ full: [Double]) -> Double { period(deadlines(full)) * Double(requests.count) / 1000 }
 
     /// Replays the script with one way of answering.
-    public func replay(
+    package func replay(
         _ model: AdaptiveModel, _ mode: Mode, full: [Double], command: Command, onProgress: (Int, Int) -> Void
     ) async throws -> [Run] {
         let deadlines = deadlines(full), period = period(deadlines), seconds = seconds(full)

@@ -2,11 +2,11 @@ import AdaLLaVA
 import Foundation
 
 /// What ``DeadlineBench`` found.
-public struct DeadlineReport: ExperimentReport {
-    public static let name = "deadline"
-    public let environment: ExperimentEnvironment
-    public let models: [ExperimentModel]
-    public let repeats: ExperimentRepeats
+package struct DeadlineReport: ExperimentReport {
+    package static let name = "deadline"
+    package let environment: ExperimentEnvironment
+    package let models: [ExperimentModel]
+    package let repeats: ExperimentRepeats
     /// Optional units and those of the prefix.
     let units: (total: Int, prefix: Int)
     let modes: [(mode: DeadlineBench.Mode, runs: [DeadlineBench.Run])]
@@ -16,7 +16,7 @@ public struct DeadlineReport: ExperimentReport {
     let neighbours: Int
     let seconds: Double
 
-    public init(
+    package init(
         environment: ExperimentEnvironment, model: ExperimentModel, units: (total: Int, prefix: Int), modes: [(mode: DeadlineBench.Mode, runs: [DeadlineBench.Run])],
         fixed: [(units: Int, repeats: [[DeadlineBench.Run]])], predictions: [(name: String, results: [DeadlineBench.Prediction])], neighbours: Int,
         seconds: Double
@@ -81,7 +81,7 @@ public struct DeadlineReport: ExperimentReport {
         }
     }
 
-    public var lines: [String] {
+    package var lines: [String] {
         var lines = ["", "Error of predictions, |measured - predicted| / predicted, median (90th percentile):", ""]
         for row in errors {
             lines.append(String(
@@ -105,7 +105,7 @@ public struct DeadlineReport: ExperimentReport {
         return lines
     }
 
-    public var csv: String {
+    package var csv: String {
         var text = "mode,request,time_s,deadline_ms,measured_ms,predicted_ms,share_first,share_last,load,changes,score\r\n"
         for (mode, runs) in modes {
             for (index, run) in runs.enumerated() {
@@ -116,7 +116,7 @@ public struct DeadlineReport: ExperimentReport {
         return text
     }
 
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         [
             "neighbours": neighbours, "seconds": seconds, "met_by_floor": feasible.count,
             "predictions": zip(errors, predictions).map { row, item -> [String: Any] in
@@ -138,7 +138,7 @@ public struct DeadlineReport: ExperimentReport {
     }
 
     /// One run over time: load, budget, and predicted and measured time over the deadline.
-    public func chartScript(to path: String, format: ChartFormat) -> String {
+    package func chartScript(to path: String, format: ChartFormat) -> String {
         let runs = modes.first?.runs ?? []
         var chart = Chart(
             title: "Answers with deadlines beside 0 to \(neighbours) other programs", xLabel: "seconds", yLabel: "load; budget; times over the deadline",

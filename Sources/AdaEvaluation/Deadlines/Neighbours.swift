@@ -8,9 +8,9 @@ import Foundation
 #endif
 
 /// Other programs that come and go while answers are measured: busy processes, started and stopped by a script from a seed.
-public struct NeighbourScript: Sendable, Equatable {
+package struct NeighbourScript: Sendable, Equatable {
     /// What keeps a neighbour busy.
-    public enum Kind: String, Sendable, CaseIterable {
+    package enum Kind: String, Sendable, CaseIterable {
         /// A loop in registers: takes a core's time.
         case compute
         /// Reads more memory than caches hold: takes the memory's bandwidth too.
@@ -18,17 +18,17 @@ public struct NeighbourScript: Sendable, Equatable {
     }
 
     /// One process's busy times, in seconds.
-    public struct Neighbour: Sendable, Equatable {
-        public let kind: Kind
-        public let busy: [Range<Double>]
+    package struct Neighbour: Sendable, Equatable {
+        package let kind: Kind
+        package let busy: [Range<Double>]
     }
 
-    public let neighbours: [Neighbour]
+    package let neighbours: [Neighbour]
 
     /// - Parameters:
     ///   - count: processes, busy at most all at once.
     ///   - seconds: how long the script is; each process is busy for two fifths of it, a few times.
-    public init(count: Int, seconds: Double, seed: UInt64) {
+    package init(count: Int, seconds: Double, seed: UInt64) {
         var random = SplitMix64(seed: seed)
         func exponential(_ mean: Double) -> Double { -mean * log(max(random.unit(), 1e-9)) }
         let mean = max(seconds / 12, 0.2)
@@ -44,11 +44,11 @@ public struct NeighbourScript: Sendable, Equatable {
     }
 
     /// How many are busy at a time.
-    public func busy(at time: Double) -> Int { neighbours.count { $0.busy.contains { $0.contains(time) } } }
+    package func busy(at time: Double) -> Int { neighbours.count { $0.busy.contains { $0.contains(time) } } }
 }
 
 /// The processes of a script.
-public final class Neighbours: @unchecked Sendable {
+package final class Neighbours: @unchecked Sendable {
     private let script: NeighbourScript
     private let processes: [Process]
     private var isBusy: [Bool]
@@ -56,7 +56,7 @@ public final class Neighbours: @unchecked Sendable {
     /// Starts the processes, all stopped.
     /// - Parameter command: the executable and the arguments before the kind that make a process busy; it ends when its parent does.
     /// - Throws: what starting a process throws.
-    public init(_ script: NeighbourScript, command: (executable: URL, arguments: [String])) throws {
+    package init(_ script: NeighbourScript, command: (executable: URL, arguments: [String])) throws {
         self.script = script
         isBusy = Array(repeating: false, count: script.neighbours.count)
         processes = try script.neighbours.map { neighbour in
@@ -72,7 +72,7 @@ public final class Neighbours: @unchecked Sendable {
     }
 
     /// Lets those run that are busy at a time of the script, and stops the others.
-    public func set(time: Double) {
+    package func set(time: Double) {
         for (index, neighbour) in script.neighbours.enumerated() {
             let busy = neighbour.busy.contains { $0.contains(time) }
             if busy == isBusy[index] { continue }
@@ -82,12 +82,12 @@ public final class Neighbours: @unchecked Sendable {
     }
 
     /// Lets all run, whatever the script says.
-    public func setAllBusy() {
+    package func setAllBusy() {
         for process in processes { kill(process.processIdentifier, SIGCONT) }
         isBusy = isBusy.map { _ in true }
     }
 
-    public func stop() {
+    package func stop() {
         for process in processes {
             kill(process.processIdentifier, SIGKILL)
             process.waitUntilExit()
@@ -95,7 +95,7 @@ public final class Neighbours: @unchecked Sendable {
     }
 
     /// Keeps this process busy until its parent has ended.
-    public static func keepBusy(_ kind: NeighbourScript.Kind) {
+    package static func keepBusy(_ kind: NeighbourScript.Kind) {
         let parent = getppid()
         var values = [UInt64](repeating: 1, count: kind == .memory ? 16 << 20 : 64), sum: UInt64 = 1
         while getppid() == parent {

@@ -11,12 +11,12 @@ import Foundation
 ///
 /// Lines are only ever appended, whole and flushed to the disk, so a run that is killed at any moment loses at most the line it was
 /// writing; that piece of a line is cut off when the run goes on. A lock keeps two processes from writing to one folder.
-public final class AnswerLog {
-    public let folder: URL
+package final class AnswerLog {
+    package let folder: URL
     /// Those of the whole run: budgets that were asked for now are added to the earlier ones.
-    public let settings: EvaluationSettings
+    package let settings: EvaluationSettings
     /// What earlier starts of this run answered, in the order in which it was written.
-    public let earlier: [SampleRecord]
+    package let earlier: [SampleRecord]
     private let descriptor: Int32
     private let encoder = JSONEncoder()
 
@@ -26,7 +26,7 @@ public final class AnswerLog {
     /// Starts a run in `folder`, or goes on with the one that is there; budgets that it does not have are added to it.
     /// - Throws: ``EvaluationError/otherRun(folder:setting:expected:found:)``, ``EvaluationError/inUse(folder:)``,
     ///   ``EvaluationError/data(file:at:expected:found:)`` for a damaged line, ``EvaluationError/file(path:reason:)``
-    public init(folder: URL, settings: EvaluationSettings) throws {
+    package init(folder: URL, settings: EvaluationSettings) throws {
         do {
             try Files.createFolder(folder)
         } catch {
@@ -71,7 +71,7 @@ public final class AnswerLog {
 
     /// Appends one line and makes it durable.
     /// - Throws: ``EvaluationError/file(path:reason:)`` if the disk is full or fails.
-    public func append(_ record: SampleRecord) throws {
+    package func append(_ record: SampleRecord) throws {
         let file = folder.appendingPathComponent(AnswerLog.answersName)
         let line = try RunFiles.encode(record, with: encoder)
         let bytes = [UInt8](line) + [UInt8(ascii: "\n")]

@@ -1,16 +1,16 @@
 import AdaLLaVA
 
 /// What a model answered and what ran for it.
-public struct ModelResponse: Sendable {
-    public var text: String
-    public var plan: ExecutionPlan
-    public var units: Int?
-    public var promptTokens: Int
-    public var generatedTokens: Int
-    public var keyValueBytes: Int
-    public var measured: PhaseTimes
+package struct ModelResponse: Sendable {
+    package var text: String
+    package var plan: ExecutionPlan
+    package var units: Int?
+    package var promptTokens: Int
+    package var generatedTokens: Int
+    package var keyValueBytes: Int
+    package var measured: PhaseTimes
 
-    public init(
+    package init(
         text: String, plan: ExecutionPlan, units: Int?, promptTokens: Int, generatedTokens: Int, keyValueBytes: Int, measured: PhaseTimes
     ) {
         (self.text, self.plan, self.units, self.promptTokens) = (text, plan, units, promptTokens)
@@ -19,7 +19,7 @@ public struct ModelResponse: Sendable {
 }
 
 /// Answers a benchmark's questions, greedily.
-public protocol AnsweringModel: Sendable {
+package protocol AnsweringModel: Sendable {
     func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse
 
     /// The same, with everything computed for this question: its times do not depend on what was asked before.
@@ -27,13 +27,13 @@ public protocol AnsweringModel: Sendable {
 }
 
 extension AnsweringModel {
-    public func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+    package func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens)
     }
 }
 
 /// A model whose plans can be looked at, and replaced.
-public protocol PlannedModel: AnsweringModel {
+package protocol PlannedModel: AnsweringModel {
     /// - Parameter plan: what runs, instead of what the scheduler picks; `nil` lets it pick.
     func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse
     /// Switches that the scheduler decides.
@@ -45,22 +45,22 @@ public protocol PlannedModel: AnsweringModel {
 }
 
 extension PlannedModel {
-    public func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+    package func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: nil)
     }
 }
 
 /// A model that is shown grey pictures of the right size: what questions alone let it guess, the baseline without images.
-public struct BlankImages<Model: AnsweringModel>: AnsweringModel {
+package struct BlankImages<Model: AnsweringModel>: AnsweringModel {
     private let model: Model
 
-    public init(_ model: Model) { self.model = model }
+    package init(_ model: Model) { self.model = model }
 
-    public func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+    package func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await model.respond(to: question, image: image.flatMap(RGBImage.grey), budget: budget, maxTokens: maxTokens)
     }
 
-    public func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+    package func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await model.respondAfresh(to: question, image: image.flatMap(RGBImage.grey), budget: budget, maxTokens: maxTokens)
     }
 }
@@ -73,13 +73,13 @@ extension RGBImage {
 }
 
 extension AdaptiveModel: PlannedModel {
-    public func respond(
+    package func respond(
         to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?
     ) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: plan, reuses: true)
     }
 
-    public func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
+    package func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse {
         try await respond(to: question, image: image, budget: budget, maxTokens: maxTokens, plan: nil, reuses: false)
     }
 

@@ -1,19 +1,19 @@
 import AdaLLaVA
 
 /// What one request costs by calculation, under the names of the reference's lmms-eval runs: operations, seconds, bytes.
-public struct RequestCost: Codable, Sendable, Equatable {
+package struct RequestCost: Codable, Sendable, Equatable {
     /// Operations of the prompt and all generated tokens.
-    public var flops: Double
+    package var flops: Double
     /// Operations for each generated token.
-    public var averageFlops: Double
-    public var prefillFlops: Double
+    package var averageFlops: Double
+    package var prefillFlops: Double
     /// Seconds.
-    public var prefillTime: Double
+    package var prefillTime: Double
     /// Bytes.
-    public var memoryConsumption: Double
-    public var prefillMemoryConsumption: Double
+    package var memoryConsumption: Double
+    package var prefillMemoryConsumption: Double
 
-    public init(
+    package init(
         flops: Double, averageFlops: Double, prefillFlops: Double, prefillTime: Double, memoryConsumption: Double,
         prefillMemoryConsumption: Double
     ) {
@@ -40,7 +40,7 @@ public struct RequestCost: Codable, Sendable, Equatable {
 }
 
 /// Calculates what an answered request costs; the evaluation reports the means. `nil` in its place leaves the keys out.
-public protocol CostReporter: Sendable {
+package protocol CostReporter: Sendable {
     /// Names the model shape, the hardware and the formula, so that answers costed in another way are not mixed in one run.
     var description: String { get }
 

@@ -7,16 +7,16 @@ import Foundation
 ///     let evaluation = try Evaluation(benchmark: scenes, settings: settings, folder: output)
 ///     if !evaluation.isComplete { try await evaluation.run(model) { print($0) } }
 ///     print(try evaluation.report().table)
-public final class Evaluation {
+package final class Evaluation {
     /// How far a run is, in answers; what earlier starts answered is not counted.
-    public struct Progress: Sendable, Equatable {
-        public let done: Int
-        public let total: Int
+    package struct Progress: Sendable, Equatable {
+        package let done: Int
+        package let total: Int
     }
 
-    public let benchmark: any Benchmark
+    package let benchmark: any Benchmark
     /// Those of the whole run: a folder's earlier budgets come before those that were asked for now.
-    public let settings: EvaluationSettings
+    package let settings: EvaluationSettings
     private let samples: [BenchmarkSample]
     private let log: AnswerLog?
     private let costs: (any CostReporter)?
@@ -24,7 +24,7 @@ public final class Evaluation {
 
     /// - Parameter folder: where the run is kept, so that it can go on after an interruption; `nil` keeps it in memory.
     /// - Throws: ``EvaluationError``
-    public init(benchmark: any Benchmark, settings: EvaluationSettings, folder: URL? = nil, costs: (any CostReporter)? = nil) throws {
+    package init(benchmark: any Benchmark, settings: EvaluationSettings, folder: URL? = nil, costs: (any CostReporter)? = nil) throws {
         samples = settings.selection(of: benchmark.samples)
         var ids = Set<String>()
         for sample in benchmark.samples where !ids.insert(sample.id).inserted {
@@ -40,7 +40,7 @@ public final class Evaluation {
 
     /// All shards of a run together; nothing is answered.
     /// - Throws: ``EvaluationError/merge(reason:)`` if the shards are of different runs, one is missing or unfinished.
-    public init(merging folders: [URL], benchmark: any Benchmark) throws {
+    package init(merging folders: [URL], benchmark: any Benchmark) throws {
         let parts = try folders.map { try AnswerLog.read(folder: $0) }
         guard let first = parts.first else { throw EvaluationError.merge(reason: "expected the output folders of the shards") }
         settings = first.settings.whole()
@@ -79,10 +79,10 @@ public final class Evaluation {
     }
 
     /// How many answers there are.
-    public var answers: Int { completed.count }
+    package var answers: Int { completed.count }
 
     /// Whether every sample is answered at every budget, so that no model is needed.
-    public var isComplete: Bool { answers == samples.count * settings.budgets.count }
+    package var isComplete: Bool { answers == samples.count * settings.budgets.count }
 
     /// Answers what is left, sample by sample, each at all budgets. Every answer encodes its image anew, and each sample begins with another
     /// budget, so that measured times depend neither on the order of budgets nor on what else the machine does meanwhile.
@@ -90,7 +90,7 @@ public final class Evaluation {
     ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`. What was answered before stays.
-    public func run(
+    package func run(
         _ model: some AnsweringModel, damaged: DamagedImages = DamagedImages(), onProgress: (Progress) -> Void = { _ in }
     ) async throws {
         let waiting = samples.enumerated().map { index, sample in
@@ -124,7 +124,7 @@ public final class Evaluation {
     }
 
     /// What the answers so far amount to.
-    public func report() -> EvaluationReport {
+    package func report() -> EvaluationReport {
         EvaluationReport(settings: settings, benchmark: benchmark, results: settings.budgets.map(result), isComplete: isComplete)
     }
 
@@ -138,7 +138,7 @@ public final class Evaluation {
 
     /// The files that the benchmark's server takes, one for each budget: name and contents.
     /// - Throws: ``EvaluationError``
-    public func submissions() throws -> [(name: String, data: Data)] {
+    package func submissions() throws -> [(name: String, data: Data)] {
         try settings.budgets.compactMap { budget in
             let answers = samples.compactMap { sample in
                 answered[SampleRecord.Key(id: sample.id, budget: budget)].map { AnsweredSample(sample, $0.answer) }

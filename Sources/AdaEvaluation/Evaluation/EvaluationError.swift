@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// Why an evaluation cannot run, go on or be reported.
-public enum EvaluationError: EngineError, Equatable {
+package enum EvaluationError: EngineError, Equatable {
     /// A setting is out of range, or does not go with another.
     case argument(name: String, expected: String, found: String)
     /// A benchmark's file is not there.
@@ -21,7 +21,7 @@ public enum EvaluationError: EngineError, Equatable {
     /// gnuplot ran and failed.
     case plotterFailed(chart: String, output: String)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .argument, .otherRun, .merge: .usage
         case .missing, .plotterMissing: .missingInput
@@ -31,7 +31,7 @@ public enum EvaluationError: EngineError, Equatable {
         }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .argument(let name, let expected, let found): "\(name): expected \(expected), found \(found)"
         case .missing(let file, let needed): "\(file): no such file (\(needed)); docs/evaluation.md says what to download and where to put it"

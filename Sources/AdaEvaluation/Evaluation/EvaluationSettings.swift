@@ -2,17 +2,17 @@ import AdaLLaVA
 import Foundation
 
 /// One machine's part of a run: part `index` of `count`, counted from 1.
-public struct Shard: Codable, Sendable, Equatable, CustomStringConvertible {
-    public let index: Int
-    public let count: Int
+package struct Shard: Codable, Sendable, Equatable, CustomStringConvertible {
+    package let index: Int
+    package let count: Int
 
-    public static let whole = Shard(checkedIndex: 1, count: 1)
+    package static let whole = Shard(checkedIndex: 1, count: 1)
 
     private init(checkedIndex index: Int, count: Int) { (self.index, self.count) = (index, count) }
 
     /// - Parameter text: `2/4`.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public init(parsing text: String) throws {
+    package init(parsing text: String) throws {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
         guard parts.count == 2, let index = parts[0], let count = parts[1], (1...100_000).contains(count), (1...count).contains(index) else {
             throw EvaluationError.argument(name: "--shard", expected: "i/n with 1 ≤ i ≤ n, such as 2/4", found: "'\(text)'")
@@ -20,30 +20,30 @@ public struct Shard: Codable, Sendable, Equatable, CustomStringConvertible {
         self.init(checkedIndex: index, count: count)
     }
 
-    public var description: String { "\(index)/\(count)" }
+    package var description: String { "\(index)/\(count)" }
 }
 
 /// What decides a run's answers. Two runs with equal settings can be one run that was interrupted; others are never mixed.
-public struct EvaluationSettings: Codable, Sendable, Equatable {
-    public let format: Int
+package struct EvaluationSettings: Codable, Sendable, Equatable {
+    package let format: Int
     /// The benchmark, and what was chosen of it: `textvqa`, `vqav2 val2014`.
-    public let task: String
+    package let task: String
     /// What the questions are, whatever folder they lie in.
-    public let dataFingerprint: String
-    public let model: String
+    package let dataFingerprint: String
+    package let model: String
     /// What the weights are, whatever folder they lie in.
-    public let modelFingerprint: String
+    package let modelFingerprint: String
     /// How the model computes, and which chat template it uses.
-    public let computation: String
-    public let budgets: [Budget]
-    public let maxTokens: Int
-    public let limit: Int?
-    public let seed: UInt64?
-    public let shard: Shard
+    package let computation: String
+    package let budgets: [Budget]
+    package let maxTokens: Int
+    package let limit: Int?
+    package let seed: UInt64?
+    package let shard: Shard
     /// How costs are calculated; absent if they are not.
-    public let costs: String?
+    package let costs: String?
 
-    public init(
+    package init(
         task: String, benchmark: any Benchmark, model: String, modelFingerprint: String, computation: String, budgets: [Budget],
         maxTokens: Int? = nil, limit: Int? = nil, seed: UInt64? = nil, shard: Shard = .whole, costs: String? = nil
     ) throws {
@@ -107,7 +107,7 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
     // MARK: - Which samples
 
     /// The samples of this run, in the benchmark's order: at most `limit`, drawn by `seed` if there is one, of which this shard's.
-    public func selection(of samples: [BenchmarkSample]) -> [BenchmarkSample] {
+    package func selection(of samples: [BenchmarkSample]) -> [BenchmarkSample] {
         let drawn = EvaluationSettings.drawn(samples, limit: limit, seed: seed)
         var order: [String] = []
         var known = Set<String>()
@@ -118,7 +118,7 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
 
     /// At most `limit` samples in the benchmark's order: the first, or with a seed some drawn at random. Groups stay whole, so a limit may
     /// leave out the last few that a whole group would exceed.
-    public static func drawn(_ samples: [BenchmarkSample], limit: Int?, seed: UInt64?) -> [BenchmarkSample] {
+    package static func drawn(_ samples: [BenchmarkSample], limit: Int?, seed: UInt64?) -> [BenchmarkSample] {
         guard let limit else { return samples }
         var order: [String] = []
         var sizes: [String: Int] = [:]
@@ -153,7 +153,7 @@ public struct EvaluationSettings: Codable, Sendable, Equatable {
 
     /// What the weights at `url` are: names and sizes of the files, and the first and last 64 KiB of each.
     /// - Throws: ``EvaluationError/file(path:reason:)``
-    public static func fingerprint(ofModelAt url: URL) throws -> String {
+    package static func fingerprint(ofModelAt url: URL) throws -> String {
         let kind = FileKind(url)
         guard kind != .nothing else { throw EvaluationError.missing(file: url.path, needed: "the model") }
         var fingerprint = Fingerprint(1)

@@ -3,23 +3,23 @@ import AdaLLaVA
 import Foundation
 
 /// One answered sample at one budget: a line of `answers.jsonl`.
-public struct SampleRecord: Codable, Sendable, Equatable {
-    public let id: String
+package struct SampleRecord: Codable, Sendable, Equatable {
+    package let id: String
     /// What the question asks for, where the benchmark says so (`task` of Scenes and MME), else the benchmark.
-    public let task: String?
+    package let task: String?
     /// The image's file, or where in the benchmark's table it is; absent for a question without one.
-    public let image: String?
-    public let question: String?
-    public let budget: Budget
-    public let answer: String
-    public let references: [String]
+    package let image: String?
+    package let question: String?
+    package let budget: Budget
+    package let answer: String
+    package let references: [String]
     /// How well the answer does on its own, 0 ... 1; absent where the answers are kept by a server.
-    public let score: Double?
-    public let plan: Plan
-    public let measured: Times
-    public let cost: RequestCost?
+    package let score: Double?
+    package let plan: Plan
+    package let measured: Times
+    package let cost: RequestCost?
     /// Damage found in the image, which was read anyway; absent if there is none.
-    public let imageDamage: String?
+    package let imageDamage: String?
 
     enum CodingKeys: String, CodingKey {
         case id, task, image, question, budget, answer, references, score, plan, measured, cost
@@ -27,16 +27,16 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     }
 
     /// What ran.
-    public struct Plan: Codable, Sendable, Equatable {
+    package struct Plan: Codable, Sendable, Equatable {
         /// Optional units granted; absent for a model that is not adaptive.
-        public let units: Int?
-        public let attentionHeadsPerLayer: [Int]
-        public let mlpGroupsPerLayer: [Int]
-        public let promptTokens: Int
-        public let generatedTokens: Int
-        public let keyValueBytes: Int
+        package let units: Int?
+        package let attentionHeadsPerLayer: [Int]
+        package let mlpGroupsPerLayer: [Int]
+        package let promptTokens: Int
+        package let generatedTokens: Int
+        package let keyValueBytes: Int
         /// The share of all heads and neuron groups that ran.
-        public let executedShare: Double
+        package let executedShare: Double
 
         enum CodingKeys: String, CodingKey {
             case units
@@ -50,11 +50,11 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     }
 
     /// Milliseconds of each phase.
-    public struct Times: Codable, Sendable, Equatable {
-        public let encode: Double
-        public let prefill: Double
-        public let decode: Double
-        public let timeToFirstToken: Double
+    package struct Times: Codable, Sendable, Equatable {
+        package let encode: Double
+        package let prefill: Double
+        package let decode: Double
+        package let timeToFirstToken: Double
 
         enum CodingKeys: String, CodingKey {
             case encode = "encode_ms"
@@ -65,7 +65,7 @@ public struct SampleRecord: Codable, Sendable, Equatable {
     }
 
     /// Milliseconds for each token after the first; `nil` if there was only one.
-    public var timePerOutputToken: Double? {
+    package var timePerOutputToken: Double? {
         plan.generatedTokens > 1 ? measured.decode / Double(plan.generatedTokens - 1) : nil
     }
 

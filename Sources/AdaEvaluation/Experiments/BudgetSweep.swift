@@ -2,21 +2,21 @@ import AdaLLaVA
 import Foundation
 
 /// One image and one question at every budget: how answer, cost and time change (AdaLLaVA, section 4).
-public struct BudgetSweep: Sendable {
-    public var question: String
-    public var image: RGBImage?
-    public var budgets = stride(from: 10, through: 1, by: -1).map { Double($0) / 10 }
-    public var repeats = 7
+package struct BudgetSweep: Sendable {
+    package var question: String
+    package var image: RGBImage?
+    package var budgets = stride(from: 10, through: 1, by: -1).map { Double($0) / 10 }
+    package var repeats = 7
     /// The longest answer, in tokens.
-    public var maxTokens = 128
+    package var maxTokens = 128
     /// How FLOPs and memory are counted.
-    public var formula = CostFormula.exact
+    package var formula = CostFormula.exact
 
-    public init(question: String, image: RGBImage?) { (self.question, self.image) = (question, image) }
+    package init(question: String, image: RGBImage?) { (self.question, self.image) = (question, image) }
 
     /// Checks the settings without running anything.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError` where none of the budgets can be run.
-    public func validate(for model: AnalyzedModel? = nil) throws {
+    package func validate(for model: AnalyzedModel? = nil) throws {
         try ExperimentLimits.require(budgets: budgets)
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
         try ExperimentLimits.require(maxTokens, in: ExperimentLimits.tokens, "--max-tokens")
@@ -25,7 +25,7 @@ public struct BudgetSweep: Sendable {
 
     /// Runs every budget once a round. Greedy answers are the same each time; only times differ.
     /// - Throws: ``EvaluationError``, `BudgetError`, `GenerationError`, `CancellationError` before the first repeat is whole.
-    public func run(
+    package func run(
         _ model: some MeasurableModel, as description: ExperimentModel, environment: ExperimentEnvironment,
         onProgress: (ExperimentProgress) -> Void = { _ in }
     ) async throws -> SweepReport {
@@ -75,43 +75,43 @@ public struct BudgetSweep: Sendable {
 }
 
 /// What a ``BudgetSweep`` found.
-public struct SweepReport: ExperimentReport {
+package struct SweepReport: ExperimentReport {
     /// One budget; `run` is `nil` where the model cannot be run at it.
-    public struct Row: Sendable {
-        public let budget: Double
-        public let run: Run?
+    package struct Row: Sendable {
+        package let budget: Double
+        package let run: Run?
     }
 
     /// What one budget gave.
-    public struct Run: Sendable {
-        public let answer: String
-        public let generatedTokens: Int
-        public let promptTokens: Int
+    package struct Run: Sendable {
+        package let answer: String
+        package let generatedTokens: Int
+        package let promptTokens: Int
         /// The share of all heads and neuron groups that ran.
-        public let executedShare: Double
+        package let executedShare: Double
         /// Whether the budget asked for less than the layers cost that always run, so that the floor was run.
-        public let isBelowFloor: Bool
+        package let isBelowFloor: Bool
         /// By calculation; ``RequestCost/prefillTime`` is the formula's hardware's, not this machine's.
-        public let cost: RequestCost
+        package let cost: RequestCost
         /// Memory that keys and values took, room for the longest answer included.
-        public let keyValueBytes: Int
+        package let keyValueBytes: Int
         /// Milliseconds.
-        public let prefill: SampleStatistics
+        package let prefill: SampleStatistics
 
-        public var words: Int { answer.split(whereSeparator: \.isWhitespace).count }
+        package var words: Int { answer.split(whereSeparator: \.isWhitespace).count }
     }
 
-    public static let name = "sweep"
-    public let repeats: ExperimentRepeats
-    public let environment: ExperimentEnvironment
-    public let model: ExperimentModel
-    public let question: String
-    public let formula: CostFormula
-    public let rows: [Row]
+    package static let name = "sweep"
+    package let repeats: ExperimentRepeats
+    package let environment: ExperimentEnvironment
+    package let model: ExperimentModel
+    package let question: String
+    package let formula: CostFormula
+    package let rows: [Row]
 
-    public var models: [ExperimentModel] { [model] }
+    package var models: [ExperimentModel] { [model] }
 
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         [
             "question": question, "formula": formula.rawValue, "floor": model.budgetFloor ?? NSNull(),
             "results": rows.map(SweepReport.object),
@@ -128,7 +128,7 @@ public struct SweepReport: ExperimentReport {
         ]
     }
 
-    public var csv: String {
+    package var csv: String {
         let header = [
             "budget", "possible", "below_floor", "executed_share", "flops", "avg_flops", "prefill_flops", "memory_consumption", "kv_bytes",
             "prefill_ms_mean", "prefill_ms_ci95", "n", "words", "tokens", "answer",
@@ -145,7 +145,7 @@ public struct SweepReport: ExperimentReport {
                 })
     }
 
-    public var lines: [String] {
+    package var lines: [String] {
         let header = ["budget", "ran", "GFLOP", "a token", "prefill ms", "n", "memory", "words", "answer"]
         let table = [header] + rows.map { row in
             guard let run = row.run else { return [String(format: "%g", row.budget), "-", "-", "-", "-", "-", "-", "-", "not possible: no scheduler"] }
@@ -171,7 +171,7 @@ public struct SweepReport: ExperimentReport {
         return lines + [ExperimentText.meanNote]
     }
 
-    public func chartScript(to path: String, format: ChartFormat) -> String {
+    package func chartScript(to path: String, format: ChartFormat) -> String {
         let runs = rows.compactMap { row in row.run.map { (budget: row.budget, run: $0) } }.sorted { $0.budget < $1.budget }
         var chart = Chart(
             title: "Budget sweep: \(model.name), \(model.threads) thread\(model.threads == 1 ? "" : "s")", xLabel: "budget (fraction of full compute)",

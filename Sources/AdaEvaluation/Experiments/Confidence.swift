@@ -2,13 +2,13 @@ import Foundation
 
 extension SampleStatistics {
     /// Half the width of the 95 % confidence interval of the mean, by Student's t; `nil` for one value, which says nothing of its spread.
-    public var meanMargin: Double? {
+    package var meanMargin: Double? {
         count > 1 ? SampleStatistics.studentQuantile(freedom: count - 1) * deviation / Double(count).squareRoot() : nil
     }
 
     /// The 95 % confidence interval of the median that assumes no distribution: between two values as far from either end as a fair coin
     /// allows (Conover, Practical Nonparametric Statistics, section 3.2). `nil` below six values, where even the extremes say less.
-    public var medianInterval: ClosedRange<Double>? {
+    package var medianInterval: ClosedRange<Double>? {
         guard count >= 6 else { return nil }
         let beyond = count > 1000 ? (Double(count) - 1.96 * Double(count).squareRoot()) / 2 : Double(SampleStatistics.coinTail(count))
         let skipped = max(0, min(Int(beyond), (count - 1) / 2))
@@ -16,7 +16,7 @@ extension SampleStatistics {
     }
 
     /// Half the width of ``medianInterval``.
-    public var medianMargin: Double? { medianInterval.map { ($0.upperBound - $0.lowerBound) / 2 } }
+    package var medianMargin: Double? { medianInterval.map { ($0.upperBound - $0.lowerBound) / 2 } }
 
     /// Values that may be left out at either end: the largest `k` for which so few heads, or fewer, in `count` throws have a chance of
     /// at most 2.5 %, so that the interval misses the median with at most 5 %.

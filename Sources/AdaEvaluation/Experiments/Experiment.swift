@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 /// What an experiment found, for people and programs.
-public protocol ExperimentReport: Sendable {
+package protocol ExperimentReport: Sendable {
     /// `sweep`, `requests`, `linearity`, `throughput`: also the name of its files.
     static var name: String { get }
     var repeats: ExperimentRepeats { get }
@@ -23,7 +23,7 @@ public protocol ExperimentReport: Sendable {
 
 extension ExperimentReport {
     /// Everything, with machine, models, build and the number of repeats.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         let common: [String: Any] = [
             "experiment": Self.name, "environment": environment.jsonObject, "models": models.map(\.jsonObject),
             "repeats": ["done": repeats.done, "asked": repeats.asked], "complete": !repeats.wasStopped,
@@ -32,13 +32,13 @@ extension ExperimentReport {
     }
 
     /// What was measured, where.
-    public var headerLines: [String] { environment.lines + modelLines }
+    package var headerLines: [String] { environment.lines + modelLines }
 
-    public var modelLines: [String] { models.map(\.line) }
+    package var modelLines: [String] { models.map(\.line) }
 
     /// Writes `NAME.json` and `NAME.csv`.
     /// - Throws: ``EvaluationError``
-    public func write(to folder: URL) throws {
+    package func write(to folder: URL) throws {
         let data: Data
         do {
             data = try JSONSerialization.data(withJSONObject: jsonObject, options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
@@ -50,28 +50,28 @@ extension ExperimentReport {
     }
 
     /// - Throws: ``EvaluationError``
-    public func draw(to url: URL, format: ChartFormat, plotter: Gnuplot) throws {
+    package func draw(to url: URL, format: ChartFormat, plotter: Gnuplot) throws {
         try plotter.run(to: url) { chartScript(to: $0, format: format) }
     }
 }
 
 /// How often everything was measured.
-public struct ExperimentRepeats: Sendable, Equatable {
+package struct ExperimentRepeats: Sendable, Equatable {
     /// Whole repeats that were made.
-    public let done: Int
-    public let asked: Int
+    package let done: Int
+    package let asked: Int
 
     /// Whether the experiment was stopped before its end.
-    public var wasStopped: Bool { done < asked }
+    package var wasStopped: Bool { done < asked }
 }
 
 /// How far an experiment is.
-public struct ExperimentProgress: Sendable, Equatable {
+package struct ExperimentProgress: Sendable, Equatable {
     /// Measurements made, the warm-up's included.
-    public let done: Int
-    public let total: Int
+    package let done: Int
+    package let total: Int
     /// What is being measured.
-    public let detail: String
+    package let detail: String
 }
 
 /// Measures some cases again and again, one of each in a round, so that what else the machine does meanwhile hits all alike.

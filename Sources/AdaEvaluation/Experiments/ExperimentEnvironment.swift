@@ -8,21 +8,21 @@ import Foundation
 #endif
 
 /// The machine and the build that an experiment ran on.
-public struct ExperimentEnvironment: Sendable, Equatable {
-    public let processor: String
+package struct ExperimentEnvironment: Sendable, Equatable {
+    package let processor: String
     /// Processors that this process may run on.
-    public let cores: Int
-    public let system: String
+    package let cores: Int
+    package let system: String
     /// Processes that wanted to run over the last minute before the experiment: how quiet the machine was. `nil` if the system does not say.
-    public let loadAverage: Double?
+    package let loadAverage: Double?
     /// The program and its version.
-    public let package: String
-    public let swift: String
+    package let package: String
+    package let swift: String
     /// `release` or `debug`.
-    public let configuration: String
+    package let configuration: String
 
     /// - Parameter package: the program and its version.
-    public init(package: String) {
+    package init(package: String) {
         processor = MachineCeilings.processorName()
         cores = ThreadPool.availableProcessors
         system = ProcessInfo.processInfo.operatingSystemVersionString

@@ -3,7 +3,7 @@ import AdaProbes
 import Foundation
 
 /// What experiments ask of a model beside answers.
-public protocol MeasurableModel: AnsweringModel {
+package protocol MeasurableModel: AnsweringModel {
     /// Threads that it computes with.
     var threads: Int { get }
     /// The kernels in use: `avx512`, ….
@@ -18,14 +18,14 @@ public protocol MeasurableModel: AnsweringModel {
 }
 
 extension AdaptiveModel: MeasurableModel {
-    public func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse {
+    package func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse {
         let summary = try await measure(tokens: tokens, images: images, budget: .fraction(budget), maxTokens: maxTokens)
         return ModelResponse(
             text: "", plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, generatedTokens: summary.tokens.count,
             keyValueBytes: summary.keyValueBytes, measured: summary.measured)
     }
 
-    public func measureTogether(
+    package func measureTogether(
         prompts: [[Int]], budget: Double, steps: Int
     ) async throws -> (prefill: Double, decode: Double, plan: ExecutionPlan) {
         let times: TogetherTimes = try await measureTogether(prompts: prompts, budget: .fraction(budget), steps: steps)
@@ -34,21 +34,21 @@ extension AdaptiveModel: MeasurableModel {
 }
 
 /// A measured model in numbers: what it is, and what it computes with.
-public struct ExperimentModel: Sendable {
+package struct ExperimentModel: Sendable {
     /// Shape and scheduler, as the analyzer needs them.
-    public let analyzed: AnalyzedModel
-    public let parameters: Int
+    package let analyzed: AnalyzedModel
+    package let parameters: Int
     /// Bytes of the weights, as the file holds them.
-    public let weightBytes: Int
+    package let weightBytes: Int
     /// What most of the weights are stored in.
-    public let weightType: String
+    package let weightType: String
     /// Tokens that one image takes in the prompt, before token selection; `nil` for text models.
-    public let imageTokens: Int?
-    public let threads: Int
-    public let kernels: String
-    public let precision: Precision
+    package let imageTokens: Int?
+    package let threads: Int
+    package let kernels: String
+    package let precision: Precision
 
-    public init(
+    package init(
         analyzed: AnalyzedModel, parameters: Int, weightBytes: Int, weightType: String, imageTokens: Int?, threads: Int, kernels: String,
         precision: Precision
     ) {
@@ -59,7 +59,7 @@ public struct ExperimentModel: Sendable {
     /// - Parameters:
     ///   - report: of the checkpoint that `model` was loaded from.
     ///   - url: names the model.
-    public init(_ report: ModelReport, at url: URL, loadedAs model: some MeasurableModel, precision: Precision) {
+    package init(_ report: ModelReport, at url: URL, loadedAs model: some MeasurableModel, precision: Precision) {
         let parameters = report.parameters
         self.init(
             analyzed: AnalyzedModel(name: HuggingFaceCache.displayName(of: url), configuration: report.configuration, weightType: report.types.first?.type),
@@ -68,13 +68,13 @@ public struct ExperimentModel: Sendable {
             imageTokens: report.imageTokens, threads: model.threads, kernels: model.kernels, precision: precision)
     }
 
-    public var name: String { analyzed.name }
+    package var name: String { analyzed.name }
 
     /// Where below nothing more is saved; `nil` for models that always run whole.
-    public var budgetFloor: Double? { analyzed.units?.floor }
+    package var budgetFloor: Double? { analyzed.units?.floor }
 
     /// Positions that prompt and answer may take together; an adaptive model's latency token needs one of them.
-    public var contextLength: Int { analyzed.configuration.language.contextLength }
+    package var contextLength: Int { analyzed.configuration.language.contextLength }
     var latencyTokens: Int { analyzed.configuration.adaptive == nil ? 0 : 1 }
 
     /// Bits of a key or value in the cache.

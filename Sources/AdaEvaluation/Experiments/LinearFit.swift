@@ -1,14 +1,14 @@
 /// A straight line through points, by least squares.
-public struct LinearFit: Sendable, Equatable {
+package struct LinearFit: Sendable, Equatable {
     /// `y` for each `x`.
-    public let slope: Double
+    package let slope: Double
     /// `y` where `x` is 0.
-    public let intercept: Double
+    package let intercept: Double
     /// The share of `y`'s variance that the line explains; 1 if `y` never changes.
-    public let rSquared: Double
+    package let rSquared: Double
 
     /// - Returns: `nil` with a value that is not finite, or without two different `x`.
-    public init?(_ points: [(x: Double, y: Double)]) {
+    package init?(_ points: [(x: Double, y: Double)]) {
         let count = Double(points.count)
         guard !points.isEmpty, points.allSatisfy({ $0.x.isFinite && $0.y.isFinite }) else { return nil }
         let meanX = points.reduce(0) { $0 + $1.x } / count
@@ -26,5 +26,5 @@ public struct LinearFit: Sendable, Equatable {
         rSquared = varianceY > 0 ? 1 - residuals / varianceY : 1
     }
 
-    public func callAsFunction(_ x: Double) -> Double { intercept + slope * x }
+    package func callAsFunction(_ x: Double) -> Double { intercept + slope * x }
 }

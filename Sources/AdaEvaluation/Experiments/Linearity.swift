@@ -3,22 +3,22 @@ import Foundation
 
 /// Whether time falls with compute: time to the first token, whole answers and single tokens against FLOPs at each budget, and straight
 /// lines through them.
-public struct Linearity: Sendable {
-    public var budgets = stride(from: 10, through: 5, by: -1).map { Double($0) / 10 }
+package struct Linearity: Sendable {
+    package var budgets = stride(from: 10, through: 5, by: -1).map { Double($0) / 10 }
     /// `nil` takes as many as fit 20 seconds, 9 to 101.
-    public var repeats: Int?
+    package var repeats: Int?
     /// Text tokens of the prompt, beside those of the image.
-    public var promptTokens = 64
+    package var promptTokens = 64
     /// Tokens of an answer.
-    public var answerTokens = 50
+    package var answerTokens = 50
     /// What a vision model encodes, anew for each request; `nil` takes a made-up picture.
-    public var image: RGBImage?
+    package var image: RGBImage?
 
-    public init() {}
+    package init() {}
 
     /// Checks the settings without running anything.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`: what cannot be run, or gives no line to fit.
-    public func validate(for model: ExperimentModel? = nil) throws {
+    package func validate(for model: ExperimentModel? = nil) throws {
         try ExperimentLimits.require(budgets: budgets)
         if let repeats { try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat") }
         try ExperimentLimits.require(promptTokens, in: ExperimentLimits.tokens, "--prompt-tokens")
@@ -50,7 +50,7 @@ public struct Linearity: Sendable {
 
     /// Runs every budget once a round.
     /// - Throws: ``EvaluationError``, `BudgetError`, `GenerationError`, `CancellationError` before the first repeat is whole.
-    public func run(
+    package func run(
         _ model: some MeasurableModel, as description: ExperimentModel, environment: ExperimentEnvironment,
         onProgress: (ExperimentProgress) -> Void = { _ in }
     ) async throws -> LinearityReport {

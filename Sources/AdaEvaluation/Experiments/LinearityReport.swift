@@ -2,19 +2,19 @@ import AdaLLaVA
 import Foundation
 
 /// What ``Linearity`` found.
-public struct LinearityReport: ExperimentReport {
+package struct LinearityReport: ExperimentReport {
     /// A time at one budget, milliseconds.
     ///
     /// Ratios to the largest budget are taken inside a round, so that a busy moment of the machine hits both sides; their median times the
     /// largest budget's median is what the budget took.
-    public struct Time: Sendable {
-        public let value: Double
+    package struct Time: Sendable {
+        package let value: Double
         /// The 95 % confidence interval of the median that ``value`` is, or is scaled by; `nil` below six repeats.
-        public let interval: ClosedRange<Double>?
+        package let interval: ClosedRange<Double>?
         /// Against the largest budget of the same round, the median.
-        public let ratio: Double
+        package let ratio: Double
         /// As measured.
-        public let measured: SampleStatistics
+        package let measured: SampleStatistics
 
         init?(_ responses: [ModelResponse], largest: [ModelResponse], isLargest: Bool, _ time: (ModelResponse) -> Double) {
             guard let measured = SampleStatistics(responses.map(time)), let base = SampleStatistics(largest.map(time)),
@@ -34,25 +34,25 @@ public struct LinearityReport: ExperimentReport {
     }
 
     /// One budget.
-    public struct Point: Sendable {
-        public let budget: Double
+    package struct Point: Sendable {
+        package let budget: Double
         /// Units that ran, of all.
-        public let units: Int
-        public let allUnits: Int
+        package let units: Int
+        package let allUnits: Int
         /// Of prompt and answer without the vision tower, by the exact formula.
-        public let flops: Double
-        public let encodeFlops: Double
-        public let prefillFlops: Double
+        package let flops: Double
+        package let encodeFlops: Double
+        package let prefillFlops: Double
         /// Of one later token, on average.
-        public let tokenFlops: Double
-        public let firstToken: Time
-        public let whole: Time
-        public let perToken: Time
-        public let prefill: Time
+        package let tokenFlops: Double
+        package let firstToken: Time
+        package let whole: Time
+        package let perToken: Time
+        package let prefill: Time
         /// The vision tower's share of the time to the first token, the median.
-        public let towerShare: Double
+        package let towerShare: Double
 
-        public var unitsShare: Double { Double(units) / Double(max(allUnits, 1)) }
+        package var unitsShare: Double { Double(units) / Double(max(allUnits, 1)) }
 
         /// - Parameter isLargest: whether `responses` are `largest`, those at the largest budget.
         init?(
@@ -77,20 +77,20 @@ public struct LinearityReport: ExperimentReport {
         }
     }
 
-    public static let name = "linearity"
-    public let repeats: ExperimentRepeats
-    public let environment: ExperimentEnvironment
-    public let model: ExperimentModel
+    package static let name = "linearity"
+    package let repeats: ExperimentRepeats
+    package let environment: ExperimentEnvironment
+    package let model: ExperimentModel
     /// The largest budget first.
-    public let points: [Point]
+    package let points: [Point]
     /// Positions of the prompt, image tokens included.
-    public let promptPositions: Int
-    public let answerTokens: Int
-    public let hasImage: Bool
+    package let promptPositions: Int
+    package let answerTokens: Int
+    package let hasImage: Bool
     /// Lines through the points, milliseconds against FLOPs.
-    public let firstToken: LinearFit
-    public let whole: LinearFit
-    public let perToken: LinearFit
+    package let firstToken: LinearFit
+    package let whole: LinearFit
+    package let perToken: LinearFit
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)`` for points between which no line can be drawn.
     init(
@@ -108,7 +108,7 @@ public struct LinearityReport: ExperimentReport {
         (firstToken, whole, perToken) = (try fit(\.firstToken), try fit(\.whole), try fit(\.perToken))
     }
 
-    public var models: [ExperimentModel] { [model] }
+    package var models: [ExperimentModel] { [model] }
 
     /// Fits with their names for people and programs.
     var fits: [(name: String, key: String, fit: LinearFit)] {
@@ -118,7 +118,7 @@ public struct LinearityReport: ExperimentReport {
     // MARK: - For programs
 
     /// `points` and `r_squared` are what other programs read.
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         var fitted: [String: Any] = [:]
         var rSquared: [String: Any] = [:]
         for (_, key, fit) in fits {
@@ -145,7 +145,7 @@ public struct LinearityReport: ExperimentReport {
         ]
     }
 
-    public var csv: String {
+    package var csv: String {
         let header = [
             "budget", "units_share", "flops", "ttft_ms", "ttft_ms_ci95", "whole_ms", "whole_ms_ci95", "per_token_ms", "per_token_ms_ci95",
             "prefill_ratio", "per_token_ratio", "tower_share", "n",
@@ -164,7 +164,7 @@ public struct LinearityReport: ExperimentReport {
 
     // MARK: - For people
 
-    public var lines: [String] {
+    package var lines: [String] {
         let header = ["budget", "units", "share", "GFLOP", "TTFT ms", "whole ms", "per token ms", "prefill", "token", "tower", "n"]
         let table = [header] + points.map { point in
             [
@@ -207,7 +207,7 @@ public struct LinearityReport: ExperimentReport {
         return lines
     }
 
-    public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.linearity(self, to: path, format: format) }
+    package func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.linearity(self, to: path, format: format) }
 }
 
 extension ModelResponse {

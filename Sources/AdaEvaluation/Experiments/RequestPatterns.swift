@@ -6,8 +6,8 @@ import Foundation
 ///
 /// Requests follow each other without a pause, as from one caller who waits for each answer. A round loads the model anew, so that each
 /// gives one cold request and meets every other image for the first time.
-public struct RequestPatterns: Sendable {
-    public enum Pattern: String, Sendable, CaseIterable {
+package struct RequestPatterns: Sendable {
+    package enum Pattern: String, Sendable, CaseIterable {
         /// The first request after loading: no features, no warm caches.
         case cold
         /// Another question about the image that was asked about before, whose features are kept.
@@ -25,20 +25,20 @@ public struct RequestPatterns: Sendable {
     }
 
     /// An image, and the question that belongs to it if there is one.
-    public typealias Item = (image: BenchmarkImage, question: String?)
+    package typealias Item = (image: BenchmarkImage, question: String?)
 
     /// At least two, all different.
-    public let items: [Item]
+    package let items: [Item]
     /// At least two.
-    public let questions: [String]
+    package let questions: [String]
     /// Requests of each of the two warm patterns in a round; no more other images than there are.
-    public var requests = 8
-    public var repeats = 5
-    public var budget = 1.0
-    public var maxTokens = 32
+    package var requests = 8
+    package var repeats = 5
+    package var budget = 1.0
+    package var maxTokens = 32
 
     /// What is asked where no questions are given.
-    public static let usualQuestions = [
+    package static let usualQuestions = [
         "What is in the image?", "Describe the image.", "How many things are in the image?", "What colors can be seen?",
         "Is there a person in the image?", "What does the text say?", "What is on the left?", "What is the largest thing?",
     ]
@@ -46,14 +46,14 @@ public struct RequestPatterns: Sendable {
     /// Image files, each asked about with one of the questions.
     /// - Parameter questions: empty takes the usual ones.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public init(images: [URL], questions: [String] = []) throws {
+    package init(images: [URL], questions: [String] = []) throws {
         try self.init(items: images.map { (.file($0), nil) }, questions: questions, flag: "--image")
     }
 
     /// Images and questions of a benchmark.
     /// - Parameter questions: in place of the benchmark's own; empty takes those.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public init(samples: [BenchmarkSample], questions: [String] = []) throws {
+    package init(samples: [BenchmarkSample], questions: [String] = []) throws {
         var own: [String] = []
         var seen = Set<String>()
         for sample in samples where seen.insert(sample.question).inserted { own.append(sample.question) }
@@ -78,7 +78,7 @@ public struct RequestPatterns: Sendable {
 
     /// Checks the settings without running anything.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`
-    public func validate() throws {
+    package func validate() throws {
         try ExperimentLimits.require(requests, in: 1 ... 4096, "--requests")
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
         try ExperimentLimits.require(maxTokens, in: ExperimentLimits.tokens, "--max-tokens")
@@ -108,7 +108,7 @@ public struct RequestPatterns: Sendable {
     ///   - load: loads the model as from nothing; called once a round.
     ///   - damaged: collects damaged images that were read anyway.
     /// - Throws: what the model and `load` throw, `ImageError`, ``EvaluationError``; `CancellationError` before the first round is whole.
-    public func run<Model: MeasurableModel>(
+    package func run<Model: MeasurableModel>(
         environment: ExperimentEnvironment, load: () async throws -> (model: Model, description: ExperimentModel),
         damaged: DamagedImages = DamagedImages(), onProgress: (ExperimentProgress) -> Void = { _ in }
     ) async throws -> RequestsReport {
@@ -163,7 +163,7 @@ public struct RequestPatterns: Sendable {
 }
 
 /// What ``RequestPatterns`` found.
-public struct RequestsReport: ExperimentReport {
+package struct RequestsReport: ExperimentReport {
     /// Milliseconds of one request.
     struct Times {
         let encode, firstToken, prefill, decode, whole: Double
@@ -181,19 +181,19 @@ public struct RequestsReport: ExperimentReport {
     }
 
     /// One pattern's requests, all rounds together. Milliseconds.
-    public struct Row: Sendable {
-        public let pattern: RequestPatterns.Pattern
-        public let encode: SampleStatistics
+    package struct Row: Sendable {
+        package let pattern: RequestPatterns.Pattern
+        package let encode: SampleStatistics
         /// To the first token.
-        public let firstToken: SampleStatistics
-        public let prefill: SampleStatistics
-        public let decode: SampleStatistics
+        package let firstToken: SampleStatistics
+        package let prefill: SampleStatistics
+        package let decode: SampleStatistics
         /// From the request to its last token.
-        public let whole: SampleStatistics
+        package let whole: SampleStatistics
         /// From one request's start to the next one's: the whole answer, and reading the image file, resizing, tokenizing and streaming.
-        public let interRequest: SampleStatistics
+        package let interRequest: SampleStatistics
         /// Opening the model; for the cold pattern only.
-        public let loading: SampleStatistics?
+        package let loading: SampleStatistics?
 
         init?(pattern: RequestPatterns.Pattern, times: [Times], loading: [Double]) {
             guard let encode = SampleStatistics(times.map(\.encode)), let firstToken = SampleStatistics(times.map(\.firstToken)),
@@ -214,19 +214,19 @@ public struct RequestsReport: ExperimentReport {
         }
     }
 
-    public static let name = "requests"
-    public let repeats: ExperimentRepeats
-    public let environment: ExperimentEnvironment
-    public let model: ExperimentModel
-    public let budget: Double
-    public let maxTokens: Int
+    package static let name = "requests"
+    package let repeats: ExperimentRepeats
+    package let environment: ExperimentEnvironment
+    package let model: ExperimentModel
+    package let budget: Double
+    package let maxTokens: Int
     /// Images that were read although they are damaged.
-    public let damagedImages: Int
-    public let rows: [Row]
+    package let damagedImages: Int
+    package let rows: [Row]
 
-    public var models: [ExperimentModel] { [model] }
+    package var models: [ExperimentModel] { [model] }
 
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         [
             "budget": budget, "max_tokens": maxTokens, "damaged_images": damagedImages,
             "results": rows.map { row in
@@ -237,7 +237,7 @@ public struct RequestsReport: ExperimentReport {
         ]
     }
 
-    public var csv: String {
+    package var csv: String {
         let lines = rows.flatMap { row in
             row.measurements.map { measurement in
                 let statistics = measurement.statistics
@@ -250,7 +250,7 @@ public struct RequestsReport: ExperimentReport {
         return ExperimentText.csv([["pattern", "measured", "n", "mean", "ci95", "median", "deviation", "min", "max"]] + lines)
     }
 
-    public var lines: [String] {
+    package var lines: [String] {
         let header = ["requests", "ms", "mean", "median", "deviation", "min", "max", "n"]
         let table = [header] + rows.flatMap { row in
             row.measurements.enumerated().map { index, measurement in
@@ -267,5 +267,5 @@ public struct RequestsReport: ExperimentReport {
             ] + (DamagedImages.note(damagedImages).map { [$0] } ?? [])
     }
 
-    public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.requests(self, to: path, format: format) }
+    package func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.requests(self, to: path, format: format) }
 }

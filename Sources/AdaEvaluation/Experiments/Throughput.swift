@@ -5,23 +5,23 @@ import Foundation
 ///
 /// A repeat reads a prompt of made-up tokens, then generates from there: `pp600` and `tg64 @ d600` in llama-bench's words. No token ends
 /// it early.
-public struct Throughput: Sendable {
-    public var budgets = [1.0]
+package struct Throughput: Sendable {
+    package var budgets = [1.0]
     /// Sequences that are computed together, each with a prompt of its own.
-    public var sequences = [1]
+    package var sequences = [1]
     /// Tokens of the prompt; 0 measures decode alone, behind one token. `nil` takes 600, or what the model's context has room for.
-    public var promptTokens: Int?
+    package var promptTokens: Int?
     /// Decode steps; 0 measures prefill alone.
-    public var generatedTokens = 64
-    public var repeats = 5
+    package var generatedTokens = 64
+    package var repeats = 5
 
-    public static let usualPrompt = 600
+    package static let usualPrompt = 600
 
-    public init() {}
+    package init() {}
 
     /// Checks the settings without running anything.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`
-    public func validate(for model: AnalyzedModel? = nil) throws {
+    package func validate(for model: AnalyzedModel? = nil) throws {
         try ExperimentLimits.require(budgets: budgets)
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
         if sequences.isEmpty { throw EvaluationError.argument(name: "--sequences", expected: "at least one number", found: "none") }
@@ -60,7 +60,7 @@ public struct Throughput: Sendable {
     ///   - count: models, or the same one with other threads.
     ///   - load: loads the one of this number; it is let go before the next one is loaded.
     /// - Throws: what the models and `load` throw, ``EvaluationError``; `CancellationError` before there is anything to report.
-    public func run<Model: MeasurableModel>(
+    package func run<Model: MeasurableModel>(
         count: Int, environment: ExperimentEnvironment, load: (Int) async throws -> (model: Model, description: ExperimentModel),
         onProgress: (ExperimentProgress) -> Void = { _ in }
     ) async throws -> ThroughputReport {
@@ -125,45 +125,45 @@ public struct Throughput: Sendable {
 }
 
 /// What ``Throughput`` found.
-public struct ThroughputReport: ExperimentReport {
-    public enum Kind: String, Sendable, CaseIterable {
+package struct ThroughputReport: ExperimentReport {
+    package enum Kind: String, Sendable, CaseIterable {
         case prefill, decode
     }
 
     /// One line: a model, its threads, a budget, a phase.
-    public struct Result: Sendable {
-        public let model: ExperimentModel
-        public let budget: Double
+    package struct Result: Sendable {
+        package let model: ExperimentModel
+        package let budget: Double
         /// The floor was run instead of the budget.
-        public let isBelowFloor: Bool
+        package let isBelowFloor: Bool
         /// The share of all heads and neuron groups that ran.
-        public let executedShare: Double
-        public let kind: Kind
+        package let executedShare: Double
+        package let kind: Kind
         /// Sequences that were computed together.
-        public let sequences: Int
+        package let sequences: Int
         /// Tokens read, or generated, of each.
-        public let tokens: Int
+        package let tokens: Int
         /// Tokens that were in the cache before.
-        public let depth: Int
+        package let depth: Int
         /// Tokens a second, of all sequences together.
-        public let rate: SampleStatistics
+        package let rate: SampleStatistics
 
         /// llama-bench's name of the measurement: `pp600`, `tg64 @ d600`.
-        public var test: String {
+        package var test: String {
             (kind == .prefill ? "pp" : "tg") + "\(tokens)" + (depth > 0 ? " @ d\(depth)" : "") + (sequences > 1 ? " × \(sequences)" : "")
         }
     }
 
-    public static let name = "throughput"
-    public let repeats: ExperimentRepeats
-    public let environment: ExperimentEnvironment
-    public let models: [ExperimentModel]
-    public let results: [Result]
+    package static let name = "throughput"
+    package let repeats: ExperimentRepeats
+    package let environment: ExperimentEnvironment
+    package let models: [ExperimentModel]
+    package let results: [Result]
 
-    public var modelLines: [String] { [""] }
+    package var modelLines: [String] { [""] }
 
     /// `results` with `kind`, `tokens_per_second`, `deviation` and `budget` are what other programs read.
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         [
             "results": results.map { result in
                 [
@@ -179,7 +179,7 @@ public struct ThroughputReport: ExperimentReport {
     }
 
     /// Machine and build in every line, as llama-bench has them, so that files of many runs can be put together.
-    public var csv: String {
+    package var csv: String {
         let header = [
             "build", "processor", "model", "weight_type", "weight_bytes", "parameters", "kernels", "threads", "budget", "below_floor", "test", "kind",
             "sequences", "tokens", "depth", "n", "tokens_per_second", "deviation", "ci95",
@@ -198,7 +198,7 @@ public struct ThroughputReport: ExperimentReport {
     }
 
     /// Markdown.
-    public var lines: [String] {
+    package var lines: [String] {
         let header = ["model", "type", "size", "params", "kernels", "threads", "budget", "test", "t/s", "n"]
         let table = [header] + results.map { result in
             [
@@ -215,5 +215,5 @@ public struct ThroughputReport: ExperimentReport {
         return lines + ["t/s: mean over the repeats; " + ExperimentText.meanNote]
     }
 
-    public func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.throughput(self, to: path, format: format) }
+    package func chartScript(to path: String, format: ChartFormat) -> String { ExperimentCharts.throughput(self, to: path, format: format) }
 }

@@ -3,19 +3,19 @@ import AdaLLaVA
 import Foundation
 
 /// A picture that shows where the latency token looked: the picture as the model sees it, dark where it did not look.
-public struct AttentionMap {
+package struct AttentionMap {
     /// Side of the picture in pixels.
-    public static let side = 448
+    package static let side = 448
 
     private let attention: LatencyAttention
 
     /// - Parameter attention: of one picture.
-    public init(_ attention: LatencyAttention) { self.attention = attention }
+    package init(_ attention: LatencyAttention) { self.attention = attention }
 
     /// The map of the last prefix layer, which the scheduler reads, over a picture, as a PNG file's bytes.
     /// - Parameter crops: the model sees the middle square, instead of the whole picture with margins.
     /// - Throws: ``EvaluationError`` where features are not patches of a square; `ImageError`
-    public func png(over image: RGBImage, crops: Bool) throws -> [UInt8] {
+    package func png(over image: RGBImage, crops: Bool) throws -> [UInt8] {
         guard let layer = attention.layers.last, let (grid, weights) = attention.patchWeights(layer) else {
             throw EvaluationError.argument(
                 name: "--attention-map", expected: "a model with a scheduler whose image features are a square of patches", found: "one without")

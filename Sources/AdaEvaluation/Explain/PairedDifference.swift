@@ -1,18 +1,18 @@
 import AdaLLaVA
 
 /// A difference between two ways of answering the same samples.
-public struct PairedDifference: Sendable, Equatable {
+package struct PairedDifference: Sendable, Equatable {
     /// Of the mean scores, first minus second.
-    public let mean: Double
+    package let mean: Double
     /// The 95 % confidence interval, from a paired bootstrap (Efron, 1979) of ``draws`` draws, by percentiles.
-    public let low: Double
-    public let high: Double
+    package let low: Double
+    package let high: Double
 
     /// Resamples behind an interval.
-    public static let draws = 10_000
+    package static let draws = 10_000
 
     /// - Returns: `nil` without samples, or with scores of another number.
-    public init?(_ first: [Double], _ second: [Double], seed: UInt64 = 1) {
+    package init?(_ first: [Double], _ second: [Double], seed: UInt64 = 1) {
         guard !first.isEmpty, first.count == second.count else { return nil }
         let differences = zip(first, second).map { $0 - $1 }
         let count = differences.count

@@ -6,45 +6,45 @@ import Foundation
 ///
 /// The best plan is picked by the answers to another wording of the question and scored on the question itself: the best of many plans on one
 /// answer alone would be luck.
-public struct PlanOracle: Sendable {
+package struct PlanOracle: Sendable {
     /// One budget.
-    public struct Result: Sendable {
-        public let budget: Double
-        public let units: Int
+    package struct Result: Sendable {
+        package let budget: Double
+        package let units: Int
         /// Plans of this size.
-        public let plans: Int
-        public let inputs: Int
+        package let plans: Int
+        package let inputs: Int
         /// Mean scores: under the scheduler's plans, the one plan that is best for all, and the best plan for each input.
-        public let own: Double
-        public let single: Double
-        public let oracle: Double
+        package let own: Double
+        package let single: Double
+        package let oracle: Double
         /// Optional layers of the plan that is best for all, counted from the first of the model.
-        public let singleLayers: [Int]
-        public let oracleOverSingle: PairedDifference?
-        public let ownOverSingle: PairedDifference?
+        package let singleLayers: [Int]
+        package let oracleOverSingle: PairedDifference?
+        package let ownOverSingle: PairedDifference?
     }
 
     /// How well a linear map of what the scheduler reads tells something about the input.
-    public struct Probe: Sendable {
-        public let target: String
-        public let budget: Double
-        public let classes: Int
+    package struct Probe: Sendable {
+        package let target: String
+        package let budget: Double
+        package let classes: Int
         /// Of inputs that it was not fitted to.
-        public let inputs: Int
-        public let accuracy: Double
+        package let inputs: Int
+        package let accuracy: Double
         /// Of whoever always says the most frequent class.
-        public let majority: Double
+        package let majority: Double
     }
 
-    public let results: [Result]
-    public let probes: [Probe]
+    package let results: [Result]
+    package let probes: [Probe]
 
     /// The most optional layers whose plans are all run: 256 plans.
-    public static let mostLayers = 8
+    package static let mostLayers = 8
 
     /// - Parameter onProgress: called after each input.
     /// - Throws: ``EvaluationError`` for variant H or too many layers, what the model throws, `ImageError`, `CancellationError`.
-    public init(
+    package init(
         _ model: some BudgetedModel & PlannedModel, _ benchmark: any Benchmark, _ samples: [BenchmarkSample], budgets: [Double], seed: UInt64 = 1,
         onProgress: (Int, Int) -> Void = { _, _ in }
     ) async throws {
@@ -163,7 +163,7 @@ public struct PlanOracle: Sendable {
 
     // MARK: - Reports
 
-    public var table: String {
+    package var table: String {
         func points(_ name: String, _ difference: PairedDifference?) -> String {
             difference.map { String(format: "  %@ %+.1f (%+.1f to %+.1f)", name, 100 * $0.mean, 100 * $0.low, 100 * $0.high) } ?? ""
         }
@@ -184,7 +184,7 @@ public struct PlanOracle: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         func gain(_ difference: PairedDifference?) -> Any {
             difference.map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } ?? NSNull()
         }

@@ -3,36 +3,36 @@ import AdaLLaVA
 import Foundation
 
 /// One self-contained HTML page about a ``PlanStudy``: no scripts, nothing from elsewhere. Also the study as a table and as JSON.
-public struct PlanReport: Sendable {
+package struct PlanReport: Sendable {
     /// An input that the page shows by itself.
-    public struct Example: Sendable {
-        public let sample: BenchmarkSample
-        public let image: RGBImage?
+    package struct Example: Sendable {
+        package let sample: BenchmarkSample
+        package let image: RGBImage?
         /// By budget.
-        public let attention: [(budget: Double, attention: LatencyAttention)]
+        package let attention: [(budget: Double, attention: LatencyAttention)]
         /// Its place among the study's samples.
-        public let index: Int
+        package let index: Int
 
-        public init(sample: BenchmarkSample, image: RGBImage?, attention: [(budget: Double, attention: LatencyAttention)], index: Int) {
+        package init(sample: BenchmarkSample, image: RGBImage?, attention: [(budget: Double, attention: LatencyAttention)], index: Int) {
             (self.sample, self.image, self.attention, self.index) = (sample, image, attention, index)
         }
     }
 
-    public let model: String
-    public let data: String
-    public let prefixLayers: Int
+    package let model: String
+    package let data: String
+    package let prefixLayers: Int
     /// The model sees the middle square of an image, instead of all of it with margins.
-    public let cropsImages: Bool
-    public let results: [PlanStudy.Result]
-    public let examples: [Example]
+    package let cropsImages: Bool
+    package let results: [PlanStudy.Result]
+    package let examples: [Example]
     /// Images that were read although they are damaged.
-    public let damagedImages: Int
+    package let damagedImages: Int
     /// What all plans of each budget's size are worth, if that was asked for.
-    public let oracle: PlanOracle?
+    package let oracle: PlanOracle?
     /// What budgets of `auto` are worth; `nil` for a model without a budget head.
-    public let auto: BudgetStudy?
+    package let auto: BudgetStudy?
 
-    public init(
+    package init(
         model: String, data: String, prefixLayers: Int, cropsImages: Bool, results: [PlanStudy.Result], examples: [Example], damagedImages: Int = 0,
         oracle: PlanOracle? = nil, auto: BudgetStudy? = nil
     ) {
@@ -44,7 +44,7 @@ public struct PlanReport: Sendable {
     // MARK: - Terminal and programs
 
     /// What the page's table says, for a terminal.
-    public var table: String {
+    package var table: String {
         func padded(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
         let isScored = results.contains { !$0.scores.isEmpty }
         var rows = [["budget", "units", "plans", "Hamming"] + PlanSource.allCases.map { isScored || $0 == .own ? $0.rawValue : "≠ \($0.rawValue)" }]
@@ -78,7 +78,7 @@ public struct PlanReport: Sendable {
     }
 
     /// What `explain --json` prints.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         var object: [String: Any] = [
             "model": model, "data": data, "prefix_layers": prefixLayers, "damaged_images": damagedImages, "budgets": results.map(\.jsonObject),
             "examples": examples.map { example in
@@ -101,7 +101,7 @@ public struct PlanReport: Sendable {
     // MARK: - Page
 
     /// - Throws: `ImageError` if a picture cannot be written.
-    public func html() throws -> String {
+    package func html() throws -> String {
         let count = results.first?.plans.count ?? 0
         var page = """
             <!doctype html>
@@ -127,7 +127,7 @@ public struct PlanReport: Sendable {
 
     /// Writes the page; it appears whole or not at all.
     /// - Throws: ``EvaluationError/file(path:reason:)``, `ImageError`
-    public func write(to file: URL) throws { try RunFiles.write(Data(try html().utf8), to: file) }
+    package func write(to file: URL) throws { try RunFiles.write(Data(try html().utf8), to: file) }
 
     private func comparison() -> String {
         let isScored = results.contains { !$0.scores.isEmpty }

@@ -1,13 +1,13 @@
 import AdaLLaVA
 
 /// The switches that a scheduler decides: optional layers (variant L), or their attention heads and MLP neuron groups (variant H).
-public struct PlanSwitches: Sendable, Equatable {
+package struct PlanSwitches: Sendable, Equatable {
     /// Layers at the front that always run.
-    public let prefixLayers: Int
+    package let prefixLayers: Int
     /// Switches in all.
-    public let count: Int
+    package let count: Int
 
-    public init(prefixLayers: Int, count: Int) { (self.prefixLayers, self.count) = (prefixLayers, count) }
+    package init(prefixLayers: Int, count: Int) { (self.prefixLayers, self.count) = (prefixLayers, count) }
 
     /// Whether a switch is a whole layer, which a plan of as many optional layers says.
     func areLayers(of plan: ExecutionPlan) -> Bool { count == plan.rows.count - prefixLayers }
@@ -24,15 +24,15 @@ public struct PlanSwitches: Sendable, Equatable {
 }
 
 /// How often each switch of a model is on over some plans.
-public struct SwitchFrequencies: Sendable, Equatable {
-    public let layers: Int
+package struct SwitchFrequencies: Sendable, Equatable {
+    package let layers: Int
     /// Attention heads of a layer, and as many MLP groups.
-    public let heads: Int
+    package let heads: Int
     /// `[layers][2][heads]` in 0 ... 1: attention heads first, then MLP groups.
-    public let values: [Double]
+    package let values: [Double]
 
     /// - Returns: `nil` without plans, or with plans of several shapes.
-    public init?(_ plans: [ExecutionPlan]) {
+    package init?(_ plans: [ExecutionPlan]) {
         guard let first = plans.first, plans.allSatisfy({ $0.rows.count == first.rows.count && $0.headCount == first.headCount }) else { return nil }
         (layers, heads) = (first.rows.count, first.headCount)
         var sums = [Double](repeating: 0, count: layers * 2 * heads)
@@ -41,10 +41,10 @@ public struct SwitchFrequencies: Sendable, Equatable {
     }
 
     /// Attention heads (`part` 0) or MLP groups (1) of a layer.
-    public func row(layer: Int, part: Int) -> ArraySlice<Double> { values[(layer * 2 + part) * heads ..< (layer * 2 + part + 1) * heads] }
+    package func row(layer: Int, part: Int) -> ArraySlice<Double> { values[(layer * 2 + part) * heads ..< (layer * 2 + part + 1) * heads] }
 
     /// Heads and groups of a layer that run, as a share of all of them.
-    public func share(layer: Int) -> Double {
+    package func share(layer: Int) -> Double {
         (row(layer: layer, part: 0).reduce(0, +) + row(layer: layer, part: 1).reduce(0, +)) / Double(2 * max(heads, 1))
     }
 
@@ -57,16 +57,16 @@ public struct SwitchFrequencies: Sendable, Equatable {
 }
 
 /// How much plans differ.
-public enum PlanDifference {
+package enum PlanDifference {
     /// Switches that are on in one plan and off in the other.
-    public static func hamming(_ a: ExecutionPlan, _ b: ExecutionPlan, _ switches: PlanSwitches) -> Int {
+    package static func hamming(_ a: ExecutionPlan, _ b: ExecutionPlan, _ switches: PlanSwitches) -> Int {
         zip(switches.states(of: a), switches.states(of: b)).count { $0 != $1 }
     }
 
     /// The mean over all pairs of plans; `nil` with fewer than two.
     ///
     /// Counted by switch: of `n` plans, `k` of which have a switch on, `k (n - k)` pairs differ in it.
-    public static func meanHamming(_ plans: [ExecutionPlan], _ switches: PlanSwitches) -> Double? {
+    package static func meanHamming(_ plans: [ExecutionPlan], _ switches: PlanSwitches) -> Double? {
         guard plans.count > 1 else { return nil }
         var counts = [Int](repeating: 0, count: switches.count)
         for plan in plans { for (index, isOn) in switches.states(of: plan).enumerated() where isOn && index < counts.count { counts[index] += 1 } }
@@ -75,7 +75,7 @@ public enum PlanDifference {
     }
 
     /// An order in which nothing stays at its place: a random cycle (Sattolo, 1986), so that each input gets another one's plan.
-    public static func derangement(count: Int, seed: UInt64) -> [Int] {
+    package static func derangement(count: Int, seed: UInt64) -> [Int] {
         var order = Array(0 ..< count)
         var generator = SplitMix64(seed: seed)
         for last in stride(from: count - 1, to: 0, by: -1) { order.swapAt(last, generator.index(below: last)) }

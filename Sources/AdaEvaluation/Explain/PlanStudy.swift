@@ -2,7 +2,7 @@ import AdaImages
 import AdaLLaVA
 
 /// Where the plan comes from that an input is answered under.
-public enum PlanSource: String, Sendable, CaseIterable {
+package enum PlanSource: String, Sendable, CaseIterable {
     /// The scheduler's, for this input.
     case own
     /// The scheduler's, for another input.
@@ -20,18 +20,18 @@ public enum PlanSource: String, Sendable, CaseIterable {
 ///     for result in try await study.run(model) { print(result.budget, result.accuracy(.own), result.gain(over: .swapped)) }
 ///
 /// In every case the latency token carries the budget; only the plan is replaced. Answers are greedy.
-public struct PlanStudy: Sendable {
-    public let benchmark: any Benchmark
-    public let samples: [BenchmarkSample]
-    public let budgets: [Double]
-    public let sources: [PlanSource]
-    public let seed: UInt64
+package struct PlanStudy: Sendable {
+    package let benchmark: any Benchmark
+    package let samples: [BenchmarkSample]
+    package let budgets: [Double]
+    package let sources: [PlanSource]
+    package let seed: UInt64
 
     /// - Parameters:
     ///   - samples: of the benchmark. A single one has no other to take a plan from, so nothing is swapped.
     ///   - sources: beside the scheduler's own plans, which always run.
     ///   - seed: decides who gets whose plan, the random plans, and the draws behind the intervals.
-    public init(benchmark: any Benchmark, samples: [BenchmarkSample], budgets: [Double], sources: [PlanSource] = PlanSource.allCases, seed: UInt64 = 1) {
+    package init(benchmark: any Benchmark, samples: [BenchmarkSample], budgets: [Double], sources: [PlanSource] = PlanSource.allCases, seed: UInt64 = 1) {
         (self.benchmark, self.samples, self.budgets, self.seed) = (benchmark, samples, budgets, seed)
         self.sources = [.own] + PlanSource.allCases.filter { $0 != .own && sources.contains($0) && ($0 != .swapped || samples.count > 1) }
     }
@@ -44,7 +44,7 @@ public struct PlanStudy: Sendable {
     ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer with how many are done, of how many.
     /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
-    public func run(
+    package func run(
         _ model: some PlannedModel, damaged: DamagedImages = DamagedImages(), onProgress: (Int, Int) -> Void = { _, _ in }
     ) async throws -> [Result] {
         try check(model)

@@ -2,20 +2,20 @@ import AdaLLaVA
 
 extension PlanStudy {
     /// One budget.
-    public struct Result: Sendable {
-        public let budget: Double
-        public let switches: PlanSwitches
+    package struct Result: Sendable {
+        package let budget: Double
+        package let switches: PlanSwitches
         /// The scheduler's plan for each sample.
-        public let plans: [ExecutionPlan]
+        package let plans: [ExecutionPlan]
         /// Optional units that the budget grants.
-        public let units: Int?
-        public let fixedPlan: ExecutionPlan
+        package let units: Int?
+        package let fixedPlan: ExecutionPlan
         /// Answers by the source of the plan, as many as samples.
-        public private(set) var answers: [PlanSource: [String]]
+        package private(set) var answers: [PlanSource: [String]]
         /// Scores, 0 ... 1, by the source of the plan; empty where a sample cannot be scored on its own.
-        public private(set) var scores: [PlanSource: [Double]]
+        package private(set) var scores: [PlanSource: [Double]]
         /// By source, the share of samples whose plan is another than their own.
-        public private(set) var changedPlans: [PlanSource: Double] = [:]
+        package private(set) var changedPlans: [PlanSource: Double] = [:]
         private var gains: [PlanSource: PairedDifference] = [:]
 
         init(
@@ -33,27 +33,27 @@ extension PlanStudy {
             if let own = scores[.own], let newScores { gains[source] = PairedDifference(own, newScores, seed: seed) }
         }
 
-        public var frequencies: SwitchFrequencies? { SwitchFrequencies(plans) }
+        package var frequencies: SwitchFrequencies? { SwitchFrequencies(plans) }
 
         /// Switches in which two samples' plans differ, over all pairs; `nil` for a single sample.
-        public var meanHamming: Double? { PlanDifference.meanHamming(plans, switches) }
+        package var meanHamming: Double? { PlanDifference.meanHamming(plans, switches) }
 
         /// Plans that differ from each other.
-        public var distinctPlans: Int { Set(plans.map(\.mask)).count }
+        package var distinctPlans: Int { Set(plans.map(\.mask)).count }
 
-        public func accuracy(_ source: PlanSource) -> Double? { scores[source]?.mean }
+        package func accuracy(_ source: PlanSource) -> Double? { scores[source]?.mean }
 
         /// What the own plans gain over those of another source.
-        public func gain(over source: PlanSource) -> PairedDifference? { gains[source] }
+        package func gain(over source: PlanSource) -> PairedDifference? { gains[source] }
 
         /// The share of samples that are answered otherwise than under their own plan.
-        public func changedAnswers(_ source: PlanSource) -> Double? {
+        package func changedAnswers(_ source: PlanSource) -> Double? {
             guard let own = answers[.own], let other = answers[source] else { return nil }
             return zip(own, other).map { $0 == $1 ? 0 : 1 }.mean
         }
 
         /// What `explain --json` prints of a budget.
-        public var jsonObject: [String: Any] {
+        package var jsonObject: [String: Any] {
             var object: [String: Any] = [
                 "budget": budget, "samples": plans.count, "distinct_plans": distinctPlans, "switches": switches.count,
                 "changed_plans": named { changedPlans[$0] }, "changed_answers": named { $0 == .own ? nil : changedAnswers($0) },

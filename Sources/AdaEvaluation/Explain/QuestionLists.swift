@@ -2,33 +2,33 @@ import AdaLLaVA
 import Foundation
 
 /// Images and questions given one by one: without right answers, so without scores.
-public struct QuestionPairs: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let mainScore = ""
+package struct QuestionPairs: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let mainScore = ""
 
     /// - Parameters:
     ///   - images: files, one for each question.
-    public init(images: [String], questions: [String]) {
+    package init(images: [String], questions: [String]) {
         samples = zip(images, questions).enumerated().map { index, pair in
             BenchmarkSample(id: "\(index)", image: .file(URL(systemPath: pair.0)), question: pair.1, references: [])
         }
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? { nil }
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] { [] }
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? { nil }
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] { [] }
 }
 
 /// A list in LLaVA's instruction format (`id`, `image`, `conversations`): the first question of each conversation, right if the answer is
 /// the text that follows it there.
-public struct InstructionQuestions: Benchmark {
-    public let samples: [BenchmarkSample]
-    public let maxTokens = 64
-    public let mainScore = "exact_match"
+package struct InstructionQuestions: Benchmark {
+    package let samples: [BenchmarkSample]
+    package let maxTokens = 64
+    package let mainScore = "exact_match"
 
     /// Reads a list, as Scenes if its records name tasks.
     /// - Parameter place: the list, or a folder with one; images are found relative to the list's folder.
     /// - Throws: ``EvaluationError``, `CheckpointError` for a file that is missing or no JSON.
-    public static func open(_ place: URL) throws -> any Benchmark {
+    package static func open(_ place: URL) throws -> any Benchmark {
         let file = try ScenesBenchmark.list(at: place)
         let records = try JSONPlace(contentsOf: file, needed: "the list named with --data").array()
         if records.isEmpty || records.contains(where: { $0.optionalMember("task") != nil }) { return try ScenesBenchmark(contentsOf: file) }
@@ -48,12 +48,12 @@ public struct InstructionQuestions: Benchmark {
         }
     }
 
-    public func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
+    package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         guard let reference = sample.references.first else { return nil }
         return answer.trimmingCharacters(in: .whitespacesAndNewlines) == reference.trimmingCharacters(in: .whitespacesAndNewlines) ? 1 : 0
     }
 
-    public func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
+    package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         [BenchmarkScore(mainScore, meanOf: answers.compactMap { score($0.answer, for: $0.sample) })].compactMap(\.self)
     }
 }

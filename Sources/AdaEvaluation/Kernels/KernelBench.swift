@@ -6,52 +6,52 @@ import Foundation
 ///
 /// A decoded token reads every weight from memory once; so products of one token take copies of the weights in turn, more of them than the
 /// last-level cache holds, and are held against the bandwidth. Products of a prompt are held against the multiply-adds.
-public struct KernelBench: Sendable {
+package struct KernelBench: Sendable {
     /// What can be measured beside the ceilings.
-    public enum Part: String, CaseIterable, Sendable {
+    package enum Part: String, CaseIterable, Sendable {
         case pool, products, attention, elementwise
     }
 
     /// The model whose layers are measured; see ``AnalyzedModel/shapes``.
-    public var shape: AnalyzedModel
+    package var shape: AnalyzedModel
     /// Weight types of the products; `nil` takes those that the engine packs.
-    public var types: [ElementType]?
-    public var parts = Part.allCases
-    public var threads: [Int?] = [nil]
-    public var repeats = 15
+    package var types: [ElementType]?
+    package var parts = Part.allCases
+    package var threads: [Int?] = [nil]
+    package var repeats = 15
     /// Tokens of a prefill.
-    public var promptTokens = 512
+    package var promptTokens = 512
     /// Batch sizes of the measured products; `nil` measures one row and a prompt's. Sizes up to ``OperationProbes/mostSingleRows`` are timed as decode:
     /// one row per sequence, weights read from memory.
-    public var tokens: [Int]?
+    package var tokens: [Int]?
     /// Tokens that a decode's attention looks back on.
-    public var depth = 600
+    package var depth = 600
     /// Bytes that a decode's operations read before they read the same again; `nil` takes four times the last-level cache, 128 MB at least.
-    public var streamedBytes: Int?
+    package var streamedBytes: Int?
     /// How long each ceiling is tried.
-    public var ceilingTime = Duration.milliseconds(400)
+    package var ceilingTime = Duration.milliseconds(400)
 
-    public init(shape: AnalyzedModel) { self.shape = shape }
+    package init(shape: AnalyzedModel) { self.shape = shape }
 
     /// The short names that the command line takes beside ``AnalyzedModel/shapes``.
-    public static let shortNames = ["smollm2": "smollm2-135m", "1b": "tinyllama-1.1b", "7b": "llava-1.5-7b"]
+    package static let shortNames = ["smollm2": "smollm2-135m", "1b": "tinyllama-1.1b", "7b": "llava-1.5-7b"]
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public static func shape(_ name: String) throws -> AnalyzedModel {
+    package static func shape(_ name: String) throws -> AnalyzedModel {
         if let found = try? AnalyzedModel.shape(shortNames[name.lowercased()] ?? name) { return found }
         let names = shortNames.keys.sorted() + AnalyzedModel.shapes.map(\.name)
         throw EvaluationError.argument(name: "--shape", expected: "one of \(names.joined(separator: ", "))", found: String(name.prefix(80)))
     }
 
     /// Weight types of which made-up matrices can be measured.
-    public static var typeNames: [String] { RandomWeights.types.map(\.rawValue) }
+    package static var typeNames: [String] { RandomWeights.types.map(\.rawValue) }
 
     /// The types that the engine packs for its kernels.
-    public static var packedTypes: [ElementType] { RandomWeights.types.filter(OperationProbes.packs) }
+    package static var packedTypes: [ElementType] { RandomWeights.types.filter(OperationProbes.packs) }
 
     /// Checks the settings without running anything.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
-    public func validate() throws {
+    package func validate() throws {
         try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat")
         try ExperimentLimits.require(promptTokens, in: 2 ... 1 << 14, "--prompt-tokens")
         for count in tokens ?? [] { try ExperimentLimits.require(count, in: 1 ... 1 << 14, "--tokens") }
@@ -80,7 +80,7 @@ public struct KernelBench: Sendable {
 
     /// Measures one operation after the other.
     /// - Throws: ``EvaluationError``, `ComputeError`; `CancellationError` before there is anything to report.
-    public func run(environment: ExperimentEnvironment, onProgress: (ExperimentProgress) -> Void = { _ in }) throws -> KernelReport {
+    package func run(environment: ExperimentEnvironment, onProgress: (ExperimentProgress) -> Void = { _ in }) throws -> KernelReport {
         try validate()
         let cases = self.cases
         let total = threads.count * (cases.count + 1)

@@ -3,23 +3,23 @@ import AdaProbes
 import Foundation
 
 /// What ``KernelBench`` found.
-public struct KernelReport: ExperimentReport {
+package struct KernelReport: ExperimentReport {
     /// One operation of one size on some threads.
-    public struct Result: Sendable {
-        public let part: KernelBench.Part
-        public let operation: String
+    package struct Result: Sendable {
+        package let part: KernelBench.Part
+        package let operation: String
         /// Outputs x inputs, heads, or values of a row.
-        public let shape: String
+        package let shape: String
         /// Of weights, or of keys and values; `nil` where there are none.
-        public let type: String?
-        public let threads: Int
+        package let type: String?
+        package let threads: Int
         /// Rows of activations: 1 in a decode, 0 for what reads none.
-        public let tokens: Int
+        package let tokens: Int
         /// Of one turn.
-        public let microseconds: SampleStatistics
+        package let microseconds: SampleStatistics
         /// Multiplications and additions, and bytes, of one turn.
-        public let operations: Double
-        public let bytes: Double
+        package let operations: Double
+        package let bytes: Double
         let arithmetic: OperationProbe.Arithmetic
         let ceiling: CeilingMeasurement
 
@@ -34,48 +34,48 @@ public struct KernelReport: ExperimentReport {
 
         private var seconds: Double { max(microseconds.median * 1e-6, 1e-12) }
         /// Bytes a second at the median.
-        public var bandwidth: Double { bytes / seconds }
+        package var bandwidth: Double { bytes / seconds }
         /// Operations a second at the median.
-        public var rate: Double { operations / seconds }
+        package var rate: Double { operations / seconds }
 
         /// Whether it is held against the bandwidth: products and attention of one token.
-        public var isBoundByMemory: Bool { tokens == 1 && operations > 0 }
+        package var isBoundByMemory: Bool { tokens == 1 && operations > 0 }
 
         /// `memory`, `int8`, `int16`, `bf16` or `f32`; `nil` for what has no ceiling of its own.
-        public var bound: String? {
+        package var bound: String? {
             if isBoundByMemory { return "memory" }
             return operations > 0 ? arithmetic.rawValue : nil
         }
 
         /// The share of the ceiling that was reached.
-        public var share: Double? {
+        package var share: Double? {
             if isBoundByMemory { return ceiling.bandwidth > 0 ? bandwidth / ceiling.bandwidth : nil }
             guard operations > 0, let limit = ceiling.ceiling(arithmetic), limit > 0 else { return nil }
             return rate / limit
         }
     }
 
-    public static let name = "kernels"
+    package static let name = "kernels"
     /// Ceilings and operations that were measured.
-    public let repeats: ExperimentRepeats
-    public let environment: ExperimentEnvironment
-    public var models: [ExperimentModel] { [] }
-    public let shape: String
-    public let kernels: String
-    public let streamedBytes: Int
+    package let repeats: ExperimentRepeats
+    package let environment: ExperimentEnvironment
+    package var models: [ExperimentModel] { [] }
+    package let shape: String
+    package let kernels: String
+    package let streamedBytes: Int
     /// Times that each operation was measured.
-    public let measurements: Int
-    public let ceilings: [CeilingMeasurement]
-    public let results: [Result]
+    package let measurements: Int
+    package let ceilings: [CeilingMeasurement]
+    package let results: [Result]
 
-    public var modelLines: [String] {
+    package var modelLines: [String] {
         [
             "shape    \(shape); kernels \(kernels); each median of \(measurements)",
             "memory   last-level cache \(CeilingMeasurement.lastLevelCache >> 20) MB; a decode's operations read \(streamedBytes >> 20) MB before the same again", "",
         ]
     }
 
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         [
             "shape": shape, "kernels": kernels, "streamed_bytes": streamedBytes, "last_level_cache_bytes": CeilingMeasurement.lastLevelCache,
             "ceilings": ceilings.map(jsonObject), "results": results.map(jsonObject),
@@ -97,7 +97,7 @@ public struct KernelReport: ExperimentReport {
         ]
     }
 
-    public var csv: String {
+    package var csv: String {
         let header = [
             "processor", "kernels", "part", "operation", "shape", "type", "threads", "tokens", "n", "microseconds", "min", "max", "gb_s", "gops",
             "bound", "share",
@@ -125,7 +125,7 @@ public struct KernelReport: ExperimentReport {
         return names + ["\(result.threads)", "\(result.tokens)"] + times + rates
     }
 
-    public var lines: [String] {
+    package var lines: [String] {
         let ceilingHeader = ["ceiling", "threads", "memory GB/s", "int8 GOPS", "bf16 GFLOPS", "f32 GFLOPS"]
         var lines = ExperimentText.markdown([ceilingHeader] + ceilings.map(tableRow), textColumns: [0]) + [""]
         guard !results.isEmpty else { return lines }
@@ -158,7 +158,7 @@ public struct KernelReport: ExperimentReport {
     }
 
     /// Bars: the share of its ceiling that each operation reaches.
-    public func chartScript(to path: String, format: ChartFormat) -> String {
+    package func chartScript(to path: String, format: ChartFormat) -> String {
         let bars = results.compactMap { result in result.share.map { (result, $0) } }
         func label(_ result: Result) -> String {
             let tokens = "\(result.tokens) token" + (result.tokens == 1 ? "" : "s")

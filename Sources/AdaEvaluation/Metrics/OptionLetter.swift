@@ -1,9 +1,9 @@
 /// Which option an answer to a multiple-choice question means, by the rules of the official script for MMBench's dev set of 2023-07-12,
 /// OpenCompass's `tools/eval_mmbench.py`. Where no rule reads an answer the script asks GPT-3.5; there is no such judge here.
-public enum OptionLetter {
+package enum OptionLetter {
     /// - Parameter options: a letter and a text each.
     /// - Returns: a letter from A to E, whether there is such an option or not; `nil` if no rule reads the answer.
-    public static func infer(from answer: String, options: [(letter: String, text: String)]) -> String? {
+    package static func infer(from answer: String, options: [(letter: String, text: String)]) -> String? {
         fromLetters(answer) ?? fromTexts(answer, options: options)
     }
 

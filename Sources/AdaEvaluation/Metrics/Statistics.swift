@@ -1,15 +1,15 @@
 /// What a set of measurements looks like: mean, spread and percentiles. Every command that reports measured times uses this one.
 ///
 /// Percentiles interpolate linearly between the two nearest values, as NumPy's default does; the deviation is the sample's (n - 1).
-public struct SampleStatistics: Sendable, Equatable {
-    public let count: Int
-    public let mean: Double
+package struct SampleStatistics: Sendable, Equatable {
+    package let count: Int
+    package let mean: Double
     /// Sample standard deviation; 0 for one value.
-    public let deviation: Double
+    package let deviation: Double
     let sorted: [Double]
 
     /// - Returns: `nil` without values, or with one that is not finite.
-    public init?(_ values: some Sequence<Double>) {
+    package init?(_ values: some Sequence<Double>) {
         let sorted = values.sorted()
         guard !sorted.isEmpty, sorted.allSatisfy(\.isFinite) else { return nil }
         let count = Double(sorted.count)
@@ -22,14 +22,14 @@ public struct SampleStatistics: Sendable, Equatable {
     }
 
     /// Of the mean; `nil` for one value.
-    public var standardError: Double? { count > 1 ? deviation / Double(count).squareRoot() : nil }
+    package var standardError: Double? { count > 1 ? deviation / Double(count).squareRoot() : nil }
 
-    public var minimum: Double { sorted[0] }
-    public var maximum: Double { sorted[sorted.count - 1] }
-    public var median: Double { percentile(50) }
+    package var minimum: Double { sorted[0] }
+    package var maximum: Double { sorted[sorted.count - 1] }
+    package var median: Double { percentile(50) }
 
     /// - Parameter percent: 0 to 100; values outside are clamped.
-    public func percentile(_ percent: Double) -> Double {
+    package func percentile(_ percent: Double) -> Double {
         let position = min(max(percent, 0), 100) / 100 * Double(sorted.count - 1)
         let below = Int(position.rounded(.down))
         let above = min(below + 1, sorted.count - 1)
@@ -37,14 +37,14 @@ public struct SampleStatistics: Sendable, Equatable {
     }
 
     /// `mean`, `p50`, `p90`, `p99`.
-    public var jsonObject: [String: Double] {
+    package var jsonObject: [String: Double] {
         ["mean": mean, "p50": percentile(50), "p90": percentile(90), "p99": percentile(99)]
     }
 }
 
 extension Sequence<Double> {
     /// The mean in the order of the values, as Python's `sum(x) / len(x)`; `nil` without values.
-    public var mean: Double? {
+    package var mean: Double? {
         var (sum, count) = (0.0, 0)
         for value in self {
             sum += value

@@ -2,14 +2,14 @@
 ///
 /// Follows `processPunctuation` and `processDigitArticle` of the VQA evaluation (GT-Vision-Lab/VQA, `vqaEval.py`), and the answer
 /// processor that TextVQA's evaluation and LLaVA's VQAv2 submission add a first step to (`EvalAIAnswerProcessor`).
-public enum VQAAnswer {
+package enum VQAAnswer {
     /// The VQA evaluation's form of an answer: punctuation, then numbers, articles and contractions.
-    public static func normalized(_ answer: String) -> String {
+    package static func normalized(_ answer: String) -> String {
         withoutArticles(withoutPunctuation(stripped(answer)))
     }
 
     /// EvalAI's form: lower case, without commas and question marks, possessives split off, then the same.
-    public static func evalAINormalized(_ answer: String) -> String {
+    package static func evalAINormalized(_ answer: String) -> String {
         var text = answer.lowercased()
         text = replacing(",", with: "", in: text)
         text = replacing("?", with: "", in: text)
@@ -19,13 +19,13 @@ public enum VQAAnswer {
 
     /// The share of people an answer agrees with, leaving out each in turn: the mean of `min(1, others who said the same / 3)`.
     /// - Parameter people: what each said, in the form that `answer` has.
-    public static func accuracy(_ answer: String, people: [String]) -> Double {
+    package static func accuracy(_ answer: String, people: [String]) -> Double {
         let agreeing = people.count { $0 == answer }
         return people.map { person in min(1, Double(agreeing - (person == answer ? 1 : 0)) / 3) }.mean ?? 0
     }
 
     /// Without line breaks, tabs, and white space around it.
-    public static func stripped(_ answer: String) -> String {
+    package static func stripped(_ answer: String) -> String {
         var scalars = answer.unicodeScalars.map { $0 == "\n" || $0 == "\t" ? " " : $0 }[...]
         while let first = scalars.first, isSpace(first) { scalars.removeFirst() }
         while let last = scalars.last, isSpace(last) { scalars.removeLast() }

@@ -1,14 +1,14 @@
 import Foundation
 
 /// POPE's counts (Li et al., EMNLP 2023) as its `evaluate.py` makes them: `yes` is the positive class, and what is not a no is a yes.
-public struct YesNoCounts: Sendable, Equatable {
-    public private(set) var truePositives = 0
-    public private(set) var falsePositives = 0
-    public private(set) var trueNegatives = 0
-    public private(set) var falseNegatives = 0
+package struct YesNoCounts: Sendable, Equatable {
+    package private(set) var truePositives = 0
+    package private(set) var falsePositives = 0
+    package private(set) var trueNegatives = 0
+    package private(set) var falseNegatives = 0
 
     /// - Parameter answers: each with the one reference `yes` or `no`.
-    public init(_ answers: some Sequence<AnsweredSample>) {
+    package init(_ answers: some Sequence<AnsweredSample>) {
         for item in answers {
             switch (YesNoCounts.isYes(item.answer), item.sample.references.first != "no") {
             case (true, true): truePositives += 1
@@ -20,16 +20,16 @@ public struct YesNoCounts: Sendable, Equatable {
     }
 
     /// Whether an answer counts as a yes: its first sentence, without commas, has none of the words No, no and not.
-    public static func isYes(_ answer: String) -> Bool {
+    package static func isYes(_ answer: String) -> Bool {
         let sentence = answer.prefix { $0 != "." }
         let words = sentence.filter { $0 != "," }.split(separator: " ", omittingEmptySubsequences: false)
         return !words.contains { $0 == "No" || $0 == "not" || $0 == "no" }
     }
 
-    public var count: Int { truePositives + falsePositives + trueNegatives + falseNegatives }
+    package var count: Int { truePositives + falsePositives + trueNegatives + falseNegatives }
 
     /// Accuracy, precision, recall, F1 and the share of yes. A quotient without a denominator is 0, where the script would stop.
-    public func scores(prefix: String = "") -> [BenchmarkScore] {
+    package func scores(prefix: String = "") -> [BenchmarkScore] {
         let precision = BenchmarkScore(prefix + "precision", truePositives, of: truePositives + falsePositives)
         let recall = BenchmarkScore(prefix + "recall", truePositives, of: truePositives + falseNegatives)
         let sum = precision.value + recall.value

@@ -2,12 +2,12 @@ import AdaLLaVA
 import Foundation
 
 /// What `calibrate` prints.
-public struct CalibrationText {
+package struct CalibrationText {
     private let report: CalibrationReport
     private let ceilings: MachineCeilings?
 
     /// - Parameter ceilings: this machine's, where they are known.
-    public init(_ report: CalibrationReport, _ ceilings: MachineCeilings?) { (self.report, self.ceilings) = (report, ceilings) }
+    package init(_ report: CalibrationReport, _ ceilings: MachineCeilings?) { (self.report, self.ceilings) = (report, ceilings) }
 
     /// What each term is counted in, and what its time means.
     private static let terms: [(name: String, meaning: String, unit: String)] = [
@@ -24,7 +24,7 @@ public struct CalibrationText {
     ]
 
     /// A table for people.
-    public var text: String {
+    package var text: String {
         var lines = ["# \(report.identity)", "", "Fitted times (non-negative least squares over what was counted):", ""]
         for term in CalibrationText.terms where report.nanoseconds[term.name, default: 0] > 0 {
             let value = String(format: "%12.1f", report.nanoseconds[term.name, default: 0])
@@ -46,7 +46,7 @@ public struct CalibrationText {
     }
 
     /// The report and the ceilings as one object.
-    public func json() throws -> String {
+    package func json() throws -> String {
         struct Output: Encodable {
             let calibration: CalibrationReport
             let ceilings: MachineCeilings?

@@ -2,23 +2,23 @@ import AdaLLaVA
 import Foundation
 
 /// What of a run is drawn: one point for each budget.
-public struct ChartedRun: Sendable, Equatable {
-    public struct Point: Sendable, Equatable {
+package struct ChartedRun: Sendable, Equatable {
+    package struct Point: Sendable, Equatable {
         /// A fraction; of a budget that differs between inputs the mean share that ran.
-        public let budget: Double
+        package let budget: Double
         /// The budget as it was given.
-        public let label: String
-        public let score: Double
+        package let label: String
+        package let score: Double
         /// Mean time to the first token, milliseconds.
-        public let timeToFirstToken: Double?
+        package let timeToFirstToken: Double?
         /// Mean time of the whole answer, milliseconds.
-        public let wholeAnswer: Double?
+        package let wholeAnswer: Double?
     }
 
-    public let model: String
-    public let task: String
-    public let score: String
-    public let points: [Point]
+    package let model: String
+    package let task: String
+    package let score: String
+    package let points: [Point]
 
     init(_ report: EvaluationReport) {
         (model, task, score) = (report.model, report.task, report.mainScore ?? "")
@@ -33,7 +33,7 @@ public struct ChartedRun: Sendable, Equatable {
 
     /// - Parameter url: a `result.json` that ``EvaluationReport/write(to:submissions:)`` wrote.
     /// - Throws: `CheckpointError`, ``EvaluationError``
-    public init(contentsOf url: URL) throws {
+    package init(contentsOf url: URL) throws {
         let file = try JSONPlace(contentsOf: url, needed: "the result.json of an evaluation")
         model = try file.member("model").string()
         task = try file.member("task").string()
@@ -117,7 +117,7 @@ enum EvaluationCharts {
 extension EvaluationReport {
     /// Writes `result.json`, `result.csv` and the benchmark server's files.
     /// - Throws: ``EvaluationError``
-    public func write(to folder: URL, submissions: [(name: String, data: Data)] = []) throws {
+    package func write(to folder: URL, submissions: [(name: String, data: Data)] = []) throws {
         do {
             try Files.createFolder(folder)
         } catch {
@@ -131,7 +131,7 @@ extension EvaluationReport {
     /// Draws accuracy against budget and against time, and the Pareto front of this run and `others`.
     /// - Returns: the files; none for a benchmark without scores.
     /// - Throws: ``EvaluationError``, also if another run is of another benchmark or score.
-    public func draw(with others: [ChartedRun] = [], in folder: URL, format: ChartFormat, plotter: Gnuplot) throws -> [URL] {
+    package func draw(with others: [ChartedRun] = [], in folder: URL, format: ChartFormat, plotter: Gnuplot) throws -> [URL] {
         let own = ChartedRun(self)
         for other in others where other.task != own.task || other.score != own.score {
             throw EvaluationError.argument(name: "--compare", expected: "runs of \(own.task) with \(own.score)", found: "\(other.task) with \(other.score)")

@@ -2,22 +2,22 @@ import AdaLLaVA
 import Foundation
 
 /// What an evaluation found, for people (``table``) and programs (``jsonObject``, ``csv``).
-public struct EvaluationReport: Sendable {
+package struct EvaluationReport: Sendable {
     /// One budget's part.
-    public struct Result: Sendable {
-        public let budget: Budget
-        public let samples: Int
+    package struct Result: Sendable {
+        package let budget: Budget
+        package let samples: Int
         /// The benchmark's scores, the main one first; empty where the answers are kept by a server.
-        public let scores: [BenchmarkScore]
+        package let scores: [BenchmarkScore]
         /// Milliseconds of `encode_ms`, `prefill_ms`, `decode_ms`, `ttft_ms`, `tpot_ms`; a phase that never ran is left out.
-        public let measured: [(name: String, statistics: SampleStatistics)]
+        package let measured: [(name: String, statistics: SampleStatistics)]
         /// The means of the reference's keys; empty without a cost model.
-        public let costs: [(name: String, mean: Double)]
+        package let costs: [(name: String, mean: Double)]
         /// The mean share of heads and neuron groups that ran.
-        public let executedShare: Double
-        public let generatedTokens: Double
+        package let executedShare: Double
+        package let generatedTokens: Double
         /// Images that were read although they are damaged.
-        public let damagedImages: Int
+        package let damagedImages: Int
 
         init(budget: Budget, scores: [BenchmarkScore], records: [SampleRecord]) {
             (self.budget, samples, self.scores) = (budget, records.count, scores)
@@ -35,19 +35,19 @@ public struct EvaluationReport: Sendable {
         }
 
         /// The mean in milliseconds of a phase of ``measured``.
-        public func meanTime(_ name: String) -> Double? { measured.first { $0.name == name }?.statistics.mean }
+        package func meanTime(_ name: String) -> Double? { measured.first { $0.name == name }?.statistics.mean }
     }
 
-    public let task: String
-    public let model: String
-    public let limit: Int?
-    public let seed: UInt64?
-    public let shard: Shard
+    package let task: String
+    package let model: String
+    package let limit: Int?
+    package let seed: UInt64?
+    package let shard: Shard
     /// The score that charts show; `nil` where there are no scores.
-    public let mainScore: String?
-    public let results: [Result]
+    package let mainScore: String?
+    package let results: [Result]
     /// Whether every sample was answered at every budget.
-    public let isComplete: Bool
+    package let isComplete: Bool
 
     init(settings: EvaluationSettings, benchmark: any Benchmark, results: [Result], isComplete: Bool) {
         (task, model, limit, seed, shard) = (settings.task, settings.model, settings.limit, settings.seed, settings.shard)
@@ -58,7 +58,7 @@ public struct EvaluationReport: Sendable {
     // MARK: - JSON
 
     /// What `eval --json` prints: `results`, one entry for each budget with `scores`, `measured` and the reference's cost keys.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         [
             "task": task, "model": model, "limit": limit ?? NSNull(), "seed": seed ?? NSNull(), "shard": shard.description,
             "main_score": mainScore ?? NSNull(), "complete": isComplete, "results": results.map(\.jsonObject),
@@ -66,7 +66,7 @@ public struct EvaluationReport: Sendable {
     }
 
     /// ``jsonObject`` as a file.
-    public func jsonData() throws -> Data {
+    package func jsonData() throws -> Data {
         do {
             return try JSONSerialization.data(withJSONObject: jsonObject, options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
         } catch {
@@ -108,7 +108,7 @@ public struct EvaluationReport: Sendable {
     }
 
     /// One line for each budget under one of names (RFC 4180).
-    public var csv: String {
+    package var csv: String {
         let columns = columns(percentiles: true)
         let header = (["task", "model", "budget"] + columns.map(\.name)).map(EvaluationReport.quoted).joined(separator: ",")
         let lines = results.map { result in
@@ -124,7 +124,7 @@ public struct EvaluationReport: Sendable {
     }
 
     /// One column for each budget, one row for each number.
-    public var table: String {
+    package var table: String {
         let columns = columns(percentiles: false)
         var rows = columns.map { column in
             [column.name] + results.map { result in

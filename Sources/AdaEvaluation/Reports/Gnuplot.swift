@@ -2,52 +2,52 @@ import AdaLLaVA
 import Foundation
 
 /// What a chart is stored as.
-public enum ChartFormat: String, Sendable, CaseIterable {
+package enum ChartFormat: String, Sendable, CaseIterable {
     case svg, png
 }
 
 /// Points and lines to be drawn in one frame.
-public struct Chart: Sendable {
-    public struct Series: Sendable {
-        public enum Style: String, Sendable {
+package struct Chart: Sendable {
+    package struct Series: Sendable {
+        package enum Style: String, Sendable {
             case line = "linespoints"
             case points
             /// A line without points that keeps each value until the next point: fronts.
             case steps
         }
 
-        public var name: String
-        public var points: [(x: Double, y: Double)]
-        public var style: Style
+        package var name: String
+        package var points: [(x: Double, y: Double)]
+        package var style: Style
 
-        public init(name: String, points: [(x: Double, y: Double)], style: Style = .line) {
+        package init(name: String, points: [(x: Double, y: Double)], style: Style = .line) {
             (self.name, self.points, self.style) = (name, points, style)
         }
     }
 
-    public var title: String
+    package var title: String
     /// With its unit.
-    public var xLabel: String
-    public var yLabel: String
-    public var series: [Series]
+    package var xLabel: String
+    package var yLabel: String
+    package var series: [Series]
     /// The y axis covers at least this much, so that noise does not look like a difference.
-    public var minimumHeight = 0.0
+    package var minimumHeight = 0.0
     /// The most that a y value can be, where the y axis ends: 1 for a fraction.
-    public var yLimit: Double?
+    package var yLimit: Double?
     /// Text beside a point, where it covers no other.
-    public var labels: [(x: Double, y: Double, text: String)] = []
+    package var labels: [(x: Double, y: Double, text: String)] = []
 
-    public init(title: String, xLabel: String, yLabel: String, series: [Series]) {
+    package init(title: String, xLabel: String, yLabel: String, series: [Series]) {
         (self.title, self.xLabel, self.yLabel, self.series) = (title, xLabel, yLabel, series)
     }
 }
 
 /// Draws charts with gnuplot, as a child process.
-public struct Gnuplot: Sendable {
-    public let executable: URL
+package struct Gnuplot: Sendable {
+    package let executable: URL
 
     /// - Throws: ``EvaluationError/plotterMissing(searched:)``
-    public static func locate(path: String? = ProcessInfo.processInfo.environment["PATH"]) throws -> Gnuplot {
+    package static func locate(path: String? = ProcessInfo.processInfo.environment["PATH"]) throws -> Gnuplot {
         let folders = (path ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":").map(String.init)
         for folder in folders {
             let file = URL(fileURLWithPath: folder).appendingPathComponent("gnuplot")
@@ -58,7 +58,7 @@ public struct Gnuplot: Sendable {
 
     /// Draws one chart, 900 by 560 points.
     /// - Throws: ``EvaluationError/plotterFailed(chart:output:)``, ``EvaluationError/file(path:reason:)``
-    public func draw(_ chart: Chart, to url: URL, format: ChartFormat) throws {
+    package func draw(_ chart: Chart, to url: URL, format: ChartFormat) throws {
         try run(to: url) { Gnuplot.script(chart, to: $0, format: format) }
     }
 

@@ -4,9 +4,9 @@ import Synchronization
 
 /// Whether requests are answered by their deadlines when more are asked than a machine can answer: one trace, replayed at several loads and by several
 /// policies, through the server's own admission and engine.
-public struct SloBench: Sendable {
+package struct SloBench: Sendable {
     /// How requests are taken, and what budget they get.
-    public enum Policy: String, Sendable, CaseIterable {
+    package enum Policy: String, Sendable, CaseIterable {
         /// As the server does: budgets that shrink, deadlines, refusals.
         case ours
         /// At the full budget: in the order of arrival, and by the earliest deadline.
@@ -22,40 +22,40 @@ public struct SloBench: Sendable {
         }
     }
 
-    public var trace: SloTrace
+    package var trace: SloTrace
     /// Answers that are computed at once; requests that wait are not limited, so that all policies see the same ones.
-    public var concurrent = 32
+    package var concurrent = 32
     /// Seconds of a replay at a load of 1.
-    public var seconds: Double
+    package var seconds: Double
     /// In what time requests without a deadline are to be answered.
-    public var patience = Duration.seconds(30)
+    package var patience = Duration.seconds(30)
     /// Tokens of an image.
-    public var imageTokens: Int
+    package var imageTokens: Int
     /// The smallest budget, and the steps from it to 1.
-    public var floor: Double, steps: Int
+    package var floor: Double, steps: Int
 
     /// What came of one request.
-    public struct Outcome: Sendable {
+    package struct Outcome: Sendable {
         /// Seconds from the arrival to the first token and to the last; `nil` for a request that was refused.
-        public var firstToken: Double?, whole: Double?
+        package var firstToken: Double?, whole: Double?
         /// Seconds that it was allowed; `nil` for bulk work.
-        public var allowed: Double?
+        package var allowed: Double?
         /// The budget that it got; 0 if it was refused.
-        public var budget = 0.0
+        package var budget = 0.0
 
-        public var isInTime: Bool { whole.map { time in allowed.map { time <= $0 } ?? true } ?? false }
+        package var isInTime: Bool { whole.map { time in allowed.map { time <= $0 } ?? true } ?? false }
     }
 
     /// One replay.
-    public struct Run: Sendable {
-        public let load: Double
-        public let policy: Policy
-        public let outcomes: [Outcome]
+    package struct Run: Sendable {
+        package let load: Double
+        package let policy: Policy
+        package let outcomes: [Outcome]
         /// Seconds until the last answer.
-        public let seconds: Double
+        package let seconds: Double
     }
 
-    public init(trace: SloTrace, seconds: Double, imageTokens: Int, floor: Double, steps: Int) {
+    package init(trace: SloTrace, seconds: Double, imageTokens: Int, floor: Double, steps: Int) {
         (self.trace, self.seconds, self.imageTokens, self.floor, self.steps) = (trace, seconds, imageTokens, floor, steps)
     }
 
@@ -222,7 +222,7 @@ public struct SloBench: Sendable {
     }
 
     /// Requests that the machine answers in a second, measured for a fifth of ``seconds``.
-    public func rate(_ model: AdaptiveModel, onProgress: @escaping @Sendable (Int) -> Void) async throws -> Double {
+    package func rate(_ model: AdaptiveModel, onProgress: @escaping @Sendable (Int) -> Void) async throws -> Double {
         try await capacity(model, Prompts(model), seconds: max(seconds / 5, 1), onProgress: onProgress)
     }
 
@@ -230,7 +230,7 @@ public struct SloBench: Sendable {
     /// - Parameters:
     ///   - loads: over the measured capacity.
     ///   - onProgress: called with what is done, how much of it, and of how much.
-    public func run(
+    package func run(
         _ model: AdaptiveModel, _ description: ExperimentModel, environment: ExperimentEnvironment, loads: [Double], policies: [Policy] = Policy.allCases,
         onProgress: @escaping @Sendable (String, Int, Int) -> Void
     ) async throws -> SloReport {

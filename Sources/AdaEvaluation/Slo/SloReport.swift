@@ -2,11 +2,11 @@ import AdaLLaVA
 import Foundation
 
 /// What ``SloBench`` found.
-public struct SloReport: ExperimentReport {
-    public static let name = "slo"
-    public let environment: ExperimentEnvironment
-    public let models: [ExperimentModel]
-    public let repeats = ExperimentRepeats(done: 1, asked: 1)
+package struct SloReport: ExperimentReport {
+    package static let name = "slo"
+    package let environment: ExperimentEnvironment
+    package let models: [ExperimentModel]
+    package let repeats = ExperimentRepeats(done: 1, asked: 1)
     let bench: SloBench
     /// Requests a second at the full budget.
     let capacity: Double
@@ -115,7 +115,7 @@ public struct SloReport: ExperimentReport {
 
     private static let wanted = 0.99
 
-    public var lines: [String] {
+    package var lines: [String] {
         var lines = [
             "", String(
                 format: "%d requests, %.2f a second at the full budget; %.0f s at a load of 1; deadlines of %g to %g times the time alone", bench.trace.requests.count,
@@ -138,7 +138,7 @@ public struct SloReport: ExperimentReport {
         return lines
     }
 
-    public var csv: String {
+    package var csv: String {
         var text = "load,policy,request,key,arrival_s,prompt,images,answer,allowed_s,ttft_s,whole_s,budget,in_time\r\n"
         for run in runs {
             for (index, outcome) in run.outcomes.enumerated() {
@@ -152,7 +152,7 @@ public struct SloReport: ExperimentReport {
         return text
     }
 
-    public var resultObject: [String: Any] {
+    package var resultObject: [String: Any] {
         [
             "capacity_per_second": capacity, "seconds": bench.seconds, "requests": bench.trace.requests.count, "floor": bench.floor,
             "optimum": optimum.sorted { $0.key < $1.key }.map { ["load": $0.key, "budget": $0.value] },
@@ -168,7 +168,7 @@ public struct SloReport: ExperimentReport {
     }
 
     /// The share in time of each policy, and our budget beside the optimum's, by load.
-    public func chartScript(to path: String, format: ChartFormat) -> String {
+    package func chartScript(to path: String, format: ChartFormat) -> String {
         let rows = rows
         var series = SloBench.Policy.allCases.map { policy in
             Chart.Series(name: "in time: " + policy.rawValue, points: rows.filter { $0.policy == policy }.map { ($0.load, $0.share) })

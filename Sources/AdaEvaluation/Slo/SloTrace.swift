@@ -6,16 +6,16 @@ import Foundation
 /// Text prompts and answers are lognormal around the medians of Azure's conversations, 1020 and 129 tokens (Splitwise: Patel et al., ISCA 2024), scaled to the
 /// model's context; a prompt about an image has the image's positions and a short question. Requests come in bursts: gaps between them are of a gamma
 /// distribution with the coefficient of variation that BurstGPT (Wang et al., 2024) shows for conversations. Keys ask at unequal rates.
-public struct SloTrace: Sendable, Equatable {
+package struct SloTrace: Sendable, Equatable {
     /// One request.
-    public struct Request: Sendable, Equatable {
+    package struct Request: Sendable, Equatable {
         /// When it comes, as a share of the trace at a load of 1, and which key asks.
-        public var arrival: Double
-        public var key: Int
+        package var arrival: Double
+        package var key: Int
         /// Tokens of its text, images, and tokens of its answer.
-        public var prompt: Int, images: Int, answer: Int
+        package var prompt: Int, images: Int, answer: Int
         /// The deadline over the time that the request takes by itself at the full budget; `nil` for bulk work.
-        public var deadlineFactor: Double?
+        package var deadlineFactor: Double?
     }
 
     /// Tokens of Azure's median conversation.
@@ -28,13 +28,13 @@ public struct SloTrace: Sendable, Equatable {
     static let keyShares = [0.55, 0.15, 0.15, 0.15]
     static let deadlineFactors = 1.0 ... 4.0
 
-    public let requests: [Request]
+    package let requests: [Request]
 
     /// - Parameters:
     ///   - context: positions that prompt and answer may take.
     ///   - imageTokens: positions of an image; `nil` for models without a tower.
     ///   - scale: what lengths are multiplied by; `nil` makes the median conversation an eighth of the context at most.
-    public init(count: Int, context: Int, imageTokens: Int?, scale: Double? = nil, seed: UInt64) {
+    package init(count: Int, context: Int, imageTokens: Int?, scale: Double? = nil, seed: UInt64) {
         var random = SplitMix64(seed: seed)
         let fitting = min(1, Double(context) / 8 / (SloTrace.medianPrompt + SloTrace.medianAnswer)), scale = scale ?? fitting
         var time = 0.0, made: [Request] = []

@@ -5,30 +5,30 @@ import Foundation
 ///
 /// Tensors: `scheduler.budget_head.weight` `[units, hidden]` and `.bias` `[units]` (all units are always enough, so they have no row), and `.curve`
 /// `[points, 3]`: a price of compute, and the accuracy lost and the mean fraction of compute at that price on the scenes that calibrated it.
-public struct BudgetHead: Sendable, Equatable {
+package struct BudgetHead: Sendable, Equatable {
     /// What the calibration measured at one price.
-    public struct Point: Sendable, Equatable {
+    package struct Point: Sendable, Equatable {
         /// How much likelihood of a good answer a whole model's compute has to be worth.
-        public var price: Float
+        package var price: Float
         /// Mean score of the full model minus that at this price.
-        public var loss: Float
+        package var loss: Float
         /// Mean fraction of the full model's units that ran, the prefix included.
-        public var mean: Float
+        package var mean: Float
 
-        public init(price: Float, loss: Float, mean: Float) { (self.price, self.loss, self.mean) = (price, loss, mean) }
+        package init(price: Float, loss: Float, mean: Float) { (self.price, self.loss, self.mean) = (price, loss, mean) }
     }
 
     /// `[units][hidden]`
-    public var weight: [[Float]]
-    public var bias: [Float]
-    public var curve: [Point]
+    package var weight: [[Float]]
+    package var bias: [Float]
+    package var curve: [Point]
 
-    public init(weight: [[Float]], bias: [Float], curve: [Point] = []) { (self.weight, self.bias, self.curve) = (weight, bias, curve) }
+    package init(weight: [[Float]], bias: [Float], curve: [Point] = []) { (self.weight, self.bias, self.curve) = (weight, bias, curve) }
 
     static let prefix = "scheduler.budget_head."
 
     /// The file beside a checkpoint's weights that holds the tensors.
-    public static let fileName = WeightFiles.budgetHead
+    package static let fileName = WeightFiles.budgetHead
 
     /// - Throws: ``CheckpointError`` for tensors that are missing or of another shape.
     init(_ source: any TensorSource, units: BudgetUnits, hiddenSize: Int) throws {
@@ -45,7 +45,7 @@ public struct BudgetHead: Sendable, Equatable {
     }
 
     /// The tensors of a checkpoint, row-major.
-    public var tensors: [(name: String, shape: [Int], values: [Float])] {
+    package var tensors: [(name: String, shape: [Int], values: [Float])] {
         [
             (Self.prefix + "weight", [weight.count, weight.first?.count ?? 0], weight.flatMap(\.self)), (Self.prefix + "bias", [bias.count], bias),
             (Self.prefix + "curve", [curve.count, 3], curve.flatMap { [$0.price, $0.loss, $0.mean] }),
@@ -54,7 +54,7 @@ public struct BudgetHead: Sendable, Equatable {
 
     /// How likely the answer stays as good as the full model's from 0, 1, … optional units on; rising, and 1 for all units.
     /// - Parameter state: the last prompt row after the prefix layers, without a norm.
-    public func likelihoods(_ state: [Float]) -> [Float] {
+    package func likelihoods(_ state: [Float]) -> [Float] {
         var highest: Float = 0
         let some = zip(weight, bias).map { weights, bias in
             let logit = zip(weights, state).reduce(bias) { $0 + $1.0 * $1.1 }
@@ -66,7 +66,7 @@ public struct BudgetHead: Sendable, Equatable {
 
     /// The optional units whose likelihood of a good answer, less the price of their compute, is highest; the fewest of equals. Everything where a
     /// state is not a number.
-    public static func choose(_ likelihoods: [Float], price: Float, of units: BudgetUnits) -> Int {
+    package static func choose(_ likelihoods: [Float], price: Float, of units: BudgetUnits) -> Int {
         var best = (units: units.total - units.prefix, value: -Float.infinity)
         for (count, likelihood) in likelihoods.enumerated() {
             let value = likelihood - price * Float(units.prefix + count) / Float(units.total)
@@ -76,7 +76,7 @@ public struct BudgetHead: Sendable, Equatable {
     }
 
     /// The price at which the calibration kept what is asked for; 0, which runs nearly everything, where none did.
-    public func price(for budget: AutomaticBudget) -> Float {
+    package func price(for budget: AutomaticBudget) -> Float {
         switch budget {
         case .within(let loss):
             // A loss that one price keeps and a lower one does not is luck of the sample: nothing above the first that is too much counts.

@@ -13,13 +13,13 @@ import Foundation
 ///     gradient = soft · (w − Σ soft · w) / τ
 ///
 /// Without noise the scores are the logits themselves: the choice made at inference.
-public struct GumbelDraw: Sendable, Equatable {
+package struct GumbelDraw: Sendable, Equatable {
     /// What logits and noise are divided by.
-    public let temperature: Float
+    package let temperature: Float
     /// −∞ where nothing can be drawn.
-    public let scores: [Float]
+    package let scores: [Float]
     /// What was drawn, best first: `top` indices, fewer if fewer were left.
-    public let chosen: [Int]
+    package let chosen: [Int]
 
     /// - Parameters:
     ///   - logits: one for each entry. An entry whose score is −∞ or not a number is never drawn.
@@ -28,7 +28,7 @@ public struct GumbelDraw: Sendable, Equatable {
     ///   - temperature: above 0; not used without noise.
     ///   - top: how many entries to draw at once.
     /// - Precondition: `taken` and `noise` have as many entries as `logits`.
-    public init(logits: [Float], taken: [Bool], noise: [Float]? = nil, temperature: Float = GumbelDraw.defaultTemperature, top: Int = 1) {
+    package init(logits: [Float], taken: [Bool], noise: [Float]? = nil, temperature: Float = GumbelDraw.defaultTemperature, top: Int = 1) {
         precondition(taken.count == logits.count && noise.map { $0.count == logits.count } ?? true, "one entry for each logit")
         var scores = logits
         if let noise { for index in scores.indices { scores[index] = (logits[index] + noise[index]) / temperature } }
@@ -39,21 +39,21 @@ public struct GumbelDraw: Sendable, Equatable {
     }
 
     /// The temperature that AdaLLaVA trains with.
-    public static let defaultTemperature: Float = 5
+    package static let defaultTemperature: Float = 5
 
     /// 1 for what was drawn, 0 elsewhere.
-    public var hard: [Float] {
+    package var hard: [Float] {
         var hard = [Float](repeating: 0, count: scores.count)
         for index in chosen { hard[index] = 1 }
         return hard
     }
 
     /// The softmax of the scores, 0 where taken; all zeros when nothing was left to draw.
-    public var soft: [Float] { softInDouble.map { Float($0) } }
+    package var soft: [Float] { softInDouble.map { Float($0) } }
 
     /// The gradient of `Σ weight · draw` with respect to the logits.
     /// - Parameter weight: the gradient with respect to the draw, one value for each logit.
-    public func gradient(_ weight: [Float]) -> [Float] { gradient(weight.map { Double($0) }).map { Float($0) } }
+    package func gradient(_ weight: [Float]) -> [Float] { gradient(weight.map { Double($0) }).map { Float($0) } }
 
     // Gradients of many draws are added up, so everything behind the choice is computed in double: this is what the trainer is checked
     // against.
@@ -90,18 +90,18 @@ public struct GumbelDraw: Sendable, Equatable {
 /// Variant L: as many draws as units, one layer each, none twice (AdaLLaVA, section 3.3).
 ///
 /// The sample is the sum of the draws, and so is its gradient: which entries were taken is not differentiated.
-public struct GumbelLayerSelection: Sendable {
+package struct GumbelLayerSelection: Sendable {
     /// The draws in order, one a unit.
-    public let draws: [GumbelDraw]
+    package let draws: [GumbelDraw]
     /// 1 for a layer that stays, one value for each logit.
-    public let sample: [Float]
+    package let sample: [Float]
 
     /// - Parameters:
     ///   - logits: one for each layer after the prefix.
     ///   - count: units to spend; stops early when every layer is taken.
     ///   - noise: one row for each draw, `[count][logits]`; `nil` at inference.
     /// - Precondition: rows of noise suffice and are as long as `logits`.
-    public init(logits: [Float], draws count: Int, noise: [[Float]]? = nil, temperature: Float = GumbelDraw.defaultTemperature) {
+    package init(logits: [Float], draws count: Int, noise: [[Float]]? = nil, temperature: Float = GumbelDraw.defaultTemperature) {
         precondition(noise.map { $0.count >= count } ?? true, "one row of noise for each draw")
         var taken = [Bool](repeating: false, count: logits.count)
         var draws: [GumbelDraw] = []
@@ -117,7 +117,7 @@ public struct GumbelLayerSelection: Sendable {
 
     /// The gradient of `Σ weight · sample` with respect to the logits.
     /// - Parameter weight: one value for each logit: the gradients of all switches of a layer, added up.
-    public func gradient(_ weight: [Float]) -> [Float] {
+    package func gradient(_ weight: [Float]) -> [Float] {
         let weight = weight.map { Double($0) }
         var gradient = [Double](repeating: 0, count: weight.count)
         for draw in draws { gradient = zip(gradient, draw.gradient(weight)).map { $0 + $1 } }
@@ -139,36 +139,36 @@ public struct GumbelLayerSelection: Sendable {
 ///     v[i, j]       = Σₖ w[i, k] h[k] + Σₖ l[i, k] u[k]      through s ⊗ h, and through Σᵢ sᵢ lᵢ
 ///
 /// Which entries were taken is not differentiated.
-public struct GumbelHeadSelection: Sendable {
+package struct GumbelHeadSelection: Sendable {
     /// Gumbel noise of one round.
-    public struct Noise: Sendable {
+    package struct Noise: Sendable {
         /// For the draw of a layer, `[layers · 2 · heads]`.
-        public let layer: [Float]
+        package let layer: [Float]
         /// For the draw of attention heads, `[heads]`.
-        public let attention: [Float]
+        package let attention: [Float]
         /// For the draw of MLP groups, `[heads]`.
-        public let mlp: [Float]
+        package let mlp: [Float]
 
         /// Noise given by value, ready to be added to the logits.
-        public init(layer: [Float], attention: [Float], mlp: [Float]) { (self.layer, self.attention, self.mlp) = (layer, attention, mlp) }
+        package init(layer: [Float], attention: [Float], mlp: [Float]) { (self.layer, self.attention, self.mlp) = (layer, attention, mlp) }
     }
 
     /// What one unit bought.
-    public struct Round: Sendable {
+    package struct Round: Sendable {
         /// The draw that picked the layer, over all entries.
-        public let entry: GumbelDraw
+        package let entry: GumbelDraw
         /// The layer that was drawn, counted from the first one after the prefix.
-        public let layer: Int
+        package let layer: Int
         /// The draws in that layer, `heads` entries each.
-        public let attention, mlp: GumbelDraw
+        package let attention, mlp: GumbelDraw
     }
 
     /// Attention heads of a layer.
-    public let heads: Int
+    package let heads: Int
     /// The rounds in order, one a unit.
-    public let rounds: [Round]
+    package let rounds: [Round]
     /// 1 for a switch that is on, `[layers · 2 · heads]`: for each layer the attention heads, then the MLP groups.
-    public let sample: [Float]
+    package let sample: [Float]
     private let logits: [Float]
 
     /// - Parameters:
@@ -178,7 +178,7 @@ public struct GumbelHeadSelection: Sendable {
     ///   - count: units to spend; stops early when everything is on.
     ///   - noise: one for each round; `nil` takes the highest logits, whose `sample` inference gets from ``greedySample(logits:heads:rank:draws:)``.
     /// - Precondition: `logits` are whole layers, and there is noise for every round.
-    public init(
+    package init(
         logits: [Float], heads: Int, rank: Int, draws count: Int, noise: [Noise]? = nil, temperature: Float = GumbelDraw.defaultTemperature
     ) {
         precondition(heads > 0 && logits.count.isMultiple(of: 2 * heads), "2 · \(heads) logits for each layer")
@@ -238,7 +238,7 @@ public struct GumbelHeadSelection: Sendable {
 
     /// The gradient of `Σ weight · sample` with respect to the logits.
     /// - Parameter weight: the gradient with respect to the sample, `[layers · 2 · heads]`.
-    public func gradient(_ weight: [Float]) -> [Float] {
+    package func gradient(_ weight: [Float]) -> [Float] {
         precondition(weight.count == logits.count, "one weight for each logit")
         let width = 2 * heads
         let (weight, logits) = (weight.map { Double($0) }, logits.map { Double($0) })

@@ -1,7 +1,7 @@
 /// What makes a checkpoint adaptive: the scheduler and the layers that always run (AdaLLaVA, Xu et al., ICCV 2025).
-public struct AdaptiveConfiguration: Sendable, Equatable {
+package struct AdaptiveConfiguration: Sendable, Equatable {
     /// What the scheduler switches.
-    public enum SchedulerType: String, Sendable {
+    package enum SchedulerType: String, Sendable {
         /// Switches whole layers.
         case layers = "L"
         /// Switches attention heads and groups of MLP neurons.
@@ -9,24 +9,24 @@ public struct AdaptiveConfiguration: Sendable, Equatable {
     }
 
     /// Whether it switches layers, or heads and neuron groups.
-    public var schedulerType: SchedulerType
+    package var schedulerType: SchedulerType
     /// Heads, and as many neuron groups, that one unit turns on (H); not used by L.
-    public var schedulerRank: Int
+    package var schedulerRank: Int
     /// Layers at the front that always run.
-    public var numPrefixLayers: Int
+    package var numPrefixLayers: Int
     /// Whether an attention switch is a whole group of heads that share keys and values (H), and there are as many neuron groups: with grouped-query
     /// attention a dropped query head alone saves no keys. Not part of the reference; absent means a switch for each query head.
-    public var switchesKeyValueGroups = false
+    package var switchesKeyValueGroups = false
     /// Whether the checkpoint has a budget head, which budgets of `auto` ask. Not part of the reference.
-    public var hasBudgetHead = false
+    package var hasBudgetHead = false
 
     /// Attention switches of a layer, and as many MLP switches.
-    public func switchesPerLayer(_ language: DecoderConfiguration) -> Int {
+    package func switchesPerLayer(_ language: DecoderConfiguration) -> Int {
         switchesKeyValueGroups ? language.numKeyValueHeads : language.numAttentionHeads
     }
 
     /// A configuration given by value.
-    public init(
+    package init(
         schedulerType: SchedulerType, schedulerRank: Int, numPrefixLayers: Int, switchesKeyValueGroups: Bool = false, hasBudgetHead: Bool = false
     ) {
         (self.schedulerType, self.schedulerRank, self.numPrefixLayers) = (schedulerType, schedulerRank, numPrefixLayers)

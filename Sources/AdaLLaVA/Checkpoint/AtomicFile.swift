@@ -117,16 +117,16 @@ private func systemWrite(_ descriptor: Int32, _ bytes: UnsafeRawPointer, _ count
 }
 
 /// Name, type and shape of a tensor that is to be written.
-public struct TensorDescription: Sendable, Equatable {
+package struct TensorDescription: Sendable, Equatable {
     /// The name in the file.
-    public let name: String
+    package let name: String
     /// The element type that its bytes have.
-    public let type: ElementType
+    package let type: ElementType
     /// Row-major, outermost first.
-    public let shape: [Int]
+    package let shape: [Int]
 
     /// A description given by value; checked when it is written.
-    public init(name: String, type: ElementType, shape: [Int]) {
+    package init(name: String, type: ElementType, shape: [Int]) {
         (self.name, self.type, self.shape) = (name, type, shape)
     }
 
@@ -150,15 +150,15 @@ public struct TensorDescription: Sendable, Equatable {
 }
 
 /// Takes the bytes of one tensor while a checkpoint is written, in as many pieces as the caller likes.
-public struct TensorSink {
+package struct TensorSink {
     let file: AtomicFile
 
     /// Appends `bytes` to the tensor.
     /// - Throws: ``CheckpointError/unwritable(file:reason:)`` if the disk is full or fails.
-    public func write(_ bytes: UnsafeRawBufferPointer) throws { try file.write(bytes) }
+    package func write(_ bytes: UnsafeRawBufferPointer) throws { try file.write(bytes) }
 
     /// Appends values as they lie in memory (little-endian on every platform this runs on).
-    public func write<Value: BitwiseCopyable>(_ values: [Value]) throws {
+    package func write<Value: BitwiseCopyable>(_ values: [Value]) throws {
         try values.withUnsafeBytes { try file.write($0) }
     }
 }

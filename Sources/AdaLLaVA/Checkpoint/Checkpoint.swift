@@ -15,19 +15,19 @@ public struct Checkpoint: Sendable {
     /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
     public let formatDescription: String
     /// What the model is: decoder, tower, projector, scheduler.
-    public internal(set) var configuration: ModelConfiguration
+    package internal(set) var configuration: ModelConfiguration
     /// The decoder, `model.layers.…`, and what belongs to it: `model.embed_tokens`, `lm_head`, `scheduler.…`, `rope_freqs.weight`.
-    public let language: any TensorSource
+    package let language: any TensorSource
     /// The projector, `model.mm_projector.…`: with the language model, or with the tower in a GGUF pair. `nil` for text models.
-    public let projector: (any TensorSource)?
+    package let projector: (any TensorSource)?
     /// The vision tower, `vision_model.…`; `nil` for text models.
-    public let vision: (any TensorSource)?
+    package let vision: (any TensorSource)?
     /// How a picture becomes the tower's input; `nil` for text models.
-    public let imageProcessor: ImageProcessorConfiguration?
+    package let imageProcessor: ImageProcessorConfiguration?
     /// What the checkpoint proposes for generating text.
-    public let generation: GenerationDefaults
+    package let generation: GenerationDefaults
     /// The language model's metadata, which holds its vocabulary and chat template; `nil` for other formats than GGUF.
-    public let ggufMetadata: GGUFMetadata?
+    package let ggufMetadata: GGUFMetadata?
 
     init(
         folder: URL, name: String? = nil, formatDescription: String, configuration: ModelConfiguration, language: any TensorSource,

@@ -1,5 +1,5 @@
 /// The decoders that can be run: how a block is put together, and what its weights are called.
-public enum DecoderArchitecture: String, Sendable, CaseIterable {
+package enum DecoderArchitecture: String, Sendable, CaseIterable {
     /// LLaMA (Touvron et al., 2023).
     case llama
     /// Mistral 7B (Jiang et al., 2023): LLaMA's block whose attention slides over a window.
@@ -14,7 +14,7 @@ public enum DecoderArchitecture: String, Sendable, CaseIterable {
     case lfm2
 
     /// The name that its authors use.
-    public var name: String {
+    package var name: String {
         switch self {
         case .llama: "LLaMA"
         case .mistral: "Mistral"
@@ -26,11 +26,11 @@ public enum DecoderArchitecture: String, Sendable, CaseIterable {
     }
 
     /// Whether the MLP's middle is a product with a gate, so that it has three matrices and not two.
-    public var hasGate: Bool { self != .phi2 }
+    package var hasGate: Bool { self != .phi2 }
 }
 
 /// How a decoder layer mixes positions.
-public enum DecoderLayerKind: String, Sendable, Hashable {
+package enum DecoderLayerKind: String, Sendable, Hashable {
     /// Attention to all positions before.
     case attention = "full_attention"
     /// Attention to the last positions, as many as the window has.
@@ -40,69 +40,69 @@ public enum DecoderLayerKind: String, Sendable, Hashable {
 }
 
 /// The shape of a decoder, whichever file it was read from: what everything but the decoder's own file needs to know of it.
-public struct DecoderConfiguration: Sendable, Equatable {
+package struct DecoderConfiguration: Sendable, Equatable {
     /// Which block the layers have.
-    public var architecture = DecoderArchitecture.llama
-    public var vocabularySize: Int
+    package var architecture = DecoderArchitecture.llama
+    package var vocabularySize: Int
     /// Values of a hidden state.
-    public var hiddenSize: Int
+    package var hiddenSize: Int
     /// Neurons of a layer's MLP.
-    public var intermediateSize: Int
+    package var intermediateSize: Int
     /// Decoder layers.
-    public var numHiddenLayers: Int
+    package var numHiddenLayers: Int
     /// Heads of queries.
-    public var numAttentionHeads: Int
+    package var numAttentionHeads: Int
     /// Heads of keys and values; smaller than `numAttentionHeads` with grouped-query attention.
-    public var numKeyValueHeads: Int
+    package var numKeyValueHeads: Int
     /// Values of one head.
-    public var headDim: Int
+    package var headDim: Int
     /// Added to the mean square in RMSNorm, or to the variance in LayerNorm.
-    public var normEpsilon: Float
+    package var normEpsilon: Float
     /// Positions that a query sees, its own included, in layers with a window; `nil`: all before it (Mistral, Jiang et al., 2023).
-    public var slidingWindow: Int?
+    package var slidingWindow: Int?
     /// How each layer mixes positions; empty: all alike, with the window where there is one.
-    public var layerKinds: [DecoderLayerKind] = []
+    package var layerKinds: [DecoderLayerKind] = []
     /// Values of a head that the rotary embedding turns, its first; the others keep no position (Phi-2). Usually `headDim`.
-    public var rotaryDim: Int
+    package var rotaryDim: Int
     /// The base of the rotary position embedding's frequencies.
-    public var ropeTheta: Double
+    package var ropeTheta: Double
     /// Positions that a convolution reads, its own included, and whether its parts must have biases.
-    public var convolutionTaps = 0
-    public var convolutionBias = false
+    package var convolutionTaps = 0
+    package var convolutionBias = false
     /// The base in layers with a window, where it differs (Gemma 3); frequencies are not scaled there.
-    public var localRopeTheta: Double?
+    package var localRopeTheta: Double?
     /// How the frequencies are changed for longer contexts; `nil` leaves them as they are.
-    public var ropeScaling: RopeScaling?
+    package var ropeScaling: RopeScaling?
     /// Whether the weights of queries and keys are ordered for rotating the pairs (2i, 2i+1), as GGUF's llama tensors are, and not
     /// (i, i + headDim/2), as Hugging Face's.
-    public var ropeInterleaved: Bool
+    package var ropeInterleaved: Bool
     /// Positions as the file names them; see ``contextLength``.
-    public var maxPositionEmbeddings: Int
+    package var maxPositionEmbeddings: Int
     /// Whether the output layer is the embedding table.
-    public var tieWordEmbeddings: Bool
+    package var tieWordEmbeddings: Bool
     /// Whether q, k, v and o must have biases. A bias that is there is always added.
-    public var attentionBias: Bool
+    package var attentionBias: Bool
     /// Whether the MLP's matrices must have biases. A bias that is there is always added.
-    public var mlpBias: Bool
+    package var mlpBias: Bool
     /// The token that starts a sequence.
-    public var bosTokenID: Int?
+    package var bosTokenID: Int?
     /// Tokens that end an answer.
-    public var eosTokenIDs: [Int]
+    package var eosTokenIDs: [Int]
     /// The token that fills up batches.
-    public var padTokenID: Int?
+    package var padTokenID: Int?
     /// Special tokens that the file names and the vocabulary does not hold, each in words: they are left out.
-    public internal(set) var ignoredTokens: [String] = []
+    package internal(set) var ignoredTokens: [String] = []
     /// The activation of the MLP's gate, or of its only middle.
-    public var hiddenActivation: Activation
+    package var hiddenActivation: Activation
     /// Products of queries and keys are divided by the square root of this; `nil`: of ``headDim``.
-    public var queryScalar: Double?
+    package var queryScalar: Double?
     /// Whether the file stores the weights of RMSNorms less 1, as Gemma's safetensors do.
-    public var normsAddOne = false
+    package var normsAddOne = false
     /// Logits become `cap * tanh(logits / cap)`; `nil` leaves them as they are.
-    public var finalLogitSoftcap: Float?
+    package var finalLogitSoftcap: Float?
 
     /// A shape given by value; what is left out is LLaMA's. Files are checked when they are read, this is not.
-    public init(
+    package init(
         architecture: DecoderArchitecture = .llama, vocabularySize: Int, hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int,
         numKeyValueHeads: Int? = nil, headDim: Int? = nil, normEpsilon: Float = 1e-6,
         slidingWindow: Int? = nil, rotaryDim: Int? = nil, ropeTheta: Double = 10000, ropeScaling: RopeScaling? = nil, ropeInterleaved: Bool = false,
@@ -134,12 +134,12 @@ public struct DecoderConfiguration: Sendable, Equatable {
     }
 
     /// How a layer mixes positions.
-    public func kind(_ layer: Int) -> DecoderLayerKind {
+    package func kind(_ layer: Int) -> DecoderLayerKind {
         layerKinds.indices.contains(layer) ? layerKinds[layer] : slidingWindow == nil ? .attention : .slidingAttention
     }
 
     /// Positions that a query sees in a layer, its own included; `nil`: all before it.
-    public func window(_ layer: Int) -> Int? { window(kind(layer)) }
+    package func window(_ layer: Int) -> Int? { window(kind(layer)) }
 
     /// Positions that a query sees in layers of a kind; `nil`: all before it.
     func window(_ kind: DecoderLayerKind) -> Int? { kind == .slidingAttention ? slidingWindow : nil }
@@ -152,7 +152,7 @@ public struct DecoderConfiguration: Sendable, Equatable {
 
     /// Positions that prompt and answer may take together: `maxPositionEmbeddings`, stretched where the scaling of the rotary
     /// embedding says so. Configurations name the unstretched number for `linear` and `dynamic`, but for Gemma's, the stretched one for the others.
-    public var contextLength: Int {
+    package var contextLength: Int {
         if architecture == .gemma3 { return maxPositionEmbeddings }
         let stretched: Double =
             switch ropeScaling {
@@ -200,7 +200,7 @@ extension DecoderConfiguration {
 }
 
 /// Activation functions by the names configurations use.
-public enum Activation: String, Sendable, CaseIterable {
+package enum Activation: String, Sendable, CaseIterable {
     case silu
     /// x · sigmoid(1.702 x), as the original CLIP.
     case quickGELU = "quick_gelu"

@@ -4,34 +4,34 @@
 ///     let lite0 = try EfficientNetConfiguration(variant: "lite0")
 ///     lite0.grid          // 7: the last map has 7 x 7 cells at 224 pixels
 ///     lite0.featureWidth  // 2368 = 1280 + 4 * 112 + 16 * 40
-public struct EfficientNetConfiguration: Sendable, Equatable {
+package struct EfficientNetConfiguration: Sendable, Equatable {
     /// What `config.json` calls this architecture.
-    public static let modelType = "efficientnet_lite"
+    package static let modelType = "efficientnet_lite"
 
     /// Inverted bottleneck blocks of one shape, one after another. The first has the stage's stride and inputs.
-    public struct Stage: Sendable, Equatable {
+    package struct Stage: Sendable, Equatable {
         /// Blocks of the stage.
-        public var repeats: Int
+        package var repeats: Int
         /// Taps of a side of the depthwise filters: 3, 5 or 7.
-        public var kernelSize: Int
+        package var kernelSize: Int
         /// Of the first block: 1 or 2.
-        public var stride: Int
+        package var stride: Int
         /// Channels in the middle of a block for each that enters it; a block of 1 has no expanding convolution.
-        public var expandRatio: Int
+        package var expandRatio: Int
         /// Channels that enter the first block.
-        public var inputs: Int
+        package var inputs: Int
         /// Channels that leave every block.
-        public var outputs: Int
+        package var outputs: Int
 
         /// A stage given by value.
-        public init(repeats: Int, kernelSize: Int, stride: Int, expandRatio: Int, inputs: Int, outputs: Int) {
+        package init(repeats: Int, kernelSize: Int, stride: Int, expandRatio: Int, inputs: Int, outputs: Int) {
             (self.repeats, self.kernelSize, self.stride) = (repeats, kernelSize, stride)
             (self.expandRatio, self.inputs, self.outputs) = (expandRatio, inputs, outputs)
         }
     }
 
     /// One of the network's maps that becomes image features.
-    public enum FeatureMap: String, Sendable, CaseIterable {
+    package enum FeatureMap: String, Sendable, CaseIterable {
         /// The last map: the head convolution's channels, what the classifier averages.
         case head
         /// The output of the last block whose cells are 16 pixels apart.
@@ -42,7 +42,7 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
         case color8
 
         /// Those that a configuration without `feature_maps` has.
-        public static let standard: [FeatureMap] = [.head, .stride16, .stride8]
+        package static let standard: [FeatureMap] = [.head, .stride16, .stride8]
 
         /// Pixels from one cell to the next; `nil` for the last map, whatever its stride.
         var stride: Int? {
@@ -68,18 +68,18 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
     }
 
     /// Pixels of a side of the square image the network sees.
-    public var imageSize: Int
+    package var imageSize: Int
     /// Channels of the first convolution.
-    public var stemChannels: Int
+    package var stemChannels: Int
     /// Channels of the last convolution.
-    public var headChannels: Int
+    package var headChannels: Int
     /// The blocks between the two.
-    public var stages: [Stage]
+    package var stages: [Stage]
     /// What a row of features is made of, in this order.
-    public var featureMaps: [FeatureMap]
+    package var featureMaps: [FeatureMap]
 
     /// A network given by value.
-    public init(
+    package init(
         imageSize: Int, stemChannels: Int, headChannels: Int, stages: [Stage], featureMaps: [FeatureMap] = FeatureMap.standard
     ) {
         (self.imageSize, self.stemChannels, self.headChannels) = (imageSize, stemChannels, headChannels)
@@ -108,10 +108,10 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
     }
 
     /// Cells of a side of the last map; each becomes one token.
-    public var grid: Int { blocks.last?.outputSide ?? stemSide }
+    package var grid: Int { blocks.last?.outputSide ?? stemSide }
 
     /// Pixels from one token to the next.
-    public var totalStride: Int { blocks.last?.totalStride ?? 2 }
+    package var totalStride: Int { blocks.last?.totalStride ?? 2 }
 
     /// The index of the block whose output a feature map is; `nil` for the head and for pixels, and for strides that the network does not have.
     func blockIndex(of map: FeatureMap) -> Int? {
@@ -126,10 +126,10 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
     }
 
     /// Values of a row of features.
-    public var featureWidth: Int { featureMaps.reduce(0) { $0 + width(of: $1) } }
+    package var featureWidth: Int { featureMaps.reduce(0) { $0 + width(of: $1) } }
 
     /// The published variant that this is, `lite0` to `lite4`, at any image size; `nil` if it is none.
-    public var variant: String? {
+    package var variant: String? {
         EfficientNetConfiguration.variants.first { EfficientNetConfiguration(scaling: $0).hasWeights(like: self) }?.name
     }
 
@@ -173,7 +173,7 @@ public struct EfficientNetConfiguration: Sendable, Equatable {
 
     /// A published variant, `lite0` to `lite4`, at its own image size.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` for another name.
-    public init(variant name: String, file: String = "config.json") throws {
+    package init(variant name: String, file: String = "config.json") throws {
         guard let found = EfficientNetConfiguration.variants.first(where: { $0.name == name }) else {
             throw CheckpointError.configuration(
                 field: "variant", expected: "one of \(EfficientNetConfiguration.variantNames.joined(separator: ", "))",

@@ -3,7 +3,7 @@
 extension ModelConfiguration {
     /// Reads a language model.
     /// - Throws: ``CheckpointError``
-    public static func read(_ file: GGUFFile) throws -> ModelConfiguration {
+    package static func read(_ file: GGUFFile) throws -> ModelConfiguration {
         let name = try GGUFArchitecture.decoder(file.metadata) ?? "nothing"
         guard let architecture = DecoderArchitecture.allCases.first(where: { $0.fileDescription.ggufArchitecture == name }) else {
             let supported = "supported: \(DecoderArchitecture.ggufArchitectures.joined(separator: ", "))"
@@ -94,7 +94,7 @@ extension AdaptiveConfiguration {
     }
 
     /// The keys that say all this in a GGUF file.
-    public var ggufMetadata: [(key: String, value: GGUFValue)] {
+    package var ggufMetadata: [(key: String, value: GGUFValue)] {
         [
             ("adallava.scheduler_type", .string(schedulerType.rawValue)),
             ("adallava.scheduler_rank", .uint32(UInt32(clamping: schedulerRank))),

@@ -3,7 +3,7 @@ extension DecoderConfiguration {
     /// The keys of a language model, architecture included; the vocabulary (`tokenizer.ggml.tokens` and the like) is not among them.
     /// Queries and keys must be written in the order that the architecture has in GGUF, and ``rotaryFrequencyFactors()`` as `rope_freqs.weight`.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a rope scaling or an activation that GGUF has no keys for.
-    public func ggufMetadata() throws -> [(key: String, value: GGUFValue)] {
+    package func ggufMetadata() throws -> [(key: String, value: GGUFValue)] {
         func number(_ value: Int) -> GGUFValue { .uint32(UInt32(clamping: value)) }
         let description = architecture.fileDescription
         guard hiddenActivation == description.defaults.activation else {
@@ -59,7 +59,7 @@ extension VisionConfiguration {
     /// The keys of a vision tower and its projector, as an `mmproj` file holds them; `general.architecture` is `clip` there and is
     /// left to the caller, since a file that holds the language model too says `llama`.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a projector or activation that GGUF has no words for.
-    public func ggufMetadata(llava: LlavaConfiguration, imageProcessor: ImageProcessorConfiguration) throws -> [(
+    package func ggufMetadata(llava: LlavaConfiguration, imageProcessor: ImageProcessorConfiguration) throws -> [(
         key: String, value: GGUFValue
     )] {
         func number(_ value: Int) -> GGUFValue { .uint32(UInt32(clamping: value)) }

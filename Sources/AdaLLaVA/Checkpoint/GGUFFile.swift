@@ -7,30 +7,30 @@ import Foundation
 ///
 /// A tensor of a type that is not read is found as ``ElementType/unread``: what needs its values refuses it by name and type.
 /// Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-public struct GGUFFile: TensorSource {
+package struct GGUFFile: TensorSource {
     /// The largest `general.alignment` that is accepted.
-    public static let alignmentLimit = 1 << 20
+    package static let alignmentLimit = 1 << 20
 
     /// The format's version, 2 or 3.
-    public let version: Int
+    package let version: Int
     /// The file's keys and values.
-    public let metadata: GGUFMetadata
-    public let names: [String]
+    package let metadata: GGUFMetadata
+    package let names: [String]
     /// The mapping that all tensors lie in.
-    public let file: MappedFile
+    package let file: MappedFile
 
     private let tensors: [String: StoredTensor]
 
-    public var location: String { file.path }
+    package var location: String { file.path }
 
     /// - Throws: ``CheckpointError``
-    public init(contentsOf url: URL, needed: String = "it was named as input") throws {
+    package init(contentsOf url: URL, needed: String = "it was named as input") throws {
         try self.init(MappedFile(contentsOf: url, needed: needed))
     }
 
     /// Reads a file that is already in memory.
     /// - Throws: ``CheckpointError``
-    public init(_ file: MappedFile) throws {
+    package init(_ file: MappedFile) throws {
         self.file = file
         var cursor = GGUFCursor(file, at: 0)
         version = try Self.readVersion(&cursor, file: file.path)
@@ -65,10 +65,10 @@ public struct GGUFFile: TensorSource {
         names = tensors.keys.sorted()
     }
 
-    public func find(_ name: String) -> StoredTensor? { tensors[name] }
+    package func find(_ name: String) -> StoredTensor? { tensors[name] }
 
     /// Whether `bytes` start as a GGUF file does.
-    public static func isGGUF(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    package static func isGGUF(_ bytes: UnsafeRawBufferPointer) -> Bool {
         bytes.starts(with: "GGUF".utf8)
     }
 

@@ -1,9 +1,9 @@
 /// The key-value pairs of a GGUF file. Accessors return `nil` for a key that is absent and throw for a value of another type.
-public struct GGUFMetadata: Sendable {
+package struct GGUFMetadata: Sendable {
     /// All keys, in the file's order.
-    public let keys: [String]
+    package let keys: [String]
     /// Where the pairs come from, for messages.
-    public let location: String
+    package let location: String
 
     private let values: [String: GGUFValue]
 
@@ -12,45 +12,45 @@ public struct GGUFMetadata: Sendable {
     }
 
     /// The value of `key`, or `nil`.
-    public subscript(_ key: String) -> GGUFValue? { values[key] }
+    package subscript(_ key: String) -> GGUFValue? { values[key] }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the value is no UTF-8 string; likewise below.
-    public func string(_ key: String) throws -> String? {
+    package func string(_ key: String) throws -> String? {
         try value(key, "a string", \.text)
     }
 
     /// A value of any integer type.
-    public func int(_ key: String) throws -> Int? {
+    package func int(_ key: String) throws -> Int? {
         try value(key, "a whole number", \.integer)
     }
 
     /// A value of any float or integer type.
-    public func float(_ key: String) throws -> Double? {
+    package func float(_ key: String) throws -> Double? {
         try value(key, "a number", \.number)
     }
 
     /// A truth value.
-    public func bool(_ key: String) throws -> Bool? {
+    package func bool(_ key: String) throws -> Bool? {
         try value(key, "a truth value") { if case .bool(let value) = $0 { value } else { nil } }
     }
 
     /// An array of any type.
-    public func array(_ key: String) throws -> GGUFArray? {
+    package func array(_ key: String) throws -> GGUFArray? {
         try value(key, "an array") { if case .array(let array) = $0 { array } else { nil } }
     }
 
     /// An array of strings.
-    public func strings(_ key: String) throws -> [String]? {
+    package func strings(_ key: String) throws -> [String]? {
         try value(key, "an array of strings") { if case .array(let array) = $0 { array.strings() } else { nil } }
     }
 
     /// An array of any integer type.
-    public func ints(_ key: String) throws -> [Int]? {
+    package func ints(_ key: String) throws -> [Int]? {
         try value(key, "an array of whole numbers") { if case .array(let array) = $0 { array.integers() } else { nil } }
     }
 
     /// An array of any float or integer type.
-    public func floats(_ key: String) throws -> [Float]? {
+    package func floats(_ key: String) throws -> [Float]? {
         try value(key, "an array of numbers") { if case .array(let array) = $0 { array.floats() } else { nil } }
     }
 

@@ -1,5 +1,5 @@
 /// The types a GGUF metadata value can have, with the file's numbers for them.
-public enum GGUFValueType: UInt32, Sendable {
+package enum GGUFValueType: UInt32, Sendable {
     case uint8 = 0, int8, uint16, int16, uint32, int32, float32, bool, string, array, uint64, int64, float64
 
     /// Bytes that one value takes at least: exactly, but for strings (their length) and arrays (element type and count).
@@ -15,7 +15,7 @@ public enum GGUFValueType: UInt32, Sendable {
 }
 
 /// One metadata value of a GGUF file.
-public enum GGUFValue: Sendable {
+package enum GGUFValue: Sendable {
     case uint8(UInt8), int8(Int8), uint16(UInt16), int16(Int16), uint32(UInt32), int32(Int32)
     case uint64(UInt64), int64(Int64)
     case float32(Float), float64(Double)
@@ -25,10 +25,10 @@ public enum GGUFValue: Sendable {
     case array(GGUFArray)
 
     /// A string value.
-    public static func string(_ text: String) -> GGUFValue { .string(Array(text.utf8)) }
+    package static func string(_ text: String) -> GGUFValue { .string(Array(text.utf8)) }
 
     /// The type that the file names before the value.
-    public var type: GGUFValueType {
+    package var type: GGUFValueType {
         switch self {
         case .uint8: .uint8
         case .int8: .int8
@@ -47,7 +47,7 @@ public enum GGUFValue: Sendable {
     }
 
     /// The value of any integer type, if `Int` holds it.
-    public var integer: Int? {
+    package var integer: Int? {
         switch self {
         case .uint8(let value): Int(value)
         case .int8(let value): Int(value)
@@ -62,7 +62,7 @@ public enum GGUFValue: Sendable {
     }
 
     /// The value of a float or integer type.
-    public var number: Double? {
+    package var number: Double? {
         switch self {
         case .float32(let value): Double(value)
         case .float64(let value): value
@@ -71,13 +71,13 @@ public enum GGUFValue: Sendable {
     }
 
     /// The text of a string that is valid UTF-8.
-    public var text: String? {
+    package var text: String? {
         guard case .string(let bytes) = self else { return nil }
         return bytes.withUnsafeBytes { firstInvalidUTF8(in: $0) == nil ? String(decoding: $0, as: UTF8.self) : nil }
     }
 
     /// The value as messages show it.
-    public var summary: String {
+    package var summary: String {
         switch self {
         case .bool(let value): "\(value)"
         case .string: text.map { "\"\($0.prefix(80))\"" } ?? "a string that is not UTF-8"
@@ -92,11 +92,11 @@ public enum GGUFValue: Sendable {
 
 /// An array in GGUF metadata, kept as the bytes the file holds: vocabularies have a hundred thousand strings, and most readers of a
 /// file want none of them. The bytes were walked once when the file was opened, so decoding cannot run out of them.
-public struct GGUFArray: Sendable {
+package struct GGUFArray: Sendable {
     /// The type of every element.
-    public let elementType: GGUFValueType
+    package let elementType: GGUFValueType
     /// The number of elements.
-    public let count: Int
+    package let count: Int
 
     /// The elements side by side, without the array's own element type and count.
     let range: Range<Int>
@@ -114,7 +114,7 @@ public struct GGUFArray: Sendable {
     }
 
     /// An array of strings, to be written.
-    public init(_ strings: [String]) {
+    package init(_ strings: [String]) {
         var encoded: [UInt8] = []
         for string in strings { encoded.appendGGUF(string.utf8) }
         self.init(elementType: .string, count: strings.count, encoded: encoded)
@@ -128,22 +128,22 @@ public struct GGUFArray: Sendable {
     }
 
     /// An array of 32-bit floats, to be written.
-    public init(_ floats: [Float]) {
+    package init(_ floats: [Float]) {
         self.init(elementType: .float32, count: floats.count, encoded: floats.withUnsafeBytes { Array($0) })
     }
 
     /// An array of 32-bit integers, to be written.
-    public init(_ integers: [Int32]) {
+    package init(_ integers: [Int32]) {
         self.init(elementType: .int32, count: integers.count, encoded: integers.withUnsafeBytes { Array($0) })
     }
 
     /// An array of truth values, to be written.
-    public init(_ values: [Bool]) {
+    package init(_ values: [Bool]) {
         self.init(elementType: .bool, count: values.count, encoded: values.map { $0 ? 1 : 0 })
     }
 
     /// Arrays inside an array.
-    public init(_ arrays: [GGUFArray]) {
+    package init(_ arrays: [GGUFArray]) {
         var encoded: [UInt8] = []
         for array in arrays {
             encoded.appendLittleEndian(array.elementType.rawValue)
@@ -156,7 +156,7 @@ public struct GGUFArray: Sendable {
     /// Calls `body` with the bytes of every string in turn; the pointer is valid during the call.
     /// - Returns: `false`, without a call, if this is no array of strings.
     @discardableResult
-    public func forEachString(_ body: (Int, UnsafeRawBufferPointer) throws -> Void) rethrows -> Bool {
+    package func forEachString(_ body: (Int, UnsafeRawBufferPointer) throws -> Void) rethrows -> Bool {
         guard elementType == .string else { return false }
         let bytes = bytes
         var position = 0
@@ -169,14 +169,14 @@ public struct GGUFArray: Sendable {
     }
 
     /// All strings, bytes that are not UTF-8 replaced by U+FFFD; `nil` if this is no array of strings.
-    public func strings() -> [String]? {
+    package func strings() -> [String]? {
         var result: [String] = []
         result.reserveCapacity(elementType == .string ? count : 0)
         return forEachString { _, bytes in result.append(String(decoding: bytes, as: UTF8.self)) } ? result : nil
     }
 
     /// All numbers as `Float`; `nil` if the elements are no numbers.
-    public func floats() -> [Float]? {
+    package func floats() -> [Float]? {
         if elementType == .float32 {
             return (0..<count).map { Float(bitPattern: load($0, as: UInt32.self)) }
         }
@@ -184,15 +184,15 @@ public struct GGUFArray: Sendable {
     }
 
     /// All integers; `nil` if the elements are no integers, or one does not fit `Int`.
-    public func integers() -> [Int]? { map(\.integer) }
+    package func integers() -> [Int]? { map(\.integer) }
 
     /// All truth values; `nil` if the elements are none.
-    public func bools() -> [Bool]? {
+    package func bools() -> [Bool]? {
         map { if case .bool(let value) = $0 { value } else { nil } }
     }
 
     /// Every element as a value of its own. Costly for long arrays.
-    public func elements() -> [GGUFValue] {
+    package func elements() -> [GGUFValue] {
         var cursor = GGUFCursor(storage, at: range.lowerBound)
         // The bytes were checked when the array was read, or were written by this type: the cursor cannot fail on them.
         return (0..<count).compactMap { _ in try? cursor.readValue(elementType) }

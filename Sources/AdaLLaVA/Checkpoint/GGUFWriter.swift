@@ -2,16 +2,16 @@ import Foundation
 
 /// Writes GGUF files (version 3, little-endian), one tensor at a time, so that no more than a piece of one tensor needs to be in
 /// memory. The file appears under its name only when it is complete.
-public enum GGUFWriter {
+package enum GGUFWriter {
     /// Every tensor starts at a multiple of this, as readers assume when `general.alignment` is absent.
-    public static let alignment = 32
+    package static let alignment = 32
 
     /// - Parameters:
     ///   - tensors: what the file will hold, in this order. Shapes are row-major, outermost first, and turned round on writing.
     ///   - metadata: keys and values in the order they will stand; `general.alignment` must not be among them.
     ///   - body: writes one tensor's bytes; called once for each tensor, in order.
     /// - Throws: ``CheckpointError``, and whatever `body` throws; nothing is left behind then.
-    public static func write(
+    package static func write(
         _ tensors: [TensorDescription], metadata: [(key: String, value: GGUFValue)], to url: URL,
         body: (TensorDescription, TensorSink) throws -> Void
     ) throws {

@@ -1,44 +1,44 @@
 /// What a checkpoint proposes for generating text (`generation_config.json`). `nil` means that it says nothing.
-public struct GenerationDefaults: Sendable, Equatable {
+package struct GenerationDefaults: Sendable, Equatable {
     /// The token that starts a sequence.
-    public var bosTokenID: Int?
+    package var bosTokenID: Int?
     /// Tokens that end an answer.
-    public var eosTokenIDs: [Int]
+    package var eosTokenIDs: [Int]
     /// The token that fills up batches.
-    public var padTokenID: Int?
+    package var padTokenID: Int?
     /// Whether to sample; greedy otherwise.
-    public var doSample: Bool?
+    package var doSample: Bool?
     /// See ``SamplingOptions/temperature``.
-    public var temperature: Double?
+    package var temperature: Double?
     /// See ``SamplingOptions/topP``.
-    public var topP: Double?
+    package var topP: Double?
     /// See ``SamplingOptions/topK``.
-    public var topK: Int?
+    package var topK: Int?
     /// See ``SamplingOptions/minP``.
-    public var minP: Double?
+    package var minP: Double?
     /// See ``SamplingOptions/repetitionPenalty``.
-    public var repetitionPenalty: Double?
+    package var repetitionPenalty: Double?
     /// The longest answer, in tokens.
-    public var maxNewTokens: Int?
+    package var maxNewTokens: Int?
     /// Prompt and answer together.
-    public var maxLength: Int?
+    package var maxLength: Int?
     /// Proposals that are out of range and were ignored, each in words.
-    public var ignored: [String] = []
+    package var ignored: [String] = []
 
     /// Defaults that propose nothing but their tokens.
-    public init(bosTokenID: Int? = nil, eosTokenIDs: [Int] = [], padTokenID: Int? = nil) {
+    package init(bosTokenID: Int? = nil, eosTokenIDs: [Int] = [], padTokenID: Int? = nil) {
         (self.bosTokenID, self.eosTokenIDs, self.padTokenID) = (bosTokenID, eosTokenIDs, padTokenID)
     }
 
     /// The special tokens of a model's configuration, for checkpoints without a `generation_config.json`.
-    public init(_ language: DecoderConfiguration) {
+    package init(_ language: DecoderConfiguration) {
         self.init(bosTokenID: language.bosTokenID, eosTokenIDs: language.eosTokenIDs, padTokenID: language.padTokenID)
         ignored = language.ignoredTokens
     }
 
     /// Reads `generation_config.json`; special tokens that it does not name are those of `language`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
-    public static func read(_ json: JSONValue, file: String, language: DecoderConfiguration) throws -> GenerationDefaults {
+    package static func read(_ json: JSONValue, file: String, language: DecoderConfiguration) throws -> GenerationDefaults {
         let fields = try ConfigurationFields(json, file: file)
         var defaults = GenerationDefaults(language)
         if fields.has("bos_token_id") { defaults.bosTokenID = try fields.tokenID("bos_token_id") }

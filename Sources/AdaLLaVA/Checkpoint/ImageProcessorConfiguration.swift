@@ -1,18 +1,18 @@
 /// How a picture becomes the tower's input: resized, cut, scaled and normalized, as `preprocessor_config.json` says.
-public struct ImageProcessorConfiguration: Sendable, Equatable {
+package struct ImageProcessorConfiguration: Sendable, Equatable {
     /// A size in pixels.
-    public struct Size: Sendable, Equatable {
+    package struct Size: Sendable, Equatable {
         /// Pixels from left to right.
-        public var width: Int
+        package var width: Int
         /// Pixels from top to bottom.
-        public var height: Int
+        package var height: Int
 
         /// A size given by value.
-        public init(width: Int, height: Int) { (self.width, self.height) = (width, height) }
+        package init(width: Int, height: Int) { (self.width, self.height) = (width, height) }
     }
 
     /// What a picture is resized to.
-    public enum Resize: Sendable, Equatable {
+    package enum Resize: Sendable, Equatable {
         /// The shorter side gets this many pixels, the longer one keeps the proportion.
         case shortestEdge(Int)
         /// The longer side gets this many pixels, the shorter one keeps the proportion, rounded to an even number (Idefics3).
@@ -21,47 +21,47 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     }
 
     /// How Idefics3 cuts a picture.
-    public struct Tiles: Sendable, Equatable {
+    package struct Tiles: Sendable, Equatable {
         /// Pixels of a tile's side.
-        public var side: Int
+        package var side: Int
         /// Whether pictures are cut; otherwise each is resized to one tile.
-        public var splits: Bool
+        package var splits: Bool
 
-        public init(side: Int, splits: Bool) { (self.side, self.splits) = (side, splits) }
+        package init(side: Int, splits: Bool) { (self.side, self.splits) = (side, splits) }
     }
 
     /// The filters of Pillow, by its numbers.
-    public enum Resampling: Int, Sendable {
+    package enum Resampling: Int, Sendable {
         case nearest = 0, lanczos, bilinear, bicubic, box, hamming
     }
 
     /// `nil` leaves the size as it is.
-    public var resize: Resize?
+    package var resize: Resize?
     /// The filter that resizes.
-    public var resampling: Resampling
+    package var resampling: Resampling
     /// The part cut from the middle; `nil` cuts nothing.
-    public var centerCrop: Size?
+    package var centerCrop: Size?
     /// What bytes are multiplied by, usually 1/255; `nil` leaves them as they are.
-    public var rescaleFactor: Double?
+    package var rescaleFactor: Double?
     /// Subtracted from each channel, red first. Zeros and ones where nothing is normalized.
-    public var mean: [Float]
+    package var mean: [Float]
     /// What each channel is divided by.
-    public var standardDeviation: [Float]
+    package var standardDeviation: [Float]
     /// Whether a picture is squared with its mean colour before it is resized (`do_pad` of Hugging Face's LLaVA processor).
-    public var padsToSquare: Bool
+    package var padsToSquare: Bool
     /// `nil` for processors that cut nothing into tiles.
-    public var tiles: Tiles?
+    package var tiles: Tiles?
 
     /// SigLIP's mean and deviation in each channel: bytes become values from -1 to 1.
     private static let half: [Float] = [0.5, 0.5, 0.5]
 
     /// OpenAI's CLIP: what a file that says nothing means.
-    public static let clipMean: [Float] = [0.48145466, 0.4578275, 0.40821073]
+    package static let clipMean: [Float] = [0.48145466, 0.4578275, 0.40821073]
     /// OpenAI's CLIP: what the channels are divided by, red first.
-    public static let clipStandardDeviation: [Float] = [0.26862954, 0.26130258, 0.27577711]
+    package static let clipStandardDeviation: [Float] = [0.26862954, 0.26130258, 0.27577711]
 
     /// A configuration given by value; what is left out is CLIP's.
-    public init(
+    package init(
         resize: Resize?, resampling: Resampling = .bicubic, centerCrop: Size?, rescaleFactor: Double? = 1.0 / 255,
         mean: [Float] = clipMean, standardDeviation: [Float] = clipStandardDeviation, padsToSquare: Bool = false
     ) {
@@ -75,12 +75,12 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     }
 
     /// CLIP's processing for a tower that sees `imageSize` by `imageSize` pixels.
-    public static func clip(imageSize: Int) -> ImageProcessorConfiguration {
+    package static func clip(imageSize: Int) -> ImageProcessorConfiguration {
         .init(resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize))
     }
 
     /// SigLIP's processing: both sides are resized, whatever the proportions are.
-    public static func siglip(imageSize: Int) -> ImageProcessorConfiguration {
+    package static func siglip(imageSize: Int) -> ImageProcessorConfiguration {
         .init(resize: .exact(Size(width: imageSize, height: imageSize)), centerCrop: nil, mean: half, standardDeviation: half)
     }
 
@@ -88,14 +88,14 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     ///
     /// The published models were trained on the middle 224 / 256 of a picture, resized bicubically to the tower's size. Here the whole
     /// shorter side is kept, as for CLIP: a question may be about what lies at the edge.
-    public static func efficientNetLite(imageSize: Int) -> ImageProcessorConfiguration {
+    package static func efficientNetLite(imageSize: Int) -> ImageProcessorConfiguration {
         .init(
             resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize), rescaleFactor: nil,
             mean: [127, 127, 127], standardDeviation: [128, 128, 128])
     }
 
     /// The processing that a tower without a `preprocessor_config.json` means.
-    public static func standard(for tower: VisionConfiguration) -> ImageProcessorConfiguration {
+    package static func standard(for tower: VisionConfiguration) -> ImageProcessorConfiguration {
         switch tower.architecture {
         case .clip: .clip(imageSize: tower.imageSize)
         case .siglip: .siglip(imageSize: tower.imageSize)
@@ -106,7 +106,7 @@ public struct ImageProcessorConfiguration: Sendable, Equatable {
     /// Reads `preprocessor_config.json`, in the old form (`"size": 224`) and the new (`"size": {"shortest_edge": 224}`), or the
     /// `image_processor` of a `processor_config.json`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
-    public static func read(_ json: JSONValue, file: String) throws -> ImageProcessorConfiguration {
+    package static func read(_ json: JSONValue, file: String) throws -> ImageProcessorConfiguration {
         let whole = try ConfigurationFields(json, file: file)
         let fields = try whole.optionalObject("image_processor") ?? whole
         let defaults = Defaults(type: try fields.optionalString("image_processor_type") ?? fields.optionalString("feature_extractor_type") ?? "")

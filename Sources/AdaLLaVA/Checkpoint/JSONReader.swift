@@ -7,9 +7,9 @@
 ///     var reader = try JSONReader(bytes, file: path)
 ///     try reader.readObject { key, reader in … }
 ///     try reader.expectEnd()
-public struct JSONReader {
+package struct JSONReader {
     /// Objects and arrays that may stand inside each other.
-    public static let depthLimit = 64
+    package static let depthLimit = 64
 
     private let bytes: UnsafeRawBufferPointer
     private let file: String
@@ -18,7 +18,7 @@ public struct JSONReader {
 
     /// - Parameter bytes: must stay valid while the reader is used.
     /// - Throws: ``CheckpointError/malformed(file:reason:)`` if the bytes are not UTF-8.
-    public init(_ bytes: UnsafeRawBufferPointer, file: String) throws {
+    package init(_ bytes: UnsafeRawBufferPointer, file: String) throws {
         (self.bytes, self.file) = (bytes, file)
         if let invalid = firstInvalidUTF8(in: bytes) {
             throw CheckpointError.malformed(file: file, reason: "not UTF-8 text at byte \(invalid)")
@@ -26,7 +26,7 @@ public struct JSONReader {
     }
 
     /// The whole input as one value, with nothing but white space behind it.
-    public static func parse(_ bytes: UnsafeRawBufferPointer, file: String) throws -> JSONValue {
+    package static func parse(_ bytes: UnsafeRawBufferPointer, file: String) throws -> JSONValue {
         var reader = try JSONReader(bytes, file: file)
         let value = try reader.readValue()
         try reader.expectEnd()
@@ -36,14 +36,14 @@ public struct JSONReader {
     // MARK: Walking
 
     /// What kind of value comes next, by its first byte; the byte is not consumed.
-    public mutating func peek() throws -> UInt8 {
+    package mutating func peek() throws -> UInt8 {
         skipWhitespace()
         guard position < bytes.count else { throw malformed("ends where a value should stand") }
         return bytes[position]
     }
 
     /// Calls `body` for every member of the object that comes next. `body` must consume the member's value.
-    public mutating func readObject(_ body: (String, inout JSONReader) throws -> Void) throws {
+    package mutating func readObject(_ body: (String, inout JSONReader) throws -> Void) throws {
         try enter("{", "an object")
         var seen = Set<String>()
         if try !take("}") {
@@ -60,7 +60,7 @@ public struct JSONReader {
     }
 
     /// Calls `body` for every element of the array that comes next. `body` must consume the element.
-    public mutating func readArray(_ body: (inout JSONReader) throws -> Void) throws {
+    package mutating func readArray(_ body: (inout JSONReader) throws -> Void) throws {
         try enter("[", "an array")
         if try !take("]") {
             repeat { try body(&self) } while try take(",")
@@ -70,7 +70,7 @@ public struct JSONReader {
     }
 
     /// The string that comes next.
-    public mutating func readString() throws -> String {
+    package mutating func readString() throws -> String {
         guard try peek() == UInt8(ascii: "\"") else { throw malformed("expected a string") }
         position += 1
         let start = position
@@ -88,13 +88,13 @@ public struct JSONReader {
     }
 
     /// The number that comes next, which must be a whole number that `Int` holds.
-    public mutating func readInteger() throws -> Int {
+    package mutating func readInteger() throws -> Int {
         guard case .integer(let value) = try readNumber() else { throw malformed("expected a whole number below 2^63") }
         return value
     }
 
     /// Any value, consumed without building a tree.
-    public mutating func skipValue() throws {
+    package mutating func skipValue() throws {
         switch try peek() {
         case UInt8(ascii: "{"): try readObject { _, reader in try reader.skipValue() }
         case UInt8(ascii: "["): try readArray { reader in try reader.skipValue() }
@@ -103,7 +103,7 @@ public struct JSONReader {
     }
 
     /// Any value.
-    public mutating func readValue() throws -> JSONValue {
+    package mutating func readValue() throws -> JSONValue {
         switch try peek() {
         case UInt8(ascii: "{"):
             var members: [String: JSONValue] = [:]
@@ -127,13 +127,13 @@ public struct JSONReader {
     }
 
     /// - Throws: ``CheckpointError/malformed(file:reason:)`` if something other than white space is left.
-    public mutating func expectEnd() throws {
+    package mutating func expectEnd() throws {
         skipWhitespace()
         guard position == bytes.count else { throw malformed("something follows the end of the JSON value") }
     }
 
     /// An error at the present position.
-    public func malformed(_ reason: String) -> CheckpointError {
+    package func malformed(_ reason: String) -> CheckpointError {
         .malformed(file: file, reason: "\(reason) (JSON, byte \(position))")
     }
 

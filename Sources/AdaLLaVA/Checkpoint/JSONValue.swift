@@ -1,7 +1,7 @@
 import Foundation
 
 /// A JSON value. Whole numbers that `Int` holds are kept apart from all other numbers.
-public enum JSONValue: Sendable, Equatable {
+package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
     case integer(Int)
@@ -11,13 +11,13 @@ public enum JSONValue: Sendable, Equatable {
     case object([String: JSONValue])
 
     /// The value of an object's member; `nil` if this is no object, or the member is absent or `null`.
-    public subscript(_ key: String) -> JSONValue? {
+    package subscript(_ key: String) -> JSONValue? {
         guard case .object(let members) = self, let value = members[key], value != .null else { return nil }
         return value
     }
 
     /// The value as messages show it: scalars as they are, containers by their kind.
-    public var summary: String {
+    package var summary: String {
         switch self {
         case .null: "null"
         case .bool(let value): "\(value)"
@@ -43,11 +43,11 @@ public enum JSONValue: Sendable, Equatable {
     }
 
     /// The largest JSON file that is read: larger ones are not configurations.
-    public static let fileSizeLimit = 256 << 20
+    package static let fileSizeLimit = 256 << 20
 
     /// The JSON value in the file at `url`.
     /// - Throws: ``CheckpointError`` if the file is missing, unreadable, larger than ``fileSizeLimit`` or not valid JSON.
-    public static func read(contentsOf url: URL, needed: String = "it was named as input") throws -> JSONValue {
+    package static func read(contentsOf url: URL, needed: String = "it was named as input") throws -> JSONValue {
         let file = try MappedFile(contentsOf: url, needed: needed)
         guard file.bytes.count <= fileSizeLimit else {
             throw CheckpointError.malformed(file: file.path, reason: "\(file.bytes.count) bytes of JSON, expected at most \(fileSizeLimit)")

@@ -1,7 +1,7 @@
 /// How image features get from the vision tower into the language model.
-public struct LlavaConfiguration: Sendable, Equatable {
+package struct LlavaConfiguration: Sendable, Equatable {
     /// What maps a tower's hidden states to the language model's.
-    public enum Projector: Sendable, Equatable {
+    package enum Projector: Sendable, Equatable {
         /// The features as they are.
         case identity
         /// One linear layer, `model.mm_projector`.
@@ -26,7 +26,7 @@ public struct LlavaConfiguration: Sendable, Equatable {
     }
 
     /// Which positions of the tower's output are used.
-    public enum Feature: String, Sendable {
+    package enum Feature: String, Sendable {
         /// The patches without the class token.
         case patch
         /// The class token, then the patches.
@@ -34,7 +34,7 @@ public struct LlavaConfiguration: Sendable, Equatable {
     }
 
     /// How a picture that is not square is brought into the tower's square.
-    public enum AspectRatio: String, Sendable {
+    package enum AspectRatio: String, Sendable {
         /// Squared with the mean colour first.
         case pad
         /// As the image processor does: shorter side to size, middle cut out.
@@ -42,14 +42,14 @@ public struct LlavaConfiguration: Sendable, Equatable {
     }
 
     /// Which image tokens are kept (LLaVA-PruMerge, Shang et al., 2024).
-    public enum TokenSelection: String, Sendable {
+    package enum TokenSelection: String, Sendable {
         case none
         case pruMerge = "prumerge"
         case pruMergePlus = "prumerge+"
     }
 
     /// How a picture becomes one or several inputs of the tower.
-    public enum Tiling: Sendable, Equatable {
+    package enum Tiling: Sendable, Equatable {
         /// The picture as one.
         case none
         /// Tiles row by row, then the whole picture, each between tokens of its own (Idefics3, Laurençon et al., 2024).
@@ -59,36 +59,36 @@ public struct LlavaConfiguration: Sendable, Equatable {
     }
 
     /// What lies between the tower and the decoder.
-    public var projector: Projector
+    package var projector: Projector
     /// Whether the projector's linear layers have biases.
-    public var projectorBias: Bool
+    package var projectorBias: Bool
     /// The hidden state taken from the tower, as configurations name it: 0 is what enters the first layer, -1 the last one's output.
-    public var selectLayer: Int
+    package var selectLayer: Int
     /// Which of the tower's positions are used.
-    public var selectFeature: Feature
+    package var selectFeature: Feature
     /// Whether the hidden state passes the norm behind the tower's layers.
-    public var appliesFinalNorm = false
+    package var appliesFinalNorm = false
     /// Whether a picture is cut into tiles.
-    public var tiling = Tiling.none
+    package var tiling = Tiling.none
     /// How an image becomes a square.
-    public var imageAspectRatio: AspectRatio
+    package var imageAspectRatio: AspectRatio
     /// Which image tokens reach the projector.
-    public var tokenSelection: TokenSelection
+    package var tokenSelection: TokenSelection
     /// `mm_vision_tower`: a folder or a name on the Hugging Face hub; `nil` where the format has none.
-    public var visionTowerReference: String?
+    package var visionTowerReference: String?
     /// Whether the checkpoint says that it holds the tower's weights itself.
-    public var towerInside: Bool
+    package var towerInside: Bool
     /// The token that stands for an image in llava-hf's prompts; LLaVA itself has none and uses -200.
-    public var imageTokenID: Int?
+    package var imageTokenID: Int?
     /// Whether an image is framed by the tokens `<im_start>` and `<im_end>`.
-    public var useImageStartEnd: Bool
+    package var useImageStartEnd: Bool
     /// Whether the prompt has an `<im_patch>` token.
-    public var useImagePatchToken: Bool
+    package var useImagePatchToken: Bool
     /// `mm_patch_merge_type`; `flat` is what is computed.
-    public var patchMergeType: String
+    package var patchMergeType: String
 
     /// A configuration given by value; what is left out is LLaVA-1.5's.
-    public init(
+    package init(
         projector: Projector, projectorBias: Bool = true, selectLayer: Int = -2, selectFeature: Feature = .patch,
         imageAspectRatio: AspectRatio = .crop, tokenSelection: TokenSelection = .none, visionTowerReference: String? = nil,
         towerInside: Bool, imageTokenID: Int? = nil, useImageStartEnd: Bool = false, useImagePatchToken: Bool = false,
@@ -109,13 +109,13 @@ public struct LlavaConfiguration: Sendable, Equatable {
     }
 
     /// ``selectLayer`` counted from the front: how many of the tower's layers have to run. All blocks of a convolutional tower.
-    public func layersToRun(of vision: VisionConfiguration) -> Int {
+    package func layersToRun(of vision: VisionConfiguration) -> Int {
         guard vision.isTransformer else { return vision.numHiddenLayers }
         return selectLayer >= 0 ? selectLayer : vision.numHiddenLayers + 1 + selectLayer
     }
 
     /// Rows of features that an input of the tower becomes, before tokens are selected.
-    public func featureRows(of tower: VisionConfiguration) -> Int {
+    package func featureRows(of tower: VisionConfiguration) -> Int {
         guard case .pixelShuffle(let scale) = projector else { return tower.patches + (selectFeature == .classAndPatches ? 1 : 0) }
         return tower.patches / (scale * scale)
     }

@@ -11,18 +11,18 @@ import Foundation
 ///
 /// The size is taken once, on opening. A file that another program shortens afterwards ends the process with a bus error when the
 /// missing part is touched, as with every mapping: checkpoints are replaced by renaming, never rewritten in place.
-public final class MappedFile: @unchecked Sendable {
+package final class MappedFile: @unchecked Sendable {
     /// All bytes of the file. Valid as long as this object lives.
-    public let bytes: UnsafeRawBufferPointer
+    package let bytes: UnsafeRawBufferPointer
     /// Where the bytes come from, for messages.
-    public let path: String
+    package let path: String
 
     private let isMapping: Bool
 
     /// Maps the file at `url`.
     /// - Throws: ``CheckpointError/missing(file:needed:)``, ``CheckpointError/unreadable(file:reason:)`` (a folder, no permission),
     ///   ``CheckpointError/malformed(file:reason:)`` (an empty file), ``CheckpointError/unsupported(what:file:hint:)`` (a Git LFS pointer, a web page).
-    public init(contentsOf url: URL, needed: String = "it was named as input") throws {
+    package init(contentsOf url: URL, needed: String = "it was named as input") throws {
         let path = url.path
         // Not blocking: a named pipe without a writer must end in an error, not in waiting.
         let descriptor = Files.open(path, O_RDONLY | O_NONBLOCK)
@@ -69,7 +69,7 @@ public final class MappedFile: @unchecked Sendable {
 
     /// A copy of `contents` in memory, to read bytes that did not come from a file with the same readers.
     /// - Parameter path: what messages call it.
-    public init(copying contents: some Collection<UInt8>, path: String) {
+    package init(copying contents: some Collection<UInt8>, path: String) {
         let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: contents.count, alignment: 64)
         copy.copyBytes(from: contents)
         bytes = UnsafeRawBufferPointer(copy)
@@ -88,7 +88,7 @@ public final class MappedFile: @unchecked Sendable {
     /// Tells the system that the bytes in `range` are not needed soon, so that their memory can be used for something else; they
     /// are read from the file again when touched. Only pages that lie wholly inside the range are given back.
     /// Parts of the range outside the file are ignored.
-    public func release(_ range: Range<Int>) {
+    package func release(_ range: Range<Int>) {
         guard isMapping, let base = bytes.baseAddress else { return }
         let page = Int(getpagesize())
         let range = range.clamped(to: 0..<bytes.count)
@@ -100,7 +100,7 @@ public final class MappedFile: @unchecked Sendable {
     }
 
     /// Gives back the pages that hold `part`, which must be a piece of ``bytes``; anything else is ignored.
-    public func release(_ part: UnsafeRawBufferPointer) {
+    package func release(_ part: UnsafeRawBufferPointer) {
         guard let base = bytes.baseAddress, let start = part.baseAddress, start >= base, start <= base + bytes.count else { return }
         let offset = start - base
         release(offset..<(offset + min(part.count, bytes.count - offset)))

@@ -1,16 +1,16 @@
 /// Everything the engine needs to know of a model besides its weights.
-public struct ModelConfiguration: Sendable, Equatable {
+package struct ModelConfiguration: Sendable, Equatable {
     /// The decoder.
-    public var language: DecoderConfiguration
+    package var language: DecoderConfiguration
     /// The vision tower; `nil` for text models, and until the tower that a checkpoint only names has been found.
-    public var vision: VisionConfiguration?
+    package var vision: VisionConfiguration?
     /// How images reach the language model; `nil` for text models.
-    public var llava: LlavaConfiguration?
+    package var llava: LlavaConfiguration?
     /// `nil` for models that always run in full.
-    public var adaptive: AdaptiveConfiguration?
+    package var adaptive: AdaptiveConfiguration?
 
     /// A configuration given by its parts.
-    public init(
+    package init(
         language: DecoderConfiguration, vision: VisionConfiguration? = nil, llava: LlavaConfiguration? = nil,
         adaptive: AdaptiveConfiguration? = nil
     ) {
@@ -53,7 +53,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// Reads a `config.json`: AdaLLaVA's and LLaVA's own, llava-hf's, or a text model's.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other architectures,
     ///   ``CheckpointError/configuration(field:expected:found:file:)`` for fields that are missing or out of range.
-    public static func read(_ json: JSONValue, file: String) throws -> ModelConfiguration {
+    package static func read(_ json: JSONValue, file: String) throws -> ModelConfiguration {
         let fields = try ConfigurationFields(json, file: file)
         let type = try modelType(fields)
         if nestedTypes.contains(type), type != "llava" || fields.has("text_config") || fields.has("vision_config") {

@@ -1,7 +1,7 @@
 /// Tensors of another source under other names; those without a new name are left out. One that holds several stacked by rows can be taken apart; the
 /// parts are not copied.
-public struct RenamedTensors: TensorSource {
-    public let names: [String]
+package struct RenamedTensors: TensorSource {
+    package let names: [String]
 
     /// A tensor of the source, or some of its rows.
     private struct Place {
@@ -10,24 +10,24 @@ public struct RenamedTensors: TensorSource {
     }
 
     /// One of several tensors that are stored as one.
-    public struct Part {
+    package struct Part {
         let name: String
         let rows: Int
 
-        public init(name: String, rows: Int) { (self.name, self.rows) = (name, rows) }
+        package init(name: String, rows: Int) { (self.name, self.rows) = (name, rows) }
     }
 
     private let source: any TensorSource
     private let places: [String: Place]
 
-    public var location: String { source.location }
+    package var location: String { source.location }
 
     /// - Parameters:
     ///   - split: the parts of a tensor that holds several, in order; `nil` for every other.
     ///   - rename: the new name of a tensor, `nil` to leave it out.
     /// - Throws: ``CheckpointError/malformed(file:reason:)`` if two tensors get the same name, ``CheckpointError/shape(tensor:expected:found:file:)``
     ///   if parts do not make up a whole tensor.
-    public init(_ source: any TensorSource, split: (String) -> [Part]? = { _ in nil }, rename: (String) -> String?) throws {
+    package init(_ source: any TensorSource, split: (String) -> [Part]? = { _ in nil }, rename: (String) -> String?) throws {
         var places: [String: Place] = [:]
         func add(_ name: String, _ place: Place) throws {
             if let other = places.updateValue(place, forKey: name) {
@@ -61,12 +61,12 @@ public struct RenamedTensors: TensorSource {
     }
 
     /// The tensor under its new name.
-    public func find(_ name: String) -> StoredTensor? {
+    package func find(_ name: String) -> StoredTensor? {
         guard let place = places[name], let tensor = source.find(place.stored) else { return nil }
         if let rows = place.rows { return tensor.rows(rows, named: name) }
         return tensor.named(name)
     }
 
     /// What the file calls the tensor `name`.
-    public func storedName(of name: String) -> String? { places[name]?.stored }
+    package func storedName(of name: String) -> String? { places[name]?.stored }
 }

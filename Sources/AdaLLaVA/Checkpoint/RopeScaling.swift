@@ -2,7 +2,7 @@ import Foundation
 
 /// How the frequencies of the rotary position embedding are changed for contexts longer than those the model was first trained
 /// on, with the names and meanings of Hugging Face's `rope_scaling` / `rope_parameters`.
-public enum RopeScaling: Sendable, Equatable {
+package enum RopeScaling: Sendable, Equatable {
     /// All frequencies divided by `factor` (position interpolation).
     case linear(factor: Double)
     /// A larger base once the sequence outgrows `originalMaxPositionEmbeddings` (NTK-aware, dynamic).
@@ -15,22 +15,22 @@ public enum RopeScaling: Sendable, Equatable {
     case longrope(shortFactor: [Double], longFactor: [Double], attentionFactor: Double, originalMaxPositionEmbeddings: Int)
 
     /// YaRN's parameters.
-    public struct YaRN: Sendable, Equatable {
+    package struct YaRN: Sendable, Equatable {
         /// How many times the original context.
-        public var factor: Double
+        package var factor: Double
         /// Positions of the context that the model was trained with first.
-        public var originalMaxPositionEmbeddings: Int
+        package var originalMaxPositionEmbeddings: Int
         /// Rotations over the original context above which a frequency is kept.
-        public var betaFast: Double
+        package var betaFast: Double
         /// Rotations over the original context below which a frequency is divided by `factor`.
-        public var betaSlow: Double
+        package var betaSlow: Double
         /// What cosines and sines are multiplied by.
-        public var attentionFactor: Double
+        package var attentionFactor: Double
         /// Whether the bounds of the blended frequencies are rounded to whole dimensions.
-        public var truncate: Bool
+        package var truncate: Bool
 
         /// YaRN's own choices for what is left out.
-        public init(
+        package init(
             factor: Double, originalMaxPositionEmbeddings: Int, betaFast: Double = 32, betaSlow: Double = 1,
             attentionFactor: Double? = nil, truncate: Bool = true
         ) {

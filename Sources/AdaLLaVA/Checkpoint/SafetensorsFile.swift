@@ -5,30 +5,30 @@ import Foundation
 /// Everything the header says is checked on opening, as the format's own parser does: lengths against the file, every tensor's
 /// bytes against its type and shape, no overlap and no gap between tensors, no name twice.
 /// Nothing of the tensors is read before it is used.
-public struct SafetensorsFile: TensorSource {
+package struct SafetensorsFile: TensorSource {
     /// The largest header that is read, as in the reference parser.
-    public static let headerLimit = 100_000_000
+    package static let headerLimit = 100_000_000
 
-    public let names: [String]
+    package let names: [String]
     /// The header's `__metadata__`.
-    public let metadata: [String: String]
+    package let metadata: [String: String]
     /// The mapping that all tensors lie in.
-    public let file: MappedFile
+    package let file: MappedFile
 
     private let tensors: [String: StoredTensor]
     /// Names that only the metadata have, for tensors that are stored under another one.
     private(set) var aliases: [String] = []
 
-    public var location: String { file.path }
+    package var location: String { file.path }
 
     /// - Throws: ``CheckpointError``
-    public init(contentsOf url: URL, needed: String = "it was named as input") throws {
+    package init(contentsOf url: URL, needed: String = "it was named as input") throws {
         try self.init(MappedFile(contentsOf: url, needed: needed))
     }
 
     /// Reads the header of a file that is already in memory.
     /// - Throws: ``CheckpointError/malformed(file:reason:)``, ``CheckpointError/elementType(tensor:expected:found:file:)``
-    public init(_ file: MappedFile) throws {
+    package init(_ file: MappedFile) throws {
         self.file = file
         let header = try SafetensorsHeader(file)
         metadata = header.metadata
@@ -68,7 +68,7 @@ public struct SafetensorsFile: TensorSource {
         names = tensors.keys.sorted()
     }
 
-    public func find(_ name: String) -> StoredTensor? { tensors[name] }
+    package func find(_ name: String) -> StoredTensor? { tensors[name] }
 }
 
 /// The parsed header of a safetensors file; offsets count from `dataStart`.
@@ -169,7 +169,7 @@ private struct SafetensorsHeader {
 
 extension ElementType {
     /// The type's name in a safetensors header; `nil` for types that safetensors does not have, and for those that are not read.
-    public var safetensorsName: String? {
+    package var safetensorsName: String? {
         switch self {
         case .f64: "F64"
         case .f32: "F32"
@@ -191,7 +191,7 @@ extension ElementType {
     static var safetensorsNames: String { allCases.compactMap(\.safetensorsName).joined(separator: ", ") }
 
     /// The type that a safetensors header calls `name`.
-    public init?(safetensorsName name: String) {
+    package init?(safetensorsName name: String) {
         guard let type = Self.allCases.first(where: { $0.safetensorsName == name }) else { return nil }
         self = type
     }

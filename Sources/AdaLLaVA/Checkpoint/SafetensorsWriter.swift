@@ -6,13 +6,13 @@ import Foundation
 ///
 /// The file appears under its name only when it is complete. The header is padded to 8 bytes and the widest types come first, so
 /// every tensor is aligned to its element size.
-public enum SafetensorsWriter {
+package enum SafetensorsWriter {
     /// - Parameters:
     ///   - tensors: what the file will hold; names must differ, and safetensors has no quantized types.
     ///   - metadata: the header's `__metadata__`; `format: pt` is what Hugging Face's loaders ask for.
     ///   - body: writes one tensor's bytes; called once for each tensor, in the file's order (which is not that of `tensors`).
     /// - Throws: ``CheckpointError``, and whatever `body` throws; nothing is left behind then.
-    public static func write(
+    package static func write(
         _ tensors: [TensorDescription], metadata: [String: String] = ["format": "pt"], to url: URL,
         body: (TensorDescription, TensorSink) throws -> Void
     ) throws {
@@ -52,7 +52,7 @@ public enum SafetensorsWriter {
 
     /// Writes float32 tensors that are in memory.
     /// - Parameter tensors: name, shape and values in row-major order.
-    public static func write(_ tensors: [(name: String, shape: [Int], values: [Float])], to url: URL) throws {
+    package static func write(_ tensors: [(name: String, shape: [Int], values: [Float])], to url: URL) throws {
         let values = Dictionary(tensors.map { ($0.name, $0.values) }, uniquingKeysWith: { first, _ in first })
         try write(tensors.map { TensorDescription(name: $0.name, type: .f32, shape: $0.shape) }, to: url) { tensor, sink in
             try sink.write(values[tensor.name] ?? [])

@@ -3,17 +3,17 @@ import Foundation
 /// A checkpoint spread over several files, joined by an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) whose `weight_map` says
 /// which file holds which tensor. Tensors that a shard holds but the index does not name are left out, and so are those that the index names and no shard
 /// holds: layers that were taken off a model, which nothing needs.
-public struct ShardedTensors: TensorSource {
-    public let names: [String]
-    public let location: String
+package struct ShardedTensors: TensorSource {
+    package let names: [String]
+    package let location: String
     /// The shards, by file name.
-    public let shards: [String: any TensorSource]
+    package let shards: [String: any TensorSource]
 
     private let shardOfTensor: [String: String]
 
     /// Opens every shard that the index names; the shards lie beside the index.
     /// - Throws: ``CheckpointError``; a missing shard is ``CheckpointError/missing(file:needed:)`` and names the index.
-    public init(index url: URL, needed: String = "it was named as input") throws {
+    package init(index url: URL, needed: String = "it was named as input") throws {
         let file = try MappedFile(contentsOf: url, needed: needed)
         let weightMap = try Self.readWeightMap(file)
         let folder = url.deletingLastPathComponent()
@@ -41,7 +41,7 @@ public struct ShardedTensors: TensorSource {
         location = url.path
     }
 
-    public func find(_ name: String) -> StoredTensor? {
+    package func find(_ name: String) -> StoredTensor? {
         shardOfTensor[name].flatMap { shards[$0]?.find(name) }
     }
 

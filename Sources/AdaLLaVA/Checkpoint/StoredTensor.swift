@@ -2,7 +2,7 @@ import AdaKernels
 
 /// The element type of a tensor as a file stores it: the float types, GGUF's quantized blocks, and the integers that checkpoints
 /// carry beside their weights (`position_ids`).
-public enum ElementType: String, Sendable, CaseIterable {
+package enum ElementType: String, Sendable, CaseIterable {
     case f32, f16, bf16
     case q8_0, q4_0, q4_1, q5_0, q5_1, q2_K, q3_K, q4_K, q5_K, q6_K
     case iq4_nl, iq4_xs, tq1_0, tq2_0, mxfp4
@@ -13,7 +13,7 @@ public enum ElementType: String, Sendable, CaseIterable {
     case f64, i64, i32, i16, i8, u8, bool
 
     /// The kernels' name for it; `nil` for types that are only read, never multiplied.
-    public var kernelType: ak_type? {
+    package var kernelType: ak_type? {
         switch self {
         case .f32: AK_F32
         case .f16: AK_F16
@@ -43,7 +43,7 @@ public enum ElementType: String, Sendable, CaseIterable {
     var isFloat8: Bool { self == .f8_e4m3 || self == .f8_e5m2 }
 
     /// Values a block holds (1 for plain types) and bytes it takes.
-    public var block: (values: Int, bytes: Int) {
+    package var block: (values: Int, bytes: Int) {
         switch self {
         case .f64, .i64: (1, 8)
         case .i32: (1, 4)
@@ -54,7 +54,7 @@ public enum ElementType: String, Sendable, CaseIterable {
     }
 
     /// Bytes of `count` values that lie side by side; `nil` if they do not fill whole blocks or overflow.
-    public func bytes(for count: Int) -> Int? {
+    package func bytes(for count: Int) -> Int? {
         guard count >= 0, count % block.values == 0 else { return nil }
         let (bytes, overflow) = (count / block.values).multipliedReportingOverflow(by: block.bytes)
         return overflow ? nil : bytes
@@ -62,26 +62,26 @@ public enum ElementType: String, Sendable, CaseIterable {
 }
 
 /// One tensor of a checkpoint, still where the file holds it.
-public struct StoredTensor: @unchecked Sendable {
+package struct StoredTensor: @unchecked Sendable {
     /// The name in the file, or the canonical one under which it was asked for.
-    public let name: String
+    package let name: String
     /// The element type that its bytes have.
-    public let type: ElementType
+    package let type: ElementType
     /// What messages call the element type: it says which one ``ElementType/unread`` is.
-    public let typeName: String
+    package let typeName: String
     /// Row-major, outermost first (GGUF's reversed order is turned round on reading).
-    public let shape: [Int]
+    package let shape: [Int]
     /// The tensor's bytes inside `file`'s mapping: exactly as many as type and shape say, checked on opening; of types that are not read, what the file
     /// says.
-    public let bytes: UnsafeRawBufferPointer
+    package let bytes: UnsafeRawBufferPointer
     /// Keeps the mapping alive.
-    public let file: MappedFile
+    package let file: MappedFile
     /// The factors of a matrix of 8-bit floats; `nil` if its values are the floats themselves.
     var scale: TensorScale?
 
     /// - Parameter typeName: given for types that are not read.
     /// - Precondition: `bytes` lie in the mapping of `file` and are as many as type and shape say.
-    public init(name: String, type: ElementType, typeName: String? = nil, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
+    package init(name: String, type: ElementType, typeName: String? = nil, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
         (self.name, self.type, self.typeName, self.shape, self.bytes, self.file) = (name, type, typeName ?? type.rawValue, shape, bytes, file)
     }
 
@@ -101,11 +101,11 @@ public struct StoredTensor: @unchecked Sendable {
     }
 
     /// The number of values.
-    public var count: Int { shape.reduce(1, *) }
+    package var count: Int { shape.reduce(1, *) }
 
     /// Some rows (of a vector: values), where they lie, under a name of their own; `nil` if there are not so many, or if they do not begin and end with
     /// whole blocks.
-    public func rows(_ range: Range<Int>, named name: String) -> StoredTensor? {
+    package func rows(_ range: Range<Int>, named name: String) -> StoredTensor? {
         guard let rows = shape.first, rows > 0, range.lowerBound >= 0, range.upperBound <= rows,
             let start = type.bytes(for: count / rows * range.lowerBound), let length = type.bytes(for: count / rows * range.count)
         else { return nil }
@@ -120,7 +120,7 @@ public struct StoredTensor: @unchecked Sendable {
 }
 
 /// A place that tensors come from: a safetensors file, a set of shards, a GGUF file, or one of these under other names.
-public protocol TensorSource: Sendable {
+package protocol TensorSource: Sendable {
     /// All names, sorted.
     var names: [String] { get }
     /// The tensor called `name`, or `nil`.
@@ -131,7 +131,7 @@ public protocol TensorSource: Sendable {
 
 extension TensorSource {
     /// - Throws: ``CheckpointError/missingTensor(name:file:)``
-    public func tensor(_ name: String) throws -> StoredTensor {
+    package func tensor(_ name: String) throws -> StoredTensor {
         guard let found = find(name) else { throw CheckpointError.missingTensor(name: name, file: location) }
         return found
     }

@@ -1,8 +1,8 @@
 /// Every renaming of a weight: from the names of the formats that are read to the canonical ones, which are those of the AdaLLaVA
 /// reference (`model.layers.N.…`, `model.mm_projector.…`, `scheduler.…`, `lm_head.weight`), and `vision_model.…` for the tower.
-public enum TensorNames {
+package enum TensorNames {
     /// What all names of tower weights start with.
-    public static let visionPrefix = "vision_model."
+    package static let visionPrefix = "vision_model."
 
     /// What stands behind each row of LLaVA-1.6's image features.
     static let imageNewline = "model.image_newline"
@@ -11,7 +11,7 @@ public enum TensorNames {
 
     /// The canonical name of a tensor in a safetensors checkpoint of a language model: AdaLLaVA's and LLaVA's own layout, the three
     /// that llava-hf has had, and text models'. `nil` for tensors that no computation uses.
-    public static func canonical(huggingFace name: String) -> String? {
+    package static func canonical(huggingFace name: String) -> String? {
         // Buffers that older libraries saved beside the weights.
         if name.hasSuffix(".position_ids") || name.hasSuffix(".rotary_emb.inv_freq") { return nil }
         for prefix in ["model.vision_tower.vision_tower.", "model.vision_tower.", "vision_tower."] where name.hasPrefix(prefix) {
@@ -41,7 +41,7 @@ public enum TensorNames {
     }
 
     /// The name that Hugging Face's class of an architecture has for a decoder's tensor.
-    public static func huggingFace(canonical name: String, _ architecture: DecoderArchitecture) -> String {
+    package static func huggingFace(canonical name: String, _ architecture: DecoderArchitecture) -> String {
         let modules = architecture.fileDescription.huggingFaceModules
         return renameModule(name) { module in modules.first { $0.canonical == module }?.own }
     }
@@ -58,7 +58,7 @@ public enum TensorNames {
 
     /// The canonical name of a tensor of a CLIP checkpoint: a vision tower of its own, or CLIP as a whole. `nil` for what is not
     /// the tower's.
-    public static func canonical(clip name: String) -> String? {
+    package static func canonical(clip name: String) -> String? {
         if name.hasSuffix(".position_ids") { return nil }
         if name.hasPrefix(visionPrefix) { return name }
         let parts = ["embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."]
@@ -116,7 +116,7 @@ public enum TensorNames {
     /// - Parameters:
     ///   - architecture: some norms have another place in another architecture.
     ///   - swapsTowerMLP: older converters called the tower's first MLP layer `ffn_down` and its second `ffn_up`.
-    public static func canonical(gguf name: String, _ architecture: DecoderArchitecture = .llama, swapsTowerMLP: Bool = false) -> String {
+    package static func canonical(gguf name: String, _ architecture: DecoderArchitecture = .llama, swapsTowerMLP: Bool = false) -> String {
         if name == classEmbedding.gguf { return classEmbedding.canonical }
         if name.hasPrefix(projector.gguf) { return projector.canonical + name.dropFirst(projector.gguf.count) }
         guard let (module, parameter) = splitParameter(name) else { return name }
@@ -132,7 +132,7 @@ public enum TensorNames {
     }
 
     /// The canonical names of what a GGUF tensor holds stacked by rows, in order: `attn_qkv` is queries, keys and values. `nil` for every other tensor.
-    public static func stacked(gguf name: String) -> [String]? {
+    package static func stacked(gguf name: String) -> [String]? {
         guard let (module, parameter) = splitParameter(name), module.hasPrefix("blk."),
             let (number, inner) = splitNumber(module.dropFirst(4)), inner == "attn_qkv"
         else { return nil }
@@ -140,7 +140,7 @@ public enum TensorNames {
     }
 
     /// The name under which a GGUF file of an architecture holds the tensor with this canonical name. Names without a GGUF form stay.
-    public static func gguf(canonical name: String, _ architecture: DecoderArchitecture = .llama) -> String {
+    package static func gguf(canonical name: String, _ architecture: DecoderArchitecture = .llama) -> String {
         if name == classEmbedding.canonical { return classEmbedding.gguf }
         if name.hasPrefix(projector.canonical) { return projector.gguf + name.dropFirst(projector.canonical.count) }
         guard let (module, parameter) = splitParameter(name) else { return name }

@@ -4,19 +4,19 @@ import Foundation
 /// behind them. Both are read; the tensors stay where the file holds them, unless their values lie there in another order.
 ///
 /// Nothing in the file is executed: see ``TorchPickle``. Every length, offset and shape is checked on opening.
-public struct TorchArchive: TensorSource {
-    public let names: [String]
-    public var location: String { file.path }
+package struct TorchArchive: TensorSource {
+    package let names: [String]
+    package var location: String { file.path }
 
     private let file: MappedFile
     private let tensors: [String: StoredTensor]
 
     /// - Throws: ``CheckpointError``
-    public init(contentsOf url: URL) throws { try self.init(MappedFile(contentsOf: url)) }
+    package init(contentsOf url: URL) throws { try self.init(MappedFile(contentsOf: url)) }
 
     /// Reads a file that is already in memory.
     /// - Throws: ``CheckpointError``
-    public init(_ file: MappedFile) throws {
+    package init(_ file: MappedFile) throws {
         self.file = file
         let (state, pickle, storages) = try StoredZip.isZip(file.bytes) ? Self.readZip(file) : Self.readLegacy(file)
         guard case .dictionary(let index) = state else {
@@ -38,7 +38,7 @@ public struct TorchArchive: TensorSource {
         names = tensors.keys.sorted()
     }
 
-    public func find(_ name: String) -> StoredTensor? { tensors[name] }
+    package func find(_ name: String) -> StoredTensor? { tensors[name] }
 
     private typealias Contents = (state: TorchPickle.Value, pickle: TorchPickle, storages: [String: Range<Int>])
 

@@ -1,7 +1,7 @@
 /// The shape of a vision tower: CLIP's fields, and which other architecture it is if it is not CLIP.
-public struct VisionConfiguration: Sendable, Equatable {
+package struct VisionConfiguration: Sendable, Equatable {
     /// The networks that can be a tower.
-    public enum Architecture: Sendable, Equatable {
+    package enum Architecture: Sendable, Equatable {
         /// CLIP's vision transformer, which the other fields describe.
         case clip
         /// SigLIP's (Zhai et al., 2023), which they describe too: no class token, no norm in front of the layers, one behind them.
@@ -15,30 +15,30 @@ public struct VisionConfiguration: Sendable, Equatable {
     }
 
     /// What computes the features.
-    public internal(set) var architecture: Architecture = .clip
+    package internal(set) var architecture: Architecture = .clip
     /// Values of a hidden state: the width of the features that the projector takes.
-    public var hiddenSize: Int
+    package var hiddenSize: Int
     /// Neurons of a layer's MLP.
-    public var intermediateSize: Int
+    package var intermediateSize: Int
     /// Encoder layers.
-    public var numHiddenLayers: Int
+    package var numHiddenLayers: Int
     /// Attention heads of a layer.
-    public var numAttentionHeads: Int
+    package var numAttentionHeads: Int
     /// Pixels of a side of the square image the tower sees.
-    public var imageSize: Int
+    package var imageSize: Int
     /// Pixels of a side of a patch.
-    public var patchSize: Int
+    package var patchSize: Int
     /// Colour channels of the image.
-    public var numChannels: Int
+    package var numChannels: Int
     /// Added to the variance in LayerNorm.
-    public var layerNormEpsilon: Float
+    package var layerNormEpsilon: Float
     /// The activation of the MLP.
-    public var activation: Activation
+    package var activation: Activation
     /// Width of CLIP's shared space. Not used by LLaVA.
-    public var projectionDim: Int
+    package var projectionDim: Int
 
     /// A shape given by value; what is left out is CLIP's.
-    public init(
+    package init(
         hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int, imageSize: Int, patchSize: Int,
         numChannels: Int = 3, layerNormEpsilon: Float = 1e-5, activation: Activation = .quickGELU, projectionDim: Int = 512
     ) {
@@ -55,7 +55,7 @@ public struct VisionConfiguration: Sendable, Equatable {
     }
 
     /// A convolutional tower.
-    public init(_ network: EfficientNetConfiguration) {
+    package init(_ network: EfficientNetConfiguration) {
         self.init(
             hiddenSize: network.featureWidth, intermediateSize: 0, numHiddenLayers: network.blocks.count, numAttentionHeads: 1,
             imageSize: network.imageSize, patchSize: network.totalStride, projectionDim: 0)
@@ -63,7 +63,7 @@ public struct VisionConfiguration: Sendable, Equatable {
     }
 
     /// Rows of features of an image, without the class token.
-    public var patches: Int {
+    package var patches: Int {
         switch architecture {
         case .clip, .siglip: (imageSize / patchSize) * (imageSize / patchSize)
         case .efficientNetLite(let network): network.grid * network.grid
@@ -71,7 +71,7 @@ public struct VisionConfiguration: Sendable, Equatable {
     }
 
     /// Whether it is a vision transformer, whose hidden states a projector can choose from.
-    public var isTransformer: Bool {
+    package var isTransformer: Bool {
         switch architecture {
         case .clip, .siglip: true
         case .efficientNetLite: false
@@ -79,10 +79,10 @@ public struct VisionConfiguration: Sendable, Equatable {
     }
 
     /// Rows of a transformer's hidden states: the patches, and CLIP's class token.
-    public var positions: Int { patches + (architecture == .clip ? 1 : 0) }
+    package var positions: Int { patches + (architecture == .clip ? 1 : 0) }
 
     /// The architecture as `config.json` names it.
-    public var modelType: String {
+    package var modelType: String {
         switch architecture {
         case .clip: "clip_vision_model"
         case .siglip: Self.siglipType
@@ -116,7 +116,7 @@ public struct VisionConfiguration: Sendable, Equatable {
     /// Reads the configuration of a vision tower of its own: `CLIPVisionModel` or `SiglipVisionModel`, or a whole `CLIPModel` or `SiglipModel` with
     /// `vision_config` inside, whose absent fields have Hugging Face's defaults; or an EfficientNet-Lite.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other towers.
-    public static func read(_ json: JSONValue, file: String) throws -> VisionConfiguration {
+    package static func read(_ json: JSONValue, file: String) throws -> VisionConfiguration {
         let fields = try ConfigurationFields(json, file: file)
         let type = try fields.optionalString("model_type") ?? "clip_vision_model"
         switch type {
@@ -186,7 +186,7 @@ public struct VisionConfiguration: Sendable, Equatable {
 
     /// The published CLIP towers that LLaVA checkpoints name: their shape is needed even where their files are not, when the weights
     /// are inside the checkpoint.
-    public static func published(_ name: String) -> VisionConfiguration? {
+    package static func published(_ name: String) -> VisionConfiguration? {
         switch name {
         case "openai/clip-vit-large-patch14-336": .largePatch14(imageSize: 336)
         case "openai/clip-vit-large-patch14": .largePatch14(imageSize: 224)

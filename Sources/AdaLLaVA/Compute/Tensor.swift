@@ -5,18 +5,18 @@ import Foundation
 ///
 /// Rows are padded to whole blocks of 32 values so that kernels need no tails; the padding stays zero. A tensor is a handle:
 /// copies share the values.
-public struct Tensor: @unchecked Sendable {
+package struct Tensor: @unchecked Sendable {
     /// Rows, such as positions.
-    public let rows: Int
+    package let rows: Int
     /// Values of a row, padding left out.
-    public let columns: Int
+    package let columns: Int
     /// Values from one row to the next: `columns` rounded up to a multiple of 32.
-    public let stride: Int
+    package let stride: Int
     let memory: AlignedMemory
     package let data: UnsafeMutablePointer<Float>
 
     /// A tensor of zeros.
-    public init(rows: Int, columns: Int) { self.init(rows: rows, columns: columns, arena: nil) }
+    package init(rows: Int, columns: Int) { self.init(rows: rows, columns: columns, arena: nil) }
 
     /// A tensor of zeros that stays as long as the computation that uses it.
     /// - Parameter arena: where its memory comes from.
@@ -41,7 +41,7 @@ public struct Tensor: @unchecked Sendable {
     }
 
     /// One row, `[1, values]`.
-    public init(_ values: [Float]) {
+    package init(_ values: [Float]) {
         self.init(rows: 1, columns: values.count)
         for (index, value) in values.enumerated() { data[index] = value }
     }
@@ -75,10 +75,10 @@ public struct Tensor: @unchecked Sendable {
     }
 
     /// The values of one row without padding.
-    public func row(_ index: Int) -> [Float] { Array(UnsafeBufferPointer(start: data + index * stride, count: columns)) }
+    package func row(_ index: Int) -> [Float] { Array(UnsafeBufferPointer(start: data + index * stride, count: columns)) }
 
     /// All values without padding, `rows * columns`.
-    public var values: [Float] { (0 ..< rows).flatMap(row) }
+    package var values: [Float] { (0 ..< rows).flatMap(row) }
 
     package func set(row index: Int, to values: some Sequence<Float>) {
         for (column, value) in values.prefix(columns).enumerated() { data[index * stride + column] = value }

@@ -3,13 +3,13 @@ import AdaKernels
 /// The threads that share out a model's work in small pieces (see `ak_pool.h`).
 ///
 /// One run at a time: whoever owns a pool serializes its calls, as ``AdaptiveModel`` does.
-public final class ThreadPool: @unchecked Sendable {
+package final class ThreadPool: @unchecked Sendable {
     private let pool: OpaquePointer
     /// Threads that work, the caller's included.
-    public let threads: Int
+    package let threads: Int
 
     /// - Parameter threads: `nil` takes one for each processor that this process may run on.
-    public init(threads: Int? = nil) throws {
+    package init(threads: Int? = nil) throws {
         let wanted = max(1, min(threads ?? ThreadPool.availableProcessors, 256))
         guard let pool = ak_pool_create(Int32(wanted)) else {
             throw ComputeError.threads(wanted)
@@ -22,7 +22,7 @@ public final class ThreadPool: @unchecked Sendable {
 
     /// Calls `work(item, worker)` once for each item in `0 ..< items` and returns when all are done.
     /// `worker` is in `0 ..< threads`; no two calls share one at the same time.
-    public func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) { run(items, ends: nil, work) }
+    package func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) { run(items, ends: nil, work) }
 
     /// - Parameter ends: where each thread's share of the items ends; `nil`: as many items for each. Threads begin with their share and then help others.
     func run(_ items: Int, ends: UnsafePointer<Int32>?, _ work: (_ item: Int, _ worker: Int) -> Void) {
@@ -71,7 +71,7 @@ public final class ThreadPool: @unchecked Sendable {
     }
 
     /// Processors that this process may run on.
-    public static var availableProcessors: Int { max(1, Int(ak_processor_count())) }
+    package static var availableProcessors: Int { max(1, Int(ak_processor_count())) }
 }
 
 /// Memory that threads read soon, at most ``capacity`` places. In line: a list of its own would be one more cache miss for each layer of a decode.

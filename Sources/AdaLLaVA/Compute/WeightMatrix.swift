@@ -6,16 +6,16 @@ import AdaKernels
 /// fast: Q4_K as Q4_1, whose four bits are the same; the other quantized types as Q8_0 (`ak_packs_as_q8`), rounded once more where their whole numbers do
 /// not fit; 8-bit floats as BF16. In float32 those stay in the mapped file as they are, and so do Q8_0, Q4_0 and Q4_1 of large files (see
 /// ``WeightPlacement``), unless plans leave inputs out; 8-bit floats become float32.
-public final class WeightMatrix: @unchecked Sendable {
+package final class WeightMatrix: @unchecked Sendable {
     let matrix: ak_matrix
     /// Outputs.
-    public let rows: Int
+    package let rows: Int
     /// Inputs.
-    public let inputs: Int
+    package let inputs: Int
     /// The element type of the weights, as the file stores them.
-    public let type: ElementType
+    package let type: ElementType
     /// Bytes this takes in memory of our own (0 when it stays in the mapped file).
-    public let packedBytes: Int
+    package let packedBytes: Int
     private let memory: AlignedMemory?
     private let file: MappedFile?
 
@@ -66,7 +66,7 @@ public final class WeightMatrix: @unchecked Sendable {
     }
 
     /// Bytes that one pass over all the weights reads.
-    public var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
+    package var streamedBytes: Int { matrix.layout == AK_ROWS ? rows * matrix.stride : Int(matrix.panels) * matrix.stride }
 }
 
 extension ElementType {
@@ -93,7 +93,7 @@ extension ElementType {
 }
 
 /// A linear layer: weights and an optional bias.
-public struct Linear: Sendable {
+package struct Linear: Sendable {
     package let weight: WeightMatrix
     let bias: Tensor?
 

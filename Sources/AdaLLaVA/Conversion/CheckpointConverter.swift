@@ -7,9 +7,9 @@ import Foundation
 /// everything in it for what llama.cpp cannot run.
 /// Any other destination becomes a folder in the source's own Hugging Face layout, for a GGUF text model in that of its architecture, with float
 /// weights (safetensors has no quantized types).
-public struct CheckpointConverter: WeightConverter {
+package struct CheckpointConverter: WeightConverter {
     /// The element types that weights can be written in.
-    public enum Target: String, Sendable, CaseIterable {
+    package enum Target: String, Sendable, CaseIterable {
         case q8_0, q4_0, q4_1, f16, bf16, f32
 
         /// Whether safetensors has it.
@@ -43,7 +43,7 @@ public struct CheckpointConverter: WeightConverter {
     ///   - scheduler: what makes a model adaptive that is not; only for an output in Hugging Face's layout.
     ///   - overwrites: replace what is at `output`.
     /// - Throws: ``CheckpointError``, ``ConversionError``
-    public init(
+    package init(
         _ source: URL, projector: URL? = nil, visionTower: URL? = nil, to target: Target, scheduler: UntrainedScheduler? = nil, output: URL,
         overwrites: Bool = false
     ) throws {
@@ -71,7 +71,7 @@ public struct CheckpointConverter: WeightConverter {
     /// Writes the new checkpoint and opens it again to see that it loads. It appears under its name only when it is complete; stopped in
     /// between, nothing is left.
     /// - Throws: ``CheckpointError``; `CancellationError` between two pieces of a tensor.
-    public func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
+    package func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
         // A checkpoint that does not load would become another one that does not.
         try CheckpointConverter.verify(checkpoint)
         if writesGGUF { return try writeGGUF(cancellation: cancellation, progress: progress) }

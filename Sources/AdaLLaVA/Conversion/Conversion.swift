@@ -1,24 +1,24 @@
 import Foundation
 
 /// Something that writes weights in another form.
-public protocol WeightConverter: Sendable {
+package protocol WeightConverter: Sendable {
     /// Writes the output and opens it again to see that it loads. It appears under its name only when it is complete.
     /// - Throws: ``CheckpointError``; `CancellationError` once `cancellation` was raised.
     func run(cancellation: Cancellation, progress: ConversionProgress) throws -> ConversionReport
 }
 
 /// Told the bytes of the source that are done, of all.
-public typealias ConversionProgress = (_ done: Int, _ total: Int) -> Void
+package typealias ConversionProgress = (_ done: Int, _ total: Int) -> Void
 
 /// What a conversion wrote.
-public struct ConversionReport: Sendable {
+package struct ConversionReport: Sendable {
     /// Bytes of all weight files.
-    public let bytes: Int
-    public let tensors: Int
+    package let bytes: Int
+    package let tensors: Int
     /// What was written, the one that was asked for first.
-    public internal(set) var files: [String] = []
+    package internal(set) var files: [String] = []
     /// What whoever gets the files should know.
-    public internal(set) var note: String?
+    package internal(set) var note: String?
 }
 
 /// Where a conversion may write, and how.
@@ -67,7 +67,7 @@ enum ConversionOutput {
 }
 
 /// A conversion that was asked for wrongly.
-public enum ConversionError: EngineError, Equatable {
+package enum ConversionError: EngineError, Equatable {
     case exists(String)
     case ontoItself(String)
     case holdsSource(String)
@@ -77,9 +77,9 @@ public enum ConversionError: EngineError, Equatable {
     case towerNeedsFolder(String, output: String)
     case noScheduler(String, reason: String)
 
-    public var category: ErrorCategory { .usage }
+    package var category: ErrorCategory { .usage }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .exists(let path): "\(path): already there; name another output or give --force"
         case .ontoItself(let path): "\(path): the checkpoint cannot be written over itself; name another output"

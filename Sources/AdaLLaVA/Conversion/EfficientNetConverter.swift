@@ -6,7 +6,7 @@ import Foundation
 ///
 /// Batch norm is folded into the convolution before it (in float64), so that the weights can be stored and multiplied in any type; pointwise
 /// convolutions become matrices `[outputs, inputs]`; the classifier is left out.
-public struct EfficientNetConverter: WeightConverter {
+package struct EfficientNetConverter: WeightConverter {
     /// What the package adds to a variance.
     static let normEpsilon = 1e-3
 
@@ -16,14 +16,14 @@ public struct EfficientNetConverter: WeightConverter {
     private let output: URL
 
     /// Whether `url` is a PyTorch file, or a folder that holds one and no checkpoint.
-    public static func accepts(_ url: URL) -> Bool { weights(at: url) != nil }
+    package static func accepts(_ url: URL) -> Bool { weights(at: url) != nil }
 
     /// - Parameters:
     ///   - source: the package's `.pth` file, or a folder with one. A network that is none of the published variants needs a `config.json`
     ///     beside the file.
     ///   - target: f16, bf16 or f32.
     /// - Throws: ``CheckpointError``, ``ConversionError``
-    public init(_ source: URL, to target: CheckpointConverter.Target, output: URL, overwrites: Bool = false) throws {
+    package init(_ source: URL, to target: CheckpointConverter.Target, output: URL, overwrites: Bool = false) throws {
         guard target.isFloat, output.pathExtension != "gguf" else {
             throw ConversionError.towerNeedsFolder(target.rawValue, output: output.path)
         }
@@ -134,7 +134,7 @@ public struct EfficientNetConverter: WeightConverter {
 
     // MARK: - Writing
 
-    public func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
+    package func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
         let parts = Self.parts(of: configuration)
         var values: [String: [Float]] = [:]
         var descriptions: [TensorDescription] = []

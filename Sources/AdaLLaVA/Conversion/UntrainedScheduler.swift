@@ -4,7 +4,7 @@ import Foundation
 /// A scheduler with random weights for a model that has none: to measure times and plans of an adaptive model before it is trained.
 ///
 /// The weights are drawn as PyTorch initializes the reference's modules: uniform in ±1/√inputs for the linear maps, 1 and 0 for the normalization.
-public struct UntrainedScheduler: Sendable {
+package struct UntrainedScheduler: Sendable {
     private let type: AdaptiveConfiguration.SchedulerType
     private let rank: Int
     private let prefixLayers: Int?
@@ -15,7 +15,7 @@ public struct UntrainedScheduler: Sendable {
     ///   - rank: heads that one unit turns on (H).
     ///   - prefixLayers: layers at the front that always run; `nil`: half of them.
     ///   - seed: where the random weights come from.
-    public init(_ type: AdaptiveConfiguration.SchedulerType, rank: Int = 1, prefixLayers: Int? = nil, seed: UInt64 = 0) {
+    package init(_ type: AdaptiveConfiguration.SchedulerType, rank: Int = 1, prefixLayers: Int? = nil, seed: UInt64 = 0) {
         (self.type, self.rank, self.prefixLayers, self.seed) = (type, rank, prefixLayers, seed)
     }
 

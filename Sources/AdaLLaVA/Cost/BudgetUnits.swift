@@ -1,13 +1,13 @@
 /// The units in which a budget is spent (docs/architecture.md): layers for variant L, `schedulerRank` heads plus as many neuron groups of
 /// one layer for variant H.
-public struct BudgetUnits: Sendable, Equatable {
+package struct BudgetUnits: Sendable, Equatable {
     /// Units of the whole model and of its prefix, which always runs.
-    public let total: Int
+    package let total: Int
     /// Units of the prefix layers, which always run.
-    public let prefix: Int
+    package let prefix: Int
 
     /// Units of a model given by number.
-    public init(total: Int, prefix: Int) { (self.total, self.prefix) = (total, prefix) }
+    package init(total: Int, prefix: Int) { (self.total, self.prefix) = (total, prefix) }
 
     /// - Parameter heads: attention switches of a layer.
     package init(_ adaptive: AdaptiveConfiguration, layers: Int, heads: Int) {
@@ -21,23 +21,23 @@ public struct BudgetUnits: Sendable, Equatable {
 
     /// Optional units that a fraction of full compute grants: `max(0, floor(total * fraction) - prefix)`, never more than there are.
     /// - Parameter precision: what the fraction is held, and multiplied, in: rounding to 16 bits can lose a unit, or win one.
-    public func granted(fraction: Float, in precision: LatencyPrecision = .float32) -> Int {
+    package func granted(fraction: Float, in precision: LatencyPrecision = .float32) -> Int {
         let whole = precision.round(Float(total) * precision.round(fraction)).rounded(.down)
         guard whole > Float(prefix) else { return 0 }
         return Int(min(whole, Float(total))) - prefix
     }
 
     /// What the latency embedding encodes: `units / (total - prefix + 1)`.
-    public func normalized(_ units: Int, in precision: LatencyPrecision = .float32) -> Float {
+    package func normalized(_ units: Int, in precision: LatencyPrecision = .float32) -> Float {
         precision.round(Float(units) / Float(total - prefix + 1))
     }
 
     /// The smallest budget that still buys something: the prefix's share of the whole.
-    public var floor: Double { Double(prefix) / Double(total) }
+    package var floor: Double { Double(prefix) / Double(total) }
 }
 
 /// The float type that a latency is held in. We take float32; the reference, when its weights are of 16 bits, quantizes in their type.
-public enum LatencyPrecision: String, Sendable, CaseIterable {
+package enum LatencyPrecision: String, Sendable, CaseIterable {
     case float32, float16, bfloat16
 
     /// Rounds to the nearest value of the type, ties to even, as if its exponent had no limits: budgets and units lie well within them.

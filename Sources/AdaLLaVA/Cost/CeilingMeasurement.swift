@@ -8,15 +8,15 @@ import Foundation
 #endif
 
 /// What some threads of this machine reach when they do one thing only: read memory, or multiply in registers (`ak_ceilings.h`).
-public struct CeilingMeasurement: Sendable, Equatable {
-    public let threads: Int
+package struct CeilingMeasurement: Sendable, Equatable {
+    package let threads: Int
     /// Bytes a second, read by all threads from a buffer beyond the last-level cache.
-    public let bandwidth: Double
+    package let bandwidth: Double
     /// Operations a second, a multiplication and an addition counting one each: 8-bit dot products, BF16 dot products (`nil` where the
     /// processor has none), float32.
-    public let int8: Double
-    public let bf16: Double?
-    public let fp32: Double
+    package let int8: Double
+    package let bf16: Double?
+    package let fp32: Double
 
     /// Measures multiply-adds as the best of many short rounds, since other programs only ever slow them down; and bandwidth as the median of rounds
     /// that read the buffer once: where others share the memory a single round can be half as fast again as what any program is given for longer.
@@ -25,7 +25,7 @@ public struct CeilingMeasurement: Sendable, Equatable {
     ///   - time: how long each ceiling is tried.
     ///   - bufferBytes: what is read; `nil` takes four times the last-level cache, 256 MB at least.
     /// - Throws: `ComputeError`
-    public static func measure(threads: Int? = nil, time: Duration = .milliseconds(400), bufferBytes: Int? = nil) throws -> CeilingMeasurement {
+    package static func measure(threads: Int? = nil, time: Duration = .milliseconds(400), bufferBytes: Int? = nil) throws -> CeilingMeasurement {
         let pool = try ThreadPool(threads: threads)
         let int8 = multiply(AK_CEILING_INT8, pool, time)
         let bf16 = multiply(AK_CEILING_BF16, pool, time)
@@ -35,7 +35,7 @@ public struct CeilingMeasurement: Sendable, Equatable {
     }
 
     /// Bytes of the cache before memory, as far as one core reaches it; 32 MB where the system does not say.
-    public static let lastLevelCache: Int = {
+    package static let lastLevelCache: Int = {
         #if canImport(Darwin)
             let sizes = [cacheSize("hw.l3cachesize"), cacheSize("hw.l2cachesize")]
         #else
@@ -82,7 +82,7 @@ public struct CeilingMeasurement: Sendable, Equatable {
 }
 
 /// A buffer beyond the last-level cache that all threads read, for what the memory gives right now.
-public final class BandwidthReader: Sendable {
+package final class BandwidthReader: Sendable {
     /// Bytes a second, of the rounds that chose how the buffer is read.
     let median: Double
     private let pool: ThreadPool
@@ -92,7 +92,7 @@ public final class BandwidthReader: Sendable {
 
     /// - Parameter threads: one for each processor by default.
     /// - Throws: `ComputeError`
-    public convenience init(threads: Int? = nil) throws { self.init(try ThreadPool(threads: threads), time: .milliseconds(400), bufferBytes: nil) }
+    package convenience init(threads: Int? = nil) throws { self.init(try ThreadPool(threads: threads), time: .milliseconds(400), bufferBytes: nil) }
 
     fileprivate init(_ pool: ThreadPool, time: Duration, bufferBytes: Int?) {
         let buffer = Buffer(bytes: min(max(bufferBytes ?? max(256 << 20, 4 * CeilingMeasurement.lastLevelCache), 1 << 20), 2 << 30))
@@ -107,7 +107,7 @@ public final class BandwidthReader: Sendable {
 
     /// Reads the buffer once.
     /// - Returns: bytes a second.
-    public func read() -> Double {
+    package func read() -> Double {
         let seconds = ContinuousClock().measure { buffer.read(pool, streams) } / .seconds(1)
         return seconds > 0 ? Double(buffer.bytes) / seconds : 0
     }

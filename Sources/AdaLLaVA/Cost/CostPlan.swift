@@ -1,23 +1,23 @@
 /// What of one decoder layer runs, in the counts that its cost depends on.
-public struct LayerShare: Sendable, Hashable {
+package struct LayerShare: Sendable, Hashable {
     /// Attention switches that are on: heads, or groups of heads that share keys and values.
-    public let switches: Int
+    package let switches: Int
     /// Query heads.
-    public let heads: Int
+    package let heads: Int
     /// Heads of keys and values that some kept head reads.
-    public let keyValueHeads: Int
+    package let keyValueHeads: Int
     /// Channels of a convolution in attention's place.
-    public let channels: Int
+    package let channels: Int
     /// MLP neuron groups, and the neurons in them.
-    public let groups: Int
-    public let neurons: Int
+    package let groups: Int
+    package let neurons: Int
     /// How the layer mixes positions.
-    public let kind: DecoderLayerKind
+    package let kind: DecoderLayerKind
 
-    public var isSkipped: Bool { !runsMixer && groups == 0 }
+    package var isSkipped: Bool { !runsMixer && groups == 0 }
 
     /// Whether attention, or the convolution in its place, runs.
-    public var runsMixer: Bool { heads > 0 || channels > 0 }
+    package var runsMixer: Bool { heads > 0 || channels > 0 }
 
     /// - Parameters:
     ///   - attention: attention switches that are on.
@@ -42,13 +42,13 @@ public struct LayerShare: Sendable, Hashable {
 }
 
 /// The shares of all decoder layers.
-public struct CostPlan: Sendable, Equatable {
-    public let shares: [LayerShare]
+package struct CostPlan: Sendable, Equatable {
+    package let shares: [LayerShare]
     /// Units beyond the prefix that a budget granted; `nil` for a plan given as such.
-    public let units: Int?
+    package let units: Int?
 
     /// Whether the budget asked for less than the prefix layers cost, which always run.
-    public let isBelowFloor: Bool
+    package let isBelowFloor: Bool
 
     package init(shares: [LayerShare], units: Int? = nil, isBelowFloor: Bool = false) {
         (self.shares, self.units, self.isBelowFloor) = (shares, units, isBelowFloor)

@@ -1,26 +1,26 @@
 /// The request whose cost is asked for, and how the model is held and run.
-public struct CostSettings: Sendable, Equatable {
+package struct CostSettings: Sendable, Equatable {
     /// Positions of the prompt, image tokens included, the latency token not.
-    public var promptTokens: Int
+    package var promptTokens: Int
     /// Tokens generated; the first one comes out of the prompt's pass.
-    public var generatedTokens: Int
+    package var generatedTokens: Int
     /// Requests computed together, all with the same plan.
-    public var batchSize: Int
+    package var batchSize: Int
     /// Bits of a weight as arithmetic takes it.
-    public var weightBits: Int
+    package var weightBits: Int
     /// Bits of a weight as it is read from memory, its share of a block's scales included: 8.5 for Q8_0. `nil` takes ``weightBits``.
-    public var readWeightBits: Double?
-    public var activationBits: Int
+    package var readWeightBits: Double?
+    package var activationBits: Int
     /// Bits of a stored key or value; `nil` takes ``activationBits``.
-    public var keyValueBits: Int?
+    package var keyValueBits: Int?
     /// Attention as one operation that keeps its scores on the chip.
-    public var flashAttention: Bool
+    package var flashAttention: Bool
     /// Devices that share each layer; costs are those of one device.
-    public var tensorParallel: Int
+    package var tensorParallel: Int
     /// Images a request encodes; not part of the reference's formula.
-    public var images: Int
+    package var images: Int
 
-    public init(
+    package init(
         promptTokens: Int, generatedTokens: Int = 1, batchSize: Int = 1, weightBits: Int = 16, readWeightBits: Double? = nil,
         activationBits: Int = 16,
         keyValueBits: Int? = nil, flashAttention: Bool = false, tensorParallel: Int = 1, images: Int = 1

@@ -8,23 +8,23 @@ import Foundation
 
 /// What this machine reaches at most: the ceilings of its roofline (``CeilingMeasurement``), measured once, in about two seconds, and kept
 /// in the user's cache folder.
-public struct MachineCeilings: Sendable, Equatable, Codable {
+package struct MachineCeilings: Sendable, Equatable, Codable {
     /// Processor and host, and the threads that were used.
-    public let machine: String
-    public let threads: Int
+    package let machine: String
+    package let threads: Int
     /// Bytes a second.
-    public let bandwidth: Double
+    package let bandwidth: Double
     /// Operations a second: 8-bit dot products, BF16 dot products (`nil` where the processor has none), float32.
-    public let int8: Double
-    public let bf16: Double?
-    public let fp32: Double
+    package let int8: Double
+    package let bf16: Double?
+    package let fp32: Double
     /// Bytes of a core's second-level cache.
-    public let cacheBytes: Double
+    package let cacheBytes: Double
     /// Processes that wanted to run over the minute before the measurement; absent if the system does not say.
-    public let load: Double?
+    package let load: Double?
 
     /// What to tell people of ceilings that other programs may have lowered; `nil` for those of a quiet machine.
-    public var caution: String? {
+    package var caution: String? {
         guard let load, load >= Self.busy else { return nil }
         return String(format: "this machine's ceilings were measured while other programs ran (load %.2f) and may be too low; "
             + "they are measured again once it is quieter, or with --measure", load)
@@ -33,7 +33,7 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
     /// From here on somebody else was measured too.
     private static let busy = 0.5
 
-    public var hardware: Hardware {
+    package var hardware: Hardware {
         Hardware(
             name: Hardware.thisMachine, bandwidth: bandwidth, fp16: bf16 ?? fp32, int8: int8, fp32: fp32, onChipBuffer: cacheBytes)
     }
@@ -44,7 +44,7 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
     ///   - folder: where they are kept; by default `adallava` in the user's cache folder.
     /// - Returns: the ceilings, and why they could not be kept if so.
     /// - Throws: `ComputeError`
-    public static func load(
+    package static func load(
         threads: Int? = nil, refresh: Bool = false, folder: URL? = nil, onMeasure: () -> Void = {}
     ) throws -> (ceilings: MachineCeilings, notKept: String?) {
         let count = threads ?? ThreadPool.availableProcessors
@@ -138,5 +138,5 @@ public struct MachineCeilings: Sendable, Equatable, Codable {
 
 extension Hardware {
     /// What stands for the machine that this runs on; see ``MachineCeilings``.
-    public static let thisMachine = "this-machine"
+    package static let thisMachine = "this-machine"
 }

@@ -1,32 +1,32 @@
 /// One operation of a model under the roofline model (Williams et al., 2009; for language models Yuan et al., "LLM Inference Unveiled:
 /// Survey and Roofline Model Insights", 2024): arithmetic and memory traffic overlap, so the slower of the two sets the time.
-public struct RooflineOperation: Sendable, Equatable {
-    public enum Bound: String, Sendable {
+package struct RooflineOperation: Sendable, Equatable {
+    package enum Bound: String, Sendable {
         case memory, compute
     }
 
     /// As the reference calls it: `q_proj`, `qk_matmul`, `mlp_norm`, ….
-    public let name: String
+    package let name: String
     /// Floating-point or integer operations; a multiply-add counts as two.
-    public let operations: Double
+    package let operations: Double
     /// Bytes that move between memory and the processor.
-    public let traffic: Traffic
+    package let traffic: Traffic
     /// Operations a second that the hardware does at most in this operation's arithmetic.
-    public let peak: Double
+    package let peak: Double
     /// Bytes a second.
-    public let bandwidth: Double
+    package let bandwidth: Double
 
     package init(name: String, operations: Double, traffic: Traffic, peak: Double, bandwidth: Double) {
         (self.name, self.operations, self.traffic, self.peak, self.bandwidth) = (name, operations, traffic, peak, bandwidth)
     }
 
     /// Bytes by what they are.
-    public struct Traffic: Sendable, Equatable {
-        public var loadWeight = 0.0
-        public var loadActivation = 0.0
-        public var storeActivation = 0.0
-        public var loadKeyValue = 0.0
-        public var storeKeyValue = 0.0
+    package struct Traffic: Sendable, Equatable {
+        package var loadWeight = 0.0
+        package var loadActivation = 0.0
+        package var storeActivation = 0.0
+        package var loadKeyValue = 0.0
+        package var storeKeyValue = 0.0
 
         package init(
             loadWeight: Double = 0, loadActivation: Double = 0, storeActivation: Double = 0, loadKeyValue: Double = 0, storeKeyValue: Double = 0
@@ -35,7 +35,7 @@ public struct RooflineOperation: Sendable, Equatable {
             (self.loadKeyValue, self.storeKeyValue) = (loadKeyValue, storeKeyValue)
         }
 
-        public var total: Double { loadWeight + loadActivation + storeActivation + loadKeyValue + storeKeyValue }
+        package var total: Double { loadWeight + loadActivation + storeActivation + loadKeyValue + storeKeyValue }
 
         static func + (left: Traffic, right: Traffic) -> Traffic {
             Traffic(
@@ -53,23 +53,23 @@ public struct RooflineOperation: Sendable, Equatable {
     }
 
     /// Operations for each byte.
-    public var arithmeticIntensity: Double { traffic.total > 0 ? operations / traffic.total : 0 }
+    package var arithmeticIntensity: Double { traffic.total > 0 ? operations / traffic.total : 0 }
 
-    public var bound: Bound { arithmeticIntensity < peak / bandwidth ? .memory : .compute }
+    package var bound: Bound { arithmeticIntensity < peak / bandwidth ? .memory : .compute }
 
     /// Operations a second that the roofline allows.
-    public var performance: Double { bound == .memory ? arithmeticIntensity * bandwidth : peak }
+    package var performance: Double { bound == .memory ? arithmeticIntensity * bandwidth : peak }
 
     /// Seconds. An operation that only moves bytes (an embedding lookup) takes its traffic's time.
-    public var time: Double { bound == .memory ? traffic.total / bandwidth : operations / peak }
+    package var time: Double { bound == .memory ? traffic.total / bandwidth : operations / peak }
 }
 
 /// Sums over operations.
-public struct CostTotals: Sendable, Equatable {
-    public var operations = 0.0
-    public var traffic = RooflineOperation.Traffic()
+package struct CostTotals: Sendable, Equatable {
+    package var operations = 0.0
+    package var traffic = RooflineOperation.Traffic()
     /// Seconds.
-    public var time = 0.0
+    package var time = 0.0
 
     package init(operations: Double = 0, traffic: RooflineOperation.Traffic = .init(), time: Double = 0) {
         (self.operations, self.traffic, self.time) = (operations, traffic, time)
@@ -88,12 +88,12 @@ public struct CostTotals: Sendable, Equatable {
 
 /// Operations that belong together and occur `count` times: the decoder layers of which the same share runs, or what stands outside the
 /// layers.
-public struct CostPart: Sendable, Equatable {
+package struct CostPart: Sendable, Equatable {
     /// `layer`, `vision layer`, `lm_head`, ….
-    public let name: String
+    package let name: String
     /// Indices of the layers; empty outside layers.
-    public let layers: [Int]
-    public let operations: [RooflineOperation]
+    package let layers: [Int]
+    package let operations: [RooflineOperation]
 
     package init(name: String, layers: [Int], operations: [RooflineOperation]) { (self.name, self.layers, self.operations) = (name, layers, operations) }
 
@@ -101,26 +101,26 @@ public struct CostPart: Sendable, Equatable {
 }
 
 /// Bytes of memory that a stage needs.
-public struct MemoryFootprint: Sendable, Equatable {
-    public var temporaryActivations = 0.0
-    public var weights = 0.0
-    public var keyValueCache = 0.0
+package struct MemoryFootprint: Sendable, Equatable {
+    package var temporaryActivations = 0.0
+    package var weights = 0.0
+    package var keyValueCache = 0.0
 
     package init(temporaryActivations: Double = 0, weights: Double = 0, keyValueCache: Double = 0) {
         (self.temporaryActivations, self.weights, self.keyValueCache) = (temporaryActivations, weights, keyValueCache)
     }
 
-    public var total: Double { temporaryActivations + weights + keyValueCache }
+    package var total: Double { temporaryActivations + weights + keyValueCache }
 }
 
 /// The cost of one stage: encoding images, reading the prompt, or generating one token.
-public struct StageCost: Sendable, Equatable {
-    public let parts: [CostPart]
-    public let memory: MemoryFootprint
+package struct StageCost: Sendable, Equatable {
+    package let parts: [CostPart]
+    package let memory: MemoryFootprint
 
     package init(parts: [CostPart], memory: MemoryFootprint) { (self.parts, self.memory) = (parts, memory) }
 
-    public var totals: CostTotals {
+    package var totals: CostTotals {
         parts.reduce(into: CostTotals()) { totals, part in
             for operation in part.operations { totals.add(operation, times: part.count) }
         }

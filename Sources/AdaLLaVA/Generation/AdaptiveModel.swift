@@ -132,23 +132,23 @@ public final class AdaptiveModel: Sendable {
     public var budgetFloor: Double? { loaded.parts.adaptive?.units.floor }
 
     /// The smallest fraction of compute that grants so many optional units; `nil` if the model is not adaptive.
-    public func fraction(buying units: Int) -> Double? { loaded.parts.adaptive?.units.fraction(buying: units) }
+    package func fraction(buying units: Int) -> Double? { loaded.parts.adaptive?.units.fraction(buying: units) }
 
     /// What predicts how much an input needs; `nil` for a model that cannot take a budget of `auto`.
-    public var budgetHead: BudgetHead? { loaded.parts.adaptive?.budgetHead }
+    package var budgetHead: BudgetHead? { loaded.parts.adaptive?.budgetHead }
 
     /// Units of the whole model and of its prefix; `nil` if the model is not adaptive.
-    public var budgetUnits: BudgetUnits? { loaded.parts.adaptive?.units }
+    package var budgetUnits: BudgetUnits? { loaded.parts.adaptive?.units }
 
     /// Whether it takes images.
     public var hasVision: Bool { loaded.parts.vision != nil }
 
     /// Whether images are cut to their middle square, instead of being squared with margins.
-    public var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
+    package var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
 
     /// Features of an image that stand before those of its patches: the class token's, where it is kept. `nil` where token selection or
     /// tiles leave no grid of patches, or without a vision tower.
-    public var featuresBeforePatches: Int? {
+    package var featuresBeforePatches: Int? {
         guard let llava = loaded.checkpoint.configuration.llava, llava.tokenSelection == .none, llava.tiling == .none else { return nil }
         return llava.selectFeature == .classAndPatches ? 1 : 0
     }
@@ -319,7 +319,7 @@ public final class AdaptiveModel: Sendable {
     /// - Parameters:
     ///   - switchLogits: one for each switch that the scheduler decides, ``switchCount``.
     ///   - units: optional units granted, as ``AnswerSummary/units`` says them.
-    public func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan {
+    package func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan {
         guard let adaptive = loaded.parts.adaptive else { throw GenerationError.plan(reason: "\(loaded.parts.name) is not adaptive, so everything runs") }
         guard switchLogits.count == switchCount, switchLogits.allSatisfy(\.isFinite) else {
             throw GenerationError.plan(reason: "expected \(switchCount) finite logits, found \(switchLogits.count)")
@@ -331,7 +331,7 @@ public final class AdaptiveModel: Sendable {
     }
 
     /// Switches that the scheduler decides: optional layers (L), or their heads and neuron groups (H); 0 if the model is not adaptive.
-    public var switchCount: Int {
+    package var switchCount: Int {
         guard let adaptive = loaded.parts.adaptive else { return 0 }
         let space = loaded.parts.space
         let optional = space.layers.count - adaptive.scheduler.configuration.numPrefixLayers
@@ -339,12 +339,12 @@ public final class AdaptiveModel: Sendable {
     }
 
     /// Layers that always run; 0 if the model is not adaptive.
-    public var prefixLayers: Int { loaded.parts.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
+    package var prefixLayers: Int { loaded.parts.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
 
     /// Runs one greedy request and keeps its intermediates.
     /// - Parameter tokens: the whole prompt's ids; -200 stands where an image goes, or, for llava-hf's checkpoints, their own image token, once
     ///   or as often as an image has features.
-    public func trace(
+    package func trace(
         tokens: [Int], images: [RGBImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false, includesAttention: Bool = false,
         onProgress: @escaping @Sendable (GenerationProgress) -> Void = { _ in }
     ) async throws -> TraceResult {
@@ -353,7 +353,7 @@ public final class AdaptiveModel: Sendable {
     }
 
     /// The same with pictures that ``imagePreparation`` brought to the tower's size.
-    public func trace(
+    package func trace(
         tokens: [Int], prepared images: [PreparedImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false,
         includesAttention: Bool = false, onProgress: @escaping @Sendable (GenerationProgress) -> Void = { _ in }
     ) async throws -> TraceResult {
@@ -432,7 +432,7 @@ public final class AdaptiveModel: Sendable {
     ///   - tokens: the whole prompt's ids; -200 stands where an image goes.
     ///   - images: encoded anew each time, also if the last request had the same.
     /// - Throws: ``BudgetError``, ``GenerationError``, `CancellationError`.
-    public func measure(
+    package func measure(
         tokens: [Int], images: [RGBImage] = [], budget: Budget, maxTokens: Int, deadlines: DeadlineOptions = DeadlineOptions()
     ) async throws -> AnswerSummary {
         let called = ContinuousClock.now

@@ -22,11 +22,11 @@ public struct GenerationOptions: Sendable {
     /// Makes what says which tokens may come next.
     package var filter: (@Sendable () -> any TokenFilter)?
     /// Called on the model's thread with what the prefix layers put out; not for a model that is not adaptive.
-    public var onStates: (@Sendable (PrefixStates) -> Void)?
-    /// Which requests' prompts are read first: those with lower numbers; among equals, those with the earliest deadline.
+    package var onStates: (@Sendable (PrefixStates) -> Void)?
+    /// Requests with lower numbers are read first; among equals, those with the earliest deadline.
     public var priority = 0
     /// Called on the model's thread with what is predicted of the answer, whenever that becomes more certain; where times are predicted.
-    public var onPrediction: (@Sendable (PhaseTimes) -> Void)?
+    package var onPrediction: (@Sendable (PhaseTimes) -> Void)?
     /// What a time budget means for this answer.
     public var deadlines = DeadlineOptions()
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
@@ -167,7 +167,7 @@ public struct AnswerSummary: Sendable {
     }
 
     /// What `ask --json` prints.
-    public func jsonObject(answer: String) -> [String: Any] {
+    package func jsonObject(answer: String) -> [String: Any] {
         var adaptive: [String: Any] = [
             "attention_heads_per_layer": plan.headsPerLayer, "mlp_groups_per_layer": plan.groupsPerLayer, "units": units ?? NSNull(),
             "floor": budgetFloor ?? NSNull(),
@@ -193,7 +193,7 @@ public struct AnswerSummary: Sendable {
 
 extension PhaseTimes {
     /// Milliseconds of each phase.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         [
             "encode_ms": encode / .milliseconds(1), "prefill_ms": prefill / .milliseconds(1), "decode_ms": decode / .milliseconds(1),
             "ttft_ms": timeToFirstToken / .milliseconds(1), "whole_ms": whole / .milliseconds(1),
@@ -202,13 +202,13 @@ extension PhaseTimes {
 }
 
 /// The intermediates and results of a traced request.
-public struct TraceResult: Sendable {
+package struct TraceResult: Sendable {
     /// The tensors by name.
-    public let entries: [String: Trace.Entry]
+    package let entries: [String: Trace.Entry]
     /// The generated text; `nil` for a model without a tokenizer.
-    public let text: String?
+    package let text: String?
     /// Tokens, plan and times.
-    public let summary: AnswerSummary
+    package let summary: AnswerSummary
     let insertPosition: Int?
     let lengthWithLatencyToken: Int
     let keyValueShapes: [[Int]?]
@@ -221,12 +221,12 @@ public struct TraceResult: Sendable {
     }
 
     /// Writes the tensors as float32 safetensors.
-    public func write(to url: URL) throws {
+    package func write(to url: URL) throws {
         try SafetensorsWriter.write(entries.sorted { $0.key < $1.key }.map { ($0.key, $0.value.shape, $0.value.values) }, to: url)
     }
 
     /// What `trace` prints, named as the fixtures' `cases.json` names it.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         [
             "generated_ids": summary.tokens, "generated_text": text ?? NSNull(), "units": summary.units ?? NSNull(),
             "insert_position": insertPosition ?? NSNull(), "length_with_latency_token": lengthWithLatencyToken,

@@ -71,13 +71,13 @@ struct EngineRequest: Sendable {
 }
 
 /// What the prefix layers put out for two rows of a request: hidden states without a norm.
-public struct PrefixStates: Sendable, Equatable {
+package struct PrefixStates: Sendable, Equatable {
     /// The last prompt row's: what a budget head reads. It does not depend on the budget.
-    public let prompt: [Float]
+    package let prompt: [Float]
     /// The latency token's: what the scheduler reads.
-    public let latency: [Float]
+    package let latency: [Float]
 
-    public init(prompt: [Float], latency: [Float]) { (self.prompt, self.latency) = (prompt, latency) }
+    package init(prompt: [Float], latency: [Float]) { (self.prompt, self.latency) = (prompt, latency) }
 }
 
 /// What happens to answers that are to be given in time.

@@ -3,7 +3,7 @@ extension AdaptiveModel {
     /// tile. Features that are known
     /// of an earlier request are not computed again.
     /// - Throws: ``GenerationError``, ``ComputeError``, `CancellationError` within one layer.
-    public func features(of image: PreparedImage) async throws -> [[Float]] {
+    package func features(of image: PreparedImage) async throws -> [[Float]] {
         let image = try loaded.image(image)
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {

@@ -1,40 +1,40 @@
 /// What the latency token looks at in the prefix layers, behind whose last one the scheduler reads it.
-public struct LatencyAttention: Sendable, Equatable {
+package struct LatencyAttention: Sendable, Equatable {
     /// One prefix layer, averaged over its heads.
-    public struct Layer: Sendable, Equatable {
-        public let index: Int
+    package struct Layer: Sendable, Equatable {
+        package let index: Int
         /// Share of the attention that goes to the image, 0 ... 1.
-        public let imageShare: Double
+        package let imageShare: Double
         /// Share that goes to the latency token itself; the rest goes to the text.
-        public let ownShare: Double
+        package let ownShare: Double
         /// To each row of image features, in the order of the rows.
-        public let weights: [Double]
+        package let weights: [Double]
 
         package init(index: Int, imageShare: Double, ownShare: Double, weights: [Double]) {
             (self.index, self.imageShare, self.ownShare, self.weights) = (index, imageShare, ownShare, weights)
         }
     }
 
-    public let layers: [Layer]
+    package let layers: [Layer]
     /// Patches of a side, if the image's features are those of a square of patches.
-    public let grid: Int?
+    package let grid: Int?
     /// Rows of features before those of the patches.
-    public let leadingRows: Int
+    package let leadingRows: Int
 
     /// An attention given by value.
-    public init(layers: [Layer], grid: Int?, leadingRows: Int = 0) {
+    package init(layers: [Layer], grid: Int?, leadingRows: Int = 0) {
         (self.layers, self.grid, self.leadingRows) = (layers, grid, leadingRows)
     }
 
     /// Runs one question about one image and keeps the attention.
     /// - Throws: ``GenerationError``, `CancellationError`
-    public init(_ model: AdaptiveModel, question: String, image: RGBImage, budget: Double) async throws {
+    package init(_ model: AdaptiveModel, question: String, image: RGBImage, budget: Double) async throws {
         let tokens = try model.tokenize([.question(question, images: 1)])
         self = try await model.latencyAttention(tokens: tokens, image: try model.imagePreparation(image), budget: .fraction(budget))
     }
 
     /// What a layer gives to each patch, row by row from the upper left; `nil` if features are not patches of a square.
-    public func patchWeights(_ layer: Layer) -> (grid: Int, weights: [Double])? {
+    package func patchWeights(_ layer: Layer) -> (grid: Int, weights: [Double])? {
         guard let grid, layer.weights.count >= leadingRows + grid * grid else { return nil }
         return (grid, Array(layer.weights[leadingRows ..< leadingRows + grid * grid]))
     }
@@ -46,7 +46,7 @@ extension AdaptiveModel {
     ///   - tokens: the whole prompt's ids; -200 stands where the one image goes.
     ///   - budget: a fraction, which the latency token carries.
     /// - Throws: ``BudgetError``, ``GenerationError``, ``ComputeError``, `CancellationError`
-    public func latencyAttention(tokens: [Int], image: PreparedImage, budget: Budget) async throws -> LatencyAttention {
+    package func latencyAttention(tokens: [Int], image: PreparedImage, budget: Budget) async throws -> LatencyAttention {
         try check(budget)
         let prompt = loaded.withImageMarks(tokens), cancellation = Cancellation(), requests = requests
         let request = EngineRequest(tokens: prompt, images: [try loaded.image(image)], budget: budget, maxTokens: 0)

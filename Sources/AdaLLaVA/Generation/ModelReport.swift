@@ -1,50 +1,50 @@
 import Foundation
 
 /// What is in a checkpoint, and the first thing that is wrong with it.
-public struct ModelReport: Sendable {
+package struct ModelReport: Sendable {
     /// Tensors of one element type.
-    public struct TypeShare: Sendable {
+    package struct TypeShare: Sendable {
         /// The element type.
-        public let type: ElementType
+        package let type: ElementType
         /// What the type is called: it says which one ``ElementType/unread`` is.
-        public let name: String
+        package let name: String
         /// How many tensors have it.
-        public let tensors: Int
+        package let tensors: Int
         /// Their values in all.
-        public let values: Int
-        public let bytes: Int
+        package let values: Int
+        package let bytes: Int
     }
 
     /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
-    public let format: String
+    package let format: String
     /// What the model is.
-    public let configuration: ModelConfiguration
+    package let configuration: ModelConfiguration
     /// Parameters of the decoder with embeddings, of the vision tower, of the projector, of the scheduler.
-    public let parameters: (language: Int, vision: Int, projector: Int, scheduler: Int)
+    package let parameters: (language: Int, vision: Int, projector: Int, scheduler: Int)
     /// What the weights are stored in, the largest share first.
-    public let types: [TypeShare]
+    package let types: [TypeShare]
     /// Bytes that the weights take in memory once they are ready to run.
-    public let weightBytes: Int
+    package let weightBytes: Int
     /// Bytes of keys and values for one position, with everything on.
-    public let keyValueBytesPerToken: Int
+    package let keyValueBytesPerToken: Int
     /// The units of its budget; `nil` if the model is not adaptive.
-    public let units: BudgetUnits?
+    package let units: BudgetUnits?
     /// The tokenizer in words; `nil` if there is none.
-    public let tokenizer: String?
+    package let tokenizer: String?
     /// The chat template's name; `nil` if none could be chosen.
-    public let template: String?
+    package let template: String?
     /// Tokens that one image takes in the prompt, before token selection.
-    public let imageTokens: Int?
+    package let imageTokens: Int?
     /// The first problem found, in the words of the error that loading would end with.
-    public let problem: String?
+    package let problem: String?
     /// What is unusual and no problem, each in words.
-    public let notes: [String]
+    package let notes: [String]
     /// Proposals of `generation_config.json` that are out of range and ignored, each in words.
-    public let ignored: [String]
+    package let ignored: [String]
 
     /// Opens the checkpoint and checks every tensor that the architecture needs, without reading the weights.
     /// - Throws: ``CheckpointError`` if it cannot be opened at all.
-    public init(contentsOf url: URL, projector: URL? = nil, visionTower: URL? = nil, template: ChatTemplate.Choice? = nil) throws {
+    package init(contentsOf url: URL, projector: URL? = nil, visionTower: URL? = nil, template: ChatTemplate.Choice? = nil) throws {
         let checkpoint = try Checkpoint.open(at: url, projector: projector, visionTower: visionTower)
         let configuration = checkpoint.configuration
         format = checkpoint.formatDescription
@@ -106,7 +106,7 @@ public struct ModelReport: Sendable {
     }
 
     /// Lines for people.
-    public var lines: [String] {
+    package var lines: [String] {
         let language = configuration.language
         func millions(_ count: Int) -> String { String(format: "%.1f M", Double(count) / 1e6) }
         func megabytes(_ bytes: Int) -> String { String(format: "%.1f MB", Double(bytes) / 1e6) }
@@ -156,7 +156,7 @@ public struct ModelReport: Sendable {
     }
 
     /// The same as an object for JSON.
-    public var jsonObject: [String: Any] {
+    package var jsonObject: [String: Any] {
         let language = configuration.language
         var object: [String: Any] = [
             "format": format,

@@ -1,22 +1,22 @@
 /// Intermediates of one request under the reference's names, for comparing with another implementation.
-public final class Trace {
+package final class Trace {
     /// One tensor.
-    public struct Entry: Sendable {
+    package struct Entry: Sendable {
         /// Row-major, outermost first.
-        public var shape: [Int]
+        package var shape: [Int]
         /// As many as the shape says.
-        public var values: [Float]
+        package var values: [Float]
     }
 
     /// Also keep what each layer puts out in the first pass.
-    public let includesLayers: Bool
+    package let includesLayers: Bool
     /// Also keep what the latency token attends to in each prefix layer, `latency_attention.N` as `[heads, positions]`.
-    public let includesAttention: Bool
+    package let includesAttention: Bool
     /// What was recorded, by name.
-    public private(set) var entries: [String: Entry] = [:]
+    package private(set) var entries: [String: Entry] = [:]
 
     /// An empty trace.
-    public init(includesLayers: Bool = false, includesAttention: Bool = false) {
+    package init(includesLayers: Bool = false, includesAttention: Bool = false) {
         (self.includesLayers, self.includesAttention) = (includesLayers, includesAttention)
     }
 

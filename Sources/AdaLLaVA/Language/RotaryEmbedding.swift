@@ -4,13 +4,13 @@ import Foundation
 /// The numbers are those of Hugging Face's `ROPE_INIT_FUNCTIONS`, computed in float32 as there.
 ///
 /// The value pair `k` of a head at position `p` is turned by `p · inverseFrequencies[k]`.
-public struct RotaryEmbedding: Sendable {
+package struct RotaryEmbedding: Sendable {
     /// The frequencies for a sequence of some length.
-    public struct Frequencies: Sendable, Equatable {
+    package struct Frequencies: Sendable, Equatable {
         /// One for every pair of a head's rotated values: `[rotaryDim / 2]`.
-        public let inverseFrequencies: [Float]
+        package let inverseFrequencies: [Float]
         /// What cosines and sines are multiplied by; 1 but for YaRN and LongRoPE.
-        public let attentionScaling: Float
+        package let attentionScaling: Float
     }
 
     private let rotaryDim: Int
@@ -21,7 +21,7 @@ public struct RotaryEmbedding: Sendable {
     /// - Parameter frequencyFactors: what every frequency is divided by, `[rotaryDim / 2]`: GGUF's `rope_freqs.weight`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the factors are not as many as the frequencies, or
     ///   not positive.
-    public init(_ configuration: DecoderConfiguration, frequencyFactors: [Float]? = nil) throws {
+    package init(_ configuration: DecoderConfiguration, frequencyFactors: [Float]? = nil) throws {
         if let factors = frequencyFactors {
             guard factors.count == configuration.rotaryDim / 2, factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
                 throw CheckpointError.configuration(
@@ -43,7 +43,7 @@ public struct RotaryEmbedding: Sendable {
     }
 
     /// Whether the frequencies change with the length of the sequence, so that they must be asked for again when it grows.
-    public var dependsOnSequenceLength: Bool {
+    package var dependsOnSequenceLength: Bool {
         switch scaling {
         case .dynamic, .longrope: true
         default: false
@@ -51,7 +51,7 @@ public struct RotaryEmbedding: Sendable {
     }
 
     /// The frequencies for a sequence of `sequenceLength` positions, prompt and answer.
-    public func frequencies(sequenceLength: Int) -> Frequencies {
+    package func frequencies(sequenceLength: Int) -> Frequencies {
         let (inverse, attention) = scaled(sequenceLength: sequenceLength)
         guard let frequencyFactors else { return Frequencies(inverseFrequencies: inverse, attentionScaling: attention) }
         return Frequencies(inverseFrequencies: zip(inverse, frequencyFactors).map { $0 / $1 }, attentionScaling: attention)
@@ -118,7 +118,7 @@ public struct RotaryEmbedding: Sendable {
 extension DecoderConfiguration {
     /// What GGUF stores as `rope_freqs.weight` for Llama 3.1's scaling: plain frequency over scaled frequency, `[headDim / 2]`.
     /// `nil` for every other scaling.
-    public func rotaryFrequencyFactors() throws -> [Float]? {
+    package func rotaryFrequencyFactors() throws -> [Float]? {
         guard case .llama3 = ropeScaling else { return nil }
         var plain = self
         plain.ropeScaling = nil

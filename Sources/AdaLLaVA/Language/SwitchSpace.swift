@@ -1,25 +1,25 @@
 /// Which switches a decoder has, per layer, and what each owns (docs/architecture.md). Schedulers, plans and budgets speak of switches by number;
 /// only here does a number become query heads and neurons.
-public struct SwitchSpace: Sendable, Equatable {
+package struct SwitchSpace: Sendable, Equatable {
     /// The switches of one layer.
-    public struct Layer: Sendable, Equatable {
+    package struct Layer: Sendable, Equatable {
         /// Query heads of each attention switch: one, or all that share a key-value head. In a layer with a convolution its channels: as equal shares of
         /// them as there are switches, with their rows of the three projections, their taps and their columns of the output projection.
-        public let heads: [Range<Int>]
+        package let heads: [Range<Int>]
         /// Neurons of each MLP switch.
-        public let neurons: [Range<Int>]
+        package let neurons: [Range<Int>]
         /// How the layer mixes positions.
-        public let kind: DecoderLayerKind
+        package let kind: DecoderLayerKind
     }
 
     /// One entry a layer. Every layer has as many switches as the others.
-    public let layers: [Layer]
+    package let layers: [Layer]
     /// Attention switches of a layer, and as many MLP switches.
-    public var switchesPerLayer: Int { layers.first?.neurons.count ?? 0 }
+    package var switchesPerLayer: Int { layers.first?.neurons.count ?? 0 }
 
     /// Every attention head a switch, or every group of heads that share keys and values, and as many groups of MLP neurons.
     /// - Parameter grouped: whether a switch is a group of heads that share a key-value head.
-    public init(_ c: DecoderConfiguration, grouped: Bool) {
+    package init(_ c: DecoderConfiguration, grouped: Bool) {
         let switches = grouped ? c.numKeyValueHeads : c.numAttentionHeads
         let perSwitch = c.numAttentionHeads / max(switches, 1)
         let heads = (0 ..< switches).map { $0 * perSwitch ..< ($0 + 1) * perSwitch }
@@ -32,7 +32,7 @@ public struct SwitchSpace: Sendable, Equatable {
     }
 
     /// The neurons of MLP group `group`: `intermediate / groups` each, the first `intermediate % groups` groups one more.
-    public static func neurons(group: Int, of groups: Int, intermediateSize: Int) -> Range<Int> {
+    package static func neurons(group: Int, of groups: Int, intermediateSize: Int) -> Range<Int> {
         let (size, extra) = (intermediateSize / groups, intermediateSize % groups)
         let first = group * size + min(group, extra)
         return first ..< first + size + (group < extra ? 1 : 0)

@@ -1,22 +1,22 @@
 /// A token that stands beside a model's pieces and is cut out of a text before anything else happens.
-public struct AddedToken: Sendable, Equatable {
+package struct AddedToken: Sendable, Equatable {
     /// The token's id.
-    public var id: Int
+    package var id: Int
     /// The text that it is found by.
-    public var content: String
+    package var content: String
     /// A control token: not part of what a user writes, left out of decoded text on request.
-    public var isSpecial: Bool
+    package var isSpecial: Bool
     /// Whitespace on its left belongs to it.
-    public var stripsLeft: Bool
+    package var stripsLeft: Bool
     /// Whitespace on its right belongs to it.
-    public var stripsRight: Bool
+    package var stripsRight: Bool
     /// Only found where no letter, digit or underscore touches it.
-    public var isSingleWord: Bool
+    package var isSingleWord: Bool
     /// Looked for in normalized text, after the others.
-    public var isNormalized: Bool
+    package var isNormalized: Bool
 
     /// A token given by value.
-    public init(
+    package init(
         id: Int, content: String, isSpecial: Bool, stripsLeft: Bool = false, stripsRight: Bool = false,
         isSingleWord: Bool = false, isNormalized: Bool = false
     ) {

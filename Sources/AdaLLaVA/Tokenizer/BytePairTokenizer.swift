@@ -1,7 +1,7 @@
 /// A byte-pair tokenizer: the pipeline of Hugging Face's tokenizer.json, which GGUF's `gpt2` vocabularies are a case of.
 ///
 /// Added tokens are cut out; each text between them is normalized, split into words, and every word merged.
-public final class BytePairTokenizer: Tokenizer {
+package final class BytePairTokenizer: Tokenizer {
     struct Options: Sendable {
         var normalizers: [TextNormalizer] = []
         var preTokenizers: [PreTokenizer] = []
@@ -24,8 +24,8 @@ public final class BytePairTokenizer: Tokenizer {
     /// Ordinary added tokens that are looked for after normalization, with their texts normalized.
     private let normalizedAdded: AddedTokens
     private let isByteLevel: Bool
-    public let vocabularySize: Int
-    public let endOfGenerationTokens: Set<Int>
+    package let vocabularySize: Int
+    package let endOfGenerationTokens: Set<Int>
 
     init(model: BytePairModel, options: Options) {
         self.model = model
@@ -43,21 +43,21 @@ public final class BytePairTokenizer: Tokenizer {
         endOfGenerationTokens = options.endOfGeneration.union(options.eosToken.map { [$0] } ?? [])
     }
 
-    public var bosToken: Int? { options.bosToken }
-    public var eosToken: Int? { options.eosToken }
-    public var unknownToken: Int? { options.unknownToken }
-    public var padToken: Int? { options.padToken }
-    public var addsBOS: Bool { options.bosToken.map { options.prefix.contains($0) } ?? false }
+    package var bosToken: Int? { options.bosToken }
+    package var eosToken: Int? { options.eosToken }
+    package var unknownToken: Int? { options.unknownToken }
+    package var padToken: Int? { options.padToken }
+    package var addsBOS: Bool { options.bosToken.map { options.prefix.contains($0) } ?? false }
 
-    public func isSpecial(_ id: Int) -> Bool { added.isSpecial(id) }
+    package func isSpecial(_ id: Int) -> Bool { added.isSpecial(id) }
 
-    public func token(_ text: String) -> Int? {
+    package func token(_ text: String) -> Int? {
         if let id = added.id(of: text) { return id }
         let id = model.pieces.find(Array(text.utf8))
         return id >= 0 ? id : nil
     }
 
-    public func bytes(of id: Int) -> [UInt8] {
+    package func bytes(of id: Int) -> [UInt8] {
         if let token = added[id] { return Array(token.content.utf8) }
         let piece = model.pieces[id]
         if isByteLevel { return ByteLevelAlphabet.decode(piece) ?? Array(piece) }
@@ -67,15 +67,15 @@ public final class BytePairTokenizer: Tokenizer {
         return output
     }
 
-    public func segments(of text: String) -> [TokenizerSegment] {
+    package func segments(of text: String) -> [TokenizerSegment] {
         added.split(Array(text.utf8), special: true) { $0.isSpecial || !$0.isNormalized }.map(TokenizerSegment.init)
     }
 
-    public func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment] {
+    package func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment] {
         added.split(Array(text.utf8), special: true) { isToken($0.id) }.map(TokenizerSegment.init)
     }
 
-    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int] {
+    package func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int] {
         var ids = addSpecialTokens ? options.prefix : []
         var merger = PairMerger()
         var symbols: [MergeSymbol] = []
@@ -110,7 +110,7 @@ public final class BytePairTokenizer: Tokenizer {
         return normalized
     }
 
-    public func makeDetokenizer(skipSpecialTokens: Bool) -> any Detokenizer {
+    package func makeDetokenizer(skipSpecialTokens: Bool) -> any Detokenizer {
         PipelineDetokenizer(tokenizer: self, skipSpecialTokens: skipSpecialTokens, steps: options.decoders)
     }
 

@@ -1,5 +1,5 @@
 /// A stretch of a prompt as a chat template writes it.
-public enum PromptSegment: Sendable, Equatable {
+package enum PromptSegment: Sendable, Equatable {
     /// Text, of the template or of a person; never holds a special token.
     case text(String)
     /// Text of a checkpoint's own template, in which special tokens of the vocabulary count as such.
@@ -79,12 +79,12 @@ public struct ChatTemplate: Sendable, Equatable {
     }
 
     /// The name that `--template` takes.
-    public let name: String
+    package let name: String
     /// What the system says when nobody says otherwise; empty for nothing.
-    public var systemPrompt: String
+    package var systemPrompt: String
     let style: Style
     /// Texts that end an answer even when the model does not end it with its own token.
-    public let stopStrings: [String]
+    package let stopStrings: [String]
 
     /// The prompt of a conversation.
     /// - Parameters:
@@ -93,7 +93,7 @@ public struct ChatTemplate: Sendable, Equatable {
     /// - Returns: segments, neighbouring texts joined, so that encoding sees a text as a whole.
     /// - Throws: ``ChatTemplateError/turns(template:reason:)`` when the turns do not alternate and the template has no form for that,
     ///   ``ChatTemplateError/jinja(template:error:)`` when a template in Jinja fails or refuses.
-    public func render(_ messages: [ChatMessage], opensAnswer: Bool = true) throws -> [PromptSegment] {
+    package func render(_ messages: [ChatMessage], opensAnswer: Bool = true) throws -> [PromptSegment] {
         if case .jinja(let template) = style {
             do {
                 return try template.render(messages, opensAnswer: opensAnswer)
@@ -163,7 +163,7 @@ public struct ChatTemplate: Sendable, Equatable {
     }
 
     /// A prompt as one string, images as `<image>`: for people and for comparison, not for encoding.
-    public static func text(of segments: [PromptSegment]) -> String {
+    package static func text(of segments: [PromptSegment]) -> String {
         segments.map { segment in
             switch segment {
             case .text(let text), .template(let text), .special(let text): text

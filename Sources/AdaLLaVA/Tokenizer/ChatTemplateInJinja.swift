@@ -1,6 +1,6 @@
 extension ChatTemplate {
     /// The template in Jinja, as other programs read it: of a message they give its text.
-    public var jinja: String {
+    package var jinja: String {
         func quoted(_ text: String) -> String {
             "'" + text.replacing("\\", with: "\\\\").replacing("'", with: "\\'").replacing("\n", with: "\\n") + "'"
         }

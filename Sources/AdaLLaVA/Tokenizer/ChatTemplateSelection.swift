@@ -36,29 +36,29 @@ extension ChatTemplate {
         + "to the human's questions."
 
     /// Vicuna 1.1, which LLaVA-1.5 and AdaLLaVA were trained with.
-    public static let vicunaV1 = ChatTemplate(
+    package static let vicunaV1 = ChatTemplate(
         name: "vicuna_v1",
         systemPrompt: "A chat between a curious user and an artificial intelligence assistant. "
             + "The assistant gives helpful, detailed, and polite answers to the user's questions.",
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
     /// Vicuna 1.1 with Phi-2's end of text, which Mipha was trained with.
-    public static let mipha = ChatTemplate(
+    package static let mipha = ChatTemplate(
         name: "mipha", systemPrompt: vicunaV1.systemPrompt,
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: .special("<|endoftext|>")), stopStrings: ["<|endoftext|>"])
 
     /// LLaVA-1.0's form of Vicuna 1.1.
-    public static let llavaV1 = ChatTemplate(
+    package static let llavaV1 = ChatTemplate(
         name: "llava_v1", systemPrompt: curiousHuman,
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
     /// LLaVA's first template, with `###` between turns.
-    public static let llavaV0 = ChatTemplate(
+    package static let llavaV0 = ChatTemplate(
         name: "llava_v0", systemPrompt: curiousHuman,
         style: .colon(user: "Human", assistant: "Assistant", separator: "###", end: .text("###")), stopStrings: ["###"])
 
     /// Vicuna 1.1 with image tags, as early LLaVA checkpoints use it.
-    public static let v1MMTag = ChatTemplate(
+    package static let v1MMTag = ChatTemplate(
         name: "v1_mmtag",
         systemPrompt: "A chat between a curious user and an artificial intelligence assistant. "
             + "The assistant is able to understand the visual content that the user provides, and assist the user with a variety of tasks "
@@ -66,50 +66,50 @@ extension ChatTemplate {
         style: .colon(user: "USER", assistant: "ASSISTANT", separator: " ", end: endOfSequence), stopStrings: ["</s>"])
 
     /// Llama 2's form with LLaVA's system prompt.
-    public static let llavaLlama2 = ChatTemplate(
+    package static let llavaLlama2 = ChatTemplate(
         name: "llava_llama_2",
         systemPrompt: "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
             + "provides, and assist the user with a variety of tasks using natural language.",
         style: .instruction(wrapsSystem: true, start: [.special("<s>")]), stopStrings: ["</s>"])
 
     /// Llama 2's own, without LLaVA's system prompt.
-    public static let llama2 = ChatTemplate(
+    package static let llama2 = ChatTemplate(
         name: "llama_2", systemPrompt: "", style: .instruction(wrapsSystem: true, start: [.special("<s>")]), stopStrings: ["</s>"])
 
     /// Mistral's instruction form.
-    public static let mistralInstruct = ChatTemplate(
+    package static let mistralInstruct = ChatTemplate(
         name: "mistral_instruct", systemPrompt: "", style: .instruction(wrapsSystem: true, start: []), stopStrings: ["</s>"])
 
     /// MPT's ChatML, with LLaVA's system prompt.
-    public static let mpt = ChatTemplate(
+    package static let mpt = ChatTemplate(
         name: "mpt",
         systemPrompt: "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.",
         style: .chatML(lineBreak: false), stopStrings: ["<|im_end|>"])
 
     /// ChatML as LLaVA-1.6-34B writes it: no line break after a turn.
-    public static let chatMLDirect = ChatTemplate(
+    package static let chatMLDirect = ChatTemplate(
         name: "chatml_direct", systemPrompt: "Answer the questions.", style: .chatML(lineBreak: false), stopStrings: ["<|im_end|>"])
 
     /// ChatML as text models write it.
-    public static let chatML = ChatTemplate(
+    package static let chatML = ChatTemplate(
         name: "chatml", systemPrompt: "", style: .chatML(lineBreak: true), stopStrings: ["<|im_end|>"])
 
     /// Llama 3's form with header tokens.
-    public static let llama3 = ChatTemplate(name: "llama_3", systemPrompt: "", style: .headers, stopStrings: ["<|eot_id|>"])
+    package static let llama3 = ChatTemplate(name: "llama_3", systemPrompt: "", style: .headers, stopStrings: ["<|eot_id|>"])
 
     /// The texts alone: for completing text, and for LLaVA's pretraining stage.
-    public static let plain = ChatTemplate(name: "plain", systemPrompt: "", style: .plain, stopStrings: [])
+    package static let plain = ChatTemplate(name: "plain", systemPrompt: "", style: .plain, stopStrings: [])
 
     /// Every template that is built in.
-    public static let all = [
+    package static let all = [
         vicunaV1, llavaV1, llavaV0, llavaLlama2, plain, chatML, chatMLDirect, llama2, llama3, mistralInstruct, mpt, v1MMTag, mipha,
     ]
 
     /// The names that ``named(_:)`` takes.
-    public static var names: [String] { all.map(\.name) }
+    package static var names: [String] { all.map(\.name) }
 
     /// - Throws: ``ChatTemplateError/unknownName(_:)``
-    public static func named(_ name: String) throws -> ChatTemplate {
+    package static func named(_ name: String) throws -> ChatTemplate {
         // LLaVA's own short names for two of them.
         let aliases = ["v1": "vicuna_v1", "mistral_direct": "chatml_direct"]
         guard let template = all.first(where: { $0.name == aliases[name] ?? name }) else { throw ChatTemplateError.unknownName(name) }
@@ -117,7 +117,7 @@ extension ChatTemplate {
     }
 
     /// The name of a template that a checkpoint brings.
-    public static let ownName = "chat_template"
+    package static let ownName = "chat_template"
 
     /// The template of a checkpoint: for LLaVA models chosen by name, as LLaVA's scripts choose it; for others the one in Jinja that they bring.
     /// - Parameters:
@@ -127,7 +127,7 @@ extension ChatTemplate {
     ///   - specialTokens: `bos_token`, `eos_token` and the like, for that template.
     ///   - imageMark: what that template writes where an image goes.
     /// - Throws: ``ChatTemplateError/jinja(template:error:)``, ``ChatTemplateError/undecided(checkpoint:modelType:)``
-    public static func forCheckpoint(
+    package static func forCheckpoint(
         name: String, modelType: String, chatTemplate: String?, specialTokens: [String: String] = [:],
         imageMark: String = ChatMessage.imageMark
     ) throws -> ChatTemplate {

@@ -1,36 +1,36 @@
 /// The tokenizer of a GGUF file, as its `tokenizer.ggml.*` fields give it.
-public struct GGUFVocabulary: Sendable {
+package struct GGUFVocabulary: Sendable {
     /// `tokenizer.ggml.model`: `llama` (SentencePiece BPE) or `gpt2` (byte-level BPE).
-    public var model: String
+    package var model: String
     /// `tokenizer.ggml.pre`: which pre-tokenizer a `gpt2` vocabulary was trained with.
-    public var pre: String?
+    package var pre: String?
     /// By id; bytes, because nothing makes sure that they are UTF-8.
-    public var tokens: [[UInt8]]
+    package var tokens: [[UInt8]]
     /// By id; empty when the file has none.
-    public var scores: [Float]
+    package var scores: [Float]
     /// By id: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; empty when the file has none.
-    public var tokenTypes: [Int]
+    package var tokenTypes: [Int]
     /// "left right", lowest rank first.
-    public var merges: [[UInt8]]
+    package var merges: [[UInt8]]
     /// The token that starts a sequence.
-    public var bosToken: Int?
+    package var bosToken: Int?
     /// The token that ends a sequence.
-    public var eosToken: Int?
+    package var eosToken: Int?
     /// End of a turn.
-    public var eotToken: Int?
+    package var eotToken: Int?
     /// The token for what the vocabulary cannot spell.
-    public var unknownToken: Int?
+    package var unknownToken: Int?
     /// The token that fills up batches.
-    public var padToken: Int?
+    package var padToken: Int?
     /// `tokenizer.ggml.add_bos_token`; `nil` stands for the model's usual behaviour.
-    public var addsBOS: Bool?
+    package var addsBOS: Bool?
     /// `tokenizer.ggml.add_eos_token`; `nil` stands for the model's usual behaviour.
-    public var addsEOS: Bool?
+    package var addsEOS: Bool?
     /// `tokenizer.ggml.add_space_prefix`; `nil` stands for the model's usual behaviour.
-    public var addsSpacePrefix: Bool?
+    package var addsSpacePrefix: Bool?
 
     /// A vocabulary given by value; checked by ``makeTokenizer(file:)``.
-    public init(
+    package init(
         model: String, pre: String? = nil, tokens: [[UInt8]], scores: [Float] = [], tokenTypes: [Int] = [], merges: [[UInt8]] = [],
         bosToken: Int? = nil, eosToken: Int? = nil, eotToken: Int? = nil, unknownToken: Int? = nil, padToken: Int? = nil,
         addsBOS: Bool? = nil, addsEOS: Bool? = nil, addsSpacePrefix: Bool? = nil
@@ -46,7 +46,7 @@ public struct GGUFVocabulary: Sendable {
     /// - Parameter file: where they come from, for messages.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for models and pre-tokenizers that are not known,
     ///   ``CheckpointError/configuration(field:expected:found:file:)`` and ``CheckpointError/malformed(file:reason:)`` for damaged ones.
-    public func makeTokenizer(file: String) throws -> any Tokenizer {
+    package func makeTokenizer(file: String) throws -> any Tokenizer {
         try check(file)
         switch model {
         case "llama": return try makeSentencePiece(file)

@@ -102,7 +102,7 @@ extension ChatTemplate {
     ///   - specialTokens: `bos_token`, `eos_token` and the like, by name.
     ///   - imageMark: what it writes where an image goes, if it takes messages as lists of parts.
     /// - Throws: ``ChatTemplateError/jinja(template:error:)``
-    public init(
+    package init(
         jinja source: String, name: String, specialTokens: [String: String] = [:], imageMark: String = ChatMessage.imageMark
     ) throws {
         do {
@@ -129,7 +129,7 @@ extension ChatTemplate {
 
         /// The template.
         /// - Throws: ``ChatTemplateError``, and ``CheckpointError`` for a file that cannot be read.
-        public func load(specialTokens: [String: String] = [:], imageMark: String = ChatMessage.imageMark) throws -> ChatTemplate {
+        package func load(specialTokens: [String: String] = [:], imageMark: String = ChatMessage.imageMark) throws -> ChatTemplate {
             switch self {
             case .named(let name): return try ChatTemplate.named(name)
             case .file(let url):

@@ -1,18 +1,18 @@
 /// Turns prompts into token ids with image marks, as LLaVA's `tokenizer_image_token` does.
-public struct PromptEncoder: Sendable {
+package struct PromptEncoder: Sendable {
     /// Stands for "an image's features go here".
-    public static let imageToken = -200
+    package static let imageToken = -200
 
     /// What turns the texts between images into ids.
-    public let tokenizer: any Tokenizer
+    package let tokenizer: any Tokenizer
 
     /// An encoder on a tokenizer.
-    public init(_ tokenizer: any Tokenizer) {
+    package init(_ tokenizer: any Tokenizer) {
         self.tokenizer = tokenizer
     }
 
     /// Token ids of a rendered conversation. Text in it never becomes a special token.
-    public func encode(_ segments: [PromptSegment]) -> [Int] {
+    package func encode(_ segments: [PromptSegment]) -> [Int] {
         var chunks: [[TokenizerSegment]] = [[]]
         for segment in segments {
             switch segment {
@@ -59,7 +59,7 @@ public struct PromptEncoder: Sendable {
     }
 
     /// Token ids of a prompt given as text, `<image>` where images go: special tokens written in it count as such, as in the reference.
-    public func encode(prompt: String) -> [Int] {
+    package func encode(prompt: String) -> [Int] {
         join(ByteText.split(prompt, by: ChatMessage.imageMark).map { tokenizer.encode($0, addSpecialTokens: true) })
     }
 

@@ -1,6 +1,6 @@
 /// A LLaMA-style tokenizer over a SentencePiece BPE model, as Hugging Face's `LlamaTokenizer` (the "slow" one, which LLaVA uses)
 /// wraps it: added tokens are cut out of the text first, the beginning of sequence is put in front.
-public final class SentencePieceTokenizer: Tokenizer {
+package final class SentencePieceTokenizer: Tokenizer {
     /// What stands around the model.
     struct Options: Sendable {
         /// Text that follows a special token gets the dummy space too (`legacy` in tokenizer_config.json; its default there is true).
@@ -26,8 +26,8 @@ public final class SentencePieceTokenizer: Tokenizer {
     /// What `<unk>` costs in pieces; see ``encodeText(_:)``.
     private let unknownText: [UInt8]
     private let unknownTextCount: Int
-    public let vocabularySize: Int
-    public let endOfGenerationTokens: Set<Int>
+    package let vocabularySize: Int
+    package let endOfGenerationTokens: Set<Int>
 
     init(model: SentencePieceModel, options: Options) {
         self.model = model
@@ -47,15 +47,15 @@ public final class SentencePieceTokenizer: Tokenizer {
     }
 
     /// Hugging Face's `legacy`: text that follows a special token gets the dummy space too.
-    public var isLegacy: Bool { options.isLegacy }
+    package var isLegacy: Bool { options.isLegacy }
     var addsEOS: Bool { options.addsEOS }
-    public var bosToken: Int? { options.bosToken }
-    public var eosToken: Int? { options.eosToken }
-    public var unknownToken: Int? { options.unknownToken }
-    public var padToken: Int? { options.padToken }
-    public var addsBOS: Bool { options.addsBOS && options.bosToken != nil }
+    package var bosToken: Int? { options.bosToken }
+    package var eosToken: Int? { options.eosToken }
+    package var unknownToken: Int? { options.unknownToken }
+    package var padToken: Int? { options.padToken }
+    package var addsBOS: Bool { options.addsBOS && options.bosToken != nil }
 
-    public func isSpecial(_ id: Int) -> Bool {
+    package func isSpecial(_ id: Int) -> Bool {
         if let token = added[id] { return token.isSpecial }
         return model.kind(of: id) == .control
     }
@@ -67,13 +67,13 @@ public final class SentencePieceTokenizer: Tokenizer {
         return !token.isSpecial || (id >= model.count && !named.contains(id))
     }
 
-    public func token(_ text: String) -> Int? {
+    package func token(_ text: String) -> Int? {
         if let id = added.id(of: text) { return id }
         let id = model.pieces.find(Array(text.utf8))
         return id >= 0 ? id : nil
     }
 
-    public func bytes(of id: Int) -> [UInt8] {
+    package func bytes(of id: Int) -> [UInt8] {
         if let token = added[id] { return Array(token.content.utf8) }
         if let byte = model.byte(of: id) { return [byte] }
         var output: [UInt8] = []
@@ -81,15 +81,15 @@ public final class SentencePieceTokenizer: Tokenizer {
         return output
     }
 
-    public func segments(of text: String) -> [TokenizerSegment] {
+    package func segments(of text: String) -> [TokenizerSegment] {
         added.split(Array(text.utf8), special: true).map(TokenizerSegment.init)
     }
 
-    public func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment] {
+    package func segments(of text: String, where isToken: (Int) -> Bool) -> [TokenizerSegment] {
         added.split(Array(text.utf8), special: true) { isToken($0.id) }.map(TokenizerSegment.init)
     }
 
-    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int] {
+    package func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int] {
         var parts = added.parts(of: segments) { !spelling.contains($0.id) }
         let hasPrefix = !options.isLegacy && !parts.isEmpty
         if hasPrefix { addPrefix(to: &parts) }
@@ -109,7 +109,7 @@ public final class SentencePieceTokenizer: Tokenizer {
         return ids
     }
 
-    public func makeDetokenizer(skipSpecialTokens: Bool) -> any Detokenizer {
+    package func makeDetokenizer(skipSpecialTokens: Bool) -> any Detokenizer {
         if options.decodesAsHuggingFace { return LlamaDetokenizer(self, skipSpecialTokens: skipSpecialTokens) }
         return PlainDetokenizer(tokenizer: self, skipSpecialTokens: skipSpecialTokens, pieces: SentencePieceDetokenizer(model))
     }

@@ -6,24 +6,24 @@
 ///
 /// Never returns half a character: bytes that later tokens can complete are kept back. All that is returned, joined, is exactly
 /// `tokenizer.decode(ids)`, because that is how `decode` works.
-public struct StreamingDecoder: Sendable {
+package struct StreamingDecoder: Sendable {
     private var detokenizer: any Detokenizer
     private var characters = UTF8Assembler(replacing: .maximalSubparts)
 
     /// - Parameter skipSpecialTokens: leave control tokens out of the text.
-    public init(_ tokenizer: some Tokenizer, skipSpecialTokens: Bool = true) {
+    package init(_ tokenizer: some Tokenizer, skipSpecialTokens: Bool = true) {
         detokenizer = tokenizer.makeDetokenizer(skipSpecialTokens: skipSpecialTokens)
     }
 
     /// The text that `id` completes, often empty.
-    public mutating func push(_ id: Int) -> String {
+    package mutating func push(_ id: Int) -> String {
         var output: [UInt8] = []
         push(id, into: &output)
         return String(decoding: output, as: UTF8.self)
     }
 
     /// What was kept back, broken characters as U+FFFD. The decoder is done afterwards.
-    public mutating func finish() -> String {
+    package mutating func finish() -> String {
         var output: [UInt8] = []
         finish(into: &output)
         return String(decoding: output, as: UTF8.self)

@@ -1,5 +1,5 @@
 /// A stretch of a prompt as a tokenizer takes it: ordinary text, in which no special token is looked for, or one token by id.
-public enum TokenizerSegment: Sendable, Equatable {
+package enum TokenizerSegment: Sendable, Equatable {
     case text(String)
     case token(Int)
 }
@@ -9,7 +9,7 @@ public enum TokenizerSegment: Sendable, Equatable {
 /// Two ways in: ``encode(_:addSpecialTokens:)-(String,_)`` looks for special tokens in the text, as Hugging Face tokenizers do;
 /// ``encode(_:addSpecialTokens:)-([TokenizerSegment],_)`` takes text that must stay text (what a user typed) beside tokens given
 /// by id, so that a typed `</s>` cannot end a turn.
-public protocol Tokenizer: Sendable {
+package protocol Tokenizer: Sendable {
     /// One more than the largest id, added tokens included.
     var vocabularySize: Int { get }
     /// The token that starts a sequence, if the vocabulary has one.
@@ -47,7 +47,7 @@ public protocol Tokenizer: Sendable {
 /// Turns token ids into UTF-8 bytes one id at a time.
 ///
 /// Bytes whose meaning later ids can still change are kept back until ``finish(into:)``.
-public protocol Detokenizer: Sendable {
+package protocol Detokenizer: Sendable {
     /// Appends to `output` what `id` settles.
     mutating func push(_ id: Int, into output: inout [UInt8])
     /// Appends what was kept back. Nothing is pushed afterwards.
@@ -56,7 +56,7 @@ public protocol Detokenizer: Sendable {
 
 extension Tokenizer {
     /// Token ids of text and given tokens in a row. Special tokens are not looked for in text.
-    public func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool) -> [Int] {
+    package func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool) -> [Int] {
         encode(segments, addSpecialTokens: addSpecialTokens, spelling: [])
     }
 
@@ -66,12 +66,12 @@ extension Tokenizer {
     }
 
     /// Token ids of a text; special tokens written in the text become those tokens.
-    public func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int] {
+    package func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int] {
         encode(segments(of: text), addSpecialTokens: addSpecialTokens)
     }
 
     /// The text of token ids. Bytes that are not UTF-8 become U+FFFD; ids outside the vocabulary are left out.
-    public func decode(_ ids: [Int], skipSpecialTokens: Bool = true) -> String {
+    package func decode(_ ids: [Int], skipSpecialTokens: Bool = true) -> String {
         var decoder = StreamingDecoder(self, skipSpecialTokens: skipSpecialTokens)
         var output: [UInt8] = []
         for id in ids { decoder.push(id, into: &output) }

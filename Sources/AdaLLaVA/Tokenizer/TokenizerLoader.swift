@@ -1,9 +1,9 @@
 import Foundation
 
 /// Finds and reads the tokenizer of a checkpoint's folder.
-public enum TokenizerLoader {
+package enum TokenizerLoader {
     /// Which file a tokenizer is read from when a folder has both.
-    public enum Source: Sendable {
+    package enum Source: Sendable {
         /// `tokenizer.model` if there is one, else `tokenizer.json`. LLaVA and AdaLLaVA were trained with the former.
         case automatic
         /// Only `tokenizer.model`: SentencePiece with the rules of Hugging Face's slow `LlamaTokenizer`.
@@ -13,13 +13,13 @@ public enum TokenizerLoader {
     }
 
     /// A tokenizer and the Jinja chat template that came with it.
-    public struct Loaded: Sendable {
+    package struct Loaded: Sendable {
         /// The tokenizer.
-        public let tokenizer: any Tokenizer
+        package let tokenizer: any Tokenizer
         /// The Jinja template; `nil` if there is none.
-        public let chatTemplate: String?
+        package let chatTemplate: String?
         /// Special tokens by the names that the template knows them by: `bos_token`, `eos_token`, …
-        public let specialTokens: [String: String]
+        package let specialTokens: [String: String]
 
         init(_ tokenizer: any Tokenizer, _ settings: TokenizerSettings) {
             (self.tokenizer, chatTemplate) = (tokenizer, settings.chatTemplate)
@@ -38,7 +38,7 @@ public enum TokenizerLoader {
 
     /// Reads `tokenizer.model` or `tokenizer.json` with `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
     /// - Throws: ``CheckpointError``: missing files, damaged ones, kinds of tokenizer that are not known.
-    public static func load(folder: URL, source: Source = .automatic) throws -> Loaded {
+    package static func load(folder: URL, source: Source = .automatic) throws -> Loaded {
         try load(from: folder.path, source: source) { try read($0, in: folder) }
     }
 

@@ -1,29 +1,29 @@
 /// A conversation as training sees it: ids, and which of them are scored (LLaVA's `preprocess_multimodal` and `preprocess_v1`).
-public struct TrainingConversation: Sendable {
+package struct TrainingConversation: Sendable {
     /// Marks positions that are not scored.
-    public static let ignoredLabel = -100
+    package static let ignoredLabel = -100
 
     /// What a conversation amounts to.
-    public struct Labels: Sendable, Equatable {
+    package struct Labels: Sendable, Equatable {
         /// `-200` where images go.
-        public let inputIDs: [Int]
+        package let inputIDs: [Int]
         /// The ids again, ``TrainingConversation/ignoredLabel`` where nothing is scored: only answers and the tokens that end them are.
-        public let labels: [Int]
+        package let labels: [Int]
         /// The rounds, encoded one by one, do not add up to the whole; then nothing is scored. Happens when a turn contains the
         /// assistant's mark, or when the tokenizer is not in legacy mode and spells a round's start differently alone.
-        public let lengthMismatch: Bool
+        package let lengthMismatch: Bool
     }
 
     /// Turns in order, the user's first, `<image>` where images go.
-    public let turns: [String]
+    package let turns: [String]
 
     /// A conversation of turns, the person's first.
-    public init(turns: [String]) {
+    package init(turns: [String]) {
         self.turns = turns
     }
 
     /// Every turn that mentions an image begins with it and a line break.
-    public var withImagesInFront: TrainingConversation {
+    package var withImagesInFront: TrainingConversation {
         let mark = ChatMessage.imageMark
         return TrainingConversation(
             turns: turns.map { turn in
@@ -37,7 +37,7 @@ public struct TrainingConversation: Sendable {
     ///   - hasImage: `<image>` stands for an image; otherwise it is text.
     ///   - maximumLength: longer conversations are cut there when they have no image (`model_max_length`).
     /// - Throws: ``ChatTemplateError/turns(template:reason:)``
-    public func labels(with tokenizer: any Tokenizer, hasImage: Bool, maximumLength: Int = 2048) throws -> Labels {
+    package func labels(with tokenizer: any Tokenizer, hasImage: Bool, maximumLength: Int = 2048) throws -> Labels {
         let template = ChatTemplate.vicunaV1
         let messages = turns.enumerated().map { ChatMessage($0 % 2 == 0 ? .user : .assistant, $1) }
         let prompt = ChatTemplate.text(of: try template.render(messages, opensAnswer: false))

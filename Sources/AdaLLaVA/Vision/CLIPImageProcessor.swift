@@ -3,9 +3,9 @@
 ///
 /// Resize (as Pillow does) so that the shorter side is ``shortestEdge``, or both are, cut a centred square of ``cropSize`` (what is missing is
 /// filled with zero bytes), then `(byte * rescaleFactor - mean) / std` per channel.
-public struct CLIPImageProcessor: Sendable, Equatable {
+package struct CLIPImageProcessor: Sendable, Equatable {
     /// What happens to an image that is not square: LLaVA's `image_aspect_ratio`.
-    public enum AspectMode: String, Sendable, CaseIterable {
+    package enum AspectMode: String, Sendable, CaseIterable {
         /// Squared with the mean colour first, so that nothing is lost (`expand2square`, LLaVA-1.5's way).
         case pad
         /// The sides that stick out are cut off (LLaVA-1.0's way, and plain CLIP's).
@@ -13,25 +13,25 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     }
 
     /// Side of the square that the vision tower takes, in pixels.
-    public let cropSize: Int
+    package let cropSize: Int
     /// What the shorter side is resized to, in pixels.
-    public let shortestEdge: Int
+    package let shortestEdge: Int
     /// Whether the longer side is resized to the same, whatever the image's proportions are (SigLIP).
-    public let ignoresProportions: Bool
+    package let ignoresProportions: Bool
     /// The filter that resizes.
-    public let filter: ResampleFilter
+    package let filter: ResampleFilter
     /// Per channel, red first, on the scale of rescaled bytes, usually 0 to 1.
-    public let mean: [Double]
+    package let mean: [Double]
     /// What each channel is divided by, red first.
-    public let standardDeviation: [Double]
+    package let standardDeviation: [Double]
     /// What a byte is multiplied by, usually 1/255.
-    public let rescaleFactor: Double
+    package let rescaleFactor: Double
     /// `[3][256]`: the value of every byte in every channel.
     private let values: [Float]
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` for a value that no tower can use.
     /// - Parameter file: where the settings come from, for messages.
-    public init(
+    package init(
         cropSize: Int, shortestEdge: Int, mean: [Double], standardDeviation: [Double], rescaleFactor: Double = 1.0 / 255,
         ignoresProportions: Bool = false, filter: ResampleFilter = .bicubic, file: String = "preprocessor_config.json"
     ) throws {
@@ -62,14 +62,14 @@ public struct CLIPImageProcessor: Sendable, Equatable {
     private static let largestSide = 8192
 
     /// The colour that ``AspectMode/pad`` fills with: the mean in bytes, rounded down.
-    public var paddingColour: [UInt8] {
+    package var paddingColour: [UInt8] {
         // Means are in the unit of rescaled bytes, usually 1 for 255.
         mean.map { UInt8(min(max($0 * (1 / rescaleFactor), 0), 255)) }
     }
 
     /// The vision tower's input for one image.
     /// - Returns: `pixel_values`, `[3, cropSize, cropSize]`, row-major.
-    public func callAsFunction(_ image: RGBImage, mode: AspectMode) -> [Float] {
+    package func callAsFunction(_ image: RGBImage, mode: AspectMode) -> [Float] {
         values(of: croppedPixels(image, mode: mode))
     }
 
@@ -94,7 +94,7 @@ public struct CLIPImageProcessor: Sendable, Equatable {
 
     /// The image resized and cut to the square, before normalization.
     /// - Returns: `cropSize * cropSize * 3` bytes.
-    public func croppedPixels(_ image: RGBImage, mode: AspectMode) -> [UInt8] {
+    package func croppedPixels(_ image: RGBImage, mode: AspectMode) -> [UInt8] {
         let isPadded = mode == .pad && image.width != image.height
         let canvas = isPadded ? ImageResize.Canvas(squaring: image, fill: paddingColour) : ImageResize.Canvas(image)
         let size = resizedSize(width: canvas.width, height: canvas.height)

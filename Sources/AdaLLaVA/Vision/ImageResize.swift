@@ -3,12 +3,12 @@
 /// Two passes, each rounded to 8 bits, with fixed-point weights; which one comes first is as in Pillow 13 (before, rows always did). When shrinking, the filter widens with the scale, so
 /// every input pixel counts. Cost with the bicubic filter: about `4 * height * width` multiply-adds per channel for the first pass, which dominates;
 /// of a canvas the image's height and width count.
-public enum ImageResize {
+package enum ImageResize {
     /// - Parameters:
     ///   - width: of the result, at least 1.
     ///   - height: of the result, at least 1.
     /// - Returns: the resized image; `nil` for a side below 1 or above 1,048,576.
-    public static func resize(_ image: RGBImage, width: Int, height: Int, filter: ResampleFilter = .bicubic) -> RGBImage? {
+    package static func resize(_ image: RGBImage, width: Int, height: Int, filter: ResampleFilter = .bicubic) -> RGBImage? {
         guard (1...1 << 20).contains(width), (1...1 << 20).contains(height) else { return nil }
         let canvas = Canvas(image)
         let pixels = resize(canvas, to: (width, height), columns: 0..<width, rows: 0..<height, filter: filter)

@@ -1,7 +1,7 @@
 import Foundation
 
 /// The filters that images are resized with, as Pillow has them.
-public enum ResampleFilter: Sendable, Equatable {
+package enum ResampleFilter: Sendable, Equatable {
     /// A triangle.
     case bilinear
     /// Keys' cubic convolution with a = -1/2 (IEEE ASSP 29(6), 1981).

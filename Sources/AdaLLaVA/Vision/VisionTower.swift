@@ -9,9 +9,9 @@ import Synchronization
 /// Safe to use from several threads; one image is encoded at a time, on all of the tower's threads.
 public final class VisionTower: Sendable {
     /// The tower's shape.
-    public let configuration: VisionConfiguration
+    package let configuration: VisionConfiguration
     /// How a picture becomes the tower's input.
-    public let imageProcessor: CLIPImageProcessor
+    package let imageProcessor: CLIPImageProcessor
     /// Rows of features of an image.
     public let tokens: Int
     /// Values of a row.
@@ -25,9 +25,12 @@ public final class VisionTower: Sendable {
 
     /// Opens a tower's own folder (`config.json` beside the weights), or the tower of a whole checkpoint.
     /// - Parameters:
-    ///   - selectLayer: the hidden state that a transformer in a folder of its own gives, as `mm_vision_select_layer`; a checkpoint says it
+    ///   - url: the folder.
+    ///   - selectLayer: the hidden state that a transformer's own folder outputs, as `mm_vision_select_layer`. A checkpoint has this field
     ///     itself, and other towers have none.
-    ///   - threads: `nil` takes one for each processor.
+    ///   - threads: `nil` takes one per processor.
+    ///   - precision: the arithmetic of the products.
+    ///   - kernels: a kernel set by name; `nil` takes the best one of this processor.
     /// - Throws: ``CheckpointError``, ``ComputeError``
     public convenience init(
         contentsOf url: URL, selectLayer: Int = -2, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
@@ -82,7 +85,7 @@ public final class VisionTower: Sendable {
     /// - Parameter pixels: `[3, S, S]` normalized values, as ``imageProcessor`` makes them.
     /// - Returns: `[tokens, width]`, row-major.
     /// - Throws: ``VisionError/pixels(expected:found:)``, `CancellationError`
-    public func features(_ pixels: [Float], cancellation: Cancellation = Cancellation()) throws -> [Float] {
+    package func features(_ pixels: [Float], cancellation: Cancellation = Cancellation()) throws -> [Float] {
         let expected = 3 * configuration.imageSize * configuration.imageSize
         guard pixels.count == expected else { throw VisionError.pixels(expected: expected, found: pixels.count) }
         return try turn.withLock { box in
@@ -90,14 +93,14 @@ public final class VisionTower: Sendable {
         }
     }
 
-    /// The features of decoded images, one after another.
-    /// - Parameter mode: how an image becomes a square.
+    /// The features of decoded images, each padded to a square.
+    /// - Parameters:
+    ///   - images: encoded one after another.
+    ///   - cancellation: stops between two layers.
     /// - Returns: for each image `[tokens, width]`, row-major.
     /// - Throws: `CancellationError`
-    public func features(
-        of images: [RGBImage], mode: CLIPImageProcessor.AspectMode = .pad, cancellation: Cancellation = Cancellation()
-    ) throws -> [[Float]] {
-        try images.map { try features(imageProcessor($0, mode: mode), cancellation: cancellation) }
+    public func features(of images: [RGBImage], cancellation: Cancellation = Cancellation()) throws -> [[Float]] {
+        try images.map { try features(imageProcessor($0, mode: .pad), cancellation: cancellation) }
     }
 }
 
@@ -109,6 +112,7 @@ private struct WorkspaceBox: @unchecked Sendable {
 
 /// Pixels that a tower cannot take.
 public enum VisionError: EngineError, Equatable {
+    /// A number of values that is not `3 * S * S`.
     case pixels(expected: Int, found: Int)
 
     public var category: ErrorCategory { .usage }

@@ -5,7 +5,7 @@ import AdaLLaVA
 /// ``SceneGenerator``'s own scenes are harder: 150 pictograms instead of 52, 330 words and strings of letters instead of 30 words, seven
 /// shapes in ten colours instead of five in eight, six fonts instead of two, and questions of many more forms. Things, places, questions and
 /// answers are the script's for every seed; pixels differ a little, for fonts and shapes are drawn by FreeType and by this package.
-public struct ReferenceScenes: Sendable {
+package struct ReferenceScenes: Sendable {
     /// A thing and where it is drawn.
     struct Item {
         let thing: SceneThing
@@ -17,18 +17,18 @@ public struct ReferenceScenes: Sendable {
     }
 
     /// The set's seed.
-    public let seed: UInt64
+    package let seed: UInt64
     private let pictures: ReferencePictures
 
     /// - Throws: ``SceneError``; a missing font names the package that brings it.
-    public init(seed: UInt64) throws {
+    package init(seed: UInt64) throws {
         self.seed = seed
         pictures = try ReferencePictures()
     }
 
     /// Scene number `index` of the set: `sample(seed, index)` of the script.
     /// - Throws: ``SceneError/argument(name:expected:found:)``
-    public func scene(_ index: Int) throws -> Scene {
+    package func scene(_ index: Int) throws -> Scene {
         var random = PythonRandom("scenes-\(seed)-\(index)")
         var noise = NumPyRandom([seed, UInt64(max(0, index))])
         var canvas = pictures.background(&random, &noise)
