@@ -1,7 +1,7 @@
 import AdaLLaVA
 import ArgumentParser
 
-/// What a time budget means for an answer.
+/// Options for answers with time budgets.
 struct DeadlineFlags: ParsableArguments {
     @Flag(help: "Refuse a time budget that not even the smallest plan keeps, instead of answering late (exit code 65).")
     var strict = false
@@ -9,7 +9,7 @@ struct DeadlineFlags: ParsableArguments {
     @Flag(help: "End an answer at its time budget, or at the end of a sentence shortly before it.")
     var cut = false
 
-    @Option(parsing: .unconditional, help: "Share of the time budgets that are to be kept, from 0.5 to below 1; a higher share runs less of the model.")
+    @Option(parsing: .unconditional, help: "Fraction of time budgets that must be kept, from 0.5 to below 1; a higher one runs less of the model.")
     var confidence = 0.97
 
     func validate() throws {

@@ -7,17 +7,18 @@ package struct Linearity: Sendable {
     package var budgets = stride(from: 10, through: 5, by: -1).map { Double($0) / 10 }
     /// `nil` takes as many as fit 20 seconds, 9 to 101.
     package var repeats: Int?
-    /// Text tokens of the prompt, beside those of the image.
+    /// Text tokens of the prompt, without those of the image.
     package var promptTokens = 64
     /// Tokens of an answer.
     package var answerTokens = 50
-    /// What a vision model encodes, anew for each request; `nil` takes a made-up picture.
+    /// The picture that a vision model encodes, anew for each request; `nil` takes a synthetic one.
     package var image: RGBImage?
 
     package init() {}
 
     /// Checks the settings without running anything.
-    /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError`: what cannot be run, or gives no line to fit.
+    /// - Throws: ``EvaluationError/argument(name:expected:found:)``, `BudgetError` if a budget cannot be run or there are too few points for
+    ///   a line.
     package func validate(for model: ExperimentModel? = nil) throws {
         try ExperimentLimits.require(budgets: budgets)
         if let repeats { try ExperimentLimits.require(repeats, in: ExperimentLimits.repeats, "--repeat") }
@@ -58,7 +59,7 @@ package struct Linearity: Sendable {
         let budgets = runnable(description)
         let images = description.imageTokens == nil ? [] : [image ?? SyntheticInput.image()].compactMap { $0 }
         let vocabulary = description.analyzed.configuration.language.vocabularySize
-        let tokens = images.map { _ in -200 } + SyntheticInput.tokens(promptTokens, vocabulary: vocabulary)
+        let tokens = images.map { _ in PromptEncoder.imageToken } + SyntheticInput.tokens(promptTokens, vocabulary: vocabulary)
         var responses = [[ModelResponse]](repeating: [], count: budgets.count)
         let rounds = InterleavedRounds(repeats: repeats, cases: budgets.count)
         let repeats = try await rounds.run(name: { String(format: "budget %g", budgets[$0]) }, onProgress: onProgress) { index, counts in

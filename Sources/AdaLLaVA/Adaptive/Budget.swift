@@ -1,12 +1,12 @@
 import Foundation
 
-/// What a caller allows an answer to cost.
+/// The limit on the cost of an answer.
 public enum Budget: Sendable, Hashable, CustomStringConvertible {
     /// A fraction of the full model's compute, in (0, 1], as in the paper.
     case fraction(Double)
     /// Times, counted from the call: as much of the model runs as they leave time for.
     case time(TimeLimits)
-    /// What the input needs, as the model's budget head predicts it (``AutomaticBudget``).
+    /// The need of the input, predicted by the model's budget head (``AutomaticBudget``).
     case automatic(AutomaticBudget)
 
     /// Everything runs.
@@ -21,10 +21,10 @@ public enum Budget: Sendable, Hashable, CustomStringConvertible {
     /// Each token after the first within a time.
     public static func perToken(_ limit: Duration) -> Budget { .time(TimeLimits(perToken: limit)) }
 
-    /// What each input needs, so that on average at most this much accuracy of the full model is lost.
+    /// The need of each input, with at most this loss of the full model's accuracy on average.
     public static func auto(within loss: Double = AutomaticBudget.standardLoss) -> Budget { .automatic(.within(loss)) }
 
-    /// What each input needs, so that on average this fraction of the full model's compute runs.
+    /// The need of each input, with this fraction of the full model's compute on average.
     public static func auto(mean fraction: Double) -> Budget { .automatic(.mean(fraction)) }
 
     /// Reads what people write: `auto`, `auto:within=0.01`, `auto:mean=0.4`; `0.7`, `1`, `70%`; `400ms` and `1.5s` (the whole answer), `ttft:150ms` (the first token), `tpot:8ms` (each further token),
@@ -61,7 +61,7 @@ public enum Budget: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// The fraction of compute; `nil` for times and for what the input needs.
+    /// The fraction of compute; `nil` for times and `auto`.
     /// - Throws: ``BudgetError`` outside (0, 1].
     public func validFraction() throws -> Float? {
         try validate()
@@ -87,7 +87,9 @@ public enum Budget: Sendable, Hashable, CustomStringConvertible {
 
 /// `0.7` instead of `.fraction(0.7)`.
 extension Budget: ExpressibleByFloatLiteral, ExpressibleByIntegerLiteral {
+    /// A fraction of the full compute.
     public init(floatLiteral value: Double) { self = .fraction(value) }
+    /// 1 is the full compute.
     public init(integerLiteral value: Int) { self = .fraction(Double(value)) }
 }
 
@@ -153,6 +155,7 @@ public struct TimeLimits: Sendable, Hashable, CustomStringConvertible {
     /// For each token after the first (TPOT).
     public var perToken: Duration?
 
+    /// Limits that are `nil` do not apply.
     public init(answer: Duration? = nil, firstToken: Duration? = nil, perToken: Duration? = nil) {
         (self.answer, self.firstToken, self.perToken) = (answer, firstToken, perToken)
     }
@@ -200,7 +203,9 @@ public struct TimeLimits: Sendable, Hashable, CustomStringConvertible {
 
 /// A budget that cannot be used.
 public enum BudgetError: EngineError, Equatable {
+    /// A text in none of the forms of a budget.
     case unreadable(String)
+    /// A fraction outside (0, 1].
     case outOfRange(Double)
     /// A limit that is given more than once.
     case twice(String)
@@ -230,7 +235,7 @@ public enum BudgetError: EngineError, Equatable {
         case .notAdaptive(let budget, let model):
             "budget \(String(format: "%g", budget)): \(model) has no scheduler, so it can only run whole; leave the budget out or give 1"
         case .cannotBeMet(let limit, let least):
-            "budget \(limit): cannot be met now; the least that this model can do is \(String(format: "%.0f", (least / .milliseconds(1)).rounded(.up)))ms. Allow more, or leave out --strict for the fastest answer"
+            "budget \(limit): cannot be met now; the least that this model can do is \(String(format: "%.0f", (least / .milliseconds(1)).rounded(.up)))ms. Allow more time, or a late answer (a deadline that is not strict) for the fastest one"
         }
     }
 }

@@ -25,8 +25,7 @@ package final class Engine {
     /// Requests that are not admitted yet.
     var backlog: () -> [QueuedWork] = { [] }
 
-    /// The token that stands for an image in a prompt, as LLaVA's code has it.
-    static let imageToken = -200
+    static let imageToken = PromptEncoder.imageToken
 
     /// Prompt rows that a step takes while other sequences decode: what they wait for.
     static let mixedChunk = 128

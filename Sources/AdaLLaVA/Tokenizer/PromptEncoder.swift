@@ -1,9 +1,9 @@
 /// Turns prompts into token ids with image marks, as LLaVA's `tokenizer_image_token` does.
 package struct PromptEncoder: Sendable {
-    /// Stands for "an image's features go here".
+    /// The placeholder of an image's features among token ids, as in LLaVA's code.
     package static let imageToken = -200
 
-    /// What turns the texts between images into ids.
+    /// Encodes the texts between images.
     package let tokenizer: any Tokenizer
 
     /// An encoder on a tokenizer.
@@ -33,7 +33,7 @@ package struct PromptEncoder: Sendable {
     /// (DeepSeek's `<｜User｜>`) are treated likewise; other added tokens are found everywhere, as their tokenizers do.
     /// - Parameters:
     ///   - source: the template.
-    ///   - addsMissingStart: put what the vocabulary has around every text around a prompt that does not begin with the beginning of sequence.
+    ///   - addsMissingStart: add the vocabulary's special tokens around a prompt that does not begin with the beginning of sequence.
     func encode(_ segments: [PromptSegment], writtenBy source: String, addsMissingStart: Bool = false) -> [Int] {
         var marks = tokenizer.addedTokens(in: source)
         for case .template(let text) in segments { marks.formUnion(tokenizer.addedTokens(in: text)) }
