@@ -73,7 +73,7 @@ enum BMPFile {
     }
 }
 
-/// The file header, the bitmap header in all its versions, and where palette and pixels lie.
+/// The file header, the bitmap header in all its versions, and the positions of palette and pixels.
 struct BMPHeader {
     enum Compression: Int {
         case none = 0
@@ -172,7 +172,7 @@ struct BMPHeader {
             let fiveBits = [Field(shift: 10, largest: 31), Field(shift: 5, largest: 31), Field(shift: 0, largest: 31)]
             return bitsPerPixel == 16 ? fiveBits : eightBits
         }
-        // Behind a 40-byte header, or inside a longer one: the same place.
+        // The masks follow a 40-byte header, or are inside a longer one: the same offset.
         let masks = try [54, 58, 62].map { offset in
             guard let mask = file.reader.u32LittleEndian(offset) else { throw file.truncated("the data end inside the colour masks") }
             return mask

@@ -14,7 +14,7 @@ enum BMPRunLengths {
             offset += 1
             return value
         }
-        // What a run or a stretch writes beyond its row is dropped.
+        // Pixels of a run or a literal stretch beyond the end of the row are dropped.
         func put(_ index: Int) {
             if x < width { indices[header.storedRow(y) * width + x] = UInt8(truncatingIfNeeded: index) }
             x += 1

@@ -1,4 +1,4 @@
-/// Reads integers out of untrusted bytes. Every read is checked and gives `nil` outside the data.
+/// Reads integers from untrusted bytes. Every read is checked and returns `nil` outside the data.
 struct ByteReader {
     let bytes: [UInt8]
 
@@ -24,7 +24,7 @@ struct ByteReader {
         return isBigEndian ? value.reduce(0) { $0 << 8 | Int($1) } : value.reversed().reduce(0) { $0 << 8 | Int($1) }
     }
 
-    /// `offset ..< offset + length` if all of it lies inside the data.
+    /// `offset ..< offset + length` if it is inside the data, else `nil`.
     func range(_ offset: Int, _ length: Int) -> Range<Int>? {
         guard offset >= 0, length >= 0, offset <= bytes.count, length <= bytes.count - offset else { return nil }
         return offset..<offset + length

@@ -5,10 +5,10 @@ package final class DamagedImages: Sendable {
     private let found = Mutex<Set<ImageDamage>>([])
     private let onFirst: @Sendable (ImageDamage) -> Void
 
-    /// - Parameter onFirst: called for each image the first time it is met.
+    /// - Parameter onFirst: called once for each damaged image.
     package init(onFirst: @escaping @Sendable (ImageDamage) -> Void = { _ in }) { self.onFirst = onFirst }
 
-    /// - Parameter damage: what ``ReadImage/damage`` says; `nil` is not counted.
+    /// - Parameter damage: from ``ReadImage/damage``; `nil` is not counted.
     package func note(_ damage: ImageDamage?) {
         guard let damage else { return }
         let isNew = found.withLock { $0.insert(damage).inserted }

@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// How stored pixels must be turned to stand upright: tag 0x0112 of EXIF 2.3, values 1 to 8.
+/// How stored pixels are turned and mirrored to show the picture upright: tag 0x0112 of EXIF 2.3, values 1 to 8.
 enum ExifOrientation: Int, CaseIterable {
     case upright = 1
     case mirrored, rotated180, flipped, transposed, rotated90Clockwise, transversed, rotated90Counterclockwise

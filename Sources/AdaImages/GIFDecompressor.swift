@@ -1,7 +1,7 @@
 /// GIF's LZW (GIF89a, appendix F): codes of growing width, least significant bit first, in sub-blocks of up to 255 bytes.
 struct GIFDecompressor {
     /// - Parameters:
-    ///   - offset: where the minimum code size stands.
+    ///   - offset: position of the minimum code size.
     ///   - count: how many indices the frame has; decompression stops there.
     /// - Returns: exactly `count` palette indices in stored order.
     static func decompress(_ file: EncodedImage, offset: Int, count: Int) throws -> [UInt8] {
@@ -57,7 +57,7 @@ struct GIFDecompressor {
             guard code < next || (code == next && next < Self.tableSize) else {
                 throw file.damaged("LZW code \(code) where \(next) codes are known")
             }
-            // A code that is about to be defined stands for the previous string and its own first index.
+            // A code that is not defined yet means the previous string followed by its own first index.
             let known = code == next ? last : code
             let first = write(known, to: &indices, at: &written)
             if code == next, written < count {

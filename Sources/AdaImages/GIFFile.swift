@@ -1,7 +1,7 @@
 /// The first frame of a GIF (87a, 89a), on its logical screen.
 ///
-/// The parts of the screen that the frame leaves free show the transparent colour if there is one, else colour 0; a frame that
-/// reaches beyond the screen enlarges it; indices beyond the palette are black. All three are what Pillow does.
+/// Parts of the screen outside the frame show the transparent colour if there is one, else colour 0. A frame that reaches beyond the screen
+/// enlarges it, and indices beyond the palette are black. All three follow Pillow.
 enum GIFFile {
     static func decode(_ file: EncodedImage) throws -> DecodedImage {
         let header = try Header(file)
@@ -68,7 +68,7 @@ enum GIFFile {
         return Array(file.bytes[range])
     }
 
-    /// Leaves `offset` behind the image descriptor of the first frame; the transparent index comes from the extension before it.
+    /// Leaves `offset` after the image descriptor of the first frame; the transparent index comes from the extension before it.
     private static func findFirstFrame(_ file: EncodedImage, offset: inout Int) throws -> (Frame, transparent: Int?) {
         let reader = file.reader
         var transparent: Int?

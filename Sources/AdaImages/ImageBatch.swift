@@ -28,14 +28,14 @@ package struct ImageBatch: Sendable {
         try checkTotal(total, images: sources.count)
     }
 
-    /// Reads one image after another; each is let go of before the next is read.
+    /// Reads the images one after another and releases each before reading the next.
     /// - Parameter use: called with each image in order; its results are returned.
-    /// - Throws: ``ImageError``, and what `use` throws.
+    /// - Throws: ``ImageError``, and the errors of `use`.
     package func read<Result>(_ use: (ReadImage) throws -> Result) throws -> [Result] {
         var total = 0
         return try sources.enumerated().map { index, source in
             let read = try source.image(limits: limits, tolerance: tolerance)
-            // Some sizes are not known before.
+            // Some sizes are known only after reading.
             total += read.image.width * read.image.height
             try checkTotal(total, images: index + 1)
             return try use(read)

@@ -1,25 +1,28 @@
 import AdaLLaVA
 import Foundation
 
-/// What is done with an image whose data are damaged.
+/// Treatment of images whose data are damaged.
 package enum ImageTolerance: Sendable {
     /// Any damage to pixels is an error.
     case strict
-    /// What Pillow reads is read, as it reads it: a JPEG with broken data in the middle, a PNG with a wrong CRC or without its end. A picture
-    /// that is cut off is an error.
+    /// Damaged images that Pillow reads are read in the same way: a JPEG with broken data in the middle, a PNG with a wrong CRC or without
+    /// its end. A truncated picture is an error.
     case asPillow
 }
 
-/// What is wrong with a file that Pillow reads all the same.
+/// Damage of a file that Pillow reads nevertheless.
 public struct ImageDamage: Sendable, Hashable, CustomStringConvertible {
+    /// The image's name in messages.
     public let name: String
+    /// The format of the file.
     public let format: ImageFormat
+    /// The damage.
     public let reason: String
 
     public var description: String { "\(name): the \(format) image is damaged: \(reason); it is read as Pillow reads it" }
 }
 
-/// An image, and what is wrong with the file that it was read from.
+/// An image, and the damage of its file.
 package struct ReadImage: Sendable {
     package let image: RGBImage
     /// Why a strict reader refuses the file; `nil` for a sound one.
@@ -30,12 +33,12 @@ package struct ReadImage: Sendable {
 ///
 /// JPEG, PNG, WebP, GIF (its first frame) and BMP are read; the format follows from the first bytes. Alpha is dropped without
 /// blending and colour profiles are not applied, as Pillow's `convert("RGB")` does, so a model sees the pixels it was trained on.
-/// Orientation is honoured wherever Pillow's `exif_transpose` finds it. An image that is cut off or damaged is an error, never a partly
-/// grey picture, unless the caller wants what Pillow makes of it.
+/// Orientation is honoured wherever Pillow's `exif_transpose` finds it. A truncated or damaged image is an error, never a partly grey picture,
+/// unless the caller asks for Pillow's reading of it.
 public enum ImageDecoder {
     /// - Parameters:
     ///   - bytes: the whole file.
-    ///   - name: what messages call it.
+    ///   - name: the image's name in messages.
     ///   - limits: checked against the size in the header before anything is decoded.
     /// - Throws: ``ImageError``
     public static func decode(_ bytes: [UInt8], name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
@@ -47,7 +50,7 @@ public enum ImageDecoder {
         try decode([UInt8](data), name: name, limits: limits)
     }
 
-    /// The image with what is wrong with its file.
+    /// Decodes an image and reports damage of its file.
     /// - Throws: ``ImageError``
     package static func decode(
         _ bytes: [UInt8], name: String, limits: ImageLimits = .standard, tolerance: ImageTolerance
@@ -62,7 +65,7 @@ public enum ImageDecoder {
             return ReadImage(image: try decode(file), damage: nil)
         } catch let error as ImageError {
             guard let damage = error.damage else { throw error }
-            // Whether Pillow reads it is worth telling in either case.
+            // In strict mode the error still says whether Pillow would read the file.
             file.tolerance = .asPillow
             guard let image = try? decode(file) else { throw error }
             if tolerance == .strict { throw ImageError.readable(damage) }
@@ -88,7 +91,7 @@ public enum ImageDecoder {
 }
 
 extension ImageError {
-    /// Damage that Pillow may go on from: of the formats that are read here, its JPEG and PNG readers alone do.
+    /// Damage after which Pillow's readers may continue; only its JPEG and PNG readers do.
     fileprivate var damage: ImageDamage? {
         switch self {
         case .damaged(let name, let format, let reason) where [.jpeg, .png].contains(format),
@@ -121,7 +124,7 @@ extension ImageSource {
     }
 }
 
-/// A file's bytes with what is needed to report a problem in them.
+/// A file's bytes, with the name and format that errors report.
 struct EncodedImage {
     let bytes: [UInt8]
     let format: ImageFormat
@@ -135,8 +138,8 @@ struct EncodedImage {
     func truncated(_ reason: String) -> ImageError { .truncated(name: name, format: format, reason: reason) }
     func unsupported(_ what: String) -> ImageError { .unsupported(name: name, format: format, what: what) }
 
-    /// The picture's size as the header says it; the bytes may be the file's beginning alone.
-    /// - Throws: ``ImageError``; `truncated` if the header goes on behind the bytes.
+    /// The picture's size according to the header; the bytes may be only the beginning of the file.
+    /// - Throws: ``ImageError``; `truncated` if the header continues after the bytes.
     func announcedSize() throws -> (width: Int, height: Int) {
         switch format {
         case .jpeg: try JPEGFile.size(self)
@@ -147,7 +150,7 @@ struct EncodedImage {
         }
     }
 
-    /// - Throws: ``ImageError`` for a picture beyond the limits, and for one that the system gives no memory for.
+    /// - Throws: ``ImageError`` for a picture beyond the limits, or if the system has no memory for it.
     func checkSize(width: Int, height: Int) throws {
         try limits.check(width: width, height: height, format: format, name: name)
         let needed = MemoryProbe.bytes(width: width, height: height)
@@ -155,7 +158,7 @@ struct EncodedImage {
     }
 }
 
-/// Pixels as the file stores them: `height * width * 3` bytes, not yet turned upright.
+/// Pixels in the file's order, `height * width * 3` bytes, before they are turned upright.
 struct DecodedImage {
     let width: Int
     let height: Int

@@ -1,20 +1,20 @@
 import AdaLLaVA
 
-/// Why an image could not be read or written. `name` is what the caller asked for: a path, `standard input`, `data: URL`.
+/// Why an image could not be read or written. `name` is the caller's argument: a path, `standard input`, `data: URL`.
 public enum ImageError: EngineError, Equatable {
-    /// Nothing is at this path.
+    /// There is no file at this path.
     case missing(name: String)
     /// A folder, a device that cannot be opened, a file without read permission.
     case unreadable(name: String, reason: String)
-    /// Not a path, `-` or `data:` URL that can be used.
+    /// An argument that is neither a path, `-`, nor a supported `data:` or `file:` URL.
     case argument(name: String, reason: String)
-    /// Not a single byte.
+    /// The file has no bytes.
     case empty(name: String)
     /// More bytes than any image within the pixel limit needs.
     case tooManyBytes(name: String, limit: Int)
-    /// The first bytes are those of no format that is read here.
+    /// The first bytes match none of the formats that are read.
     case unknownFormat(name: String, found: String)
-    /// A known format, but a kind of it that is not read here.
+    /// A known format in a variant that is not read.
     case unsupported(name: String, format: ImageFormat, what: String)
     /// The header announces more pixels, or a longer side, than the limits allow. Nothing was allocated or decoded.
     case tooLarge(name: String, format: ImageFormat, width: Int, height: Int, limits: ImageLimits)
@@ -22,13 +22,13 @@ public enum ImageError: EngineError, Equatable {
     case requestTooLarge(images: Int, pixels: Int, limit: Int)
     /// The header announces an image without pixels.
     case zeroSize(name: String, format: ImageFormat, width: Int, height: Int)
-    /// The data end before the image does.
+    /// The data end before the image is complete.
     case truncated(name: String, format: ImageFormat, reason: String)
-    /// The data break the format.
+    /// The data violate the format.
     case damaged(name: String, format: ImageFormat, reason: String)
-    /// The data break the format or end too soon, but Pillow reads the image all the same, and so does ``ImageTolerance/asPillow``.
+    /// The data violate the format or end too soon, but Pillow reads the image, as does `ImageTolerance.asPillow`.
     case readable(ImageDamage)
-    /// The machine would not give the memory for an image within the limits.
+    /// The system has no memory for an image within the limits.
     case outOfMemory(name: String, format: ImageFormat, bytes: Int)
     /// An image could not be encoded.
     case encoding(format: ImageFormat, reason: String)

@@ -1,11 +1,16 @@
 import AdaLLaVA
 
-/// The image formats that are read, told apart by their first bytes and never by a file's name.
+/// The image formats that are read. They are recognized by the first bytes, never by a file's name.
 public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible {
+    /// Baseline and progressive.
     case jpeg = "JPEG"
+    /// All bit depths and colour types, interlaced or not.
     case png = "PNG"
+    /// Lossy and lossless; of an animation the first frame.
     case webp = "WebP"
+    /// The first frame.
     case gif = "GIF"
+    /// OS/2 and Windows headers, with run lengths.
     case bmp = "BMP"
 
     public var description: String { rawValue }
@@ -27,7 +32,7 @@ public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible
         }
     }
 
-    /// What data of an unknown format look like, for a message: "starts with %PDF-1.7 (a PDF document)".
+    /// A description of data of an unknown format, for a message: "starts with %PDF-1.7 (a PDF document)".
     static func describeUnknown(_ bytes: [UInt8]) -> String {
         let start = bytes.prefix(8)
         let isText = start.allSatisfy { (0x20...0x7E).contains($0) }

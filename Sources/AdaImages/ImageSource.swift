@@ -1,9 +1,11 @@
 import AdaLLaVA
 import Foundation
 
-/// Where an image comes from, in the forms people write on a command line.
+/// The source of an image, in the forms that people write on a command line.
 public enum ImageSource: Sendable, Equatable {
+    /// A file, by its path.
     case file(String)
+    /// The bytes of standard input.
     case standardInput
     /// The bytes of a `data:` URL.
     case data([UInt8])
@@ -30,7 +32,7 @@ public enum ImageSource: Sendable, Equatable {
         }
     }
 
-    /// What messages call it.
+    /// The name in messages.
     public var name: String {
         switch self {
         case .file(let path): path
@@ -39,8 +41,8 @@ public enum ImageSource: Sendable, Equatable {
         }
     }
 
-    /// All its bytes. Of a file or a pipe the rest is read only if the first bytes are those of an image within `limits`, and reading stops
-    /// with an error at the size that no such image can have, so an endless pipe ends.
+    /// All bytes. The rest of a file or pipe is read only if the first bytes are those of an image within `limits`, and reading stops with an
+    /// error at a size that no such image has, so an endless pipe ends.
     /// - Throws: ``ImageError``
     public func read(limits: ImageLimits = .standard) throws -> [UInt8] {
         switch self {
@@ -50,8 +52,8 @@ public enum ImageSource: Sendable, Equatable {
         }
     }
 
-    /// The size that the header says; `nil` where the header is long, or may be read only once (standard input).
-    /// - Throws: ``ImageError`` for what is no image, or one beyond `limits`.
+    /// The size according to the header; `nil` if the header is long, or the source can be read only once (standard input).
+    /// - Throws: ``ImageError`` if this is not an image, or one beyond `limits`.
     func announcedSize(limits: ImageLimits) throws -> (width: Int, height: Int)? {
         switch self {
         case .data(let bytes): try Self.announcedSize(bytes, name: name, limits: limits)
@@ -59,7 +61,7 @@ public enum ImageSource: Sendable, Equatable {
         case .file(let path):
             try Self.withFile(path) { descriptor in
                 var status = stat()
-                // Of a pipe the first bytes cannot be read twice.
+                // The first bytes of a pipe cannot be read twice.
                 guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
                 return try Self.announcedSize(try Self.beginning(descriptor, name: path), name: path, limits: limits)
             }
@@ -72,7 +74,7 @@ public enum ImageSource: Sendable, Equatable {
             throw ImageError.unknownFormat(name: name, found: ImageFormat.describeUnknown(bytes))
         }
         let file = EncodedImage(bytes: bytes, format: format, name: name, limits: limits)
-        // What is wrong with a header is told when all of it is there.
+        // Errors of the header are reported once it is complete.
         guard let size = try? file.announcedSize() else { return nil }
         try file.checkSize(width: size.width, height: size.height)
         return size
@@ -93,7 +95,7 @@ public enum ImageSource: Sendable, Equatable {
         return try body(descriptor)
     }
 
-    /// Bytes that are read before they are looked at: nearly every header is shorter.
+    /// Bytes that are read before the header is parsed; nearly every header is shorter.
     private static let beginningBytes = 1 << 18
 
     private static func readAll(_ descriptor: Int32, name: String, limits: ImageLimits) throws -> [UInt8] {
@@ -125,7 +127,7 @@ public enum ImageSource: Sendable, Equatable {
         return bytes
     }
 
-    /// What one read gives; `nil` at the end.
+    /// The bytes of one read; `nil` at the end.
     private static func readChunk(_ descriptor: Int32, name: String) throws -> [UInt8]? {
         while true {
             var count = 0

@@ -16,7 +16,7 @@ enum JPEGFile {
 
     private static let xmpPrefix = Array("http://ns.adobe.com/xap/1.0/\0".utf8)
 
-    /// Walks the marker segments up to the first scan: the frame header holds the size, and EXIF and XMP may stand before or after it.
+    /// Walks the marker segments up to the first scan: the frame header has the size, and EXIF and XMP may be before or after it.
     private static func readHeader(_ file: EncodedImage) throws -> (width: Int, height: Int, orientation: ExifOrientation) {
         let reader = file.reader
         var metadata = OrientationMetadata()
@@ -47,7 +47,7 @@ enum JPEGFile {
         return (size.width, size.height, metadata.orientation)
     }
 
-    /// EXIF that is too long for one segment goes on in the next; of several XMP packets the last counts.
+    /// EXIF that is too long for one segment continues in the next; of several XMP packets the last counts.
     private static func keep(_ segment: ArraySlice<UInt8>, in metadata: inout OrientationMetadata) {
         if segment.starts(with: OrientationMetadata.exifPrefix) {
             metadata.exif = (metadata.exif ?? []) + segment.dropFirst(OrientationMetadata.exifPrefix.count)

@@ -32,8 +32,8 @@ struct OrientationMetadata {
     /// Bytes of a TIFF value by type: the types that hold numbers or text.
     private static let sizes = [1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8]
 
-    /// The first orientation in the block's first directory. Entries of unknown types and without values are passed over; one whose
-    /// values lie behind the end ends the search, as it ends Pillow's.
+    /// The first orientation in the block's first directory. Entries of unknown types and without values are skipped; an entry whose values
+    /// are beyond the end stops the search, as in Pillow.
     private static func tag(_ block: [UInt8]) -> Tag {
         var bytes = block[...]
         for _ in 0..<2 where bytes.starts(with: exifPrefix) { bytes = bytes.dropFirst(exifPrefix.count) }

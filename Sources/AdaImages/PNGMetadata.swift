@@ -1,10 +1,10 @@
 import CImageShims
 
-/// The chunks of a PNG that can say how it must be turned: `eXIf`, and texts (`tEXt`, `zTXt`, `iTXt`) with the keywords that Pillow knows.
-/// They may stand before or after the pixel data; of several with one meaning the last counts.
+/// The chunks of a PNG that can contain its orientation: `eXIf`, and texts (`tEXt`, `zTXt`, `iTXt`) with the keywords that Pillow knows. They may
+/// be before or after the pixel data; of several with the same meaning the last counts.
 struct PNGMetadata {
     private var metadata = OrientationMetadata()
-    /// What texts may still unpack to.
+    /// Bytes that further texts may unpack to.
     private var room = largestText * 64
 
     /// The largest text that is unpacked, as in Pillow; a compressed one may ask for a thousand times its size.
@@ -39,7 +39,7 @@ struct PNGMetadata {
         if isProfile { metadata.rawProfile = text }
     }
 
-    /// What stands behind the keyword's zero; `nil` if it cannot be unpacked, or is too large.
+    /// The text after the keyword's zero byte; `nil` if it cannot be unpacked, or is too large.
     private mutating func text(_ body: ArraySlice<UInt8>, kind: UInt8) -> [UInt8]? {
         switch kind {
         case UInt8(ascii: "t"): return Array(body)

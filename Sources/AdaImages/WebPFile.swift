@@ -32,7 +32,7 @@ enum WebPFile {
         }
     }
 
-    /// The RIFF header states the file's length, which tells a cut-off file from a damaged one.
+    /// The RIFF header gives the file's length, which distinguishes a truncated file from a damaged one.
     private static func checkLength(_ file: EncodedImage) throws {
         guard let announced = file.reader.u32LittleEndian(4) else { throw file.truncated("the data end inside the header") }
         guard announced <= file.bytes.count - 8 else {
@@ -44,7 +44,7 @@ enum WebPFile {
         let (left, top) = (Int(frame.x_offset), Int(frame.y_offset))
         let (frameWidth, frameHeight) = (Int(frame.width), Int(frame.height))
         guard left >= 0, top >= 0, frameWidth > 0, frameHeight > 0, left <= width - frameWidth, top <= height - frameHeight else {
-            throw file.damaged("its first frame lies outside the canvas of \(width) x \(height)")
+            throw file.damaged("its first frame is outside the canvas of \(width) x \(height)")
         }
         // The frame's own header is believed only where it agrees with the container.
         var features = WebPBitstreamFeatures()

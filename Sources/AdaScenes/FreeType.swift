@@ -93,7 +93,7 @@ final class FreeTypeFace {
             advance: (Int(slot.advance.x) + 32) >> 6, exactAdvance: Double(slot.linearHoriAdvance) / 65_536)
     }
 
-    /// How many pixels closer (negative) or wider a pair of letters stands than its advances say: on whole pixels, and before rounding.
+    /// Kerning of a pair of letters in pixels, negative for closer: in whole pixels, and before rounding.
     func kerning(_ first: Unicode.Scalar, _ second: Unicode.Scalar) throws -> (pixels: Int, exact: Double) {
         let pair = (try glyph(of: first), try glyph(of: second))
         func kerning(_ mode: FT_Kerning_Mode) -> Int {

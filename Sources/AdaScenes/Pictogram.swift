@@ -1,4 +1,4 @@
-/// A pictogram that can stand in a scene.
+/// A pictogram that a scene can show.
 package struct Pictogram: Sendable, Hashable {
     /// What kind of thing a pictogram shows.
     package enum Category: String, Sendable, CaseIterable {
@@ -45,8 +45,8 @@ package struct Pictogram: Sendable, Hashable {
         return random.pick(first.filter(isAllowed)) ?? random.pick(second.filter(isAllowed))
     }
 
-    /// Whether one of the two might pass for the other, or be a kind of it: a duck is a bird. Such two never meet in one scene, nor does a
-    /// question ask about one where the other stands.
+    /// Whether one of the two might be mistaken for the other, or is a kind of it: a duck is a bird. Two such pictograms are never in one
+    /// scene, nor does a question ask about one if the other is shown.
     func isConfusable(with other: Pictogram) -> Bool {
         self != other && Self.kin[name]?.contains(other.name) == true
     }

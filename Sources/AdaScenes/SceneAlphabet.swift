@@ -17,7 +17,7 @@ struct SceneAlphabet: Sendable {
     /// A printed word on its plate.
     struct Print {
         let tile: Tile
-        /// Where the pen stands before every letter and after the last one, in pixels from the plate's left edge.
+        /// Pen positions before each letter and after the last one, in pixels from the plate's left edge.
         let pens: [Int]
     }
 
@@ -91,7 +91,7 @@ struct SceneAlphabet: Sendable {
         return plate(word, pens: pens, columns: min(0, ink.lowerBound) ..< max(ink.upperBound, Int(pen.rounded())), isLightOnDark: false)
     }
 
-    /// - Parameter columns: what the plate reaches over beside its margin, in pixels from the first pen.
+    /// - Parameter columns: the plate's extent without its margin, in pixels from the first pen.
     private func plate(_ word: String, pens: [Int], columns: Range<Int>, isLightOnDark: Bool) -> Tile {
         let glyphs = word.compactMap { letters[$0] }
         let ascent = glyphs.map(\.top).max() ?? 1

@@ -18,9 +18,9 @@ package struct SceneDataset: Sendable {
         package let id: String
         /// Relative to the folder that holds `SPLIT.json`.
         package let image: String
-        /// What the first question asks for.
+        /// The task of the first question.
         package let task: String
-        /// What each question asks for, where there are several.
+        /// The task of each question, if there are several.
         package let tasks: [String]?
         /// The questions and their answers.
         package let conversations: [Turn]
@@ -28,7 +28,7 @@ package struct SceneDataset: Sendable {
         package let regions: [SceneRegion]?
     }
 
-    /// What a set holds.
+    /// Options of a set.
     package struct Options: Sendable, Equatable {
         /// Scenes to make, 1 to 10,000,000.
         package var count: Int
@@ -82,7 +82,7 @@ package struct SceneDataset: Sendable {
             }
         }
 
-        /// What draws scene `index`.
+        /// The function that draws scene `index`.
         fileprivate func source() throws -> @Sendable (Int) throws -> Scene {
             if reference {
                 let scenes = try ReferenceScenes(seed: seed)
@@ -167,7 +167,7 @@ package struct SceneDataset: Sendable {
         try writer.finish()
     }
 
-    /// What a batch adds to the lists.
+    /// Lines that a batch adds to the lists.
     private struct Lines: Sendable {
         let scenes: Int
         var records: [String] = []

@@ -1,13 +1,13 @@
 import Foundation
 
-/// What scenes are drawn with: pictograms and alphabets. Everything is rendered once, on creation; afterwards it is plain data.
+/// Pictograms and alphabets. All are rendered once, on creation, and are plain data afterwards.
 struct SceneFonts: Sendable {
     /// Trimmed, about 128 pixels high.
     let pictograms: [Pictogram: Tile]
     /// `[font][pixel height]`, fonts in the order of ``TextFont/allCases``.
     private let alphabets: [[Int: SceneAlphabet]]
 
-    /// The fonts that print words. Two draws of ten are left to the ones beside the two of Scenes' reference script.
+    /// The fonts that print words. Two of ten draws use fonts that Scenes' reference script does not have.
     enum TextFont: Int, CaseIterable, Sendable {
         case dejaVuSansBold, dejaVuSerifBold, dejaVuSansMonoBold, dejaVuSans, liberationSansBold, liberationSerifBold
 

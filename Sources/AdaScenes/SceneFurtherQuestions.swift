@@ -1,4 +1,4 @@
-/// Questions that Scenes' reference script does not ask, about what is there rather than where.
+/// Questions about a scene's content that Scenes' reference script does not ask.
 extension SceneQuestions {
     func further(_ random: inout SceneRandom) -> [SceneCandidate] {
         pictogramQuestions(&random) + shapeQuestions(&random) + textQuestions(&random) + rewordings
@@ -130,7 +130,7 @@ extension SceneQuestions {
         return found + [choice].compactMap(\.self)
     }
 
-    /// What people also say for the classic questions.
+    /// Alternative wordings of the classic questions.
     private var rewordings: [SceneCandidate] {
         var found = [
             SceneCandidate(

@@ -4,16 +4,16 @@ import AdaLLaVA
 package struct Scene: Sendable, Equatable {
     /// The picture.
     package let image: RGBImage
-    /// What is in it, in the order of a caption.
+    /// The things in it, in the order of a caption.
     package let things: [SceneThing]
     /// The questions and answers, at least one; a description comes last.
     package let turns: [SceneQuestion]
     /// Questions drawn one by one, each without regard to the others.
     package let separate: [SceneQuestion]
-    /// Where everything is drawn, in the things' order, a word's letters behind it.
+    /// Where everything is drawn, in the order of the things; the letters of a word follow it.
     package let regions: [SceneRegion]
 
-    /// What the first question asks for.
+    /// The task of the first question.
     package var task: SceneTask { turns.first?.task ?? .caption }
     /// The first question, without an image mark.
     package var question: String { turns.first?.question ?? "" }
@@ -109,7 +109,7 @@ package struct SceneGenerator: Sendable {
             separate: separate == 0 ? [] : rest.draw(separate, following: first, &separateRandom), regions: renderer.regions(placed))
     }
 
-    /// What a scene of level 2 shows, its first question, and the random numbers that follow. Tasks take turns at random, each as often.
+    /// A scene of level 2, its first question, and the random numbers that follow. Tasks are drawn uniformly.
     static func grid(seed: UInt64, index: Int) -> (scene: GridScene, first: SceneQuestion, random: SceneRandom) {
         var random = SceneRandom(seed: seed ^ 0x6C65_7665_6C20_3200, index: index)
         while true {

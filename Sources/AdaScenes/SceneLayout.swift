@@ -1,9 +1,9 @@
-/// What stands in a scene, where, and on what ground; no pixels yet. Lengths are those of a picture of 112 pixels.
+/// The things of a scene, their places and the background, before any pixels. Lengths are those of a picture of 112 pixels.
 struct SceneLayout: Sendable {
     /// Side of the pictures that lengths are given for: Scenes' own size.
     static let classicSize = 112
 
-    /// Where a thing stands, as a question names it.
+    /// The place of a thing, as a question names it.
     enum Place: String, Sendable {
         case center, left, right, top, bottom
         case topLeft, topRight, bottomLeft, bottomRight
@@ -43,7 +43,7 @@ struct SceneLayout: Sendable {
         var center: (x: Double, y: Double) { (Self.fractions[column], Self.fractions[row]) }
         private static let fractions = [0.27, 0.5, 0.73]
 
-        /// Whether a neighbour stands on the same row.
+        /// Whether there is a neighbour in the same row.
         var isNarrow: Bool { column != 1 }
     }
 
@@ -69,7 +69,7 @@ struct SceneLayout: Sendable {
     }
 
     struct Background: Sendable {
-        /// The colours at the two ends, 0 to 255; alike for a plain ground.
+        /// The colours at the two ends, 0 to 255; equal for a plain background.
         let start: [Double]
         let end: [Double]
         /// How the colour moves from start to end along x and y; the parts sum to 1.
@@ -171,7 +171,7 @@ struct SceneLayout: Sendable {
             return .word(SceneWords.pick(&random, maxLetters: place.isNarrow ? 5 : 6))
         }
         let ground = background.colour(place.center.x, place.center.y)
-        // A white shape on a white ground is redrawn; a faint one may stand.
+        // A white shape on a white background is drawn again; a faint one is kept.
         for _ in 0..<8 {
             let colour = SceneColour.pick(&random)
             let distance = zip(colour.rgb, ground).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }.squareRoot()

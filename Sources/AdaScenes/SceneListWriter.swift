@@ -1,11 +1,11 @@
 import AdaLLaVA
 import Foundation
 
-/// Writes a list of records, one a line, so that sets can be compared and cut with line tools. The file bears its name only when it is
-/// whole.
+/// Writes a list of records, one per line, so that sets can be compared and split with line tools. The file gets its name only when it is
+/// complete.
 final class SceneListWriter {
     private let url: URL
-    /// `nil` once the list is whole or given up.
+    /// `nil` once the list is complete or abandoned.
     private var file: AtomicFile?
     private var isEmpty = true
 
@@ -36,7 +36,7 @@ final class SceneListWriter {
         file = nil
     }
 
-    /// Removes what was written, unless the list is whole.
+    /// Removes the unfinished file, unless the list is complete.
     func abandon() { file = nil }
 
     private func attempt(_ body: () throws -> Void) throws {

@@ -1,4 +1,4 @@
-/// What a question is about, named after the benchmarks it stands in for.
+/// The task of a question, named after the benchmark that has its form.
 package enum SceneTask: String, Sendable, CaseIterable {
     /// Colour, count, position, "what is it": a word or two (VQAv2's form).
     case vqa
@@ -10,7 +10,7 @@ package enum SceneTask: String, Sendable, CaseIterable {
     case choice
     /// "Describe the image."
     case caption
-    /// Level 2: what stands at the end of one to four steps from thing to thing.
+    /// Level 2: the thing at the end of a path of one to four steps from thing to thing.
     case chain1, chain2, chain3, chain4
     /// Level 2: how many there are, up to nine.
     case count
@@ -18,13 +18,13 @@ package enum SceneTask: String, Sendable, CaseIterable {
     case read
     /// Level 2: the sum of two or three printed numbers.
     case sum
-    /// Level 2: of what there are more, or which number is larger.
+    /// Level 2: the more frequent of two things, or the larger of two numbers.
     case compare
     /// Level 2: the one thing that is unlike all others.
     case odd
-    /// Level 2: what is not there, or not of a kind.
+    /// Level 2: a thing that is absent, or not of a kind.
     case negation
-    /// Level 2: what differs between two pictures beside each other.
+    /// Level 2: the difference between two pictures side by side.
     case change
 
     /// The tasks of a level, in the order of reports.
@@ -36,7 +36,7 @@ package enum SceneTask: String, Sendable, CaseIterable {
 
 /// A question about a scene and its one right answer.
 package struct SceneQuestion: Sendable, Equatable {
-    /// What the question asks for.
+    /// The question's task.
     package let task: SceneTask
     /// The question, without an image mark.
     package let question: String
@@ -44,7 +44,7 @@ package struct SceneQuestion: Sendable, Equatable {
     package let answer: String
 }
 
-/// Something about a scene that a question asks for or a turn tells. Items are numbered as in the layout.
+/// A fact about a scene that a question asks for or a turn states. Items are numbered as in the layout.
 enum SceneFact: Hashable {
     /// Whether a thing of this name is there.
     case presence(String)
@@ -52,24 +52,24 @@ enum SceneFact: Hashable {
     case number(String)
     /// How many things there are.
     case total
-    /// What item stands where it stands.
+    /// The item at a place.
     case place(Int)
     case colour(Int)
     case outline(Int)
     case word(Int)
     /// Whether something is printed at all.
     case hasText
-    /// On which side of another an item stands.
+    /// On which side of another item an item is.
     case order(Int, Int)
 }
 
 /// A question that a scene supports.
 struct SceneCandidate {
-    /// Whose form a question has.
+    /// The form of a question.
     enum Form: CaseIterable {
         /// Verbatim one of Scenes' reference script.
         case classic
-        /// About where things stand to each other, or what stands at a place.
+        /// About positions relative to each other, or the thing at a place.
         case relation
         /// Any other.
         case further
@@ -79,14 +79,14 @@ struct SceneCandidate {
     let form: Form
     /// How often it is chosen among the questions of its form.
     let weight: Double
-    /// What one must know to answer; a turn that asks only for what was already told would teach nothing about the picture.
+    /// Facts needed for the answer. A turn that only asks for facts stated before would teach nothing about the picture.
     let asks: Set<SceneFact>
-    /// What question and answer tell together.
+    /// Facts that question and answer state together.
     let states: Set<SceneFact>
 
     /// - Parameters:
-    ///   - states: what the turn tells beside what it asks for.
-    ///   - isTold: whether the answer tells what the question asks for; a "no" to one colour does not tell the colour.
+    ///   - states: facts that the turn states in addition to those it asks for.
+    ///   - isTold: whether the answer states the facts that the question asks for; a "no" to one colour does not state the colour.
     init(
         _ task: SceneTask, _ question: String, _ answer: String, form: Form, weight: Double = 1, asks: Set<SceneFact>,
         states: Set<SceneFact> = [], isTold: Bool = true

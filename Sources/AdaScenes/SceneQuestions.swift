@@ -1,5 +1,4 @@
-/// Writes the questions that a scene can answer: those of Scenes' reference script, word by word, with the greater part of the weight,
-/// and others.
+/// Writes the questions that a scene can answer: mostly those of Scenes' reference script, word for word, and others.
 struct SceneQuestions {
     let layout: SceneLayout
 
@@ -14,7 +13,7 @@ struct SceneQuestions {
         things.enumerated().compactMap { item, thing in thing.word.map { (item, $0) } }
     }
 
-    /// What share of the questions has a form beside the classic ones, in scenes of one thing and of several; together three of ten.
+    /// The fraction of questions with a given form, in scenes of one thing and of several; three of ten questions are not classic.
     private static func share(of form: SceneCandidate.Form, isAlone: Bool) -> Double {
         switch form {
         case .classic: isAlone ? 0.81 : 0.63
@@ -28,8 +27,8 @@ struct SceneQuestions {
         turns(1, &random).first ?? caption.question
     }
 
-    /// Up to `count` different questions in a random order, a description last. Every one asks for something that the turns before it do
-    /// not tell; where a scene has no more of that kind, there are fewer turns.
+    /// Up to `count` different questions in a random order, a description last. Each asks for something that the earlier turns do not state;
+    /// if a scene has no more such questions, there are fewer turns.
     func turns(_ count: Int, _ random: inout SceneRandom) -> [SceneQuestion] {
         var left = weighted(candidates(&random))
         var chosen: [SceneQuestion] = []
@@ -52,8 +51,8 @@ struct SceneQuestions {
         return chosen + [description].compactMap(\.self)
     }
 
-    /// How much more often than by the forms' shares a task is asked for in separate questions. What takes longest to learn is asked more:
-    /// to find one name among those of a picture, and to find a picture's name among options.
+    /// Factor of a task's frequency among separate questions. Tasks that take longest to learn are asked more often: finding one name among
+    /// those of a picture, and a picture's name among options.
     private static func emphasis(_ task: SceneTask) -> Double {
         switch task {
         case .vqa: 1
@@ -65,8 +64,8 @@ struct SceneQuestions {
         }
     }
 
-    /// Up to `count` different questions, each drawn by itself: unlike a conversation's turns, which avoid what was told before and so mostly
-    /// ask for what is not there, they are as often answered yes as no.
+    /// Up to `count` different questions, drawn independently. A conversation's turns avoid stated facts and so mostly ask for absent things;
+    /// these are answered yes and no equally often.
     func separate(_ count: Int, _ random: inout SceneRandom) -> [SceneQuestion] {
         var chosen: [SceneQuestion] = []
         for _ in 0..<count {
@@ -84,7 +83,7 @@ struct SceneQuestions {
         return all.filter { seen.insert($0.question.question).inserted }
     }
 
-    /// Weights that give every form its share, whatever number of questions it has.
+    /// Weights that give every form its fraction, whatever its number of questions.
     private func weighted(_ candidates: [SceneCandidate]) -> [(candidate: SceneCandidate, weight: Double)] {
         var sums: [SceneCandidate.Form: Double] = [:]
         for candidate in candidates { sums[candidate.form, default: 0] += candidate.weight }
@@ -96,7 +95,7 @@ struct SceneQuestions {
 
     // MARK: Facts
 
-    /// What naming an item tells.
+    /// Facts that naming an item states.
     func named(_ item: Int) -> Set<SceneFact> {
         guard things.indices.contains(item) else { return [] }
         switch things[item] {
@@ -121,13 +120,13 @@ struct SceneQuestions {
         presence(&random) + texts + appearance(&random) + counts(&random) + sides(&random) + choices(&random) + [caption]
     }
 
-    /// A pictogram that is not there, and that nothing there could be taken for.
+    /// A pictogram that is absent and cannot be mistaken for one that is shown.
     func absentPictogram(_ random: inout SceneRandom) -> Pictogram? {
         Pictogram.pick(&random) { candidate in !pictograms.contains { $0 == candidate || $0.isConfusable(with: candidate) } }
     }
 
     private func presence(_ random: inout SceneRandom) -> [SceneCandidate] {
-        // A scene without pictograms can only say no; the others say yes more often, which evens it out.
+        // A scene without pictograms can only be answered no; the others are answered yes more often to compensate.
         let isThere = !pictograms.isEmpty && random.chance(0.62)
         guard let asked = isThere ? random.pick(pictograms) : absentPictogram(&random) else { return [] }
         return [
@@ -202,7 +201,7 @@ struct SceneQuestions {
         return [question].compactMap(\.self)
     }
 
-    /// Pictograms of the same category, none that could pass for the right one.
+    /// Pictograms of the same category that cannot be mistaken for the right one.
     func wrongPictograms(for right: Pictogram, count: Int, _ random: inout SceneRandom) -> [Pictogram] {
         var wrong: [Pictogram] = []
         for _ in 0..<count {

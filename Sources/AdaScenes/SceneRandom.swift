@@ -5,7 +5,7 @@ struct SceneRandom: RandomNumberGenerator {
     private var generator: SplitMix64
 
     init(seed: UInt64, index: Int) {
-        // Mixed one after the other, so that neighbouring seeds and indices share nothing.
+        // Mixed one after the other, so that neighbouring seeds and indices have unrelated numbers.
         var first = SplitMix64(seed: seed)
         var second = SplitMix64(seed: first.next() ^ UInt64(truncatingIfNeeded: index))
         generator = SplitMix64(seed: second.next())

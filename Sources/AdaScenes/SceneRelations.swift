@@ -1,4 +1,4 @@
-/// Questions about where things stand to each other, and what stands at a place.
+/// Questions about relative positions, and about the thing at a place.
 extension SceneQuestions {
     enum Direction: CaseIterable {
         case left, right, above, below
@@ -30,8 +30,8 @@ extension SceneQuestions {
         let reference: Int
     }
 
-    /// The one item in a direction of another; `nil` if there is none or more than one could be meant. Left and right hold within a row;
-    /// above and below first within a column.
+    /// The only item in a direction of another; `nil` if there is none or several are possible. Left and right apply within a row; above and
+    /// below first within a column.
     func neighbour(_ direction: Direction, of reference: Int) -> Int? {
         guard layout.items.indices.contains(reference) else { return nil }
         let origin = layout.items[reference].place
@@ -49,7 +49,7 @@ extension SceneQuestions {
         return found.count == 1 ? found[0] : nil
     }
 
-    /// Every relation whose reference can be told from all other things by its name.
+    /// Every relation whose reference has a unique name.
     var allRelations: [Relation] {
         things.indices.filter { items(named: things[$0].name).count == 1 }.flatMap { reference in
             Direction.allCases.compactMap { direction in
@@ -60,7 +60,7 @@ extension SceneQuestions {
 
     private func reference(_ item: Int) -> String { "the " + things[item].name }
 
-    /// In a scene of two things, one thing's place tells the other's.
+    /// In a scene of two things, one thing's place implies the other's.
     private func located(_ relation: Relation) -> Set<SceneFact> {
         let both: Set<SceneFact> = things.count == 2 ? [.place(relation.item), .place(relation.reference)] : [.place(relation.item)]
         return both.union([.order(relation.item, relation.reference), .order(relation.reference, relation.item)])
@@ -71,7 +71,7 @@ extension SceneQuestions {
         return neighbours(&random) + orders(&random) + places(&random)
     }
 
-    /// "What is above the dog?" and, for what stands there, its colour, its shape, its text.
+    /// "What is above the dog?" and questions about that thing's colour, shape and text.
     private func neighbours(_ random: inout SceneRandom) -> [SceneCandidate] {
         var found: [SceneCandidate] = []
         if let relation = random.pick(allRelations) {
@@ -102,7 +102,7 @@ extension SceneQuestions {
         return found
     }
 
-    /// "Is the cat above the dog?", as often yes as no.
+    /// "Is the cat above the dog?", answered yes and no equally often.
     private func orders(_ random: inout SceneRandom) -> [SceneCandidate] {
         let clear = allRelations.filter { items(named: things[$0.item].name).count == 1 }
         guard let relation = random.pick(clear) else { return [] }
@@ -116,7 +116,7 @@ extension SceneQuestions {
         ]
     }
 
-    /// What stands at a place, and at which place something stands.
+    /// Questions for the thing at a place, and for the place of a thing.
     private func places(_ random: inout SceneRandom) -> [SceneCandidate] {
         var found: [SceneCandidate] = []
         let item = random.below(things.count)
@@ -134,7 +134,7 @@ extension SceneQuestions {
                 SceneCandidate(.vqa, "What shape is \(place.phrase)?", shape.rawValue, form: .relation, asks: [.outline(item)]))
         }
         if let printed = random.pick(words) {
-            // Where there are two, only the place tells which is meant.
+            // If there are two, only the place tells them apart.
             found.append(
                 SceneCandidate(
                     .text, "What does the text \(layout.items[printed.item].place.phrase) say?", printed.word, form: .relation,

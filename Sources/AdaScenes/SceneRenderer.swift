@@ -6,7 +6,7 @@ struct SceneRenderer: Sendable {
     /// Side of the picture in pixels.
     let size: Int
 
-    /// A thing as it is drawn: its picture and where that lies. Parts may lie outside the scene.
+    /// A drawn thing: its picture and position. Parts may be outside the scene.
     struct Placed {
         let thing: SceneThing
         let tile: Tile
@@ -22,7 +22,7 @@ struct SceneRenderer: Sendable {
         }
     }
 
-    /// - Parameter isDivided: whether a dark line parts the picture into a left and a right one.
+    /// - Parameter isDivided: whether a dark line divides the picture into left and right.
     func render(_ background: SceneLayout.Background, placed: [Placed], isDivided: Bool = false, random: inout SceneRandom) -> RGBImage? {
         var canvas = ground(background, random: &random)
         if isDivided {

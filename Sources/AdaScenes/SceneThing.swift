@@ -93,7 +93,7 @@ package enum SceneThing: Sendable, Hashable {
         if case .shape(let shape, let colour) = self { (shape, colour) } else { nil }
     }
 
-    /// What is printed, if it is a word.
+    /// The printed text, if it is a word.
     var word: String? {
         if case .word(let word) = self { word } else { nil }
     }

@@ -1,4 +1,4 @@
-/// What can be printed in a scene: capitals only.
+/// Words that scenes can print: capitals only.
 enum SceneWords {
     /// The 30 words of Scenes' reference script.
     static let classic = [
@@ -7,7 +7,7 @@ enum SceneWords {
         "SHOP", "CAFE", "GATE", "ROAD", "MILK", "FISH", "BOOK", "HELP", "PUSH", "PULL", "SLOW", "WEST",
     ]
 
-    /// Further short words, three to six letters, so that every letter is met in every place.
+    /// Further short words of three to six letters, in which every letter occurs at every position.
     static let further = [
         "AIR", "ANT", "ARM", "ART", "BAG", "BAR", "BAY", "BED", "BIG", "BIKE", "BIRD", "BLUE", "BOAT", "BONE", "BOWL", "BREAD", "BRIDGE",
         "BROWN", "CAKE", "CALL", "CALM", "CAMP", "CAR", "CARD", "CASH", "CHAIR", "CHEF", "CITY", "CLEAN", "CLOCK", "CLOUD", "CLUB",
@@ -32,8 +32,8 @@ enum SceneWords {
     /// Words that a region may name; letter strings are not among them.
     static let known = Set(classic + further)
 
-    /// A classic word in six draws of ten, a further one in three, a string of letters that is no word in one.
-    /// - Parameter maxLetters: the longest further word that has room.
+    /// In six of ten draws a classic word, in three a further one, in one a string of letters that is no word.
+    /// - Parameter maxLetters: the longest further word that fits.
     static func pick(_ random: inout SceneRandom, maxLetters: Int) -> String {
         let kind = random.fraction()
         if kind >= 0.9 { return letters(&random) }
@@ -41,7 +41,7 @@ enum SceneWords {
         return random.pick(classic) ?? "STOP"
     }
 
-    /// Three to five capitals that can be spoken, consonants and vowels in turn, so that reading is learnt letter by letter.
+    /// Three to five capitals, consonants and vowels alternating, so that reading is learned letter by letter.
     static func letters(_ random: inout SceneRandom) -> String {
         let consonants = Array("BCDFGHJKLMNPQRSTVWXYZ")
         let vowels = Array("AEIOU")

@@ -10,7 +10,7 @@ struct Tile: Sendable {
         pixels = [SIMD4<Float>](repeating: .zero, count: width * height)
     }
 
-    /// Without the rows and columns around the picture where nothing is more opaque than `threshold`.
+    /// The picture without the outer rows and columns in which nothing is more opaque than `threshold`.
     func trimmed(threshold: Float = 0) -> Tile {
         func isVisible(_ x: Int, _ y: Int) -> Bool { pixels[y * width + x].w > threshold }
         let rows = (0..<height).filter { y in (0..<width).contains { isVisible($0, y) } }

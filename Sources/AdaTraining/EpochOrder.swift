@@ -22,7 +22,7 @@ package struct EpochOrder: Sendable, Equatable {
         for hasImage in [true, false] {
             var numbers = lengths.indices.filter { lengths[$0].hasImage == hasImage }
             numbers.shuffle(using: &generator)
-            // Sorted within stretches of many steps: like lengths meet, and every pass meets others.
+            // Sorted within windows of many steps, so that similar lengths are batched and each epoch batches them differently.
             let stretch = stepSize * 50
             for start in stride(from: 0, to: numbers.count, by: stretch) {
                 let sorted = numbers[start ..< min(start + stretch, numbers.count)].sorted {

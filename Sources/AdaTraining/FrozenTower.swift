@@ -6,7 +6,7 @@ import Synchronization
     import Glibc
 #endif
 
-/// A vision tower that is not trained and whose features the engine computes: any that libtorch has no gradients for here (EfficientNet-Lite).
+/// A vision tower that is not trained, with features computed by the engine: any that has no gradients in AdaTorch (EfficientNet-Lite).
 ///
 /// Features are computed once and kept, as float16, in one file, so that other samples of the same picture, later passes over the data, and
 /// later runs over the same pictures only read them.
@@ -47,7 +47,7 @@ final class FrozenTower: Sendable {
         return features
     }
 
-    /// What tells one tower's features from another's: those of a test picture, hashed.
+    /// A hash of the features of a test picture, which identifies the tower.
     private static func probe(_ tower: VisionTower) throws -> FNV1a {
         let side = tower.configuration.imageSize
         let ramp = (0 ..< 3 * side * side).map { Float($0 % 251) / 251 - 0.5 }
@@ -57,8 +57,8 @@ final class FrozenTower: Sendable {
     }
 }
 
-/// Float16 vectors of one size by key. Vectors lie one behind the other in a data file; an index file has their keys in the same order. A key is
-/// written behind its vector, so that a run which was killed leaves none that is half there; several processes may add to the same files.
+/// Float16 vectors of one size by key, consecutive in a data file; an index file has their keys in the same order. A key is written after its
+/// vector, so that a killed run leaves no key of an incomplete one; several processes may add to the same files.
 final class FeatureStore: Sendable {
     private let values: Int
     private let data: Int32
@@ -72,7 +72,7 @@ final class FeatureStore: Sendable {
     }
     private let state = Mutex(State())
 
-    /// - Parameter name: tells files of one folder apart.
+    /// - Parameter name: distinguishes the files of one folder.
     /// - Throws: ``TrainingError/unwritable(path:reason:)``
     init(folder: URL, name: String, values: Int) throws {
         self.values = values
@@ -95,7 +95,7 @@ final class FeatureStore: Sendable {
 
     private func unwritable() -> TrainingError { .unwritable(path: path, reason: String(cString: strerror(errno))) }
 
-    /// Takes in what this and other processes have added.
+    /// Reads the entries that this and other processes have added.
     private func readIndex(_ state: inout State) {
         var keys = [UInt64](repeating: 0, count: 4096)
         while true {

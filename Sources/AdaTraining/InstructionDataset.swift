@@ -8,12 +8,12 @@ package struct InstructionRecord: Sendable, Equatable {
     package var images: [String]
     /// Turns in order, a person's first.
     package var turns: [String]
-    /// What is where in the image, for the objective `region_labels`.
+    /// Labelled regions of the image, for the objective `region_labels`.
     package var regions: [ImageRegion] = []
-    /// What each question asks for (`tasks`, or `task` where there is one); empty where the file does not say.
+    /// The task of each question (`tasks`, or `task` if there is one); empty if the file has none.
     package var tasks: [String] = []
 
-    /// What question `index` asks for.
+    /// The task of question `index`.
     func task(of index: Int) -> String? { tasks.indices.contains(index) ? tasks[index] : nil }
 }
 
@@ -21,7 +21,7 @@ package struct InstructionRecord: Sendable, Equatable {
 package struct InstructionDataset: Sendable {
     struct Part: Sendable {
         let index: InstructionIndex
-        /// What its image paths are relative to.
+        /// The folder that its image paths are relative to.
         let imageFolder: URL
         let first: Int
     }
@@ -29,7 +29,7 @@ package struct InstructionDataset: Sendable {
     private let parts: [Part]
     package let count: Int
 
-    /// - Parameter imageFolder: what image paths are relative to; `nil`: each file's own folder.
+    /// - Parameter imageFolder: the folder that image paths are relative to; `nil`: each file's own folder.
     /// - Throws: ``CheckpointError``
     package init(files: [URL], imageFolder: URL?) throws {
         var parts: [Part] = []
@@ -52,13 +52,13 @@ package struct InstructionDataset: Sendable {
         return part.index.entries[number - part.first]
     }
 
-    /// Roughly how long a sample is, and whether it has an image: what batches are grouped by.
+    /// Approximate length of a sample, and whether it has an image; batches are grouped by both.
     func length(_ number: Int) -> (words: Int, hasImage: Bool) {
         let entry = entry(number)
         return (entry.words, entry.hasImage)
     }
 
-    /// Where an image of a sample lies.
+    /// The file of an image of a sample.
     func url(_ image: String, of number: Int) -> URL {
         image.hasPrefix("/") ? URL(fileURLWithPath: image) : part(of: number).imageFolder.appendingPathComponent(image)
     }

@@ -1,12 +1,12 @@
 import AdaLLaVA
 import Foundation
 
-/// Where the samples of a LLaVA instruction file lie: a JSON array of objects, or JSON Lines.
+/// Positions of the samples in a LLaVA instruction file: a JSON array of objects, or JSON Lines.
 ///
 /// The file is mapped, and one pass over its bytes finds where each sample starts and ends, so that files of hundreds of thousands of
-/// samples open in seconds and keep only 16 bytes for each. A sample is parsed, strictly, when it is asked for.
+/// samples open in seconds and keep only 16 bytes for each. A sample is parsed, strictly, when it is read.
 package struct InstructionIndex: Sendable {
-    /// One sample's place, and what batches are grouped by.
+    /// One sample's position, and the values that batches are grouped by.
     struct Entry: Sendable, Equatable {
         let offset: Int
         let length: UInt32

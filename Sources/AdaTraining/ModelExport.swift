@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// Writes a model in the reference's layout: `config.json`, `model.safetensors`, and what belongs to it from the folder it started from.
+/// Writes a model in the reference's layout: `config.json`, `model.safetensors`, and the other files of the folder that it started from.
 struct ModelExport {
     let source: ModelSource
     let model: TorchModel
@@ -81,7 +81,7 @@ struct ModelExport {
         }
     }
 
-    /// Layers behind the selected hidden state, and the last norm: part of a CLIP tower, though LLaVA never runs them.
+    /// Layers after the selected hidden state, and the last norm: part of a CLIP tower, though LLaVA never runs them.
     private func unusedTowerTensors() throws -> [(name: String, shape: [Int], values: [Float])] {
         let computed = Set(model.parameters.map(\.name))
         if let tensors = source.checkpoint?.vision {

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What a run starts from: a checkpoint, or the shape of one to be filled with random weights; with the recipe's changes applied.
+/// The starting point of a run: a checkpoint, or a shape to be filled with random weights, with the recipe's changes applied.
 package struct ModelSource: Sendable {
     package let folder: URL
     /// `nil` from scratch.
@@ -15,7 +15,7 @@ package struct ModelSource: Sendable {
     let savesTower: Bool
     /// Parameters that the checkpoint does not have, or has for another scheduler.
     let startsAtRandom: @Sendable (String) -> Bool
-    /// Layers that the recipe adds behind the checkpoint's own; empty from scratch.
+    /// Layers that the recipe adds after the checkpoint's own; empty from scratch.
     let addedLayers: Range<Int>
 
     /// - Throws: ``CheckpointError``, ``TrainingError``
@@ -31,7 +31,7 @@ package struct ModelSource: Sendable {
                 what: "training from llava-hf's layout", file: configURL.path,
                 hint: "start from a checkpoint in LLaVA's or AdaLLaVA's own layout")
         }
-        // Training moves what a budget head was fitted to; another one is made afterwards.
+        // Training changes the hidden states that a budget head was fitted to, so it is dropped and must be fitted again.
         members["budget_head"] = nil
         let before = try ModelConfiguration.read(.object(members), file: configURL.path)
         let decoder = before.language
@@ -128,7 +128,7 @@ package struct ModelSource: Sendable {
         return try CLIPImageProcessor(imageProcessor ?? .standard(for: tower), tower: tower, file: folder.path)
     }
 
-    /// The tower whose features the engine computes; `nil` if libtorch computes them, so that the tower may be trained.
+    /// The tower if the engine computes its features; `nil` if libtorch computes them, so that the tower may be trained.
     /// - Parameters:
     ///   - folder: where features are kept.
     ///   - workers: images that may be encoded at the same time.
@@ -179,8 +179,8 @@ package struct ModelSource: Sendable {
 }
 
 extension ModelSource {
-    /// The values of parameters that the checkpoint does not have and that do not start at random: outputs of added layers, and what a
-    /// scheduler begins with.
+    /// The initial values of parameters that the checkpoint does not have and that are not random: outputs of added layers, and of a
+    /// scheduler.
     private func startingValues(_ parameter: TorchModel.Parameter, _ recipe: Recipe) -> [Float]? {
         let (name, count) = (parameter.name, parameter.shape.reduce(1, *))
         if let layer = TorchModel.layer(of: name), addedLayers.contains(layer) {
@@ -214,7 +214,7 @@ extension Recipe {
         if objective == .regionLabels {
             if name.hasPrefix(TorchModel.regionHead) { return learningRate }
             if name.hasPrefix(TensorNames.visionPrefix) { return mmVisionTowerLR ?? learningRate }
-            // What projected features are named through.
+            // Names of projected features' content, through which they are scored.
             let isOutput = name == "lm_head.weight" || name == "model.embed_tokens.weight" || name == "model.norm.weight" || name.hasPrefix("model.mm_projector")
             return isOutput ? learningRate : 0
         }
@@ -227,7 +227,7 @@ extension Recipe {
         return loraR == 0 || name.contains(".lora_") ? learningRate : 0
     }
 
-    /// Whether `freeze_layers` leaves a parameter as it is: one that what those layers put out depends on.
+    /// Whether `freeze_layers` freezes a parameter: the outputs of those layers depend on it.
     private func isBelowFrozenLayers(_ name: String) -> Bool {
         guard freezeLayers > 0 else { return false }
         if let layer = TorchModel.layer(of: name) { return layer < freezeLayers }

@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 extension TorchModel {
-    /// What a checkpoint calls one of the model's parameters, by the part of the checkpoint that holds it.
+    /// The name of a parameter in a checkpoint, by the part of the checkpoint that holds it.
     static func source(of name: String, in checkpoint: Checkpoint) -> (any TensorSource)? {
         if name.hasPrefix(TensorNames.visionPrefix) { return checkpoint.vision }
         if name.hasPrefix("model.mm_projector") { return checkpoint.projector ?? checkpoint.language }
@@ -52,14 +52,14 @@ extension TorchModel {
     }
 }
 
-/// Queries and keys that start alike, so that a position attends to positions with like contents before anything is learned ("Mimetic
-/// Initialization of Self-Attention Layers", Trockman and Kolter, ICML 2023): a small model that must find the name of a question among the
+/// Query and key matrices that start equal, so that a position attends to positions with similar contents before training ("Mimetic
+/// Initialization of Self-Attention Layers", Trockman and Kolter, ICML 2023). A small model that must find the name of a question among the
 /// things of a picture otherwise stays at chance for a long time.
 package struct MimeticAttention: Sendable, Equatable {
     package let headDim: Int
-    /// Query heads that share a key head.
+    /// Query heads per key head.
     package let group: Int
-    /// What a position's own logit is at first, on average.
+    /// The initial mean logit of a position for itself.
     static let ownLogit: Float = 4
 
     package init(_ c: DecoderConfiguration) { (headDim, group) = (c.headDim, max(1, c.numAttentionHeads / max(1, c.numKeyValueHeads))) }

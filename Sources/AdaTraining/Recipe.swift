@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// Everything a training run is told. Fields have LLaVA's names where LLaVA has them; ``RecipeFields/all`` documents each.
+/// All settings of a training run. Fields have LLaVA's names where LLaVA has them; ``RecipeFields/all`` documents each.
 package struct Recipe: Sendable, Equatable {
     package enum Schedule: String, Sendable, CaseIterable {
         case cosine, linear, constant
@@ -11,20 +11,20 @@ package struct Recipe: Sendable, Equatable {
     package enum TrainBudgets: String, Sendable, CaseIterable {
         /// Uniform over whole units from the prefix to everything, as in the paper.
         case uniform
-        /// Everything runs: what a model is taught first.
+        /// All layers run: the first stage of training.
         case full
     }
 
-    /// What the loss scores.
+    /// The targets of the loss.
     package enum Objective: String, Sendable, CaseIterable {
         /// The next token of answers.
         case language
-        /// What each patch of the image shows, by the `regions` of the data: teaches the vision tower, and lets the projector put features
-        /// where the output matrix has the words for them.
+        /// The content of each patch, from the `regions` of the data: trains the vision tower, and the projector to map features to the
+        /// output matrix's vectors of the words for them.
         case regionLabels = "region_labels"
     }
 
-    /// What a new scheduler chooses before it has learned.
+    /// Initial choice of a new scheduler.
     package enum SchedulerInit: String, Sendable, CaseIterable {
         case random
         /// The same for all inputs: layers from the first to the last, of each one its heads and groups from the first to the last.
@@ -37,7 +37,7 @@ package struct Recipe: Sendable, Equatable {
         var elementType: ElementType { self == .float32 ? .f32 : .bf16 }
     }
 
-    // What is trained.
+    // Trained parts.
     package var modelNameOrPath = ""
     package var fromScratch = false
     package var initializerRange = 0.02
@@ -119,7 +119,7 @@ package struct Recipe: Sendable, Equatable {
 
     package init() {}
 
-    /// What the Gumbel noise is multiplied by in a step: it changes evenly from `gumbelNoise` to `gumbelNoiseEnd`.
+    /// Factor of the Gumbel noise in a step; it changes linearly from `gumbelNoise` to `gumbelNoiseEnd`.
     /// - Parameter step: from 0.
     package func noise(step: Int, of total: Int) -> Double {
         guard let end = gumbelNoiseEnd, total > 1 else { return gumbelNoise }

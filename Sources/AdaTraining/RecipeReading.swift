@@ -97,7 +97,7 @@ extension RecipeValue {
 }
 
 extension RecipeFields {
-    /// What `adallava train --help-recipe` prints: a recipe with every field explained.
+    /// The text of `adallava train --help-recipe`: a recipe with every field explained.
     package static var help: String {
         all.map { "# \($0.help)\n# \($0.expected); without it: \($0.missing)\n\($0.name):\n" }.joined(separator: "\n")
     }

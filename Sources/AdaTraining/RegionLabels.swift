@@ -1,7 +1,7 @@
 import AdaImages
 import AdaLLaVA
 
-/// A part of an image and what is in it, as `"regions"` of a record says: `{"box": [x0, y0, x1, y1], "labels": {"thing": "dog"}}`.
+/// A box in an image and its labels, from `"regions"` of a record: `{"box": [x0, y0, x1, y1], "labels": {"thing": "dog"}}`.
 package struct ImageRegion: Sendable, Equatable {
     /// Left, top, right and bottom edge in pixels of the image.
     package var box: [Double]
@@ -15,8 +15,8 @@ package struct ImageRegion: Sendable, Equatable {
 
 /// The kinds of labels that a data set's regions have, with their classes; and how they become targets for rows of features.
 ///
-/// Teaching a small vision tower where things are, before a language model learns to speak about them, needs a fraction of the samples that
-/// the language loss needs: every patch is told what it shows, and not only the few things that a question asks about.
+/// Training a small vision tower on labelled regions, before a language model learns to name them, needs a fraction of the samples that the
+/// language loss needs: every patch has a label, not only the few things that a question asks about.
 package struct RegionVocabulary: Sendable, Equatable {
     package struct Kind: Sendable, Equatable {
         package let name: String
@@ -28,7 +28,7 @@ package struct RegionVocabulary: Sendable, Equatable {
     package let kinds: [Kind]
     private let numbers: [[String: Int32]]
 
-    /// Each patch is labelled at these points of its width, half way down: what is narrower than a patch is not overlooked.
+    /// Each patch is labelled at these points of its width, half way down, so that things narrower than a patch are found.
     static let points = [0.25, 0.75]
 
     package init(kinds: [String: Set<String>]) {
@@ -89,7 +89,7 @@ package struct RegionVocabulary: Sendable, Equatable {
 }
 
 extension RegionVocabulary {
-    /// The share of labels that were recognized, by kind, and `name` for the words of things.
+    /// The fraction of labels that were recognized, by kind, and `name` for the words of things.
     /// - Parameter counts: for each slot, then for names: labels that something is there, and how many were recognized.
     func shares(_ counts: [Double]) -> [String: Double] {
         var shares: [String: Double] = [:]
@@ -104,11 +104,12 @@ extension RegionVocabulary {
         return shares
     }
 
-    /// How many tokens can name what a patch shows.
+    /// Maximum number of tokens that name a patch's content.
     static let namesPerRow = 4
 
-    /// The tokens that name what each patch shows, `[rows, namesPerRow]`: those of the `thing` and the `color` in its middle, and of the letters
-    /// (`character`) at the points where patches are labelled. A printed word is wider than a patch, so patches are not asked for it whole.
+    /// The tokens that name each patch's content, `[rows, namesPerRow]`: those of the `thing` and the `color` at its centre, and of the
+    /// letters (`character`) at the points where patches are labelled. A printed word is wider than a patch, so patches are not scored on
+    /// whole words.
     /// - Parameter encode: a name's own tokens.
     static func tokens(
         _ regions: [ImageRegion], width: Int, height: Int, aspect: CLIPImageProcessor.AspectMode, grid: Int, tokens encode: (String) -> [Int]

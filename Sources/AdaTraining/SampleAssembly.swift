@@ -7,7 +7,7 @@ package struct SampleAssembly: Sendable, Equatable {
     package var rowsPerImage: Int
     /// Whether there is a latency token.
     package var adaptive: Bool
-    /// Positions before the latency token that a sample may have; what is longer is cut (`model_max_length`).
+    /// Maximum positions of a sample before the latency token; longer ones are truncated (`model_max_length`).
     package var maximumLength: Int
 
     package init(rowsPerImage: Int, adaptive: Bool, maximumLength: Int) {
@@ -45,15 +45,16 @@ package struct SampleAssembly: Sendable, Equatable {
         return TrainingSample(tokens: tokens, labels: targets, pixels: pixels.prefix(images).flatMap { $0 }, images: images)
     }
 
-    /// One sample out of several that begin alike, about the same image: what they share stands once, and behind it a branch for each with the
-    /// rest of it. Under a mask that lets branches see what is shared and themselves, every question is answered as if it stood alone, for a
-    /// fraction of the cost, because the image is most of a sample. Only for budgets that let everything run: a plan would change what is shared.
-    /// - Returns: `nil` if the samples share nothing, or are one.
+    /// Joins several samples with the same beginning, about the same image: the common prefix is stored once, followed by a branch for the
+    /// rest of each. Under a mask that lets each branch attend to the prefix and itself, every question is answered as if it were alone, at a
+    /// fraction of the cost, because the image is most of a sample. Valid only for budgets at which all layers run, because a plan would
+    /// change the prefix.
+    /// - Returns: `nil` if the samples have no common prefix, or there is only one.
     package static func sample(of samples: [TrainingSample]) -> TrainingSample? {
         guard samples.count > 1, let first = samples.first else { return nil }
         var shared = first.tokens.count
         for sample in samples {
-            // Each branch holds at least what is scored and the latency token before it.
+            // Each branch has at least the scored tokens and the latency token before them.
             let scored = sample.labels.firstIndex { $0 != Int64(TrainingConversation.ignoredLabel) } ?? sample.labels.count
             let own = sample.tokens.firstIndex(of: TrainingSample.latencyToken) ?? sample.tokens.count
             shared = min(shared, scored, own, zip(first.tokens, sample.tokens).prefix { $0 == $1 }.count)

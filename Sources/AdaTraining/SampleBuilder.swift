@@ -22,13 +22,13 @@ package struct SampleBuilder: Sendable {
     var floorShare = 0.0
     /// Share of the others that get everything.
     var fullShare = 0.0
-    /// Whether each question of a conversation is asked as if it stood alone.
+    /// Whether each question of a conversation is trained as if it were alone.
     var independentTurns = false
     /// Whether such questions are answered under one plan, instead of one of them under its own.
     var sharesPlan = false
     /// Whether only questions of one task share it.
     var packsByTask = false
-    /// Whether samples with text also say what their images' rows show, where their records have regions.
+    /// Whether samples with text also have the names of their image rows' content, if their records have regions.
     var namesRegions = false
     /// Told of images that were read although they are damaged.
     var damaged = DamagedImages()
@@ -51,7 +51,7 @@ package struct SampleBuilder: Sendable {
         var conversations = [record.turns]
         if independentTurns {
             conversations = SampleBuilder.questions(of: record.turns)
-            // What several questions share depends on a plan, where there is one to choose.
+            // Under a plan the common prefix of several questions depends on the plan.
             if let units, units.leaveChoice {
                 let drawn = generator.index(below: conversations.count)
                 let order = Array(drawn ..< conversations.count) + Array(0 ..< drawn)
@@ -96,18 +96,18 @@ package struct SampleBuilder: Sendable {
             throw bad(error.description)
         }
         if labels.lengthMismatch {
-            throw bad("its rounds, tokenized one by one, do not add up to the whole conversation, so its answers cannot be told from its questions")
+            throw bad("its rounds, tokenized one by one, do not add up to the whole conversation, so answers cannot be separated from questions")
         }
         let marks = labels.inputIDs.count { $0 == PromptEncoder.imageToken }
         guard marks == (isMultimodal ? record.images.count : 0) else {
             throw bad("\(marks) <image> marks for \(record.images.count) images")
         }
         let sample = assembly.sample(ids: labels.inputIDs, labels: labels.labels, pixels: pixels)
-        guard sample.scored > 0 else { throw bad("no token of it is scored: its answers are empty, or lie behind model_max_length") }
+        guard sample.scored > 0 else { throw bad("no token of it is scored: its answers are empty, or beyond model_max_length") }
         return sample
     }
 
-    /// The tokens that name what an image's rows show: ignored ones for each row where the record has no regions, or several images.
+    /// The tokens that name the content of an image's rows; ignored labels for each row if the record has no regions, or several images.
     private func regionTokens(_ record: InstructionRecord, _ number: Int, _ bad: (String) -> TrainingError) throws -> [Int32] {
         guard imageProcessor != nil, !record.images.isEmpty else { return [] }
         guard record.images.count == 1, !record.regions.isEmpty, let grid = labelGrid else {
@@ -123,7 +123,7 @@ package struct SampleBuilder: Sendable {
         }
     }
 
-    /// An image and what its patches show.
+    /// An image and the labels of its patches.
     private func labelledImage(
         _ number: Int, _ record: InstructionRecord, _ regions: RegionVocabulary, _ bad: (String) -> TrainingError
     ) throws -> TrainingSample {
@@ -146,7 +146,7 @@ package struct SampleBuilder: Sendable {
         return side > 0 && side * side == assembly.rowsPerImage ? side : nil
     }
 
-    /// What the model takes of an image: pixels for its tower, or the features of a frozen one.
+    /// The model's input for an image: pixels for its tower, or the features of a frozen one.
     private func input(_ image: String, of number: Int, _ bad: (String) -> TrainingError) throws -> [Float] {
         if let frozenTower {
             return try frozenTower.features(of: dataset.url(image, of: number).path, aspect: aspect) { try open(image, of: number, bad) }
@@ -166,11 +166,11 @@ package struct SampleBuilder: Sendable {
     }
 }
 
-/// What a sample's budget grants.
+/// Optional units that a sample's budget grants.
 private struct GrantedUnits {
     /// Optional units.
     let count: Int
-    /// What the latency embedding encodes for them.
+    /// The latency embedding's value for them.
     let latency: Float
     /// Whether a plan says which units run: not where none do, or all.
     let leaveChoice: Bool

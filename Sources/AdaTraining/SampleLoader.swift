@@ -3,13 +3,13 @@ import Foundation
 
 /// Prepares the samples of coming steps on background threads, so that the device never waits for images.
 final class SampleLoader: @unchecked Sendable {
-    /// What a step asks for: record numbers of one pass.
+    /// The record numbers of a step, of one epoch.
     struct Request: Sendable {
         let epoch: Int
         let numbers: [Int]
     }
 
-    /// A step's samples, and what could not be made into one.
+    /// A step's samples, and the errors of those that could not be built.
     struct Loaded {
         var samples: [TrainingSample] = []
         var failures: [any Error] = []
@@ -31,7 +31,7 @@ final class SampleLoader: @unchecked Sendable {
 
     /// - Parameters:
     ///   - depth: steps that are prepared ahead.
-    ///   - request: the samples of a step; `nil` behind the last one.
+    ///   - request: the samples of a step; `nil` after the last one.
     init(_ builder: SampleBuilder, workers: Int, depth: Int = 3, request: @escaping (Int) -> Request?) {
         (self.builder, self.depth, self.request) = (builder, depth, request)
         queue.maxConcurrentOperationCount = workers

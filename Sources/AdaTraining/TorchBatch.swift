@@ -11,28 +11,29 @@ package struct TrainingSample: Sendable, Equatable {
     package var tokens: [Int64]
     /// As many as tokens; ``TrainingConversation/ignoredLabel`` where nothing is scored.
     package var labels: [Int64]
-    /// Which question each token belongs to, from 1, and 0 for what all of them see; empty: there is one question. See ``SampleAssembly/sample(of:)``.
+    /// The question that each token belongs to, from 1, and 0 for the common prefix; empty if there is one question. See
+    /// ``SampleAssembly/sample(of:)``.
     package var branches: [Int32] = []
     /// The vision tower's input for all images one after another, `[images, 3, S, S]`; of a frozen tower its features, `[images, rows, width]`.
     package var pixels: [Float]
     package var images: Int
-    /// What each row of features shows, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
+    /// Labels of each row of features, for ``RegionVocabulary``'s slots, `[rows, slots]`; the sample then has no tokens.
     package var regionLabels: [Int32] = []
-    /// Tokens that name what each row shows, `[rows, names]`, or none; ``TrainingConversation/ignoredLabel`` where there are fewer.
+    /// Tokens that name the content of each row, `[rows, names]`, padded with ``TrainingConversation/ignoredLabel``; empty for none.
     package var regionTokens: [Int32] = []
-    /// Optional units that the sample's budget grants, and what the latency embedding encodes for them.
+    /// Optional units that the sample's budget grants, and the latency embedding's value for them.
     package var units = 0
     package var latency: Float = 0
     /// For the Gumbel noise.
     package var seed: UInt64 = 0
-    /// What messages call it.
+    /// The name in messages.
     package var name = ""
 
     package init(tokens: [Int64], labels: [Int64], pixels: [Float], images: Int) {
         (self.tokens, self.labels, self.pixels, self.images) = (tokens, labels, pixels, images)
     }
 
-    /// Tokens that name what rows show.
+    /// Tokens that name the content of rows.
     package var named: Int { regionTokens.count { $0 >= 0 } }
 
     /// Positions whose next token is scored, or labels of regions.
@@ -47,7 +48,7 @@ package struct TorchBatch: Sendable {
     package let samples: Int
     package let length: Int
     package let scored: Int
-    /// Tokens that name what rows of features show.
+    /// Tokens that name the content of rows of features.
     package let named: Int
     let tokens, labels: [Int64]
     let units: [Int32]
@@ -56,7 +57,7 @@ package struct TorchBatch: Sendable {
     let images: Int
     let pixels: [Float]
     let regionLabels, regionTokens: [Int32]
-    /// Padding is a branch of its own, so that what all see stays in front; empty if no sample has branches.
+    /// Padding is a branch of its own, so that the common prefix stays first; empty if no sample has branches.
     let branches: [Int32]
     /// Gumbel noise instead of the seeds: for each sample and unit `[switches]`, for heads also `[heads]` and `[heads]`.
     package var noise: [Float]?
@@ -86,7 +87,7 @@ package struct TorchBatch: Sendable {
     }
 }
 
-/// What a batch's forward pass gave.
+/// Results of a batch's forward pass.
 package struct BatchResult: Sendable, Equatable {
     /// Negative log-likelihoods, summed over scored positions.
     package var lossSum = 0.0
@@ -107,11 +108,11 @@ extension TorchModel {
         /// Weight of the KL divergence from the full model's predictions to those under the sampled plan; 0 leaves it out.
         package var distillWeight: Float = 0
         package var distillTemperature: Float = 1
-        /// Tokens that name what rows of features show, in the whole step: their loss is the mean over them.
+        /// Naming tokens of the whole step; their loss is the mean over them.
         package var named = 0
-        /// Weight of that loss beside the language loss; 0 leaves it out.
+        /// Weight of that loss relative to the language loss; 0: not computed.
         package var namingWeight: Float = 0
-        /// What the Gumbel noise on the scheduler's scores is multiplied by: 1 as published, 0 takes the highest.
+        /// Factor of the Gumbel noise on the scheduler's scores: 1 as published; 0 selects the highest scores.
         package var gumbelNoise: Float = 1
         /// Weight of the term that makes plans differ between samples and each of them sure; 0 leaves it out.
         package var balanceWeight: Float = 0

@@ -2,7 +2,7 @@ import AdaLLaVA
 import CAdaTorch
 import Foundation
 
-/// The place of this process in a data-parallel launch: what torchrun, Slurm and mpirun put into the environment.
+/// The rank of this process in a data-parallel launch, from the environment that torchrun, Slurm and mpirun set.
 package struct Launch: Sendable, Equatable {
     package var rank = 0
     package var worldSize = 1

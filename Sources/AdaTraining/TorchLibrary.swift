@@ -24,7 +24,7 @@ package final class TorchLibrary: @unchecked Sendable {
         // Before libtorch is loaded: one process trains with the threads that the recipe names, never with a pool of each library's own.
         setenv("OPENBLAS_NUM_THREADS", "1", 0)
         setenv("OMP_WAIT_POLICY", "PASSIVE", 0)
-        // Global, so that OpenBLAS's own functions can be asked for.
+        // Global, so that OpenBLAS's own functions are visible.
         guard let handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL) else {
             throw TrainingError.noTorch(reason: "\(path) cannot be loaded: \(dlerror().map { String(cString: $0) } ?? "no reason given")")
         }
@@ -39,7 +39,7 @@ package final class TorchLibrary: @unchecked Sendable {
         self.path = path
     }
 
-    /// `ADATORCH_LIBRARY`, then beside the executable and in the folders above it, then the working folder.
+    /// `ADATORCH_LIBRARY`, then the executable's folder and the folders above it, then the working folder.
     private static var candidates: [String] {
         if let named = ProcessInfo.processInfo.environment["ADATORCH_LIBRARY"], !named.isEmpty { return [named] }
         let name = "libAdaTorch.so"
@@ -55,7 +55,7 @@ package final class TorchLibrary: @unchecked Sendable {
         return candidates
     }
 
-    /// libtorch's version and what it can use.
+    /// libtorch's version and the devices that it supports.
     package var summary: String { functions.description().map { String(cString: $0) } ?? "" }
 
     /// CUDA devices that libtorch sees.

@@ -31,10 +31,10 @@ package final class TorchModel {
         package var count: Int { shape.reduce(1, *) }
     }
 
-    /// What the head for region labels is called: a part of training, not of the model.
+    /// The name of the head for region labels, which is a part of training and not of the model.
     static let regionHead = "region_labels."
 
-    /// What of a parameter is read or written.
+    /// The part of a parameter that is read or written.
     package enum Part: Int32, Sendable {
         case value, gradient, firstMoment, secondMoment
         /// The value with LoRA's product added; can only be read.
@@ -107,7 +107,7 @@ package final class TorchModel {
 
     /// AdamW's settings for one step.
     package struct UpdateOptions: Sendable, Equatable {
-        /// Multiplies every parameter's own learning rate: where the schedule stands.
+        /// Factor of every parameter's learning rate, from the schedule.
         package var learningRateScale = 1.0
         package var beta1 = 0.9
         package var beta2 = 0.999

@@ -8,7 +8,7 @@ import Foundation
 
 /// Trains a model by a recipe (AdaLLaVA, Xu et al., ICCV 2025; docs/architecture.md, reference semantics).
 package final class Trainer {
-    /// What a run amounts to.
+    /// The result of a run.
     package struct Summary: Sendable, Equatable {
         package var steps = 0
         package var totalSteps = 0
@@ -19,13 +19,13 @@ package final class Trainer {
         package var skippedCount = 0
         /// The first of the samples that were left out, with the reason.
         package var skippedSamples: [String] = []
-        /// Images that this start read although they are damaged, as Pillow reads them. Those whose features were kept are not read again.
+        /// Damaged images that this start read as Pillow reads them. Those whose features were stored are not read again.
         package var damagedImages = 0
     }
 
     package let recipe: Recipe
     package let totalSteps: Int
-    /// What computes: libtorch's version and the device.
+    /// libtorch's version and the device.
     package let description: String
     private let launch: Launch
     private let source: ModelSource
@@ -113,7 +113,7 @@ package final class Trainer {
         }
     }
 
-    /// Steps that a resumed run starts behind.
+    /// Steps before the first of a resumed run.
     package var startStep: Int { state.step }
 
     /// Trains until the last step, or until `isCancelled` says so; saves first then.
@@ -171,7 +171,7 @@ package final class Trainer {
         summary.folder = try checkpoints.save(state, export, keep: recipe.saveTotalLimit).path
     }
 
-    /// Whether any process was told to stop: all stop at the same step.
+    /// Whether any process was asked to stop: all stop at the same step.
     private func agree(_ stop: Bool) throws -> Bool {
         guard let group else { return stop }
         return try group.sum([stop ? 1 : 0])[0] > 0
@@ -236,7 +236,7 @@ package final class Trainer {
             step: state.step, totalSteps: totalSteps, epoch: Double(state.step) / Double(stepsPerEpoch),
             learningRate: rate * recipe.learningRate, memoryBytes: model.peakDeviceMemory ?? peakMemory(),
             skippedSamples: state.skippedCount)
-        // A step all of whose samples were left out.
+        // All samples of the step were skipped.
         guard scored > 0 else { return progress }
         var options = TorchModel.StepOptions(scored: scored)
         options.distillWeight = Float(recipe.distillWeight)

@@ -5,8 +5,8 @@ import Foundation
     import Glibc
 #endif
 
-/// Where a run stands: enough to go on as if it had never stopped. Order, budgets and noise follow from the seed, so the number of steps is
-/// the position in the data and the state of every random generator.
+/// The position of a run, from which it resumes as if it had not stopped. Order, budgets and noise follow from the seed, so the number of steps
+/// is the position in the data and the state of every random generator.
 struct RunState: Codable, Equatable {
     /// Steps done.
     var step = 0
@@ -18,9 +18,9 @@ struct RunState: Codable, Equatable {
     var skippedCount = 0
 }
 
-/// Checkpoints of a run: `output_dir/checkpoint-STEP`, a model that loads anywhere, with `trainer_state/` in it to go on from.
+/// Checkpoints of a run: `output_dir/checkpoint-STEP`, a model that loads anywhere, with `trainer_state/` in it for resuming.
 ///
-/// A checkpoint is written beside its place and renamed, so that a run killed at any moment leaves whole checkpoints only.
+/// A checkpoint is written under a temporary name and renamed, so that a killed run leaves only complete checkpoints.
 struct TrainingCheckpoints {
     let output: URL
 
@@ -55,7 +55,7 @@ struct TrainingCheckpoints {
         return folder
     }
 
-    /// Renamed first: what is half removed must not look like a checkpoint.
+    /// Renamed first: a partly removed folder must not look like a checkpoint.
     private func remove(_ folder: URL) throws {
         let doomed = output.appendingPathComponent("." + folder.lastPathComponent + ".old")
         try? Files.remove(doomed)
@@ -63,7 +63,7 @@ struct TrainingCheckpoints {
         try Files.remove(doomed)
     }
 
-    /// AdamW's moments of what is trained, and its float32 values where the weights' file does not have them.
+    /// AdamW's moments of the trained parameters, and their float32 values if the weights' file has another type.
     private func writeOptimizer(_ export: ModelExport, to url: URL) throws {
         let trained = export.model.parameters.filter { export.recipe.learningRate(of: $0) > 0 }
         var parts: [(String, TorchModel.Part)] = [("first_moment.", .firstMoment), ("second_moment.", .secondMoment)]
@@ -84,7 +84,7 @@ struct TrainingCheckpoints {
     }
 
     /// Reads the newest checkpoint's state into the model.
-    /// - Parameter expected: what the run would start with; another data set, seed or step size is an error.
+    /// - Parameter expected: the settings of this run; another data set, seed or step size is an error.
     /// - Returns: `nil` if there is no checkpoint.
     func restore(_ model: TorchModel, recipe: Recipe, expected: RunState) throws -> RunState? {
         guard let newest = all().last else { return nil }
@@ -104,7 +104,7 @@ struct TrainingCheckpoints {
         }
         let checkpoint = try Checkpoint.open(at: folder)
         let optimizer = try SafetensorsFile(contentsOf: folder.appendingPathComponent(Self.optimizerFile))
-        // What is not trained is the starting point's, where it is not rounded to the type it is saved in, nor has LoRA's product added.
+        // Frozen parameters come from the starting point, unless the checkpoint rounded them or LoRA's product was added to them.
         let trained = Set(model.parameters.filter { recipe.learningRate(of: $0) > 0 }.map(\.name))
         try model.load(checkpoint) { name in
             !trained.contains(name) || name.contains(".lora_") || name.hasPrefix(TorchModel.regionHead) || optimizer.find("value." + name) != nil

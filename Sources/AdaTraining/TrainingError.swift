@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// What stops a training run.
+/// An error that stops a training run.
 package enum TrainingError: EngineError, Equatable {
     /// `libAdaTorch.so` is not there, or cannot be loaded.
     case noTorch(reason: String)

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// How a run stands after a step.
+/// State of a run after a step.
 package struct TrainingProgress: Sendable, Codable, Equatable {
     package var step = 0
     package var totalSteps = 0
@@ -30,7 +30,7 @@ package struct TrainingProgress: Sendable, Codable, Equatable {
 struct TrainingLog {
     let url: URL
 
-    /// Keeps the lines up to a step: what a resumed run will not do again.
+    /// Keeps the lines up to a step; a resumed run writes the later ones again.
     func truncate(after step: Int) throws {
         let kept = read().filter { $0.step <= step }
         try Files.write(Data(try kept.map { try TrainingLog.line($0) }.joined().utf8), to: url)

@@ -5,16 +5,16 @@ import Foundation
 package struct AnalyzedModel: Sendable {
     package let name: String
     package let configuration: ModelConfiguration
-    /// What most bytes of the decoder's weights are stored in; `nil` for a shape without weights.
+    /// The type of most bytes of the decoder's weights; `nil` for a shape without weights.
     package let weightType: ElementType?
 
     package init(name: String, configuration: ModelConfiguration, weightType: ElementType? = nil) {
         (self.name, self.configuration, self.weightType) = (name, configuration, weightType)
     }
 
-    /// A request to this model, whose weights have the bits of its file: 16 for a shape without weights.
+    /// A request to this model with weights of the bits of its file: 16 for a shape without weights.
     package func settings(promptTokens: Int, generatedTokens: Int = 1) -> CostSettings {
-        // A block's scales are part of what is read.
+        // The scales of blocks are read too.
         let bits = (weightType?.block).map { Double($0.bytes * 8) / Double($0.values) }
         return CostSettings(
             promptTokens: promptTokens, generatedTokens: generatedTokens, weightBits: bits.map { Int($0) } ?? 16, readWeightBits: bits)
@@ -78,7 +78,7 @@ package struct AnalyzedModel: Sendable {
         self.init(name: url.deletingLastPathComponent().lastPathComponent, configuration: configuration)
     }
 
-    /// The model of a checkpoint, whose weights are not read.
+    /// The model of a checkpoint; its weights are not read.
     /// - Throws: `CheckpointError`
     package init(checkpoint url: URL) throws {
         let checkpoint = try Checkpoint.open(at: url)
@@ -91,7 +91,7 @@ package struct AnalyzedModel: Sendable {
             weightType: bytes.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key)
     }
 
-    /// The same model with another scheduler: what if it were trained with one?
+    /// The same model with another scheduler, as if it had been trained with it.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
     package func scheduled(type: AdaptiveConfiguration.SchedulerType?, rank: Int?, prefixLayers: Int?) throws -> AnalyzedModel {
         if type == nil, rank == nil, prefixLayers == nil { return self }

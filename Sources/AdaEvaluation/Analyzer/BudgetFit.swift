@@ -2,7 +2,7 @@ import AdaLLaVA
 
 /// The largest budget whose calculated time fits a limit.
 package struct BudgetFit: Sendable {
-    /// What has to fit.
+    /// The time that is limited.
     package enum Goal: String, Sendable, CaseIterable {
         case firstToken = "first-token"
         case wholeAnswer = "answer"
@@ -16,7 +16,7 @@ package struct BudgetFit: Sendable {
     /// The analysis at that budget, or at the floor if nothing fits.
     package let analysis: CostAnalysis
 
-    /// Seconds that the analysis takes for what has to fit.
+    /// Seconds that the analysis gives for the limited time.
     package var seconds: Double { BudgetFit.seconds(analysis, goal) }
 
     private static func seconds(_ analysis: CostAnalysis, _ goal: Goal) -> Double {
@@ -29,7 +29,7 @@ package struct BudgetFit: Sendable {
         parsing text: String, goal: Goal, model: AnalyzedModel, hardware: Hardware, settings: CostSettings, formula: CostFormula
     ) throws {
         guard let budget = try? Budget(parsing: text), case .time(let limits) = budget, let limit = limits.answer, limits == TimeLimits(answer: limit) else {
-            // A bare number would be a fraction, or milliseconds to somebody else.
+            // A bare number would be a fraction, or read as milliseconds.
             let unit = Double(text).map { $0 > 0 && $0.isFinite ? ": it has no unit (\(text)ms?)" : "" } ?? ""
             throw EvaluationError.argument(
                 name: "--fit", expected: "a time with its unit, such as 300ms or 1.5s", found: "'\(text.prefix(40))'\(unit)")

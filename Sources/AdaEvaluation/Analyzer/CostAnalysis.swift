@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// What a request costs by calculation: FLOPs, bytes, memory and roofline times, by stage, layer and operation.
+/// The calculated cost of a request: FLOPs, bytes, memory and roofline times, by stage, layer and operation.
 ///
 ///     let analysis = try CostAnalysis(
 ///         model: .shape("llava-1.5-7b"), hardware: .named("nvidia_V100"), settings: CostSettings(promptTokens: 600, generatedTokens: 50),

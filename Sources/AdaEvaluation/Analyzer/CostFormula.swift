@@ -4,7 +4,7 @@ import AdaLLaVA
 package enum CostFormula: String, Sendable, CaseIterable {
     /// The published experiments' own count, number for number.
     case reference
-    /// What the engine does: see ``ExactFormula``.
+    /// The engine's own operations: see ``ExactFormula``.
     case exact
 }
 
@@ -16,7 +16,7 @@ protocol StageCosting: Sendable {
     func prefill() -> StageCost
     /// Making the token after `step` others, `step` at least 1.
     func decode(step: Int) -> StageCost
-    /// Bytes that the whole request is said to take, from what its stages took.
+    /// Bytes of the whole request, from those of its stages.
     /// - Parameter decode: the sum over the decode steps of their footprints, and the last of them.
     func memory(prefill: StageCost, decode: (sum: Double, last: StageCost?)) -> Double
 }
@@ -36,9 +36,9 @@ extension ExactFormula: StageCosting {
 ///     scores     OPs 2·tokens·keys·hidden, twice (q·k, s·v);  softmax 5·tokens·keys·H
 ///     norm       OPs 7·hidden·tokens;  addition hidden·tokens;  gated activation 2·hidden·tokens
 ///
-/// Kept as it is, although ``ExactFormula`` counts differently: every query meets every key; a multiply-add of the output layer counts as
-/// one; decode step `i` meets `prompt + i − 1` keys of all heads; grouped-query attention does not reduce what prefill reads; the memory
-/// of a request is the sum over its steps.
+/// Kept as published, although ``ExactFormula`` counts differently: every query attends to every key; a multiply-add of the output layer counts
+/// as one operation; decode step `i` attends to `prompt + i − 1` keys of all heads; grouped-query attention does not reduce the reads of prefill;
+/// the memory of a request is the sum over its steps.
 struct ReferenceFormula: StageCosting {
     let model: AnalyzedModel
     let hardware: Hardware
@@ -139,7 +139,7 @@ struct ReferenceFormula: StageCosting {
         let softmax = 5 * batch * allHeads * tokens * keys
         let queryBytes = tokens * headSize * batch * allHeads * activation
         let scoreBytes = tokens * keys * batch * allHeads * activation
-        // Prefill reads what the kept heads need of all heads' keys; decode reads everything stored.
+        // Prefill reads the kept heads' part of all heads' keys; decode reads all stored keys.
         func read(_ keys: Double) -> Double {
             let bytes = keys * headSize * batch * keyValue
             return isPrefill ? kept(bytes * allHeads) : bytes * keyValueHeads

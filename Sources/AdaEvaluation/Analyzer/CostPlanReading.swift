@@ -67,7 +67,7 @@ extension CostPlan {
         self.init(counts: zip(headsPerLayer, groups).map { (max(0, $0), max(0, $1)) }, of: model.configuration)
     }
 
-    /// Reads what `--plan` names: numbers with commas between them (heads of each layer, -1 for a dropped one), or a JSON file with such a
+    /// Reads the argument of `--plan`: numbers separated by commas (heads of each layer, -1 for a dropped one), or a JSON file with such a
     /// list, with `attention_heads_per_layer` and `mlp_groups_per_layer` as `ask --json` and `trace` print them, or with a mask
     /// `[layers][2][heads]` of zeros and ones.
     /// - Throws: ``EvaluationError``, `CheckpointError`

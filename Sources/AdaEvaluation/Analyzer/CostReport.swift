@@ -15,7 +15,7 @@ package struct CostReport: Sendable {
         (self.analysis, self.detail, self.fit) = (analysis, detail, fit)
     }
 
-    /// What a person should know besides the numbers.
+    /// Remarks for people besides the numbers.
     package var warning: String? {
         guard analysis.plan.isBelowFloor, let floor = analysis.model.units?.floor else { return nil }
         return String(format: "the budget is below the floor %.3g: the prefix layers always run, so this is the cost of the floor", floor)
@@ -55,7 +55,7 @@ package struct CostReport: Sendable {
             let layers = part.layers.isEmpty ? [nil] : part.layers.map { Optional($0) }
             for layer in layers {
                 let label = layer.map { "\(part.name) \($0)" } ?? part.name
-                // What stands before or after the layers keeps its place.
+                // Parts before or after the layers keep their place.
                 let order = layer ?? (stage.parts.prefix(place).contains { !$0.layers.isEmpty } ? Int.max : -1)
                 if detail == .layer {
                     let totals = part.operations.reduce(into: CostTotals()) { $0.add($1) }
@@ -78,7 +78,7 @@ package struct CostReport: Sendable {
         return rows.sorted { $0.order < $1.order }.map(\.row)
     }
 
-    /// What limits most of the time of some parts; `nil` if they take none.
+    /// The bound of most of the time of some parts; `nil` if they take none.
     private func bound(of parts: [CostPart]) -> RooflineOperation.Bound? {
         var (memory, compute) = (0.0, 0.0)
         for part in parts {

@@ -21,15 +21,15 @@ extension Hardware {
 
     package static var names: [String] { table.map(\.name) + [thisMachine] }
 
-    /// The table's entry of this name, whatever its case.
+    /// The table's entry of this name, ignoring case.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
     package static func named(_ name: String) throws -> Hardware {
         if let found = table.first(where: { $0.name.lowercased() == name.lowercased() }) { return found }
         throw EvaluationError.argument(name: "--hardware", expected: "one of \(names.joined(separator: ", "))", found: String(name.prefix(80)))
     }
 
-    /// The name of the arithmetic whose peak the reference takes: 8-bit integers when weights, activations and the KV cache all have at
-    /// most 8 bits, else 16-bit floats.
+    /// The arithmetic type whose peak the reference uses: 8-bit integers if weights, activations and the KV cache all have at most 8 bits,
+    /// else 16-bit floats.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)`` when no 8-bit peak is known.
     func referencePeak(_ settings: CostSettings) throws -> Double {
         guard settings.weightBits <= 8, settings.activationBits <= 8, settings.cacheBits <= 8 else { return fp16 }

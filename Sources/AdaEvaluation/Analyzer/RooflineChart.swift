@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// The roofline of an analysis: the hardware's ceilings, and where each operation of prefill and decode stands below them.
+/// The roofline of an analysis: the hardware's ceilings, and each operation of prefill and decode below them.
 package struct RooflineChart: Sendable {
     private let analysis: CostAnalysis
 
@@ -45,10 +45,11 @@ package struct RooflineChart: Sendable {
         return points.sorted { ($0.intensity, $0.name) < ($1.intensity, $1.name) }
     }
 
-    /// Numbered marks in the frame, their names in a list beside it: names at the marks would cover each other.
+    /// Numbered marks in the frame and a list of their names next to it, because names at the marks would overlap.
     func script(to path: String, format: ChartFormat) -> String {
         let hardware = analysis.hardware
-        // Marks of the svg terminal are twice as large as pngcairo's of the same size. Open marks, smaller from stage to stage: those at the same place lie inside each other.
+        // Marks of the svg terminal are twice as large as pngcairo's of the same size. They are open and smaller from stage to stage, so
+        // that marks at the same position are nested.
         let markSize = format == .svg ? 0.5 : 1.0
         let stages: [(name: String, colour: String, mark: String, points: [Point])] = [
             ("encode", "#2c962c", "pt 8 ps \(2.2 * markSize) lw 1.5", RooflineChart.points(analysis.encode)),
@@ -128,7 +129,7 @@ package struct RooflineChart: Sendable {
             for point in stage.points {
                 number += 1
                 let (px, py) = place(point)
-                // Beside a mark lies the ceiling, so numbers go above and below.
+                // The ceiling is next to a mark, so numbers go above and below.
                 let around: [(Double, Double)] = [16.0, 30, 44, 58].flatMap { radius in
                     [(0.0, -1.0), (0, 1), (1, -0.8), (-1, 0.8), (0.8, -1), (-0.8, 1)].map { ($0.0 * radius, $0.1 * radius) }
                 }
@@ -146,7 +147,7 @@ package struct RooflineChart: Sendable {
         return labels
     }
 
-    /// A line of names broken at commas so that it fits beside the frame.
+    /// A line of names, broken at commas to fit next to the frame.
     private static func wrapped(_ text: String) -> [String] {
         var lines: [String] = []
         for word in text.components(separatedBy: ", ") {

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// Makes a budget head from labels, and measures what it is worth.
+/// Fits a budget head to labels, and measures its gain.
 package enum BudgetHeadFit {
     /// Penalties that are tried; the calibration labels decide.
     static let ridges = [3.0, 30, 300, 3000]
@@ -32,7 +32,7 @@ package enum BudgetHeadFit {
         return head
     }
 
-    /// Writes a head beside a checkpoint's weights, and says in its `config.json` that there is one, last.
+    /// Writes a head next to a checkpoint's weights, and then adds it to `config.json`.
     /// - Throws: ``EvaluationError`` for a checkpoint that is no folder of an adaptive model of the head's shape, `CheckpointError` for one that cannot be written.
     package static func add(_ head: BudgetHead, to checkpoint: Checkpoint) throws {
         let config = checkpoint.folder.appendingPathComponent("config.json")
@@ -84,11 +84,11 @@ extension BudgetLabels {
     /// The mean fraction of the full model's units.
     package func mean(_ units: [Int]) -> Double { units.map(share).mean ?? 0 }
 
-    /// For each input the least units with its best score: what no prediction can beat.
+    /// For each input the fewest units with its best score: the bound of any prediction.
     package var oracle: [Int] { scores.map { scores in scores.firstIndex(of: scores.max() ?? 0) ?? 0 } }
 }
 
-/// What a head says of some inputs, kept so that many prices can be tried.
+/// A head's outputs for some inputs, kept so that many prices can be tried.
 struct BudgetChoice {
     private let likelihoods: [[Float]]
     private let labels: BudgetLabels
@@ -100,7 +100,7 @@ struct BudgetChoice {
 
     func units(price: Float) -> [Int] { likelihoods.map { BudgetHead.choose($0, price: price, of: labels.units) } }
 
-    /// The units at the price whose mean comes closest to `mean` from above: a rival gets no less compute than what it is compared with.
+    /// The units at the price whose mean is closest to `mean` from above, so that a comparison never gets less compute than `auto`.
     func units(mean: Double) -> [Int] {
         var (low, high): (Float, Float) = (0, 64)
         for _ in 0 ..< 40 {

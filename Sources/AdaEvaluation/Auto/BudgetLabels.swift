@@ -1,11 +1,11 @@
 import AdaLLaVA
 import Foundation
 
-/// A model whose answers can be asked for at every number of units, with what its prefix layers put out.
+/// A model that answers with any number of units, and gives the outputs of its prefix layers.
 package protocol BudgetedModel: AnsweringModel {
     /// Units of the whole model and of its prefix; `nil` if it is not adaptive.
     var budgetUnits: BudgetUnits? { get }
-    /// A greedy answer, under a given plan or the scheduler's, and what the prefix layers put out.
+    /// A greedy answer, under a given plan or the scheduler's, and the outputs of the prefix layers.
     func respond(
         to question: String, image: RGBImage?, budget: Budget, plan: ExecutionPlan?, maxTokens: Int
     ) async throws -> (text: String, states: PrefixStates)
@@ -25,14 +25,15 @@ extension AdaptiveModel: BudgetedModel {
         return (text, value)
     }
 
-    /// Written on the model's thread before the answer's last piece, which comes before it is read.
+    /// Written on the model's thread before the answer's last piece is delivered.
     private final class Handed: @unchecked Sendable { var value: PrefixStates? }
 }
 
-/// What a budget head is fitted to: for some inputs, how good the answer is at each number of optional units, and what the head sees.
+/// The data that a budget head is fitted to: for some inputs, the score at each number of optional units, and the head's input.
 package struct BudgetLabels: Sendable, Equatable {
     package let units: BudgetUnits
-    /// The last prompt row after the prefix layers, for each input; and the same with a grey picture: what the question's text alone gives.
+    /// The last prompt row after the prefix layers, for each input; and the same with a grey picture, which shows what the question's text
+    /// alone predicts.
     package private(set) var states: [[Float]] = []
     package private(set) var textStates: [[Float]] = []
     /// Scores by input and optional units, from none to all.
@@ -75,7 +76,7 @@ package struct BudgetLabels: Sendable, Equatable {
 
     /// Answers every sample at every number of units.
     /// - Parameter onProgress: called after each sample.
-    /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
+    /// - Throws: the model's errors, `ImageError`, ``EvaluationError``, `CancellationError`.
     package static func make(
         _ model: some BudgetedModel, _ benchmark: any Benchmark, _ samples: [BenchmarkSample], onProgress: (Int, Int) -> Void = { _, _ in }
     ) async throws -> BudgetLabels {

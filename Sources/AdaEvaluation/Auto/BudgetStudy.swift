@@ -1,8 +1,8 @@
 import AdaLLaVA
 import Foundation
 
-/// What budgets of `auto` are worth on inputs that no head was made from: accuracy over mean budget, against every fixed budget, the same budgets
-/// shuffled among the inputs, and a head that sees the question's text alone.
+/// Gain of `auto` budgets on inputs that the head was not fitted to: accuracy over mean budget, compared with every fixed budget, the same
+/// budgets shuffled among the inputs, and a head that sees only the question's text.
 package struct BudgetStudy: Sendable {
     /// One way of choosing budgets.
     package struct Point: Sendable, Equatable {
@@ -11,12 +11,12 @@ package struct BudgetStudy: Sendable {
         package let accuracy: Double
     }
 
-    /// `auto` at one price, beside its rivals with the same mean.
+    /// `auto` at one price, and other budgets with the same mean.
     package struct Automatic: Sendable {
         package let own: Point
-        /// What own budgets gain over the same ones shuffled among the inputs.
+        /// Gain of own budgets over the same ones shuffled among the inputs.
         package let overShuffled: PairedDifference?
-        /// What they gain over those that a head chooses from the question alone; `nil` without such a head.
+        /// Gain over budgets that a head chooses from the question alone; `nil` without such a head.
         package let overText: PairedDifference?
         package let text: Point?
     }
@@ -28,7 +28,7 @@ package struct BudgetStudy: Sendable {
     package let oracle: Point
     /// At the prices of the head's curve that give different means, cheapest first.
     package let curve: [Automatic]
-    /// At what `auto` alone asks for.
+    /// At the price of `auto` without arguments.
     package let standard: Automatic
 
     /// - Parameter textHead: one that was fitted to ``BudgetLabels/textStates``.

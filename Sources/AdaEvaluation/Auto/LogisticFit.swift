@@ -3,7 +3,7 @@ import Foundation
 
 /// Logistic regression with a ridge penalty, fitted by Newton's method: the loss is convex, so every start ends in the same weights.
 package struct LogisticFit: Sendable {
-    /// Inputs brought to mean 0 and deviation 1, a 1 for the bias behind them.
+    /// Inputs standardized to mean 0 and deviation 1, followed by a 1 for the bias.
     private let inputs: [Double]
     private let count: Int
     private let width: Int
@@ -31,11 +31,11 @@ package struct LogisticFit: Sendable {
 
     /// Weights and bias for the rows as they were given.
     /// - Parameters:
-    ///   - isTrue: what is predicted, one for each row.
+    ///   - isTrue: the target of each row.
     ///   - ridge: half of it times the squared weights is added to the loss; a bias has none.
     package func fit(_ isTrue: [Bool], ridge: Double) -> (weight: [Float], bias: Float) {
         let positives = isTrue.count { $0 }
-        // Nothing tells the two apart where one of them does not occur.
+        // With one class only, there is nothing to fit.
         guard positives > 0, positives < count else {
             let odds = (Double(positives) + 0.5) / (Double(count - positives) + 0.5)
             return ([Float](repeating: 0, count: width - 1), Float(log(odds)))

@@ -10,11 +10,11 @@ package struct BenchmarkSample: Sendable, Equatable {
     /// limit or a shard.
     package let group: String
     package let image: BenchmarkImage?
-    /// What follows the image in the user's turn, the benchmark's instruction included.
+    /// The text after the image in the user's turn, including the benchmark's instruction.
     package let question: String
-    /// What the answer is compared with; empty where the answers are kept by a server.
+    /// The reference answers; empty if a server keeps them.
     package let references: [String]
-    /// What the scores are broken down by, under the benchmark's own names: `task`, `category`, `split`.
+    /// Keys by which scores are broken down, under the benchmark's own names: `task`, `category`, `split`.
     package let tags: [String: String]
 
     package init(
@@ -31,7 +31,7 @@ package enum BenchmarkImage: Sendable, Equatable {
     /// Base64 text, as MMBench's tables hold it.
     case base64(Data, name: String)
 
-    /// What people call it: the file's path, or the table and the row.
+    /// Its location in messages: the file's path, or the table and the row.
     package var name: String {
         switch self {
         case .file(let url): url.path
@@ -53,7 +53,7 @@ package enum BenchmarkImage: Sendable, Equatable {
     }
 }
 
-/// A sample and what the model answered.
+/// A sample and the model's answer.
 package struct AnsweredSample: Sendable {
     package let sample: BenchmarkSample
     package let answer: String
@@ -66,7 +66,7 @@ package struct BenchmarkScore: Sendable, Equatable {
     package let name: String
     /// Fractions are in 0 ... 1; MME's points and counts are not.
     package let value: Double
-    /// What a mean or a share was taken over; `nil` for numbers that are neither (F1, points, counts).
+    /// The number of samples of a mean or a fraction; `nil` for other numbers (F1, points, counts).
     package let count: Int?
     /// Standard error of a mean: the samples' deviation (n - 1) over the root of n; `nil` with the count, and for one sample.
     package let standardError: Double?
@@ -80,7 +80,7 @@ package struct BenchmarkScore: Sendable, Equatable {
         standardError = statistics.standardError
     }
 
-    /// A share; 0 without a whole.
+    /// A fraction; 0 if the whole is 0.
     package init(_ name: String, _ part: Int, of whole: Int) {
         (self.name, count) = (name, whole)
         value = whole == 0 ? 0 : Double(part) / Double(whole)
@@ -88,7 +88,7 @@ package struct BenchmarkScore: Sendable, Equatable {
     }
 }
 
-/// A benchmark read from its official files: prompts, and the scores that its official script gives.
+/// A benchmark read from its official files: prompts, and the scores of its official script.
 package protocol Benchmark: Sendable {
     var samples: [BenchmarkSample] { get }
 

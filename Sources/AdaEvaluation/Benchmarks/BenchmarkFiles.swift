@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// A benchmark's folder, and what is said when something in it is missing or wrong.
+/// A benchmark's folder, and the errors for missing or wrong files.
 struct BenchmarkFolder {
     let url: URL
 
@@ -22,7 +22,7 @@ struct BenchmarkFolder {
     }
 }
 
-/// A JSON value with its place in a file, so that what is wrong can be named.
+/// A JSON value with its position in a file, so that errors can name it.
 struct JSONPlace {
     let value: JSONValue
     let file: String

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What LLaVA-1.5's evaluation scripts add to a question (its `docs/Evaluation.md` and `scripts/v1_5/eval`).
+/// The texts that LLaVA-1.5's evaluation scripts add to a question (its `docs/Evaluation.md` and `scripts/v1_5/eval`).
 enum LLaVAPrompt {
     /// VQAv2, GQA, TextVQA, POPE, MME.
     static let shortAnswer = "\nAnswer the question using a single word or phrase."

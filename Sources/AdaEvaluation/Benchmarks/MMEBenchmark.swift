@@ -91,9 +91,9 @@ package struct MMEBenchmark: Benchmark {
         MMEBenchmark.reading(answer) == sample.references.first ? 1 : 0
     }
 
-    /// Points: each subtask's is 100 times the accuracy of its questions plus 100 times the share of images whose two questions are both
-    /// right (acc+). Perception is at most 2000, cognition 800. Only subtasks that were answered are listed. `unread_answers` are those that
-    /// the script calls `other`.
+    /// Points: each subtask's is 100 times the accuracy of its questions plus 100 times the fraction of images whose two questions are both
+    /// right (acc+). Perception is at most 2000, cognition 800. Only answered subtasks are listed. `unread_answers` are those that the script
+    /// calls `other`.
     package func scores(_ answers: [AnsweredSample]) -> [BenchmarkScore] {
         var parts: [BenchmarkScore] = []
         var points: [String: Double] = [:]

@@ -3,8 +3,8 @@ import Foundation
 
 /// The project's own set, as `adallava data scenes` writes it: five tasks of level 1 or eleven of level 2, in LLaVA's instruction format.
 ///
-/// Scored as its definition says: the exact answer for all tasks but two; `pope` also by precision, recall, F1 and the share of
-/// yes; `caption` by the set of things it names.
+/// Scored by exact match except for two tasks: `pope` also by precision, recall, F1 and the fraction of yes, `caption` by the set of things that
+/// it names.
 package struct ScenesBenchmark: Benchmark {
     package let samples: [BenchmarkSample]
     package let maxTokens = 64
@@ -39,7 +39,7 @@ package struct ScenesBenchmark: Benchmark {
         }
     }
 
-    /// What each question of a record asks for: `task`, or `tasks` where there are several questions.
+    /// The task of each question of a record: `task`, or `tasks` if there are several questions.
     private static func tasks(of record: JSONPlace, questions: Int) throws -> [String] {
         func known(_ task: JSONPlace) throws -> String {
             guard tasks.contains(try task.string()) else { throw task.failure("one of \(tasks.joined(separator: ", "))") }

@@ -3,7 +3,7 @@ import Foundation
 
 /// A table of tab-separated values as pandas reads it: a header line, fields in quotes may hold tabs, line breaks and doubled quotes.
 ///
-/// Fields stay bytes of the file until they are asked for, because MMBench's tables hold their images.
+/// Fields stay bytes of the file until they are read, because MMBench's tables contain their images.
 struct TabSeparatedTable {
     let columns: [String]
     let rows: [[Data]]
@@ -37,7 +37,7 @@ struct TabSeparatedTable {
         return TabSeparatedTable.missingValues.contains(text) || ["nan", "none"].contains(text.lowercased()) ? nil : text
     }
 
-    /// What pandas reads as a missing value.
+    /// Values that pandas reads as missing.
     private static let missingValues: Set<String> = [
         "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None",
         "n/a", "nan", "null",

@@ -1,8 +1,8 @@
 import AdaLLaVA
 import Foundation
 
-/// VQAv2 (Goyal et al., CVPR 2017): `v2_OpenEnded_mscoco_SPLIT_questions.json`, `v2_mscoco_SPLIT_annotations.json` and the COCO images in
-/// a folder beside them. Test splits have no annotations: their answers go to the server.
+/// VQAv2 (Goyal et al., CVPR 2017): `v2_OpenEnded_mscoco_SPLIT_questions.json`, `v2_mscoco_SPLIT_annotations.json` and the COCO images in a
+/// folder next to them. Test splits have no annotations: their answers go to the server.
 package struct VQAv2Benchmark: Benchmark {
     package let samples: [BenchmarkSample]
     package let mainScore = "accuracy"
@@ -75,7 +75,7 @@ package struct VQAv2Benchmark: Benchmark {
         return annotation
     }
 
-    /// The VQA accuracy of what would be submitted: the answer as LLaVA's conversion normalizes it, scored by the official script.
+    /// The VQA accuracy of the submission: the answer as LLaVA's conversion normalizes it, scored by the official script.
     package func score(_ answer: String, for sample: BenchmarkSample) -> Double? {
         officialScore(VQAAnswer.evalAINormalized(answer), for: sample)
     }

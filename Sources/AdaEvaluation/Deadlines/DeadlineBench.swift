@@ -5,7 +5,7 @@ import Foundation
 ///
 /// One script of neighbours is replayed for each way of answering; the n-th request comes at the same moment of it, with the same deadline.
 package struct DeadlineBench: Sendable {
-    /// What is asked.
+    /// The question.
     package struct Request: Sendable {
         package var question = ""
         package var image: RGBImage?
@@ -13,7 +13,7 @@ package struct DeadlineBench: Sendable {
         package var tokens: [Int] = []
         /// The longest answer; of a made-up prompt the answer's length.
         package var maxTokens = 64
-        /// 1 for a right answer, 0 for a wrong one; `nil` where nobody knows.
+        /// 1 for a right answer, 0 for a wrong one; `nil` without a reference.
         package var score: @Sendable (String) -> Double? = { _ in nil }
 
         package init() {}
@@ -41,7 +41,7 @@ package struct DeadlineBench: Sendable {
     package var requests: [Request]
     /// Deadlines, as multiples of the request's time at the full budget on the quiet machine.
     package var factors = 0.7 ... 3.0
-    /// Processes beside the model.
+    /// Processes that compete with the model.
     package var neighbours = 4
     package var seed: UInt64 = 1
     /// Seconds between two requests, as a multiple of the longest deadline.
@@ -61,7 +61,7 @@ package struct DeadlineBench: Sendable {
         package let deadline: Double
         package let measured: Double
         package let predicted: Double
-        /// Executed share when the answer began, and at its end.
+        /// Fraction of the switches that ran when the answer began, and at its end.
         package let firstShare: Double, lastShare: Double
         package let load: Double
         package let changes: Int
@@ -69,7 +69,7 @@ package struct DeadlineBench: Sendable {
         package var isInTime: Bool { measured <= deadline }
     }
 
-    /// Predicted beside measured milliseconds.
+    /// Predicted and measured milliseconds.
     package struct Prediction: Sendable {
         package let firstToken: (predicted: Double, measured: Double)
         /// For as many tokens as the answer had: its length is not predicted.
@@ -157,7 +157,7 @@ package struct DeadlineBench: Sendable {
         options.confidence = confidence
         if mode == .withoutChanges { options.changesPlans = false }
         if mode == .withoutLoad { options.followsLoad = false }
-        // The script's clock goes on by itself, also in the middle of an answer.
+        // The script's clock continues during an answer.
         let start = ContinuousClock.now
         let conductor = Task.detached {
             while !Task.isCancelled {

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What ``DeadlineBench`` found.
+/// Result of ``DeadlineBench``.
 package struct DeadlineReport: ExperimentReport {
     package static let name = "deadline"
     package let environment: ExperimentEnvironment
@@ -10,7 +10,7 @@ package struct DeadlineReport: ExperimentReport {
     /// Optional units and those of the prefix.
     let units: (total: Int, prefix: Int)
     let modes: [(mode: DeadlineBench.Mode, runs: [DeadlineBench.Run])]
-    /// What an oracle that knows every repeat would have chosen, as optional units; `nil` where no fixed budget was in time.
+    /// The optional units that an oracle which knows every repeat would choose; `nil` if no fixed budget was in time.
     let oracle: [Int?]
     let predictions: [(name: String, results: [DeadlineBench.Prediction])]
     let neighbours: Int

@@ -9,7 +9,7 @@ import Foundation
 
 /// Other programs that come and go while answers are measured: busy processes, started and stopped by a script from a seed.
 package struct NeighbourScript: Sendable, Equatable {
-    /// What keeps a neighbour busy.
+    /// The neighbour's load.
     package enum Kind: String, Sendable, CaseIterable {
         /// A loop in registers: takes a core's time.
         case compute
@@ -55,7 +55,7 @@ package final class Neighbours: @unchecked Sendable {
 
     /// Starts the processes, all stopped.
     /// - Parameter command: the executable and the arguments before the kind that make a process busy; it ends when its parent does.
-    /// - Throws: what starting a process throws.
+    /// - Throws: errors of starting a process.
     package init(_ script: NeighbourScript, command: (executable: URL, arguments: [String])) throws {
         self.script = script
         isBusy = Array(repeating: false, count: script.neighbours.count)
@@ -81,7 +81,7 @@ package final class Neighbours: @unchecked Sendable {
         }
     }
 
-    /// Lets all run, whatever the script says.
+    /// Lets all run, independent of the script.
     package func setAllBusy() {
         for process in processes { kill(process.processIdentifier, SIGCONT) }
         isBusy = isBusy.map { _ in true }

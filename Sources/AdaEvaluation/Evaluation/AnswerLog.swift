@@ -9,13 +9,13 @@ import Foundation
 
 /// A run's folder: `settings.json`, written first, and `answers.jsonl`, one line for each answered sample and budget.
 ///
-/// Lines are only ever appended, whole and flushed to the disk, so a run that is killed at any moment loses at most the line it was
-/// writing; that piece of a line is cut off when the run goes on. A lock keeps two processes from writing to one folder.
+/// Lines are appended whole and flushed to the disk, so a killed run loses at most the line that it was writing; an incomplete line is removed
+/// when the run resumes. A lock prevents two processes from writing to one folder.
 package final class AnswerLog {
     package let folder: URL
-    /// Those of the whole run: budgets that were asked for now are added to the earlier ones.
+    /// Budgets of the whole run: the new ones are appended to the earlier ones.
     package let settings: EvaluationSettings
-    /// What earlier starts of this run answered, in the order in which it was written.
+    /// Answers of earlier starts of this run, in the order in which they were written.
     package let earlier: [SampleRecord]
     private let descriptor: Int32
     private let encoder = JSONEncoder()
@@ -23,7 +23,7 @@ package final class AnswerLog {
     private static let settingsName = "settings.json"
     private static let answersName = "answers.jsonl"
 
-    /// Starts a run in `folder`, or goes on with the one that is there; budgets that it does not have are added to it.
+    /// Starts a run in `folder`, or resumes the one that is there; new budgets are added to it.
     /// - Throws: ``EvaluationError/otherRun(folder:setting:expected:found:)``, ``EvaluationError/inUse(folder:)``,
     ///   ``EvaluationError/data(file:at:expected:found:)`` for a damaged line, ``EvaluationError/file(path:reason:)``
     package init(folder: URL, settings: EvaluationSettings) throws {
@@ -48,9 +48,9 @@ package final class AnswerLog {
                 if joined != found { try RunFiles.write(try RunFiles.encode(joined), to: folder.appendingPathComponent(AnswerLog.settingsName)) }
                 self.settings = joined
             } else {
-                // The settings are there before the first answer, so answers without settings are somebody else's.
+                // Settings are written before the first answer, so answers without settings belong to something else.
                 guard lseek(opened, 0, SEEK_END) == 0 else {
-                    throw EvaluationError.file(path: file.path, reason: "answers without \(AnswerLog.settingsName) beside them; name another --output")
+                    throw EvaluationError.file(path: file.path, reason: "answers without \(AnswerLog.settingsName); name another --output")
                 }
                 try RunFiles.write(try RunFiles.encode(settings), to: folder.appendingPathComponent(AnswerLog.settingsName))
                 self.settings = settings

@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// What a model answered and what ran for it.
+/// A model's answer and the plan that ran.
 package struct ModelResponse: Sendable {
     package var text: String
     package var plan: ExecutionPlan
@@ -22,7 +22,7 @@ package struct ModelResponse: Sendable {
 package protocol AnsweringModel: Sendable {
     func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse
 
-    /// The same, with everything computed for this question: its times do not depend on what was asked before.
+    /// The same, with everything computed for this question, so that times do not depend on earlier questions.
     func respondAfresh(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int) async throws -> ModelResponse
 }
 
@@ -32,15 +32,15 @@ extension AnsweringModel {
     }
 }
 
-/// A model whose plans can be looked at, and replaced.
+/// A model whose plans can be read and replaced.
 package protocol PlannedModel: AnsweringModel {
-    /// - Parameter plan: what runs, instead of what the scheduler picks; `nil` lets it pick.
+    /// - Parameter plan: the plan to run; `nil`: the scheduler's.
     func respond(to question: String, image: RGBImage?, budget: Budget, maxTokens: Int, plan: ExecutionPlan?) async throws -> ModelResponse
     /// Switches that the scheduler decides.
     var switchCount: Int { get }
     /// Layers that always run.
     var prefixLayers: Int { get }
-    /// The plan that the scheduler makes of some logits.
+    /// The scheduler's plan for given logits.
     func plan(switchLogits: [Float], units: Int) throws -> ExecutionPlan
 }
 
@@ -50,7 +50,7 @@ extension PlannedModel {
     }
 }
 
-/// A model that is shown grey pictures of the right size: what questions alone let it guess, the baseline without images.
+/// A model that sees grey pictures of the right size: the baseline without images.
 package struct BlankImages<Model: AnsweringModel>: AnsweringModel {
     private let model: Model
 
@@ -66,7 +66,7 @@ package struct BlankImages<Model: AnsweringModel>: AnsweringModel {
 }
 
 extension RGBImage {
-    /// A grey picture of the same size: what is left of an input is its question.
+    /// A grey picture of the same size, so that only the question remains of an input.
     static func grey(_ image: RGBImage) -> RGBImage? {
         RGBImage(width: image.width, height: image.height, pixels: Array(repeating: 128, count: image.pixels.count))
     }

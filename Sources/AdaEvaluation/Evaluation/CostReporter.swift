@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// What one request costs by calculation, under the names of the reference's lmms-eval runs: operations, seconds, bytes.
+/// Calculated cost of one request, under the names of the reference's lmms-eval runs: operations, seconds, bytes.
 package struct RequestCost: Codable, Sendable, Equatable {
     /// Operations of the prompt and all generated tokens.
     package var flops: Double
@@ -39,13 +39,13 @@ package struct RequestCost: Codable, Sendable, Equatable {
     ]
 }
 
-/// Calculates what an answered request costs; the evaluation reports the means. `nil` in its place leaves the keys out.
+/// Calculates the cost of an answered request; the evaluation reports the means. `nil` omits the keys.
 package protocol CostReporter: Sendable {
     /// Names the model shape, the hardware and the formula, so that answers costed in another way are not mixed in one run.
     var description: String { get }
 
     /// - Parameters:
-    ///   - plan: what ran.
+    ///   - plan: the plan that ran.
     ///   - promptTokens: positions of the prompt, image tokens included, the latency token not.
     ///   - generatedTokens: the ending token included.
     func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost

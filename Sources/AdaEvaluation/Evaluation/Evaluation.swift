@@ -2,27 +2,27 @@ import AdaImages
 import AdaLLaVA
 import Foundation
 
-/// One benchmark, one model, some budgets: answers what is not yet answered, then scores everything.
+/// One benchmark, one model, some budgets: computes the missing answers, then scores everything.
 ///
 ///     let evaluation = try Evaluation(benchmark: scenes, settings: settings, folder: output)
 ///     if !evaluation.isComplete { try await evaluation.run(model) { print($0) } }
 ///     print(try evaluation.report().table)
 package final class Evaluation {
-    /// How far a run is, in answers; what earlier starts answered is not counted.
+    /// Progress of a run in answers, without those of earlier starts.
     package struct Progress: Sendable, Equatable {
         package let done: Int
         package let total: Int
     }
 
     package let benchmark: any Benchmark
-    /// Those of the whole run: a folder's earlier budgets come before those that were asked for now.
+    /// Budgets of the whole run: a folder's earlier budgets come before the new ones.
     package let settings: EvaluationSettings
     private let samples: [BenchmarkSample]
     private let log: AnswerLog?
     private let costs: (any CostReporter)?
     private var answered: [SampleRecord.Key: SampleRecord] = [:]
 
-    /// - Parameter folder: where the run is kept, so that it can go on after an interruption; `nil` keeps it in memory.
+    /// - Parameter folder: where the run is stored, so that it can be resumed; `nil` keeps it in memory.
     /// - Throws: ``EvaluationError``
     package init(benchmark: any Benchmark, settings: EvaluationSettings, folder: URL? = nil, costs: (any CostReporter)? = nil) throws {
         samples = settings.selection(of: benchmark.samples)
@@ -84,12 +84,12 @@ package final class Evaluation {
     /// Whether every sample is answered at every budget, so that no model is needed.
     package var isComplete: Bool { answers == samples.count * settings.budgets.count }
 
-    /// Answers what is left, sample by sample, each at all budgets. Every answer encodes its image anew, and each sample begins with another
-    /// budget, so that measured times depend neither on the order of budgets nor on what else the machine does meanwhile.
+    /// Computes the missing answers, sample by sample, each at all budgets. Every answer encodes its image anew, and each sample begins with
+    /// another budget, so that measured times do not depend on the order of budgets, and load of the machine affects all budgets alike.
     /// - Parameters:
     ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer.
-    /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`. What was answered before stays.
+    /// - Throws: the model's errors, `ImageError`, ``EvaluationError``, `CancellationError`. Earlier answers stay.
     package func run(
         _ model: some AnsweringModel, damaged: DamagedImages = DamagedImages(), onProgress: (Progress) -> Void = { _ in }
     ) async throws {
@@ -101,7 +101,7 @@ package final class Evaluation {
         guard let first = waiting.first else { return }
         let total = waiting.reduce(0) { $0 + $1.budgets.count }
         var done = 0
-        // The first answer after loading meets cold caches; it is not measured.
+        // The first answer after loading finds cold caches; it is not measured.
         _ = try await model.respondAfresh(
             to: first.sample.question, image: try first.sample.image?.load().image, budget: first.budgets[0], maxTokens: settings.maxTokens)
         for (sample, budgets) in waiting {
@@ -123,7 +123,7 @@ package final class Evaluation {
         }
     }
 
-    /// What the answers so far amount to.
+    /// The report of the answers so far.
     package func report() -> EvaluationReport {
         EvaluationReport(settings: settings, benchmark: benchmark, results: settings.budgets.map(result), isComplete: isComplete)
     }

@@ -1,12 +1,12 @@
 import AdaLLaVA
 
-/// Why an evaluation cannot run, go on or be reported.
+/// Why an evaluation cannot run, resume or be reported.
 package enum EvaluationError: EngineError, Equatable {
     /// A setting is out of range, or does not go with another.
     case argument(name: String, expected: String, found: String)
     /// A benchmark's file is not there.
     case missing(file: String, needed: String)
-    /// A benchmark's file was read, but something in it is not what its format says.
+    /// A benchmark's file was read, but a value violates its format.
     case data(file: String, at: String, expected: String, found: String)
     /// The output folder holds a run with other settings, so its answers must not be mixed with new ones.
     case otherRun(folder: String, setting: String, expected: String, found: String)

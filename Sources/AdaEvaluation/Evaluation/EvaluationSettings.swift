@@ -23,15 +23,15 @@ package struct Shard: Codable, Sendable, Equatable, CustomStringConvertible {
     package var description: String { "\(index)/\(count)" }
 }
 
-/// What decides a run's answers. Two runs with equal settings can be one run that was interrupted; others are never mixed.
+/// The settings that determine a run's answers. Two runs with equal settings can be one interrupted run; others are never mixed.
 package struct EvaluationSettings: Codable, Sendable, Equatable {
     package let format: Int
-    /// The benchmark, and what was chosen of it: `textvqa`, `vqav2 val2014`.
+    /// The benchmark and its selection: `textvqa`, `vqav2 val2014`.
     package let task: String
-    /// What the questions are, whatever folder they lie in.
+    /// Identifies the questions, independent of their folder.
     package let dataFingerprint: String
     package let model: String
-    /// What the weights are, whatever folder they lie in.
+    /// Identifies the weights, independent of their folder.
     package let modelFingerprint: String
     /// How the model computes, and which chat template it uses.
     package let computation: String
@@ -92,7 +92,7 @@ package struct EvaluationSettings: Codable, Sendable, Equatable {
     /// The same settings for all shards together.
     func whole() -> EvaluationSettings { EvaluationSettings(copying: self, shard: .whole, budgets: budgets) }
 
-    /// The settings of an earlier run that is asked for with these budgets: its own come first.
+    /// The settings of an earlier run with these budgets added after its own.
     func joining(_ earlier: EvaluationSettings) -> EvaluationSettings {
         EvaluationSettings(copying: self, shard: shard, budgets: earlier.budgets + budgets.filter { !earlier.budgets.contains($0) })
     }
@@ -151,7 +151,7 @@ package struct EvaluationSettings: Codable, Sendable, Equatable {
         return fingerprint.description
     }
 
-    /// What the weights at `url` are: names and sizes of the files, and the first and last 64 KiB of each.
+    /// Identifies the weights at `url`: names and sizes of the files, and the first and last 64 KiB of each.
     /// - Throws: ``EvaluationError/file(path:reason:)``
     package static func fingerprint(ofModelAt url: URL) throws -> String {
         let kind = FileKind(url)
@@ -180,7 +180,7 @@ package struct EvaluationSettings: Codable, Sendable, Equatable {
     }
 }
 
-/// FNV-1a with a final mix: tells texts apart and draws samples, the same on every machine. Not for secrets.
+/// FNV-1a with a final mix: compares texts and draws samples, the same on every machine. Not for secrets.
 struct Fingerprint: CustomStringConvertible {
     private var state = FNV1a()
 
@@ -191,7 +191,7 @@ struct Fingerprint: CustomStringConvertible {
     func adding(_ bytes: some Sequence<UInt8>) -> Fingerprint {
         var next = self
         for byte in bytes { next.state.add(UInt64(byte)) }
-        // What ends here and what starts here must differ.
+        // Separates the parts, so that the end of one and the start of the next cannot be confused.
         next.state.add(0xFF)
         return next
     }

@@ -5,7 +5,7 @@ import Foundation
 /// One answered sample at one budget: a line of `answers.jsonl`.
 package struct SampleRecord: Codable, Sendable, Equatable {
     package let id: String
-    /// What the question asks for, where the benchmark says so (`task` of Scenes and MME), else the benchmark.
+    /// The question's task if the benchmark gives one (`task` of Scenes and MME), else the benchmark.
     package let task: String?
     /// The image's file, or where in the benchmark's table it is; absent for a question without one.
     package let image: String?
@@ -26,7 +26,7 @@ package struct SampleRecord: Codable, Sendable, Equatable {
         case imageDamage = "image_damage"
     }
 
-    /// What ran.
+    /// The plan that ran.
     package struct Plan: Codable, Sendable, Equatable {
         /// Optional units granted; absent for a model that is not adaptive.
         package let units: Int?
@@ -35,7 +35,7 @@ package struct SampleRecord: Codable, Sendable, Equatable {
         package let promptTokens: Int
         package let generatedTokens: Int
         package let keyValueBytes: Int
-        /// The share of all heads and neuron groups that ran.
+        /// The fraction of all heads and neuron groups that ran.
         package let executedShare: Double
 
         enum CodingKeys: String, CodingKey {

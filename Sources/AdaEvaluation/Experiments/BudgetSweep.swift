@@ -74,7 +74,7 @@ package struct BudgetSweep: Sendable {
     }
 }
 
-/// What a ``BudgetSweep`` found.
+/// Result of ``BudgetSweep``.
 package struct SweepReport: ExperimentReport {
     /// One budget; `run` is `nil` where the model cannot be run at it.
     package struct Row: Sendable {
@@ -82,18 +82,18 @@ package struct SweepReport: ExperimentReport {
         package let run: Run?
     }
 
-    /// What one budget gave.
+    /// Results of one budget.
     package struct Run: Sendable {
         package let answer: String
         package let generatedTokens: Int
         package let promptTokens: Int
-        /// The share of all heads and neuron groups that ran.
+        /// The fraction of all heads and neuron groups that ran.
         package let executedShare: Double
-        /// Whether the budget asked for less than the layers cost that always run, so that the floor was run.
+        /// Whether the budget was below the floor, so that the prefix layers ran.
         package let isBelowFloor: Bool
         /// By calculation; ``RequestCost/prefillTime`` is the formula's hardware's, not this machine's.
         package let cost: RequestCost
-        /// Memory that keys and values took, room for the longest answer included.
+        /// Memory of keys and values, including the reserve for the longest answer.
         package let keyValueBytes: Int
         /// Milliseconds.
         package let prefill: SampleStatistics

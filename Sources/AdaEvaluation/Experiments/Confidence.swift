@@ -44,7 +44,7 @@ extension SampleStatistics {
         return z + (z * z * z + z) / (4 * v) + (5 * z * z * z * z * z + 16 * z * z * z + 3 * z) / (96 * v * v)
     }
 
-    /// What experiments report of a set of measurements; `ci95` is the margin of the mean, null for one value.
+    /// The statistics that experiments report for a set of measurements; `ci95` is the margin of the mean, null for one value.
     var experimentObject: [String: Any] {
         [
             "n": count, "mean": mean, "median": median, "deviation": deviation, "min": minimum, "max": maximum,

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What an experiment found, for people and programs.
+/// Result of an experiment, for people and programs.
 package protocol ExperimentReport: Sendable {
     /// `sweep`, `requests`, `linearity`, `throughput`: also the name of its files.
     static var name: String { get }
@@ -9,7 +9,7 @@ package protocol ExperimentReport: Sendable {
     var environment: ExperimentEnvironment { get }
     /// Models that were measured.
     var models: [ExperimentModel] { get }
-    /// What of the models the table does not say itself.
+    /// Facts about the models that the table does not contain.
     var modelLines: [String] { get }
     /// The experiment's own part of ``jsonObject``.
     var resultObject: [String: Any] { get }
@@ -31,7 +31,7 @@ extension ExperimentReport {
         return common.merging(resultObject) { $1 }
     }
 
-    /// What was measured, where.
+    /// The models and the machine.
     package var headerLines: [String] { environment.lines + modelLines }
 
     package var modelLines: [String] { models.map(\.line) }
@@ -70,31 +70,31 @@ package struct ExperimentProgress: Sendable, Equatable {
     /// Measurements made, the warm-up's included.
     package let done: Int
     package let total: Int
-    /// What is being measured.
+    /// The current measurement.
     package let detail: String
 }
 
-/// Measures some cases again and again, one of each in a round, so that what else the machine does meanwhile hits all alike.
+/// Measures some cases repeatedly, one of each per round, so that other load of the machine affects all alike.
 ///
 /// Each round begins with another case, so that none always follows the same one. The first round warms caches and the processor's clock,
 /// and is not counted.
 struct InterleavedRounds {
-    /// `nil` takes as many as fit ``usualTime``, within ``usualRepeats``: what takes little time is measured more often.
+    /// `nil` takes as many as fit ``usualTime``, within ``usualRepeats``, so that short measurements are repeated more often.
     let repeats: Int?
     let cases: Int
 
     static let usualTime = Duration.seconds(20)
     static let usualRepeats = 9 ... 101
 
-    /// - Parameter round: what the warm-up took.
+    /// - Parameter round: the duration of the warm-up.
     static func repeats(round: Duration) -> Int {
         let fitting = usualTime / max(round, .microseconds(1))
         return min(max(Int(min(fitting, 1e6)), usualRepeats.lowerBound), usualRepeats.upperBound)
     }
 
     /// - Parameter measure: called with the case's index and whether the result counts.
-    /// - Returns: the repeats that were made: fewer than asked for if the task was cancelled after the first of them.
-    /// - Throws: what `measure` throws; `CancellationError` before the first repeat is whole.
+    /// - Returns: the completed repeats: fewer than requested if the task was cancelled after the first.
+    /// - Throws: errors of `measure`; `CancellationError` before the first repeat is complete.
     func run(
         name: (Int) -> String, onProgress: (ExperimentProgress) -> Void, measure: (_ index: Int, _ counts: Bool) async throws -> Void
     ) async throws -> ExperimentRepeats {

@@ -19,7 +19,7 @@ enum ExperimentCharts {
         let names = report.rows.enumerated().map { "\"\($1.pattern.title.replacingOccurrences(of: ", ", with: ",\\n"))\\n(n = \($1.whole.count))\" \($0)" }
         lines.append("set xtics (\(names.joined(separator: ", ")))")
         var top = 0.0
-        // Sums from below, so that each part is drawn over the larger ones behind it.
+        // Cumulative sums, so that each part is drawn over the larger ones.
         lines.append("$bars << END")
         for (index, row) in report.rows.enumerated() {
             let parts = [row.encode.mean, row.prefill.mean, row.decode.mean]
@@ -92,7 +92,7 @@ enum ExperimentCharts {
         for result in report.results where !names.contains(name(result)) { names.append(name(result)) }
         let kinds = ThroughputReport.Kind.allCases.filter { kind in report.results.contains { $0.kind == kind } }
         let (width, height) = (1260.0, 170 + 34 * Double(max(names.count, 1)))
-        // Names stand left of the first frame, at most so many points a character.
+        // Names are left of the first frame, at this many points per character.
         let nameShare = (Double(names.map(\.count).max() ?? 0) * 9.2 + 24) / width
         let frame = max(0.1, 0.985 - nameShare) / Double(max(kinds.count, 1))
         var lines = Gnuplot.preamble(to: path, format: format, width: Int(width), height: Int(height)) + [

@@ -37,7 +37,7 @@ package struct ExperimentEnvironment: Sendable, Equatable {
         #endif
     }
 
-    /// What compiled this file, as far as it can tell.
+    /// The compiler of this file, as far as it can tell.
     private static var swiftVersion: String {
         #if compiler(>=6.5)
             "6.5 or later"

@@ -2,14 +2,14 @@ import AdaLLaVA
 import AdaProbes
 import Foundation
 
-/// What experiments ask of a model beside answers.
+/// Operations of a model that experiments need besides answers.
 package protocol MeasurableModel: AnsweringModel {
     /// Threads that it computes with.
     var threads: Int { get }
     /// The kernels in use: `avx512`, ….
     var kernels: String { get }
 
-    /// Runs token ids that no token ends early; -200 stands where an image goes, and images are encoded anew every time.
+    /// Runs token ids that no token ends early; -200 is the placeholder of an image, and images are encoded anew every time.
     func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse
 
     /// Reads the prompts of several sequences, then generates `steps` tokens of each, all together in every step.
@@ -33,14 +33,14 @@ extension AdaptiveModel: MeasurableModel {
     }
 }
 
-/// A measured model in numbers: what it is, and what it computes with.
+/// A measured model in numbers: its shape, kernels and precision.
 package struct ExperimentModel: Sendable {
     /// Shape and scheduler, as the analyzer needs them.
     package let analyzed: AnalyzedModel
     package let parameters: Int
     /// Bytes of the weights, as the file holds them.
     package let weightBytes: Int
-    /// What most of the weights are stored in.
+    /// The type of most weights.
     package let weightType: String
     /// Tokens that one image takes in the prompt, before token selection; `nil` for text models.
     package let imageTokens: Int?
@@ -80,7 +80,7 @@ package struct ExperimentModel: Sendable {
     /// Bits of a key or value in the cache.
     var keyValueBits: Int { precision == .f32 ? 32 : 16 }
 
-    /// What a budget buys: below the floor, or between two units, less or more runs than was asked for.
+    /// The effect of a budget: below the floor, or between two units, less or more runs than requested.
     func isBelowFloor(_ budget: Double) -> Bool { budgetFloor.map { budget < $0 - 1e-6 } ?? false }
 
     /// - Throws: `BudgetError/notAdaptive(budget:model:)` for a budget below 1 where nothing can be left out.
@@ -107,7 +107,7 @@ package struct ExperimentModel: Sendable {
 }
 
 extension ExecutionPlan {
-    /// The share of all heads and neuron groups that run.
+    /// The fraction of all heads and neuron groups that run.
     var executedShare: Double {
         let mask = mask
         return mask.isEmpty ? 1 : Double(mask.reduce(0, +)) / Double(mask.count)
@@ -115,7 +115,7 @@ extension ExecutionPlan {
 }
 
 extension ModelResponse {
-    /// The share of all heads and neuron groups that ran.
+    /// The fraction of all heads and neuron groups that ran.
     var executedShare: Double { plan.executedShare }
 
     /// Milliseconds of each phase.

@@ -4,7 +4,7 @@ package struct LinearFit: Sendable, Equatable {
     package let slope: Double
     /// `y` where `x` is 0.
     package let intercept: Double
-    /// The share of `y`'s variance that the line explains; 1 if `y` never changes.
+    /// The fraction of `y`'s variance that the line explains; 1 if `y` never changes.
     package let rSquared: Double
 
     /// - Returns: `nil` with a value that is not finite, or without two different `x`.

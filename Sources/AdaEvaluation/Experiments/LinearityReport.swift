@@ -1,12 +1,12 @@
 import AdaLLaVA
 import Foundation
 
-/// What ``Linearity`` found.
+/// Result of ``Linearity``.
 package struct LinearityReport: ExperimentReport {
     /// A time at one budget, milliseconds.
     ///
-    /// Ratios to the largest budget are taken inside a round, so that a busy moment of the machine hits both sides; their median times the
-    /// largest budget's median is what the budget took.
+    /// Ratios to the largest budget are taken within a round, so that other load of the machine affects both sides; their median times the
+    /// largest budget's median is the reported time.
     package struct Time: Sendable {
         package let value: Double
         /// The 95 % confidence interval of the median that ``value`` is, or is scaled by; `nil` below six repeats.
@@ -49,7 +49,7 @@ package struct LinearityReport: ExperimentReport {
         package let whole: Time
         package let perToken: Time
         package let prefill: Time
-        /// The vision tower's share of the time to the first token, the median.
+        /// The vision tower's fraction of the time to the first token, the median.
         package let towerShare: Double
 
         package var unitsShare: Double { Double(units) / Double(max(allUnits, 1)) }
@@ -117,7 +117,7 @@ package struct LinearityReport: ExperimentReport {
 
     // MARK: - For programs
 
-    /// `points` and `r_squared` are what other programs read.
+    /// Other programs read `points` and `r_squared`.
     package var resultObject: [String: Any] {
         var fitted: [String: Any] = [:]
         var rSquared: [String: Any] = [:]

@@ -4,13 +4,13 @@ import Foundation
 
 /// How long requests take one after another: the first one after loading, more questions about its image, questions about other images.
 ///
-/// Requests follow each other without a pause, as from one caller who waits for each answer. A round loads the model anew, so that each
-/// gives one cold request and meets every other image for the first time.
+/// Requests follow each other without a pause, as from one caller who waits for each answer. A round loads the model anew, so that each has one
+/// cold request and sees every other image for the first time.
 package struct RequestPatterns: Sendable {
     package enum Pattern: String, Sendable, CaseIterable {
         /// The first request after loading: no features, no warm caches.
         case cold
-        /// Another question about the image that was asked about before, whose features are kept.
+        /// Another question about the image of an earlier one, whose features are cached.
         case sameImage = "same_image"
         /// Another question about an image that the model has not seen.
         case otherImages = "other_images"
@@ -31,13 +31,13 @@ package struct RequestPatterns: Sendable {
     package let items: [Item]
     /// At least two.
     package let questions: [String]
-    /// Requests of each of the two warm patterns in a round; no more other images than there are.
+    /// Requests of each of the two warm patterns in a round; at most the number of other images.
     package var requests = 8
     package var repeats = 5
     package var budget = 1.0
     package var maxTokens = 32
 
-    /// What is asked where no questions are given.
+    /// Questions if none are given.
     package static let usualQuestions = [
         "What is in the image?", "Describe the image.", "How many things are in the image?", "What colors can be seen?",
         "Is there a person in the image?", "What does the text say?", "What is on the left?", "What is the largest thing?",
@@ -96,7 +96,7 @@ package struct RequestPatterns: Sendable {
     var round: [Request] {
         func question(_ index: Int) -> String { questions[index % questions.count] }
         let first = items[0].question ?? question(0)
-        // Beginning after the first image's own question, wherever it stands.
+        // Starts after the first image's own question.
         let start = (questions.firstIndex(of: first) ?? -1) + 1
         let others = min(requests, items.count - 1)
         return [Request(pattern: .cold, item: 0, question: first)]
@@ -107,7 +107,8 @@ package struct RequestPatterns: Sendable {
     /// - Parameters:
     ///   - load: loads the model as from nothing; called once a round.
     ///   - damaged: collects damaged images that were read anyway.
-    /// - Throws: what the model and `load` throw, `ImageError`, ``EvaluationError``; `CancellationError` before the first round is whole.
+    /// - Throws: errors of the model and of `load`, `ImageError`, ``EvaluationError``; `CancellationError` before the first round is
+    ///   complete.
     package func run<Model: MeasurableModel>(
         environment: ExperimentEnvironment, load: () async throws -> (model: Model, description: ExperimentModel),
         damaged: DamagedImages = DamagedImages(), onProgress: (ExperimentProgress) -> Void = { _ in }
@@ -162,7 +163,7 @@ package struct RequestPatterns: Sendable {
     }
 }
 
-/// What ``RequestPatterns`` found.
+/// Result of ``RequestPatterns``.
 package struct RequestsReport: ExperimentReport {
     /// Milliseconds of one request.
     struct Times {

@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// Made-up prompts and pictures: what a request costs does not depend on what it says. The same numbers give the same input everywhere.
+/// Synthetic prompts and pictures: the cost of a request does not depend on its content. The same numbers give the same input everywhere.
 enum SyntheticInput {
     /// Token ids spread over the vocabulary.
     static func tokens(_ count: Int, vocabulary: Int, seed: UInt64 = 1) -> [Int] {

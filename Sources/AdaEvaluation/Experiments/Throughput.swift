@@ -9,7 +9,7 @@ package struct Throughput: Sendable {
     package var budgets = [1.0]
     /// Sequences that are computed together, each with a prompt of its own.
     package var sequences = [1]
-    /// Tokens of the prompt; 0 measures decode alone, behind one token. `nil` takes 600, or what the model's context has room for.
+    /// Tokens of the prompt; 0 measures decode alone, after one token. `nil` takes 600, or fewer if the model's context is shorter.
     package var promptTokens: Int?
     /// Decode steps; 0 measures prefill alone.
     package var generatedTokens = 64
@@ -58,8 +58,8 @@ package struct Throughput: Sendable {
     /// Measures one model after the other, the budgets of each in turn.
     /// - Parameters:
     ///   - count: models, or the same one with other threads.
-    ///   - load: loads the one of this number; it is let go before the next one is loaded.
-    /// - Throws: what the models and `load` throw, ``EvaluationError``; `CancellationError` before there is anything to report.
+    ///   - load: loads the model of this number; it is released before the next one is loaded.
+    /// - Throws: errors of the models and of `load`, ``EvaluationError``; `CancellationError` before the first result.
     package func run<Model: MeasurableModel>(
         count: Int, environment: ExperimentEnvironment, load: (Int) async throws -> (model: Model, description: ExperimentModel),
         onProgress: (ExperimentProgress) -> Void = { _ in }
@@ -124,7 +124,7 @@ package struct Throughput: Sendable {
     }
 }
 
-/// What ``Throughput`` found.
+/// Result of ``Throughput``.
 package struct ThroughputReport: ExperimentReport {
     package enum Kind: String, Sendable, CaseIterable {
         case prefill, decode
@@ -136,7 +136,7 @@ package struct ThroughputReport: ExperimentReport {
         package let budget: Double
         /// The floor was run instead of the budget.
         package let isBelowFloor: Bool
-        /// The share of all heads and neuron groups that ran.
+        /// The fraction of all heads and neuron groups that ran.
         package let executedShare: Double
         package let kind: Kind
         /// Sequences that were computed together.
@@ -162,7 +162,7 @@ package struct ThroughputReport: ExperimentReport {
 
     package var modelLines: [String] { [""] }
 
-    /// `results` with `kind`, `tokens_per_second`, `deviation` and `budget` are what other programs read.
+    /// Other programs read `results` with `kind`, `tokens_per_second`, `deviation` and `budget`.
     package var resultObject: [String: Any] {
         [
             "results": results.map { result in

@@ -26,7 +26,7 @@ struct AttentionOverlay {
         data = "data:image/jpeg;base64," + Data(bytes).base64EncodedString()
     }
 
-    /// The picture alone; it has to stand in the page once, before any overlay.
+    /// The picture alone; the page must contain it once, before any overlay.
     func picture(title: String) -> String {
         let side = SVG.number(AttentionOverlay.side)
         return SVG.picture(

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What own plans gain over swapped, random and fixed ones: a point and its 95 % interval for each budget.
+/// Gain of own plans over swapped, random and fixed ones: a point and its 95 % interval for each budget.
 enum GainChart {
     /// - Returns: `nil` where nothing was scored.
     static func draw(_ results: [PlanStudy.Result]) -> String? {

@@ -8,7 +8,7 @@ package struct PairedDifference: Sendable, Equatable {
     package let low: Double
     package let high: Double
 
-    /// Resamples behind an interval.
+    /// Resamples per interval.
     package static let draws = 10_000
 
     /// - Returns: `nil` without samples, or with scores of another number.

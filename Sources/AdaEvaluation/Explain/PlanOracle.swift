@@ -1,11 +1,11 @@
 import AdaLLaVA
 import Foundation
 
-/// What plans could be worth: every plan of a budget's size is run for every input. If the best plan for each input is hardly better than one plan for
-/// all, no scheduler can gain anything on this decoder.
+/// Upper bound of a scheduler's gain: every plan of a budget's size is run for every input. If the best plan for each input is hardly better than
+/// one plan for all, no scheduler can gain anything on this decoder.
 ///
-/// The best plan is picked by the answers to another wording of the question and scored on the question itself: the best of many plans on one
-/// answer alone would be luck.
+/// The best plan is chosen by the answers to another wording of the question and scored on the question itself, because the best of many plans on
+/// one answer is often luck.
 package struct PlanOracle: Sendable {
     /// One budget.
     package struct Result: Sendable {
@@ -24,7 +24,7 @@ package struct PlanOracle: Sendable {
         package let ownOverSingle: PairedDifference?
     }
 
-    /// How well a linear map of what the scheduler reads tells something about the input.
+    /// How well a linear map of the scheduler's input predicts something about the input.
     package struct Probe: Sendable {
         package let target: String
         package let budget: Double
@@ -32,18 +32,18 @@ package struct PlanOracle: Sendable {
         /// Of inputs that it was not fitted to.
         package let inputs: Int
         package let accuracy: Double
-        /// Of whoever always says the most frequent class.
+        /// Accuracy of always predicting the most frequent class.
         package let majority: Double
     }
 
     package let results: [Result]
     package let probes: [Probe]
 
-    /// The most optional layers whose plans are all run: 256 plans.
+    /// Maximum number of optional layers: 256 plans.
     package static let mostLayers = 8
 
     /// - Parameter onProgress: called after each input.
-    /// - Throws: ``EvaluationError`` for variant H or too many layers, what the model throws, `ImageError`, `CancellationError`.
+    /// - Throws: ``EvaluationError`` for variant H or too many layers, the model's errors, `ImageError`, `CancellationError`.
     package init(
         _ model: some BudgetedModel & PlannedModel, _ benchmark: any Benchmark, _ samples: [BenchmarkSample], budgets: [Double], seed: UInt64 = 1,
         onProgress: (Int, Int) -> Void = { _, _ in }
@@ -123,7 +123,7 @@ package struct PlanOracle: Sendable {
         (0 ..< 1 << size).map { bits in (0 ..< size).filter { bits >> $0 & 1 == 1 } }.filter { $0.count == count }.sorted { $0.lexicographicallyPrecedes($1) }
     }
 
-    /// The same question in other words: what Scenes also says for it, else without the mark at its end.
+    /// The same question in other words: Scenes' alternative wording, else without its final punctuation.
     static func reworded(_ question: String) -> String {
         let pairs = [
             ("What does the text say?", "Read the text."), ("What word is shown?", "What does the text say?"), ("Read the text.", "What word is shown?"),

@@ -27,9 +27,9 @@ package struct PlanReport: Sendable {
     package let examples: [Example]
     /// Images that were read although they are damaged.
     package let damagedImages: Int
-    /// What all plans of each budget's size are worth, if that was asked for.
+    /// The gain of the best plans of each budget's size, if requested.
     package let oracle: PlanOracle?
-    /// What budgets of `auto` are worth; `nil` for a model without a budget head.
+    /// The gain of `auto` budgets; `nil` for a model without a budget head.
     package let auto: BudgetStudy?
 
     package init(
@@ -43,7 +43,7 @@ package struct PlanReport: Sendable {
 
     // MARK: - Terminal and programs
 
-    /// What the page's table says, for a terminal.
+    /// The page's table as text for a terminal.
     package var table: String {
         func padded(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
         let isScored = results.contains { !$0.scores.isEmpty }
@@ -77,7 +77,7 @@ package struct PlanReport: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    /// What `explain --json` prints.
+    /// The output of `explain --json`.
     package var jsonObject: [String: Any] {
         var object: [String: Any] = [
             "model": model, "data": data, "prefix_layers": prefixLayers, "damaged_images": damagedImages, "budgets": results.map(\.jsonObject),
@@ -119,7 +119,7 @@ package struct PlanReport: Sendable {
         if let oracle { page += "<h2>What plans could be worth</h2>\n<pre>\(SVG.escape(oracle.table))</pre>\n" }
         if let auto { page += BudgetChart.section(auto) }
         if !examples.isEmpty {
-            page += "<h2>Single inputs</h2>\n<p>What ran for each, what it was answered under each plan, and what the latency token attended to.</p>\n"
+            page += "<h2>Single inputs</h2>\n<p>The parts that ran for each, the answers under each plan, and the latency token's attention.</p>\n"
         }
         for example in examples { page += try PlanReportExample(report: self, example: example).html() }
         return page + "</main></body></html>\n"
@@ -136,7 +136,7 @@ package struct PlanReport: Sendable {
             <h2>Do plans depend on the input, and does it matter?</h2>
             <p>Each input is answered under the plan that the scheduler made for it (own), under the plan it made for another input (swapped), under a
             random plan of the same size, and under one plan for all inputs: the switches that were on most often (fixed). The Hamming distance of two plans
-            is the number of switches that differ; its mean is over all pairs of inputs.\(isScored ? " What own plans gain is in percentage points, with a 95% interval. Where own plans score no better than the others, plans differ without making use of what they see." : "")</p>
+            is the number of switches that differ; its mean is over all pairs of inputs.\(isScored ? " Gains of own plans are in percentage points, with a 95% interval. If own plans score no better than the others, the plans differ but the differences do not help." : "")</p>
             <p class="hint">The table is wider than this screen: swipe it sideways.</p>
             <div class="scroll"><table><thead><tr><th>budget</th><th>optional units</th><th>distinct plans</th><th>mean Hamming distance</th>
 
@@ -165,7 +165,7 @@ package struct PlanReport: Sendable {
         }
         html += "</tbody></table></div>\n"
         if let chart = GainChart.draw(results) {
-            html += "<figure><div class=\"scroll\">\(chart)</div><figcaption>Right of zero, own plans are better. An interval that holds zero does not tell them apart (paired bootstrap, \(PairedDifference.draws) draws).</figcaption></figure>\n"
+            html += "<figure><div class=\"scroll\">\(chart)</div><figcaption>Right of zero, own plans are better. An interval that contains zero does not distinguish them (paired bootstrap, \(PairedDifference.draws) draws).</figcaption></figure>\n"
         }
         return html
     }

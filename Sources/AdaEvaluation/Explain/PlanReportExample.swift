@@ -63,7 +63,7 @@ struct PlanReportExample {
 
     private func attention(_ overlay: AttentionOverlay) -> String {
         guard example.attention.contains(where: { !$0.attention.layers.isEmpty }) else { return "" }
-        var html = "<p>What the latency token attends to in the last prefix layer, behind which the scheduler reads it; averaged over heads. The "
+        var html = "<p>The latency token's attention in the last prefix layer, whose output the scheduler reads; averaged over heads. The "
         html += "brightest patch has the largest weight, so brightness compares patches of one picture, not pictures.</p>\n<div class=\"row\">\n"
         for (budget, attention) in example.attention {
             if let layer = attention.layers.last { html += figure(overlay, attention, layer, budget) }

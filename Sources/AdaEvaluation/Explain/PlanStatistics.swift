@@ -43,12 +43,12 @@ package struct SwitchFrequencies: Sendable, Equatable {
     /// Attention heads (`part` 0) or MLP groups (1) of a layer.
     package func row(layer: Int, part: Int) -> ArraySlice<Double> { values[(layer * 2 + part) * heads ..< (layer * 2 + part + 1) * heads] }
 
-    /// Heads and groups of a layer that run, as a share of all of them.
+    /// Heads and groups of a layer that run, as a fraction of all of them.
     package func share(layer: Int) -> Double {
         (row(layer: layer, part: 0).reduce(0, +) + row(layer: layer, part: 1).reduce(0, +)) / Double(2 * max(heads, 1))
     }
 
-    /// What a scheduler would have to put out for the switches that were on most often: one value for each switch that it decides.
+    /// Scheduler outputs that select the switches that were on most often: one value for each switch that it decides.
     func logits(_ switches: PlanSwitches) -> [Float] {
         let optional = layers - switches.prefixLayers
         if switches.count == optional { return (switches.prefixLayers ..< layers).map { Float(share(layer: $0)) } }

@@ -13,8 +13,8 @@ package enum PlanSource: String, Sendable, CaseIterable {
     case fixed
 }
 
-/// Whether a model's plans depend on the input, and whether it matters: plans and scores at each budget with the scheduler's plans, with those
-/// of other inputs, with random ones and with one for all. The causal test of what AdaLLaVA (Xu et al., ICCV 2025, section 4.4) shows by example.
+/// Whether a model's plans depend on the input, and whether this matters: plans and scores at each budget with the scheduler's plans, with those
+/// of other inputs, with random ones and with one for all. A causal test of the examples in AdaLLaVA (Xu et al., ICCV 2025, section 4.4).
 ///
 ///     let study = PlanStudy(benchmark: scenes, samples: scenes.samples, budgets: [0.85, 0.6])
 ///     for result in try await study.run(model) { print(result.budget, result.accuracy(.own), result.gain(over: .swapped)) }
@@ -29,8 +29,8 @@ package struct PlanStudy: Sendable {
 
     /// - Parameters:
     ///   - samples: of the benchmark. A single one has no other to take a plan from, so nothing is swapped.
-    ///   - sources: beside the scheduler's own plans, which always run.
-    ///   - seed: decides who gets whose plan, the random plans, and the draws behind the intervals.
+    ///   - sources: plans to compare with the scheduler's own, which always run.
+    ///   - seed: seeds the swaps, the random plans, and the resampling of the intervals.
     package init(benchmark: any Benchmark, samples: [BenchmarkSample], budgets: [Double], sources: [PlanSource] = PlanSource.allCases, seed: UInt64 = 1) {
         (self.benchmark, self.samples, self.budgets, self.seed) = (benchmark, samples, budgets, seed)
         self.sources = [.own] + PlanSource.allCases.filter { $0 != .own && sources.contains($0) && ($0 != .swapped || samples.count > 1) }
@@ -43,7 +43,7 @@ package struct PlanStudy: Sendable {
     /// - Parameters:
     ///   - damaged: collects damaged images that were read anyway.
     ///   - onProgress: called after each answer with how many are done, of how many.
-    /// - Throws: what the model throws, `ImageError`, ``EvaluationError``, `CancellationError`.
+    /// - Throws: the model's errors, `ImageError`, ``EvaluationError``, `CancellationError`.
     package func run(
         _ model: some PlannedModel, damaged: DamagedImages = DamagedImages(), onProgress: (Int, Int) -> Void = { _, _ in }
     ) async throws -> [Result] {

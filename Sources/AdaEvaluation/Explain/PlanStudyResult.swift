@@ -14,7 +14,7 @@ extension PlanStudy {
         package private(set) var answers: [PlanSource: [String]]
         /// Scores, 0 ... 1, by the source of the plan; empty where a sample cannot be scored on its own.
         package private(set) var scores: [PlanSource: [Double]]
-        /// By source, the share of samples whose plan is another than their own.
+        /// By source, the fraction of samples whose plan differs from their own.
         package private(set) var changedPlans: [PlanSource: Double] = [:]
         private var gains: [PlanSource: PairedDifference] = [:]
 
@@ -43,16 +43,16 @@ extension PlanStudy {
 
         package func accuracy(_ source: PlanSource) -> Double? { scores[source]?.mean }
 
-        /// What the own plans gain over those of another source.
+        /// Gain of the own plans over those of another source.
         package func gain(over source: PlanSource) -> PairedDifference? { gains[source] }
 
-        /// The share of samples that are answered otherwise than under their own plan.
+        /// The fraction of samples whose answer differs from that under their own plan.
         package func changedAnswers(_ source: PlanSource) -> Double? {
             guard let own = answers[.own], let other = answers[source] else { return nil }
             return zip(own, other).map { $0 == $1 ? 0 : 1 }.mean
         }
 
-        /// What `explain --json` prints of a budget.
+        /// The entry of a budget in `explain --json`.
         package var jsonObject: [String: Any] {
             var object: [String: Any] = [
                 "budget": budget, "samples": plans.count, "distinct_plans": distinctPlans, "switches": switches.count,

@@ -43,7 +43,7 @@ enum SVG {
 
     static func percent(_ value: Double) -> String { String(format: "%.1f%%", 100 * value) }
 
-    /// Text from outside as it may stand in HTML, between tags and in quoted attributes.
+    /// Text escaped for HTML, between tags and in quoted attributes.
     static func escape(_ text: String) -> String {
         var escaped = ""
         for scalar in text.unicodeScalars {

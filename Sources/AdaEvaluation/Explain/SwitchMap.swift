@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// Heat maps of what runs: the fuller a cell's colour, the more inputs run it.
+/// Heat maps of the switches that run: the stronger a cell's colour, the more inputs run it.
 enum SwitchMap {
     // MARK: - Heads and groups
 
@@ -8,7 +8,7 @@ enum SwitchMap {
     /// - Parameters:
     ///   - prefix: the first layers, which always run.
     ///   - cell: the largest side of a cell in pixels.
-    ///   - tips: say the exact share when the pointer rests on a cell.
+    ///   - tips: show the exact fraction when the pointer is on a cell.
     static func heads(_ frequencies: SwitchFrequencies, prefix: Int, title: String, cell: Double = 18, tips: Bool = true) -> String {
         let (layers, heads) = (frequencies.layers, frequencies.heads)
         // Many heads: smaller cells, so that a page's width holds them.
@@ -20,7 +20,7 @@ enum SwitchMap {
         var content = SVG.text(left - 8, top - 6, "layer", "end")
         for (part, name) in ["attention heads", "MLP groups"].enumerated() {
             let x = left + Double(part) * (block + gap)
-            // Over narrow blocks both names would meet.
+            // Over narrow blocks both names would overlap.
             content += SVG.text(x + block / 2, top - 24, block < 84 ? ["heads", "groups"][part] : name, "middle")
             for tick in ticks(heads, spacing: side) { content += SVG.text(x + (Double(tick) + 0.5) * side, top - 6, "\(tick)", "middle") }
         }
@@ -54,7 +54,7 @@ enum SwitchMap {
     // MARK: - Layers
 
     /// How often each layer is on: a row for each budget, a column for each layer.
-    /// - Parameter numbers: write the share of inputs, in percent, where there is room for it.
+    /// - Parameter numbers: write the fraction of inputs, in percent, if it fits.
     static func layers(
         _ rows: [(label: String, frequencies: SwitchFrequencies)], prefix: Int, title: String, cell: Double = 46, numbers: Bool = true
     ) -> String {
@@ -87,7 +87,7 @@ enum SwitchMap {
 
     // MARK: - Legend
 
-    /// What the colours say.
+    /// The legend of the colours.
     /// - Parameter graded: cells are shares of inputs, not on or off.
     static func legend(graded: Bool) -> String {
         let steps: [(label: String, share: Double)] =
@@ -107,7 +107,7 @@ enum SwitchMap {
         return "<div class=\"scroll\">\(SVG.picture(x, 22, title: title, class: "legend", content))</div>\n"
     }
 
-    /// The numbers to write along an axis of `count` cells: all, or every 2nd, 4th, 5th, 8th … so that they do not meet.
+    /// The numbers to write along an axis of `count` cells: all, or every 2nd, 4th, 5th, 8th … so that they do not overlap.
     static func ticks(_ count: Int, spacing: Double, room: Double = 22) -> [Int] {
         let steps = [1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 128, 256, 512, 1024]
         let step = steps.first { Double($0) * spacing >= room } ?? max(count, 1)

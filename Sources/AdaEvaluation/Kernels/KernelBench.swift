@@ -2,12 +2,12 @@ import AdaLLaVA
 import AdaProbes
 import Foundation
 
-/// Times the engine's single operations on the shapes of a model's layers, against what the machine can do at most.
+/// Times the engine's single operations on the shapes of a model's layers, and compares them with the machine's limits.
 ///
 /// A decoded token reads every weight from memory once; so products of one token take copies of the weights in turn, more of them than the
 /// last-level cache holds, and are held against the bandwidth. Products of a prompt are held against the multiply-adds.
 package struct KernelBench: Sendable {
-    /// What can be measured beside the ceilings.
+    /// The operations that can be measured besides the ceilings.
     package enum Part: String, CaseIterable, Sendable {
         case pool, products, attention, elementwise
     }
@@ -33,7 +33,7 @@ package struct KernelBench: Sendable {
 
     package init(shape: AnalyzedModel) { self.shape = shape }
 
-    /// The short names that the command line takes beside ``AnalyzedModel/shapes``.
+    /// Short names that the command line accepts besides ``AnalyzedModel/shapes``.
     package static let shortNames = ["smollm2": "smollm2-135m", "1b": "tinyllama-1.1b", "7b": "llava-1.5-7b"]
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
@@ -134,7 +134,7 @@ package struct KernelBench: Sendable {
         }
     }
 
-    // MARK: - What is measured
+    // MARK: - Measured operations
 
     private var cases: [Case] {
         var cases: [Case] = []

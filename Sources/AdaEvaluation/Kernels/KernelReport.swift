@@ -2,7 +2,7 @@ import AdaLLaVA
 import AdaProbes
 import Foundation
 
-/// What ``KernelBench`` found.
+/// Result of ``KernelBench``.
 package struct KernelReport: ExperimentReport {
     /// One operation of one size on some threads.
     package struct Result: Sendable {
@@ -13,7 +13,7 @@ package struct KernelReport: ExperimentReport {
         /// Of weights, or of keys and values; `nil` where there are none.
         package let type: String?
         package let threads: Int
-        /// Rows of activations: 1 in a decode, 0 for what reads none.
+        /// Rows of activations: 1 in a decode, 0 for an operation without activations.
         package let tokens: Int
         /// Of one turn.
         package let microseconds: SampleStatistics
@@ -41,13 +41,13 @@ package struct KernelReport: ExperimentReport {
         /// Whether it is held against the bandwidth: products and attention of one token.
         package var isBoundByMemory: Bool { tokens == 1 && operations > 0 }
 
-        /// `memory`, `int8`, `int16`, `bf16` or `f32`; `nil` for what has no ceiling of its own.
+        /// `memory`, `int8`, `int16`, `bf16` or `f32`; `nil` for an operation without a ceiling of its own.
         package var bound: String? {
             if isBoundByMemory { return "memory" }
             return operations > 0 ? arithmetic.rawValue : nil
         }
 
-        /// The share of the ceiling that was reached.
+        /// The fraction of the ceiling that was reached.
         package var share: Double? {
             if isBoundByMemory { return ceiling.bandwidth > 0 ? bandwidth / ceiling.bandwidth : nil }
             guard operations > 0, let limit = ceiling.ceiling(arithmetic), limit > 0 else { return nil }
@@ -151,13 +151,13 @@ package struct KernelReport: ExperimentReport {
         let spread = ExperimentText.number(time.minimum) + " … " + ExperimentText.number(time.maximum)
         let share = result.share.map { String(format: "%.1f %% ", $0 * 100) + (result.bound ?? "") } ?? ""
         let names: [String] = [result.operation, result.shape, result.type ?? "", "\(result.threads)", result.tokens > 0 ? "\(result.tokens)" : ""]
-        // What a prompt's products read does not matter to them.
+        // Memory traffic of a prompt's products does not limit them.
         let readsMatter = result.bytes > 0 && (result.isBoundByMemory || result.operations == 0)
         let rates: [String] = [readsMatter ? giga(result.bandwidth) : "", result.operations > 0 ? giga(result.rate) : "", share]
         return names + [ExperimentText.number(time.median), spread] + rates
     }
 
-    /// Bars: the share of its ceiling that each operation reaches.
+    /// Bars: the fraction of its ceiling that each operation reaches.
     package func chartScript(to path: String, format: ChartFormat) -> String {
         let bars = results.compactMap { result in result.share.map { (result, $0) } }
         func label(_ result: Result) -> String {
@@ -187,7 +187,7 @@ package struct KernelReport: ExperimentReport {
 }
 
 extension CeilingMeasurement {
-    /// What operations of one kind are held against.
+    /// The ceiling of operations of one kind.
     package func ceiling(_ arithmetic: OperationProbe.Arithmetic) -> Double? {
         switch arithmetic {
         // Where 16-bit products are used, 8-bit ones are sums of pairs that take the same multiplications.

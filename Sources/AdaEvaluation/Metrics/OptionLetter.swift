@@ -8,7 +8,7 @@ package enum OptionLetter {
     }
 
     private static let letters = ["A", "B", "C", "D", "E"]
-    /// What may stand around a letter, in the order in which it is tried.
+    /// Characters that may surround a letter, in the order in which they are tried.
     private static let marks = [
         ("", "."), ("", ","), ("", ":"), ("", ")"), ("", ")."), ("(", ")"), ("(", ")."), (":", ""), (":", ","), (":", "."), (":", ")"), (":", ")."),
     ]
@@ -28,7 +28,7 @@ package enum OptionLetter {
         return nil
     }
 
-    /// The text of exactly one option is part of the answer, whatever the capitals.
+    /// The text of exactly one option is part of the answer, ignoring case.
     private static func fromTexts(_ answer: String, options: [(letter: String, text: String)]) -> String? {
         // Code points are compared, as Python does.
         let answer = Array(answer.lowercased().unicodeScalars)

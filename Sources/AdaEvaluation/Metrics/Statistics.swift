@@ -1,4 +1,4 @@
-/// What a set of measurements looks like: mean, spread and percentiles. Every command that reports measured times uses this one.
+/// Mean, spread and percentiles of a set of measurements. Every command that reports measured times uses this one.
 ///
 /// Percentiles interpolate linearly between the two nearest values, as NumPy's default does; the deviation is the sample's (n - 1).
 package struct SampleStatistics: Sendable, Equatable {

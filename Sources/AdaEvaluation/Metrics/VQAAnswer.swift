@@ -17,8 +17,8 @@ package enum VQAAnswer {
         return normalized(text)
     }
 
-    /// The share of people an answer agrees with, leaving out each in turn: the mean of `min(1, others who said the same / 3)`.
-    /// - Parameter people: what each said, in the form that `answer` has.
+    /// The fraction of people an answer agrees with, leaving out each in turn: the mean of `min(1, others with the same answer / 3)`.
+    /// - Parameter people: their answers, in the form of `answer`.
     package static func accuracy(_ answer: String, people: [String]) -> Double {
         let agreeing = people.count { $0 == answer }
         return people.map { person in min(1, Double(agreeing - (person == answer ? 1 : 0)) / 3) }.mean ?? 0
@@ -41,8 +41,8 @@ package enum VQAAnswer {
         ";", "/", "[", "]", "\"", "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`", ",", "?", "!",
     ]
 
-    /// A mark beside a space anywhere in the text, or any digit-comma-digit, removes that mark; else a space takes its place. Then full
-    /// stops go that no digit follows; the script's call lets at most 32 of them go.
+    /// If a mark has a space next to it anywhere in the text, or the text has a digit-comma-digit, the mark is removed; else it becomes a
+    /// space. Then full stops that no digit follows are removed; the script's call removes at most 32.
     static func withoutPunctuation(_ text: String) -> String {
         let original = Array(text.unicodeScalars)
         let pairs = zip(original, original.dropFirst())
@@ -76,12 +76,12 @@ package enum VQAAnswer {
             .joined(separator: " ")
     }
 
-    /// What Python's `str.isspace` calls space.
+    /// Characters for which Python's `str.isspace` is true.
     private static func isSpace(_ scalar: Unicode.Scalar) -> Bool {
         scalar.properties.isWhitespace || (0x1C...0x1F).contains(scalar.value)
     }
 
-    /// What `\d` matches in Python: decimal digits of any script.
+    /// Characters that `\d` matches in Python: decimal digits of any script.
     private static func isDigit(_ scalar: Unicode.Scalar) -> Bool { scalar.properties.generalCategory == .decimalNumber }
 
     private static func string(_ scalars: some Sequence<Unicode.Scalar>) -> String {
@@ -114,7 +114,7 @@ package enum VQAAnswer {
         "nine": "9", "ten": "10",
     ]
 
-    /// The official table without the entries that lower-case words can never meet, or that change nothing.
+    /// The official table without the entries that never match lower-case words, or that change nothing.
     private static let contractions: [String: String] = [
         "aint": "ain't", "arent": "aren't", "cant": "can't", "couldve": "could've", "couldnt": "couldn't", "couldn'tve": "couldn't've",
         "couldnt've": "couldn't've", "didnt": "didn't", "doesnt": "doesn't", "dont": "don't", "hadnt": "hadn't", "hadnt've": "hadn't've",

@@ -1,6 +1,6 @@
 import Foundation
 
-/// POPE's counts (Li et al., EMNLP 2023) as its `evaluate.py` makes them: `yes` is the positive class, and what is not a no is a yes.
+/// POPE's counts (Li et al., EMNLP 2023) as in its `evaluate.py`: `yes` is the positive class, and every answer that is not a no is a yes.
 package struct YesNoCounts: Sendable, Equatable {
     package private(set) var truePositives = 0
     package private(set) var falsePositives = 0
@@ -28,7 +28,7 @@ package struct YesNoCounts: Sendable, Equatable {
 
     package var count: Int { truePositives + falsePositives + trueNegatives + falseNegatives }
 
-    /// Accuracy, precision, recall, F1 and the share of yes. A quotient without a denominator is 0, where the script would stop.
+    /// Accuracy, precision, recall, F1 and the fraction of yes. A quotient without a denominator is 0, where the script would stop.
     package func scores(prefix: String = "") -> [BenchmarkScore] {
         let precision = BenchmarkScore(prefix + "precision", truePositives, of: truePositives + falsePositives)
         let recall = BenchmarkScore(prefix + "recall", truePositives, of: truePositives + falseNegatives)

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What `calibrate` prints.
+/// The output of `calibrate`.
 package struct CalibrationText {
     private let report: CalibrationReport
     private let ceilings: MachineCeilings?
@@ -9,7 +9,7 @@ package struct CalibrationText {
     /// - Parameter ceilings: this machine's, where they are known.
     package init(_ report: CalibrationReport, _ ceilings: MachineCeilings?) { (self.report, self.ceilings) = (report, ceilings) }
 
-    /// What each term is counted in, and what its time means.
+    /// The unit of each term, and the meaning of its time.
     private static let terms: [(name: String, meaning: String, unit: String)] = [
         ("chunkHeads", "prompt rows, queries and outputs", "ns per million multiply-adds"),
         ("chunkKeyValues", "prompt rows, keys and values", "ns per million multiply-adds"),

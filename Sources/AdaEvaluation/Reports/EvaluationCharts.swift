@@ -1,10 +1,10 @@
 import AdaLLaVA
 import Foundation
 
-/// What of a run is drawn: one point for each budget.
+/// The charted values of a run: one point for each budget.
 package struct ChartedRun: Sendable, Equatable {
     package struct Point: Sendable, Equatable {
-        /// A fraction; of a budget that differs between inputs the mean share that ran.
+        /// A fraction; for a budget that differs between inputs, the mean fraction that ran.
         package let budget: Double
         /// The budget as it was given.
         package let label: String

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What an evaluation found, for people (``table``) and programs (``jsonObject``, ``csv``).
+/// Result of an evaluation, for people (``table``) and programs (``jsonObject``, ``csv``).
 package struct EvaluationReport: Sendable {
     /// One budget's part.
     package struct Result: Sendable {
@@ -13,7 +13,7 @@ package struct EvaluationReport: Sendable {
         package let measured: [(name: String, statistics: SampleStatistics)]
         /// The means of the reference's keys; empty without a cost model.
         package let costs: [(name: String, mean: Double)]
-        /// The mean share of heads and neuron groups that ran.
+        /// The mean fraction of heads and neuron groups that ran.
         package let executedShare: Double
         package let generatedTokens: Double
         /// Images that were read although they are damaged.
@@ -57,7 +57,7 @@ package struct EvaluationReport: Sendable {
 
     // MARK: - JSON
 
-    /// What `eval --json` prints: `results`, one entry for each budget with `scores`, `measured` and the reference's cost keys.
+    /// The output of `eval --json`: `results`, one entry for each budget with `scores`, `measured` and the reference's cost keys.
     package var jsonObject: [String: Any] {
         [
             "task": task, "model": model, "limit": limit ?? NSNull(), "seed": seed ?? NSNull(), "shard": shard.description,

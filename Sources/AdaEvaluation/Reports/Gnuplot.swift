@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What a chart is stored as.
+/// The format of a chart.
 package enum ChartFormat: String, Sendable, CaseIterable {
     case svg, png
 }
@@ -34,7 +34,7 @@ package struct Chart: Sendable {
     package var minimumHeight = 0.0
     /// The most that a y value can be, where the y axis ends: 1 for a fraction.
     package var yLimit: Double?
-    /// Text beside a point, where it covers no other.
+    /// Text next to a point, where it overlaps no other.
     package var labels: [(x: Double, y: Double, text: String)] = []
 
     package init(title: String, xLabel: String, yLabel: String, series: [Series]) {
@@ -62,7 +62,7 @@ package struct Gnuplot: Sendable {
         try run(to: url) { Gnuplot.script(chart, to: $0, format: format) }
     }
 
-    /// Runs a script that draws into the file whose path it is made with; the file takes `url`'s place when it is whole.
+    /// Runs a script that draws into a temporary file; the file is renamed to `url` when it is complete.
     /// - Throws: as ``draw(_:to:format:)``.
     func run(to url: URL, script: (String) -> String) throws {
         // gnuplot writes to the path it is given as soon as it starts, so a failure would leave half a picture.
@@ -98,7 +98,7 @@ package struct Gnuplot: Sendable {
 
     // MARK: - Script
 
-    /// What every script begins with.
+    /// The beginning of every script.
     static func preamble(to path: String, format: ChartFormat, width: Int = 900, height: Int = 560) -> [String] {
         let terminal = switch format {
         case .svg: "svg size \(width),\(height) dynamic noenhanced font 'DejaVu Sans,14' background '#ffffff'"
@@ -138,7 +138,7 @@ package struct Gnuplot: Sendable {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    /// What an axis covers: the values with a margin, at least so much; nothing below 0 or above the limit unless a value is.
+    /// The range of an axis: the values with a margin, at least this wide; nothing below 0 or above the limit unless a value is.
     static func range(_ values: [Double], least: Double, margin: Double, limit: Double? = nil) -> ClosedRange<Double>? {
         guard let low = values.min(), let high = values.max() else { return nil }
         let extent = max(high - low, least, abs(high) * 1e-6, 1e-12)

@@ -1,4 +1,4 @@
-/// Draws the scenes of level 2. What is asked first decides what is drawn, so that its answers are spread evenly.
+/// Draws the scenes of level 2. The question is chosen first and the scene drawn for it, so that answers are spread evenly.
 extension GridScene {
     /// A scene for a task.
     init(for task: SceneTask, _ random: inout SceneRandom) {
@@ -24,7 +24,7 @@ extension GridScene {
             items: zip(things, places).map { Item(thing: $0, column: $1.column, row: $1.row) })
     }
 
-    /// A thing that none of the others has the name of, nor could be taken for. A shape stands out from any ground.
+    /// A thing with another name than all others, that cannot be mistaken for one of them. Shapes contrast with every background.
     private static func thing(besides others: [SceneThing], shapes: Double, _ random: inout SceneRandom) -> SceneThing {
         let present = others.compactMap(\.pictogram)
         if random.chance(shapes) {
@@ -104,7 +104,7 @@ extension GridScene {
             return scattered(.oddOne, Array(repeating: common, count: count - 1) + [odd], &random)
         }
         let colours = random.shuffled(darkColours), outlines = random.shuffled(SceneShape.classic)
-        // What is alike says what the odd one is odd by; the other quality is mixed.
+        // The quality that the common things share is the one in which the odd thing differs; the other quality is mixed.
         let isByColour = form < 0.83
         let common = (0 ..< count - 1).map { index in
             isByColour ? SceneThing.shape(outlines[index % outlines.count], colours[0]) : .shape(outlines[0], colours[index % (colours.count - 1)])

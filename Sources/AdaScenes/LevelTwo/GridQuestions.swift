@@ -7,7 +7,7 @@ struct GridQuestions {
     /// Up to `count` different questions, `first` among them and first.
     func draw(_ count: Int, following first: SceneQuestion, _ random: inout SceneRandom) -> [SceneQuestion] {
         var chosen = [first]
-        // Some scenes have no more to ask; a few tries for each find what there is.
+        // Some scenes have fewer questions; a few tries for each find them.
         for _ in 0 ..< 4 * count where chosen.count < count {
             guard let task = random.pick(scene.kind.tasks), let question = question(task, &random),
                 !chosen.contains(where: { $0.question == question.question })

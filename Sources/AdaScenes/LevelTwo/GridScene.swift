@@ -9,7 +9,7 @@ struct GridScene: Sendable {
         var row: Int
     }
 
-    /// What a scene is drawn for: the tasks that it supports follow from it.
+    /// The purpose of a scene; the tasks that it supports follow from it.
     enum Kind: Sendable, CaseIterable {
         /// Different things in most cells.
         case field

@@ -62,9 +62,9 @@ private struct NormalLayers {
     static let start = 3.6541528853610088
     private static let area = 0.00492867323399
 
-    /// What a drawn number of 52 bits is multiplied with.
+    /// Factor of a drawn number of 52 bits.
     let width: [Double]
-    /// Below this a drawn number lies under the curve for certain.
+    /// A drawn number below this is certainly under the curve.
     let inside: [UInt64]
     /// The curve at the layer's right end.
     let height: [Double]

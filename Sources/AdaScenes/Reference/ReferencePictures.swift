@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// Draws what the reference script draws with Pillow: eight bits a channel, rounded where Pillow rounds.
+/// Draws the pictures that the reference script draws with Pillow: eight bits per channel, rounded where Pillow rounds.
 struct ReferencePictures: Sendable {
     /// Side of the pictures in pixels.
     static let size = 112
@@ -9,7 +9,7 @@ struct ReferencePictures: Sendable {
     struct Canvas {
         var pixels: [SIMD3<Float>]
 
-        /// Puts a tile over the picture; parts of it may lie outside.
+        /// Composites a tile onto the picture; parts of it may be outside.
         mutating func paste(_ tile: Tile, left: Int, top: Int) {
             let size = ReferencePictures.size
             for y in 0 ..< tile.height where (0 ..< size).contains(top + y) {

@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// Scenes as the reference script `make_scenes.py` draws them, question for question: what the embedded models' card is scored on.
+/// Scenes as the reference script `make_scenes.py` draws them, with the same questions. The embedded models' card is scored on these.
 ///
 /// ``SceneGenerator``'s own scenes are harder: 150 pictograms instead of 52, 330 words and strings of letters instead of 30 words, seven
 /// shapes in ten colours instead of five in eight, six fonts instead of two, and questions of many more forms. Things, places, questions and
