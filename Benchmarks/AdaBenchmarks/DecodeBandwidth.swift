@@ -26,7 +26,7 @@ struct DecodeBandwidth: AsyncParsableCommand {
     @Option(help: "Tokens to decode.")
     var tokens = 64
 
-    @Option(help: "Times that the prompt is read and tokens are decoded.")
+    @Option(help: "Repeats of prefill and decode.")
     var repeats = 3
 
     @OptionGroup var measurement: MeasurementOptions

@@ -2,7 +2,7 @@ import ArgumentParser
 
 /// What every measurement takes.
 struct MeasurementOptions: ParsableArguments {
-    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads; by default one per processor.")
     var threads: Int?
 
     @Option(help: "Also write the results to this file, as one JSON object.")
@@ -15,7 +15,7 @@ struct MeasurementOptions: ParsableArguments {
 
 /// How long a measurement's prompt is; each measurement has a length of its own for those who do not say.
 struct PromptOption: ParsableArguments {
-    @Option(help: "Tokens of the prompt; without it as many as the measurement's own description says.")
+    @Option(help: "Tokens of the prompt; the default is in the measurement's description.")
     var prompt: Int?
 
     func validate() throws {

@@ -16,10 +16,10 @@ struct Memory: AsyncParsableCommand {
 
     @OptionGroup var model: ModelOptions
 
-    @Option(help: "What the weights may take, as a multiple of their bytes in the file.")
+    @Option(help: "Maximum memory of the weights, as a multiple of their bytes in the file.")
     var factor = 1.25
 
-    @Option(help: "Megabytes beside weights and KV cache.")
+    @Option(help: "Maximum megabytes besides weights and KV cache.")
     var margin = 100.0
 
     @OptionGroup var promptOption: PromptOption
@@ -29,7 +29,7 @@ struct Memory: AsyncParsableCommand {
     @Option(help: "Tokens to generate.")
     var tokens = 32
 
-    @Flag(inversion: .prefixedNo, help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file, or pack them into memory; by default what the engine finds best.")
+    @Flag(inversion: .prefixedNo, help: "Use Q8_0, Q4_0 and Q4_1 weights straight from the memory-mapped file, or repack them in RAM; by default the engine decides.")
     var mmap: Bool?
 
     @OptionGroup var measurement: MeasurementOptions

@@ -15,13 +15,13 @@ struct Overhead: AsyncParsableCommand {
     @Argument(help: "A checkpoint with a tokenizer.")
     var checkpoint: String
 
-    @Option(help: "What is asked.")
+    @Option(help: "The question.")
     var question = "Write a long story about a lighthouse keeper and the sea."
 
-    @Option(help: "The longest answer in tokens.")
+    @Option(help: "Maximum tokens of an answer.")
     var tokens = 96
 
-    @Option(help: "Times that both are measured.")
+    @Option(help: "Repeats of both.")
     var repeats = 9
 
     @OptionGroup var measurement: MeasurementOptions

@@ -31,10 +31,10 @@ struct PlanCost: AsyncParsableCommand {
     @Option(help: "Tokens to generate.")
     var tokens = 48
 
-    @Option(help: "Times that every budget is measured.")
+    @Option(help: "Repeats of every budget.")
     var repeats = 9
 
-    @Option(help: "The most that decode at the lowest budget may take, as a share of the full time.")
+    @Option(help: "Maximum time of decode at the lowest budget, as a fraction of the full time.")
     var limit: Double?
 
     @OptionGroup var measurement: MeasurementOptions

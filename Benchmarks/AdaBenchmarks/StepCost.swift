@@ -9,7 +9,7 @@ import Foundation
 /// prefix layers alone; the difference is the cost of the layers after the prefix.
 struct StepCost: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "step-cost", abstract: "Check what a step of several sequences costs.",
+        commandName: "step-cost", abstract: "Check the cost of a step of several sequences.",
         discussion: """
             Times steps of sequences (prompts of 32 tokens without --prompt) whose plans agree, half agree or differ, and compares them with \
             the longer of reading the weights and multiplying.
@@ -23,7 +23,7 @@ struct StepCost: AsyncParsableCommand {
     @Option(name: .customLong("batch"), parsing: .upToNextOption, help: "Sequences of a step.")
     var sizes = [1, 2, 4, 8, 16]
 
-    @Option(help: "Share of the switches after the prefix that a plan keeps.")
+    @Option(help: "Fraction of the switches after the prefix that a plan keeps.")
     var share = 0.5
 
     @OptionGroup var promptOption: PromptOption
@@ -33,7 +33,7 @@ struct StepCost: AsyncParsableCommand {
     @Option(help: "Steps of each batch; batches take turns.")
     var steps = 40
 
-    @Option(help: "The most that a step may take, as a multiple of the sum.")
+    @Option(help: "Maximum time of a step, as a multiple of the sum.")
     var limit: Double?
 
     @OptionGroup var measurement: MeasurementOptions

@@ -16,7 +16,7 @@ struct TowerCost: AsyncParsableCommand {
     @Option(parsing: .upToNextOption, help: "Thread counts.")
     var threads = [1, 2]
 
-    @Option(help: "Times that every tower encodes an image.")
+    @Option(help: "Repeats: encodings per tower.")
     var repeats = 30
 
     @Flag(help: "Compare features with the first tower's, computed in float32: for towers with the same weights in other types.")
@@ -28,7 +28,7 @@ struct TowerCost: AsyncParsableCommand {
     @Option(help: "auto, q8 or f32.")
     var precision: Precision = .automatic
 
-    @Option(parsing: .upToNextOption, help: "Folders of towers that are measured with 8-bit weights beside.")
+    @Option(parsing: .upToNextOption, help: "Folders of towers that are also measured with 8-bit weights.")
     var q8: [String] = []
 
     @Option(help: "Also write the results to this file, as one JSON object.")

@@ -10,7 +10,7 @@ struct ModelOptions: ParsableArguments {
     @Option(help: "The weights' type: \(RandomModel.types.map(\.rawValue).joined(separator: ", ")).")
     var type = "q8_0"
 
-    @Option(help: "Layers that always run; half of them by default.")
+    @Option(help: "Number of prefix layers; by default half of them.")
     var prefixLayers: Int?
 
     @Option(help: "Heads and neuron groups in one unit of variant H.")

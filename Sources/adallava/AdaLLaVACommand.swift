@@ -9,7 +9,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
         abstract: "Adaptive vision-language models: one set of weights, any latency budget (AdaLLaVA, Xu et al., ICCV 2025).",
         discussion: """
             Answers go to standard output, everything else to standard error. Exit codes: 0 done, 64 usage, 65 bad input data, \
-            66 missing input, 70 our fault, 74 input/output, 130 stopped by Ctrl-C.
+            66 missing input, 70 a fault of this program, 74 input/output, 130 stopped by Ctrl-C.
             """,
         version: Version.description,
         subcommands: [
@@ -19,7 +19,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
         defaultSubcommand: nil)
 
     static func main() {
-        // What a reader closed is an error of the write, so that every way out can clean up.
+        // Writing to a closed pipe is an error instead of a signal, so that every exit can clean up.
         signal(SIGPIPE, SIG_IGN)
         // Before anything asynchronous: without a thread to start, its runtime waits for one for ever.
         do { try SystemLimits.check() } catch {

@@ -10,7 +10,7 @@ struct Analyze: AsyncParsableCommand {
               adallava analyze --shape llava-1.5-7b --hardware nvidia_V100 --prompt-tokens 600 --generate 50 --budget 0.85 --json
               adallava analyze --model M --hardware this-machine --weight-bits 8 --activation-bits 8 --formula exact --fit 300ms
 
-            Nothing of the model is run. docs/analyzer.md says how each number is counted. this-machine's ceilings are measured once and kept.
+            The model is not run. docs/analyzer.md explains how each number is counted. The ceilings of this-machine are measured once and stored.
             """)
 
     @Option(help: "A published shape: \(AnalyzedModel.shapes.map(\.name).joined(separator: ", ")).")
@@ -25,7 +25,7 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "Change the scheduler: L switches layers, H heads and neuron groups.")
     var scheduler: AdaptiveConfiguration.SchedulerType?
 
-    @Option(help: "Change the scheduler: heads, and as many groups, of one unit (H).")
+    @Option(help: "Change the scheduler: heads, and neuron groups, per unit (H).")
     var rank: Int?
 
     @Option(help: "Change the scheduler: layers that always run.")
@@ -37,10 +37,10 @@ struct Analyze: AsyncParsableCommand {
     @Flag(help: "Measure this machine's ceilings again.")
     var measure = false
 
-    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads of this-machine; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads of this-machine; by default one per processor.")
     var threads: Int?
 
-    @Option(help: "Positions of the prompt, image tokens included.")
+    @Option(help: "Positions of the prompt, including image tokens.")
     var promptTokens: Int = 600
 
     @Option(name: [.customShort("n"), .customLong("generate"), .customLong("n-gen")], help: "Tokens generated.")
@@ -50,10 +50,10 @@ struct Analyze: AsyncParsableCommand {
     var budget: String?
 
     @Option(
-        help: "Heads of each layer with commas between them (-1: dropped), or a JSON file with such a list, a mask, or what ask --json printed.")
+        help: "Heads of each layer, separated by commas (-1: dropped), or a JSON file with such a list, a mask, or the output of ask --json.")
     var plan: String?
 
-    @Option(help: "Requests computed together.")
+    @Option(help: "Batch size: requests computed together.")
     var batch: Int = 1
 
     @Option(help: "Bits of a weight; by default those of the model's file, 8.5 for Q8_0, and 16 for a shape.")
@@ -65,19 +65,19 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "Bits of a stored key or value; by default those of an activation.")
     var kvBits: Int?
 
-    @Flag(help: "Attention as one operation that keeps its scores on the chip.")
+    @Flag(help: "Count attention as one operation whose scores stay on the chip (flash attention).")
     var flashAttention = false
 
-    @Option(help: "Devices that share each layer; costs are those of one.")
+    @Option(help: "Devices that share each layer (tensor parallelism); costs are those of one.")
     var tensorParallel: Int = 1
 
     @Option(help: "Images that are encoded, or the tiles that they are cut into (--formula exact).")
     var images: Int = 1
 
-    @Option(help: "reference: the published experiments' count; exact: what the engine does.")
+    @Option(help: "reference: the published experiments' count; exact: the engine's operations.")
     var formula: CostFormula = .reference
 
-    @Option(help: "How finely to list: total, layer, operation.")
+    @Option(help: "Detail of the list: total, layer, operation.")
     var by: CostReport.Detail = .total
 
     @OptionGroup var format: FormatFlags
@@ -85,7 +85,7 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "Find the largest budget whose time is at most this: 300ms, 1.5s.")
     var fit: String?
 
-    @Option(help: "What --fit has to fit: first-token, or the whole answer.")
+    @Option(help: "The time that --fit limits: first-token, or the whole answer.")
     var fitGoal: BudgetFit.Goal = .firstToken
 
     @Option(help: "Draw the roofline into this .svg or .png file (needs gnuplot).")

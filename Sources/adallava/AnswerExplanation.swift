@@ -1,7 +1,8 @@
 import AdaLLaVA
 import Foundation
 
-/// What `ask --explain` says of an answer: what ran, predicted beside measured times, the machine's load, and what was turned off on the way.
+/// The output of `ask --explain`: the parts that ran, predicted and measured times, the machine's load, and the parts turned off during the
+/// answer.
 struct AnswerExplanation {
     let summary: AnswerSummary
 

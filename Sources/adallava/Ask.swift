@@ -20,14 +20,14 @@ struct Ask: AsyncParsableCommand {
     @Argument(help: ArgumentHelp("Images (files, file: or data: URLs, - for standard input), then the question.", valueName: "image … question"), completion: .file())
     var input: [String] = []
 
-    @Option(help: "An image; may be given several times. They come before those among the arguments.", completion: .file())
+    @Option(help: "An image; may be given several times. These come before images among the arguments.", completion: .file())
     var image: [String] = []
 
-    @Option(name: [.customShort("p"), .customLong("prompt")], parsing: .unconditional, help: "The question; every argument is an image then.")
+    @Option(name: [.customShort("p"), .customLong("prompt")], parsing: .unconditional, help: "The question; all arguments are then images.")
     var prompt: String?
 
     @Option(
-        name: [.customShort("f"), .customLong("file")], help: "A file with the question, - for standard input; every argument is an image then.",
+        name: [.customShort("f"), .customLong("file")], help: "A file with the question, - for standard input; all arguments are then images.",
         completion: .file())
     var file: String?
 
@@ -40,10 +40,10 @@ struct Ask: AsyncParsableCommand {
     @Flag(help: "Print one JSON object instead of streaming the answer.")
     var json = false
 
-    @Flag(help: "Say what ran, predicted beside measured times, the machine's load, and what was turned off on the way.")
+    @Flag(help: "Print the parts that ran, predicted and measured times, the machine's load, and parts turned off during the answer.")
     var explain = false
 
-    @Option(help: "Write where the latency token looked in the first image, as a PNG file.", completion: .file(extensions: ["png"]))
+    @Option(help: "Write the latency token's attention over the first image as a PNG file.", completion: .file(extensions: ["png"]))
     var attentionMap: String?
 
     func validate() throws {
@@ -66,7 +66,7 @@ struct Ask: AsyncParsableCommand {
         return input.last == "-" ? .standardInput : .text(input.last ?? "")
     }
 
-    /// What is wrong with a question among the arguments: none, an image in its place, or one without quotes.
+    /// Mistakes with a question among the arguments: none, an image in its place, or one without quotes.
     private func checkQuestion() throws {
         guard let last = input.last else {
             throw ValidationError(
@@ -89,19 +89,19 @@ struct Ask: AsyncParsableCommand {
         }
     }
 
-    /// Refuses an image behind the question.
+    /// Refuses an image after the question.
     private func checkOrder(_ last: String) throws {
         guard Question.looksLikeImage(last) else { return }
         let texts = input.dropLast().filter { $0 != "-" && !$0.hasPrefix("data:") && !Question.looksLikeImage($0) && !Files.exists(URL(systemPath: $0)) }
         // Of several words, the last one may be part of a question about a file's name.
         guard texts.count == 1 || !texts.isEmpty && Files.exists(URL(systemPath: last)) else { return }
-        throw ValidationError("expected images before the question, found \(last) behind it: adallava ask \(last) \"\(texts.joined(separator: " "))\"")
+        throw ValidationError("expected images before the question, found \(last) after it: adallava ask \(last) \"\(texts.joined(separator: " "))\"")
     }
 
     func run() async throws {
         try await reporting {
             quiet.apply()
-            // A wrong budget is told before anything is read.
+            // A wrong budget is reported before anything is read.
             let budget = try Budget(parsing: sampling.budget)
             let batch = try imageBatch(images, tolerance: damage.tolerance)
             let question = try question.read()
@@ -152,8 +152,8 @@ extension Ask {
 }
 
 extension AnswerSummary {
-    /// Says what a person would not expect of the answer.
-    /// - Parameter isCutShown: also that it ends before its end, which JSON tells by `finish_reason`.
+    /// Warns about the unexpected in an answer.
+    /// - Parameter isCutShown: also if it was cut, which JSON reports as `finish_reason`.
     func warn(maxTokens: Int, contextLength: Int, isCutShown: Bool) {
         switch finish {
         case .maxTokens where isCutShown: Console.shared.message("(the answer was cut at --max-tokens \(maxTokens))")

@@ -6,18 +6,18 @@ import Foundation
 
 struct Auto: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make the budget head, which lets `--budget auto` spend what each input needs.",
+        abstract: "Make the budget head, with which `--budget auto` meets the need of each input.",
         discussion: """
               adallava auto label --model M --data fit.json --output fit.safetensors
               adallava auto label --model M --data calibration.json --output calibration.safetensors
               adallava auto fit --model M --labels fit.safetensors --calibration calibration.safetensors
 
-            Labels are made with the model itself, on data that it was not trained on; docs/auto.md says more.
+            Labels are made with the model itself, on data that it was not trained on: see docs/adaptive.md.
             """, subcommands: [Label.self, Fit.self])
 
     struct Label: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Answer every question at every number of units: what a budget head is fitted to.")
+            abstract: "Answer every question at every number of units, as labels for a budget head.")
 
         @Option(help: "The benchmark that --data is of.")
         var task: BenchmarkTask = .scenes
@@ -64,8 +64,8 @@ struct Auto: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Fit a budget head to labels, calibrate it on others, and add it to a checkpoint.",
             discussion: """
-                Writes budget_head.safetensors beside the checkpoint's weights and "budget_head": true into its config.json. With --test the head, and \
-                one that sees the question's text alone, are scored on further labels.
+                Writes budget_head.safetensors next to the checkpoint's weights and "budget_head": true into its config.json. With --test the head, and \
+                one that sees only the question's text, are scored on further labels.
                 """)
 
         @Option(help: "The checkpoint's folder.", completion: .directory)
@@ -74,13 +74,13 @@ struct Auto: AsyncParsableCommand {
         @Option(parsing: .upToNextOption, help: "Files of labels to fit the head to.")
         var labels: [String]
 
-        @Option(parsing: .upToNextOption, help: "Files of labels, of other inputs, on which the loss at each mean budget is measured.")
+        @Option(parsing: .upToNextOption, help: "Files of labels of other inputs, on which the loss at each mean budget is measured.")
         var calibration: [String]
 
-        @Option(parsing: .upToNextOption, help: "Files of labels, of other inputs again, to score the head on.")
+        @Option(parsing: .upToNextOption, help: "Files of labels of further inputs, to score the head on.")
         var test: [String] = []
 
-        @Flag(help: "Only score; leave the checkpoint as it is.")
+        @Flag(help: "Only score; do not change the checkpoint.")
         var dryRun = false
 
         @Flag(help: "Print one JSON object.")

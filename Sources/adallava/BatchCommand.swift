@@ -9,8 +9,8 @@ struct Batch: AsyncParsableCommand {
         discussion: """
             adallava batch -m scenes/L --input requests.jsonl --output answers.jsonl
             adallava batch -m scenes/L --input requests.jsonl --output answers-$SLURM_ARRAY_TASK_ID.jsonl --shard $SLURM_ARRAY_TASK_ID/16
-            Each line is {"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}}. A run that ended early goes on where it was: lines whose \
-            answers are in the output are left out.
+            Each line is {"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}}. An interrupted run resumes: lines whose \
+            answers are in the output are skipped.
             """)
 
     @OptionGroup var model: ModelFlags
@@ -18,13 +18,13 @@ struct Batch: AsyncParsableCommand {
     @Option(help: "The file of requests.", completion: .file(extensions: ["jsonl"]))
     var input: String
 
-    @Option(help: "The file that answers are added to, in the order in which they are found.", completion: .file(extensions: ["jsonl"]))
+    @Option(help: "The file that answers are appended to, as they are completed.", completion: .file(extensions: ["jsonl"]))
     var output: String
 
     @Option(help: "Answer one of several parts: 3/16 is the third of sixteen. All questions about the same images are in one part.")
     var shard: String?
 
-    @Option(help: "The most answers that are computed at once.")
+    @Option(help: "Maximum number of answers computed at once.")
     var maxConcurrent = 32
 
     @Option(help: "A folder whose files requests may name as images (file:///photo.jpg).", completion: .directory)

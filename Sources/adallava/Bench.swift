@@ -9,8 +9,8 @@ struct Bench: AsyncParsableCommand {
               adallava bench kernels --shape 7b --types q4_0
 
             Each warms up, repeats, and prints a table with 95 % confidence intervals, machine, model and build; --format json and --format csv are for \
-            programs. --output DIR keeps both and the chart, --chart FILE the chart alone. Ctrl-C ends with what is there. docs/benchmarks.md \
-            says how to read the results.
+            programs. --output DIR stores both and the chart, --chart FILE only the chart. Ctrl-C ends with the results so far. docs/benchmarks.md \
+            explains the results.
             """,
         subcommands: [BenchSweep.self, BenchRequests.self, BenchLinearity.self, BenchThroughput.self, BenchKernels.self, BenchDeadline.self, BenchSlo.self])
 }

@@ -21,43 +21,43 @@ struct BenchDeadline: AsyncParsableCommand {
               adallava bench deadline --data scenes/test.json --requests 100
               adallava bench deadline --model M --prompts 50,600 --generate 32
 
-            Starts up to --neighbours busy processes by a script from --seed and replays it with deadlines, with fixed budgets, and with parts of the \
-            method left out. Nothing else should run meanwhile.
+            Starts up to --neighbours busy processes by a script from --seed and replays it with deadlines, with fixed budgets, and without parts of the \
+            method. Nothing else should run meanwhile.
             """)
 
     @OptionGroup var model: ModelFlags
 
-    @Option(help: "Scenes to ask about, as `data scenes` writes them; without it prompts are made up.")
+    @Option(help: "Scenes to ask about, as `data scenes` writes them; without it prompts are synthetic.")
     var data: String?
 
     @Option(help: "Requests of a replay.")
     var requests = 100
 
-    @Option(help: "Shortest and longest made-up prompt, in tokens.")
+    @Option(help: "Shortest and longest synthetic prompt, in tokens.")
     var prompts = "50,600"
 
-    @Option(help: "Tokens of an answer to a made-up prompt.")
+    @Option(help: "Tokens of an answer to a synthetic prompt.")
     var generate = 24
 
-    @Option(help: "Busy processes beside the model, at most.")
+    @Option(help: "Maximum number of busy processes that compete with the model.")
     var neighbours = 4
 
     @Option(help: "Shortest and longest deadline, as multiples of the time at the full budget on the quiet machine.")
     var factors = "0.7,3"
 
-    @Option(help: "Replays of every fixed budget that an oracle chooses from; 0 leaves the oracle out.")
+    @Option(help: "Replays of every fixed budget that an oracle chooses from; 0: no oracle.")
     var oracle = 0
 
-    @Option(help: "Answers whose times are predicted, on the quiet machine and beside one neighbour.")
+    @Option(help: "Answers whose times are predicted, on the quiet machine and with one neighbour.")
     var predictions = 60
 
-    @Flag(help: "Leave out the replays; measure predictions alone.")
+    @Flag(help: "Measure only predictions, without replays.")
     var predictionsOnly = false
 
-    @Option(help: "Share of the deadlines that are to be kept.")
+    @Option(help: "Fraction of the deadlines that must be kept.")
     var confidence = 0.97
 
-    @Option(help: "Where the script, the requests and their deadlines come from.")
+    @Option(help: "Seeds the script, the requests and their deadlines.")
     var seed: UInt64 = 1
 
     @OptionGroup var output: BenchOutputFlags
@@ -104,7 +104,7 @@ struct BenchDeadline: AsyncParsableCommand {
         neighbour.setAllBusy()
         do {
             defer { neighbour.stop() }
-            predicted.append(("beside 1 neighbour", try await bench.predict(loaded, onProgress: progress("predicting, beside a neighbour"))))
+            predicted.append(("beside 1 neighbour", try await bench.predict(loaded, onProgress: progress("predicting, with a neighbour"))))
         }
         let units = description.analyzed.units.map { ($0.total, $0.prefix) } ?? (1, 1)
         var modes: [(mode: DeadlineBench.Mode, runs: [DeadlineBench.Run])] = [], fixed: [(units: Int, repeats: [[DeadlineBench.Run]])] = []

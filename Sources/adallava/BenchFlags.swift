@@ -33,8 +33,8 @@ struct BenchOutputFlags: ParsableArguments {
         return drawings
     }
 
-    /// Makes the output folder and looks for gnuplot, so that what is missing is told before anything runs. Without gnuplot the experiment
-    /// runs all the same: its numbers do not need it.
+    /// Makes the output folder and looks for gnuplot, so that a missing program is reported before anything runs. Without gnuplot the
+    /// experiment still runs: its numbers do not need it.
     /// - Throws: ``EvaluationError`` for a place that cannot be written to.
     func prepare() throws -> Gnuplot? {
         if let output {
@@ -60,8 +60,8 @@ struct BenchOutputFlags: ParsableArguments {
     }
 
     /// Prints the results, then writes files and charts.
-    /// - Parameter plotter: what ``prepare()`` found.
-    /// - Throws: ``EvaluationError``; `ExitCode` if the experiment was stopped, or the chart that was asked for could not be drawn.
+    /// - Parameter plotter: result of ``prepare()``.
+    /// - Throws: ``EvaluationError``; `ExitCode` if the experiment was stopped, or the requested chart could not be drawn.
     func deliver(_ report: some ExperimentReport, plotter: Gnuplot?) throws {
         Console.shared.finishProgress()
         switch format.chosen {
@@ -84,7 +84,7 @@ struct BenchOutputFlags: ParsableArguments {
     }
 }
 
-/// Numbers of threads with commas between them: `1,2`. `nil` in the list stands for one thread a processor.
+/// Numbers of threads separated by commas: `1,2`. `nil` in the list means one thread per processor.
 /// - Throws: `ValidationError`
 func threadCounts(_ threads: String?) throws -> [Int?] { try threads.map { try counts($0, "--threads") } ?? [nil] }
 
@@ -101,7 +101,7 @@ func counts(_ text: String, _ flag: String, atMost most: Int = 256) throws -> [I
 }
 
 extension ModelFlags {
-    /// Opens the model and says what it is.
+    /// Opens the model and prints its name.
     func measured() async throws -> (model: AdaptiveModel, description: ExperimentModel) {
         let url = try locate()
         let report = try inspect()
@@ -109,7 +109,7 @@ extension ModelFlags {
         return (loaded, ExperimentModel(report, at: url, loadedAs: loaded, precision: compute.precision))
     }
 
-    /// What is in the checkpoint; its weights are not read.
+    /// The content of the checkpoint; its weights are not read.
     func inspect() throws -> ModelReport {
         try ModelReport(contentsOf: locate(), projector: compute.imagePart.projector, visionTower: compute.imagePart.tower, template: compute.templates.choice)
     }

@@ -10,37 +10,37 @@ struct BenchKernels: AsyncParsableCommand {
               adallava bench kernels
               adallava bench kernels --shape 7b --types q4_0,q8_0 --threads 1,2
 
-            First measures what the machine does at most: reading memory, and 8-bit, BF16 and float32 multiply-adds in registers. Then the \
-            engine's own operations on the shapes of a model's layers: products and attention of one token (GB/s, share of the bandwidth) and \
-            of a prompt (GOPS, share of the multiply-adds), what is done value by value, and an empty run of the thread pool. Weights are \
-            made up.
+            First measures the machine's ceilings: memory bandwidth, and 8-bit, BF16 and float32 multiply-adds in registers. Then the \
+            engine's operations on the shapes of a model's layers: products and attention of one token (GB/s, fraction of the bandwidth) and \
+            of a prompt (GOPS, fraction of the multiply-adds), elementwise operations, and an empty run of the thread pool. Weights are \
+            random.
             """)
 
     @Option(help: "The layers to measure: smollm2, 1b, 7b (with its vision tower), or a shape that `analyze` knows.")
     var shape = "smollm2"
 
-    @Option(help: "Weight types with commas between them: \(KernelBench.typeNames.joined(separator: ", ")); by default those that are packed.")
+    @Option(help: "Weight types, separated by commas: \(KernelBench.typeNames.joined(separator: ", ")); by default those that are packed.")
     var types: String?
 
-    @Option(help: "What to measure beside the ceilings, with commas between: \(KernelBench.Part.allCases.map(\.rawValue).joined(separator: ", ")), or none.")
+    @Option(help: "Operations to measure besides the ceilings, separated by commas: \(KernelBench.Part.allCases.map(\.rawValue).joined(separator: ", ")), or none.")
     var parts: String?
 
-    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads, with commas between them; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads, separated by commas; by default one per processor.")
     var threads: String?
 
-    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every operation is measured, after one to warm up.")
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Repeats of every operation, after one warm-up.")
     var repeats = 15
 
     @Option(name: [.customLong("prompt-tokens"), .customLong("n-prompt")], parsing: .unconditional, help: "Tokens of a prefill.")
     var promptTokens = 512
 
-    @Option(help: "Rows of the products, with commas between the numbers, such as 1,2,4,8,16 for so many sequences together; by default 1 and --prompt-tokens.")
+    @Option(help: "Rows of the products, separated by commas, such as 1,2,4,8,16 for batches of that size; by default 1 and --prompt-tokens.")
     var tokens: String?
 
-    @Option(parsing: .unconditional, help: "Tokens that a decode's attention looks back on.")
+    @Option(parsing: .unconditional, help: "Tokens in the KV cache of a decode's attention.")
     var depth = 600
 
-    @Option(parsing: .unconditional, help: "Megabytes that a decode's operations read before they read the same again; by default four times the last-level cache.")
+    @Option(parsing: .unconditional, help: "Megabytes of weights that decode operations cycle through; by default four times the last-level cache.")
     var stream: Int?
 
     @OptionGroup var output: BenchOutputFlags

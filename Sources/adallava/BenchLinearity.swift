@@ -8,25 +8,25 @@ struct BenchLinearity: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "linearity", abstract: "Fit straight lines to time against FLOPs over the budgets.",
         discussion: """
-            Time to the first token, whole answers and single tokens at each budget that the model's units allow: budgets below the floor are \
-            left out. The image is encoded anew for every request, so that the vision tower's share of the time to the first token is seen.
+            Times the first token, whole answers and single tokens at each budget that the model's units allow, without budgets below the floor. \
+            The image is encoded anew for every request, so that the time to the first token includes the vision tower.
             """)
 
     @OptionGroup var model: ModelFlags
 
-    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets, separated by commas, each a fraction of the full model's compute.")
     var budgets = "1.0,0.9,0.8,0.7,0.6,0.5"
 
-    @Option(help: "The image of a vision model's requests; by default a made-up one.")
+    @Option(help: "The image of a vision model's requests; by default a synthetic one.")
     var image: String?
 
-    @Option(parsing: .unconditional, help: "Made-up text tokens of the prompt, beside the image's.")
+    @Option(parsing: .unconditional, help: "Synthetic text tokens of the prompt, in addition to the image's.")
     var promptTokens = 64
 
     @Option(name: [.customShort("n"), .customLong("generate"), .customLong("n-gen")], parsing: .unconditional, help: "Tokens of a whole answer.")
     var generate = 50
 
-    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every budget is measured, after one to warm up; by default 9 to 101, as many as fit 20 s.")
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Repeats of every budget, after one warm-up; by default 9 to 101, as many as fit 20 s.")
     var repeats: Int?
 
     @OptionGroup var output: BenchOutputFlags

@@ -12,7 +12,7 @@ struct BenchRequests: AsyncParsableCommand {
               adallava bench requests --data val.json --requests 16
 
             Each repeat loads the model anew and asks once about the first image, then --requests more questions about it, then one question \
-            about each of as many other images.
+            about each of the same number of other images.
             """)
 
     @OptionGroup var model: ModelFlags
@@ -28,16 +28,16 @@ struct BenchRequests: AsyncParsableCommand {
     @Option(parsing: .upToNextOption, help: "Questions to ask in turn, at least two; by default the data's, or some general ones.")
     var questions: [String] = []
 
-    @Option(parsing: .unconditional, help: "Requests of each warm pattern in a repeat; at most as many other images as there are.")
+    @Option(parsing: .unconditional, help: "Requests of each warm pattern in a repeat; at most the number of other images.")
     var requests = 8
 
-    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that the model is loaded and everything is asked.")
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Repeats; each loads the model and asks everything.")
     var repeats = 5
 
     @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1.")
     var budget = "1"
 
-    @Option(name: [.customShort("n"), .customLong("max-tokens")], parsing: .unconditional, help: "The longest answer in tokens.")
+    @Option(name: [.customShort("n"), .customLong("max-tokens")], parsing: .unconditional, help: "Maximum tokens of an answer.")
     var maxTokens = 32
 
     @OptionGroup var output: BenchOutputFlags
@@ -54,7 +54,7 @@ struct BenchRequests: AsyncParsableCommand {
                 ?? RequestPatterns(images: image.map { URL(systemPath: $0) }, questions: questions)
             (patterns.requests, patterns.repeats, patterns.maxTokens, patterns.budget) = (requests, repeats, maxTokens, fraction)
             try patterns.validate()
-            // A picture that cannot be read is told before anything is loaded.
+            // A picture that cannot be read is reported before the model is loaded.
             let damaged = DamagedImages { Console.shared.warn($0) }
             for item in patterns.items.prefix(requests + 1) { damaged.note(try item.image.load().damage) }
             let plotter = try output.prepare()

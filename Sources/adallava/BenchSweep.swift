@@ -6,8 +6,8 @@ import Foundation
 
 struct BenchSweep: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "sweep", abstract: "Ask one question about one image at every budget: answer, FLOPs, time, memory.",
-        discussion: "A budget below the model's floor is marked and run at the floor; a model without a scheduler runs at 1 alone.")
+        commandName: "sweep", abstract: "Ask one question about one image at every budget, and report answer, FLOPs, time and memory.",
+        discussion: "A budget below the model's floor is marked and run at the floor; a model without a scheduler runs at 1 only.")
 
     @Argument(
         help: ArgumentHelp(
@@ -23,16 +23,16 @@ struct BenchSweep: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets, separated by commas, each a fraction of the full model's compute.")
     var budgets = "1.0,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
 
-    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that every budget is measured, after one to warm up.")
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Repeats of every budget, after one warm-up.")
     var repeats = 7
 
-    @Option(name: [.customShort("n"), .customLong("max-tokens")], parsing: .unconditional, help: "The longest answer in tokens.")
+    @Option(name: [.customShort("n"), .customLong("max-tokens")], parsing: .unconditional, help: "Maximum tokens of an answer.")
     var maxTokens = 128
 
-    @Option(help: "How FLOPs and memory are calculated. reference: the published experiments' count; exact: what the engine does.")
+    @Option(help: "How FLOPs and memory are calculated. reference: the published experiments' count; exact: the engine's operations.")
     var formula: CostFormula = .exact
 
     @OptionGroup var output: BenchOutputFlags
@@ -51,7 +51,7 @@ struct BenchSweep: AsyncParsableCommand {
             var sweep = BudgetSweep(question: prompt ?? input[input.count - 1], image: nil)
             sweep.budgets = try fractions(of: budgets)
             (sweep.repeats, sweep.maxTokens, sweep.formula) = (repeats, maxTokens, formula)
-            // What is wrong with the request is told before anything is loaded.
+            // Errors in the request are reported before the model is loaded.
             try sweep.validate()
             sweep.image = try readImage(image)
             let plotter = try output.prepare()

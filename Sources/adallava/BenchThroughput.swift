@@ -5,39 +5,39 @@ import Foundation
 
 struct BenchThroughput: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "throughput", abstract: "Measure prefill and decode in tokens a second, as llama-bench does.",
+        commandName: "throughput", abstract: "Measure prefill and decode in tokens per second, as llama-bench does.",
         discussion: """
               adallava bench throughput --model M-Q8_0.gguf M-Q4_1.gguf --threads 1,2 --prompt-tokens 600 --generate 64 --repeat 5
 
-            A repeat reads a prompt of made-up tokens and generates from there (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
-            --prompt-tokens 0 generates from nothing (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates from so many prompts at once, as \
-            llama-batched-bench does: t/s is that of all together.
+            A repeat reads a prompt of random tokens and generates after it (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
+            --prompt-tokens 0 generates without a prompt (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates for so many prompts at once, as \
+            llama-batched-bench does: t/s is that of the whole batch.
             """)
 
-    @Option(name: [.customShort("m"), .customLong("model")], parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; without any the embedded default model.")
+    @Option(name: [.customShort("m"), .customLong("model")], parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; by default the embedded model.")
     var model: [String] = []
 
-    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads, with commas between them; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads, separated by commas; by default one per processor.")
     var threads: String?
 
-    @Option(help: "auto: the fastest arithmetic that suits the weights; q8: the same with float weights rounded to 8 bits; f32: everything in float32.")
+    @Option(help: "auto: the fastest arithmetic for the weights' type; q8: the same with float weights quantized to 8 bits; f32: all in float32.")
     var precision: Precision = .automatic
 
     @OptionGroup var placement: PlacementFlag
 
-    @Option(name: [.customLong("prompt-tokens"), .customLong("n-prompt")], parsing: .unconditional, help: "Tokens of the prompt; by default \(Throughput.usualPrompt), or what the model's context has room for.")
+    @Option(name: [.customLong("prompt-tokens"), .customLong("n-prompt")], parsing: .unconditional, help: "Tokens of the prompt; by default \(Throughput.usualPrompt), or fewer if the model's context is shorter.")
     var promptTokens: Int?
 
     @Option(name: [.customShort("n"), .customLong("generate"), .customLong("n-gen")], parsing: .unconditional, help: "Tokens to generate.")
     var generate = 64
 
-    @Option(help: "Sequences that are computed together, with commas between the numbers.")
+    @Option(help: "Batch sizes, separated by commas.")
     var sequences = "1"
 
-    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Times that everything is measured, after one to warm up.")
+    @Option(name: .customLong("repeat"), parsing: .unconditional, help: "Repeats, after one warm-up.")
     var repeats = 5
 
-    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets, separated by commas, each a fraction of the full model's compute.")
     var budgets = "1.0"
 
     @OptionGroup var output: BenchOutputFlags
@@ -52,7 +52,7 @@ struct BenchThroughput: AsyncParsableCommand {
             throughput.sequences = try counts(sequences, "--sequences")
             try throughput.validate()
             let urls = try model.isEmpty ? [ModelLocation.find(nil)] : model.map(ModelLocation.find)
-            // What one of the models cannot do is told before the first is measured.
+            // Requests that one of the models cannot run are refused before the first is measured.
             let reports = try urls.map { url in
                 let report = try ModelReport(contentsOf: url)
                 try throughput.validate(for: AnalyzedModel(name: HuggingFaceCache.displayName(of: url), configuration: report.configuration))

@@ -9,7 +9,7 @@ struct Calibrate: AsyncParsableCommand {
         discussion: """
               adallava calibrate --model M.gguf
 
-            Takes at most ten seconds. Time budgets (--budget 400ms) do this by themselves after the first answer; run it again when the machine was \
+            Takes at most ten seconds. With time budgets (--budget 400ms) this happens automatically after the first answer; run it again if the machine was \
             busy, or after its cooling or power settings changed.
             """)
 

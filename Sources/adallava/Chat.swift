@@ -13,9 +13,9 @@ struct Chat: AsyncParsableCommand {
 
             Tab completes commands and paths, the arrow keys find earlier messages, Ctrl-C stops an answer or forgets a line, Ctrl-D ends. \
             A backslash at a line's end continues the message on the next line, and pasted text is one message. Messages are kept for later \
-            chats in $XDG_STATE_HOME/adallava/history, or where ADALLAVA_HISTORY says; ADALLAVA_HISTORY= keeps none.
+            chats in $XDG_STATE_HOME/adallava/history, or in the file of ADALLAVA_HISTORY; ADALLAVA_HISTORY= keeps none.
 
-            Where messages come from a pipe, each line is one, and the exit code is that of the first line that failed.
+            If messages come from a pipe, each line is one, and the exit code is that of the first line that failed.
             """)
 
     @Option(help: "An image for the first message; may be given several times.", completion: .file())
@@ -27,7 +27,7 @@ struct Chat: AsyncParsableCommand {
     @OptionGroup var damage: LenientFlag
     @OptionGroup var quiet: QuietFlag
 
-    @Flag(help: "Print one JSON object a turn.")
+    @Flag(help: "Print one JSON object per turn.")
     var json = false
 
     func validate() throws {
@@ -55,7 +55,7 @@ struct Chat: AsyncParsableCommand {
                 if try await !session.handle(text) { break }
                 ignoringInterruption(editor != nil)
             }
-            // Whoever types has seen what failed; a script sees the exit code.
+            // On a terminal the person has seen the errors; a script gets the exit code.
             if editor == nil, let failure = session.failure { throw ExitCode(failure.rawValue) }
         }
     }

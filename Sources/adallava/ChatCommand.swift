@@ -1,4 +1,4 @@
-/// What a line of the chat that begins with a slash asks for.
+/// A line of the chat that begins with a slash.
 enum ChatCommand: String, CaseIterable {
     case image, images, budget, system, temperature, retry, save, clear, help, exit
 
@@ -7,12 +7,12 @@ enum ChatCommand: String, CaseIterable {
         self.init(rawValue: Self.habits[name] ?? name)
     }
 
-    /// What other programs call a command.
+    /// Names of the command in other programs.
     private static let habits = ["quit": "exit", "temp": "temperature"]
 
     var takesPath: Bool { self == .image || self == .save }
 
-    /// How it is typed, and what it does.
+    /// Its syntax and effect.
     private var usage: (form: String, meaning: String) {
         switch self {
         case .image: ("/image FILE", "adds an image to your next message: a path, also as the terminal writes a dragged one, or a URL (file:, data:)")

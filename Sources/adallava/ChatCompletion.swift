@@ -1,10 +1,10 @@
 import AdaLLaVA
 import Foundation
 
-/// What Tab adds to a line of the chat: the rest of a command's name, or of a path after a command that takes one.
+/// Completion of a line of the chat: the rest of a command's name, or of a path after a command that takes one.
 struct ChatCompletion {
     private(set) var insertion = ""
-    /// What could follow, where nothing can be inserted.
+    /// Candidates, if nothing can be inserted.
     private(set) var choices: [String] = []
 
     /// Choices that are listed; of more, the number is said.
@@ -61,7 +61,7 @@ enum ChatPath {
     static func paths(_ argument: String) -> [String] {
         let literal = expandingHome(argument)
         let scheme = argument.prefix { $0 != ":" }.lowercased()
-        // A URL writes what a shell would treat otherwise as it is, a single quote for one.
+        // A URL needs no escapes, except for a single quote.
         let isURL = scheme == "data" || scheme == "file" && !argument.contains(where: \.isWhitespace)
         if isURL || Files.exists(URL(systemPath: literal)) { return [literal] }
         let words = ShellWords(argument).words.map { expandingHome($0.text) }

@@ -9,7 +9,7 @@ struct ChatImage {
     let prepared: PreparedImage
 }
 
-/// What a conversation remembers between messages.
+/// State of a conversation between messages.
 struct ChatSession {
     struct Question {
         let id = UUID()
@@ -22,11 +22,11 @@ struct ChatSession {
     struct Turn {
         let question: Question
         let answer: String
-        /// What it was answered with.
+        /// The settings that it was answered with.
         let settings: Settings
     }
 
-    /// What an answer depends on beside the conversation.
+    /// Settings of an answer besides the conversation.
     struct Settings: Equatable {
         let budget: Budget, system: String?, temperature: Double
     }
@@ -44,7 +44,7 @@ struct ChatSession {
     var turns: [Turn] = []
     /// The last message that was asked, answered or not.
     var asked: Question?
-    /// What the first line that failed ended with.
+    /// Exit code of the first line that failed.
     private(set) var failure: ErrorCategory?
 
     init(
@@ -53,7 +53,7 @@ struct ChatSession {
         (self.model, self.checkpoint, self.budget, self.options, self.tolerance, self.json) = (model, checkpoint, budget, options, tolerance, json)
     }
 
-    /// Does what a message asks for. What is wrong with it is told, and the conversation goes on.
+    /// Runs a message. Errors are printed, and the conversation continues.
     /// - Returns: `false` when the conversation ends.
     /// - Throws: `CancellationError` when the process is asked to end.
     mutating func handle(_ text: String) async throws -> Bool {
@@ -139,9 +139,9 @@ struct ChatSession {
 
     private var contextLength: Int { checkpoint.configuration.language.contextLength }
 
-    /// The newest turns that leave room for an answer in the model's context, and what to say of those that do not fit.
+    /// The newest turns that leave enough positions for an answer in the model's context, and a message about those that do not fit.
     private func fitting(_ earlier: [Turn], before question: Question) throws -> (turns: [Turn], forgotten: String?) {
-        // A short context is not filled by the room for an answer alone.
+        // In a short context the answer reserves only a part.
         let room = min(options.maxTokens, max(1, contextLength / 4))
         var first = 0
         while first < earlier.count, try positions(of: earlier[first...], question) + room > contextLength { first += 1 }

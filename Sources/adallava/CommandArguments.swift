@@ -5,7 +5,7 @@ import Foundation
 /// Sorts a command line's arguments into options and texts before the argument parser reads them. The parser takes everything that begins
 /// with a dash for options, and a bundle of short ones for help if there is an `h` in it; a question may begin with one.
 struct CommandArguments {
-    /// What a command takes, as the parser describes it.
+    /// A command's options and arguments, as the parser describes them.
     private struct Command: Decodable {
         struct Argument: Decodable {
             struct Name: Decodable { let kind, name: String }
@@ -18,8 +18,8 @@ struct CommandArguments {
 
         var arguments: [Argument]?
 
-        /// - Parameter type: only a command without subcommands is described: those of a group would be described with it, which takes
-        ///   milliseconds, and a group takes nothing but what every command takes.
+        /// - Parameter type: only a command without subcommands is described. The description of a group includes its subcommands, which takes
+        ///   milliseconds, and a group has only the common options.
         init(_ type: any ParsableCommand.Type) throws {
             guard type.configuration.subcommands.isEmpty else { return }
             struct Tool: Decodable { let command: Command }
@@ -51,7 +51,7 @@ struct CommandArguments {
     /// Long options that every command has.
     private static let common = ["--help", "--help-hidden", "--version", "--generate-completion-script", "--experimental-dump-help"]
 
-    /// The command that is asked for, and how many arguments name it.
+    /// The requested command, and the number of arguments that name it.
     private func command(of arguments: [String]) -> (type: any ParsableCommand.Type, depth: Int) {
         var (type, depth) = (root, 0)
         while depth < arguments.count, let next = type.configuration.subcommands.first(where: { $0._commandName == arguments[depth] }) {
@@ -80,19 +80,19 @@ struct CommandArguments {
             "unknown command '\(word.prefix(80))'" + (meant.map { "; did you mean '\(group) \($0)'?" } ?? "; there are \(names.joined(separator: ", "))"))
     }
 
-    /// What other programs call a command.
+    /// Names of a command in other programs.
     private static let habits = [
         "run": "ask", "generate": "ask", "cli": "ask", "quantize": "convert", "benchmark": "bench", "info": "inspect", "show": "inspect", "server": "serve",
     ]
 
-    /// How the command that is asked for is used: what follows a usage error that was found before the parser read the arguments.
+    /// The usage of the requested command, for a usage error that was found before the parser ran.
     func usage(for arguments: [String]) -> String {
         let (type, depth) = command(of: arguments)
         let name = ([root._commandName] + arguments[..<depth]).joined(separator: " ")
         return "Usage: \(root.usageString(for: type))\n  See '\(name) --help' for more information."
     }
 
-    /// What to say beside a usage error if a text may have been taken for an option.
+    /// A hint for a usage error if a text may have been read as an option.
     func hint(for arguments: [String]) -> String? {
         let (type, depth) = command(of: arguments)
         guard let command = try? Command(type) else { return nil }
@@ -107,8 +107,8 @@ struct CommandArguments {
 
     private func isCommon(_ word: String) -> Bool { word == "-h" || Self.common.contains { word == $0 || word.hasPrefix($0 + "=") } }
 
-    /// The arguments with every text behind `--` if one of them begins with a dash: what follows the first text and is no option
-    /// is a text.
+    /// The arguments with all texts after `--` if one of them begins with a dash. After the first text, arguments that are no options are
+    /// texts.
     /// - Throws: `ValidationError` for a command or an option that there is not.
     func prepared(_ arguments: [String]) throws -> [String] {
         if arguments.first == "help" {
@@ -158,7 +158,7 @@ struct CommandArguments {
                 throw ValidationError("unknown option '\(name.prefix(80))'" + (meant.map { "; did you mean '\($0)'?" } ?? ""))
             }
         }
-        // What the parser reads rightly by itself stays as it was given.
+        // Arguments that the parser reads correctly stay unchanged.
         if arguments.allSatisfy(isPlain) { return arguments }
         return texts.contains { $0.hasPrefix("-") && $0 != "-" } ? options + ["--"] + texts : options + texts
     }

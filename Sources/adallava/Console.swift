@@ -10,7 +10,7 @@ final class Console: @unchecked Sendable {
     private var report: ProgressReport
     private var timer: (any DispatchSourceTimer)?
 
-    /// Only what is wrong is said: ``note(_:)`` and ``progress(_:done:of:detail:)`` do nothing.
+    /// Print only errors: ``note(_:)`` and ``progress(_:done:of:detail:)`` do nothing.
     var isQuiet: Bool {
         get { lock.withLock { quiet } }
         set { lock.withLock { quiet = newValue } }
@@ -27,7 +27,7 @@ final class Console: @unchecked Sendable {
     /// Reports how far a step is; the first report of a step starts its clock.
     /// - Parameters:
     ///   - total: 0 if it is not known.
-    ///   - detail: what else to say of the step now.
+    ///   - detail: more about the current state of the step.
     func progress(_ name: String, done: Int, of total: Int, detail: String = "") {
         let (name, detail) = (TerminalText.shown(name), TerminalText.shown(detail))
         lock.withLock {
@@ -69,20 +69,20 @@ final class Console: @unchecked Sendable {
         return timer
     }
 
-    /// There is nobody left to tell when standard error itself fails.
+    /// If standard error itself fails, there is nobody to report to.
     private func write(_ text: String?) {
         guard let text, !text.isEmpty else { return }
         try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
     }
 }
 
-/// Prints to standard output at once, also into a pipe; control characters are shown, not obeyed. An output that cannot be written (a full
-/// disk) ends the process with exit code 74: what the command was run for can no longer be delivered.
+/// Prints to standard output at once, also into a pipe; control characters are shown, not obeyed. If the output cannot be written (full disk),
+/// the process ends with exit code 74.
 func printNow(_ text: String, terminator: String = "\n") {
     write(TerminalText.shown(text) + terminator)
 }
 
-/// Prints a piece of an answer. A terminal is shown control characters; a program is given what the model wrote.
+/// Prints newly completed text of an answer. A terminal shows control characters escaped; a program gets the model's text unchanged.
 func printAnswer(_ text: String, terminator: String = "") {
     write((isatty(STDOUT_FILENO) != 0 ? TerminalText.shown(text) : text) + terminator)
 }
@@ -102,7 +102,7 @@ private func write(_ text: String) {
     }
 }
 
-/// An answer on standard output, piece by piece. Whatever ends it, the line is ended too.
+/// Streams an answer to standard output. The line is always ended, however the answer ends.
 struct AnswerLine {
     private(set) var text = ""
     /// Print nothing, only collect.
@@ -129,7 +129,7 @@ struct AnswerLine {
     }
 }
 
-/// Runs a command's body; what the library throws becomes a message on standard error and the category's exit code.
+/// Runs a command's body; errors of the library become a message on standard error and the category's exit code.
 func reporting(_ body: () async throws -> Void) async throws {
     do {
         try await body()
@@ -142,7 +142,7 @@ func reporting(_ body: () async throws -> Void) async throws {
         case is CancellationError:
             Console.shared.message("adallava: stopped")
             throw ExitCode(130)
-        // What the argument parser itself knows how to report.
+        // Errors that the argument parser reports itself.
         case is ExitCode, is CleanExit, is ValidationError: throw error
         default:
             Console.shared.message("adallava: unexpected error: \(error)")

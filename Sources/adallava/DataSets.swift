@@ -15,9 +15,9 @@ struct DataSets: AsyncParsableCommand {
                 up are for evaluation; nothing is trained on them. Everything is drawn from Noto's pictograms and the DejaVu and \
                 Liberation fonts; Openclipart is not used.
 
-                --regions adds to every record where things are drawn: "regions": [{"box": [left, top, right, bottom], "labels": {"thing": \
+                --regions adds the boxes of things to every record: "regions": [{"box": [left, top, right, bottom], "labels": {"thing": \
                 "circle", "color": "red"}}, ...], in pixels. A pictogram has its name as thing, a printed word is the thing "word", with \
-                its "word" if it is one, and every letter has a region with its "character".
+                its "word" unless it is a random string, and every letter has a region with its "character".
                 """)
 
         @Option(name: [.customLong("out"), .customLong("output")], help: "The folder to write.")
@@ -29,19 +29,19 @@ struct DataSets: AsyncParsableCommand {
         @Option(help: "The set's seed.")
         var seed: UInt64 = 1
 
-        @Option(help: "1, or 2 for harder questions: chains of relations, counting to nine, two words, sums, comparisons, the odd one out, negations, what changed.")
+        @Option(help: "1, or 2 for harder questions: chains of relations, counting to nine, two words, sums, comparisons, the odd one out, negations, differences between two pictures.")
         var level = 1
 
         @Option(help: "The set's name.")
         var split = "train"
 
-        @Option(help: "Questions on one picture at most, as turns of one conversation (1 to 16).")
+        @Option(help: "Maximum questions per picture, as turns of one conversation (1 to 16).")
         var turns = 1
 
         @Flag(help: "Add the boxes of all things and letters to every record.")
         var regions = false
 
-        @Option(help: "Also write DIR/SPLIT-separate.json: this many questions on each picture at most, drawn one by one, each a sample of its own (0 to 16).")
+        @Option(help: "Also write DIR/SPLIT-separate.json: at most this many questions per picture, drawn independently, each a sample of its own (0 to 16).")
         var separate = 0
 
         @Flag(help: "Draw the reference script's scenes, one question each.")

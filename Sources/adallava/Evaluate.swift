@@ -13,7 +13,7 @@ struct Evaluate: AsyncParsableCommand {
               adallava eval --task pope --data DIR --model M --output runs/pope --charts svg
 
             Benchmarks are read from a local folder in their official formats: \(BenchmarkTask.allCases.map(\.rawValue).joined(separator: ", ")). \
-            docs/evaluation.md says what to download and where to put it. With --output an interrupted run goes on where it was.
+            docs/evaluation.md lists the files to download and their folders. With --output an interrupted run resumes.
             """)
 
     @Option(help: "The benchmark.")
@@ -30,10 +30,10 @@ struct Evaluate: AsyncParsableCommand {
 
     @OptionGroup var model: ModelFlags
 
-    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute, or auto: what each input needs.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets, separated by commas, each a fraction of the full model's compute, or auto: the need of each input.")
     var budgets = "1"
 
-    @Option(name: [.customShort("n"), .customLong("max-tokens")], help: "The longest answer in tokens; by default what the benchmark's scripts take.")
+    @Option(name: [.customShort("n"), .customLong("max-tokens")], help: "Maximum tokens of an answer; by default as in the benchmark's scripts.")
     var maxTokens: Int?
 
     @Option(help: "Use at most this many samples: the first, or with --seed some drawn at random.")
@@ -42,28 +42,28 @@ struct Evaluate: AsyncParsableCommand {
     @Option(help: "Draw the samples of --limit with this seed.")
     var seed: UInt64?
 
-    @Flag(help: "Show the model grey pictures instead: the baseline of what questions alone let it guess.")
+    @Flag(help: "Replace all pictures by grey ones: the baseline without images.")
     var blankImages = false
 
-    @Option(help: "A folder for answers, results and charts; naming it again goes on with an interrupted run.")
+    @Option(help: "A folder for answers, results and charts; an interrupted run in it is resumed.")
     var output: String?
 
     @Option(help: "Answer only part i of n, such as 2/4; merge the parts with --merge.")
     var shard: String?
 
-    @Option(parsing: .upToNextOption, help: "Put finished shards together: their output folders. Nothing is answered.")
+    @Option(parsing: .upToNextOption, help: "Merge the output folders of finished shards. Nothing is answered.")
     var merge: [String] = []
 
     @Option(help: "Draw charts into the output folder: svg or png (needs gnuplot).")
     var charts: ChartFormat?
 
-    @Option(parsing: .upToNextOption, help: "result.json files of other runs, to be drawn in the same charts.")
+    @Option(parsing: .upToNextOption, help: "result.json files of other runs, to draw in the same charts.")
     var compare: [String] = []
 
     @Option(help: "Hardware that flops, times and memory are calculated for, as analyze names it.")
     var hardware: String = "nvidia_V100"
 
-    @Option(help: "How they are calculated. reference: the published experiments' count; exact: what the engine does.")
+    @Option(help: "How they are calculated. reference: the published experiments' count; exact: the engine's operations.")
     var formula: CostFormula = .reference
 
     @OptionGroup var format: FormatFlags
@@ -81,7 +81,7 @@ struct Evaluate: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             quiet.apply()
-            // What is missing is told before anything runs.
+            // Missing files are reported before anything runs.
             let plotter = try charts.map { _ in try Gnuplot.locate() }
             let others = try compare.map { try ChartedRun(contentsOf: URL(systemPath: $0)) }
             let benchmark = try task.open(URL(systemPath: data), split: split, usesOCR: ocr)
@@ -111,8 +111,8 @@ struct Evaluate: AsyncParsableCommand {
         }
     }
 
-    /// Answers what is not yet answered; the model is not even loaded when nothing is left. A run that is stopped and kept nowhere is
-    /// reported as far as it is.
+    /// Computes the missing answers; if none is missing, the model is not loaded. A stopped run that is not stored anywhere is reported as
+    /// far as it got.
     private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
         let url = try model.locate()
         let weights = try ([url] + [model.compute.imagePart.projector, model.compute.imagePart.tower].compactMap(\.self)).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
@@ -133,7 +133,7 @@ struct Evaluate: AsyncParsableCommand {
             try await answer(run, flags, settings.budgets, hidesImages)
         } catch is CancellationError where evaluation.answers > 0 {
             if folder != nil {
-                Console.shared.message("adallava: stopped; \(evaluation.answers) answers are kept, and the same command goes on from there")
+                Console.shared.message("adallava: stopped; \(evaluation.answers) answers are kept; the same command resumes")
                 throw ExitCode(130)
             }
         }

@@ -17,7 +17,7 @@ enum Exit {
         _exit(code)
     }
 
-    /// Ends the process as one whose output nobody reads any more: without a word, as the system would.
+    /// Ends the process after its output was closed: silently, as the system would.
     static func ofClosedPipe() -> Never {
         Console.shared.finishProgress()
         by(SIGPIPE)
@@ -48,7 +48,7 @@ enum Exit {
 enum EditedTerminal {
     private static let settings = Mutex<termios?>(nil)
 
-    /// Lets `body` change the settings; whatever ends the process meanwhile puts them back.
+    /// Lets `body` change the settings; they are restored however the process ends.
     static func editing<Result>(_ body: () -> Result) -> Result {
         var before = termios()
         let isTerminal = tcgetattr(STDIN_FILENO, &before) == 0

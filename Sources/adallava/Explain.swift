@@ -6,14 +6,14 @@ import Foundation
 
 struct Explain: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show which parts of a model run for which input, and test whether it matters.",
+        abstract: "Show which parts of a model run for which input, and test whether the choice matters.",
         discussion: """
               adallava explain --data val.json --limit 200 --budgets 1.0,0.85,0.6 --output report.html
               adallava explain --image photo.jpg --prompt "What is on the left?" --output report.html
 
-            Heat maps of layers, heads and groups; what the latency token attends to; how much plans differ between inputs; and scores with the \
+            Heat maps of layers, heads and groups; the latency token's attention; the differences of plans between inputs; and scores with the \
             scheduler's own plans, with plans swapped between inputs, with random plans of the same size and with one plan for all. \
-            docs/explain.md says how to read it.
+            docs/explain.md explains the page.
             """)
 
     @Option(help: "The benchmark that --data is of.")
@@ -25,27 +25,27 @@ struct Explain: AsyncParsableCommand {
     @Option(help: "An image to ask about, instead of --data; each --image goes with a --prompt.")
     var image: [String] = []
 
-    @Option(parsing: .unconditionalSingleValue, help: "The question about the image of the same place.")
+    @Option(parsing: .unconditionalSingleValue, help: "The question about the image at the same position.")
     var prompt: [String] = []
 
     @OptionGroup var model: ModelFlags
 
-    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets with commas between them, each a fraction of the full model's compute.")
+    @Option(name: [.customLong("budgets"), .customLong("budget")], help: "Budgets, separated by commas, each a fraction of the full model's compute.")
     var budgets = "1.0,0.85,0.6"
 
     @Option(help: "Use at most this many samples: the first, or with --seed some drawn at random.")
     var limit: Int?
 
-    @Option(help: "Draws the samples of --limit, whose plans are swapped, and random plans.")
+    @Option(help: "Seeds the samples of --limit, the swaps and the random plans.")
     var seed: UInt64?
 
-    @Option(help: "Inputs that the page shows one by one.")
+    @Option(help: "Inputs that the page shows individually.")
     var examples = 6
 
     @Option(help: "The page, one self-contained HTML file.")
     var output: String?
 
-    @Flag(help: "Also run every plan of each budget's size for every input (variant L): the best plan for each input, the one that is best for all, and what the scheduler's input tells of task and place.")
+    @Flag(help: "Also run every plan of each budget's size for every input (variant L): the best plan for each input, the best one for all, and how well the scheduler's input predicts task and place.")
     var oracle = false
 
     @Flag(help: "Print one JSON object instead of a table.")
@@ -62,7 +62,7 @@ struct Explain: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            // What is wrong is told before anything runs.
+            // Errors are reported before anything runs.
             let budgets = try fractions(of: budgets)
             let page = output.map { URL(systemPath: $0) }
             if let page { try expectWritable(page) }
@@ -114,13 +114,13 @@ struct Explain: AsyncParsableCommand {
             let url = URL(systemPath: data)
             return task == .scenes ? try InstructionQuestions.open(url) : try task.open(url)
         }
-        // A wrong path, or what is no image, is told before the model is loaded.
+        // A wrong path, or a file that is not an image, is reported before the model is loaded.
         for file in image { _ = try ImageSource.file(file).image(tolerance: .asPillow) }
         return QuestionPairs(images: image, questions: prompt)
     }
 }
 
-/// What the latency token attends to for some samples.
+/// The latency token's attention for some samples.
 private func watch(_ model: AdaptiveModel, _ samples: [BenchmarkSample], _ budgets: [Double]) async throws -> [PlanReport.Example] {
     var examples: [PlanReport.Example] = []
     for (index, sample) in samples.enumerated() {

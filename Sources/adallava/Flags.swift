@@ -4,9 +4,9 @@ import AdaLLaVA
 import ArgumentParser
 import Foundation
 
-/// Where quantized weights lie.
+/// Where quantized weights are stored.
 struct PlacementFlag: ParsableArguments {
-    @Flag(inversion: .prefixedNo, help: "Leave Q8_0, Q4_0 and Q4_1 weights in the mapped file, or pack them into memory (by default from a gigabyte on, and below).")
+    @Flag(inversion: .prefixedNo, help: "Use Q8_0, Q4_0 and Q4_1 weights straight from the memory-mapped file (default for files of 1 GB and more), or repack them in RAM.")
     var mmap: Bool?
 
     var placement: WeightPlacement { mmap.map { $0 ? .file : .memory } ?? .automatic }
@@ -24,7 +24,7 @@ struct TemplateFlags: ParsableArguments {
         template.map(ChatTemplate.Choice.named) ?? chatTemplate.map { .file(URL(systemPath: $0)) }
     }
 
-    /// What results say of it.
+    /// Its name in results.
     var summary: String { template ?? chatTemplate ?? "chosen" }
 
     func validate() throws {
@@ -35,11 +35,11 @@ struct TemplateFlags: ParsableArguments {
 
 /// Where a model's image part is, if it is not found by itself.
 struct ImagePartFlags: ParsableArguments {
-    @Option(help: "The projector file of a LLaVA GGUF pair; found by itself when both are alone in their folder.", completion: .file())
+    @Option(help: "The projector file of a LLaVA GGUF pair; found automatically if both are alone in their folder.", completion: .file())
     var mmproj: String?
 
     @Option(
-        help: "The folder of the vision tower that a LLaVA checkpoint names; found by itself beside the checkpoint and in the Hugging Face cache.",
+        help: "The folder of the vision tower that a LLaVA checkpoint names; found automatically next to the checkpoint and in the Hugging Face cache.",
         completion: .directory)
     var visionTower: String?
 
@@ -55,15 +55,15 @@ struct ComputeFlags: ParsableArguments {
 
     @OptionGroup var templates: TemplateFlags
 
-    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads; by default one for each processor.")
+    @Option(name: [.customShort("t"), .customLong("threads")], help: "Threads; by default one per processor.")
     var threads: Int?
 
-    @Option(help: "auto: the fastest arithmetic that suits the weights; q8: the same with float weights rounded to 8 bits; f32: everything in float32.")
+    @Option(help: "auto: the fastest arithmetic for the weights' type; q8: the same with float weights quantized to 8 bits; f32: all in float32.")
     var precision: Precision = .automatic
 
     @OptionGroup var placement: PlacementFlag
 
-    @Flag(name: [.customShort("v"), .customLong("verbose")], help: "Say on standard error which file is loaded, and how the model computes.")
+    @Flag(name: [.customShort("v"), .customLong("verbose")], help: "Print the loaded file, kernels and precision on standard error.")
     var verbose = false
 
     func load(_ url: URL) async throws -> AdaptiveModel { try await load(open(url)) }
@@ -83,7 +83,7 @@ struct ComputeFlags: ParsableArguments {
         return model
     }
 
-    /// Opens a checkpoint without reading its weights. What is wrong with it, or with the template, is told before they are.
+    /// Opens a checkpoint without reading its weights, so that errors in it, or in the template, are reported first.
     func open(_ url: URL) throws -> Checkpoint {
         _ = try templates.choice?.load()
         return try imagePart.open(url)
@@ -118,7 +118,7 @@ func loadWithProgress(_ checkpoint: Checkpoint, _ options: AdaptiveModel.Options
 struct ModelFlags: ParsableArguments {
     @Option(
         name: [.customShort("m"), .customLong("model")],
-        help: "A checkpoint folder, a .safetensors or a .gguf file; scenes/L or scenes/H, which ship with this; or OWNER/NAME in the Hugging Face cache. Without it scenes/L answers.",
+        help: "A checkpoint folder, a .safetensors or a .gguf file; scenes/L or scenes/H, which ship with the command; or OWNER/NAME in the Hugging Face cache. The default is scenes/L.",
         completion: .file())
     var model: String?
 
@@ -139,7 +139,7 @@ struct ModelFlags: ParsableArguments {
 
 extension Precision: ExpressibleByArgument {}
 
-/// Runs a check whose failure is a wrong option, so that it is told before anything is read.
+/// Runs a check whose failure means a wrong option, so that it is reported before anything is read.
 func usable(_ check: () throws -> Void) throws {
     do { try check() } catch let error as any EngineError { throw ValidationError(error.description) }
 }
@@ -165,30 +165,30 @@ func budgets(of text: String, option: String = "--budgets") throws -> [Budget] {
 
 /// How tokens are chosen and when an answer ends.
 struct SamplingFlags: ParsableArguments {
-    // Taken as it stands, so that a budget of -1 is told what is wrong with it.
-    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1 (0.7, 70%), or times: 400ms, ttft:150ms, tpot:8ms; or auto: what the input needs, auto:within=0.01 with at most this much accuracy lost, auto:mean=0.4 at this mean fraction.")
+    // Parsed unconditionally, so that a budget of -1 gets an error that explains it.
+    @Option(parsing: .unconditional, help: "A fraction of the full model's compute, above 0 and at most 1 (0.7, 70%), or times: 400ms, ttft:150ms, tpot:8ms; or auto: the need of the input, auto:within=0.01 with at most this loss of accuracy, auto:mean=0.4 at this mean fraction.")
     var budget: String = "1"
 
     @Option(
         name: [.customShort("n"), .customLong("max-tokens"), .customLong("predict"), .customLong("n-predict")], parsing: .unconditional,
-        help: "The longest answer in tokens.")
+        help: "Maximum tokens of an answer.")
     var maxTokens: Int = 512
 
     @Option(name: [.customLong("temperature"), .customLong("temp")], parsing: .unconditional, help: "0 always takes the most likely token; higher is more varied.")
     var temperature: Double = 0
 
-    @Option(parsing: .unconditional, help: "Choose among the smallest set of tokens whose probabilities reach this sum; 1 is all.")
+    @Option(parsing: .unconditional, help: "Sample from the smallest set of tokens whose probabilities reach this sum; 1: all.")
     var topP: Double = 1
 
-    @Option(parsing: .unconditional, help: "Choose among this many most likely tokens; 0 is all.")
+    @Option(parsing: .unconditional, help: "Sample from this many most likely tokens; 0: all.")
     var topK: Int = 0
 
-    @Option(parsing: .unconditional, help: "Leave out tokens less likely than this times the most likely one.")
+    @Option(parsing: .unconditional, help: "Exclude tokens less likely than this times the most likely one.")
     var minP: Double = 0
 
     @Option(
         name: [.customLong("repetition-penalty"), .customLong("repeat-penalty")], parsing: .unconditional,
-        help: "Make tokens that already occurred less likely; 1 does nothing.")
+        help: "Make tokens that already occurred less likely; 1: no effect.")
     var repetitionPenalty: Double = 1
 
     @Option(name: [.customShort("s"), .customLong("seed")], help: "The same seed gives the same answer on the same machine.")

@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// What results are printed as.
+/// Output formats.
 struct FormatFlags: ParsableArguments {
     enum Format: String, CaseIterable, ExpressibleByArgument {
         case table, csv, json
@@ -9,7 +9,7 @@ struct FormatFlags: ParsableArguments {
         init?(argument: String) { self.init(rawValue: ["markdown": "table", "md": "table"][argument] ?? argument) }
     }
 
-    @Option(help: "What to print: table, csv or json.")
+    @Option(help: "Output format: table, csv or json.")
     var format: Format?
 
     @Flag(help: "Print one JSON object: --format json.")

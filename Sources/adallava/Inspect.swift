@@ -4,7 +4,7 @@ import Foundation
 
 struct Inspect: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show what is in a checkpoint, and the first problem found.",
+        abstract: "List the content of a checkpoint, and the first problem found.",
         discussion: "Every tensor that the architecture needs is checked; the weights themselves are not read. Exit code 65 if there is a problem.")
 
     @Argument(help: "A checkpoint folder, a .safetensors or a .gguf file; an embedded model's name; or OWNER/NAME in the Hugging Face cache.", completion: .file())

@@ -16,7 +16,7 @@ func withInterruption<Result: Sendable>(_ body: @escaping @Sendable () async thr
     return try await task.value
 }
 
-/// Whether what was interrupted is to end with the process: by any signal but Ctrl-C.
+/// Whether the process should end after the interrupted work: after any signal but Ctrl-C.
 func interruptionEndsProcess() -> Bool { Interruption.shared.endsProcess.load(ordering: .relaxed) }
 
 /// Keeps Ctrl-C from ending the process while `isBetween`: between a conversation's answer and its next line nothing runs, and a person who
@@ -27,11 +27,11 @@ func ignoringInterruption(_ isBetween: Bool) { Interruption.shared.isBetweenLine
 private final class Interruption: @unchecked Sendable {
     static let shared = Interruption()
 
-    /// Cancels what runs now; `false` if it was cancelled before.
+    /// Cancels the current work; `false` if it was cancelled before.
     private let cancel = Mutex<(@Sendable () -> Bool)?>(nil)
     /// Set once, before anything else can see this.
     private var sources: [any DispatchSourceSignal] = []
-    /// Whether a signal came that asks the whole process to end, not only what it does now.
+    /// Whether a signal asked the whole process to end, not only its current work.
     let endsProcess = Atomic(false)
     let isBetweenLines = Atomic(false)
 

@@ -57,7 +57,7 @@ final class LineEditor {
     }
 }
 
-/// What Tab does, as the editor calls it.
+/// Completion by Tab, called by the editor.
 private func completeLine(
     _ before: UnsafePointer<CChar>?, _ choices: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
 ) -> UnsafeMutablePointer<CChar>? {

@@ -11,14 +11,14 @@ final class LineHistory {
     /// The longest file that can be a history, in bytes.
     private static let fileLimit = 64 << 20
 
-    /// What earlier runs wrote, the oldest first.
+    /// Lines of earlier runs, the oldest first.
     let earlier: [[UInt8]]
     private let handle: FileHandle
     private var newest: [UInt8] = []
 
     private init(_ handle: FileHandle, earlier: [[UInt8]]) { (self.handle, self.earlier) = (handle, earlier) }
 
-    /// Where it is: what `ADALLAVA_HISTORY` names (nothing: no history is kept), else `adallava/history` in the user's state folder.
+    /// Its file: `ADALLAVA_HISTORY` (empty: no history), else `adallava/history` in the user's state folder.
     static func file(in environment: [String: String]) -> URL? {
         if let named = environment["ADALLAVA_HISTORY"] { return named.isEmpty ? nil : URL(systemPath: named) }
         // The XDG base directory specification has relative paths ignored.
@@ -27,7 +27,7 @@ final class LineHistory {
         return URL(fileURLWithPath: home + "/.local/state/adallava/history")
     }
 
-    /// Opens the history that the environment names. One that cannot be used is told.
+    /// Opens the history that the environment names. An error is printed as a warning.
     /// - Returns: `nil` where none is kept.
     static func open() -> LineHistory? {
         guard let file = file(in: ProcessInfo.processInfo.environment) else { return nil }
@@ -39,7 +39,7 @@ final class LineHistory {
         }
     }
 
-    /// - Returns: `nil` for a device, of which nobody expects to get messages back.
+    /// - Returns: `nil` for a device, which does not give lines back.
     /// - Throws: ``SystemError``, ``Unusable``
     static func open(_ file: URL) throws -> LineHistory? {
         try Files.createFolder(file.deletingLastPathComponent())
@@ -54,7 +54,7 @@ final class LineHistory {
         defer { flock(descriptor, LOCK_UN) }
         let data = try handle.readToEnd() ?? Data()
         guard !data.contains(0) else { throw Unusable() }
-        // Others are not to read what the owner asked.
+        // Readable by the owner only, because it contains their questions.
         fchmod(descriptor, 0o600)
         let lines = data.split(separator: UInt8(ascii: "\n"))
         if lines.count > limit {

@@ -4,15 +4,15 @@ import Foundation
 
 /// Whether only answers, warnings and errors are written.
 struct QuietFlag: ParsableArguments {
-    @Flag(name: .shortAndLong, help: "Say nothing but results, warnings and errors: neither progress nor which model answers nor how long it took.")
+    @Flag(name: .shortAndLong, help: "Print only results, warnings and errors: no progress, model or times.")
     var quiet = false
 
     func apply() { Console.shared.isQuiet = quiet }
 }
 
-/// Which model answers and what it knows, in one line on standard error: who names no model is told that the default one knows little.
+/// Names the model in one line on standard error; for the default model also its training data, because it knows little.
 enum ModelLine {
-    /// What the embedded models were trained on.
+    /// Training data of the embedded models.
     private static let embeddedKnowledge = "rendered scenes only"
 
     static func text(_ checkpoint: Checkpoint) -> String {
@@ -22,7 +22,7 @@ enum ModelLine {
         return "model: \(name) (\(count(ModelReport.parameterCount(of: checkpoint))), \(knowledge))" + (embedded == nil ? "" : "; --model FILE for another")
     }
 
-    /// `scenes/L` or the name of a model beside it; `nil` for other folders.
+    /// `scenes/L` or the name of a model next to it; `nil` for other folders.
     private static func embeddedName(_ folder: URL) -> String? {
         guard let standard = try? ModelLocation.find(nil) else { return nil }
         let folder = Files.resolved(folder), family = folder.deletingLastPathComponent()

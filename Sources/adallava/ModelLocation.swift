@@ -11,8 +11,8 @@ enum ModelLocation {
     private static let shipped = ["scenes/L", "scenes/H"]
 
     /// - Parameter name: a path; the name of an embedded model, such as `scenes/H`; or `OWNER/NAME` of a repository that Hugging Face's tools
-    ///   downloaded, with `/FILE` behind it where one of its files is meant. `nil` stands for the default model.
-    /// - Throws: `CheckpointError` if it is nowhere, with what would fetch it; `EvaluationError` for an empty name.
+    ///   downloaded, followed by `/FILE` for one of its files. `nil` is the default model.
+    /// - Throws: `CheckpointError` if it is not found, with the command that fetches it; `EvaluationError` for an empty name.
     static func find(_ name: String?) throws -> URL {
         guard let name else {
             if let found = embedded(defaultName) { return found }
@@ -40,7 +40,7 @@ enum ModelLocation {
         "looked in \(folders.map(\.path).joined(separator: ", ")). ADALLAVA_MODELS names another folder of models"
     }
 
-    /// The command that fetches `OWNER/NAME`, or `OWNER/NAME/FILE`; `nil` for a path that somebody mistyped.
+    /// The command that fetches `OWNER/NAME`, or `OWNER/NAME/FILE`; `nil` for a mistyped path.
     private static func download(of parts: [String]) -> String? {
         guard parts.count >= 2, !parts[0].hasPrefix("."), !parts[0].hasPrefix("~"), parts.allSatisfy({ HuggingFaceCache.isRepository($0) }) else { return nil }
         let isFile = ["gguf", "safetensors", "bin"].contains(URL(systemPath: parts[parts.count - 1]).pathExtension)
@@ -55,8 +55,8 @@ enum ModelLocation {
         return folders.map { $0.appendingPathComponent(name) }.first { Files.exists($0.appendingPathComponent("config.json")) }
     }
 
-    /// Folders with models: `ADALLAVA_MODELS`, `Models` beside the command or above it, `share/adallava/Models` below the prefix that it is
-    /// installed under, and `Models` in the working folder.
+    /// Folders with models: `ADALLAVA_MODELS`, `Models` next to the command or above it, `share/adallava/Models` under the prefix of its
+    /// installation, and `Models` in the working folder.
     private static var folders: [URL] {
         if let folder = ProcessInfo.processInfo.environment["ADALLAVA_MODELS"], !folder.isEmpty { return [URL(systemPath: folder)] }
         var folder = URL(fileURLWithPath: Bundle.main.executablePath ?? CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// A file that cannot be written is told before the work, not after it.
+/// An output file; errors are reported before the work, not after it.
 /// - Throws: `CheckpointError`
 func expectWritable(_ file: URL) throws {
     let folder = file.deletingLastPathComponent()

@@ -11,7 +11,7 @@ struct LenientFlag: ParsableArguments {
     var tolerance: ImageTolerance { lenient ? .asPillow : .strict }
 }
 
-/// Images that are named on the command line, told to be none before anything large is read.
+/// Images of the command line, checked to be images before anything large is read.
 /// - Throws: `ImageError`
 func imageBatch(_ arguments: some Sequence<String>, tolerance: ImageTolerance) throws -> ImageBatch {
     let batch = ImageBatch(try arguments.map { try ImageSource(argument: $0) }, tolerance: tolerance)
@@ -19,7 +19,7 @@ func imageBatch(_ arguments: some Sequence<String>, tolerance: ImageTolerance) t
     return batch
 }
 
-/// One image that is named on the command line, for what measures: read although it is damaged, with a warning.
+/// One image of the command line, for measurements: read even if it is damaged, with a warning.
 /// - Throws: `ImageError`
 func readImage(_ argument: String) throws -> RGBImage {
     let read = try ImageSource(argument: argument).image(tolerance: .asPillow)

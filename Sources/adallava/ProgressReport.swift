@@ -1,9 +1,9 @@
 import Foundation
 
-/// Decides when a step's progress is worth showing, and what it looks like. Time is given and text comes back: nothing is written here.
+/// Decides when a step's progress is shown, and how. A pure function of time: it returns text and writes nothing.
 ///
-/// A step shows nothing in its first second. After that a terminal has one line that is rewritten; elsewhere there are plain lines, less
-/// often. A step that stands still is shown too (``tick(at:)``), so that nobody waits before an empty screen.
+/// A step shows nothing in its first second. After that a terminal has one line that is rewritten; elsewhere there are plain lines, less often. A
+/// step without progress is shown too (``tick(at:)``), so that the screen never stays empty.
 struct ProgressReport {
     /// Where the text goes.
     enum Style { case terminal, plain }
@@ -30,9 +30,9 @@ struct ProgressReport {
     /// Reports how far a step is; another name than before begins a new step.
     /// - Parameters:
     ///   - total: 0 or less if it is not known.
-    ///   - detail: what else to say of the step now; shown behind the count.
+    ///   - detail: more about the current state of the step; shown after the count.
     ///   - now: time since any fixed moment.
-    /// - Returns: what to write now, or `nil`.
+    /// - Returns: the text to write now, or `nil`.
     mutating func update(_ name: String, done: Int, of total: Int, detail: String = "", at now: Duration) -> String? {
         var closing = ""
         if name != self.name {
@@ -50,14 +50,14 @@ struct ProgressReport {
         return show(at: now, interval: style == .terminal ? .seconds(1) : .seconds(10))
     }
 
-    /// What removes the line for a while, so that something else can be written in its place.
+    /// Removes the line temporarily, so that something else can be written in its place.
     mutating func interrupt() -> String {
         defer { lineIsOpen = false }
         return lineIsOpen ? Self.eraseLine : ""
     }
 
     /// Ends the step.
-    /// - Returns: what removes its line.
+    /// - Returns: the text that removes its line.
     mutating func finish() -> String {
         (name, lastShown) = ("", nil)
         return interrupt()
@@ -79,7 +79,7 @@ struct ProgressReport {
         return Self.eraseLine + line
     }
 
-    /// One line: what is being done, how far it is, and how long it will still take.
+    /// One line: the step, its progress, and the remaining time.
     static func line(_ name: String, done: Int, of total: Int, detail: String = "", elapsed: Duration) -> String {
         guard total > 0 else { return "\(name) …" }
         // Large totals count positions and layers, which say less than a percentage.

@@ -6,43 +6,43 @@ import Logging
 
 struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Answer over HTTP, in the forms that OpenAI's clients speak.",
+        abstract: "Answer over HTTP, with OpenAI's API.",
         discussion: """
             adallava serve -m scenes/L --port 8080
             adallava serve -m scenes/L --host 0.0.0.0 --api-key-file keys.txt
-            Without --host only programs of this machine are answered. Ctrl-C and SIGTERM end the server once answers under way are given.
+            Without --host only programs on this machine can connect. Ctrl-C and SIGTERM end the server after the running answers.
             """)
 
     @OptionGroup var model: ModelFlags
 
-    @Option(help: "The address to listen on. Other machines reach all but loopback addresses, so those need --api-key-file or --no-auth.")
+    @Option(help: "The address to listen on. Addresses that other machines can reach need --api-key-file or --no-auth.")
     var host = "127.0.0.1"
 
     @Option(help: "The port to listen on; 0 takes any free one.")
     var port = 8080
 
-    @Option(help: "A file with one key on each line; requests carry one as Authorization: Bearer KEY.", completion: .file())
+    @Option(help: "A file with one key per line; requests send one as Authorization: Bearer KEY.", completion: .file())
     var apiKeyFile: String?
 
-    @Flag(help: "Answer everybody who reaches the address.")
+    @Flag(help: "Answer requests without a key.")
     var noAuth = false
 
     @Option(help: "A folder whose files requests may name as images (file:///photo.jpg).", completion: .directory)
     var allowMediaDir: String?
 
-    @Option(help: "A host, HOST or HOST:PORT, that images are fetched from; may be given several times. Addresses that are not public are refused unless given as such.")
+    @Option(help: "A host, HOST or HOST:PORT, that images are fetched from; may be given several times. Private addresses are refused unless given as addresses.")
     var allowMediaHost: [String] = []
 
-    @Option(help: "The most answers that are computed at once; others wait.")
+    @Option(help: "Maximum number of answers computed at once; others wait.")
     var maxConcurrent = 32
 
-    @Option(help: "The most requests that wait; further ones are refused with 429.")
+    @Option(help: "Maximum number of waiting requests; further ones are refused with 429.")
     var maxWaiting = 128
 
-    @Option(help: "The largest body of a request.")
+    @Option(help: "Maximum size of a request's body.")
     var maxBody = ByteSize(bytes: 64 << 20)
 
-    @Option(help: "The most memory that keys and values take, a quarter of it for earlier prompts; by default nine tenths of what is free.")
+    @Option(help: "Maximum memory of keys and values, a quarter of it for the prompt cache; by default nine tenths of the free memory.")
     var memoryLimit: ByteSize?
 
     @Option(help: "The time in which requests without a deadline are to be answered, such as 30s: budgets shrink when more is asked for, and requests that would wait longer even so are refused with 429. 0 switches both off.")
@@ -103,7 +103,7 @@ struct Serve: AsyncParsableCommand {
         return keys
     }
 
-    /// The name that a model is called by: `nil` takes the checkpoint's, since a path says where a model is, not what it is called.
+    /// The model's name in the API: `nil` takes the checkpoint's name, because a path is a location and no name.
     static func name(of model: String?, served: String?) -> String? {
         let name = model ?? "scenes/L"
         return served ?? (Files.exists(URL(systemPath: name)) ? nil : name)

@@ -20,7 +20,7 @@ struct ShellWords {
             if word == nil, character.isWhitespace { continue }
             var current = word ?? Word(start: index)
             if isEscaped {
-                // Inside double quotes a backslash is one, but before what it protects there.
+                // Inside double quotes a backslash is literal, except before the characters that it escapes there.
                 if current.openQuote == "\"", !"\"\\$`".contains(character) { current.text += "\\" }
                 current.text.append(character)
                 isEscaped = false

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What the system lets the process have. Below some limits nothing in it could say why it hangs or crashes, so that is said first.
+/// The system's limits of the process. Below some of them the process would hang or crash without an explanation, so they are checked first.
 enum SystemLimits {
     struct Shortage: EngineError {
         let description: String
@@ -10,7 +10,7 @@ enum SystemLimits {
 
     private static let openFiles = 16
     private static let stackBytes = 1 << 20
-    /// Address space beside the model: mostly stacks and the allocator's arenas, which are reserved and hardly used.
+    /// Address space in addition to the model: mostly stacks and the allocator's arenas, which are reserved and hardly used.
     private static let addressBytes = 640 << 20
 
     /// - Throws: ``Shortage``

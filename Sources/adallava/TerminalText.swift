@@ -19,7 +19,7 @@ enum TerminalText {
         return shown
     }
 
-    /// The same in a JSON text, whose strings are the only place for such characters.
+    /// The same for JSON text, where only strings contain such characters.
     static func shown(json: String) -> String {
         guard json.unicodeScalars.contains(where: isHidden) else { return json }
         var shown = ""

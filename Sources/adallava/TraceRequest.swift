@@ -6,11 +6,11 @@ import Foundation
 struct TraceRequest: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "trace",
-        abstract: "Run one request and write its intermediates, to compare with another implementation.",
+        abstract: "Run one request and write its intermediates, for comparison with another implementation.",
         discussion: """
             Writes float32 tensors under the reference's names: pixel_values, image_features, latency_embedding, scheduler_input, \
             scheduler_logits, plan, prefill_last_logits, step_logits, and with --layers inputs_embeds and layer_output.N. Prints one JSON \
-            object. The prompt is taken as it is, without a chat template; <image> (token -200) stands where an image goes. Answers are \
+            object. The prompt is used without a chat template; <image> (token -200) is the placeholder of an image. Answers are \
             greedy.
             """)
 
@@ -41,10 +41,10 @@ struct TraceRequest: AsyncParsableCommand {
     @Option(help: "The safetensors file to write.")
     var output: String
 
-    @Flag(help: "Also write what enters the first layer and what each layer puts out in the first pass.")
+    @Flag(help: "Also write the first layer's input and each layer's output in the first pass.")
     var layers = false
 
-    @Flag(help: "Print one JSON object (it always does).")
+    @Flag(help: "Print one JSON object (always on).")
     var json = false
 
     func validate() throws {
@@ -57,7 +57,7 @@ struct TraceRequest: AsyncParsableCommand {
     private func tokenList() throws -> [Int]? {
         try tokens?.split(separator: ",", omittingEmptySubsequences: false).map {
             guard let token = Int($0.trimmingCharacters(in: .whitespaces)) else {
-                throw ValidationError("--tokens: expected whole numbers with commas between them, found '\($0)'")
+                throw ValidationError("--tokens: expected whole numbers separated by commas, found '\($0)'")
             }
             return token
         }
@@ -66,7 +66,7 @@ struct TraceRequest: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let budget = try Budget(parsing: budget)
-            // What the reference reads is compared, so a damaged image is read as Pillow reads it.
+            // Traces are compared with the reference, so a damaged image is read as Pillow reads it.
             let batch = try imageBatch(image, tolerance: .asPillow)
             let list = try tokenList()
             try expectWritable(URL(systemPath: output))

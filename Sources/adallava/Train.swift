@@ -7,12 +7,12 @@ import Synchronization
 
 struct Train: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Train a model by a recipe.",
+        abstract: "Train a model from a recipe.",
         discussion: """
               adallava train recipe.yaml --set learning_rate=1e-4 --set output_dir=runs/a
 
             Needs libtorch: see --help-recipe for the fields, and scripts/build-adatorch.sh for the library. Several processes (torchrun, \
-            Slurm, mpirun) train together. Ctrl-C saves a checkpoint first; the same command goes on from it.
+            Slurm, mpirun) train together. Ctrl-C saves a checkpoint first; the same command resumes from it.
             """)
 
     @Argument(help: "The recipe, a YAML file.")
@@ -21,7 +21,7 @@ struct Train: AsyncParsableCommand {
     @Option(name: .customLong("set"), help: ArgumentHelp("Replace a field of the recipe; may be given several times.", valueName: "key=value"))
     var changes: [String] = []
 
-    @Flag(help: "Leave out samples that cannot be trained on, and say at the end which.")
+    @Flag(help: "Skip samples that cannot be used, and list them at the end.")
     var skipBadSamples = false
 
     @Flag(help: "Explain every field of a recipe.")
@@ -54,7 +54,7 @@ struct Train: AsyncParsableCommand {
                         with: Result {
                             let trainer = try Trainer(recipe, launch: launch)
                             if launch.rank == 0 {
-                                let from = trainer.startStep > 0 ? ", going on behind step \(trainer.startStep)" : ""
+                                let from = trainer.startStep > 0 ? ", resuming after step \(trainer.startStep)" : ""
                                 Console.shared.message("\(trainer.totalSteps) steps\(from); \(trainer.description)")
                             }
                             return try trainer.run(
@@ -84,7 +84,7 @@ struct Train: AsyncParsableCommand {
         }
         if summary.damagedImages > 0 { Console.shared.message("\(summary.damagedImages) images were read although they are damaged") }
         if summary.skippedCount > 0 {
-            Console.shared.message("\(summary.skippedCount) samples were left out:\n" + summary.skippedSamples.joined(separator: "\n"))
+            Console.shared.message("\(summary.skippedCount) samples were skipped:\n" + summary.skippedSamples.joined(separator: "\n"))
         }
     }
 }

@@ -1,14 +1,14 @@
 import AdaEvaluation
 import AdaLLaVA
 
-/// What `--version` prints.
+/// The output of `--version`.
 enum Version {
     /// The program and its version, as reports of measurements name them.
     static let name = "adallava 0.1.0"
 
     static var description: String {
         let build = ExperimentEnvironment(package: name)
-        // Kernels that were asked for by name and are not there are an error of the commands that compute.
+        // If kernels requested by name do not exist, the commands that compute report it.
         let kernels = (try? KernelSet())?.name ?? "none"
         return """
             \(name)
