@@ -6,7 +6,7 @@ import Foundation
 /// Tensors: `scheduler.budget_head.weight` `[units, hidden]` and `.bias` `[units]` (all units are always enough, so they have no row), and `.curve`
 /// `[points, 3]`: a price of compute, and the accuracy lost and the mean fraction of compute at that price on the scenes that calibrated it.
 package struct BudgetHead: Sendable, Equatable {
-    /// What the calibration measured at one price.
+    /// Calibration results at one price.
     package struct Point: Sendable, Equatable {
         /// How much likelihood of a good answer a whole model's compute has to be worth.
         package var price: Float
@@ -27,7 +27,7 @@ package struct BudgetHead: Sendable, Equatable {
 
     static let prefix = "scheduler.budget_head."
 
-    /// The file beside a checkpoint's weights that holds the tensors.
+    /// The file of the tensors, next to a checkpoint's weights.
     package static let fileName = WeightFiles.budgetHead
 
     /// - Throws: ``CheckpointError`` for tensors that are missing or of another shape.

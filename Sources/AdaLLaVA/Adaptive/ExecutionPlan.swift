@@ -32,7 +32,7 @@ public struct ExecutionPlan: Sendable, Equatable {
         return ExecutionPlan(headCount: heads, rows: Array(repeating: row, count: layers))
     }
 
-    /// What runs of each layer, in the kernels' terms.
+    /// The parts of each layer that run, for the kernels.
     package func selections(_ space: SwitchSpace, _ decoder: Decoder) -> [LayerSelection] {
         zip(rows, space.layers).map { row, switches in
             if row.heads.count == headCount, row.groups.count == headCount { return decoder.whole }
@@ -61,7 +61,7 @@ public struct ExecutionPlan: Sendable, Equatable {
 }
 
 extension CostPlan {
-    /// What a request's plan runs.
+    /// The plan of a request.
     /// - Parameter plan: one for this model.
     package init(_ plan: ExecutionPlan, of configuration: ModelConfiguration) {
         let space = configuration.switchSpace

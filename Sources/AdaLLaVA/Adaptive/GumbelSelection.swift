@@ -14,11 +14,11 @@ import Foundation
 ///
 /// Without noise the scores are the logits themselves: the choice made at inference.
 package struct GumbelDraw: Sendable, Equatable {
-    /// What logits and noise are divided by.
+    /// Divisor of logits and noise.
     package let temperature: Float
     /// −∞ where nothing can be drawn.
     package let scores: [Float]
-    /// What was drawn, best first: `top` indices, fewer if fewer were left.
+    /// The drawn indices, best first: `top` of them, fewer if fewer were left.
     package let chosen: [Int]
 
     /// - Parameters:
@@ -41,7 +41,7 @@ package struct GumbelDraw: Sendable, Equatable {
     /// The temperature that AdaLLaVA trains with.
     package static let defaultTemperature: Float = 5
 
-    /// 1 for what was drawn, 0 elsewhere.
+    /// 1 for drawn entries, 0 elsewhere.
     package var hard: [Float] {
         var hard = [Float](repeating: 0, count: scores.count)
         for index in chosen { hard[index] = 1 }
@@ -153,7 +153,7 @@ package struct GumbelHeadSelection: Sendable {
         package init(layer: [Float], attention: [Float], mlp: [Float]) { (self.layer, self.attention, self.mlp) = (layer, attention, mlp) }
     }
 
-    /// What one unit bought.
+    /// The result of one unit.
     package struct Round: Sendable {
         /// The draw that picked the layer, over all entries.
         package let entry: GumbelDraw

@@ -1,6 +1,6 @@
-/// What makes a checkpoint adaptive: the scheduler and the layers that always run (AdaLLaVA, Xu et al., ICCV 2025).
+/// The fields that make a checkpoint adaptive: the scheduler and the prefix layers (AdaLLaVA, Xu et al., ICCV 2025).
 package struct AdaptiveConfiguration: Sendable, Equatable {
-    /// What the scheduler switches.
+    /// The switches that the scheduler decides.
     package enum SchedulerType: String, Sendable {
         /// Switches whole layers.
         case layers = "L"

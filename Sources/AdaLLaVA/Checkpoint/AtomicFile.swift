@@ -68,7 +68,7 @@ package final class AtomicFile {
     }
 
     /// Writes out everything under the temporary name.
-    /// - Returns: where it can be read before ``commit()``; `nil` for what is no file.
+    /// - Returns: the path to read it before ``commit()``; `nil` for pipes and devices.
     func complete() throws -> URL? {
         try flush()
         guard let partial else { return nil }

@@ -1,12 +1,12 @@
 import Foundation
 
-/// A checkpoint of any format that is read, opened: what the model is, and where its weights lie. Weights are memory-mapped and
-/// have the canonical names of ``TensorNames``, whatever the file calls them.
+/// An open checkpoint in any format that is read: its configuration, and its weights. Weights are memory-mapped and have canonical names
+/// (`TensorNames`), whatever the file calls them.
 ///
 ///     let checkpoint = try Checkpoint.open(at: url)
 ///     let embedding = try checkpoint.language.tensor("model.embed_tokens.weight")
 ///
-/// That each tensor which the configuration implies is there and has the right shape is checked by the layers that take it.
+/// Missing tensors and wrong shapes are reported when the model's layers are made.
 public struct Checkpoint: Sendable {
     /// The folder that holds the checkpoint, and its tokenizer if there is one.
     public let folder: URL
@@ -24,7 +24,7 @@ public struct Checkpoint: Sendable {
     package let vision: (any TensorSource)?
     /// How a picture becomes the tower's input; `nil` for text models.
     package let imageProcessor: ImageProcessorConfiguration?
-    /// What the checkpoint proposes for generating text.
+    /// The checkpoint's defaults for generation.
     package let generation: GenerationDefaults
     /// The language model's metadata, which holds its vocabulary and chat template; `nil` for other formats than GGUF.
     package let ggufMetadata: GGUFMetadata?
@@ -46,9 +46,10 @@ public struct Checkpoint: Sendable {
         self.ggufMetadata = ggufMetadata
     }
 
-    /// Opens the checkpoint at `url`: a folder in Hugging Face's layout (`config.json` beside safetensors or PyTorch's pickles), a weight file in such
+    /// Opens the checkpoint at `url`: a folder in Hugging Face's layout (`config.json` and safetensors or PyTorch's pickles), a weight file in such
     /// a folder, a `.gguf` file, or a folder with one GGUF model and perhaps its `mmproj`.
     /// - Parameters:
+    ///   - url: the folder or file.
     ///   - mmproj: the image part of a GGUF pair, if it is not the folder's own.
     ///   - visionTower: the folder of the tower that `mm_vision_tower` names; `nil` looks beside the checkpoint and in the Hugging Face cache.
     /// - Throws: ``CheckpointError``
@@ -116,7 +117,7 @@ public struct Checkpoint: Sendable {
         return folder.appendingPathComponent(projectors[0])
     }
 
-    /// What the image part of the pair is called whose language model is called `name`.
+    /// The name of the image part whose language model is called `name`.
     static func projectorName(of name: String) -> String { "mmproj-" + name }
 
     private static func rejectProjector(_ mmproj: URL?, for url: URL) throws {

@@ -24,7 +24,7 @@ public enum CheckpointError: EngineError, Equatable {
     /// A file that ends too early, as an interrupted download does.
     /// - Parameters:
     ///   - needed: bytes of the whole file, as far as it says itself.
-    ///   - reading: what in it is not there.
+    ///   - reading: the part of it that is missing.
     static func cutOff(file: String, bytes: Int, needed: Int, reading what: String) -> CheckpointError {
         func size(_ bytes: Int) -> String { bytes < 10_000_000 ? "\(bytes) bytes" : String(format: "%.1f MB", Double(bytes) / 1e6) }
         return .malformed(

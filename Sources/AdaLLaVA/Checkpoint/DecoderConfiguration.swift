@@ -1,4 +1,4 @@
-/// The decoders that can be run: how a block is put together, and what its weights are called.
+/// The decoders that can be run: the structure of a block, and the names of its weights.
 package enum DecoderArchitecture: String, Sendable, CaseIterable {
     /// LLaMA (Touvron et al., 2023).
     case llama
@@ -6,7 +6,7 @@ package enum DecoderArchitecture: String, Sendable, CaseIterable {
     case mistral
     /// Qwen2 (Yang et al., 2024): LLaMA's block with biases on queries, keys and values.
     case qwen2
-    /// Phi-2 (Javaheripi et al., 2023): attention and a plain MLP side by side behind one LayerNorm, part of each head rotated.
+    /// Phi-2 (Javaheripi et al., 2023): attention and a plain MLP in parallel after one LayerNorm, with a part of each head rotated.
     case phi2
     /// Gemma 3 (Gemma Team, 2025): GeGLU between sandwich norms, heads normed, most layers with a window.
     case gemma3
@@ -101,7 +101,7 @@ package struct DecoderConfiguration: Sendable, Equatable {
     /// Logits become `cap * tanh(logits / cap)`; `nil` leaves them as they are.
     package var finalLogitSoftcap: Float?
 
-    /// A shape given by value; what is left out is LLaMA's. Files are checked when they are read, this is not.
+    /// A shape given by value; defaults are LLaMA's. Only shapes from files are checked.
     package init(
         architecture: DecoderArchitecture = .llama, vocabularySize: Int, hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int,
         numKeyValueHeads: Int? = nil, headDim: Int? = nil, normEpsilon: Float = 1e-6,
@@ -144,10 +144,10 @@ package struct DecoderConfiguration: Sendable, Equatable {
     /// Positions that a query sees in layers of a kind; `nil`: all before it.
     func window(_ kind: DecoderLayerKind) -> Int? { kind == .slidingAttention ? slidingWindow : nil }
 
-    /// What products of queries and keys are multiplied by.
+    /// Factor of the products of queries and keys.
     var attentionScale: Float { Float(1 / (queryScalar ?? Double(headDim)).squareRoot()) }
 
-    /// What token embeddings are multiplied by; `nil` leaves them as they are.
+    /// Factor of token embeddings; `nil` for none.
     var embeddingScale: Float? { architecture == .gemma3 ? Float(hiddenSize).squareRoot() : nil }
 
     /// Positions that prompt and answer may take together: `maxPositionEmbeddings`, stretched where the scaling of the rotary
@@ -163,7 +163,7 @@ package struct DecoderConfiguration: Sendable, Equatable {
         return max(maxPositionEmbeddings, Int(min(stretched, Double(ConfigurationLimits.positions.upperBound))))
     }
 
-    /// Checks what ties the numbers to each other.
+    /// Checks the relations between the numbers.
     /// - Parameter headDimGiven: whether the file names the head size; if not, the heads must divide the hidden size.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
     mutating func validate(headDimGiven: Bool, file: String) throws {

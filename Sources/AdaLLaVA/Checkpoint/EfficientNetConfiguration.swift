@@ -5,7 +5,7 @@
 ///     lite0.grid          // 7: the last map has 7 x 7 cells at 224 pixels
 ///     lite0.featureWidth  // 2368 = 1280 + 4 * 112 + 16 * 40
 package struct EfficientNetConfiguration: Sendable, Equatable {
-    /// What `config.json` calls this architecture.
+    /// The name of this architecture in `config.json`.
     package static let modelType = "efficientnet_lite"
 
     /// Inverted bottleneck blocks of one shape, one after another. The first has the stage's stride and inputs.
@@ -44,7 +44,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
         /// Those that a configuration without `feature_maps` has.
         package static let standard: [FeatureMap] = [.head, .stride16, .stride8]
 
-        /// Pixels from one cell to the next; `nil` for the last map, whatever its stride.
+        /// Pixels between cells; `nil` for the last map, whatever its stride.
         var stride: Int? {
             switch self {
             case .head: nil
@@ -75,7 +75,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
     package var headChannels: Int
     /// The blocks between the two.
     package var stages: [Stage]
-    /// What a row of features is made of, in this order.
+    /// The feature maps of a row of features, in order.
     package var featureMaps: [FeatureMap]
 
     /// A network given by value.
@@ -86,9 +86,9 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
         (self.stages, self.featureMaps) = (stages, featureMaps)
     }
 
-    // MARK: - What follows from it
+    // MARK: - Derived sizes
 
-    /// Cells of a side of the map behind the stem: every stride rounds up, as TensorFlow's "same" padding does.
+    /// Cells of a side of the map after the stem: every stride rounds up, as with TensorFlow's "same" padding.
     package var stemSide: Int { (imageSize + 1) / 2 }
 
     /// The blocks of all stages.

@@ -28,14 +28,14 @@ package enum Files {
         SystemPath.withBytes(path) { systemOpen($0, flags | O_CLOEXEC, mode) }
     }
 
-    /// What the system says of a path; `nil` if it says nothing.
+    /// The kind of a path according to the system; `nil` if the system reports nothing.
     package static func status(_ url: URL, followsLinks: Bool = true) -> stat? {
         var status = stat()
         let result = SystemPath.withBytes(url.path) { followsLinks ? stat($0, &status) : lstat($0, &status) }
         return result == 0 ? status : nil
     }
 
-    /// Whether the process may write what is at `url`.
+    /// Whether the process may write at `url`.
     package static func isWritable(_ url: URL) -> Bool { SystemPath.withBytes(url.path) { access($0, W_OK) } == 0 }
 
     /// The names in a folder, hidden ones too, sorted.
@@ -52,7 +52,7 @@ package enum Files {
     }
 
     /// The bytes of a file.
-    /// - Parameter mapped: leave them in the file until they are read; only for files that nobody shortens.
+    /// - Parameter mapped: leave the bytes in the file until they are read; only for files that no other program truncates.
     /// - Throws: ``SystemError``
     package static func data(_ url: URL, mapped: Bool = false) throws -> Data {
         let descriptor = open(url.path, O_RDONLY)
@@ -135,7 +135,7 @@ package enum Files {
         try check(SystemPath.withBytes(url.path) { rmdir($0) })
     }
 
-    /// Copies a file, or a folder with everything in it; what a symbolic link names is copied.
+    /// Copies a file, or a folder with its contents; symbolic links are followed.
     /// - Throws: ``SystemError``
     package static func copy(_ url: URL, to destination: URL) throws {
         guard FileKind(url) == .folder else { return try write(data(url, mapped: true), to: destination) }
@@ -157,7 +157,7 @@ package enum Files {
 }
 
 extension URL {
-    /// The file that a path on a command line names. Unlike Foundation's own, right in a working folder whose name is no UTF-8.
+    /// The file of a path on a command line. Unlike Foundation's version, it is right in a working folder whose name is not UTF-8.
     package init(systemPath path: String) {
         guard !path.hasPrefix("/"), let here = getcwd(nil, 0) else { self = URL(fileURLWithPath: path); return }
         defer { free(here) }

@@ -104,7 +104,7 @@ extension AdaptiveConfiguration {
     }
 }
 
-/// The image part of a model in a GGUF file of its own (`mmproj`), or beside the language model in one of ours.
+/// The image part of a model: a GGUF file of its own (`mmproj`), or tensors in one of ours.
 struct GGUFProjector {
     let vision: VisionConfiguration
     let llava: LlavaConfiguration
@@ -208,7 +208,7 @@ struct GGUFFields {
     }
 
     /// A whole number, or an array that says the same one for each layer.
-    /// - Parameter ignored: what an array says of layers to which the number does not apply.
+    /// - Parameter ignored: the array's value for layers to which the number does not apply.
     func optionalInteger(_ key: String, in range: ClosedRange<Int>, ignoring ignored: Int? = nil) throws -> Int? {
         var single: Int?
         if case .array(let layers)? = metadata[key], let values = layers.integers(), let first = values.first(where: { $0 != ignored }) {

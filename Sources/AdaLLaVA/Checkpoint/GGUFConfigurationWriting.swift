@@ -58,7 +58,7 @@ extension DecoderConfiguration {
 extension VisionConfiguration {
     /// The keys of a vision tower and its projector, as an `mmproj` file holds them; `general.architecture` is `clip` there and is
     /// left to the caller, since a file that holds the language model too says `llama`.
-    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a projector or activation that GGUF has no words for.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for a projector or activation that GGUF has no names for.
     package func ggufMetadata(llava: LlavaConfiguration, imageProcessor: ImageProcessorConfiguration) throws -> [(
         key: String, value: GGUFValue
     )] {

@@ -1,6 +1,6 @@
-/// Walks through the bytes of a GGUF file; every read is checked against what is left.
+/// Walks through the bytes of a GGUF file; every read is checked against the bytes that remain.
 struct GGUFCursor {
-    /// Arrays that may stand inside each other.
+    /// Maximum nesting of arrays.
     static let depthLimit = 8
     /// The longest key or tensor name, from the format's description.
     static let nameLimit = 65535

@@ -16,7 +16,7 @@ package struct GGUFFile: TensorSource {
     /// The file's keys and values.
     package let metadata: GGUFMetadata
     package let names: [String]
-    /// The mapping that all tensors lie in.
+    /// The mapping of all tensors.
     package let file: MappedFile
 
     private let tensors: [String: StoredTensor]
@@ -106,7 +106,7 @@ package struct GGUFFile: TensorSource {
         return GGUFMetadata(keys: keys, values: values, location: location)
     }
 
-    /// Turns descriptions into tensors once their bytes are known to lie apart and inside the file.
+    /// Turns descriptions into tensors, after checking that their bytes are inside the file and do not overlap.
     private static func place(_ infos: [GGUFTensorInfo], dataStart: Int, alignment: Int, file: MappedFile) throws -> [String: StoredTensor] {
         let available = max(0, file.bytes.count - dataStart)
         var tensors = [String: StoredTensor](minimumCapacity: infos.count)

@@ -10,7 +10,7 @@ package enum GGUFWriter {
     ///   - tensors: what the file will hold, in this order. Shapes are row-major, outermost first, and turned round on writing.
     ///   - metadata: keys and values in the order they will stand; `general.alignment` must not be among them.
     ///   - body: writes one tensor's bytes; called once for each tensor, in order.
-    /// - Throws: ``CheckpointError``, and whatever `body` throws; nothing is left behind then.
+    /// - Throws: ``CheckpointError``, and errors of `body`; then no file is left.
     package static func write(
         _ tensors: [TensorDescription], metadata: [(key: String, value: GGUFValue)], to url: URL,
         body: (TensorDescription, TensorSink) throws -> Void

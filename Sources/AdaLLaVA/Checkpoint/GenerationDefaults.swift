@@ -1,4 +1,4 @@
-/// What a checkpoint proposes for generating text (`generation_config.json`). `nil` means that it says nothing.
+/// A checkpoint's defaults for generation (`generation_config.json`). `nil`: not given.
 package struct GenerationDefaults: Sendable, Equatable {
     /// The token that starts a sequence.
     package var bosTokenID: Int?
@@ -53,7 +53,7 @@ package struct GenerationDefaults: Sendable, Equatable {
         }
         defaults.eosTokenIDs.removeAll { $0 >= language.vocabularySize }
         if fields.has("do_sample") { defaults.doSample = try? fields.bool("do_sample", missing: false) }
-        // Proposals only: one that makes no sense here (a top_k of -1 means "no limit" elsewhere) keeps nobody from using the model.
+        // Defaults only: one that is invalid here (a top_k of -1 means "no limit" elsewhere) does not prevent using the model.
         func hint<Value>(_ read: () throws -> Value?) -> Value? {
             do { return try read() } catch {
                 defaults.ignored.append((error as? any EngineError)?.description ?? "\(error)")

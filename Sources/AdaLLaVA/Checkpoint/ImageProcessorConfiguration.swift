@@ -11,7 +11,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         package init(width: Int, height: Int) { (self.width, self.height) = (width, height) }
     }
 
-    /// What a picture is resized to.
+    /// Target size of a picture.
     package enum Resize: Sendable, Equatable {
         /// The shorter side gets this many pixels, the longer one keeps the proportion.
         case shortestEdge(Int)
@@ -41,11 +41,11 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
     package var resampling: Resampling
     /// The part cut from the middle; `nil` cuts nothing.
     package var centerCrop: Size?
-    /// What bytes are multiplied by, usually 1/255; `nil` leaves them as they are.
+    /// Factor of bytes, usually 1/255; `nil` for none.
     package var rescaleFactor: Double?
     /// Subtracted from each channel, red first. Zeros and ones where nothing is normalized.
     package var mean: [Float]
-    /// What each channel is divided by.
+    /// Divisor of each channel.
     package var standardDeviation: [Float]
     /// Whether a picture is squared with its mean colour before it is resized (`do_pad` of Hugging Face's LLaVA processor).
     package var padsToSquare: Bool
@@ -55,12 +55,12 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
     /// SigLIP's mean and deviation in each channel: bytes become values from -1 to 1.
     private static let half: [Float] = [0.5, 0.5, 0.5]
 
-    /// OpenAI's CLIP: what a file that says nothing means.
+    /// OpenAI's CLIP, the default of a file without these fields.
     package static let clipMean: [Float] = [0.48145466, 0.4578275, 0.40821073]
-    /// OpenAI's CLIP: what the channels are divided by, red first.
+    /// Divisors of the channels in OpenAI's CLIP, red first.
     package static let clipStandardDeviation: [Float] = [0.26862954, 0.26130258, 0.27577711]
 
-    /// A configuration given by value; what is left out is CLIP's.
+    /// A configuration given by value; defaults are CLIP's.
     package init(
         resize: Resize?, resampling: Resampling = .bicubic, centerCrop: Size?, rescaleFactor: Double? = 1.0 / 255,
         mean: [Float] = clipMean, standardDeviation: [Float] = clipStandardDeviation, padsToSquare: Bool = false
@@ -79,7 +79,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         .init(resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize))
     }
 
-    /// SigLIP's processing: both sides are resized, whatever the proportions are.
+    /// SigLIP's processing: both sides are resized without keeping the proportions.
     package static func siglip(imageSize: Int) -> ImageProcessorConfiguration {
         .init(resize: .exact(Size(width: imageSize, height: imageSize)), centerCrop: nil, mean: half, standardDeviation: half)
     }
@@ -137,7 +137,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         return configuration
     }
 
-    /// What a processor's class takes for absent fields.
+    /// Defaults of absent fields, by the processor's class.
     private struct Defaults {
         var crops = true
         var resampling = Resampling.bicubic

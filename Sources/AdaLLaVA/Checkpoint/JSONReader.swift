@@ -8,7 +8,7 @@
 ///     try reader.readObject { key, reader in … }
 ///     try reader.expectEnd()
 package struct JSONReader {
-    /// Objects and arrays that may stand inside each other.
+    /// Maximum nesting of objects and arrays.
     package static let depthLimit = 64
 
     private let bytes: UnsafeRawBufferPointer
@@ -25,7 +25,7 @@ package struct JSONReader {
         }
     }
 
-    /// The whole input as one value, with nothing but white space behind it.
+    /// The whole input as one value, followed only by white space.
     package static func parse(_ bytes: UnsafeRawBufferPointer, file: String) throws -> JSONValue {
         var reader = try JSONReader(bytes, file: file)
         let value = try reader.readValue()
@@ -35,7 +35,7 @@ package struct JSONReader {
 
     // MARK: Walking
 
-    /// What kind of value comes next, by its first byte; the byte is not consumed.
+    /// The kind of the next value, by its first byte; the byte is not consumed.
     package mutating func peek() throws -> UInt8 {
         skipWhitespace()
         guard position < bytes.count else { throw malformed("ends where a value should stand") }
@@ -199,7 +199,7 @@ package struct JSONReader {
         throw malformed("a string does not end")
     }
 
-    /// The scalar behind `\u`, joined from two escapes if it is a surrogate pair.
+    /// The scalar after `\u`, joined from two escapes if it is a surrogate pair.
     private mutating func readUnicodeEscape() throws -> Unicode.Scalar {
         let first = try readHexadecimal()
         if let scalar = Unicode.Scalar(first) { return scalar }

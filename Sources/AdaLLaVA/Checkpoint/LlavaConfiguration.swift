@@ -1,6 +1,6 @@
 /// How image features get from the vision tower into the language model.
 package struct LlavaConfiguration: Sendable, Equatable {
-    /// What maps a tower's hidden states to the language model's.
+    /// The map from a tower's hidden states to the language model's.
     package enum Projector: Sendable, Equatable {
         /// The features as they are.
         case identity
@@ -58,7 +58,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
         case anyRes([ImageProcessorConfiguration.Size])
     }
 
-    /// What lies between the tower and the decoder.
+    /// Tower features, projector and images of a LLaVA model.
     package var projector: Projector
     /// Whether the projector's linear layers have biases.
     package var projectorBias: Bool
@@ -66,7 +66,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
     package var selectLayer: Int
     /// Which of the tower's positions are used.
     package var selectFeature: Feature
-    /// Whether the hidden state passes the norm behind the tower's layers.
+    /// Whether the hidden state passes the norm after the tower's layers.
     package var appliesFinalNorm = false
     /// Whether a picture is cut into tiles.
     package var tiling = Tiling.none
@@ -78,7 +78,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
     package var visionTowerReference: String?
     /// Whether the checkpoint says that it holds the tower's weights itself.
     package var towerInside: Bool
-    /// The token that stands for an image in llava-hf's prompts; LLaVA itself has none and uses -200.
+    /// The placeholder of an image in llava-hf's prompts; LLaVA itself uses `PromptEncoder.imageToken`.
     package var imageTokenID: Int?
     /// Whether an image is framed by the tokens `<im_start>` and `<im_end>`.
     package var useImageStartEnd: Bool
@@ -87,7 +87,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
     /// `mm_patch_merge_type`; `flat` is what is computed.
     package var patchMergeType: String
 
-    /// A configuration given by value; what is left out is LLaVA-1.5's.
+    /// A configuration given by value; defaults are LLaVA-1.5's.
     package init(
         projector: Projector, projectorBias: Bool = true, selectLayer: Int = -2, selectFeature: Feature = .patch,
         imageAspectRatio: AspectRatio = .crop, tokenSelection: TokenSelection = .none, visionTowerReference: String? = nil,
@@ -226,7 +226,7 @@ extension LlavaConfiguration {
     /// Reads the image part of Mipha's `config.json`.
     /// - Parameters:
     ///   - fields: the whole of it.
-    ///   - tower, projector: what `vision_config` holds of them.
+    ///   - tower, projector: their parts of `vision_config`.
     init(mipha fields: ConfigurationFields, tower: ConfigurationFields, projector: ConfigurationFields?) throws {
         self.init(
             projector: try Self.projector(projector),

@@ -55,7 +55,7 @@ package final class MappedFile: @unchecked Sendable {
         }
     }
 
-    /// What people get in place of a large file that was not downloaded; `nil` for everything else.
+    /// Files that people get in place of a large file that was not downloaded; `nil` for all others.
     package static func standIn(_ bytes: some Collection<UInt8>) -> (what: String, hint: String)? {
         if bytes.starts(with: "version https://git-lfs.github.com/spec/".utf8) {
             return ("a Git LFS pointer in place of the file", "the repository was cloned without its large files; fetch them with git lfs pull")
@@ -68,7 +68,7 @@ package final class MappedFile: @unchecked Sendable {
     }
 
     /// A copy of `contents` in memory, to read bytes that did not come from a file with the same readers.
-    /// - Parameter path: what messages call it.
+    /// - Parameter path: the name in messages.
     package init(copying contents: some Collection<UInt8>, path: String) {
         let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: contents.count, alignment: 64)
         copy.copyBytes(from: contents)
@@ -99,7 +99,7 @@ package final class MappedFile: @unchecked Sendable {
         madvise(UnsafeMutableRawPointer(mutating: base + first), last - first, MADV_DONTNEED)
     }
 
-    /// Gives back the pages that hold `part`, which must be a piece of ``bytes``; anything else is ignored.
+    /// Releases the pages of `part`, which must be a slice of ``bytes``; anything else is ignored.
     package func release(_ part: UnsafeRawBufferPointer) {
         guard let base = bytes.baseAddress, let start = part.baseAddress, start >= base, start <= base + bytes.count else { return }
         let offset = start - base

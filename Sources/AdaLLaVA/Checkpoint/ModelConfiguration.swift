@@ -28,7 +28,7 @@ package struct ModelConfiguration: Sendable, Equatable {
 
     private static let miphaType = "mipha_phi"
 
-    /// What a `model_type` says of the other fields.
+    /// The layout that a `model_type` implies.
     private enum Layout {
         case text(DecoderArchitecture)
         /// LLaVA's own: the fields of decoder and image part side by side.
@@ -81,7 +81,7 @@ package struct ModelConfiguration: Sendable, Equatable {
         }
     }
 
-    /// `model_type`, or what `architectures` says where it is absent.
+    /// `model_type`, or the value of `architectures` if it is absent.
     private static func modelType(_ fields: ConfigurationFields) throws -> String {
         if let type = try fields.optionalString("model_type") { return type }
         guard case .array(let architectures) = fields.raw("architectures"), case .string(let name) = architectures.first else {

@@ -7,15 +7,15 @@ import Synchronization
     import Glibc
 #endif
 
-/// Files and folders that are not complete yet. They lie beside their destination under a name of their own, and whoever makes one holds a lock
-/// on it: whatever ends the process, the next one that writes there sees that nobody does, and removes it.
+/// Files and folders that are not complete yet. They are next to their destination under a temporary name and locked by the process that writes
+/// them. If that process ends, the lock is released, and the next process that writes there removes them.
 package enum PartialFiles {
-    /// What this process makes now.
+    /// Files and folders that this process is writing.
     private static let open = Mutex<[String: Int32]>([:])
     private static let commit = NSLock()
     /// Nothing is begun any more.
     private static let isClosed = Atomic(false)
-    /// Folders that were searched for what others left.
+    /// Folders that were searched for leftovers.
     private static let searched = Mutex<Set<String>>([])
 
     /// Makes an empty file or folder to be filled.
@@ -42,13 +42,13 @@ package enum PartialFiles {
         }
     }
 
-    /// Ends the care for what has its own name now, or is to stay.
+    /// Forgets a file that has its final name now, or is to stay.
     static func settle(_ url: URL) {
         let descriptor = open.withLock { $0.removeValue(forKey: url.path) }
         if let descriptor { close(descriptor) }
     }
 
-    /// Removes what will not be completed.
+    /// Removes an unfinished file.
     static func abandon(_ url: URL) {
         try? Files.remove(url)
         settle(url)
@@ -61,7 +61,7 @@ package enum PartialFiles {
         return try body()
     }
 
-    /// Removes everything that this process has not completed: for every way out that runs no `deinit`.
+    /// Removes all unfinished files of this process, for exits that run no `deinit`.
     package static func abandonAll() {
         isClosed.store(true, ordering: .sequentiallyConsistent)
         committing {
@@ -73,8 +73,8 @@ package enum PartialFiles {
         }
     }
 
-    /// Lets `body` fill a new folder, which then takes the place of what is at `output`; if `body` throws, that stays as it was.
-    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and whatever `body` throws.
+    /// Lets `body` fill a new folder, which then replaces `output`; if `body` throws, `output` stays unchanged.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and errors of `body`.
     package static func writeFolder(_ output: URL, _ body: (URL) throws -> Void) throws {
         let output = Files.resolved(output)
         func attempt<Result>(_ action: () throws -> Result) throws -> Result {
@@ -105,7 +105,7 @@ package enum PartialFiles {
         Files.synchronize(folder: output.deletingLastPathComponent())
     }
 
-    /// Removes what processes left that were killed while they wrote.
+    /// Removes unfinished files of killed processes.
     private static func removeAbandoned(in folder: URL) {
         for name in (try? Files.names(in: folder)) ?? [] where name.wholeMatch(of: /\..+\.[0-9]+-[0-9]+\.partial/) != nil {
             let url = folder.appendingPathComponent(name)

@@ -67,6 +67,6 @@ package struct RenamedTensors: TensorSource {
         return tensor.named(name)
     }
 
-    /// What the file calls the tensor `name`.
+    /// The file's name of the tensor `name`.
     package func storedName(of name: String) -> String? { places[name]?.stored }
 }

@@ -24,12 +24,12 @@ package enum RopeScaling: Sendable, Equatable {
         package var betaFast: Double
         /// Rotations over the original context below which a frequency is divided by `factor`.
         package var betaSlow: Double
-        /// What cosines and sines are multiplied by.
+        /// Factor of cosines and sines.
         package var attentionFactor: Double
         /// Whether the bounds of the blended frequencies are rounded to whole dimensions.
         package var truncate: Bool
 
-        /// YaRN's own choices for what is left out.
+        /// YaRN's defaults.
         package init(
             factor: Double, originalMaxPositionEmbeddings: Int, betaFast: Double = 32, betaSlow: Double = 1,
             attentionFactor: Double? = nil, truncate: Bool = true
@@ -71,12 +71,12 @@ package enum RopeScaling: Sendable, Equatable {
 struct RopeParameters {
     let theta: Double
     let scaling: RopeScaling?
-    /// The share of a head's values that is rotated; `nil` where the file does not say.
+    /// The fraction of a head's values that is rotated; `nil` if the file has none.
     let partialFactor: Double?
 
     private static let factors = 1e-3...1e6
 
-    /// What a base may be.
+    /// Valid range of a base.
     static let bases = 1.0...1e12
 
     init(huggingFace fields: ConfigurationFields, maxPositionEmbeddings: Int, missingTheta: Double) throws {

@@ -12,7 +12,7 @@ package struct SafetensorsFile: TensorSource {
     package let names: [String]
     /// The header's `__metadata__`.
     package let metadata: [String: String]
-    /// The mapping that all tensors lie in.
+    /// The mapping of all tensors.
     package let file: MappedFile
 
     private let tensors: [String: StoredTensor]
@@ -58,7 +58,7 @@ package struct SafetensorsFile: TensorSource {
             throw CheckpointError.malformed(
                 file: file.path, reason: "\(data.count - end) bytes behind the last tensor, expected none")
         }
-        // safetensors' save_model drops tensors that share memory with another one, and maps their names to its.
+        // safetensors' save_model drops tensors that share memory with another one, and maps their names to the other's.
         for (name, stored) in metadata where tensors[name] == nil {
             guard let tensor = tensors[stored] else { continue }
             aliases.append(name)

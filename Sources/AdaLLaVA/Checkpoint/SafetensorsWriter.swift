@@ -9,9 +9,9 @@ import Foundation
 package enum SafetensorsWriter {
     /// - Parameters:
     ///   - tensors: what the file will hold; names must differ, and safetensors has no quantized types.
-    ///   - metadata: the header's `__metadata__`; `format: pt` is what Hugging Face's loaders ask for.
+    ///   - metadata: the header's `__metadata__`; `format: pt` is required by Hugging Face's loaders.
     ///   - body: writes one tensor's bytes; called once for each tensor, in the file's order (which is not that of `tensors`).
-    /// - Throws: ``CheckpointError``, and whatever `body` throws; nothing is left behind then.
+    /// - Throws: ``CheckpointError``, and errors of `body`; then no file is left.
     package static func write(
         _ tensors: [TensorDescription], metadata: [String: String] = ["format": "pt"], to url: URL,
         body: (TensorDescription, TensorSink) throws -> Void

@@ -11,7 +11,7 @@ package struct ShardedTensors: TensorSource {
 
     private let shardOfTensor: [String: String]
 
-    /// Opens every shard that the index names; the shards lie beside the index.
+    /// Opens every shard that the index names; the shards are in the folder of the index.
     /// - Throws: ``CheckpointError``; a missing shard is ``CheckpointError/missing(file:needed:)`` and names the index.
     package init(index url: URL, needed: String = "it was named as input") throws {
         let file = try MappedFile(contentsOf: url, needed: needed)

@@ -53,7 +53,7 @@ package enum ElementType: String, Sendable, CaseIterable {
         }
     }
 
-    /// Bytes of `count` values that lie side by side; `nil` if they do not fill whole blocks or overflow.
+    /// Bytes of `count` consecutive values; `nil` if they do not fill whole blocks or overflow.
     package func bytes(for count: Int) -> Int? {
         guard count >= 0, count % block.values == 0 else { return nil }
         let (bytes, overflow) = (count / block.values).multipliedReportingOverflow(by: block.bytes)

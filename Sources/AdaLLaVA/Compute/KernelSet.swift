@@ -92,7 +92,9 @@ extension KernelSet {
 
 /// The machine cannot do what was asked of it.
 public enum ComputeError: EngineError, Equatable {
+    /// The system did not start this many threads.
     case threads(Int)
+    /// Kernels requested by name that this processor or build does not have.
     case kernels(name: String, available: [String])
     /// The system, or the limit that was set, does not give so much memory.
     case memory(what: String, bytes: Int, used: Int, limit: Int)

@@ -38,10 +38,10 @@ package struct CheckpointConverter: WeightConverter {
     let scheduler: UntrainedScheduler?
 
     /// - Parameters:
-    ///   - projector: the image part of a GGUF pair, if it is not found beside the model.
+    ///   - projector: the image part of a GGUF pair, if it is not found next to the model.
     ///   - visionTower: the folder of the tower that `mm_vision_tower` names, if it is not found.
-    ///   - scheduler: what makes a model adaptive that is not; only for an output in Hugging Face's layout.
-    ///   - overwrites: replace what is at `output`.
+    ///   - scheduler: makes a model adaptive that is not; only for an output in Hugging Face's layout.
+    ///   - overwrites: replace an existing `output`.
     /// - Throws: ``CheckpointError``, ``ConversionError``
     package init(
         _ source: URL, projector: URL? = nil, visionTower: URL? = nil, to target: Target, scheduler: UntrainedScheduler? = nil, output: URL,
@@ -56,7 +56,7 @@ package struct CheckpointConverter: WeightConverter {
         }
         try ConversionOutput.check(output, sources: [source, checkpoint.folder] + (projector.map { [$0] } ?? []), overwrites: overwrites)
         if writesGGUF {
-            // Under this name lies, or would be looked for, the image part.
+            // The name of the image part, written now or found by loaders.
             try ConversionOutput.check(imageOutput, sources: [source] + (projector.map { [$0] } ?? []), overwrites: overwrites)
         }
         if writesGGUF { return }
@@ -70,7 +70,7 @@ package struct CheckpointConverter: WeightConverter {
 
     /// Writes the new checkpoint and opens it again to see that it loads. It appears under its name only when it is complete; stopped in
     /// between, nothing is left.
-    /// - Throws: ``CheckpointError``; `CancellationError` between two pieces of a tensor.
+    /// - Throws: ``CheckpointError``; `CancellationError` between two parts of a tensor.
     package func run(cancellation: Cancellation = Cancellation(), progress: ConversionProgress = { _, _ in }) throws -> ConversionReport {
         // A checkpoint that does not load would become another one that does not.
         try CheckpointConverter.verify(checkpoint)
@@ -86,7 +86,7 @@ package struct CheckpointConverter: WeightConverter {
         return report
     }
 
-    /// What was written, once it was seen to load.
+    /// The written files, once they have been loaded successfully.
     static func report(_ written: Checkpoint) throws -> ConversionReport {
         try verify(written)
         var sizes: [String: Int] = [:]
@@ -138,14 +138,14 @@ package struct CheckpointConverter: WeightConverter {
         }
     }
 
-    /// Configuration, tokenizer and notes; not the weights, and nothing else that lies about.
+    /// Configuration, tokenizer and notes; neither the weights nor unrelated files.
     private func belongsToCheckpoint(_ name: String) -> Bool {
         let kinds = ["json", "model", "jinja", "txt", "md"]
         let url = checkpoint.folder.appendingPathComponent(name)
         return FileKind(url) == .file && kinds.contains(url.pathExtension) && !WeightFiles.isWeights(name)
     }
 
-    /// Says in a copied `config.json` what type the weights have now, as loaders ask there, and where the tower lies.
+    /// Writes the weights' new type into a copied `config.json`, because loaders read it there, and the path of the tower.
     private func adapt(config: URL, tower: String?) throws {
         let json = try JSONValue.read(contentsOf: config)
         if case .object(var members) = json {

@@ -1,6 +1,6 @@
 import Foundation
 
-/// The GGUF side of a conversion: which tensor goes into which file as what, and what is said about the model.
+/// The GGUF side of a conversion: the file and type of each tensor, and the metadata.
 ///
 /// What llama.cpp can run is written as llama.cpp reads it: the language model in one file, and of a LLaVA the tower with its projector in
 /// another (`mmproj-NAME`). Everything else is one file of the architecture `adallava`, which other programs refuse by its name.
@@ -32,7 +32,7 @@ extension CheckpointConverter {
         let places = (language: try file.complete() ?? output, image: try imageFile?.complete())
         var report = try CheckpointConverter.report(Checkpoint.openGGUF(places.language, mmproj: places.image, found: nil))
         if let imageFile {
-            // The language model last: it is what people name, and it is there only with its other half.
+            // The language model last: people name this file, so it exists only together with its other half.
             try imageFile.commit()
         } else if overwrites, FileKind(imageOutput) == .file {
             try? Files.remove(imageOutput)
@@ -46,7 +46,7 @@ extension CheckpointConverter {
     /// Where the tower of a pair goes.
     var imageOutput: URL { output.deletingLastPathComponent().appendingPathComponent(Checkpoint.projectorName(of: output.lastPathComponent)) }
 
-    /// What other programs have no form for; `nil` if there is nothing.
+    /// Features that other programs have no form for; `nil` if there are none.
     private var obstacle: String? {
         let configuration = checkpoint.configuration
         if let adaptive = configuration.adaptive { return "it has the scheduler of AdaLLaVA-\(adaptive.schedulerType.rawValue)" }
@@ -113,7 +113,7 @@ extension CheckpointConverter {
         if name.hasPrefix("scheduler.") || tensor.shape.count > 2 { return tensor.type == .f32 ? .f32 : .f16 }
         let wanted = target.elementType
         guard let columns = tensor.shape.last, columns % wanted.block.values == 0 else { return .f16 }
-        // Four bits are too few for what reads and writes tokens.
+        // Four bits are too few for embeddings and the output layer.
         if target == .q4_0, name == "lm_head.weight" || name == "model.embed_tokens.weight" { return .q8_0 }
         return wanted
     }
@@ -171,7 +171,7 @@ extension CheckpointConverter {
         return GGUFTokenizer(text.tokenizer, rows: checkpoint.configuration.language.vocabularySize, ends: checkpoint.generation.eosTokenIDs)
     }
 
-    /// - Parameter isOurs: the file is of this engine's architecture, which says what it is made of beside.
+    /// - Parameter isOurs: the file has this engine's architecture, whose metadata has further fields.
     private func languageMetadata(_ vocabulary: GGUFVocabulary?, isOurs: Bool, holdsImage: Bool) throws -> [(key: String, value: GGUFValue)] {
         var pairs: [(key: String, value: GGUFValue)]
         if let source = checkpoint.ggufMetadata {
@@ -194,7 +194,7 @@ extension CheckpointConverter {
         return architecture + (more + adaptive + image).filter { !present.contains($0.key) } + pairs + [fileType]
     }
 
-    /// The tokenizer's own files as they are, which is what this engine reads, and the chat template for everybody.
+    /// The tokenizer's own files, which this engine reads, and the chat template for other programs.
     private func tokenizerFiles() throws -> [(key: String, value: GGUFValue)] {
         var pairs: [(key: String, value: GGUFValue)] = []
         for name in TokenizerLoader.fileNames {

@@ -2,7 +2,7 @@ import Foundation
 
 /// A GGUF text model as a folder in Hugging Face's layout: safetensors, `config.json`, `generation_config.json` and the tokenizer's files.
 extension CheckpointConverter {
-    /// What of a GGUF model has no form in Hugging Face's layout here; `nil` if nothing has not.
+    /// Features of a GGUF model without a form in Hugging Face's layout; `nil` if there are none.
     var safetensorsObstacle: String? {
         let configuration = checkpoint.configuration
         if configuration.adaptive != nil { return "it has AdaLLaVA's scheduler" }
@@ -88,7 +88,7 @@ extension CheckpointConverter {
 
 extension DecoderConfiguration {
     /// A text model's `config.json`.
-    /// - Parameter frequencyFactors: what a GGUF file divides the rotary frequencies by.
+    /// - Parameter frequencyFactors: divisors of the rotary frequencies in a GGUF file.
     func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> [String: Any] {
         let description = architecture.fileDescription
         let fields: [String: Any] = [
@@ -105,7 +105,7 @@ extension DecoderConfiguration {
     }
 
     private func huggingFaceScaling(_ factors: [Double]?) -> [String: Any]? {
-        // A factor for each frequency is what longrope is, with one list for every length.
+        // Factors per frequency are written as longrope, with one list for every length.
         if let factors {
             return [
                 "rope_type": "longrope", "short_factor": factors, "long_factor": factors, "factor": 1.0, "attention_factor": 1.0,

@@ -10,20 +10,20 @@ package protocol WeightConverter: Sendable {
 /// Told the bytes of the source that are done, of all.
 package typealias ConversionProgress = (_ done: Int, _ total: Int) -> Void
 
-/// What a conversion wrote.
+/// Result of a conversion.
 package struct ConversionReport: Sendable {
     /// Bytes of all weight files.
     package let bytes: Int
     package let tensors: Int
-    /// What was written, the one that was asked for first.
+    /// The written files, the requested one first.
     package internal(set) var files: [String] = []
-    /// What whoever gets the files should know.
+    /// Notes for the user of the files.
     package internal(set) var note: String?
 }
 
 /// Where a conversion may write, and how.
 enum ConversionOutput {
-    /// - Parameter sources: what must not be overwritten.
+    /// - Parameter sources: files that must not be overwritten.
     /// - Throws: ``CheckpointError/missing(file:needed:)``, ``ConversionError``
     static func check(_ output: URL, sources: [URL], overwrites: Bool) throws {
         let folder = output.deletingLastPathComponent()
@@ -45,13 +45,13 @@ enum ConversionOutput {
 
     /// Lets `body` fill a new folder, which takes its place at `output` once `verify` has opened it; stopped in between, nothing is left and
     /// what was there is as before.
-    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and whatever `body` and `verify` throw.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and errors of `body` and `verify`.
     static func writeFolder<Result>(_ output: URL, _ body: (URL) throws -> Void, verify: (URL) throws -> Result) throws -> Result {
         var result: Result?
         try PartialFiles.writeFolder(output) { partial in
             try body(partial)
             do {
-                // The checkpoint's own files are replaced; whatever else lies in its folder stays.
+                // The checkpoint's own files are replaced; other files of its folder stay.
                 for name in FileKind(output) == .folder ? try Files.names(in: output) : [] where !WeightFiles.isWeights(name) {
                     let kept = partial.appendingPathComponent(name)
                     if !Files.exists(kept) { try Files.copy(output.appendingPathComponent(name), to: kept) }
@@ -66,7 +66,7 @@ enum ConversionOutput {
     }
 }
 
-/// A conversion that was asked for wrongly.
+/// An invalid request for a conversion.
 package enum ConversionError: EngineError, Equatable {
     case exists(String)
     case ontoItself(String)

@@ -7,7 +7,7 @@ import Foundation
 /// Batch norm is folded into the convolution before it (in float64), so that the weights can be stored and multiplied in any type; pointwise
 /// convolutions become matrices `[outputs, inputs]`; the classifier is left out.
 package struct EfficientNetConverter: WeightConverter {
-    /// What the package adds to a variance.
+    /// The package's epsilon, which is added to a variance.
     static let normEpsilon = 1e-3
 
     private let archive: TorchArchive
@@ -75,7 +75,7 @@ package struct EfficientNetConverter: WeightConverter {
 
     // MARK: - Parts
 
-    /// A convolution, the batch norm behind it, and what they become together.
+    /// A convolution, the batch norm after it, and the convolution that replaces both.
     private struct Part {
         let convolution, norm, name: String
         /// `[outputs, inputs, rows, columns]`.

@@ -29,7 +29,7 @@ struct GGUFTokenizer {
 
     init(vocabulary: GGUFVocabulary, problem: String? = nil) { (self.vocabulary, self.problem) = (vocabulary, problem) }
 
-    /// Reads what was made of the tokenizer as other programs do, and compares.
+    /// Reads the written tokenizer as other programs do, and compares.
     private func difference(from tokenizer: any Tokenizer) -> String? {
         if vocabulary.model == "gpt2", vocabulary.pre == nil { return "GGUF has no name for how its tokenizer cuts text into words" }
         guard let other = try? vocabulary.makeTokenizer(file: "") else { return "GGUF has no form for its tokenizer" }
@@ -62,7 +62,7 @@ struct GGUFTokenizer {
 }
 
 extension GGUFVocabulary {
-    /// What stands in the place of a token that a vocabulary does not have, or has twice.
+    /// Text that replaces a token which a vocabulary lacks, or has twice.
     private static func placeholder(_ id: Int) -> [UInt8] { Array("[PAD\(id)]".utf8) }
 
     /// Tokens and their types by id.
@@ -89,7 +89,7 @@ extension GGUFVocabulary {
         self.init(
             model: "llama", rows: rows, pieces: model.pieces, added: tokenizer.added.tokens, unknown: model.unknownID, kind: { model.kinds[$0] })
         pre = "default"
-        // Merging only compares scores, so their ranks stand for them.
+        // Merging only compares scores, so ranks can replace them.
         scores = (0 ..< rows).map { $0 < model.ranks.count ? -Float(model.ranks[$0]) : -1e6 }
         addsSpacePrefix = model.normalization.addsDummyPrefix
         addsEOS = tokenizer.addsEOS

@@ -8,7 +8,7 @@ struct HuggingFaceTokenizer {
     /// - Parameters:
     ///   - template: the chat template, in Jinja.
     ///   - file: where the vocabulary comes from, for messages.
-    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for vocabularies that are no text or no BPE.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for vocabularies that are not text or not BPE.
     init(_ vocabulary: GGUFVocabulary, template: String?, file: String) throws {
         _ = try vocabulary.makeTokenizer(file: file)
         let texts = try vocabulary.tokens.map { bytes in
@@ -29,7 +29,7 @@ struct HuggingFaceTokenizer {
         }.joined(separator: ",")
     }
 
-    /// What puts the beginning of a sequence in front of a text.
+    /// The component that puts the beginning of a sequence before a text.
     private static func postProcessor(_ vocabulary: GGUFVocabulary, _ texts: [String], addsBOS: Bool) -> String {
         let (bos, eos) = (addsBOS ? vocabulary.bosToken : nil, vocabulary.addsEOS ?? false ? vocabulary.eosToken : nil)
         let special = [bos, eos].compactMap { $0 }

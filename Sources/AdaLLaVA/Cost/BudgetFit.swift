@@ -1,4 +1,4 @@
-/// The largest budget whose cost fits a limit: what a person asks for with a time instead of a fraction.
+/// The largest budget whose cost fits a limit, for callers who give a time instead of a fraction.
 extension BudgetUnits {
     /// The most optional units that cost at most `limit`, found by bisection.
     /// - Parameter cost: of so many optional units, in the limit's unit; never falls as units are added.

@@ -20,19 +20,19 @@ package struct BudgetUnits: Sendable, Equatable {
     }
 
     /// Optional units that a fraction of full compute grants: `max(0, floor(total * fraction) - prefix)`, never more than there are.
-    /// - Parameter precision: what the fraction is held, and multiplied, in: rounding to 16 bits can lose a unit, or win one.
+    /// - Parameter precision: the type of the fraction and its product; rounding to 16 bits can lose a unit, or add one.
     package func granted(fraction: Float, in precision: LatencyPrecision = .float32) -> Int {
         let whole = precision.round(Float(total) * precision.round(fraction)).rounded(.down)
         guard whole > Float(prefix) else { return 0 }
         return Int(min(whole, Float(total))) - prefix
     }
 
-    /// What the latency embedding encodes: `units / (total - prefix + 1)`.
+    /// Input of the latency embedding: `units / (total - prefix + 1)`.
     package func normalized(_ units: Int, in precision: LatencyPrecision = .float32) -> Float {
         precision.round(Float(units) / Float(total - prefix + 1))
     }
 
-    /// The smallest budget that still buys something: the prefix's share of the whole.
+    /// The floor: the prefix's fraction of the whole.
     package var floor: Double { Double(prefix) / Double(total) }
 }
 

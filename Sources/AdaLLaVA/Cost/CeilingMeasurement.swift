@@ -7,7 +7,7 @@ import Foundation
     import Glibc
 #endif
 
-/// What some threads of this machine reach when they do one thing only: read memory, or multiply in registers (`ak_ceilings.h`).
+/// The rates that some threads of this machine reach when they only read memory, or only multiply in registers (`ak_ceilings.h`).
 package struct CeilingMeasurement: Sendable, Equatable {
     package let threads: Int
     /// Bytes a second, read by all threads from a buffer beyond the last-level cache.
@@ -23,7 +23,7 @@ package struct CeilingMeasurement: Sendable, Equatable {
     /// Takes about a second and a half.
     /// - Parameters:
     ///   - time: how long each ceiling is tried.
-    ///   - bufferBytes: what is read; `nil` takes four times the last-level cache, 256 MB at least.
+    ///   - bufferBytes: size of the buffer; `nil` takes four times the last-level cache, 256 MB at least.
     /// - Throws: `ComputeError`
     package static func measure(threads: Int? = nil, time: Duration = .milliseconds(400), bufferBytes: Int? = nil) throws -> CeilingMeasurement {
         let pool = try ThreadPool(threads: threads)
@@ -81,7 +81,7 @@ package struct CeilingMeasurement: Sendable, Equatable {
     }
 }
 
-/// A buffer beyond the last-level cache that all threads read, for what the memory gives right now.
+/// A buffer larger than the last-level cache that all threads read, to measure the current bandwidth.
 package final class BandwidthReader: Sendable {
     /// Bytes a second, of the rounds that chose how the buffer is read.
     let median: Double
@@ -123,7 +123,7 @@ package final class BandwidthReader: Sendable {
                 // Fewer translations to look up; without huge pages it is a little slower, and nothing else changes.
                 madvise(address, self.bytes, Int32(MADV_HUGEPAGE))
             #endif
-            // Written, not only reserved: pages that nobody wrote to would all be the same page.
+            // Written, not only reserved, because pages that were never written are all the same page.
             memset(address, 1, self.bytes)
         }
 

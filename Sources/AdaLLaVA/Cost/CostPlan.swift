@@ -1,4 +1,4 @@
-/// What of one decoder layer runs, in the counts that its cost depends on.
+/// The parts of one decoder layer that run, as the counts that its cost depends on.
 package struct LayerShare: Sendable, Hashable {
     /// Attention switches that are on: heads, or groups of heads that share keys and values.
     package let switches: Int
@@ -47,7 +47,7 @@ package struct CostPlan: Sendable, Equatable {
     /// Units beyond the prefix that a budget granted; `nil` for a plan given as such.
     package let units: Int?
 
-    /// Whether the budget asked for less than the prefix layers cost, which always run.
+    /// Whether the budget is below the cost of the prefix layers, which always run.
     package let isBelowFloor: Bool
 
     package init(shares: [LayerShare], units: Int? = nil, isBelowFloor: Bool = false) {

@@ -1,4 +1,4 @@
-/// The request whose cost is asked for, and how the model is held and run.
+/// The request to analyze, and how the model is stored and run.
 package struct CostSettings: Sendable, Equatable {
     /// Positions of the prompt, image tokens included, the latency token not.
     package var promptTokens: Int
@@ -8,14 +8,14 @@ package struct CostSettings: Sendable, Equatable {
     package var batchSize: Int
     /// Bits of a weight as arithmetic takes it.
     package var weightBits: Int
-    /// Bits of a weight as it is read from memory, its share of a block's scales included: 8.5 for Q8_0. `nil` takes ``weightBits``.
+    /// Bits of a weight in memory, including its part of a block's scales: 8.5 for Q8_0. `nil` takes ``weightBits``.
     package var readWeightBits: Double?
     package var activationBits: Int
     /// Bits of a stored key or value; `nil` takes ``activationBits``.
     package var keyValueBits: Int?
     /// Attention as one operation that keeps its scores on the chip.
     package var flashAttention: Bool
-    /// Devices that share each layer; costs are those of one device.
+    /// Devices that share each layer (tensor parallelism); costs are those of one device.
     package var tensorParallel: Int
     /// Images a request encodes; not part of the reference's formula.
     package var images: Int

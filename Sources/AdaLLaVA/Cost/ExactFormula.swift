@@ -1,15 +1,16 @@
-/// What the engine computes, reads and writes for a request, counted operation by operation.
+/// Computation, reads and writes of the engine for a request, counted operation by operation.
 ///
-/// - Inputs of a layer's linear maps are read whole, whatever heads are on; only kept outputs are written.
+/// - Inputs of a layer's linear maps are read whole, whichever heads are on; only kept outputs are written.
 /// - Keys and values are those of the kept key-value heads; a decode step reads no others and stores no others.
-/// - A query meets the keys up to its own position: `t (t + 1) / 2` pairs for `t` positions, not `t²`; with a sliding window those in the window.
-/// - A block is what its architecture makes it: ``BlockShape``.
+/// - A query attends to the keys up to its own position: `t (t + 1) / 2` pairs for `t` positions, not `t²`; with a sliding window those in the
+///   window.
+/// - A block has the operations of its architecture: ``BlockShape``.
 /// - A layer's attention (MLP) costs nothing when no head (group) of it is on: no norm, no addition.
 /// - MLP groups have the neurons they have, one more in the first groups where the heads do not divide them.
 /// - The latency token is a position of the prompt; its encoder and the scheduler are counted.
 /// - The output layer runs once, for the prompt's last position, a multiply-add counting as two.
 /// - The vision tower and the projector are a stage of their own.
-/// - A request's memory is its peak: all weights, which stay loaded whatever the plan, and the cache at its longest.
+/// - A request's memory is its peak: all weights, which stay loaded under any plan, and the cache at its longest.
 ///
 /// Per value: RMS norm 4 operations (square, sum, two products), layer norm 7, softmax 5, gated SiLU 5, GELU 4, rotary embedding 3.
 /// The tower's biases, token sampling, PruMerge's merging and traffic between devices are not counted.
@@ -215,7 +216,7 @@ package struct ExactFormula: Sendable {
         return adaptive.schedulerType == .layers ? layers : layers * 2 * adaptive.switchesPerLayer(language)
     }
 
-    /// Weights of the whole model on one device, whatever the plan. Norms, scheduler and vision tower are on every device.
+    /// Weights of the whole model on one device, under any plan. Norms, scheduler and vision tower are on every device.
     private static func weightValues(_ configuration: ModelConfiguration, _ block: BlockShape, tensorParallel: Int) -> Double {
         let language = configuration.language
         let (hidden, intermediate) = (Double(language.hiddenSize), Double(language.intermediateSize))

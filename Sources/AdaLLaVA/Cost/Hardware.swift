@@ -9,7 +9,7 @@ package struct Hardware: Sendable, Equatable, Codable {
     package var int8: Double?
     /// Operations a second with 32-bit floats; `nil` where nothing is known.
     package var fp32: Double?
-    /// Bytes of memory on the chip: what a block of fused attention has to fit in.
+    /// Bytes of memory on the chip, which a block of fused attention must fit in.
     package var onChipBuffer: Double
 
     package init(name: String, bandwidth: Double, fp16: Double, int8: Double?, fp32: Double? = nil, onChipBuffer: Double) {

@@ -23,7 +23,7 @@ package struct MachineCeilings: Sendable, Equatable, Codable {
     /// Processes that wanted to run over the minute before the measurement; absent if the system does not say.
     package let load: Double?
 
-    /// What to tell people of ceilings that other programs may have lowered; `nil` for those of a quiet machine.
+    /// A warning if other programs may have lowered the ceilings; `nil` for those of a quiet machine.
     package var caution: String? {
         guard let load, load >= Self.busy else { return nil }
         return String(format: "this machine's ceilings were measured while other programs ran (load %.2f) and may be too low; "
@@ -137,6 +137,6 @@ package struct MachineCeilings: Sendable, Equatable, Codable {
 }
 
 extension Hardware {
-    /// What stands for the machine that this runs on; see ``MachineCeilings``.
+    /// The name of this machine as hardware; see ``MachineCeilings``.
     package static let thisMachine = "this-machine"
 }

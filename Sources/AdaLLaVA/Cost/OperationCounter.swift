@@ -78,7 +78,7 @@ struct OperationCounter: Sendable {
             .init(loadActivation: load + (cached ? 0 : keys), storeActivation: store, loadKeyValue: cached ? keys : 0)
         }
         if settings.flashAttention {
-            // Blocks of queries, keys, values and outputs share the chip's memory.
+            // Blocks of queries, keys, values and outputs share the on-chip memory.
             let rows = max(1, (hardware.onChipBuffer / (4 * headDim * settings.activationBytes)).rounded(.down))
             let blocks = (queries / rows).rounded(.up)
             return [

@@ -20,7 +20,7 @@ package struct RooflineOperation: Sendable, Equatable {
         (self.name, self.operations, self.traffic, self.peak, self.bandwidth) = (name, operations, traffic, peak, bandwidth)
     }
 
-    /// Bytes by what they are.
+    /// Bytes by kind.
     package struct Traffic: Sendable, Equatable {
         package var loadWeight = 0.0
         package var loadActivation = 0.0

@@ -1,9 +1,9 @@
-/// What a step's time is made of, counted: the terms of ``TimeModel``.
+/// Counts that a step's time depends on: the terms of ``TimeModel``.
 ///
 /// Rows of a chunk are bound by multiplying, so their time grows with rows times outputs; a single row is bound by reading weights and keys, so its time grows
 /// with their bytes (roofline model, Williams et al., 2009). Counts are in millions where they are products, so that coefficients have like sizes.
 package struct StepCounts: Sendable, Hashable {
-    /// The terms, each with what is counted.
+    /// The terms, with their units.
     package enum Term: Int, CaseIterable, Sendable {
         /// Multiply-adds of a chunk's rows: queries and outputs; keys and values; MLP. In millions.
         case chunkHeads, chunkKeyValues, chunkNeurons
@@ -124,7 +124,7 @@ package struct StepCounter: Sendable {
         return counts
     }
 
-    /// What a step costs beside its layers.
+    /// Cost of a step besides its layers.
     /// - Parameters:
     ///   - chunkRows: rows of prompts.
     ///   - latencyTokens: latency tokens among the single rows.

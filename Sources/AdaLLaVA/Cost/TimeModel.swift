@@ -36,7 +36,7 @@ package struct TimeModel: Sendable, Equatable {
         return TimeModel(coefficients: c)
     }()
 
-    /// A measurement: what was counted, and its time.
+    /// A measurement: counts and time.
     package struct Sample: Sendable, Equatable {
         package var counts: StepCounts
         package var nanoseconds: Double

@@ -43,8 +43,11 @@ public final class AdaptiveModel: Sendable {
     public let threads: Int
 
     /// Loads a checkpoint folder, a `.safetensors`, `.bin` or `.gguf` file.
-    /// - Parameter onProgress: called after each layer, on the loading thread.
-    /// - Throws: ``CheckpointError``, ``ComputeError``, ``TokenizerError``; `CancellationError` within one layer.
+    /// - Parameters:
+    ///   - url: the folder or file.
+    ///   - options: threads, precision and limits of the model.
+    ///   - onProgress: called after each layer, on the loading thread.
+    /// - Throws: ``CheckpointError``, ``ComputeError``; `CancellationError` within one layer.
     public convenience init(
         contentsOf url: URL, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
@@ -55,8 +58,11 @@ public final class AdaptiveModel: Sendable {
     }
 
     /// Loads a checkpoint that is open; projector and vision tower of `options` were given when it was opened.
-    /// - Parameter onProgress: called after each layer, on the loading thread.
-    /// - Throws: ``CheckpointError``, ``ComputeError``, ``TokenizerError``; `CancellationError` within one layer.
+    /// - Parameters:
+    ///   - checkpoint: from ``Checkpoint/open(at:projector:visionTower:)``.
+    ///   - options: threads, precision and limits of the model.
+    ///   - onProgress: called after each layer, on the loading thread.
+    /// - Throws: ``CheckpointError``, ``ComputeError``; `CancellationError` within one layer.
     public init(
         _ checkpoint: Checkpoint, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
@@ -188,6 +194,9 @@ public final class AdaptiveModel: Sendable {
     /// Answers the last turn of a conversation.
     /// - Parameters:
     ///   - conversation: turns in order, the last one the user's; a turn's images are taken from `images` in order.
+    ///   - images: the images of all turns.
+    ///   - budget: a fraction of compute, times, or `auto`.
+    ///   - options: sampling, length and stops.
     public func respond(
         to conversation: [ChatMessage], images: [RGBImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
@@ -309,7 +318,9 @@ public final class AdaptiveModel: Sendable {
     }
 
     /// The ids of a conversation in the model's chat template, -200 where images go: what ``respond(to:images:budget:options:)`` reads.
-    /// - Parameter system: the system prompt, instead of the template's.
+    /// - Parameters:
+    ///   - conversation: turns in order, the last one the user's.
+    ///   - system: the system prompt, instead of the template's.
     public func tokenize(_ conversation: [ChatMessage], system: String? = nil) throws -> [Int] {
         guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
         return try text.prompt(conversation, system: system)

@@ -60,12 +60,15 @@ public struct AnswerPiece: Sendable {
 public struct TokenLogProbability: Sendable, Equatable {
     /// A token that was or could have been chosen.
     public struct Candidate: Sendable, Equatable {
+        /// The token's id.
         public let token: Int
         /// What it stands for inside a text; maybe half a character.
         public let bytes: [UInt8]
+        /// Natural logarithm of its probability.
         public let logProbability: Double
     }
 
+    /// The token of the answer.
     public let chosen: Candidate
     /// The likeliest tokens in its place, the likeliest first.
     public let likeliest: [Candidate]

@@ -91,6 +91,7 @@ public struct DeadlineOptions: Sendable, Equatable {
     /// For experiments: whether switches may be turned off while an answer is under way, and whether the machine's load is taken into account.
     package var changesPlans = true, followsLoad = true
 
+    /// The defaults: the fastest answer if a limit cannot be kept, without cutting it.
     public init() {}
 }
 
@@ -110,9 +111,13 @@ public struct PhaseTimes: Sendable, Equatable {
 
 /// Why an answer ended.
 public enum FinishReason: String, Sendable {
+    /// The model ended the answer with its own token.
     case endOfAnswer = "stop"
+    /// One of ``GenerationOptions/stop``, or of the chat template's stop strings.
     case stopText = "stop_text"
+    /// ``GenerationOptions/maxTokens`` was reached.
     case maxTokens = "length"
+    /// The model's context is full.
     case contextFull = "context"
     /// The time was over, and the caller wanted the answer cut.
     case deadline
@@ -200,15 +205,25 @@ public enum GenerationProgress: Sendable {
 
 /// A request that cannot be answered.
 public enum GenerationError: EngineError, Equatable {
+    /// A prompt without tokens.
     case emptyPrompt
+    /// A token id outside the vocabulary.
     case token(Int, position: Int, vocabulary: Int)
+    /// The number of image placeholders in the prompt differs from the number of images.
     case imageCount(marks: Int, images: Int)
+    /// A prompt that leaves no position for an answer in the model's context.
     case promptTooLong(positions: Int, limit: Int)
+    /// An image for a model without a vision tower.
     case noVision(model: String)
+    /// An image that was prepared for another model.
     case otherPreparation(model: String)
+    /// Text for a model without a tokenizer.
     case noTokenizer(model: String)
+    /// A time budget for an engine that does not store measured times.
     case noTimes(model: String)
+    /// A given plan that does not fit the model.
     case plan(reason: String)
+    /// Values that are not finite: damaged weights, or an overflow.
     case notFinite(what: String, model: String)
 
     public var category: ErrorCategory {

@@ -4,7 +4,7 @@
 ///     let prepare = try ImagePreparation(checkpoint)
 ///     let pictures = files.map { prepare(read($0)) }     // a few hundred kilobytes each, whatever the files hold; each tile of those that are cut
 ///     let model = try await AdaptiveModel(checkpoint)
-package struct ImagePreparation: Sendable, Equatable {
+public struct ImagePreparation: Sendable, Equatable {
     let processor: CLIPImageProcessor
     let mode: CLIPImageProcessor.AspectMode
     /// `nil` where a picture is one input of the tower.
@@ -14,12 +14,12 @@ package struct ImagePreparation: Sendable, Equatable {
     private let contextLength: Int
 
     /// Positions of a prompt that an image takes; at least, where tokens are selected or pictures are cut into tiles.
-    package var tokens: Int { leastPositions }
+    public var tokens: Int { leastPositions }
     /// Pixels that are left of an image, or of each of its tiles.
-    package var pixels: Int { processor.cropSize * processor.cropSize }
+    public var pixels: Int { processor.cropSize * processor.cropSize }
 
     /// - Throws: ``GenerationError/noVision(model:)`` for text models, ``CheckpointError``
-    package init(_ checkpoint: Checkpoint) throws {
+    public init(_ checkpoint: Checkpoint) throws {
         guard let llava = checkpoint.configuration.llava, let tower = checkpoint.configuration.vision else {
             throw GenerationError.noVision(model: checkpoint.name)
         }
@@ -40,13 +40,13 @@ package struct ImagePreparation: Sendable, Equatable {
 
     /// Refuses more images than the model's context holds.
     /// - Throws: ``GenerationError/promptTooLong(positions:limit:)``
-    package func check(images count: Int) throws {
+    public func check(images count: Int) throws {
         let (positions, overflow) = count.multipliedReportingOverflow(by: leastPositions)
         guard !overflow, positions < contextLength else { throw GenerationError.promptTooLong(positions: positions, limit: contextLength) }
     }
 
     /// The picture at the tower's size.
-    package func callAsFunction(_ image: RGBImage) -> PreparedImage { PreparedImage(preparation: self, tiles: tiles(of: image)) }
+    public func callAsFunction(_ image: RGBImage) -> PreparedImage { PreparedImage(preparation: self, tiles: tiles(of: image)) }
 
     /// Tiles of a picture from top to bottom and from left to right; zeros if it is one input of the tower.
     func grid(width: Int, height: Int) -> (rows: Int, columns: Int) { tiling?.grid(width: width, height: height) ?? (0, 0) }
@@ -63,7 +63,7 @@ package struct ImagePreparation: Sendable, Equatable {
 }
 
 /// A picture brought to the size of a model's vision tower.
-package struct PreparedImage: Sendable {
+public struct PreparedImage: Sendable {
     let preparation: ImagePreparation
     let tiles: ImageTiles
 }

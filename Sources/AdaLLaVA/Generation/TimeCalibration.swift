@@ -6,9 +6,11 @@ public struct CalibrationReport: Sendable, Codable {
     public struct Phase: Sendable, Codable {
         /// `prefill_layers`, `decode_tokens`.
         public let name: String
+        /// Number of measurements.
         public let measurements: Int
         /// Of |predicted - measured| / measured.
         public let medianError: Double
+        /// The largest of them.
         public let largestError: Double
     }
 
@@ -16,10 +18,13 @@ public struct CalibrationReport: Sendable, Codable {
     public struct Measurement: Sendable, Codable {
         /// `layer` of a prompt, `step` beside its layers, or `token`.
         public let kind: String
-        /// Rows of the prompt, and optional units; `nil` without a scheduler.
+        /// Rows of the prompt.
         public let rows: Int
+        /// Optional units that ran; `nil` without a scheduler.
         public let units: Int?
+        /// The measured time.
         public let measuredMicroseconds: Double
+        /// The fitted time.
         public let predictedMicroseconds: Double
         /// How often it was measured.
         public let count: Int
@@ -29,14 +34,17 @@ public struct CalibrationReport: Sendable, Codable {
     public let nanoseconds: [String: Double]
     /// Milliseconds of encoding one image; 0 without a vision tower.
     public let imageMilliseconds: Double
+    /// Errors of the fit by kind of measurement.
     public let phases: [Phase]
+    /// All measurements.
     public let measurements: [Measurement]
     /// Seconds that measuring took.
     public let seconds: Double
     /// Whether equal measurements differed by more than a third: other programs ran, and predictions will be too long on an idle machine.
     public let isDisturbed: Bool
-    /// Where the measurements are kept, and what they belong to.
+    /// The file of the measurements.
     public let file: String
+    /// The model and machine that the measurements belong to.
     public let identity: String
 }
 

@@ -1,6 +1,6 @@
 import Foundation
 
-/// How long answers have been, by kind of question: what is expected of the next one.
+/// Lengths of earlier answers, by kind of question; they predict the next one's.
 package struct AnswerLengths: Sendable, Equatable, Codable {
     /// Lengths that are kept of each kind.
     static let count = 64

@@ -1,6 +1,6 @@
 import Foundation
 
-/// How much longer than predicted a deadline has to allow for, so that the wanted share of deadlines is kept.
+/// Factor between the predicted and the allowed time, so that the requested fraction of deadlines is kept.
 ///
 /// Adaptive conformal inference (Gibbs and Candès, 2021): the margin is a quantile of the recent errors of predictions, and the quantile's level moves up
 /// when a deadline was missed and down a little when it was kept, so that the share holds also when errors change with the machine's load.
@@ -22,7 +22,7 @@ package struct DeadlineMargin: Sendable, Equatable {
     ///   - measured: nanoseconds from the choice to the deadline's event.
     ///   - predicted: of the same work under the load known at the choice.
     ///   - missed: whether a deadline that could have been kept was missed; `nil` where none was set.
-    ///   - confidence: share of deadlines that is to be kept.
+    ///   - confidence: fraction of deadlines that must be kept.
     package mutating func add(measured: Double, predicted: Double, missed: Bool?, confidence: Double) {
         guard measured > 0, predicted > 0, measured.isFinite, predicted.isFinite else { return }
         errors.append(log(measured / predicted))
@@ -38,12 +38,12 @@ package struct DeadlineMargin: Sendable, Equatable {
     }
     private static let centerCount = 32
 
-    /// What predicted times are multiplied by where a deadline is to be kept.
+    /// Factor of predicted times when a deadline must be kept.
     package func factor(confidence: Double) -> Double {
         let level = min(max(confidence + shift, 0.5), 1)
         let known = (errors.count < DeadlineMargin.usual.count ? errors + DeadlineMargin.usual.dropFirst(errors.count) : errors).sorted()
         let place = min(Int((level * Double(known.count + 1)).rounded(.up)), known.count)
-        // Beyond the largest error that was seen, a level above 1 adds what is missing.
+        // Beyond the largest error so far, the part of the level above 1 is added.
         let beyond = max(confidence + shift - 1, 0)
         return exp(max(known[max(place - 1, 0)], 0) + beyond)
     }

@@ -33,7 +33,7 @@ package struct LoadFactor: Sendable, Equatable {
 
     /// Predicted nanoseconds after which a sample weighs 1/e.
     private static let fastMemory = 25e6, slowMemory = 300e6
-    /// Seconds of a pause after which what was seen before weighs 1/e: other programs come and go.
+    /// Seconds of a pause after which earlier samples weigh 1/e, because other programs come and go.
     private static let fastPause = 2.0, slowPause = 30.0
     /// One sample counts as at most so many times its prediction: a suspended process says nothing about the next layer.
     private static let largest = 20.0
@@ -45,7 +45,7 @@ package struct LoadFactor: Sendable, Equatable {
     package init() {}
 
     /// - Parameters:
-    ///   - measured: nanoseconds that a piece of work took.
+    ///   - measured: nanoseconds that the work took.
     ///   - predicted: nanoseconds that it takes on an idle machine.
     package mutating func add(measured: Double, predicted: Double, _ phase: Phase) {
         guard predicted > 0, measured > 0, measured.isFinite else { return }
@@ -56,7 +56,7 @@ package struct LoadFactor: Sendable, Equatable {
 
     private func slowValue(_ phase: Phase) -> Double { slow[phase.rawValue].ratio(assumed: 20e6) }
 
-    /// Forgets what was seen before a pause.
+    /// Forgets the samples before a pause.
     package mutating func pause(until now: ContinuousClock.Instant) {
         if let newest {
             let seconds = max((now - newest) / .seconds(1), 0)

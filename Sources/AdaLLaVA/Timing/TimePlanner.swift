@@ -1,6 +1,6 @@
 import Foundation
 
-/// What is left to compute of an answer.
+/// The remaining work of an answer.
 package struct RemainingWork: Sendable, Equatable {
     /// Images that are still to be encoded; of images that are cut, their tiles.
     package var images = 0
@@ -45,7 +45,7 @@ package final class TimePlanner {
     /// Of whole answers and of first tokens.
     package var wholeMargin = DeadlineMargin(), firstTokenMargin = DeadlineMargin()
     package var lengths = AnswerLengths()
-    /// Told what each layer of a chunk counted and took, while the machine is measured.
+    /// Called with the counts and time of each layer of a chunk while the machine is measured.
     package var onSample: ((StepCounts, Double) -> Void)?
 
     /// Nanoseconds of the layers of the step that runs.
@@ -148,14 +148,14 @@ package final class TimePlanner {
 
     // MARK: - Choice
 
-    /// What the time left pays for.
+    /// The units that the remaining time allows.
     package struct Choice: Sendable, Equatable {
         package let units: Int
         /// Whether a limit is not kept even so.
         package let isLate: Bool
     }
 
-    /// The state of a request whose limits are to be kept.
+    /// The state of a request with time limits.
     package struct Situation: Sendable {
         package var limits: TimeLimits
         package var work: RemainingWork
@@ -165,7 +165,7 @@ package final class TimePlanner {
         package var decoded = 0
         /// The machine's load, and what other requests of the same steps take over this one's alone.
         package var loads = PhaseLoads(), crowding = 1.0
-        /// Factors for what predictions have lately been wrong by: of the first token, and of the rest.
+        /// Factors for recent errors of predictions: of the first token, and of the rest.
         package var firstTokenMargin = 1.0, wholeMargin = 1.0
         /// Whether units may be turned off at each token that follows.
         package var canShrink = false

@@ -1,6 +1,7 @@
 import Foundation
 
-/// Measurements of one model on this machine, kept in the user's cache folder: what predicts times, and what recent predictions were wrong by.
+/// Measurements of one model on this machine, stored in the user's cache folder: the times that predictions use, and recent errors of
+/// predictions.
 ///
 /// A file serves one machine, thread count, kernel set, precision, model and build; another one, or a damaged one, is measured anew and never trusted.
 package struct TimingStore: Sendable {
@@ -21,7 +22,7 @@ package struct TimingStore: Sendable {
         file = folder.appendingPathComponent("times-" + String(hash, radix: 16) + ".json")
     }
 
-    /// What a file holds.
+    /// The content of a file.
     private struct Kept: Codable {
         let identity: String
         let nanoseconds: [String: Double]
@@ -44,7 +45,7 @@ package struct TimingStore: Sendable {
     /// Whether measurements of this model on this machine are kept.
     package var hasMeasurements: Bool { read() != nil }
 
-    /// A predictor with what is kept, or with guesses.
+    /// A predictor with the stored measurements, or with guesses.
     package func makePlanner() -> TimePlanner {
         let planner = TimePlanner(configuration, weightBytes: weightBytes)
         guard let kept = read() else { return planner }
@@ -56,7 +57,7 @@ package struct TimingStore: Sendable {
         return planner
     }
 
-    /// Keeps what a predictor knows. A cache folder that cannot be written only means that the next process measures anew.
+    /// Stores a predictor's measurements. If the cache folder cannot be written, the next process measures again.
     package func keep(_ planner: TimePlanner) {
         let terms = StepCounts.Term.allCases.map { ("\($0)", planner.model.coefficients[$0]) }
         let kept = Kept(

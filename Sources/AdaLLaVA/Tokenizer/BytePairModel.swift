@@ -1,11 +1,11 @@
 /// A byte-pair model as Hugging Face tokenizers (`"type": "BPE"`) and GGUF (`gpt2`) store it: a vocabulary and a ranked list of merges.
 struct BytePairModel: Sendable {
     struct Options: Sendable {
-        /// What characters outside the vocabulary become.
+        /// Replacement of characters outside the vocabulary.
         var unknownID: Int?
         /// Neighbouring unknown characters are one unknown token.
         var fusesUnknown = false
-        /// Characters outside the vocabulary are spelled with the pieces `<0x00>` to `<0xFF>`, if it has them.
+        /// Characters outside the vocabulary are encoded as the pieces `<0x00>` to `<0xFF>`, if it has them.
         var byteFallback = false
         /// A word that is a piece is that piece, whatever the merges say.
         var ignoresMerges = false

@@ -12,6 +12,7 @@ package enum PromptSegment: Sendable, Equatable {
 
 /// Who speaks.
 public enum ChatRole: String, Sendable, Equatable {
+    /// The instructions, the person, the model.
     case system, user, assistant
 }
 
@@ -19,7 +20,9 @@ public enum ChatRole: String, Sendable, Equatable {
 public struct ChatMessage: Sendable, Equatable {
     /// A piece of a turn.
     public enum Part: Sendable, Equatable {
+        /// Text, which may be empty.
         case text(String)
+        /// The position of the next image.
         case image
     }
 
@@ -38,7 +41,7 @@ public struct ChatMessage: Sendable, Equatable {
         self.init(role, parts: [.text(text)])
     }
 
-    /// A turn whose `<image>` marks are images, as LLaVA reads prompts.
+    /// A turn whose `<image>` marks are images, as in LLaVA's prompts.
     public init(_ role: ChatRole, marked text: String) {
         var parts: [Part] = []
         for (index, chunk) in ByteText.split(text, by: ChatMessage.imageMark).enumerated() {
@@ -54,7 +57,7 @@ public struct ChatMessage: Sendable, Equatable {
         return ChatMessage(.user, parts: parts + [.text(text)])
     }
 
-    /// What stands for an image in a text.
+    /// The placeholder of an image in a text.
     public static let imageMark = "<image>"
 
     /// Its text without the images.
@@ -80,7 +83,7 @@ public struct ChatTemplate: Sendable, Equatable {
 
     /// The name that `--template` takes.
     package let name: String
-    /// What the system says when nobody says otherwise; empty for nothing.
+    /// The default system prompt; empty for none.
     package var systemPrompt: String
     let style: Style
     /// Texts that end an answer even when the model does not end it with its own token.

@@ -125,7 +125,7 @@ extension ChatTemplate {
     ///   - modelType: `model_type` of its config.json, or a GGUF's architecture.
     ///   - chatTemplate: its Jinja template, if it brings one.
     ///   - specialTokens: `bos_token`, `eos_token` and the like, for that template.
-    ///   - imageMark: what that template writes where an image goes.
+    ///   - imageMark: the template's placeholder of an image.
     /// - Throws: ``ChatTemplateError/jinja(template:error:)``, ``ChatTemplateError/undecided(checkpoint:modelType:)``
     package static func forCheckpoint(
         name: String, modelType: String, chatTemplate: String?, specialTokens: [String: String] = [:],

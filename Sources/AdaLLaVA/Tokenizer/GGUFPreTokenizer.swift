@@ -3,7 +3,7 @@ struct GGUFPreTokenizer: Sendable {
     let steps: [PreTokenizer]
     /// A word that is a token is that token, whatever the merges say (as these models' tokenizer.json asks for).
     let ignoresMerges: Bool
-    /// What holds when the file does not say whether the beginning of sequence is put in front.
+    /// The default of adding the beginning of sequence, if the file has no such field.
     let addsBOS: Bool
 
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for names that are not known.
@@ -57,7 +57,7 @@ struct GGUFPreTokenizer: Sendable {
         + "\\U00010400-\\U0001044F\\U000104B0-\\U000104D3\\U000104D8-\\U000104FB\\U00010C80-\\U00010CB2\\U00010CC0-\\U00010CF2"
         + "\\U000118A0-\\U000118DF\\U0001E900-\\U0001E943"
     private static let falcon = ["[\\p{P}\\$\\+<=>\\^~\\|`]+"] + gpt2 + ["[0-9][0-9][0-9]"]
-    /// What files without a name of their own get.
+    /// The pattern of files without a name of their own.
     private static let fallback = ["[\\p{P}\\$\\+<=>\\^~\\|]+"] + gpt2 + ["\\p{N}+", "[0-9][0-9][0-9]"]
 
     private static let patterns: [String: [String]] = {

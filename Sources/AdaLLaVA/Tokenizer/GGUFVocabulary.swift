@@ -18,15 +18,15 @@ package struct GGUFVocabulary: Sendable {
     package var eosToken: Int?
     /// End of a turn.
     package var eotToken: Int?
-    /// The token for what the vocabulary cannot spell.
+    /// The token for text that the vocabulary cannot encode.
     package var unknownToken: Int?
     /// The token that fills up batches.
     package var padToken: Int?
-    /// `tokenizer.ggml.add_bos_token`; `nil` stands for the model's usual behaviour.
+    /// `tokenizer.ggml.add_bos_token`; `nil`: the model's default.
     package var addsBOS: Bool?
-    /// `tokenizer.ggml.add_eos_token`; `nil` stands for the model's usual behaviour.
+    /// `tokenizer.ggml.add_eos_token`; `nil`: the model's default.
     package var addsEOS: Bool?
-    /// `tokenizer.ggml.add_space_prefix`; `nil` stands for the model's usual behaviour.
+    /// `tokenizer.ggml.add_space_prefix`; `nil`: the model's default.
     package var addsSpacePrefix: Bool?
 
     /// A vocabulary given by value; checked by ``makeTokenizer(file:)``.

@@ -5,7 +5,7 @@ struct JinjaChatTemplate: Sendable, Equatable {
     let template: JinjaTemplate
     /// `bos_token`, `eos_token` and the like, by name.
     let specialTokens: [String: String]
-    /// What the template writes where an image goes, if it is given parts.
+    /// The template's placeholder of an image, if messages are lists of parts.
     let imageMark: String
     let content: JinjaContentFormat
 
@@ -98,9 +98,9 @@ struct JinjaChatTemplate: Sendable, Equatable {
 extension ChatTemplate {
     /// A template in Jinja.
     /// - Parameters:
-    ///   - name: what messages call it.
+    ///   - name: the name in messages.
     ///   - specialTokens: `bos_token`, `eos_token` and the like, by name.
-    ///   - imageMark: what it writes where an image goes, if it takes messages as lists of parts.
+    ///   - imageMark: its placeholder of an image, if it takes messages as lists of parts.
     /// - Throws: ``ChatTemplateError/jinja(template:error:)``
     package init(
         jinja source: String, name: String, specialTokens: [String: String] = [:], imageMark: String = ChatMessage.imageMark
@@ -120,11 +120,12 @@ extension ChatTemplate {
 
     /// A template that a person chooses instead of the checkpoint's.
     public enum Choice: Sendable, Equatable, ExpressibleByStringLiteral {
-        /// One of ``ChatTemplate/all`` by its name.
+        /// A built-in template by its name: `vicuna_v1`, `chatml`, ….
         case named(String)
         /// A file in Jinja, or a JSON file with a `chat_template`.
         case file(URL)
 
+        /// A template by its name.
         public init(stringLiteral name: String) { self = .named(name) }
 
         /// The template.

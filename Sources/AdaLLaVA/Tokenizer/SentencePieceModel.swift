@@ -31,11 +31,11 @@ struct SentencePieceModel: Sendable {
     let bosID: Int?
     let eosID: Int?
     let padID: Int?
-    /// What an unknown piece decodes to.
+    /// Text of a decoded unknown piece.
     let unknownSurface: [UInt8]
     /// Ids of the 256 byte pieces; `nil` without byte fallback.
     let byteIDs: [Int32]?
-    /// The byte that a byte piece stands for.
+    /// The byte of a byte piece.
     private let byteValues: [Int: UInt8]
     /// Symbols that are cut out of a text before merging.
     let userDefined: TokenTrie

@@ -1,7 +1,7 @@
 /// A LLaMA-style tokenizer over a SentencePiece BPE model, as Hugging Face's `LlamaTokenizer` (the "slow" one, which LLaVA uses)
 /// wraps it: added tokens are cut out of the text first, the beginning of sequence is put in front.
 package final class SentencePieceTokenizer: Tokenizer {
-    /// What stands around the model.
+    /// Settings around the model.
     struct Options: Sendable {
         /// Text that follows a special token gets the dummy space too (`legacy` in tokenizer_config.json; its default there is true).
         var isLegacy = true

@@ -22,7 +22,7 @@ package struct StreamingDecoder: Sendable {
         return String(decoding: output, as: UTF8.self)
     }
 
-    /// What was kept back, broken characters as U+FFFD. The decoder is done afterwards.
+    /// The bytes that were held back, with U+FFFD for broken characters. The decoder is done afterwards.
     package mutating func finish() -> String {
         var output: [UInt8] = []
         finish(into: &output)

@@ -16,7 +16,7 @@ package protocol Tokenizer: Sendable {
     var bosToken: Int? { get }
     /// The token that ends a sequence, if the vocabulary has one.
     var eosToken: Int? { get }
-    /// The token for what the vocabulary cannot spell, if it has one.
+    /// The token for text that the vocabulary cannot encode, if it has one.
     var unknownToken: Int? { get }
     /// The token that fills up batches, if the vocabulary has one.
     var padToken: Int? { get }
@@ -48,9 +48,9 @@ package protocol Tokenizer: Sendable {
 ///
 /// Bytes whose meaning later ids can still change are kept back until ``finish(into:)``.
 package protocol Detokenizer: Sendable {
-    /// Appends to `output` what `id` settles.
+    /// Appends to `output` the text that `id` completes.
     mutating func push(_ id: Int, into output: inout [UInt8])
-    /// Appends what was kept back. Nothing is pushed afterwards.
+    /// Appends the bytes that were held back. Nothing is pushed afterwards.
     mutating func finish(into output: inout [UInt8])
 }
 

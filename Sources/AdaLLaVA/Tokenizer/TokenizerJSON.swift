@@ -15,7 +15,7 @@ struct TokenizerJSON {
         guard root.object != nil else { throw CheckpointError.malformed(file: file, reason: "expected an object, found \(root.kind)") }
     }
 
-    /// - Parameter settings: what tokenizer_config.json says beside it.
+    /// - Parameter settings: the content of tokenizer_config.json.
     func makeTokenizer(settings: TokenizerSettings = TokenizerSettings()) throws -> BytePairTokenizer {
         let model = try readModel()
         var options = BytePairTokenizer.Options()

@@ -44,8 +44,8 @@ package enum TokenizerLoader {
 
     /// Reads the same files from wherever `read` finds them.
     /// - Parameters:
-    ///   - place: what messages call it.
-    ///   - read: the bytes of a file and what messages call it; `nil` if there is no such file.
+    ///   - place: the name in messages.
+    ///   - read: returns the bytes of a file and its name in messages; `nil` if there is no such file.
     static func load(
         from place: String, source: Source = .automatic, read: (String) throws -> (bytes: [UInt8], file: String)?
     ) throws -> Loaded {

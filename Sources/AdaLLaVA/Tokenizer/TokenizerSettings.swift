@@ -1,4 +1,4 @@
-/// What lies beside a tokenizer in a checkpoint: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+/// Files next to a tokenizer in a checkpoint: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 struct TokenizerSettings: Sendable {
     /// Whether a tokenizer_config.json was there at all.
     var isPresent = false
@@ -49,7 +49,7 @@ struct TokenizerSettings: Sendable {
         }
     }
 
-    /// special_tokens_map.json fills in what tokenizer_config.json leaves open.
+    /// special_tokens_map.json supplies values that tokenizer_config.json lacks.
     mutating func readSpecialTokensMap(_ bytes: [UInt8], file: String) throws {
         let root = try Self.parse(bytes, file)
         var names = TokenizerSettings()

@@ -3,7 +3,7 @@ package struct TrainingConversation: Sendable {
     /// Marks positions that are not scored.
     package static let ignoredLabel = -100
 
-    /// What a conversation amounts to.
+    /// A conversation as ids and labels.
     package struct Labels: Sendable, Equatable {
         /// `-200` where images go.
         package let inputIDs: [Int]
@@ -34,7 +34,7 @@ package struct TrainingConversation: Sendable {
 
     /// Ids and labels under the vicuna_v1 template.
     /// - Parameters:
-    ///   - hasImage: `<image>` stands for an image; otherwise it is text.
+    ///   - hasImage: `<image>` is the placeholder of an image; otherwise it is text.
     ///   - maximumLength: longer conversations are cut there when they have no image (`model_max_length`).
     /// - Throws: ``ChatTemplateError/turns(template:reason:)``
     package func labels(with tokenizer: any Tokenizer, hasImage: Bool, maximumLength: Int = 2048) throws -> Labels {

@@ -31,7 +31,7 @@ struct UTF8Assembler: Sendable {
         }
     }
 
-    /// Appends what is left, which is no whole character.
+    /// Appends the remaining bytes, which are no whole character.
     mutating func finish(into output: inout [UInt8]) {
         while !held.isEmpty { replaceFirst(into: &output) }
     }

@@ -4,7 +4,7 @@
 protocol DecoderDescription {
     /// `model_type` of a text model's `config.json`.
     static var modelType: String { get }
-    /// What follows `llava_` and `ada_llava_` in the model types of LLaVA's own layout.
+    /// The rest of the model type after `llava_` and `ada_llava_` in LLaVA's own layout.
     static var llavaName: String { get }
     /// `general.architecture` of its GGUF files, with which the names of their keys begin.
     static var ggufArchitecture: String { get }
@@ -14,7 +14,7 @@ protocol DecoderDescription {
     static var normsAddOne: Bool { get }
     /// The fields of the norms' epsilon.
     static var epsilonField: (huggingFace: String, gguf: String) { get }
-    /// What transformers takes for fields that are absent.
+    /// Defaults of absent fields, as in transformers.
     static var defaults: DecoderDefaults { get }
     /// The field of the neurons of an MLP.
     static func intermediateSizeField(_ fields: ConfigurationFields) -> String
@@ -24,13 +24,13 @@ protocol DecoderDescription {
     static var ggufModules: [(gguf: String, canonical: String)] { get }
     /// Modules of a layer that GGUF calls otherwise than LLaMA's: name in GGUF, canonical name.
     static var ggufLayerModules: [(gguf: String, canonical: String)] { get }
-    /// Reads what other architectures do not have, and refuses what this one has not.
+    /// Reads the fields of this architecture alone, and refuses fields that it does not have.
     /// - Parameter rope: read from the same fields.
     static func read(_ fields: ConfigurationFields, _ rope: RopeParameters, into c: inout DecoderConfiguration) throws
     /// The same of GGUF metadata.
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws
     /// The keys of GGUF metadata that other architectures do not have.
-    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for what GGUF has no keys for.
+    /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for features without GGUF keys.
     static func ggufMetadata(_ c: DecoderConfiguration) throws -> [(key: String, value: GGUFValue)]
     /// The fields of `config.json` that other architectures do not have.
     static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any]
@@ -38,7 +38,7 @@ protocol DecoderDescription {
     static var className: String { get }
 }
 
-/// What transformers takes for absent fields of a decoder's configuration.
+/// Defaults of absent fields of a decoder's configuration, as in transformers.
 struct DecoderDefaults {
     var vocabularySize = 32000
     var hiddenSize = 4096
@@ -75,7 +75,7 @@ extension DecoderDescription {
 
     static func ggufMetadata(_ c: DecoderConfiguration) throws -> [(key: String, value: GGUFValue)] { [] }
 
-    /// Refuses what only Phi-2 has.
+    /// Refuses features of Phi-2.
     static func requireWholeHeadsAndSiLU(_ fields: ConfigurationFields, _ rope: RopeParameters, _ c: DecoderConfiguration) throws {
         if rope.partialFactor ?? 1 != 1 {
             throw CheckpointError.unsupported(
@@ -94,7 +94,7 @@ extension DecoderDescription {
 }
 
 extension DecoderArchitecture {
-    /// How it stands in files.
+    /// Its name in files.
     var fileDescription: any DecoderDescription.Type {
         switch self {
         case .llama: LlamaDescription.self
@@ -128,7 +128,7 @@ extension DecoderConfiguration {
     /// Reads the decoder's part of a Hugging Face configuration.
     /// - Parameters:
     ///   - fields: the whole of a text model's or LLaVA's own `config.json`, or the `text_config` of llava-hf's.
-    ///   - architecture: decides which fields there are and what absent ones mean.
+    ///   - architecture: decides which fields exist and their defaults.
     ///   - requiresSizes: whether the sizes must be there. Hugging Face leaves defaults out of nested configurations only.
     /// - Throws: ``CheckpointError``
     init(huggingFace fields: ConfigurationFields, architecture: DecoderArchitecture, requiresSizes: Bool) throws {

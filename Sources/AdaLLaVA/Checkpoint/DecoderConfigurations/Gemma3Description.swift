@@ -43,7 +43,7 @@ enum Gemma3Description: DecoderDescription {
         c.localRopeTheta = try theta ?? fields.number("rope_local_base_freq", in: RopeParameters.bases, missing: localTheta)
     }
 
-    /// `layer_types`, or what earlier versions say by `sliding_window_pattern`.
+    /// `layer_types`, or `sliding_window_pattern` of earlier versions.
     private static func kinds(_ fields: ConfigurationFields, layers: Int) throws -> [DecoderLayerKind] {
         guard fields.has("layer_types") else {
             let pattern = try fields.integer("sliding_window_pattern", in: ConfigurationLimits.layers, missing: pattern)

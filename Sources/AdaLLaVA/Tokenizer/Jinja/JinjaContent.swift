@@ -1,4 +1,4 @@
-/// How a chat template takes what a message says.
+/// The form of a message's content that a chat template expects.
 enum JinjaContentFormat: Sendable, Equatable {
     /// One text; images are marks in it.
     case text
@@ -99,7 +99,7 @@ struct JinjaContentReader {
         for child in expression.children { read(child) }
     }
 
-    /// Whether an expression is what a message says.
+    /// Whether an expression is a message's content.
     private func isContent(_ expression: JinjaExpression) -> Bool {
         switch expression.kind {
         case .attribute(_, "content"): true
@@ -124,7 +124,7 @@ struct JinjaContentReader {
         if case .text(let found) = expression.kind { found == JinjaText(text) } else { false }
     }
 
-    /// What filters and slices that keep a list's parts are applied to.
+    /// The operand of filters and slices that keep a list's parts.
     private func unfiltered(_ expression: JinjaExpression) -> JinjaExpression {
         switch expression.kind {
         case .filter(let value?, let name, _)

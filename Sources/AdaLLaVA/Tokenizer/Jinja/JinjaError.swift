@@ -1,6 +1,6 @@
 /// Why a template cannot be read or rendered, and where.
 public struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// What went wrong.
+    /// The cause.
     public enum Reason: Sendable, Equatable {
         /// The source breaks the language's rules.
         case syntax(expected: String, found: String)
@@ -14,7 +14,7 @@ public struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
 
     /// The line of the template, from 1.
     public let line: Int
-    /// What went wrong there.
+    /// The cause.
     public let reason: Reason
 
     /// An error on a line.
@@ -37,13 +37,13 @@ public struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
 struct JinjaLimits: Sendable, Equatable {
     /// Scalars of a template's source; the longest that are published have about 30 thousand.
     var source = 1 << 19
-    /// How deep expressions and blocks may lie in each other.
+    /// Maximum nesting of expressions and blocks.
     var nesting = 64
     /// Evaluated expressions, executed statements, iterations, compared elements.
     var steps = 4_000_000
     /// Bytes of all texts and containers that a rendering makes, the short-lived ones included.
     var memory = 64 << 20
-    /// Bytes allowed beyond ``memory`` for each scalar of the conversation, since templates copy what they are given.
+    /// Bytes allowed in addition to ``memory`` for each scalar of the conversation, because templates copy their input.
     var memoryPerInput = 256
     /// Scalars of the prompt beyond eight times the conversation's.
     var output = 1 << 20

@@ -66,7 +66,7 @@ enum JinjaValue {
         return integer.map(Double.init)
     }
 
-    /// Containers that lie in each other.
+    /// Maximum nesting of containers.
     var height: Int {
         switch self {
         case .list(let list), .tuple(let list): list.height
@@ -168,7 +168,7 @@ final class JinjaMacro {
     init(_ definition: JinjaMacroDefinition, _ scope: JinjaScope) { (self.definition, self.scope) = (definition, scope) }
 }
 
-/// The variables of a block; what is not among them is looked for outside.
+/// The variables of a block; other names are looked up in the enclosing blocks.
 final class JinjaScope {
     var values: [String: JinjaValue] = [:]
     let parent: JinjaScope?
@@ -250,7 +250,7 @@ struct JinjaArguments {
     var keyword: [(name: String, value: JinjaValue)] = []
 
     /// The arguments in the order of `names`.
-    /// - Parameter function: what messages call it.
+    /// - Parameter function: the name in messages.
     func bind(_ names: [String], _ function: String, meter: JinjaMeter) throws -> [JinjaValue?] {
         guard positional.count <= names.count else {
             throw meter.failure("\(function): expected at most \(names.count) arguments, found \(positional.count)")
