@@ -1,4 +1,4 @@
-/// What the latency token looks at in the prefix layers, behind whose last one the scheduler reads it.
+/// The latency token's attention in the prefix layers; the scheduler reads its hidden state after the last one.
 package struct LatencyAttention: Sendable, Equatable {
     /// One prefix layer, averaged over its heads.
     package struct Layer: Sendable, Equatable {
@@ -33,7 +33,7 @@ package struct LatencyAttention: Sendable, Equatable {
         self = try await model.latencyAttention(tokens: tokens, image: try model.imagePreparation(image), budget: .fraction(budget))
     }
 
-    /// What a layer gives to each patch, row by row from the upper left; `nil` if features are not patches of a square.
+    /// A layer's weight of each patch, row by row from the upper left; `nil` if features are not patches of a square.
     package func patchWeights(_ layer: Layer) -> (grid: Int, weights: [Double])? {
         guard let grid, layer.weights.count >= leadingRows + grid * grid else { return nil }
         return (grid, Array(layer.weights[leadingRows ..< leadingRows + grid * grid]))
