@@ -64,8 +64,9 @@ struct Auto: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Fit a budget head to labels, calibrate it on others, and add it to a checkpoint.",
             discussion: """
-                Writes budget_head.safetensors next to the checkpoint's weights and "budget_head": true into its config.json. With --test the head, and \
-                one that sees only the question's text, are scored on further labels.
+                Fits regressions and a network with a hidden layer, and keeps the one that predicts the calibration labels best. Writes budget_head.safetensors \
+                next to the checkpoint's weights and "budget_head": true into its config.json. With --test the head, and one that sees only the question's \
+                text, are scored on further labels.
                 """)
 
         @Option(help: "The checkpoint's folder.", completion: .directory)
@@ -74,7 +75,9 @@ struct Auto: AsyncParsableCommand {
         @Option(parsing: .upToNextOption, help: "Files of labels to fit the head to.")
         var labels: [String]
 
-        @Option(parsing: .upToNextOption, help: "Files of labels of other inputs, on which the loss at each mean budget is measured.")
+        @Option(
+            parsing: .upToNextOption,
+            help: "Files of labels of other inputs, on which the loss at each mean budget is measured: that of the file that loses most.")
         var calibration: [String]
 
         @Option(parsing: .upToNextOption, help: "Files of labels of further inputs, to score the head on.")
@@ -99,14 +102,14 @@ struct Auto: AsyncParsableCommand {
                     guard let all else { throw EvaluationError.argument(name: "--labels", expected: "at least one file of labels", found: "none") }
                     return all
                 }
-                let (fitted, held) = (try read(labels), try read(calibration))
+                let fitted = try read(labels), held = try calibration.map { try read([$0]) }
                 let head = try BudgetHeadFit.fit(fitted, calibration: held)
                 let rival = test.isEmpty ? nil : try BudgetHeadFit.fit(fitted, calibration: held, usesText: true)
                 let studies = try test.map { (name: $0, study: BudgetStudy(head, on: try read([$0]), textHead: rival)) }
                 if !dryRun { try BudgetHeadFit.add(head, to: checkpoint) }
                 if json {
                     printNow(try adallava.json([
-                        "inputs": fitted.count, "calibration": held.count,
+                        "inputs": fitted.count, "calibration": held.reduce(0) { $0 + $1.count },
                         "curve": head.curve.map { ["price": Double($0.price), "loss": Double($0.loss), "mean": Double($0.mean)] },
                         "tests": studies.map { ["labels": $0.name, "study": $0.study.jsonObject] },
                     ]))

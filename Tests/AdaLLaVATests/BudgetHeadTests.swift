@@ -115,6 +115,21 @@ import Testing
             _ = try CheckpointConverter(folder, to: .f32, output: converted).run()
             #expect(try TestModel(converted).loaded.parts.adaptive?.budgetHead == head)
         })
+        // The same thresholds on a hidden layer whose values are large, so that SiLU passes them on.
+        let layer = BudgetHead.HiddenLayer(weight: [direction, direction.map { -$0 }], bias: [-middle + 500, middle + 500])
+        let layered = BudgetHead(hidden: layer, weight: Array(repeating: [1, 0], count: 4), bias: [-501, -500, -499, -498], curve: head.curve)
+        for state in states { #expect(zip(layered.likelihoods(state), head.likelihoods(state)).allSatisfy { abs($0 - $1) < 1e-3 }) }
+        try withHead(layered) { folder in
+            let model = try TestModel(folder)
+            #expect(model.loaded.parts.adaptive?.budgetHead == layered)
+            let converted = folder.appendingPathComponent("model.gguf")
+            _ = try CheckpointConverter(folder, to: .f32, output: converted).run()
+            #expect(try TestModel(converted).loaded.parts.adaptive?.budgetHead == layered)
+            for ((image, question), state) in zip(inputs, states) {
+                #expect(try model.run(try request(model, image, question, .auto())).adaptive?.units
+                    == BudgetHead.choose(layered.likelihoods(state), price: 0.5, of: BudgetUnits(total: 8, prefix: 4)))
+            }
+        }
     }
 
     @Test("without a head auto is refused with what to do")

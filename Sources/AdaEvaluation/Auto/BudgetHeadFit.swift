@@ -9,26 +9,39 @@ package enum BudgetHeadFit {
     /// Prices of compute at which a head is calibrated: nothing, then evenly in logarithms.
     static let prices: [Float] = [0] + (0 ... 60).map { Float(0.002 * pow(2000, Double($0) / 60)) }
 
-    /// Fits a head to labels, takes the penalty under which it predicts the calibration labels best, and measures its curve on them.
-    /// - Parameter usesText: whether the head sees the question alone, as the baseline does.
+    /// Fits heads to labels, with penalties of ``ridges`` and with a hidden layer, takes the one that predicts the calibration labels best, and measures its
+    /// curve on them.
+    /// - Parameters:
+    ///   - calibration: labels of other inputs, set by set. The loss at a price is that on the set that loses most, so it holds on each of them.
+    ///   - usesText: whether the head sees the question alone, as the baseline does.
+    ///   - perceptron: how the head with a hidden layer is trained; `nil` leaves it out.
     /// - Throws: ``EvaluationError`` for too few labels, or labels of different models.
-    package static func fit(_ labels: BudgetLabels, calibration: BudgetLabels, usesText: Bool = false) throws -> BudgetHead {
-        guard labels.count > 1, calibration.count > 1 else {
-            throw EvaluationError.argument(name: "--labels", expected: "labels of several inputs", found: "\(min(labels.count, calibration.count))")
+    package static func fit(_ labels: BudgetLabels, calibration: [BudgetLabels], usesText: Bool = false) throws -> BudgetHead {
+        try fit(labels, calibration: calibration, usesText: usesText, perceptron: PerceptronFit())
+    }
+
+    static func fit(_ labels: BudgetLabels, calibration sets: [BudgetLabels], usesText: Bool = false, perceptron: PerceptronFit?) throws -> BudgetHead {
+        guard var calibration = sets.first, labels.count > 1, sets.allSatisfy({ $0.count > 1 }) else {
+            let least = min(labels.count, sets.map(\.count).min() ?? 0)
+            throw EvaluationError.argument(name: "--labels", expected: "labels of several inputs", found: "\(least)")
         }
+        for set in sets.dropFirst() { try calibration.append(set) }
         guard labels.units == calibration.units, labels.states[0].count == calibration.states[0].count else {
             throw EvaluationError.argument(name: "--calibration", expected: "labels of the model that --labels are of", found: "those of another one")
         }
         let states = usesText ? labels.textStates : labels.states
         let fit = LogisticFit(states), least = labels.leastUnits
-        let heads = ridges.map { ridge in
+        var heads = ridges.map { ridge in
             let rows = (0 ..< labels.optional).map { count in fit.fit(least.map { $0 <= count }, ridge: ridge) }
             return BudgetHead(weight: rows.map(\.weight), bias: rows.map(\.bias))
+        }
+        if let perceptron {
+            heads.append(perceptron.fit(labels.samples(usesText: usesText), heldOut: calibration.samples(usesText: usesText)))
         }
         let losses = heads.map { logLoss($0, calibration, usesText: usesText) }
         guard let best = losses.indices.min(by: { losses[$0] < losses[$1] }) else { return heads[0] }
         var head = heads[best]
-        head.curve = curve(of: head, on: calibration, usesText: usesText)
+        head.curve = curve(of: head, on: sets, usesText: usesText)
         return head
     }
 
@@ -37,7 +50,7 @@ package enum BudgetHeadFit {
     package static func add(_ head: BudgetHead, to checkpoint: Checkpoint) throws {
         let config = checkpoint.folder.appendingPathComponent("config.json")
         guard checkpoint.ggufMetadata == nil, let units = checkpoint.configuration.budgetUnits,
-            head.bias.count == units.total - units.prefix, head.weight.first?.count == checkpoint.configuration.language.hiddenSize,
+            head.bias.count == units.total - units.prefix, (head.hidden?.weight ?? head.weight).first?.count == checkpoint.configuration.language.hiddenSize,
             case .object(var members) = try JSONValue.read(contentsOf: config)
         else {
             throw EvaluationError.argument(
@@ -62,17 +75,24 @@ package enum BudgetHeadFit {
         return losses.mean ?? 0
     }
 
-    static func curve(of head: BudgetHead, on labels: BudgetLabels, usesText: Bool = false) -> [BudgetHead.Point] {
-        let choice = BudgetChoice(head, labels, usesText: usesText)
-        let full = labels.fullAccuracy
+    /// At each price the loss on the set that loses most, and the mean budget over all inputs.
+    static func curve(of head: BudgetHead, on sets: [BudgetLabels], usesText: Bool = false) -> [BudgetHead.Point] {
+        let choices = sets.map { BudgetChoice(head, $0, usesText: usesText) }, inputs = sets.reduce(0) { $0 + $1.count }
         return prices.map { price in
-            let chosen = choice.units(price: price)
-            return BudgetHead.Point(price: price, loss: Float(full - labels.accuracy(chosen)), mean: Float(labels.mean(chosen)))
+            let chosen = choices.map { $0.units(price: price) }
+            let losses = zip(sets, chosen).map { $0.fullAccuracy - $0.accuracy($1) }
+            let mean = zip(sets, chosen).reduce(0) { $0 + $1.0.mean($1.1) * Double($1.0.count) } / Double(max(inputs, 1))
+            return BudgetHead.Point(price: price, loss: Float(losses.max() ?? 0), mean: Float(mean))
         }
     }
 }
 
 extension BudgetLabels {
+    /// What a head is fitted to, by input and threshold.
+    fileprivate func samples(usesText: Bool) -> [PerceptronFit.Sample] {
+        zip(usesText ? textStates : states, leastUnits).map { state, least in (state, (0 ..< optional).map { least <= $0 }) }
+    }
+
     /// The mean score where input `i` is answered with `units[i]` optional units.
     package func accuracy(_ units: [Int]) -> Double { zip(scores, units).map { Double($0[$1]) }.mean ?? 0 }
 

@@ -1,10 +1,12 @@
 import Foundation
 
 /// Predicts what an input needs: from the last prompt row after the prefix layers, for each number of optional units, how likely the answer stays as
-/// good as the full model's from there on. Ordinal logistic regression with a weight vector for each threshold; not part of the reference.
+/// good as the full model's from there on. An ordinal logistic regression with a weight vector for each threshold, on the row itself or on a hidden layer
+/// with SiLU; not part of the reference.
 ///
-/// Tensors: `scheduler.budget_head.weight` `[units, hidden]` and `.bias` `[units]` (all units are always enough, so they have no row), and `.curve`
-/// `[points, 3]`: a price of compute, and the accuracy lost and the mean fraction of compute at that price on the scenes that calibrated it.
+/// Tensors: `scheduler.budget_head.weight` `[units, inputs]` and `.bias` `[units]` (all units are always enough, so they have no row); `.hidden.weight`
+/// `[inputs, hidden]` and `.hidden.bias` `[inputs]` where there is a hidden layer, without which `inputs` are `hidden`; and `.curve` `[points, 3]`: a price of
+/// compute, and the accuracy lost and the mean fraction of compute at that price on the inputs that calibrated it.
 package struct BudgetHead: Sendable, Equatable {
     /// Calibration results at one price.
     package struct Point: Sendable, Equatable {
@@ -18,12 +20,24 @@ package struct BudgetHead: Sendable, Equatable {
         package init(price: Float, loss: Float, mean: Float) { (self.price, self.loss, self.mean) = (price, loss, mean) }
     }
 
-    /// `[units][hidden]`
+    /// A layer between the row and the thresholds: `[inputs][hidden]` and `[inputs]`.
+    package struct HiddenLayer: Sendable, Equatable {
+        package var weight: [[Float]]
+        package var bias: [Float]
+
+        package init(weight: [[Float]], bias: [Float]) { (self.weight, self.bias) = (weight, bias) }
+    }
+
+    /// `nil`: the thresholds read the row itself.
+    package var hidden: HiddenLayer?
+    /// `[units][inputs]`
     package var weight: [[Float]]
     package var bias: [Float]
     package var curve: [Point]
 
-    package init(weight: [[Float]], bias: [Float], curve: [Point] = []) { (self.weight, self.bias, self.curve) = (weight, bias, curve) }
+    package init(hidden: HiddenLayer? = nil, weight: [[Float]], bias: [Float], curve: [Point] = []) {
+        (self.hidden, self.weight, self.bias, self.curve) = (hidden, weight, bias, curve)
+    }
 
     static let prefix = "scheduler.budget_head."
 
@@ -33,7 +47,16 @@ package struct BudgetHead: Sendable, Equatable {
     /// - Throws: ``CheckpointError`` for tensors that are missing or of another shape.
     init(_ source: any TensorSource, units: BudgetUnits, hiddenSize: Int) throws {
         let optional = units.total - units.prefix
-        let matrix = try Tensor(matrix: source.tensor(Self.prefix + "weight"), rows: optional, columns: hiddenSize)
+        var inputs = hiddenSize
+        if let stored = source.find(Self.prefix + "hidden.weight") {
+            guard stored.shape.count == 2, let rows = stored.shape.first, rows > 0 else {
+                throw CheckpointError.shape(tensor: stored.name, expected: [1, hiddenSize], found: stored.shape, file: stored.file.path)
+            }
+            let matrix = try Tensor(matrix: stored, rows: rows, columns: hiddenSize)
+            let bias = try Tensor(vector: source.tensor(Self.prefix + "hidden.bias"), count: rows)
+            (hidden, inputs) = (HiddenLayer(weight: (0 ..< rows).map(matrix.row), bias: bias.row(0)), rows)
+        }
+        let matrix = try Tensor(matrix: source.tensor(Self.prefix + "weight"), rows: optional, columns: inputs)
         weight = (0 ..< optional).map(matrix.row)
         bias = try Tensor(vector: source.tensor(Self.prefix + "bias"), count: optional).row(0)
         let stored = try source.tensor(Self.prefix + "curve")
@@ -46,7 +69,13 @@ package struct BudgetHead: Sendable, Equatable {
 
     /// The tensors of a checkpoint, row-major.
     package var tensors: [(name: String, shape: [Int], values: [Float])] {
-        [
+        let layer = hidden.map { hidden in
+            [
+                (Self.prefix + "hidden.weight", [hidden.weight.count, hidden.weight.first?.count ?? 0], hidden.weight.flatMap(\.self)),
+                (Self.prefix + "hidden.bias", [hidden.bias.count], hidden.bias),
+            ]
+        }
+        return (layer ?? []) + [
             (Self.prefix + "weight", [weight.count, weight.first?.count ?? 0], weight.flatMap(\.self)), (Self.prefix + "bias", [bias.count], bias),
             (Self.prefix + "curve", [curve.count, 3], curve.flatMap { [$0.price, $0.loss, $0.mean] }),
         ]
@@ -55,13 +84,17 @@ package struct BudgetHead: Sendable, Equatable {
     /// How likely the answer stays as good as the full model's from 0, 1, … optional units on; rising, and 1 for all units.
     /// - Parameter state: the last prompt row after the prefix layers, without a norm.
     package func likelihoods(_ state: [Float]) -> [Float] {
+        let inputs = hidden.map { hidden in Self.product(hidden.weight, state, hidden.bias).map { $0 / (1 + exp(-$0)) } } ?? state
         var highest: Float = 0
-        let some = zip(weight, bias).map { weights, bias in
-            let logit = zip(weights, state).reduce(bias) { $0 + $1.0 * $1.1 }
+        let some = Self.product(weight, inputs, bias).map { logit in
             highest = max(highest, 1 / (1 + exp(-logit)))
             return highest
         }
         return some + [1]
+    }
+
+    private static func product(_ matrix: [[Float]], _ vector: [Float], _ bias: [Float]) -> [Float] {
+        zip(matrix, bias).map { row, bias in zip(row, vector).reduce(bias) { $0 + $1.0 * $1.1 } }
     }
 
     /// The optional units whose likelihood of a good answer, less the price of their compute, is highest; the fewest of equals. Everything where a
