@@ -16,7 +16,7 @@ int ak_avx2_available(void);
 extern const ak_kernels ak_avx2_kernels;
 extern const ak_tuning ak_avx2_tuning;
 extern const ak_tile_set *const ak_avx2_quantized_sets[3];   // Q8_0, Q4_0, Q4_1; also for processors with AVX-512 but without VNNI
-extern const ak_tile_set ak_avx2_wide_sets[2];               // of ak_wide_block, with I16 and with Q8_0 activations
+extern const ak_tile_set ak_avx2_wide_sets[4];               // of ak_wide_block: with I16 activations; Q8_0, Q4_0 and Q4_1 with Q8_0 activations
 void ak_avx2_widen(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 void ak_avx2_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 
@@ -24,6 +24,21 @@ void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                     const ak_upcoming *upcoming, void *scratch);
 extern const ak_row_products ak_avx2_row_products;
+extern const ak_one_token ak_avx2_one_token;
+extern const ak_matmul_parts ak_avx2_matmul_parts;
+
+// Products of 256-bit vpdpbusd, in the encoding of AVX-VNNI and in that of AVX-512.
+typedef struct {
+    const ak_tile_set *q8, *q4_0, *q4_1;
+    ak_one_token one_token;
+} ak_vnni256;
+extern const ak_vnni256 ak_vnni256_vex, ak_vnni256_evex;
+extern const ak_kernels ak_avxvnni_kernels;
+int ak_has_avxvnni(void);         // 1 if the processor has AVX-VNNI,
+int ak_avxvnni_available(void);   // or the same instruction as a part of AVX-512
+void ak_avxvnni_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
+                       const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
+                       const ak_upcoming *upcoming, void *scratch);
 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 void ak_avx2_panel(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                    int32_t first, int32_t last, const uint8_t *ahead);
@@ -95,6 +110,10 @@ AK_AVX2_INLINE __m256i ak_wide_values256(__m256 scaled) {
 
 // min(6, max(0, x)). Both give their second operand where one is NaN, so NaN stays.
 AK_AVX2_INLINE __m256 ak_relu6_256(__m256 x) { return _mm256_min_ps(_mm256_set1_ps(6.0f), _mm256_max_ps(_mm256_setzero_ps(), x)); }
+
+// Where both 16-bit sums of a Q4_0 row begin, from the sum of a block's activations times -128: -8 times the sum of all inputs, half and half. They then
+// are sums of 16 products of w - 4 (-4 … 11) and 16 of -4: 30,480 at most, as 16 of w (0 … 15) are.
+AK_INLINE int32_t ak_avx2_q4_0_start(int32_t sum) { return (int32_t)((uint32_t)(sum / 16 / 2 & 0xffff) * 0x10001u); }
 
 // Half h of the sums of token t and panel p, where they go.
 AK_AVX2_INLINE void ak_finish_half256(__m256 value, const ak_tile *tile, int t, int p, int h) {

@@ -137,6 +137,14 @@ AK_AVX2 static double avx2_int8(int64_t rounds) {
     return (double)rounds * SUMS * 32 * 2;
 }
 
+__attribute__((target(AK_AVX2_FEATURES ",avxvnni"))) static double avxvnni_int8(int64_t rounds) {
+    __m256i a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(5);
+    OPAQUE(a);
+    OPAQUE(b);
+    MULTIPLY_LOOP(__m256i, _mm256_setzero_si256(), SUMS, sums[i] = _mm256_dpbusd_avx_epi32(sums[i], a, b));
+    return (double)rounds * SUMS * 32 * 2;
+}
+
 AK_AVX2 static double avx2_f32(int64_t rounds) {
     __m256 a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(0.5f);
     OPAQUE(a);
@@ -230,6 +238,7 @@ static multiply_loop multiply(ak_ceiling kind) {
     switch (kind) {
         case AK_CEILING_INT8:
             if (ak_avx512_available() && ak_avx512_has_vnni()) return (multiply_loop){"vpdpbusd zmm", avx512_int8};
+            if (ak_has_avxvnni()) return (multiply_loop){"vpdpbusd ymm", avxvnni_int8};
             if (ak_avx2_available()) return (multiply_loop){"vpmaddubsw, vpmaddwd, vpaddd ymm", avx2_int8};
             return (multiply_loop){"portable", portable_int8};
         case AK_CEILING_BF16:

@@ -9,12 +9,29 @@
 #endif
 
 #if AK_X86
+#include <cpuid.h>
+
 #include "avx2.h"
 #include "amx.h"
 
 int ak_avx2_available(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+
+// Asked once, because a virtual machine's host answers cpuid: 0 not yet, 1 no, 2 yes.
+static _Atomic int known_avxvnni;
+
+int ak_has_avxvnni(void) {
+    if (known_avxvnni == 0) {
+        unsigned eax = 0, ebx, ecx, edx;
+        enum { AVX_VNNI = 1 << 4 };   // leaf 7, subleaf 1, eax
+        const int can = ak_avx2_available() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & AVX_VNNI) != 0;
+        known_avxvnni = can ? 2 : 1;
+    }
+    return known_avxvnni == 2;
+}
+
+int ak_avxvnni_available(void) { return ak_has_avxvnni() || (ak_avx512_available() && ak_avx512_has_vnni()); }
 
 int ak_avx512_available(void) {
     return ak_avx2_available() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
@@ -90,6 +107,7 @@ const ak_kernels *ak_kernels_named(const char *name) {
 #if AK_X86
     if (strcmp(name, ak_amx_kernels.name) == 0) return ak_amx_available() ? &ak_amx_kernels : NULL;
     if (strcmp(name, ak_avx512_kernels.name) == 0) return ak_avx512_available() ? &ak_avx512_kernels : NULL;
+    if (strcmp(name, ak_avxvnni_kernels.name) == 0) return ak_avxvnni_available() ? &ak_avxvnni_kernels : NULL;
     if (strcmp(name, ak_avx2_kernels.name) == 0) return ak_avx2_available() ? &ak_avx2_kernels : NULL;
 #elif AK_ARM
     if (strcmp(name, ak_neon_kernels.name) == 0) return &ak_neon_kernels;
@@ -98,7 +116,7 @@ const ak_kernels *ak_kernels_named(const char *name) {
 }
 
 const ak_kernels *ak_kernels_best(void) {
-    static const char *const names[] = {"amx", "avx512", "avx2", "neon"};
+    static const char *const names[] = {"amx", "avx512", "avxvnni", "avx2", "neon"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const ak_kernels *kernels = ak_kernels_named(names[i]);
         if (kernels) return kernels;
@@ -110,7 +128,7 @@ ak_tuning ak_kernels_tuning(const ak_kernels *kernels) {
     // By name: a caller may hold a copy of the table.
     ak_tuning tuning = ak_portable_tuning;
 #if AK_X86
-    if (strcmp(kernels->name, ak_avx2_kernels.name) == 0) return ak_avx2_tuning;
+    if (strcmp(kernels->name, ak_avx2_kernels.name) == 0 || strcmp(kernels->name, ak_avxvnni_kernels.name) == 0) return ak_avx2_tuning;
     const int is_amx = strcmp(kernels->name, ak_amx_kernels.name) == 0;
     if (!is_amx && strcmp(kernels->name, ak_avx512_kernels.name) != 0) return tuning;
     // The AMX kernels are the AVX-512 ones but for products of BF16 and I8 and attention in BF16.

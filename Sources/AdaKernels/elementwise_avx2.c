@@ -261,31 +261,35 @@ static AK_AVX2 int32_t argmax(const float *x, int32_t n) {
     return 0;
 }
 
-const ak_kernels ak_avx2_kernels = {
-    .name = "avx2",
-    .matmul = ak_avx2_matmul,
-    .quantize_q8 = quantize_q8,
-    .quantize_i16 = ak_avx2_quantize_i16,
-    .quantize_i8 = ak_portable_quantize_i8,
-    .to_bf16 = to_bf16,
-    .rms_norm = rms_norm,
-    .layer_norm = layer_norm,
-    .silu_mul = silu_mul,
-    .gelu_tanh_mul = gelu_tanh_mul,
-    .gelu_erf = gelu_erf,
-    .gelu_tanh = gelu_tanh,
-    .gelu_quick = gelu_quick,
-    .silu = silu,
-    .add = add,
-    .rope = rope,
-    .attention = ak_avx2_attention, .attention_span = ak_avx2_attention_span,
-    .store_kv = ak_avx2_store_kv,
-    .depthwise_relu6 = ak_avx2_depthwise_relu6,
-    .argmax = argmax,
-    .group_maxima = ak_avx2_group_maxima,
-    .at_least = ak_avx2_at_least,
-    .exp_sum = ak_avx2_exp_sum,
-};
+// The set's products, and what all sets of 256 bits share.
+#define KERNELS(set) { \
+    .name = #set, \
+    .matmul = ak_##set##_matmul, \
+    .quantize_q8 = quantize_q8, \
+    .quantize_i16 = ak_avx2_quantize_i16, \
+    .quantize_i8 = ak_portable_quantize_i8, \
+    .to_bf16 = to_bf16, \
+    .rms_norm = rms_norm, \
+    .layer_norm = layer_norm, \
+    .silu_mul = silu_mul, \
+    .gelu_tanh_mul = gelu_tanh_mul, \
+    .gelu_erf = gelu_erf, \
+    .gelu_tanh = gelu_tanh, \
+    .gelu_quick = gelu_quick, \
+    .silu = silu, \
+    .add = add, \
+    .rope = rope, \
+    .attention = ak_avx2_attention, .attention_span = ak_avx2_attention_span, \
+    .store_kv = ak_avx2_store_kv, \
+    .depthwise_relu6 = ak_avx2_depthwise_relu6, \
+    .argmax = argmax, \
+    .group_maxima = ak_avx2_group_maxima, \
+    .at_least = ak_avx2_at_least, \
+    .exp_sum = ak_avx2_exp_sum, \
+}
+
+const ak_kernels ak_avx2_kernels = KERNELS(avx2);
+const ak_kernels ak_avxvnni_kernels = KERNELS(avxvnni);
 
 const ak_tuning ak_avx2_tuning = {
     AK_ITEM_TUNING, .wide_int16 = 1, .mapped_rows = 1, .bundle_panels = AK_TILE_PANELS, .half_panels = 3, .one_panel_at_a_time = 1,

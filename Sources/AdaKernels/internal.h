@@ -119,14 +119,21 @@ typedef void (*ak_panel_function)(uint8_t *out, const ak_matrix *weight, int32_t
 // panel. A quantized block's scales (and minima) are at `scales`.
 typedef void (*ak_pairs_function)(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 
-// A block of a panel in 16-bit integers, as `wide` tiles multiply it: pairs of inputs side by side, and each row's scale.
+// A block of a panel as `wide` tiles multiply it: in 16-bit integers, pairs of inputs side by side; 4-bit weights in bytes, fours of inputs side by side.
 typedef struct {
-    int16_t pairs[AK_BLOCK / 2][AK_PANEL][2];
+    union {
+        int16_t pairs[AK_BLOCK / 2][AK_PANEL][2];
+        uint8_t fours[AK_BLOCK / 4][AK_PANEL][4];
+    };
     float scales[AK_PANEL];
+    union {
+        int32_t products[AK_PANEL];   // Q8_0: the sum of a row's products of inputs 4k and 4k + 2, and of 4k + 1 and 4k + 3
+        float minima[AK_PANEL];       // Q4_1: times AK_SUM_UNIT
+    };
 } ak_wide_block;
 
-// The block of an F16, BF16 or Q8_0 panel at `block`; Q8_0's scales are at `scales`. 8-bit weights stay what they are; a float row's 32 weights are
-// rounded to multiples of 1 / AK_WIDE_MAX of their largest.
+// The block of an F16, BF16, Q8_0, Q4_0 or Q4_1 panel at `block`; the scales (and minima) of a quantized one are at `scales`. Quantized weights stay
+// what they are; a float row's 32 weights are rounded to multiples of 1 / AK_WIDE_MAX of their largest.
 typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 
 // Products of one token with Q8_0, Q4_0 and Q4_1 rows where they lie: `arrange` puts the token's activations into scratch as `dots` wants them, which
@@ -170,10 +177,10 @@ AK_INLINE int32_t ak_group_end(int32_t group, int32_t blocks) {
 }
 
 // What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
-// and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8 the same with Q8_0
-// activations (NULL where q8 is faster for any number of tokens).
+// and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8, wide_q4_0 and wide_q4_1 the same
+// with Q8_0 activations (NULL where q8, q4_0 and q4_1 are faster for any number of tokens).
 typedef struct {
-    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1, *i16, *wide_q8;
+    const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1, *i16, *wide_q8, *wide_q4_0, *wide_q4_1;
     ak_pairs_function pairs;
     ak_rows_function rows;
     ak_panel_function panel;

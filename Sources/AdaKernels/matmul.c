@@ -15,10 +15,16 @@
 #define PANELS_ASKING_TILES 32          // the same for panels that are multiplied as they lie
 #define QUANTIZED_ROWS_FEW 32           // the same for so few tokens that they meet each block once: what fits the first-level cache
 
-// Whether weights are widened to ak_wide_block on the way.
-static int widens(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
-    if (act->type == AK_I16) return weight->layout != AK_ROWS && (weight->type == AK_F16 || weight->type == AK_BF16);
-    return act->type == AK_Q8_0 && weight->type == AK_Q8_0 && parts->wide_q8 != NULL && act->tokens >= AK_WIDE_TOKENS;
+// The tiles of weights that are turned into ak_wide_block on the way; NULL if they are not.
+static const ak_tile_set *wide_set(const ak_matmul_parts *parts, const ak_activations *act, const ak_matrix *weight) {
+    if (act->type == AK_I16) return weight->layout != AK_ROWS && (weight->type == AK_F16 || weight->type == AK_BF16) ? parts->i16 : NULL;
+    if (act->type != AK_Q8_0 || act->tokens < AK_WIDE_TOKENS) return NULL;
+    switch (weight->type) {
+        case AK_Q8_0: return parts->wide_q8;
+        case AK_Q4_0: return parts->wide_q4_0;
+        case AK_Q4_1: return parts->wide_q4_1;
+        default: return NULL;
+    }
 }
 
 static const ak_tile_set *tile_set(const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight) {
@@ -62,10 +68,10 @@ static void pack(uint8_t *out, const ak_matmul_parts *parts, const ak_matrix *we
 static void widen(ak_wide_block *out, const ak_matmul_parts *parts, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                   int32_t first, int32_t last) {
     if (weight->layout == AK_ROWS) {
-        uint8_t packed[AK_BLOCK * AK_PANEL + AK_PANEL * 2];   // Q8_0
+        uint8_t packed[AK_BLOCK * AK_PANEL + AK_PANEL * 2];   // Q8_0, the largest
         for (int32_t i = first; i < last; i++, out++) {
             pack(packed, parts, weight, panel, blocks, i, i + 1, rows_of_panel(weight, panel));
-            parts->widen(out, weight->type, packed, (const uint16_t *)(packed + AK_BLOCK * AK_PANEL));
+            parts->widen(out, weight->type, packed, (const uint16_t *)(packed + ak_block_bytes(weight->type)));
         }
         return;
     }
@@ -168,9 +174,10 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
         (parts->i8 ? parts->i8 : ak_portable_i8)(out, ldo, act, weight, bias, panels, panel_count, flags, upcoming);
         return;
     }
-    const int wide = widens(parts, act, weight), unpacked = wide || unpacks(act->type, weight);
+    const ak_tile_set *wide_tiles = wide_set(parts, act, weight);
+    const int wide = wide_tiles != NULL, unpacked = wide || unpacks(act->type, weight);
     const int packed = !wide && weight->layout == AK_ROWS && act->type == AK_Q8_0;   // on the way
-    const ak_tile_set *set = !wide ? tile_set(parts, act->type, weight) : act->type == AK_I16 ? parts->i16 : parts->wide_q8;
+    const ak_tile_set *set = wide ? wide_tiles : tile_set(parts, act->type, weight);
     if (set == NULL || act->tokens <= 0) return;
     // What is packed on the way comes from the cache.
     const int streams = !unpacked && set->some != NULL && act->tokens <= AK_SOME_TOKENS;
@@ -257,7 +264,7 @@ void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const 
                     const int32_t asking = smaller(packed ? ASKING_TILES : PANELS_ASKING_TILES, act->tokens / tile_tokens);
                     if (packed && left <= asking && tile.last == listed)
                         ask_for_rows(weight, panels, p + tile.panels, tile.panels, panel_count, upcoming, asking - left, asking);
-                    if (!unpacked && !streams && left <= asking && tile.last == listed && act->tokens > tile_tokens)
+                    if (weight->layout != AK_ROWS && (wide || !unpacked) && !streams && left <= asking && tile.last == listed && act->tokens > tile_tokens)
                         ask_for_panels(weight, panels, p + tile.panels, tile.panels, panel_count, blocks, listed, upcoming, asking - left, asking);
                     (set->run_any ? set->run_any : set->run[tile.panels - 1][tile.tokens - 1])(&tile);
                 }

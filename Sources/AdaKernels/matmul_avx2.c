@@ -99,9 +99,7 @@ AK_AVX2_INLINE void stage(staged *out, const ak_tile *tile, size_t block, const 
             out->first[t] = tile->act_sums[at];
         } else {
             _mm256_store_si256(inputs, bytes);
-            // Q4_0's -8 times the sum of all inputs goes half and half into the two 16-bit sums of a row, which then are sums of 16 products
-            // of w - 4 (-4 … 11) and 16 of -4: 30,480 at most, as 16 of w (0 … 15) are.
-            if (type == AK_Q4_0) out->first[t] = (int32_t)((uint32_t)(ak_tile_q4_0_sum(tile, at) / 2 & 0xffff) * 0x10001u);
+            if (type == AK_Q4_0) out->first[t] = ak_avx2_q4_0_start(tile->act_sums[at]);
             else out->sum[t] = (float)tile->act_sums[at];
         }
     }
@@ -115,13 +113,13 @@ AK_AVX2_INLINE __m256i four_of(const int32_t *inputs) { return _mm256_set1_epi32
 // 8-bit weights (plus 128, as they are stored) are widened to 16 bits. Products of bytes would be no faster: their sums of pairs fill 16 bits
 // to the brim and must be widened one by one, which multiplies as often.
 AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const uint8_t *ahead,
-                            const int tokens) {
+                            const int tokens, const int asks) {
     const __m256i even = _mm256_set1_epi16(255);
 #pragma unroll
     for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_set1_epi32(act->first[t]);
 #pragma clang loop unroll(disable)
     for (size_t k = 0; k < AK_BLOCK / 4; k++) {
-        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * AK_LINE, _MM_HINT_T1);
+        if (asks) _mm_prefetch((const char *)ahead + k * AK_LINE, _MM_HINT_T1);
         __m256i lower[2], upper[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -141,14 +139,14 @@ AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t 
 }
 
 AK_AVX2_INLINE void q4_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const uint8_t *ahead,
-                            const int tokens, const ak_type type) {
+                            const int tokens, const int asks, const ak_type type) {
     const __m256i nibble = _mm256_set1_epi8(15);
 #pragma unroll
     for (int t = 0; t < tokens; t++)
         dots[t][0] = dots[t][1] = type == AK_Q4_0 ? _mm256_set1_epi32(act->first[t]) : _mm256_setzero_si256();
 #pragma clang loop unroll(disable)
     for (size_t k = 0; k < AK_BLOCK / 8; k++) {
-        if (tokens <= 2) _mm_prefetch((const char *)ahead + k * AK_LINE, _MM_HINT_T1);
+        if (asks) _mm_prefetch((const char *)ahead + k * AK_LINE, _MM_HINT_T1);
         __m256i lower[2], upper[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -190,9 +188,10 @@ AK_AVX2_INLINE void add_block(float *sums, const __m256i dots[][2], const staged
     }
 }
 
-AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const ak_type type) {
+// asks: whether the tile asks for memory AK_AHEAD bytes ahead.
+AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const ak_type type, const int asks) {
     _Alignas(32) float sums[QUANTIZED_TOKENS][AK_TILE_PANELS][AK_PANEL];
-    const int panels = tile->panels, few = tokens <= 2;
+    const int panels = tile->panels;
     for (int t = 0; t < tokens; t++)
         for (int p = 0; p < panels; p++) ak_tile_start(sums[t][p], tile, t, p);
     for (int32_t i = tile->first; i < tile->last; i++) {
@@ -203,13 +202,13 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
 #pragma clang loop unroll(disable)
         for (int p = 0; p < panels; p++) {
             const uint8_t *weight = tile->weight[p] + stored * tile->step, *ahead = NULL;
-            if (few) {
+            if (asks) {
                 ahead = ak_tile_ahead(tile, p, i, AK_AHEAD, AK_BLOCK * AK_PANEL / (type == AK_Q8_0 ? 1 : 2), panels);
                 _mm_prefetch((const char *)ak_tile_scales_ahead(tile, p, ahead), _MM_HINT_T1);
             }
             __m256i dots[QUANTIZED_TOKENS][2];
-            if (type == AK_Q8_0) q8_dots(dots, &act, weight, ahead, tokens);
-            else q4_dots(dots, &act, weight, ahead, tokens, type);
+            if (type == AK_Q8_0) q8_dots(dots, &act, weight, ahead, tokens, asks);
+            else q4_dots(dots, &act, weight, ahead, tokens, asks, type);
             add_block(sums[0][p], dots, &act, (const __m128i *)ak_tile_scales(tile, p, stored), tokens, type);
             ak_settle();
         }
@@ -219,29 +218,34 @@ AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const 
             for (int h = 0; h < 2; h++) ak_finish_half256(_mm256_load_ps(&sums[t][p][8 * h]), tile, t, p, h);
 }
 
-AK_AVX2_INLINE void q8(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q8_0); }
-AK_AVX2_INLINE void q4_0(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q4_0); }
-AK_AVX2_INLINE void q4_1(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, AK_Q4_1); }
+#define QUANTIZED_TILES(kind, type) \
+    AK_AVX2_INLINE void kind(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, type, 0); } \
+    AK_AVX2_INLINE void kind##_stream(const ak_tile *tile, const int tokens) { quantized_tile(tile, tokens, type, 1); } \
+    AK_TILES_4(AK_AVX2, kind##_stream); \
+    AK_TILES_4(AK_AVX2, kind, .some = &kind##_stream_set)
+
+QUANTIZED_TILES(q8, AK_Q8_0);
+QUANTIZED_TILES(q4_0, AK_Q4_0);
+QUANTIZED_TILES(q4_1, AK_Q4_1);
 
 AK_TILES_6X1(AK_AVX2, f32);
 AK_TILES_6X1(AK_AVX2, f16);
 AK_TILES_6X1(AK_AVX2, bf16);
 AK_TILES_6X1(AK_AVX2, bf16_dot);
-AK_TILES_4(AK_AVX2, q8);
-AK_TILES_4(AK_AVX2, q4_0);
-AK_TILES_4(AK_AVX2, q4_1);
 
 const ak_tile_set *const ak_avx2_quantized_sets[3] = {&q8_set, &q4_0_set, &q4_1_set};
+
+const ak_matmul_parts ak_avx2_matmul_parts = {
+    .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set,
+    .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .pairs = ak_portable_pairs, .rows = ak_avx2_rows, .panel = ak_avx2_panel,
+    .i16 = &ak_avx2_wide_sets[0], .wide_q8 = &ak_avx2_wide_sets[1], .wide_q4_0 = &ak_avx2_wide_sets[2],
+    .wide_q4_1 = &ak_avx2_wide_sets[3], .widen = ak_avx2_widen,
+    .row_products = &ak_avx2_row_products, .one_token = &ak_avx2_one_token,
+};
 
 void ak_avx2_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                     const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,
                     const ak_upcoming *upcoming, void *scratch) {
-    static const ak_matmul_parts parts = {
-        .f32 = &f32_set, .f16 = &f16_set, .bf16 = &bf16_set, .bf16_dot = &bf16_dot_set, .q8 = &q8_set,
-        .q4_0 = &q4_0_set, .q4_1 = &q4_1_set, .pairs = ak_portable_pairs, .rows = ak_avx2_rows, .panel = ak_avx2_panel,
-        .i16 = &ak_avx2_wide_sets[0], .wide_q8 = &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
-        .row_products = &ak_avx2_row_products,
-    };
-    ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
+    ak_matmul_with(&ak_avx2_matmul_parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
 #endif

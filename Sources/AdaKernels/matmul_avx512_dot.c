@@ -274,7 +274,8 @@ ak_matmul_parts ak_avx512_matmul_parts(void) {
         .q4_0 = vnni ? &q4_0_set : ak_avx2_quantized_sets[1],
         .q4_1 = vnni ? &q4_1_set : ak_avx2_quantized_sets[2],
         .pairs = ak_avx512_has_bf16() ? pairs : ak_portable_pairs, .rows = ak_avx512_rows, .panel = ak_avx512_panel,
-        .i16 = &ak_avx2_wide_sets[0], .wide_q8 = vnni ? NULL : &ak_avx2_wide_sets[1], .widen = ak_avx2_widen,
+        .i16 = &ak_avx2_wide_sets[0], .wide_q8 = vnni ? NULL : &ak_avx2_wide_sets[1], .wide_q4_0 = vnni ? NULL : &ak_avx2_wide_sets[2],
+        .wide_q4_1 = vnni ? NULL : &ak_avx2_wide_sets[3], .widen = ak_avx2_widen,
         .row_products = ak_avx512_multiplies_rows() ? &ak_avx512_row_products : NULL, .one_token = vnni ? &ak_avx512_one_token : NULL,
     };
 }

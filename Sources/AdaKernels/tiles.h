@@ -59,14 +59,18 @@
 #define AK_TILES_6_OF(target, kind) \
     AK_TILE_OF_TOKENS(target, kind, 1) AK_TILE_OF_TOKENS(target, kind, 2) AK_TILE_OF_TOKENS(target, kind, 3) AK_TILE_OF_TOKENS(target, kind, 4) \
     AK_TILE_OF_TOKENS(target, kind, 5) AK_TILE_OF_TOKENS(target, kind, 6)
-#define AK_TILE_SET_6(kind) {.tokens = 6, .panels = {4, 4, 4, 4, 4, 4, 4}, \
-    .run = {AK_TILE_ROW_OF_TOKENS_6(kind), AK_TILE_ROW_OF_TOKENS_6(kind), AK_TILE_ROW_OF_TOKENS_6(kind), AK_TILE_ROW_OF_TOKENS_6(kind)}}
+#define AK_TILE_SET_6(kind, ...) {.tokens = 6, .panels = {4, 4, 4, 4, 4, 4, 4}, \
+    .run = {AK_TILE_ROW_OF_TOKENS_6(kind), AK_TILE_ROW_OF_TOKENS_6(kind), AK_TILE_ROW_OF_TOKENS_6(kind), AK_TILE_ROW_OF_TOKENS_6(kind)}, ##__VA_ARGS__}
 
 // Up to 4 tokens by 4 panels: where only the sums over a block are in registers, so that panels are a loop of the tile's own.
 #define AK_TILE_OF_TOKENS(target, kind, tokens) static target void kind##_##tokens(const ak_tile *tile) { kind(tile, tokens); }
-#define AK_TILES_4(target, kind) \
-    AK_TILE_OF_TOKENS(target, kind, 1) AK_TILE_OF_TOKENS(target, kind, 2) AK_TILE_OF_TOKENS(target, kind, 3) AK_TILE_OF_TOKENS(target, kind, 4) \
+#define AK_TILE_ROW_OF_TOKENS_4(kind) {kind##_1, kind##_2, kind##_3, kind##_4}
+#define AK_TILES_4_OF(target, kind) \
+    AK_TILE_OF_TOKENS(target, kind, 1) AK_TILE_OF_TOKENS(target, kind, 2) AK_TILE_OF_TOKENS(target, kind, 3) AK_TILE_OF_TOKENS(target, kind, 4)
+#define AK_TILES_4(target, kind, ...) \
+    AK_TILES_4_OF(target, kind) \
     static const ak_tile_set kind##_set = { \
         .tokens = 4, .panels = {4, 4, 4, 4, 4}, \
-        .run = {{kind##_1, kind##_2, kind##_3, kind##_4}, {kind##_1, kind##_2, kind##_3, kind##_4}, \
-                {kind##_1, kind##_2, kind##_3, kind##_4}, {kind##_1, kind##_2, kind##_3, kind##_4}}}
+        .run = {AK_TILE_ROW_OF_TOKENS_4(kind), AK_TILE_ROW_OF_TOKENS_4(kind), AK_TILE_ROW_OF_TOKENS_4(kind), AK_TILE_ROW_OF_TOKENS_4(kind)}, ##__VA_ARGS__}
+#define AK_TILE_SET_4(kind) {.tokens = 4, .panels = {4, 4, 4, 4, 4}, \
+    .run = {AK_TILE_ROW_OF_TOKENS_4(kind), AK_TILE_ROW_OF_TOKENS_4(kind), AK_TILE_ROW_OF_TOKENS_4(kind), AK_TILE_ROW_OF_TOKENS_4(kind)}}

@@ -112,8 +112,23 @@ struct FourBitTests {
             for pair in [UInt8(0xFF), 0x00] {
                 let offset: Float = type == AK_Q4_0 ? -8 : 0.5   // 0.5 is the minimum
                 let expected = Float(input) * 64 * (Float(pair & 15) + offset)
-                let out = multiply(set, type, input: input) { _, _ in (1, 0.5, pair) }
-                #expect(out.allSatisfy { $0 == expected }, "\(input) times \(pair)")
+                for tokens in Self.tokenCounts {
+                    let out = multiply(set, type, tokens: tokens, input: input) { _, _ in (1, 0.5, pair) }
+                    #expect(out.allSatisfy { $0 == expected }, "\(tokens) tokens, \(input) times \(pair)")
+                }
+            }
+        }
+    }
+
+    // A failure means that the largest weights of a file, or sums of a weight and an input, do not fit where a kernel keeps them.
+    @Test(arguments: KernelSet.available)
+    func extremesOf8BitWeightsFit(set: KernelSet) {
+        for input in [Int8(127), -127] {
+            for weight in [Int8(127), -128] {
+                for tokens in Self.tokenCounts {
+                    let out = multiply(set, AK_Q8_0, tokens: tokens, input: input) { _, _ in (1, 0, UInt8(bitPattern: weight)) }
+                    #expect(out.allSatisfy { $0 == Float(input) * 64 * Float(weight) }, "\(tokens) tokens, \(input) times \(weight)")
+                }
             }
         }
     }
@@ -123,32 +138,38 @@ struct FourBitTests {
     func brokenScalesStayInTheirRow(set: KernelSet, type: ak_type) {
         for broken in [Float.nan, .infinity, -.infinity] {
             for inMinimum in type == AK_Q4_1 ? [false, true] : [false] {
-                let out = multiply(set, type, input: 3) { row, block in
-                    let here = row == 5 && block == 1
-                    return (here && !inMinimum ? broken : 0.25, here && inMinimum ? broken : -2, 0x9B)
+                for tokens in Self.tokenCounts {
+                    let out = multiply(set, type, tokens: tokens, input: 3) { row, block in
+                        let here = row == 5 && block == 1
+                        return (here && !inMinimum ? broken : 0.25, here && inMinimum ? broken : -2, 0x9B)
+                    }
+                    #expect(out.indices.allSatisfy { out[$0].isFinite == ($0 % 32 != 5) }, "\(tokens) tokens")
                 }
-                #expect(out.indices.allSatisfy { out[$0].isFinite == ($0 % 32 != 5) })
             }
         }
     }
 
-    /// Five tokens of 64 equal inputs times 32 rows whose blocks hold one byte 16 times: `[5][32]`.
+    /// One, a few, and more than ``AK_WIDE_TOKENS``, each of which other functions multiply.
+    private static let tokenCounts = [1, 5, Int(AK_WIDE_TOKENS) + 5]
+
+    /// Tokens of 64 equal inputs times 32 rows whose blocks hold one byte 16 times, 32 times for 8-bit weights: `[tokens][32]`.
     private func multiply(
-        _ set: KernelSet, _ type: ak_type, input: Int8, block: (_ row: Int, _ block: Int) -> (scale: Float, minimum: Float, pair: UInt8)
+        _ set: KernelSet, _ type: ak_type, tokens: Int, input: Int8, block: (_ row: Int, _ block: Int) -> (scale: Float, minimum: Float, pair: UInt8)
     ) -> [Float] {
         func bytes(_ value: Float) -> [UInt8] { withUnsafeBytes(of: ak_float_to_half(value).littleEndian, Array.init) }
         var source: [UInt8] = []
         for row in 0..<32 {
             for index in 0..<2 {
                 let (scale, minimum, pair) = block(row, index)
-                source += bytes(scale) + (type == AK_Q4_1 ? bytes(minimum) : []) + .init(repeating: pair, count: 16)
+                source += bytes(scale) + (type == AK_Q4_1 ? bytes(minimum) : []) + .init(repeating: pair, count: type == AK_Q8_0 ? 32 : 16)
             }
         }
         let panelBytes = ak_panel_bytes(type, 64), packed = AlignedMemory(bytes: panelBytes * 2)
         #expect(ak_pack_panels(packed.pointer, type, 1, source, type, source.count / 32, 32, 64, 0, 2) == 0)
         var matrix = ak_matrix(
             type: type, layout: AK_PANELS, rows: 32, inputs: 64, panels: 2, blocks: 2, bundle: 1, stride: panelBytes, data: UnsafeRawPointer(packed.pointer))
-        let tokens = 5, values = [Int8](repeating: input, count: tokens * 64), scales = [Float](repeating: 1, count: tokens * 2)
+        let scratch = AlignedMemory(bytes: ak_matmul_scratch(&matrix))
+        let values = [Int8](repeating: input, count: tokens * 64), scales = [Float](repeating: 1, count: tokens * 2)
         let sums = [Int32](repeating: -128 * 32 * Int32(input), count: tokens * 2)
         var out = [Float](repeating: -1, count: tokens * 32)
         values.withUnsafeBytes { values in
@@ -157,7 +178,7 @@ struct FourBitTests {
                     var act = ak_activations(
                         type: AK_Q8_0, tokens: Int32(tokens), blocks: 2, stride: 64, data: values.baseAddress, scales: scales.baseAddress,
                         sums: sums.baseAddress)
-                    set.table.matmul(&out, 32, &act, &matrix, nil, [0, 1], 2, nil, 2, 0, nil, nil)
+                    set.table.matmul(&out, 32, &act, &matrix, nil, [0, 1], 2, nil, 2, 0, nil, scratch.pointer)
                 }
             }
         }

@@ -5,7 +5,7 @@ import Testing
 struct KernelSet: Sendable, CustomTestStringConvertible {
     let name: String
 
-    static let available = ["portable", "avx2", "avx512", "amx", "neon"]
+    static let available = ["portable", "avx2", "avxvnni", "avx512", "amx", "neon"]
         .filter { (name: String) in ak_kernels_named(name) != nil }
         .map { KernelSet(name: $0) }
 

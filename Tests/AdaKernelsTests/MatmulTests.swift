@@ -358,6 +358,8 @@ struct DispatchTests {
             #expect(best == "amx")
         } else if ak_kernels_named("avx512") != nil {
             #expect(best == "avx512")
+        } else if ak_kernels_named("avxvnni") != nil {
+            #expect(best == "avxvnni")
         }
     }
 }

@@ -31,11 +31,11 @@ struct TuningTests {
     func instructionSetsAreToldApart(set: KernelSet) {
         let tuning = tuning(set)
         #expect((tuning.bf16_tiles == 1) == (set.name == "amx"))
-        #expect((tuning.wide_int16 == 1) == (set.name == "avx2"))
+        #expect((tuning.wide_int16 == 1) == ["avx2", "avxvnni"].contains(set.name))
         switch set.name {
         case "amx": #expect(tuning.mapped_rows == 0 && tuning.one_panel_at_a_time == 0 && tuning.query_tile == 64)
         case "avx512": #expect((tuning.bf16_dot == 1) == (ak_has_bf16_dot() != 0) && (tuning.bundle_panels > 4) == (ak_has_int8_dot() != 0))
-        case "avx2": #expect(tuning.mapped_rows == 1 && tuning.bf16_dot == 0)
+        case "avx2", "avxvnni": #expect(tuning.mapped_rows == 1 && tuning.bf16_dot == 0)
         default: #expect(tuning.bf16_dot == 0 && tuning.mapped_rows == 0 && tuning.bundle_panels == 4)
         }
         #expect(set.name == "amx" || tuning.query_tile == 24)

@@ -48,7 +48,7 @@ import Testing
         let lines = result.output.split(separator: "\n")
         #expect(result.status == 0 && lines.count == 4 && lines.first == "adallava 0.1.0", "\(result.output)")
         for (line, word) in zip(lines.dropFirst(), ["commit ", "kernels ", "Swift "]) { #expect(line.hasPrefix(word), "\(line)") }
-        #expect(lines.count == 4 && lines[2].split(separator: " ").last.map { ["portable", "avx2", "avx512", "amx", "neon"].contains($0) } == true)
+        #expect(lines.count == 4 && lines[2].split(separator: " ").last.map { ["portable", "avx2", "avxvnni", "avx512", "amx", "neon"].contains($0) } == true)
     }
 
     @Test("Shells complete commands and options", arguments: ["bash", "zsh", "fish"])

@@ -128,7 +128,7 @@ typedef struct {
 // ------------------------------------------------------------------------------------------------------------- the kernels
 
 typedef struct {
-    const char *name;   // "portable", "avx2", "avx512", "amx", "neon"
+    const char *name;   // "portable", "avx2", "avxvnni", "avx512", "amx", "neon"
 
     // out[t*ldo + r] (+)= sum_k act[t][k] * weight[r][k] + bias[r]   for every row r of the listed panels.
     //   panels: `panel_count` panel indices, ascending. blocks: `block_count` input blocks to include, ascending; NULL = all.

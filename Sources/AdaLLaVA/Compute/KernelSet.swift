@@ -28,7 +28,7 @@ package struct KernelSet: @unchecked Sendable {
 
     package var table: ak_kernels { functions.pointee }
 
-    static let names = ["portable", "avx2", "avx512", "amx", "neon"]
+    static let names = ["portable", "avx2", "avxvnni", "avx512", "amx", "neon"]
 
     static var availableNames: [String] { names.filter { ak_kernels_named($0) != nil } }
 

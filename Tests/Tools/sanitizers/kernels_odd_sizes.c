@@ -9,7 +9,7 @@
 #include "AdaKernels.h"
 
 static int failures, cases;
-static const char *const names[] = {"portable", "avx2", "avx512", "amx", "neon"};
+static const char *const names[] = {"portable", "avx2", "avxvnni", "avx512", "amx", "neon"};
 
 static uint64_t state = 1;
 static float number(void) {

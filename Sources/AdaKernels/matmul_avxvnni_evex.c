@@ -1,0 +1,12 @@
+// The products of matmul_avxvnni.c for processors that have 256-bit vpdpbusd as a part of AVX-512 only: there the faster avx512 kernels are chosen, and
+// these are for tests.
+#include "avx2.h"
+
+#if AK_X86
+#define EVEX_FEATURES AK_AVX2_FEATURES ",avx512f,avx512vl,avx512vnni"
+#define VNNI_TARGET __attribute__((target(EVEX_FEATURES)))
+#define VNNI_INLINE static inline __attribute__((always_inline, target(EVEX_FEATURES)))
+#define DOT _mm256_dpbusd_epi32
+#define VNNI_PARTS ak_vnni256_evex
+#include "vnni256.h"
+#endif
