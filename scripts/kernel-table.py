@@ -29,7 +29,7 @@ RULES = {
     "ak_matmul_with": ("Sources/AdaKernels/matmul.c", "void ak_matmul_with(", "const int32_t tile_tokens", "3ef4adadad70"),
     "unpacks": ("Sources/AdaKernels/matmul_weights.h", "static inline int unpacks(", "\n}", "96431acb1df2"),
     "ak_kernels_tuning": ("Sources/AdaKernels/dispatch.c", "ak_tuning ak_kernels_tuning(", "\n}", "a01b318f2b62"),
-    "ak_avxvnni_matmul": ("Sources/AdaKernels/matmul_avxvnni.c", "void ak_avxvnni_matmul(", "ak_matmul_with(", "da7b55bdaec6"),
+    "ak_avxvnni_matmul": ("Sources/AdaKernels/matmul_avxvnni.c", "void ak_avxvnni_matmul(", "ak_matmul_with(", "876e4a2ec5aa"),
     "ak_amx_matmul": ("Sources/AdaKernels/matmul_amx.c", "AK_AMX void ak_amx_matmul(", "ak_matmul_with(", "74521ce2d93d"),
     "activationType": ("Sources/AdaLLaVA/Compute/KernelSet.swift", "package func activationType(", "\n    }\n", "11d5e8cea917"),
 }
@@ -173,7 +173,6 @@ def all_parts():
     for name in QUANTIZED_SETS:
         vnni.sets[name], vnni.some[name] = [Kernel("vnni256.h", f"{name}{stream}", tile_rows("AK_TILE_SET_6")) for stream in ["", "_stream"]]
         vnni.sets[f"wide_{name}"] = None
-    vnni.one_token = "vnni256.h"
     # The AMX kernels are the AVX-512 ones with two parts of their own (rule ak_amx_matmul).
     found["amx"] = Parts("matmul_avx512_dot.c", search(r"return \(ak_matmul_parts\)\{(.*?)\};", SOURCES["matmul_avx512_dot.c"], "matmul_avx512_dot.c")[1])
     amx = SOURCES["matmul_amx.c"]

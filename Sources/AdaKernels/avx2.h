@@ -27,11 +27,8 @@ extern const ak_row_products ak_avx2_row_products;
 extern const ak_one_token ak_avx2_one_token;
 extern const ak_matmul_parts ak_avx2_matmul_parts;
 
-// Products of 256-bit vpdpbusd, in the encoding of AVX-VNNI and in that of AVX-512.
-typedef struct {
-    const ak_tile_set *q8, *q4_0, *q4_1;
-    ak_one_token one_token;
-} ak_vnni256;
+// Tiles of 256-bit vpdpbusd, in the encoding of AVX-VNNI and in that of AVX-512.
+typedef struct { const ak_tile_set *q8, *q4_0, *q4_1; } ak_vnni256;
 extern const ak_vnni256 ak_vnni256_vex, ak_vnni256_evex;
 extern const ak_kernels ak_avxvnni_kernels;
 int ak_has_avxvnni(void);         // 1 if the processor has AVX-VNNI,
@@ -110,6 +107,15 @@ AK_AVX2_INLINE __m256i ak_wide_values256(__m256 scaled) {
 
 // min(6, max(0, x)). Both give their second operand where one is NaN, so NaN stays.
 AK_AVX2_INLINE __m256 ak_relu6_256(__m256 x) { return _mm256_min_ps(_mm256_set1_ps(6.0f), _mm256_max_ps(_mm256_setzero_ps(), x)); }
+
+// sum + dots * the scales of half h of a block's rows, at `scales`, and of a token. act_sum: of its inputs, times -128; Q4_1 only.
+AK_AVX2_INLINE __m256 ak_add_dots256(__m256 sum, __m256i dots, const uint8_t *scales, int h, __m256 act_scale, float act_sum, const ak_type type) {
+    const __m128i *halves = (const __m128i *)scales + h;
+    const __m256 dot = _mm256_cvtepi32_ps(dots), scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
+    if (type != AK_Q4_1) return _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, act_scale), sum);
+    const __m256 minima = _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(halves + 2)), _mm256_set1_ps(AK_SUM_UNIT));
+    return _mm256_fmadd_ps(_mm256_fmadd_ps(dot, scale, _mm256_mul_ps(minima, _mm256_set1_ps(act_sum))), act_scale, sum);
+}
 
 // Where both 16-bit sums of a Q4_0 row begin, from the sum of a block's activations times -128: -8 times the sum of all inputs, half and half. They then
 // are sums of 16 products of w - 4 (-4 … 11) and 16 of -4: 30,480 at most, as 16 of w (0 … 15) are.

@@ -1,4 +1,4 @@
-// Products for processors with AVX-VNNI and without AVX-512 (vnni256.h), and the kernel set "avxvnni".
+// Products for processors with AVX-VNNI and without AVX-512: tiles of vnni256.h, the rest as AVX2's, which for one row are as fast as memory.
 #include "avx2.h"
 
 #if AK_X86
@@ -13,7 +13,7 @@ void ak_avxvnni_matmul(float *out, size_t ldo, const ak_activations *act, const 
                        const ak_upcoming *upcoming, void *scratch) {
     const ak_vnni256 *vnni = ak_has_avxvnni() ? &ak_vnni256_vex : &ak_vnni256_evex;
     ak_matmul_parts parts = ak_avx2_matmul_parts;
-    parts.q8 = vnni->q8, parts.q4_0 = vnni->q4_0, parts.q4_1 = vnni->q4_1, parts.one_token = &vnni->one_token;
+    parts.q8 = vnni->q8, parts.q4_0 = vnni->q4_0, parts.q4_1 = vnni->q4_1;
     parts.wide_q8 = parts.wide_q4_0 = parts.wide_q4_1 = NULL;
     ak_matmul_with(&parts, out, ldo, act, weight, bias, panels, panel_count, blocks, block_count, flags, upcoming, scratch);
 }
