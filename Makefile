@@ -50,12 +50,16 @@ check: setup
 	@scripts/check-format.py
 	@scripts/kernel-table.py --check
 	@Tests/Tools/test_check_format.py --quiet
+	@Tests/Tools/test_check_gates.py --quiet
 	@Tests/Tools/test_kernel_table.py --quiet
 	@Tests/Tools/test_check_docs.py --quiet
 
 test: check torch
 	@scripts/setup.sh $(TEST_PACKAGES)
-	$(SWIFT) test -c release -Xswiftc -enable-testing $(SWIFTFLAGS)
+	$(SWIFT) build -c release --build-tests -Xswiftc -enable-testing $(SWIFTFLAGS)
+	@scripts/check-interface.py
+	@scripts/build-documentation.sh
+	$(SWIFT) test -c release -Xswiftc -enable-testing --skip-build $(SWIFTFLAGS)
 	@Tests/Tools/test_page.py
 	@scripts/test-clients.sh
 	@scripts/check-docs.py
