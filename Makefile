@@ -21,8 +21,8 @@ PREFIX ?= /usr/local
 
 # What training needs beside: Debian's libtorch, and the library that opens it.
 TORCH_PACKAGES = libtorch-dev libgloo-dev libopenblas0-pthread
-# What the tests of the documents and of the server's clients need.
-TEST_PACKAGES = curl python3-venv
+# For the tests of the documents and of the server's clients, and for counting instructions.
+TEST_PACKAGES = curl python3-venv valgrind
 
 .PHONY: setup torch build install examples demo check test test-gateway check-slow bench bench-deadline bench-serve bench-slo bench-train train-scenes clean
 
@@ -59,6 +59,7 @@ test: check torch
 	$(SWIFT) build -c release --build-tests -Xswiftc -enable-testing $(SWIFTFLAGS)
 	@scripts/check-interface.py
 	@scripts/build-documentation.sh
+	@scripts/check-instructions.py
 	$(SWIFT) test -c release -Xswiftc -enable-testing --skip-build $(SWIFTFLAGS)
 	@Tests/Tools/test_page.py
 	@scripts/test-clients.sh

@@ -83,6 +83,8 @@ let package = Package(
             name: "adallava-bench",
             dependencies: ["AdaLLaVA", "AdaProbes", "AdaEvaluation", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             path: "Benchmarks/AdaBenchmarks"),
+        // Hot paths for an instruction counter: scripts/check-instructions.py.
+        .executableTarget(name: "adallava-instructions", dependencies: ["AdaLLaVA", "AdaProbes"], path: "Benchmarks/Instructions"),
 
         .testTarget(name: "AdaKernelsTests", dependencies: ["AdaKernels"]),
         .testTarget(

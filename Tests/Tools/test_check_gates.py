@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/check-interface.py notices changes, without a build. Run by `make test`."""
+"""scripts/check-interface.py and check-instructions.py notice changes, without a build. Run by `make test`."""
 import importlib.util
 import pathlib
 import sys
@@ -46,6 +46,23 @@ class Interface(unittest.TestCase):
     def test_a_changed_type_of_a_parameter_changes_the_line(self):
         one, other = (symbol("swift.enum.case", "Budget.fraction(_:)", f"case fraction({kind})") for kind in ("Double", "Float"))
         self.assertNotEqual(self.lines(one), self.lines(other))
+
+
+class Instructions(unittest.TestCase):
+    def differences(self, kept, found):
+        return script("check-instructions").differences(kept, found)
+
+    def test_three_percent_are_tolerated(self):
+        self.assertEqual(self.differences({"decode": 1000, "plan": 1000}, {"decode": 1029, "plan": 971}), [])
+
+    def test_more_is_named_with_both_counts(self):
+        self.assertEqual(self.differences({"decode": 1000}, {"decode": 1031}), ["decode: 1,031 instructions, expected 1,000 (+3.1 %)"])
+
+    def test_fewer_is_named_too(self):
+        self.assertEqual(self.differences({"decode": 1000}, {"decode": 960}), ["decode: 960 instructions, expected 1,000 (-4.0 %)"])
+
+    def test_missing_paths_are_named(self):
+        self.assertEqual(self.differences({"decode": 1}, {"plan": 1}), ["decode: not measured", "plan: no kept value"])
 
 
 if __name__ == "__main__":
