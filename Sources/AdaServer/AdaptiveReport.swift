@@ -57,6 +57,8 @@ struct AdaptiveReport: Encodable, Sendable {
     let changes: [Change]
     let finish: String
     let cachedTokens: Int
+    /// Image tokens that all layers had; `null` where all image tokens are kept.
+    let imageTokensKept: Nullable<Int>
     let warning: Nullable<String>
 
     init(_ summary: AnswerSummary) {
@@ -72,6 +74,7 @@ struct AdaptiveReport: Encodable, Sendable {
         changes = summary.prediction?.changes.map { Change(tokens: $0.tokens, unitsFrom: $0.from, unitsTo: $0.to) } ?? []
         finish = summary.finish.rawValue
         cachedTokens = summary.cachedTokens.prefix
+        imageTokensKept = Nullable(summary.keptImageTokens)
         warning = Nullable(summary.warning)
     }
 }

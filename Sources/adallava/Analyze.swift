@@ -74,6 +74,14 @@ struct Analyze: AsyncParsableCommand {
     @Option(help: "Images that are encoded, or the tiles that they are cut into (--formula exact).")
     var images: Int = 1
 
+    @Option(
+        name: .customLong("select"), parsing: .singleValue,
+        help: "Image tokens that are left out: none, prumerge, prumerge+, fastv:k=3,r=0.5; may be given twice, for tower and decoder.")
+    var select: [String] = []
+
+    @Option(help: "Positions of the prompt that hold images; by default as many as the images have before tokens are selected.")
+    var imageTokens: Int?
+
     @Option(help: "reference: the published experiments' count; exact: the engine's operations.")
     var formula: CostFormula = .reference
 
@@ -96,16 +104,19 @@ struct Analyze: AsyncParsableCommand {
             throw ValidationError("expected one of --shape, --model and --config")
         }
         if [budget, plan, fit].count(where: { $0 != nil }) > 1 { throw ValidationError("expected one of --budget, --plan and --fit") }
+        try usable { _ = try TokenSelection(parsing: select) }
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
     }
 
     func run() async throws {
         try await reporting {
             let model = try analyzedModel().scheduled(type: scheduler, rank: rank, prefixLayers: prefixLayers)
+                .selecting(TokenSelection(parsing: select))
             var settings = model.settings(promptTokens: promptTokens, generatedTokens: generate)
             if let weightBits { (settings.weightBits, settings.readWeightBits) = (weightBits, nil) }
             (settings.batchSize, settings.activationBits, settings.keyValueBits) = (batch, activationBits, kvBits)
             (settings.flashAttention, settings.tensorParallel, settings.images) = (flashAttention, tensorParallel, images)
+            settings.imageTokens = imageTokens
             let report = try report(model, settings, try analyzedHardware())
             if let chart { try RooflineChart(report.analysis).draw(to: URL(systemPath: chart)) }
             switch format.chosen {

@@ -116,13 +116,15 @@ struct Evaluate: AsyncParsableCommand {
     private func answer(_ benchmark: any Benchmark, _ folder: URL?) async throws -> Evaluation {
         let url = try model.locate()
         let weights = try ([url] + [model.compute.imagePart.projector, model.compute.imagePart.tower].compactMap(\.self)).map { try EvaluationSettings.fingerprint(ofModelAt: $0) }
-        let analyzed = try AnalyzedModel(checkpoint: url)
+        let selection = try model.compute.selection
+        let analyzed = try AnalyzedModel(checkpoint: url).selecting(selection)
         let costs = AnalyzedCost(
             model: analyzed, hardware: try Hardware.named(hardware), settings: analyzed.settings(promptTokens: 1), formula: formula)
         let settings = try EvaluationSettings(
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: HuggingFaceCache.displayName(of: url), modelFingerprint: weights.joined(separator: " "),
-            computation: "\(model.compute.precision.rawValue), template \(model.compute.templates.summary)" + (blankImages ? ", blank images" : ""),
+            computation: "\(model.compute.precision.rawValue), template \(model.compute.templates.summary)" + (blankImages ? ", blank images" : "")
+                + (selection == TokenSelection() ? "" : ", selection \(selection)"),
             budgets: try adallava.budgets(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)
         let evaluation = try Evaluation(benchmark: benchmark, settings: settings, folder: folder, costs: costs)

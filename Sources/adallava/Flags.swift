@@ -63,6 +63,11 @@ struct ComputeFlags: ParsableArguments {
 
     @OptionGroup var placement: PlacementFlag
 
+    @Option(
+        name: .customLong("select"), parsing: .singleValue,
+        help: "Leave image tokens out: none, prumerge or prumerge+ between tower and decoder; fastv:k=3,r=0.5 drops this share before decoder layer k. May be given twice, for both.")
+    var select: [String] = []
+
     @Flag(name: [.customShort("v"), .customLong("verbose")], help: "Print the loaded file, kernels and precision on standard error.")
     var verbose = false
 
@@ -86,8 +91,11 @@ struct ComputeFlags: ParsableArguments {
     /// Opens a checkpoint without reading its weights, so that errors in it, or in the template, are reported first.
     func open(_ url: URL) throws -> Checkpoint {
         _ = try templates.choice?.load()
-        return try imagePart.open(url)
+        return try imagePart.open(url).selecting(selection)
     }
+
+    /// Which image tokens are left out.
+    var selection: TokenSelection { get throws { try TokenSelection(parsing: select) } }
 
     var options: AdaptiveModel.Options {
         var options = AdaptiveModel.Options()
@@ -101,6 +109,7 @@ struct ComputeFlags: ParsableArguments {
 
     func validate() throws {
         if let threads, !(1 ... 256).contains(threads) { throw ValidationError("--threads: expected 1 to 256, found \(threads)") }
+        try usable { _ = try selection }
     }
 }
 

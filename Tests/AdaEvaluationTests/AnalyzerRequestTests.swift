@@ -195,7 +195,7 @@ import Testing
         let expected = try CostAnalysis(
             model: model, hardware: v100(), settings: CostSettings(promptTokens: 20, generatedTokens: 4),
             plan: CostPlan(headsPerLayer: [4, -1], model: model))
-        #expect(try reporter.cost(plan: plan, promptTokens: 20, generatedTokens: 4) == expected.request)
+        #expect(try reporter.cost(plan: plan, promptTokens: 20, imageTokens: 0, generatedTokens: 4) == expected.request)
         #expect(reporter.description.contains("nvidia_V100") && reporter.description.contains("reference"))
     }
 

@@ -135,7 +135,7 @@ import Testing
 
     private struct FixedCost: CostReporter {
         let description = "fixed"
-        func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost {
+        func cost(plan: ExecutionPlan, promptTokens: Int, imageTokens: Int, generatedTokens: Int) throws -> RequestCost {
             let ran = Double(plan.headsPerLayer.reduce(0, +))
             return RequestCost(
                 flops: ran * Double(promptTokens), averageFlops: ran, prefillFlops: 3, prefillTime: 0.5, memoryConsumption: 7,

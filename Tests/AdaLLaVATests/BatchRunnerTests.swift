@@ -340,7 +340,8 @@ import Testing
                 if event.layer == layer { cancellation.cancel() }
             }
             func hiddenStates(layer: Int, segment: Int, rows: Range<Int>, _ hidden: Tensor) {}
-            func attention(layer: Int, segment: Int, query: Tensor, key: Tensor) {}
+            func wantsAttention(layer: Int, segment: Int) -> Bool { false }
+            func attention(layer: Int, segment: Int, _ weights: AttentionWeights) {}
         }
         for layer in 0 ..< 3 {
             let cancellation = Cancellation(), observer = Raiser(cancellation, layer: layer)

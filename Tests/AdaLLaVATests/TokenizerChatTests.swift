@@ -57,6 +57,16 @@ import Testing
         #expect(ChatTemplateError.unknownName("vicuna").category == .usage)
     }
 
+    // A mismatch means that Mipha is asked in a form that it was not trained on.
+    @Test("Mipha's template is Vicuna's with Phi-2's end of text") func mipha() throws {
+        let asked = [ChatMessage.question("What is this?", images: 1), ChatMessage(.assistant, "A cat."), ChatMessage(.user, "Where?")]
+        #expect(
+            try text(.mipha, asked)
+                == "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to "
+                + "the user's questions. USER: <image>\nWhat is this? ASSISTANT: A cat.<|endoftext|>USER: Where? ASSISTANT:")
+        #expect(try TestModel(VisionFixture(folder: "mipha").url, threads: 1).loaded.text?.templateName == "mipha")
+    }
+
     @Test func keepsTypedSpecialTokensText() throws {
         // A failure means that a person can end their turn, or speak as the assistant, by typing a special token.
         let tokenizer = try TokenizerFixtures.slow("tok320")

@@ -108,7 +108,8 @@ def record(family: str, model, processor, folder: Path, ends: set[int]) -> bool:
         bos = processor.tokenizer.bos_token
         adds = not (bos and prompt.startswith(bos))
         inputs = processor(text=prompt, images=images or None, return_tensors="pt", add_special_tokens=adds)
-        inputs.pop("mm_token_type_ids", None)
+        if not family.startswith("qwen"):
+            inputs.pop("mm_token_type_ids", None)
         inputs.pop("token_type_ids", None) if family != "gemma3" else None
         with torch.no_grad():
             tokens, logits, gap = greedy(model, inputs)
@@ -121,13 +122,17 @@ def record(family: str, model, processor, folder: Path, ends: set[int]) -> bool:
         }  # fmt: skip
         if images:
             values = inputs["pixel_values"].numpy()
-            values = values.reshape(-1, *values.shape[-3:])
-            # Batches fill up with tiles of zeros.
-            values = np.stack([tile for tile in values if tile.any()])
+            if family.startswith("qwen"):
+                # Rows of patches, image by image.
+                values = np.split(values, np.cumsum(inputs["image_grid_thw"].prod(-1).numpy())[:-1])
+            else:
+                values = values.reshape(-1, *values.shape[-3:])
+                # Batches fill up with tiles of zeros.
+                values = np.stack([tile for tile in values if tile.any()])
             case |= {"tiles": len(values), "tile_hashes": [digest(tile) for tile in values]}
             with torch.no_grad():
                 features = model.get_image_features(
-                    **{name: inputs[name] for name in ("pixel_values", "pixel_attention_mask", "image_sizes") if name in inputs})
+                    **{name: inputs[name] for name in ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw") if name in inputs})
             features = getattr(features, "pooler_output", features)
             features = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])
             case |= {"feature_rows": features.shape[0], "feature_row": rounded(features[-1])}
@@ -277,6 +282,82 @@ def llava(family: str, folder: Path) -> None:
             break
 
 
+# MARK: Qwen2-VL and Qwen2.5-VL
+
+QWEN_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def qwen(family: str, folder: Path) -> None:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    # A processor of videos needs torchvision; for images nothing of it is used.
+    class Processor(Qwen2VLProcessor):
+        attributes = ["image_processor", "tokenizer"]
+
+        def __init__(self, image_processor, tokenizer, chat_template=None):
+            super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
+
+        def check_argument_for_proper_class(self, name, argument):
+            return None if argument is None else super().check_argument_for_proper_class(name, argument)
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
+    text = tokenizer(special, None, "<|im_end|>", "<|endoftext|>")
+    ids = {name: text.convert_tokens_to_ids(name) for name in special}
+    image = Qwen2VLImageProcessorPil(size={"shortest_edge": 4 * 28 * 28, "longest_edge": 14 * 28 * 28})
+    processor = Processor(image, text, chat_template=QWEN_TEMPLATE)
+    tower = dict(depth=3, num_heads=4, patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
+    if family == "qwen2-vl":
+        classes = (Qwen2VLConfig, Qwen2VLForConditionalGeneration)
+        tower |= dict(embed_dim=32, hidden_size=48, mlp_ratio=2)
+    else:
+        classes = (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration)
+        # Windows of 2 x 2 merged patches in all layers but one.
+        tower |= dict(hidden_size=32, out_hidden_size=48, intermediate_size=44, window_size=56, fullatt_block_indexes=[1])
+    rope = {"rope_type": "default", "rope_theta": 100000.0, "mrope_section": [2, 1, 1]}
+    config = classes[0](
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=family == "qwen2-vl", **COMMON, vision_config=tower,
+        text_config=TEXT | dict(
+            vocab_size=len(text), bos_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"],
+            rope_parameters=rope, tie_word_embeddings=family == "qwen2-vl"),
+    )  # fmt: skip
+    for seed in range(1, 100):
+        model = classes[1]._from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+        fill(model, seed)
+        model.generation_config.eos_token_id = ids["<|im_end|>"]
+        if record(family, model, processor, folder, {ids["<|im_end|>"], ids["<|endoftext|>"]}):
+            break
+    if family == "qwen2-vl":
+        qwen_as_published(folder)
+
+
+def qwen_as_published(folder: Path) -> None:
+    """The files as transformers 4 saves them: the text model's fields beside vision_config."""
+    image = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    size = image.pop("size")
+    image |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"], "processor_class": "Qwen2VLProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2) + "\n")
+    (folder / "processor_config.json").unlink()
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}) + "\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "qwen2_vl", **{name: value for name, value in config.pop("text_config").items() if name not in ("model_type", "layer_types")}}
+    rope = config.pop("rope_parameters")
+    config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}, "torch_dtype": config.pop("dtype")}
+    vision = config["vision_config"]
+    config["vision_config"] = {name: vision[name] for name in ("depth", "embed_dim", "hidden_size", "mlp_ratio", "num_heads", "patch_size", "spatial_merge_size")}
+    config["vision_config"] |= {"in_chans": 3, "spatial_patch_size": 14, "temporal_patch_size": 2, "model_type": "qwen2_vl"}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 # MARK: Mipha
 
 
@@ -377,7 +458,8 @@ def mipha(family: str, folder: Path) -> None:
     write_expected(folder, cases)
 
 
-FAMILIES = {"idefics3": idefics, "smolvlm": idefics, "llava": llava, "llava-next": llava, "llava-next-mistral": llava, "mipha": mipha}
+FAMILIES = {"idefics3": idefics, "smolvlm": idefics, "llava": llava, "llava-next": llava, "llava-next-mistral": llava, "mipha": mipha,
+            "qwen2-vl": qwen, "qwen2.5-vl": qwen}
 
 
 def record_filters(file: Path) -> None:
@@ -393,6 +475,22 @@ def record_filters(file: Path) -> None:
     file.write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
 
 
+def record_sizes(file: Path) -> None:
+    """What Qwen2-VL's processor resizes pictures to, with three ranges of pixels: width, height, range, new width, new height."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    generator, cases = np.random.default_rng(7), []
+    ranges = [(56 * 56, 28 * 28 * 1280), (4 * 28 * 28, 14 * 28 * 28), (256 * 28 * 28, 16384 * 28 * 28)]
+    fixed = [(28, 28), (14, 14), (42, 70), (1, 150), (150, 1), (4000, 3000), (8192, 8192), (70, 42), (1680, 10)]
+    for width, height in fixed + [tuple(int(side) for side in np.exp(generator.uniform(2, 8.5, 2))) for _ in range(120)]:
+        if max(width, height) / min(width, height) > 200:
+            continue
+        for index, (least, most) in enumerate(ranges):
+            rows, columns = smart_resize(height, width, 28, least, most)
+            cases.append([width, height, index, columns, rows])
+    file.write_text(json.dumps({"ranges": ranges, "cases": cases}) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
@@ -401,6 +499,7 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
     record_filters(arguments.output / "filters.json")
+    record_sizes(arguments.output / "qwen2-vl-sizes.json")
     for family in arguments.families or FAMILIES:
         FAMILIES[family](family, arguments.output / family)
         print(family, sum(file.stat().st_size for file in (arguments.output / family).iterdir()), "bytes")

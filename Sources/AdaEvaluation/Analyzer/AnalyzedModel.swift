@@ -91,6 +91,12 @@ package struct AnalyzedModel: Sendable {
             weightType: bytes.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key)
     }
 
+    /// The same model with another selection of image tokens.
+    /// - Throws: ``TokenSelectionError``, `CheckpointError`
+    package func selecting(_ selection: TokenSelection) throws -> AnalyzedModel {
+        AnalyzedModel(name: name, configuration: try configuration.selecting(selection, name: name), weightType: weightType)
+    }
+
     /// The same model with another scheduler, as if it had been trained with it.
     /// - Throws: ``EvaluationError/argument(name:expected:found:)``
     package func scheduled(type: AdaptiveConfiguration.SchedulerType?, rank: Int?, prefixLayers: Int?) throws -> AnalyzedModel {

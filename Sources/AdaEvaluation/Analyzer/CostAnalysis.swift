@@ -100,10 +100,10 @@ package struct AnalyzedCost: CostReporter {
             + "\(settings.tensorParallel) devices"
     }
 
-    package func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost {
+    package func cost(plan: ExecutionPlan, promptTokens: Int, imageTokens: Int, generatedTokens: Int) throws -> RequestCost {
         var settings = settings
         // An answer that ended at once still took its prompt.
-        (settings.promptTokens, settings.generatedTokens) = (promptTokens, max(1, generatedTokens))
+        (settings.promptTokens, settings.imageTokens, settings.generatedTokens) = (promptTokens, imageTokens, max(1, generatedTokens))
         return try CostAnalysis(
             model: model, hardware: hardware, settings: settings, plan: CostPlan(plan, model: model), formula: formula
         ).request

@@ -38,7 +38,7 @@ extension ExactFormula: StageCosting {
 ///
 /// Kept as published, although ``ExactFormula`` counts differently: every query attends to every key; a multiply-add of the output layer counts
 /// as one operation; decode step `i` attends to `prompt + i − 1` keys of all heads; grouped-query attention does not reduce the reads of prefill;
-/// the memory of a request is the sum over its steps.
+/// the memory of a request is the sum over its steps. Where image tokens are dropped inside the decoder, later layers have so many tokens and keys fewer.
 struct ReferenceFormula: StageCosting {
     let model: AnalyzedModel
     let hardware: Hardware
@@ -46,8 +46,10 @@ struct ReferenceFormula: StageCosting {
     let plan: CostPlan
     private let peak: Double
     private let kinds: [(share: LayerShare, layers: [Int])]
-    /// Bytes of the kept layers' weights, and of one position's keys and values in them.
-    private var resident: (weights: Double, keyValues: Double)
+    /// The first layer without the dropped image tokens, and how many those are.
+    private let drop: (layer: Int, tokens: Int)
+    /// Bytes of the kept layers' weights, and of one position's keys and values in those before the drop and in the others.
+    private var resident: (weights: Double, early: Double, late: Double)
 
     /// - Throws: ``EvaluationError/argument(name:expected:found:)`` for plans that the formula cannot express, for bits without a peak.
     init(_ model: AnalyzedModel, _ hardware: Hardware, _ settings: CostSettings, _ plan: CostPlan) throws {
@@ -58,10 +60,15 @@ struct ReferenceFormula: StageCosting {
                 name: "plan, layer \(layer)", expected: "as many neuron groups as heads, which is all that the reference's formula knows; or --formula exact",
                 found: "\(plan.shares[layer].switches) heads and \(plan.shares[layer].groups) groups")
         }
-        kinds = plan.kinds
-        resident = (0, 0)
-        let traffic = StageCost(parts: layerParts(tokens: 1, keys: 1, isPrefill: true), memory: MemoryFootprint()).totals.traffic
-        self.resident = (traffic.loadWeight, traffic.storeKeyValue)
+        let drop = settings.drop(model.configuration) ?? (.max, 0)
+        self.drop = drop
+        kinds = plan.kinds(split: drop.layer)
+        resident = (0, 0, 0)
+        let parts = kinds.map { CostPart(name: "", layers: $0.layers, operations: layer(heads: $0.share.heads, tokens: 1, keys: 1, isPrefill: true)) }
+        func traffic(_ isTaken: (Int) -> Bool) -> RooflineOperation.Traffic {
+            StageCost(parts: parts.filter { isTaken($0.layers.first ?? 0) }, memory: MemoryFootprint()).totals.traffic
+        }
+        resident = (traffic { _ in true }.loadWeight, traffic { $0 < drop.layer }.storeKeyValue, traffic { $0 >= drop.layer }.storeKeyValue)
     }
 
     func encode() -> StageCost? { nil }
@@ -79,7 +86,7 @@ struct ReferenceFormula: StageCosting {
         let activations = last?.operations.reduce(0) { $0 + $1.traffic.storeActivation } ?? 0
         return StageCost(
             parts: layers + [CostPart(name: "lm_head", layers: [], operations: [head])],
-            memory: MemoryFootprint(temporaryActivations: activations, weights: resident.weights, keyValueCache: resident.keyValues * Double(keys)))
+            memory: MemoryFootprint(temporaryActivations: activations, weights: resident.weights, keyValueCache: resident.early * Double(keys) + resident.late * Double(keys - drop.tokens)))
     }
 
     private var head: RooflineOperation {
@@ -94,9 +101,11 @@ struct ReferenceFormula: StageCosting {
 
     private func layerParts(tokens: Int, keys: Int, isPrefill: Bool) -> [CostPart] {
         kinds.map { kind in
-            CostPart(
+            let dropped = kind.layers.first ?? 0 >= drop.layer ? drop.tokens : 0
+            return CostPart(
                 name: "layer", layers: kind.layers,
-                operations: layer(heads: kind.share.heads, tokens: Double(tokens), keys: Double(keys), isPrefill: isPrefill))
+                operations: layer(
+                    heads: kind.share.heads, tokens: Double(isPrefill ? tokens - dropped : tokens), keys: Double(keys - dropped), isPrefill: isPrefill))
         }
     }
 

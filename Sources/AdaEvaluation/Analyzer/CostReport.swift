@@ -134,6 +134,11 @@ package struct CostReport: Sendable {
             "activation_bits": settings.activationBits, "kv_bits": settings.cacheBits, "flash_attention": settings.flashAttention,
             "tensor_parallel": settings.tensorParallel, "images": settings.images,
         ]
+        object["image_tokens"] = settings.promptImageTokens(analysis.model.configuration)
+        object["token_selection"] = analysis.model.configuration.llava.map { llava -> Any in
+            [llava.tokenSelection.rawValue, llava.fastV?.description].compactMap(\.self).joined(separator: " ")
+        } ?? NSNull()
+        object["image_tokens_dropped"] = settings.drop(analysis.model.configuration)?.tokens ?? 0
         object["attention_heads_per_layer"] = plan.shares.map(\.switches)
         object["mlp_groups_per_layer"] = plan.shares.map(\.groups)
         object["units"] = plan.units ?? NSNull()

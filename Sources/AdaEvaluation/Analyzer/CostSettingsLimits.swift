@@ -26,6 +26,12 @@ extension CostSettings {
         if let keyValueBits { try require(keyValueBits, Limits.bits, "--kv-bits") }
         try require(images, Limits.images, "--images")
         try require(tensorParallel, Limits.parallel, "--tensor-parallel")
+        if let imageTokens { try require(imageTokens, 0 ... promptTokens, "--image-tokens") }
+        if let llava = model.configuration.llava, llava.fastV != nil, llava.tokenSelection != .none, imageTokens == nil {
+            throw EvaluationError.argument(
+                name: "--image-tokens", expected: "the image tokens that \(llava.tokenSelection.rawValue) leaves, which depend on the image, for \(llava.fastV?.description ?? "")",
+                found: "none")
+        }
         let language = model.configuration.language
         for (what, size) in [
             ("hidden size", language.hiddenSize), ("intermediate size", language.intermediateSize),

@@ -6,14 +6,16 @@ package struct ModelResponse: Sendable {
     package var plan: ExecutionPlan
     package var units: Int?
     package var promptTokens: Int
+    /// Those of them that hold features of images.
+    package var imageTokens: Int
     package var generatedTokens: Int
     package var keyValueBytes: Int
     package var measured: PhaseTimes
 
     package init(
-        text: String, plan: ExecutionPlan, units: Int?, promptTokens: Int, generatedTokens: Int, keyValueBytes: Int, measured: PhaseTimes
+        text: String, plan: ExecutionPlan, units: Int?, promptTokens: Int, imageTokens: Int = 0, generatedTokens: Int, keyValueBytes: Int, measured: PhaseTimes
     ) {
-        (self.text, self.plan, self.units, self.promptTokens) = (text, plan, units, promptTokens)
+        (self.text, self.plan, self.units, self.promptTokens, self.imageTokens) = (text, plan, units, promptTokens, imageTokens)
         (self.generatedTokens, self.keyValueBytes, self.measured) = (generatedTokens, keyValueBytes, measured)
     }
 }
@@ -98,7 +100,7 @@ extension AdaptiveModel: PlannedModel {
         }
         guard let summary else { throw CancellationError() }
         return ModelResponse(
-            text: text, plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, generatedTokens: summary.tokens.count,
+            text: text, plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, imageTokens: summary.imageTokens, generatedTokens: summary.tokens.count,
             keyValueBytes: summary.keyValueBytes, measured: summary.measured)
     }
 }

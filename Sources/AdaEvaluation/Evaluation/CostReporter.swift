@@ -47,6 +47,7 @@ package protocol CostReporter: Sendable {
     /// - Parameters:
     ///   - plan: the plan that ran.
     ///   - promptTokens: positions of the prompt, image tokens included, the latency token not.
+    ///   - imageTokens: those of them that hold features of images.
     ///   - generatedTokens: the ending token included.
-    func cost(plan: ExecutionPlan, promptTokens: Int, generatedTokens: Int) throws -> RequestCost
+    func cost(plan: ExecutionPlan, promptTokens: Int, imageTokens: Int, generatedTokens: Int) throws -> RequestCost
 }

@@ -111,7 +111,7 @@ package final class Evaluation {
                 try Task.checkCancellation()
                 let response = try await model.respondAfresh(to: sample.question, image: image?.image, budget: budget, maxTokens: settings.maxTokens)
                 let cost = try costs?.cost(
-                    plan: response.plan, promptTokens: response.promptTokens, generatedTokens: response.generatedTokens)
+                    plan: response.plan, promptTokens: response.promptTokens, imageTokens: response.imageTokens, generatedTokens: response.generatedTokens)
                 let record = SampleRecord(
                     sample, task: sample.tags["task"] ?? settings.task, budget: budget, response: response,
                     score: benchmark.score(response.text, for: sample), cost: cost, damage: image?.damage)

@@ -21,7 +21,7 @@ extension AdaptiveModel: MeasurableModel {
     package func measure(tokens: [Int], images: [RGBImage], budget: Double, maxTokens: Int) async throws -> ModelResponse {
         let summary = try await measure(tokens: tokens, images: images, budget: .fraction(budget), maxTokens: maxTokens)
         return ModelResponse(
-            text: "", plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, generatedTokens: summary.tokens.count,
+            text: "", plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, imageTokens: summary.imageTokens, generatedTokens: summary.tokens.count,
             keyValueBytes: summary.keyValueBytes, measured: summary.measured)
     }
 

@@ -162,6 +162,13 @@ public struct Checkpoint: Sendable {
                     field: "image_processor_type", expected: "Idefics3ImageProcessor or SmolVLMImageProcessor, which cut pictures into tiles",
                     found: "another in preprocessor_config.json and processor_config.json, or neither file", file: folder.path)
             }
+            if llava.tiling == .dynamic {
+                guard case .pixels = found.imageProcessor.resize else {
+                    throw CheckpointError.configuration(
+                        field: "image_processor_type", expected: "Qwen2VLImageProcessor, which keeps a picture's proportions",
+                        found: "another in preprocessor_config.json and processor_config.json", file: folder.path)
+                }
+            }
             if let width = json["mm_hidden_size"], width != .integer(found.configuration.hiddenSize) {
                 throw CheckpointError.configuration(
                     field: "mm_hidden_size",
@@ -241,11 +248,12 @@ public struct Checkpoint: Sendable {
 
     private static func familyName(_ configuration: ModelConfiguration) -> String {
         let decoder = configuration.language.architecture
+        if case .qwen2VL(let shape)? = configuration.vision?.architecture, configuration.adaptive == nil { return shape.isSecond ? "Qwen2.5-VL" : "Qwen2-VL" }
         let with = decoder == .llama ? "" : " with \(decoder.name)"
         if let adaptive = configuration.adaptive { return "AdaLLaVA-\(adaptive.schedulerType.rawValue)\(with)" }
         guard let llava = configuration.llava else { return decoder.name }
         switch llava.tiling {
-        case .none: return "LLaVA-1.5" + with
+        case .none, .dynamic: return "LLaVA-1.5" + with
         case .idefics3: return "Idefics3" + with
         case .anyRes: return "LLaVA-1.6" + with
         }

@@ -66,6 +66,8 @@ package struct DecoderConfiguration: Sendable, Equatable {
     package var rotaryDim: Int
     /// The base of the rotary position embedding's frequencies.
     package var ropeTheta: Double
+    /// Pairs of a head that are turned by the position in time, in height and in width, and so on in turn (Qwen2-VL); empty: all by one position.
+    package var ropeSections: [Int] = []
     /// Positions that a convolution reads, its own included, and whether its parts must have biases.
     package var convolutionTaps = 0
     package var convolutionBias = false

@@ -18,6 +18,8 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         /// The longer side gets this many pixels, the shorter one keeps the proportion, rounded to an even number (Idefics3).
         case longestEdge(Int)
         case exact(Size)
+        /// Both sides become multiples of what the tower merges, the proportions are kept, and the pixels are between these (Qwen2-VL).
+        case pixels(ClosedRange<Int>)
     }
 
     /// How Idefics3 cuts a picture.
@@ -100,7 +102,20 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         case .clip: .clip(imageSize: tower.imageSize)
         case .siglip: .siglip(imageSize: tower.imageSize)
         case .efficientNetLite: .efficientNetLite(imageSize: tower.imageSize)
+        case .qwen2VL: .init(resize: .pixels(qwen2VLPixels), centerCrop: nil)
         }
+    }
+
+    /// What Qwen2-VL's processor takes where files say nothing.
+    private static let qwen2VLPixels = 56 * 56...28 * 28 * 1280
+
+    /// `min_pixels` and `max_pixels`, or the edges of `size`, which transformers 5 calls so.
+    private static func readPixels(_ fields: ConfigurationFields) throws -> Resize {
+        let (size, limits) = (try fields.optionalObject("size"), 1...1 << 28)
+        let least = try fields.optionalInteger("min_pixels", in: limits) ?? size?.optionalInteger("shortest_edge", in: limits) ?? qwen2VLPixels.lowerBound
+        let most = try fields.optionalInteger("max_pixels", in: limits) ?? size?.optionalInteger("longest_edge", in: limits) ?? qwen2VLPixels.upperBound
+        guard least <= most else { throw fields.invalid("max_pixels", expected: "at least min_pixels, \(least)") }
+        return .pixels(least...most)
     }
 
     /// Reads `preprocessor_config.json`, in the old form (`"size": 224`) and the new (`"size": {"shortest_edge": 224}`), or the
@@ -118,7 +133,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         let deviations = try fields.optionalNumbers("image_std", counts: 3...3, in: 1e-6...1e6)?.map { Float($0) }
         let means = try fields.optionalNumbers("image_mean", counts: 3...3, in: -1e6...1e6)?.map { Float($0) }
         var configuration = ImageProcessorConfiguration(
-            resize: resizes ? try readResize(fields, byLongestEdge: defaults.cutsTiles) : nil,
+            resize: defaults.keepsProportions ? try readPixels(fields) : resizes ? try readResize(fields, byLongestEdge: defaults.cutsTiles) : nil,
             resampling: Resampling(rawValue: filter) ?? defaults.resampling,
             centerCrop: crops ? try readCrop(fields) : nil,
             rescaleFactor: rescales ? try fields.number("rescale_factor", in: 1e-9...1e9, missing: 1.0 / 255) : nil,
@@ -144,8 +159,11 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         var mean = clipMean
         var standardDeviation = clipStandardDeviation
         var cutsTiles = false
+        var keepsProportions = false
 
         init(type: String) {
+            keepsProportions = type.hasPrefix("Qwen2VL") || type.hasPrefix("Qwen2_5_VL")
+            if keepsProportions { crops = false }
             cutsTiles = type.hasPrefix("Idefics3") || type.hasPrefix("SmolVLM")
             guard cutsTiles || type.hasPrefix("Siglip") else { return }
             (crops, mean, standardDeviation) = (false, half, half)

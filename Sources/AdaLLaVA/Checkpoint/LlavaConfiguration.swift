@@ -56,6 +56,8 @@ package struct LlavaConfiguration: Sendable, Equatable {
         case idefics3
         /// The whole picture, then tiles of the best of some resolutions, as one map with a newline token behind each row (LLaVA-1.6).
         case anyRes([ImageProcessorConfiguration.Size])
+        /// The picture as one, in its own proportions (Qwen2-VL).
+        case dynamic
     }
 
     /// Tower features, projector and images of a LLaVA model.
@@ -74,6 +76,8 @@ package struct LlavaConfiguration: Sendable, Equatable {
     package var imageAspectRatio: AspectRatio
     /// Which image tokens reach the projector.
     package var tokenSelection: TokenSelection
+    /// How the decoder drops image tokens; checkpoints do not say it, ``Checkpoint/selecting(_:)`` sets it.
+    package internal(set) var fastV: FastV?
     /// `mm_vision_tower`: a folder or a name on the Hugging Face hub; `nil` where the format has none.
     package var visionTowerReference: String?
     /// Whether the checkpoint says that it holds the tower's weights itself.

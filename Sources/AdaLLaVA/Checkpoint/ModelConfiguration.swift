@@ -20,7 +20,7 @@ package struct ModelConfiguration: Sendable, Equatable {
     /// Values that a `model_type` may have, for messages.
     static var supportedTypes: String {
         let text = DecoderArchitecture.modelTypes, llava = DecoderArchitecture.llavaNames
-        return (text + ["llava (LLaVA-1.5)"] + nestedTypes.dropFirst() + [miphaType] + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
+        return (text + ["llava (LLaVA-1.5)"] + nestedTypes.dropFirst() + [miphaType] + qwen2VLTypes + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
     }
 
     /// Types with a `text_config` and a `vision_config`, as transformers writes models of images.
@@ -59,6 +59,7 @@ package struct ModelConfiguration: Sendable, Equatable {
         if nestedTypes.contains(type), type != "llava" || fields.has("text_config") || fields.has("vision_config") {
             return try readNested(fields, type: type)
         }
+        if qwen2VLTypes.contains(type) { return try readQwen2VL(fields, type: type) }
         if type == miphaType { return try readMipha(fields) }
         // Gemma 3's own layout: the text model's part, alone.
         if type == Gemma3Description.ggufArchitecture, let text = try fields.optionalObject("text_config") {
@@ -142,7 +143,7 @@ package struct ModelConfiguration: Sendable, Equatable {
     }
 
     /// The same with the scheduler that the fields describe, if they do.
-    private func adaptive(_ fields: ConfigurationFields) throws -> ModelConfiguration {
+    func adaptive(_ fields: ConfigurationFields) throws -> ModelConfiguration {
         guard fields.has("scheduler_type") else { return self }
         var configuration = self
         configuration.adaptive = try AdaptiveConfiguration(fields)

@@ -73,6 +73,8 @@ struct RopeParameters {
     let scaling: RopeScaling?
     /// The fraction of a head's values that is rotated; `nil` if the file has none.
     let partialFactor: Double?
+    /// Pairs of a head that each axis turns in turn (`mrope_section`).
+    let sections: [Int]
 
     private static let factors = 1e-3...1e6
 
@@ -87,6 +89,7 @@ struct RopeParameters {
         let bases = Self.bases
         theta = try parameters?.optionalNumber("rope_theta", in: bases) ?? fields.number("rope_theta", in: bases, missing: missingTheta)
         partialFactor = try parameters?.optionalNumber("partial_rotary_factor", in: 0...1) ?? fields.optionalNumber("partial_rotary_factor", in: 0...1)
+        sections = try parameters?.optionalNumbers("mrope_section", counts: 1...64, in: 1...4096)?.map { Int($0) } ?? []
         guard let parameters else {
             scaling = nil
             return
@@ -98,6 +101,8 @@ struct RopeParameters {
             ?? fields.optionalInteger("original_max_position_embeddings", in: originals)
         switch type {
         case "default": scaling = nil
+        // Qwen2-VL's name of sections without scaling.
+        case "mrope" where !sections.isEmpty: scaling = nil
         case "linear": scaling = .linear(factor: try parameters.number("factor", in: Self.factors, missing: nil))
         case "dynamic":
             scaling = .dynamic(

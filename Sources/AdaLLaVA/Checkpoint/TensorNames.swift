@@ -17,6 +17,8 @@ package enum TensorNames {
         for prefix in ["model.vision_tower.vision_tower.", "model.vision_tower.", "vision_tower."] where name.hasPrefix(prefix) {
             return withVisionPrefix(name.dropFirst(prefix.count))
         }
+        // Qwen2-VL.
+        for prefix in ["model.visual.", "visual."] where name.hasPrefix(prefix) { return visionPrefix + name.dropFirst(prefix.count) }
         for prefix in ["model.multi_modal_projector.", "multi_modal_projector."] where name.hasPrefix(prefix) {
             return canonicalProjector(llavaHF: name.dropFirst(prefix.count)) ?? name
         }

@@ -12,6 +12,8 @@ package struct VisionConfiguration: Sendable, Equatable {
         /// A convolutional network. Of the other fields, ``hiddenSize`` (values of a row of features), ``numHiddenLayers`` (blocks),
         /// ``imageSize`` and ``patchSize`` (pixels from one token to the next) then hold what follows from it; the rest means nothing.
         case efficientNetLite(EfficientNetConfiguration)
+        /// Qwen2-VL's and Qwen2.5-VL's, which the other fields describe too; ``imageSize`` then holds the pixels of a side that one row of features covers.
+        case qwen2VL(Qwen2VLTowerShape)
     }
 
     /// What computes the features.
@@ -67,6 +69,8 @@ package struct VisionConfiguration: Sendable, Equatable {
         switch architecture {
         case .clip, .siglip: (imageSize / patchSize) * (imageSize / patchSize)
         case .efficientNetLite(let network): network.grid * network.grid
+        // The least that there is; how many depends on the picture.
+        case .qwen2VL: 1
         }
     }
 
@@ -74,7 +78,7 @@ package struct VisionConfiguration: Sendable, Equatable {
     package var isTransformer: Bool {
         switch architecture {
         case .clip, .siglip: true
-        case .efficientNetLite: false
+        case .efficientNetLite, .qwen2VL: false
         }
     }
 
@@ -87,6 +91,7 @@ package struct VisionConfiguration: Sendable, Equatable {
         case .clip: "clip_vision_model"
         case .siglip: Self.siglipType
         case .efficientNetLite: EfficientNetConfiguration.modelType
+        case .qwen2VL(let shape): shape.isSecond ? "qwen2_5_vl" : "qwen2_vl"
         }
     }
 

@@ -98,10 +98,12 @@ package struct CostPlan: Sendable, Equatable {
     }
 
     /// Layers of which the same share runs, each share once, in the order of their first layer; dropped layers are left out.
-    package var kinds: [(share: LayerShare, layers: [Int])] {
+    /// - Parameter split: layers from this one on are kinds of their own.
+    package func kinds(split: Int = .max) -> [(share: LayerShare, layers: [Int])] {
         var kinds: [(share: LayerShare, layers: [Int])] = []
         var places: [LayerShare: Int] = [:]
         for (layer, share) in shares.enumerated() where !share.isSkipped {
+            if layer == split { places = [:] }
             if let place = places[share] {
                 kinds[place].layers.append(layer)
             } else {

@@ -19,6 +19,8 @@ package struct CostSettings: Sendable, Equatable {
     package var tensorParallel: Int
     /// Images a request encodes; not part of the reference's formula.
     package var images: Int
+    /// Positions of the prompt that hold features of images; `nil`: those that the images have before tokens are selected.
+    package var imageTokens: Int?
 
     package init(
         promptTokens: Int, generatedTokens: Int = 1, batchSize: Int = 1, weightBits: Int = 16, readWeightBits: Double? = nil,
@@ -29,6 +31,17 @@ package struct CostSettings: Sendable, Equatable {
         (self.weightBits, self.activationBits, self.keyValueBits) = (weightBits, activationBits, keyValueBits)
         self.readWeightBits = readWeightBits
         (self.flashAttention, self.tensorParallel, self.images) = (flashAttention, tensorParallel, images)
+    }
+
+    /// Positions of the prompt that hold features of images, as far as the decoder is concerned.
+    package func promptImageTokens(_ configuration: ModelConfiguration) -> Int {
+        let rows = configuration.vision.flatMap { configuration.llava?.featureRows(of: $0) } ?? 0
+        return min(imageTokens ?? images * rows, promptTokens)
+    }
+
+    /// Those of them that the decoder drops, and the first layer without them.
+    package func drop(_ configuration: ModelConfiguration) -> (layer: Int, tokens: Int)? {
+        configuration.llava?.fastV.map { ($0.layer, $0.dropped(of: promptImageTokens(configuration))) }
     }
 
     package var storedWeightBits: Double { readWeightBits ?? Double(weightBits) }

@@ -10,6 +10,8 @@
 /// - The latency token is a position of the prompt; its encoder and the scheduler are counted.
 /// - The output layer runs once, for the prompt's last position, a multiply-add counting as two.
 /// - The vision tower and the projector are a stage of their own.
+/// - Layers from the one on which image tokens are dropped (``FastV``) compute, store and read so many positions fewer; choosing them costs the last row's
+///   attention once more.
 /// - A request's memory is its peak: all weights, which stay loaded under any plan, and the cache at its longest.
 ///
 /// Per value: RMS norm 4 operations (square, sum, two products), layer norm 7, softmax 5, gated SiLU 5, GELU 4, rotary embedding 3.
@@ -21,12 +23,15 @@ package struct ExactFormula: Sendable {
     let plan: CostPlan
     private let block: BlockShape
     private let kinds: [(share: LayerShare, layers: [Int])]
+    /// The first layer without the dropped image tokens, and how many those are.
+    private let drop: (layer: Int, tokens: Int)
     private let weights: Double
 
     package init(_ configuration: ModelConfiguration, _ hardware: Hardware, _ settings: CostSettings, _ plan: CostPlan) {
         (self.configuration, self.hardware, self.settings, self.plan) = (configuration, hardware, settings, plan)
         block = BlockShape(configuration.language)
-        kinds = plan.kinds
+        drop = settings.drop(configuration) ?? (.max, 0)
+        kinds = plan.kinds(split: drop.layer)
         weights = ExactFormula.weightValues(configuration, block, tensorParallel: settings.tensorParallel) * settings.weightBytes
     }
 
@@ -46,14 +51,22 @@ package struct ExactFormula: Sendable {
     package func prefill() -> StageCost {
         let positions = Double(promptPositions)
         var parts = [embedding(positions)]
-        parts += layerParts(tokens: positions, pairs: { pairs(positions, $0) }, keys: { _ in positions })
+        parts += layerParts { kind, dropped in
+            let positions = positions - dropped
+            return (positions, pairs(positions, kind), positions)
+        }
+        if drop.layer < .max { parts.append(choosing(positions)) }
         if let adaptive = configuration.adaptive { parts.append(scheduling(adaptive)) }
         return stage(parts + [head], keys: positions)
     }
 
     package func decode(step: Int) -> StageCost {
-        let positions = Double(promptPositions + step), keys = { seen(positions, $0) }
-        return stage([embedding(1)] + layerParts(tokens: 1, pairs: keys, keys: keys) + [head], keys: positions)
+        let positions = Double(promptPositions + step)
+        let layers = layerParts { kind, dropped in
+            let keys = seen(positions - dropped, kind)
+            return (1, keys, keys)
+        }
+        return stage([embedding(1)] + layers + [head], keys: positions)
     }
 
     /// Of so many positions those that the last one sees in layers of a kind.
@@ -72,7 +85,7 @@ package struct ExactFormula: Sendable {
     }
 
     private func stage(_ parts: [CostPart], keys: Double) -> StageCost {
-        let heads = plan.shares.reduce(0) { $0 + Double($1.keyValueHeads) * seen(keys, $1.kind) }
+        let heads = plan.shares.enumerated().reduce(0) { $0 + Double($1.element.keyValueHeads) * seen(keys - dropped($1.offset), $1.element.kind) }
         let cache = 2 * heads * Double(language.headDim) * batch * settings.keyValueBytes / parallel
         return StageCost(
             parts: parts,
@@ -88,12 +101,23 @@ package struct ExactFormula: Sendable {
 
     private var counter: OperationCounter { OperationCounter(hardware: hardware, settings: settings) }
 
-    private func layerParts(tokens: Double, pairs: (DecoderLayerKind) -> Double, keys: (DecoderLayerKind) -> Double) -> [CostPart] {
+    /// Image tokens that a layer does not have.
+    private func dropped(_ layer: Int) -> Double { layer >= drop.layer ? Double(drop.tokens) : 0 }
+
+    /// - Parameter counts: positions, pairs and keys of layers of a kind that do not have so many image tokens.
+    private func layerParts(_ counts: (DecoderLayerKind, Double) -> (tokens: Double, pairs: Double, keys: Double)) -> [CostPart] {
         kinds.map { kind in
-            CostPart(
-                name: "layer", layers: kind.layers,
-                operations: layer(kind.share, tokens: tokens, pairs: pairs(kind.share.kind), keys: keys(kind.share.kind)))
+            let (tokens, pairs, keys) = counts(kind.share.kind, dropped(kind.layers.first ?? 0))
+            return CostPart(name: "layer", layers: kind.layers, operations: layer(kind.share, tokens: tokens, pairs: pairs, keys: keys))
         }
+    }
+
+    /// The last row's attention in the layer before the drop, averaged over its heads.
+    private func choosing(_ positions: Double) -> CostPart {
+        let heads = Double(language.numAttentionHeads), scores = heads * positions * batch / parallel
+        return CostPart(
+            name: "token selection", layers: [],
+            operations: [counter.elementwise("token_selection", values: scores, operations: 2 * Double(language.headDim) + 5 + 1)])
     }
 
     /// One decoder layer.

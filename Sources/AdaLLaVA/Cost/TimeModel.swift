@@ -117,6 +117,8 @@ package struct PlanTimes: Sendable {
     /// Nanoseconds of all layers for a single row: for the row, and for each key in layers of each kind.
     private let token: Double
     private let key: [DecoderLayerKind: Double]
+    /// The same for a key, of the layers from which on image tokens are dropped.
+    private let lateKey: [DecoderLayerKind: Double]
     private let logits, step, stepRow: Double
     private let counter: StepCounter
     private let curve: SizeCurve
@@ -125,7 +127,8 @@ package struct PlanTimes: Sendable {
     /// - Parameters:
     ///   - layers: those that the prompt's chunks pass.
     ///   - dropsRows: whether no later stage reads the chunks' hidden states, so that one row leaves the last layer that attends.
-    package init(_ plan: CostPlan, layers: Range<Int>, dropsRows: Bool, _ model: TimeModel, _ counter: StepCounter) {
+    ///   - dropLayer: the layer from which on image tokens may be dropped.
+    package init(_ plan: CostPlan, layers: Range<Int>, dropsRows: Bool, dropLayer: Int? = nil, _ model: TimeModel, _ counter: StepCounter) {
         (self.counter, curve) = (counter, model.chunkCurve)
         let last = dropsRows ? layers.last { plan.shares[$0].runsMixer } ?? layers.lowerBound : Int.max
         var chunk = 0.0, row = 0.0, lastChunk = 0.0, lastRow = 0.0, lastOutput = 0.0
@@ -153,13 +156,14 @@ package struct PlanTimes: Sendable {
         }
         (self.chunk, self.row, self.pair) = (chunk, row, pair)
         (self.lastChunk, self.lastRow, self.lastOutput, self.lastKey) = (lastChunk, lastRow, lastOutput, lastKey)
-        var token = 0.0, key: [DecoderLayerKind: Double] = [:]
-        for share in plan.shares where !share.isSkipped {
-            let none = model.nanoseconds(counter.single(share, keys: 0))
+        var token = 0.0, key: [DecoderLayerKind: Double] = [:], lateKey: [DecoderLayerKind: Double] = [:]
+        for (layer, share) in plan.shares.enumerated() where !share.isSkipped {
+            let none = model.nanoseconds(counter.single(share, keys: 0)), one = model.nanoseconds(counter.single(share, keys: 1)) - none
             token += none
-            key[share.kind, default: 0] += model.nanoseconds(counter.single(share, keys: 1)) - none
+            key[share.kind, default: 0] += one
+            if layer >= dropLayer ?? .max { lateKey[share.kind, default: 0] += one }
         }
-        (self.token, self.key) = (token, key)
+        (self.token, self.key, self.lateKey) = (token, key, lateKey)
         let read = plan.shares.reduce(StepCounts()) { $1.isSkipped ? $0 : $0 + counter.single($1, keys: 0) }
         tokenFactor = model.tokenCurve.factor(read.singleWeights)
         step = model.nanoseconds(counter.step(logitRows: 0))
@@ -185,7 +189,11 @@ package struct PlanTimes: Sendable {
     }
 
     /// Nanoseconds of one token at a slot, all layers and the logits.
-    package func token(at slot: Int) -> Double { (token + keys(slot, key) + logits + step) * tokenFactor }
+    /// - Parameter dropped: image tokens that later layers do not have.
+    package func token(at slot: Int, dropped: Int = 0) -> Double {
+        let left = dropped > 0 ? keys(slot, lateKey) - keys(slot - dropped, lateKey) : 0
+        return (token + keys(slot, key) - left + logits + step) * tokenFactor
+    }
 
     /// Nanoseconds of the keys that a row at `slot` sees.
     private func keys(_ slot: Int, _ times: [DecoderLayerKind: Double]) -> Double {
@@ -193,8 +201,13 @@ package struct PlanTimes: Sendable {
     }
 
     /// Nanoseconds of `count` tokens from a slot on.
-    package func tokens(_ count: Int, from slot: Int) -> Double {
+    /// - Parameter dropped: image tokens that later layers do not have.
+    package func tokens(_ count: Int, from slot: Int, dropped: Int = 0) -> Double {
         if count <= 0 { return 0 }
-        return key.reduce(Double(count) * (token + logits + step)) { $0 + counter.pairs(slot ..< slot + count, $1.key) * $1.value } * tokenFactor
+        func pairs(_ slot: Int, _ times: [DecoderLayerKind: Double]) -> Double {
+            times.reduce(0) { $0 + counter.pairs(slot ..< slot + count, $1.key) * $1.value }
+        }
+        let left = dropped > 0 ? pairs(slot, lateKey) - pairs(slot - dropped, lateKey) : 0
+        return (Double(count) * (token + logits + step) + pairs(slot, key) - left) * tokenFactor
     }
 }

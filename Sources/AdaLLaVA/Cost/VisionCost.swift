@@ -13,6 +13,8 @@ struct VisionCost {
     }
 
     var parts: [CostPart] {
+        // What it costs depends on the picture's proportions.
+        if case .qwen2VL = vision.architecture { return [] }
         if case .efficientNetLite(let network) = vision.architecture {
             let maps = projection(Double(vision.patches) * images)
             let parts = EfficientNetCost(counter: counter, network: network, images: images).parts

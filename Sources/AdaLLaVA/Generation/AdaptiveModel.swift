@@ -20,6 +20,8 @@ public final class AdaptiveModel: Sendable {
         public var projector: URL?
         /// The folder of the tower that `mm_vision_tower` names; `nil` looks beside the checkpoint and in the Hugging Face cache.
         public var visionTower: URL?
+        /// Which image tokens are left out; by default as the checkpoint says.
+        public var selection = TokenSelection()
         /// The chat template; `nil` takes the checkpoint's.
         public var template: ChatTemplate.Choice?
         /// The most requests that are computed at once; others wait.
@@ -66,6 +68,7 @@ public final class AdaptiveModel: Sendable {
     public init(
         _ checkpoint: Checkpoint, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
+        let checkpoint = try checkpoint.selecting(options.selection)
         let queue = DispatchQueue(label: "adallava.model", qos: .userInitiated)
         let cancellation = Cancellation()
         let made = try await withTaskCancellationHandler {

@@ -82,6 +82,8 @@ public struct AnswerSummary: Sendable {
     public let promptTokens: Int
     /// Positions among them that features of images took.
     public let imageTokens: Int
+    /// Those of them that the layers after token selection inside the decoder had; `nil` where all layers had all of them.
+    public let keptImageTokens: Int?
     /// The budget that was asked for.
     public let budget: Budget
     /// Optional units granted; `nil` if the model is not adaptive.
@@ -107,6 +109,7 @@ public struct AnswerSummary: Sendable {
         tokens = result.tokens
         promptTokens = result.promptTokens
         imageTokens = result.imageTokens
+        keptImageTokens = result.keptImageTokens
         self.budget = budget
         units = result.adaptive?.units
         shrunkFrom = result.shrunkFrom
@@ -161,7 +164,8 @@ public struct AnswerSummary: Sendable {
             parts.append("budget \(budget.shown): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
         }
         if measured.encode > .microseconds(100) { parts.append("encode \(milliseconds(measured.encode))") }
-        parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens)")
+        let kept = keptImageTokens.map { ", \($0) of \(imageTokens) image tokens kept" } ?? ""
+        parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens\(kept))")
         let seconds = measured.decode / .seconds(1)
         let rate = seconds > 0 && tokens.count > 1 ? String(format: ", %.0f tokens/s", Double(tokens.count - 1) / seconds) : ""
         parts.append("decode \(milliseconds(measured.decode)) (\(tokens.count) token\(tokens.count == 1 ? "" : "s")\(rate))")
@@ -187,9 +191,10 @@ public struct AnswerSummary: Sendable {
             adaptive["changes"] = prediction.changes.map { ["tokens": $0.tokens, "units_from": $0.from, "units_to": $0.to] }
             adaptive["calibrated"] = prediction.isFitted
         }
+        if let keptImageTokens { adaptive["image_tokens_kept"] = keptImageTokens }
         return [
             "answer": answer, "tokens": tokens, "adaptive": adaptive, "measured": measured.jsonObject, "finish_reason": finish.rawValue,
-            "prompt_tokens": promptTokens, "cached_tokens": cachedTokens.prefix,
+            "prompt_tokens": promptTokens, "image_tokens": imageTokens, "cached_tokens": cachedTokens.prefix,
         ]
     }
 }

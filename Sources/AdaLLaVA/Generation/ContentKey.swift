@@ -16,6 +16,9 @@ struct ContentKey: Hashable, Sendable {
 
     func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
 
+    /// A part of it, for what is to differ from content to content.
+    var word: UInt64 { words.0 }
+
     func add(to hash: inout SHA256) { withUnsafeBytes(of: words) { hash.update(bufferPointer: $0) } }
 }
 

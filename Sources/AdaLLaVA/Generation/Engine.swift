@@ -116,15 +116,22 @@ package final class Engine {
     private func segment(_ task: GenerationTask, atMost limit: Int) throws -> BatchSegment? {
         guard let sequence = task.sequence else { return nil }
         let (prefix, layers, prompt) = (parts.prefixLayers, parts.decoder.layers.count, task.elements.count)
+        // Of the layers that have all image tokens or only those that are kept.
+        let (kept, promptRows) = (task.dropping?.kept, task.promptRows)
         switch task.stage {
-        case .prefix(let next):
+        case .early(let next):
             let rows = next ..< min(next + limit, prompt)
+            return rows.isEmpty ? nil : try earlySegment(task, sequence, rows)
+        case .prefix(let next):
+            let rows = next ..< min(next + limit, promptRows)
             if rows.isEmpty { return nil }
-            let input = try embed(task, rows)
-            return BatchSegment(
-                sequence: sequence, role: .chunk, position: next, slot: next, layers: 0 ..< prefix, input: .hidden(input),
-                output: task.hidden?.rows(rows), logitRows: parts.adaptive == nil && rows.upperBound == prompt ? 1 : 0,
+            let input = try task.dropping.map { try keptRows($0, (kept ?? [])[rows]) } ?? embed(task, rows)
+            var segment = BatchSegment(
+                sequence: sequence, role: .chunk, position: next, slot: next, layers: (task.dropping?.fastV.layer ?? 0) ..< prefix, input: .hidden(input),
+                output: task.hidden?.rows(rows), logitRows: parts.adaptive == nil && rows.upperBound == promptRows ? 1 : 0,
                 cancellation: task.cancellation)
+            segment.positions = task.rowPositions(rows, kept: kept)
+            return segment
         case .latency:
             guard let adaptive = parts.adaptive, let hidden = task.hidden else { return nil }
             let chosen = task.units ?? chooseUnits(task)
@@ -134,18 +141,20 @@ package final class Engine {
             let latency = adaptive.encoder(adaptive.units.normalized(units), workspace)
             task.trace?.record("latency_embedding", latency)
             return BatchSegment(
-                sequence: sequence, role: .single, position: prompt, slot: prompt, layers: 0 ..< prefix, input: .hidden(latency),
-                output: hidden.rows(prompt ..< prompt + 1), cancellation: task.cancellation)
+                sequence: sequence, role: .single, position: task.position(prompt), slot: prompt, layers: 0 ..< prefix, input: .hidden(latency),
+                output: hidden.rows(promptRows ..< promptRows + 1), cancellation: task.cancellation)
         case .rest(let next):
             guard let hidden = task.hidden else { return nil }
-            let rows = next ..< min(next + limit, prompt + 1)
+            let rows = next ..< min(next + limit, promptRows + 1)
             if rows.isEmpty { return nil }
-            return BatchSegment(
+            var segment = BatchSegment(
                 sequence: sequence, role: .chunk, position: next, slot: next, layers: prefix ..< layers, input: .hidden(hidden.rows(rows)),
-                logitRows: rows.upperBound == prompt + 1 ? 1 : 0, cancellation: task.cancellation)
+                logitRows: rows.upperBound == promptRows + 1 ? 1 : 0, cancellation: task.cancellation)
+            segment.positions = task.rowPositions(rows, kept: kept)
+            return segment
         case .decode(let token):
             return BatchSegment(
-                sequence: sequence, role: .single, position: task.length, slot: task.length, layers: 0 ..< layers, input: .token(token), logitRows: 1,
+                sequence: sequence, role: .single, position: task.position(task.length), slot: task.length, layers: 0 ..< layers, input: .token(token), logitRows: 1,
                 cancellation: task.cancellation)
         case .waiting, .encode, .done: return nil
         }
@@ -155,10 +164,14 @@ package final class Engine {
     private func advance(_ task: GenerationTask, _ segment: BatchSegment, logits: Tensor?) throws {
         let prompt = task.elements.count
         switch task.stage {
-        case .prefix:
+        case .early:
             let next = segment.slot + segment.rows
             task.length = next
-            if next < prompt {
+            if next < prompt { task.stage = .early(next: next) } else { drop(task) }
+        case .prefix:
+            let next = segment.slot + segment.rows
+            if task.dropping == nil { task.length = next }
+            if next < task.promptRows {
                 task.stage = .prefix(next: next)
             } else if parts.adaptive != nil {
                 task.stage = .latency
@@ -182,9 +195,9 @@ package final class Engine {
     /// Makes the plan from the latency token's hidden state.
     private func plan(_ task: GenerationTask) throws {
         guard let adaptive = parts.adaptive, let units = task.units, let hidden = task.hidden, let sequence = task.sequence else { return }
-        let prompt = task.elements.count
-        let input = hidden.rows(prompt ..< prompt + 1)
-        task.request.onStates?(PrefixStates(prompt: hidden.row(prompt - 1), latency: hidden.row(prompt)))
+        let (prompt, promptRows) = (task.elements.count, task.promptRows)
+        let input = hidden.rows(promptRows ..< promptRows + 1)
+        task.request.onStates?(PrefixStates(prompt: hidden.row(promptRows - 1), latency: hidden.row(promptRows)))
         task.trace?.record("scheduler_input", input)
         let scores = adaptive.scheduler.logits(input, workspace)
         // Comparisons with not-a-number are all false: a plan made of them would look like a plan.
@@ -202,14 +215,14 @@ package final class Engine {
         let attending = optional.filter { sequence.selections[$0].runsAttention }
         // Not always the entry of the prefix: the same prompt may be kept under several plans.
         if let keys = task.keys, let (cached, length) = promptCache.find(task.elements, keys, plan: made) {
-            let known = cached.state.longest(length, layers: attending, parts.decoder.configuration)
+            let known = knownRest(task, cached, length: length, layers: attending)
             if known > 0 {
                 sequence.share(cached.state, layers: optional, length: known)
                 (first, task.result.cachedRest) = (known, known)
             }
         }
         // Where no later layer attends, rows before the latency token change nothing.
-        if attending.isEmpty, task.trace == nil { first = prompt }
+        if attending.isEmpty, task.trace == nil { first = promptRows }
         task.stage = .rest(next: first)
     }
 

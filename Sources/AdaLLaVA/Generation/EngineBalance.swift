@@ -41,7 +41,8 @@ extension Engine {
     private func rowNanoseconds(_ task: GenerationTask, _ planner: TimePlanner) -> Double? {
         let (first, layers): (Int, Range<Int>)
         switch task.stage {
-        case .prefix(let next): (first, layers) = (next, 0 ..< parts.prefixLayers)
+        case .early(let next): (first, layers) = (next, 0 ..< (task.dropping?.fastV.layer ?? 0))
+        case .prefix(let next): (first, layers) = (next, (task.dropping?.fastV.layer ?? 0) ..< parts.prefixLayers)
         case .rest(let next): (first, layers) = (next, parts.prefixLayers ..< parts.decoder.layers.count)
         default: return nil
         }

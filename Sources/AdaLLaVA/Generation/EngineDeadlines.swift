@@ -67,7 +67,8 @@ extension Engine {
         guard let planner, task.timing != nil else { return }
         let units = task.units ?? planner.mostUnits
         var prefix = RemainingWork()
-        prefix.prefix = remaining(task).prefix
+        let work = remaining(task)
+        (prefix.early, prefix.prefix, prefix.dropped) = (work.early, work.prefix, work.dropped)
         let loads = loads(task, planner)
         if var timing = task.timing {
             timing.prefix = planner.predict(prefix, timing.times).prefill * loads.prefill
@@ -83,7 +84,7 @@ extension Engine {
     func record(_ task: GenerationTask, _ planner: TimePlanner, _ times: PlanTimes) {
         guard var timing = task.timing else { return }
         var work = remaining(task)
-        work.prefix = 0 ..< 0
+        (work.early, work.prefix) = (0 ..< 0, 0 ..< 0)
         let loads = loads(task, planner), phases = planner.predict(work, times) * loads
         let (prefillCenter, decodeCenter) = (planner.firstTokenMargin.center, planner.wholeMargin.center)
         timing.prediction.set(
@@ -91,7 +92,7 @@ extension Engine {
             decode: Duration(nanoseconds: phases.decode * timing.crowding * decodeCenter),
             waited: task.start - task.called)
         timing.prediction.perToken = Duration(
-            nanoseconds: times.token(at: task.elements.count + 1) * loads.decode * timing.crowding * decodeCenter)
+            nanoseconds: times.token(at: task.elements.count + 1, dropped: work.dropped ?? 0) * loads.decode * timing.crowding * decodeCenter)
         (timing.prediction.tokens, timing.prediction.load) = (timing.expected, loads.prefill)
         (timing.chosen, timing.loadsAtChoice, timing.crowdingAtChoice) = (.now, loads, timing.crowding)
         (timing.idle, timing.idleToFirstToken) = (PhaseNanoseconds(), PhaseNanoseconds())
@@ -113,15 +114,20 @@ extension Engine {
     func remaining(_ task: GenerationTask) -> RemainingWork {
         let isBegun = !task.elements.isEmpty, isAdaptive = parts.adaptive != nil
         let prompt = isBegun ? task.elements.count : parts.leastPositions(task.request)
+        let rows = prompt - task.droppedRows
         var work = RemainingWork()
+        work.dropped = task.dropping == nil ? nil : task.droppedRows
         work.slot = prompt + (isAdaptive ? 1 : 0)
         work.tokens = max((task.timing?.expected ?? 1) - 1, 0)
         switch task.stage {
+        case .early(let next):
+            work.setPrompt(prompt, dropped: task.droppedRows, isAdaptive: isAdaptive)
+            work.early = min(next, prompt) ..< prompt
         case .prefix(let next):
-            work.prefix = min(next, prompt) ..< prompt
-            if isAdaptive { (work.latencySlot, work.rest) = (prompt, 0 ..< prompt + 1) }
-        case .latency: (work.latencySlot, work.rest) = (task.schedulerLogits.isEmpty ? prompt : nil, 0 ..< prompt + 1)
-        case .rest(let next): work.rest = next ..< prompt + 1
+            work.prefix = min(next, rows) ..< rows
+            if isAdaptive { (work.latencySlot, work.rest) = (prompt, 0 ..< rows + 1) }
+        case .latency: (work.latencySlot, work.rest) = (task.schedulerLogits.isEmpty ? prompt : nil, 0 ..< rows + 1)
+        case .rest(let next): work.rest = next ..< rows + 1
         case .decode:
             work.slot = task.length
             work.tokens = max((task.timing?.expected ?? 1) - task.result.tokens.count, 1)
@@ -129,8 +135,7 @@ extension Engine {
         case .waiting, .encode:
             let images = task.request.images.dropFirst(task.features.count)
             work.images = images.reduce(-(task.encoding?.tile ?? 0)) { $0 + (task.request.reuses && featureCache.find($1.key) != nil ? 0 : $1.tiles) }
-            work.prefix = 0 ..< prompt
-            if isAdaptive { (work.latencySlot, work.rest) = (prompt, 0 ..< prompt + 1) }
+            work.setPrompt(prompt, dropped: leastDropped(task.request), isAdaptive: isAdaptive)
         case .done: break
         }
         return work
@@ -153,7 +158,7 @@ extension Engine {
     func chooseUnits(_ task: GenerationTask) -> Int {
         if case .automatic(let automatic) = task.request.budget {
             guard let adaptive = parts.adaptive, let head = adaptive.budgetHead, let hidden = task.hidden else { return 0 }
-            let units = head.units(hidden.row(task.elements.count - 1), automatic, of: adaptive.units)
+            let units = head.units(hidden.row(task.promptRows - 1), automatic, of: adaptive.units)
             if let planner { record(task, planner, planner.times(units: units)) }
             return units
         }
@@ -181,8 +186,8 @@ extension Engine {
             // Half the margin: what the scheduler chose may cost a little more than as many units spread evenly, which is no reason for a change.
             now.firstTokenMargin = timing.firstTokenMargin.squareRoot()
             if planner.need(now, timing.times) <= 1 { return }
-            let evenly = planner.times(units: units).token(at: now.work.slot)
-            now.crowding *= evenly > 0 ? timing.times.token(at: now.work.slot) / evenly : 1
+            let evenly = planner.times(units: units).token(at: now.work.slot, dropped: task.droppedRows)
+            now.crowding *= evenly > 0 ? timing.times.token(at: now.work.slot, dropped: task.droppedRows) / evenly : 1
             let choice = planner.choose(now, atMost: units - 1)
             guard shrink(task, to: choice.units) || task.units != units else { return }
             task.timing?.note(PlanChange(tokens: task.result.tokens.count, from: units, to: choice.units))
@@ -193,7 +198,7 @@ extension Engine {
     func isCut(_ task: GenerationTask) -> Bool {
         guard task.request.deadlines.cutsAnswers, let planner, let timing = task.timing, let limit = timing.limits?.answer else { return false }
         let left = limit.nanoseconds - (ContinuousClock.now - task.called).nanoseconds
-        let token = timing.times.token(at: task.length) * loads(task, planner).decode * timing.crowding * timing.wholeMargin
+        let token = timing.times.token(at: task.length, dropped: task.droppedRows) * loads(task, planner).decode * timing.crowding * timing.wholeMargin
         let count = task.result.tokens.count
         // A sentence as long as those so far, and at least of a few words.
         let ends = task.endsSentence()
@@ -215,7 +220,7 @@ extension Engine {
             let segment = segments[index]
             own[index] = planner.nanoseconds(
                 segment.slot ..< segment.slot + segment.rows, of: segment.role == .single ? .single : .chunk, layers: segment.layers,
-                hasLogits: segment.logitRows > 0, timing.times)
+                hasLogits: segment.logitRows > 0, dropped: task.droppedRows, timing.times)
             if segment.role == .single { single = max(single, own[index]) } else { chunks += own[index] }
         }
         let step = single + chunks
@@ -227,7 +232,7 @@ extension Engine {
             if !isChunked {
                 for layer in segment.layers {
                     let share = timing.shares[layer]
-                    counts += planner.counter.single(share, keys: planner.counter.keys(segment.slot, share.kind))
+                    counts += planner.counter.single(share, keys: planner.counter.keys(segment.slot(in: layer), share.kind))
                 }
             }
             onSample(counts, elapsed - (isChunked ? planner.layerNanoseconds : 0))

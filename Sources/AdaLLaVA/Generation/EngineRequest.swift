@@ -11,14 +11,17 @@ struct EngineImage: Sendable {
     let rows: Int?
     /// Where the tiles' features go; `nil`: one behind the other.
     let arrangement: TileArrangement?
-    /// `[tiles, 3, S, S]` normalized values.
+    /// The patches of one that keeps its proportions, and the rows of features that they become; `nil` for others.
+    let grid: PatchGrid?, featureGrid: PatchGrid?
+    /// `[tiles, 3, S, S]` normalized values, or rows of patches.
     let pixels: @Sendable () throws -> [Float]
 
     init(
         key: ContentKey, tiles: Int = 1, layout: [Int] = [Engine.imageToken], rows: Int? = nil, arrangement: TileArrangement? = nil,
-        pixels: @escaping @Sendable () throws -> [Float]
+        grid: PatchGrid? = nil, featureGrid: PatchGrid? = nil, pixels: @escaping @Sendable () throws -> [Float]
     ) {
         (self.key, self.tiles, self.layout, self.rows, self.arrangement, self.pixels) = (key, tiles, layout, rows, arrangement, pixels)
+        (self.grid, self.featureGrid) = (grid, featureGrid)
     }
 
     /// An image given as the tower's input.
@@ -168,6 +171,8 @@ struct EngineResult {
     var promptTokens = 0
     /// Those of the prompt's positions that hold features of images.
     var imageTokens = 0
+    /// Those of them that the layers after the drop have; `nil` where the decoder drops none.
+    var keptImageTokens: Int?
     /// Positions of the first pass.
     var lengthWithLatencyToken = 0
     var adaptive: Adaptive?

@@ -8,6 +8,8 @@ final class GenerationTask {
         case waiting
         /// Images, which become features.
         case encode
+        /// Prompt rows from `next` on, through the layers before image tokens are dropped; see ``TokenDropping``.
+        case early(next: Int)
         /// Prompt rows from `next` on, through the prefix layers (all layers, of a model without a scheduler).
         case prefix(next: Int)
         /// The budget becomes units, and the one latency row passes the prefix.
@@ -46,7 +48,11 @@ final class GenerationTask {
     /// The image that is being encoded, and nanoseconds that this request's images took.
     var encoding: ImageEncoding?
     var encodeNanoseconds = 0.0
-    /// Hidden states after the prefix, the latency row's last: `[prompt + 1, hidden]`.
+    /// `nil` where a row's position is its place in the prompt.
+    var positions: PromptPositions?
+    /// `nil` where the decoder keeps all image tokens.
+    var dropping: TokenDropping?
+    /// Hidden states after the prefix, the latency row's last: `[promptRows + 1, hidden]`.
     var hidden: Tensor?
     var units: Int?
     var schedulerLogits: [Float] = []
@@ -102,6 +108,15 @@ final class GenerationTask {
     /// The place of its prompt among those that are read.
     var order: WorkOrder { WorkOrder(priority: request.priority, isLate: isLate, deadline: deadline, called: called) }
 
+    /// Rows of the prompt after image tokens were dropped: ``elements``, if none are.
+    var promptRows: Int { dropping?.kept?.count ?? elements.count }
+
+    /// Rows of the prompt that are dropped; how many is known before which ones.
+    var droppedRows: Int {
+        guard let dropping else { return 0 }
+        return dropping.kept.map { elements.count - $0.count } ?? dropping.fastV.dropped(of: result.imageTokens)
+    }
+
     func report(_ progress: GenerationProgress) { onProgress?(progress) }
 
     // MARK: - Phases
@@ -144,7 +159,9 @@ final class GenerationTask {
         result.measured.whole = now - called
         if let sequence {
             result.keyValueBytes = sequence.keyValueBytes
-            result.keyValueShapes = sequence.layers.map { layer in layer.map { [1, $0.heads.count, length, $0.layout.headDim] } }
+            result.keyValueShapes = sequence.layers.enumerated().map { index, layer in
+                layer.map { [1, $0.heads.count, sequence.slots(length, in: index), $0.layout.headDim] }
+            }
         }
         end(.success(result))
     }

@@ -17,9 +17,9 @@ final class TileEncoding {
     private(set) var output: Output?
 
     /// - Parameter pixels: `[3, S, S]` normalized values.
-    init(_ pixels: [Float], _ part: ModelParts.VisionPart, _ workspace: Workspace) throws {
+    init(_ pixels: [Float], grid: PatchGrid? = nil, _ part: ModelParts.VisionPart, _ workspace: Workspace) throws {
         (self.part, self.workspace) = (part, workspace)
-        pass = try part.tower.pass(pixels, workspace)
+        pass = try part.tower.pass(pixels, grid: grid, workspace)
     }
 
     /// What comes next: the phase, rows that are left of it, the fewest worth a call; `nil` once the image is encoded.
@@ -89,7 +89,7 @@ final class ImageEncoding {
     /// What comes next, as of ``TileEncoding/next()``; `nil` once the image is encoded.
     func next() throws -> (phase: Int, rows: Int, least: Int)? {
         if output != nil { return nil }
-        if current == nil { current = try TileEncoding(input(tile), part, workspace) }
+        if current == nil { current = try TileEncoding(input(tile), grid: image.grid, part, workspace) }
         return try current?.next()
     }
 

@@ -30,6 +30,11 @@ public struct ImagePreparation: Sendable, Equatable {
         case (.idefics3, let tiles?, .longestEdge(let edge)?):
             let idefics3 = Idefics3Tiling(side: tiles.side, longestEdge: edge, splits: tiles.splits, filter: processor.filter)
             (tiling, leastPositions) = (.idefics3(idefics3), llava.leastRows(of: tower) * idefics3.leastTiles)
+        case (.dynamic, _, .pixels(let pixels)?):
+            guard case .qwen2VL(let shape) = tower.architecture else { throw GenerationError.noVision(model: checkpoint.name) }
+            let resizing = DynamicResizing(
+                patch: tower.patchSize, merge: shape.mergeSize, frames: shape.temporalPatchSize, pixels: pixels, filter: processor.filter)
+            (tiling, leastPositions) = (.dynamic(resizing), 1)
         case (.anyRes(let resolutions), _, _):
             tiling = .anyRes(AnyResTiling(side: tower.imageSize, resolutions: resolutions, filter: processor.filter))
             leastPositions = llava.leastRows(of: tower)
@@ -58,7 +63,8 @@ public struct ImagePreparation: Sendable, Equatable {
 
     /// The tower's inputs, `[tiles, 3, S, S]`.
     func values(of tiles: ImageTiles) -> [Float] {
-        tiles.pixels.count == 1 ? processor.values(of: tiles.pixels[0]) : tiles.pixels.flatMap(processor.values(of:))
+        if case .dynamic(let resizing)? = tiling { return resizing.rows(of: tiles, value: processor.value(channel:byte:)) }
+        return tiles.pixels.count == 1 ? processor.values(of: tiles.pixels[0]) : tiles.pixels.flatMap(processor.values(of:))
     }
 }
 

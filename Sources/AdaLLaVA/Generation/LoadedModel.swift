@@ -45,7 +45,7 @@ struct LoadedModel: Sendable {
                 projector: try Projector(
                     checkpoint.projector ?? checkpoint.language, llava.projector, inputs: tower.hiddenSize, outputs: language.hiddenSize, packer: packer),
                 selection: llava.tokenSelection, keepsClassToken: llava.selectFeature == .classAndPatches, newline: newline,
-                pixels: 3 * tower.imageSize * tower.imageSize,
+                pixels: tower.inputValues,
                 leastRows: llava.leastRows(of: tower))
         }
 
@@ -60,7 +60,7 @@ struct LoadedModel: Sendable {
         }
         self.checkpoint = checkpoint
         preparation = vision == nil ? nil : try ImagePreparation(checkpoint)
-        parts = ModelParts(name: checkpoint.name, decoder: decoder, vision: vision, adaptive: adaptive, space: space)
+        parts = ModelParts(name: checkpoint.name, decoder: decoder, vision: vision, adaptive: adaptive, space: space, fastV: configuration.llava?.fastV)
         text = try TextProcessor(checkpoint, template: template)
         contentKey = ContentKey("\(checkpoint.folder.path) \(checkpoint.name) \(configuration)")
     }
@@ -72,8 +72,11 @@ struct LoadedModel: Sendable {
         // Another build of the program may compute at other speeds; its executable says which it is.
         let executable = Bundle.main.executablePath.flatMap { try? FileManager.default.attributesOfItem(atPath: $0) }
         let build = "\(executable?[.size] ?? 0) \(executable?[.modificationDate] ?? "")"
+        // What the decoder drops changes how many rows there are, not how long each takes.
+        var measured = checkpoint.configuration
+        measured.llava?.fastV = nil
         let identity = "\(MachineCeilings.processorName()), \(workspace.pool.threads) of \(ThreadPool.availableProcessors) threads, \(workspace.kernels.name), "
-            + "\(workspace.kernels.precision), \(parts.name), \(bytes) bytes, \(ContentKey("\(checkpoint.configuration)")), build \(build)"
+            + "\(workspace.kernels.precision), \(parts.name), \(bytes) bytes, \(ContentKey("\(measured)")), build \(build)"
         return TimingStore(checkpoint.configuration, weightBytes: values > 0 ? Double(bytes) / Double(values) : 1, identity: identity, folder: folder)
     }
 
@@ -153,6 +156,11 @@ struct LoadedModel: Sendable {
             return EngineImage(
                 key: key, tiles: tiles, layout: text.idefics3Layout(rows: grid.rows, columns: grid.columns), rows: tiles * llava.featureRows(of: tower),
                 pixels: pixels)
+        case .dynamic:
+            guard case .qwen2VL(let shape) = tower.architecture else { throw GenerationError.noVision(model: parts.name) }
+            let features = PatchGrid(rows: grid.rows / shape.mergeSize, columns: grid.columns / shape.mergeSize)
+            return EngineImage(
+                key: key, rows: features.rows * features.columns, grid: PatchGrid(rows: grid.rows, columns: grid.columns), featureGrid: features, pixels: pixels)
         case .anyRes:
             let side = Int(Double(tower.patches).squareRoot().rounded())
             let arrangement = TileArrangement(grid: grid, side: side, width: width, height: height)

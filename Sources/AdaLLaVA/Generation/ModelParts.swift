@@ -8,6 +8,8 @@ package struct ModelParts: Sendable {
     package let adaptive: AdaptivePart?
     /// The switches that plans turn.
     package let space: SwitchSpace
+    /// How the decoder drops image tokens; `nil`: not at all.
+    var fastV: FastV?
 
     /// What turns pixels into image features.
     struct VisionPart: Sendable {

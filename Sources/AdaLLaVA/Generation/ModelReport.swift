@@ -105,6 +105,14 @@ package struct ModelReport: Sendable {
         return keyValueBytesPerToken / max(layers.count, 1) * positions
     }
 
+    private func imageTokensText(_ count: Int) -> String {
+        switch configuration.llava?.tiling {
+        case .dynamic?: "as many tokens as the image has pixels for"
+        case LlavaConfiguration.Tiling.none?, nil: "\(count) tokens an image"
+        default: "\(count) tokens a tile"
+        }
+    }
+
     /// Lines for people.
     package var lines: [String] {
         let language = configuration.language
@@ -129,12 +137,14 @@ package struct ModelReport: Sendable {
             switch vision.architecture {
             case .clip, .siglip:
                 shape = "\(vision.architecture == .siglip ? "SigLIP, " : "")\(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize)"
+            case .qwen2VL(let tower):
+                shape = "\(tower.isSecond ? "Qwen2.5-VL" : "Qwen2-VL"), \(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), patch \(vision.patchSize), \(tower.mergeSize) x \(tower.mergeSize) patches a token"
             case .efficientNetLite(let network):
                 let maps = network.featureMaps.map { "\($0.rawValue) \(network.width(of: $0))" }.joined(separator: " + ")
                 shape = "EfficientNet-Lite\(network.variant.map { " (\($0))" } ?? ""), \(vision.numHiddenLayers) blocks, image \(vision.imageSize), features \(maps)"
             }
             lines.append(
-                "vision tower  \(shape): \(imageTokens) tokens \(configuration.llava?.tiling == LlavaConfiguration.Tiling.none ? "an image" : "a tile"), selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
+                "vision tower  \(shape): \(imageTokensText(imageTokens)), selection \(configuration.llava?.tokenSelection.rawValue ?? "none")")
         }
         lines.append("tensors       " + types.map { "\($0.tensors) \($0.name) (\(megabytes($0.bytes)))" }.joined(separator: ", "))
         lines.append("memory        weights \(megabytes(weightBytes)), keys and values \(String(format: "%.1f kB", Double(keyValueBytesPerToken) / 1e3)) a token, \(megabytes(keyValueBytesAtFullContext)) at full context")

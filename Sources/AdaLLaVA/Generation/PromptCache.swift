@@ -13,11 +13,14 @@ final class PromptCache {
         let hidden: Tensor?
         /// The plan that pages after the prefix belong to.
         let plan: ExecutionPlan?
+        /// Which rows later layers have; `nil`: all.
+        let dropping: TokenDropping?
         let byteCount: Int
 
-        init(elements: [PromptElement], keys: PromptKeys, state: PromptState, hidden: Tensor?, plan: ExecutionPlan?) {
+        init(elements: [PromptElement], keys: PromptKeys, state: PromptState, hidden: Tensor?, plan: ExecutionPlan?, dropping: TokenDropping? = nil) {
             (self.elements, self.keys, self.state, self.hidden, self.plan) = (elements, keys, state, hidden, plan)
-            byteCount = state.byteCount + (hidden.map { $0.rows * $0.stride * MemoryLayout<Float>.stride } ?? 0)
+            self.dropping = dropping
+            byteCount = state.byteCount + [hidden, dropping?.hidden].compactMap(\.self).reduce(0) { $0 + $1.rows * $1.stride * MemoryLayout<Float>.stride }
                 + elements.count * MemoryLayout<PromptElement>.stride
         }
     }

@@ -47,6 +47,7 @@ extension Engine {
         }
         let promptLength = task.elements.count, length = promptLength + (parts.adaptive == nil ? 0 : 1)
         try checkRoom(promptLength: promptLength)
+        if !c.ropeSections.isEmpty { task.positions = PromptPositions(task.elements, grids: request.images.map { $0.featureGrid ?? PatchGrid(rows: 1, columns: 1) }) }
         task.capacity = length + min(max(request.maxTokens, 0), c.contextLength - length)
         task.result.promptTokens = promptLength
         task.result.imageTokens = task.features.reduce(0) { $0 + $1.rows }
@@ -55,7 +56,10 @@ extension Engine {
         sequence.promptLength = length
         task.sequence = sequence
         if parts.adaptive != nil { task.hidden = try Tensor(checked: length, columns: c.hiddenSize, what: "hidden states of \(length) positions") }
-        task.stage = .prefix(next: task.trace == nil && request.reuses ? reuse(task, sequence) : 0)
+        try beginDropping(task)
+        let known = task.trace == nil && request.reuses ? reuse(task, sequence) : 0
+        // Of a prompt that is known whole the drop is known too.
+        if task.dropping == nil { task.stage = .prefix(next: known) } else if case .encode = task.stage { task.stage = .early(next: known) }
         if let trace = task.trace, trace.includesLayers { trace.recordInput(try inputRows(task)) }
         if parts.adaptive != nil, case .prefix(promptLength) = task.stage { task.stage = .latency }
         predict(task)
@@ -82,6 +86,11 @@ extension Engine {
         let keys = PromptKeys(task.elements, model: key)
         task.keys = keys
         guard let found = promptCache.find(task.elements, keys) else { return 0 }
+        if let dropping = task.dropping {
+            let length = reuseDropped(task, sequence, found.entry, length: found.length)
+            (task.result.cachedPrefix, task.readRows) = (length, length * dropping.fastV.layer)
+            return length
+        }
         // Without a scheduler the last row's logits have to be computed.
         let most = min(found.length, parts.adaptive == nil ? task.elements.count - 1 : task.elements.count), prefix = parts.prefixLayers
         let length = found.entry.state.longest(most, layers: Array(0 ..< prefix), parts.decoder.configuration)
@@ -149,11 +158,12 @@ extension Engine {
         let fed = task.result.tokens.prefix(max(task.length - task.elements.count, 0))
         // With frequencies that depend on the length, each token of the answer was turned by its own.
         if fed.isEmpty || parts.decoder.rotary.dependsOnSequenceLength {
-            return PromptCache.Entry(elements: task.elements, keys: keys, state: sequence.state, hidden: nil, plan: nil)
+            return PromptCache.Entry(elements: task.elements, keys: keys, state: sequence.state, hidden: nil, plan: nil, dropping: task.dropping)
         }
         let elements = task.elements + fed.map { .token(Int32($0)) }
         if task.isDone { sequence.seal() }
-        return PromptCache.Entry(elements: elements, keys: PromptKeys(elements, model: modelKey), state: sequence.state, hidden: nil, plan: nil)
+        return PromptCache.Entry(
+            elements: elements, keys: PromptKeys(elements, model: modelKey), state: sequence.state, hidden: nil, plan: nil, dropping: task.dropping)
     }
 
     /// Of an adaptive model the prompt alone: the answer's rows attended to the latency token, and stand one position later than they will as history.
@@ -161,6 +171,6 @@ extension Engine {
         // Rows that were read before a plan shrank are of no one plan.
         let plan = task.hasOnePlan ? task.result.plan : nil
         let state = plan != nil ? sequence.state : sequence.state.prefix(parts.prefixLayers)
-        return PromptCache.Entry(elements: task.elements, keys: keys, state: state, hidden: hidden, plan: plan)
+        return PromptCache.Entry(elements: task.elements, keys: keys, state: state, hidden: hidden, plan: plan, dropping: task.dropping)
     }
 }

@@ -34,10 +34,10 @@ final class StepObserver: BatchObserver {
         for (task, segment) in zip(tasks, segments) where segment.layers.contains(layer) {
             guard let share = task.timing?.shares[layer] ?? wholeShare(layer), !segment.sequence.selections[layer].isSkipped else { continue }
             if segment.role == .single {
-                single = single.joined(counter.single(share, keys: counter.keys(segment.slot, share.kind)))
+                single = single.joined(counter.single(share, keys: counter.keys(segment.slot(in: layer), share.kind)))
                 continue
             }
-            let rows = segment.slot ..< segment.slot + segment.rows
+            let rows = segment.slot(in: layer) ..< segment.slot(in: layer) + segment.rows
             let last = segment.output != nil ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound
             if layer < last {
                 counts += counter.chunk(share, rows: Double(rows.count), outputs: Double(rows.count), pairs: counter.pairs(rows, share.kind))
@@ -59,42 +59,29 @@ final class StepObserver: BatchObserver {
 
     func hiddenStates(layer: Int, segment: Int, rows: Range<Int>, _ hidden: Tensor) {
         guard let trace = tasks[segment].trace, !tasks[segment].isDecoding else { return }
-        let first = segments[segment].slot + rows.lowerBound
-        let length = tasks[segment].elements.count + (parts.adaptive == nil ? 0 : 1)
+        let (task, segment) = (tasks[segment], segments[segment])
+        let first = segment.slot(in: layer) + rows.lowerBound
+        let length = segment.sequence.slots(task.elements.count, in: layer) + (parts.adaptive == nil ? 0 : 1)
         trace.recordLayer(layer, rows: first ..< first + rows.count, of: length, hidden)
     }
 
-    func attention(layer: Int, segment: Int, query: Tensor, key: Tensor) {
-        guard let trace = tasks[segment].trace, trace.includesAttention, layer < parts.prefixLayers, parts.adaptive != nil else { return }
-        switch tasks[segment].stage {
-        case .prefix: trace.keep(keys: key, layer: layer)
-        case .latency: trace.recordLatencyAttention(layer: layer, query: query, key: key, parts.decoder.configuration)
-        default: break
-        }
+    func wantsAttention(layer: Int, segment: Int) -> Bool {
+        guard tasks[segment].trace?.includesAttention == true, layer < parts.prefixLayers, parts.adaptive != nil else { return false }
+        return if case .latency = tasks[segment].stage { true } else { false }
     }
-}
 
-extension Trace {
-    /// Records what the latency token attends to in a layer, computed beside the attention kernels from the same query and keys, which do not
-    /// keep their weights: `latency_attention.N`, `[heads, positions]`, each head's weights adding up to 1.
-    fileprivate func recordLatencyAttention(layer: Int, query: Tensor, key: Tensor, _ c: DecoderConfiguration) {
-        keep(keys: key, layer: layer)
-        let seen = takeKeys(layer: layer)
-        let (width, queries) = (key.columns, query.row(0)), count = seen.count / max(width, 1)
-        let scale = c.attentionScale
-        // A window leaves the first positions out: their weight is 0.
-        let first = c.window(layer).map { max(count - $0, 0) } ?? 0
-        var all: [Float] = []
-        for head in 0 ..< c.numAttentionHeads {
-            let offset = head / (c.numAttentionHeads / c.numKeyValueHeads) * c.headDim
-            let scores = (first ..< count).map { place in
-                (0 ..< c.headDim).reduce(Float(0)) { $0 + queries[head * c.headDim + $1] * seen[place * width + offset + $1] } * scale
-            }
-            let largest = scores.max() ?? 0
-            let exponentials = scores.map { exp($0 - largest) }
-            let sum = exponentials.reduce(0, +)
-            all += Array(repeating: 0, count: first) + exponentials.map { $0 / sum }
+    func attention(layer: Int, segment: Int, _ weights: AttentionWeights) {
+        let task = tasks[segment]
+        guard let kept = task.dropping?.kept, layer >= parts.fastV?.layer ?? .max else {
+            task.trace?.record("latency_attention.\(layer)", weights.values, shape: [weights.heads, weights.keys])
+            return
         }
-        record("latency_attention.\(layer)", all, shape: [c.numAttentionHeads, count])
+        // Tokens that the layer does not have get weight 0.
+        let positions = task.elements.count + 1
+        var all = [Float](repeating: 0, count: weights.heads * positions)
+        for head in 0 ..< weights.heads {
+            for (slot, position) in (kept + [positions - 1]).enumerated() { all[head * positions + position] = weights.values[head * weights.keys + slot] }
+        }
+        task.trace?.record("latency_attention.\(layer)", all, shape: [weights.heads, positions])
     }
 }

@@ -10,7 +10,7 @@ package final class Trace {
 
     /// Also keep what each layer puts out in the first pass.
     package let includesLayers: Bool
-    /// Also keep what the latency token attends to in each prefix layer, `latency_attention.N` as `[heads, positions]`.
+    /// Also keep what the latency token attends to in each prefix layer, `latency_attention.N` as `[heads, positions]`, each head's weights adding up to 1.
     package let includesAttention: Bool
     /// What was recorded, by name.
     package private(set) var entries: [String: Entry] = [:]
@@ -19,14 +19,6 @@ package final class Trace {
     package init(includesLayers: Bool = false, includesAttention: Bool = false) {
         (self.includesLayers, self.includesAttention) = (includesLayers, includesAttention)
     }
-
-    /// Keys of the prompt, by layer, while attention is recorded.
-    private var keys: [Int: [Float]] = [:]
-
-    /// Keeps the keys of a chunk, `[rows, keyValueHeads * headDim]`; chunks come in order.
-    func keep(keys chunk: Tensor, layer: Int) { keys[layer, default: []] += chunk.values }
-
-    func takeKeys(layer: Int) -> [Float] { keys.removeValue(forKey: layer) ?? [] }
 
     func record(_ name: String, _ values: [Float], shape: [Int]? = nil) {
         entries[name] = Entry(shape: shape ?? [values.count], values: values)

@@ -76,7 +76,7 @@ extension Attention {
 
         /// Adds attention's output to the rows of `x` that go on; keys and values of all rows go into their sequences' pages.
         /// - Parameter places: of each row.
-        func callAsFunction(_ sequences: [SequenceRows], places: UnsafePointer<RowPlace>, observe: ((Tensor, Tensor) -> Void)?, _ workspace: Workspace) {
+        func callAsFunction(_ sequences: [SequenceRows], places: UnsafePointer<RowPlace>, observe: ((Tensor) -> Void)?, _ workspace: Workspace) {
             let isSingle = !outputReads.isEmpty
             if isSingle {
                 var reads = Prefetches()
@@ -86,7 +86,7 @@ extension Attention {
             }
             products(workspace.inputs, workspace)
             rotateAndStore(sequences, places, workspace)
-            observe?(query, key)
+            observe?(query)
             guard let outputRun else { return }
             if isSingle { workspace.prefetch(outputReads) }
             // Moved out and back: appending to a property checks for exclusive access each time.

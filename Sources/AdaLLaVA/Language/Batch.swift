@@ -4,8 +4,10 @@ import AdaKernels
 package struct BatchSegment {
     let sequence: TokenSequence
     let role: RowRole
-    /// Position of the first row, and its slot in the cache.
+    /// Position of the first row, and its slot in the first of the layers.
     let position: Int, slot: Int
+    /// Each row's position, where they do not follow each other or differ by axis.
+    var positions: [RowPosition]?
     let layers: Range<Int>
     let input: Input
     /// Where the rows' hidden states go after the last layer; `nil`: nowhere, so that rows whose output nobody reads are not computed to the end.
@@ -14,6 +16,8 @@ package struct BatchSegment {
     var logitRows = 0
     /// Raised: the segment is left out from the next layer on.
     var cancellation: Cancellation?
+    /// Given what the last row attends to in one of the layers, if attention runs there.
+    var watched: (layer: Int, receive: (AttentionWeights) -> Void)?
 
     package init(
         sequence: TokenSequence, role: RowRole, position: Int, slot: Int, layers: Range<Int>, input: Input, output: Tensor? = nil, logitRows: Int = 0,
@@ -34,6 +38,14 @@ package struct BatchSegment {
         case .token: 1
         case .hidden(let tensor): tensor.rows
         }
+    }
+
+    func position(ofRow row: Int) -> Int { positions?[row].time ?? position + row }
+
+    /// The first row's slot in one of the layers: rows that a segment of earlier layers has may be dropped in later ones.
+    func slot(in layer: Int) -> Int {
+        guard let dropped = sequence.dropped, layers.lowerBound < dropped.layer, layer >= dropped.layer else { return slot }
+        return slot - dropped.rows
     }
 }
 
@@ -63,10 +75,12 @@ package protocol BatchObserver: AnyObject {
     /// The hidden states of a segment after a layer.
     /// - Parameter rows: which of the segment's rows they are.
     func hiddenStates(layer: Int, segment: Int, rows: Range<Int>, _ hidden: Tensor)
-    /// Whether ``hiddenStates(layer:segment:rows:_:)`` and ``attention(layer:segment:query:key:)`` are to be called.
+    /// Whether ``hiddenStates(layer:segment:rows:_:)`` is to be called.
     var wantsValues: Bool { get }
-    /// Rotated queries and keys of a segment in a layer, before attention.
-    func attention(layer: Int, segment: Int, query: Tensor, key: Tensor)
+    /// What the last row of a segment attends to in a layer; asked for in layers that run whole.
+    func attention(layer: Int, segment: Int, _ weights: AttentionWeights)
+    /// Whether ``attention(layer:segment:_:)`` is to be called.
+    func wantsAttention(layer: Int, segment: Int) -> Bool
 }
 
 /// Computes steps: rows of several sequences, each in its phase and under its plan, through the layers of one decoder. Each layer gathers the rows whose
@@ -194,15 +208,7 @@ package final class BatchRunner {
             case .token(let token): try decoder.embed(token, into: hidden, row: first)
             case .hidden(let tensor): hidden.copyRows(from: tensor, to: first)
             }
-            let positions = segment.position ..< segment.position + rows
-            let own = rotary.angles(positions, length: max(segment.sequence.promptLength, positions.upperBound))
-            // Frequencies of the local base never depend on the length.
-            let local = localRotary?.angles(positions, length: positions.upperBound) ?? own
-            angles += [own, local]
-            for row in 0 ..< rows {
-                let position = segment.position + row
-                places.append(RowPlace(angles: own.row(position), local: local.row(position), slot: segment.slot + row))
-            }
+            angles += addPlaces(of: segment)
             let keepsAll = segment.output != nil || observer?.wantsValues == true
             passing.append(
                 Passing(
@@ -224,6 +230,26 @@ package final class BatchRunner {
             output.copyRows(from: hidden.rows(part.rows), to: part.offset)
         }
         return logits(passing, hidden, segments: segments.count)
+    }
+
+    /// Appends the places of a segment's rows.
+    /// - Returns: what they point to.
+    private func addPlaces(of segment: BatchSegment) -> [RotaryTable.Angles] {
+        let rows = segment.rows, sections = decoder.configuration.ropeSections
+        if let positions = segment.positions, !sections.isEmpty {
+            let mixed = rotary.angles(positions, sections: sections, length: segment.sequence.promptLength)
+            for row in 0 ..< rows { places.append(RowPlace(angles: mixed.row(row), local: mixed.row(row), slot: segment.slot + row)) }
+            return [mixed]
+        }
+        let positions = segment.position(ofRow: 0) ..< segment.position(ofRow: rows - 1) + 1
+        let own = rotary.angles(positions, length: max(segment.sequence.promptLength, positions.upperBound))
+        // Frequencies of the local base never depend on the length.
+        let local = localRotary?.angles(positions, length: positions.upperBound) ?? own
+        for row in 0 ..< rows {
+            let position = segment.position(ofRow: row)
+            places.append(RowPlace(angles: own.row(position), local: local.row(position), slot: segment.slot + row))
+        }
+        return [own, local]
     }
 
     /// All layers for single rows that agree on what runs.
@@ -284,7 +310,7 @@ package final class BatchRunner {
                 for (row, part) in passing.enumerated() {
                     sequences.append(
                         SequenceRows(
-                            role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot, pages: part.sequence.layers[layer],
+                            role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot(in: layer), pages: part.sequence.layers[layer],
                             convolution: part.sequence.convolutions[layer], selection: agreeing.selections[layer]))
                     // Two layers ahead the objects, one layer ahead what they point to.
                     if layer + 2 < agreeing.layers.upperBound, let pages = part.sequence.layers[layer + 2] { CacheLines.prefetch(pages) }
@@ -337,7 +363,7 @@ package final class BatchRunner {
             }
             sequences.append(
                 SequenceRows(
-                    role: part.role, rows: rows, outputs: outputs, slot: part.segment.slot + part.offset,
+                    role: part.role, rows: rows, outputs: outputs, slot: part.segment.slot(in: layer) + part.offset,
                     pages: selection.runsAttention ? part.sequence.layers[layer] : nil,
                     convolution: selection.runsAttention ? part.sequence.convolutions[layer] : nil, selection: selection))
             // Single rows with one selection are one group; a chunk is one by itself.
@@ -354,18 +380,10 @@ package final class BatchRunner {
             row = rows.upperBound
         }
         let run = prepare(layer, groups, x, first: isContiguous ? first : -1, passing[running[0]].segment)
-        var observe: ((Tensor, Tensor) -> Void)?
-        if let observer, observer.wantsValues {
-            let watched = zip(running, sequences).map { (index: passing[$0].index, part: $1) }
-            observe = { query, key in
-                for (index, part) in watched {
-                    observer.attention(layer: layer, segment: index, query: query.rows(part.outputs), key: key.rows(part.rows))
-                }
-            }
-        }
+        let watch = watch(layer, running, passing, sequences, observer)
         (isContiguous ? places : gathered).withUnsafeBufferPointer { buffer in
             guard let base = buffer.baseAddress else { return }
-            run(sequences, places: isContiguous ? base + first : base, observe: observe, workspace)
+            run(sequences, places: isContiguous ? base + first : base, observe: watch, workspace)
         }
         if !isContiguous {
             for (place, part) in zip(running, sequences) { hidden.copyRows(from: x.rows(part.rows), to: passing[place].rows.lowerBound) }
@@ -378,6 +396,31 @@ package final class BatchRunner {
                 observer?.hiddenStates(layer: layer, segment: own.index, rows: own.offset ..< own.offset + own.rows.count, hidden.rows(own.rows))
             }
             if part.rows.count > part.outputs.count { passing[place].drop(part.rows.count - part.outputs.count) }
+        }
+    }
+
+    /// What looks at a layer's queries, once keys are in their pages; `nil` where nobody asked.
+    private func watch(
+        _ layer: Int, _ running: [Int], _ passing: [Passing], _ sequences: [SequenceRows], _ observer: (any BatchObserver)?
+    ) -> ((Tensor) -> Void)? {
+        let watched = zip(running, sequences).compactMap { place, part -> (SequenceRows, [(AttentionWeights) -> Void])? in
+            let (index, segment) = (passing[place].index, passing[place].segment)
+            var receivers: [(AttentionWeights) -> Void] = []
+            if let watched = segment.watched, watched.layer == layer { receivers.append(watched.receive) }
+            if let observer, observer.wantsAttention(layer: layer, segment: index) {
+                receivers.append { observer.attention(layer: layer, segment: index, $0) }
+            }
+            return receivers.isEmpty || part.outputs.isEmpty || part.pages == nil ? nil : (part, receivers)
+        }
+        if watched.isEmpty { return nil }
+        let c = decoder.configuration
+        return { query in
+            for (part, receivers) in watched {
+                guard let pages = part.pages else { continue }
+                let row = query.data + (part.outputs.upperBound - 1) * query.stride
+                let weights = AttentionWeights(query: row, pages, keys: part.slot + part.rows.count, layer: layer, c)
+                for receive in receivers { receive(weights) }
+            }
         }
     }
 

@@ -131,8 +131,8 @@ final class DecoderLayer: Sendable {
 
         /// - Parameters:
         ///   - places: of each row.
-        ///   - observe: given rotated queries and keys.
-        func callAsFunction(_ sequences: [SequenceRows], places: UnsafePointer<RowPlace>, observe: ((Tensor, Tensor) -> Void)?, _ workspace: Workspace) {
+        ///   - observe: given rotated queries, once keys are in their pages.
+        func callAsFunction(_ sequences: [SequenceRows], places: UnsafePointer<RowPlace>, observe: ((Tensor) -> Void)?, _ workspace: Workspace) {
             if let normed { layer.inputNorm(normed, x, workspace) }
             switch mixer {
             case .attention(let attention)?: attention(sequences, places: places, observe: observe, workspace)

@@ -5,6 +5,17 @@ struct RowAngles: BitwiseCopyable {
     let cosines, sines: UnsafePointer<Float>
 }
 
+/// A row's position by each axis of a multi-axis rotary embedding; of text all are the same.
+package struct RowPosition: Equatable, Sendable {
+    let time, height, width: Int
+
+    init(time: Int, height: Int, width: Int) { (self.time, self.height, self.width) = (time, height, width) }
+    init(_ position: Int) { self.init(time: position, height: position, width: position) }
+
+    subscript(axis: Int) -> Int { axis == 0 ? time : axis == 1 ? height : width }
+    var largest: Int { max(time, height, width) }
+}
+
 /// Where a row of a batch stands in its sequence: its rotary angles and its slot in the cache.
 struct RowPlace: BitwiseCopyable {
     let angles: RowAngles
@@ -50,6 +61,27 @@ final class RotaryTable {
             table = make(0 ..< rows, rotary.frequencies(sequenceLength: rows))
         }
         return table
+    }
+
+    /// Angles of rows by several axes, row 0 those of the first: the pairs of each section are turned by the next axis (Qwen2-VL).
+    /// - Parameters:
+    ///   - sections: pairs of each, which together are all pairs.
+    ///   - length: as above.
+    func angles(_ rows: [RowPosition], sections: [Int], length: Int) -> Angles {
+        let all = angles(0 ..< (rows.map(\.largest).max() ?? 0) + 1, length: length)
+        let (cosines, sines) = (Tensor(rows: rows.count, columns: half), Tensor(rows: rows.count, columns: half))
+        for (row, position) in rows.enumerated() {
+            var pair = 0
+            for (section, count) in sections.enumerated() {
+                let source = all.row(position[section % 3])
+                for index in pair ..< min(pair + count, half) {
+                    cosines.data[row * cosines.stride + index] = source.cosines[index]
+                    sines.data[row * sines.stride + index] = source.sines[index]
+                }
+                pair += count
+            }
+        }
+        return Angles(cosines: cosines, sines: sines, first: 0)
     }
 
     private func make(_ positions: Range<Int>, _ frequencies: RotaryEmbedding.Frequencies) -> Angles {

@@ -2,7 +2,8 @@ import AdaKernels
 
 /// One request's state in the decoder: keys and values by layer, and what runs of each layer.
 ///
-/// Slots are filled in ascending order, the same in every layer that runs. A position is where a token stands for the rotary embedding.
+/// Slots are filled in ascending order. They are the same in every layer that runs, unless rows are ``dropped`` from some layer on. A position is where a
+/// token stands for the rotary embedding.
 package final class TokenSequence {
     let decoder: Decoder
     /// Pages of the layers that ran.
@@ -13,6 +14,8 @@ package final class TokenSequence {
     private(set) var selections: [LayerSelection]
     /// Positions of the prompt, the latency token's included: what length-dependent rotary scalings take their frequencies from.
     package var promptLength = 0
+    /// Rows of the prompt that the layers from one on do not have; later rows' slots are so many less there.
+    private(set) var dropped: (layer: Int, rows: Int)?
     /// What the last ``reserve(_:role:layers:layout:_:)`` made ready.
     private var ready = (layers: 0 ..< 0, slots: 0 ..< 0)
 
@@ -29,6 +32,15 @@ package final class TokenSequence {
         ready = (0 ..< 0, 0 ..< 0)
     }
 
+    /// Leaves rows of the prompt out from a layer on, which has no slots yet.
+    func drop(rows: Int, from layer: Int) { dropped = (layer, rows) }
+
+    /// Slots of a layer that hold `length` positions.
+    func slots(_ length: Int, in layer: Int) -> Int {
+        guard let dropped, layer >= dropped.layer else { return length }
+        return max(length - dropped.rows, 0)
+    }
+
     /// Takes over what another sequence computed of the slots below `length` in some layers.
     func share(_ entry: PromptState, layers range: Range<Int>, length: Int) {
         for layer in range {
@@ -39,24 +51,30 @@ package final class TokenSequence {
     }
 
     /// Makes sure that keys and values of `slots` can be written in those of `layers` that attend, and of the slots up to the next panel's beginning: of 16
-    /// tokens of an answer the first one does the work.
+    /// tokens of an answer the first one does the work. Slots are those of the first of the layers.
     /// Pages that a window has left behind are given back.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func reserve(_ slots: Range<Int>, role: RowRole, layers range: Range<Int>, layout: KeyValueLayout, _ pool: PagePool) throws {
         if ready.layers == range, ready.slots.lowerBound <= slots.lowerBound, slots.upperBound <= ready.slots.upperBound { return }
-        let panel = Int(AK_PANEL), end = (slots.upperBound + panel - 1) / panel * panel, c = decoder.configuration
+        let panel = Int(AK_PANEL), c = decoder.configuration
+        // Where rows are dropped within these layers, panels begin at other slots behind the drop.
+        let drop = dropped.flatMap { range.lowerBound < $0.layer ? $0 : nil }
+        func end(_ slots: Range<Int>) -> Int { (slots.upperBound + panel - 1) / panel * panel }
+        func shifted(by rows: Int) -> Range<Int> { slots.lowerBound - rows ..< slots.upperBound - rows }
         for layer in range where selections[layer].runsAttention {
+            let slots = shifted(by: drop.map { layer >= $0.layer ? $0.rows : 0 } ?? 0)
             if c.kind(layer) == .convolution {
                 let state = convolutions[layer] ?? ConvolutionState(channels: c.hiddenSize, taps: c.convolutionTaps)
                 convolutions[layer] = state
-                try state.reserve(slots.lowerBound ..< end, keepsEnd: role == .chunk, pool)
+                try state.reserve(slots.lowerBound ..< end(slots), keepsEnd: role == .chunk, pool)
                 continue
             }
             let pages = layers[layer] ?? LayerPages(heads: selections[layer].keyValueHeads, layout: layout)
             layers[layer] = pages
             try pages.reserve(slots, window: c.window(layer) ?? 0, pool)
         }
-        ready = (range, slots.lowerBound ..< end)
+        let rows = drop.map { range.contains($0.layer) ? $0.rows : 0 } ?? 0
+        ready = (range, slots.lowerBound ..< min(end(slots), end(shifted(by: rows)) + rows))
     }
 
     /// What later requests can use, layer by layer.

@@ -4,8 +4,12 @@ import Foundation
 package struct RemainingWork: Sendable, Equatable {
     /// Images that are still to be encoded; of images that are cut, their tiles.
     package var images = 0
-    /// Rows of the prompt that are still to pass the prefix layers.
+    /// Rows of the prompt that are still to pass the layers before image tokens are dropped.
+    package var early = 0 ..< 0
+    /// Rows of the prompt that are still to pass the prefix layers; where image tokens are dropped, those that are kept, in the layers after the drop.
     package var prefix = 0 ..< 0
+    /// Image tokens that later layers do not have; `nil` where no layers but the prefix and the others are to be told apart.
+    package var dropped: Int?
     /// The row of the latency token; `nil` once it is computed, and without a scheduler.
     package var latencySlot: Int?
     /// Rows that are still to pass the layers after the prefix.
@@ -16,6 +20,14 @@ package struct RemainingWork: Sendable, Equatable {
     package var isBeforeFirstToken = true
 
     package init() {}
+
+    /// A whole prompt.
+    /// - Parameter dropped: image tokens that the decoder drops; `nil`: it does not choose.
+    package mutating func setPrompt(_ prompt: Int, dropped: Int?, isAdaptive: Bool) {
+        let rows = prompt - (dropped ?? 0)
+        (early, prefix, self.dropped) = (dropped == nil ? 0 ..< 0 : 0 ..< prompt, 0 ..< rows, dropped)
+        if isAdaptive { (latencySlot, rest) = (prompt, 0 ..< rows + 1) }
+    }
 }
 
 /// Nanoseconds of each phase.
@@ -54,7 +66,10 @@ package final class TimePlanner {
     /// By optional units; one entry without a scheduler.
     private var byUnits: [PlanTimes] = []
     private var prefix: PlanTimes
+    /// The prefix layers before image tokens are dropped, and after; `nil` where there are none.
+    private var early, late: PlanTimes?
     private let prefixLayers: Int
+    private let dropLayer: Int?
     private let wholeShares: [LayerShare]
 
     /// - Parameter weightBytes: bytes of a weight of the decoder's layers as it is read.
@@ -63,6 +78,7 @@ package final class TimePlanner {
         counter = StepCounter(configuration.language, weightBytes: weightBytes)
         prefixLayers = configuration.adaptive?.numPrefixLayers ?? configuration.language.numHiddenLayers
         wholeShares = CostPlan(whole: configuration).shares
+        dropLayer = configuration.llava?.fastV?.layer
         imageNanoseconds = configuration.vision == nil ? 0 : 50e6
         (model, prefix) = (.guess, PlanTimes(CostPlan(whole: configuration), layers: 0 ..< 0, dropsRows: false, .guess, counter))
         rebuild()
@@ -76,10 +92,15 @@ package final class TimePlanner {
 
     private func rebuild() {
         let layers = configuration.language.numHiddenLayers, isAdaptive = configuration.adaptive != nil
-        prefix = PlanTimes(CostPlan(whole: configuration), layers: 0 ..< prefixLayers, dropsRows: !isAdaptive, model, counter)
+        let whole = CostPlan(whole: configuration)
+        prefix = PlanTimes(whole, layers: 0 ..< prefixLayers, dropsRows: !isAdaptive, model, counter)
+        if let dropLayer {
+            early = PlanTimes(whole, layers: 0 ..< dropLayer, dropsRows: false, model, counter)
+            late = dropLayer < prefixLayers ? PlanTimes(whole, layers: dropLayer ..< prefixLayers, dropsRows: !isAdaptive, model, counter) : nil
+        }
         let optional = configuration.budgetUnits.map { $0.total - $0.prefix } ?? 0
         byUnits = (0 ... optional).map { units in
-            PlanTimes(CostPlan(units: units, of: configuration), layers: prefixLayers ..< layers, dropsRows: true, model, counter)
+            PlanTimes(CostPlan(units: units, of: configuration), layers: prefixLayers ..< layers, dropsRows: true, dropLayer: dropLayer, model, counter)
         }
     }
 
@@ -88,7 +109,7 @@ package final class TimePlanner {
 
     /// Times of a plan that the scheduler made.
     package func times(_ plan: CostPlan) -> PlanTimes {
-        PlanTimes(plan, layers: prefixLayers ..< configuration.language.numHiddenLayers, dropsRows: true, model, counter)
+        PlanTimes(plan, layers: prefixLayers ..< configuration.language.numHiddenLayers, dropsRows: true, dropLayer: dropLayer, model, counter)
     }
 
     /// Times of so many units, spread evenly.
@@ -101,25 +122,30 @@ package final class TimePlanner {
 
     /// Nanoseconds that work takes on an idle machine under a plan's times.
     package func predict(_ work: RemainingWork, _ times: PlanTimes) -> PhaseNanoseconds {
-        TimePlanner.predict(work, times, prefix: prefix, latencyRow: work.latencySlot.map(latencyRow) ?? 0, image: imageNanoseconds, isAdaptive: configuration.adaptive != nil)
+        let row = work.latencySlot.map { latencyRow($0, dropped: work.dropped ?? 0) } ?? 0
+        return TimePlanner.predict(
+            work, times, prefix: (prefix, early, late), latencyRow: row, image: imageNanoseconds, isAdaptive: configuration.adaptive != nil)
     }
 
     /// The same for other threads, of a plan of so many units.
     package func predictor(units: Int) -> @Sendable (RemainingWork) -> PhaseNanoseconds {
-        let (times, prefix, image, isAdaptive) = (times(units: units), prefix, imageNanoseconds, configuration.adaptive != nil)
+        let (times, image, isAdaptive) = (times(units: units), imageNanoseconds, configuration.adaptive != nil), prefix = (whole: prefix, early: early, late: late)
         // A latency row sees the whole prompt, which weighs little beside the weights.
-        let row = isAdaptive ? latencyRow(0) : 0
+        let row = isAdaptive ? latencyRow(0, dropped: 0) : 0
         return { TimePlanner.predict($0, times, prefix: prefix, latencyRow: $0.latencySlot == nil ? 0 : row, image: image, isAdaptive: isAdaptive) }
     }
 
     private static func predict(
-        _ work: RemainingWork, _ times: PlanTimes, prefix: PlanTimes, latencyRow: Double, image: Double, isAdaptive: Bool
+        _ work: RemainingWork, _ times: PlanTimes, prefix: (whole: PlanTimes, early: PlanTimes?, late: PlanTimes?), latencyRow: Double, image: Double, isAdaptive: Bool
     ) -> PhaseNanoseconds {
         var phases = PhaseNanoseconds()
         phases.encode = Double(work.images) * image
-        phases.prefill = prefix.prefill(work.prefix, chunk: TimePlanner.chunk, isEnd: !isAdaptive) + latencyRow
+        let dropped = work.dropped ?? 0
+        phases.prefill = prefix.early?.prefill(work.early, chunk: TimePlanner.chunk, isEnd: false) ?? 0
+        let remaining = work.dropped == nil ? prefix.whole : prefix.late
+        phases.prefill += (remaining?.prefill(work.prefix, chunk: TimePlanner.chunk, isEnd: !isAdaptive) ?? 0) + latencyRow
         phases.prefill += times.prefill(work.rest, chunk: TimePlanner.chunk, isEnd: true)
-        phases.decode = times.tokens(work.tokens, from: work.slot)
+        phases.decode = times.tokens(work.tokens, from: work.slot, dropped: dropped)
         return phases
     }
 
@@ -127,21 +153,26 @@ package final class TimePlanner {
     package enum Kind { case chunk, single }
 
     /// Nanoseconds of one step of a request: rows of its prompt in either stage, its latency token, or one token.
-    package func nanoseconds(_ rows: Range<Int>, of kind: Kind, layers: Range<Int>, hasLogits: Bool, _ times: PlanTimes) -> Double {
+    /// - Parameter dropped: image tokens that later layers do not have.
+    package func nanoseconds(
+        _ rows: Range<Int>, of kind: Kind, layers: Range<Int>, hasLogits: Bool, dropped: Int = 0, _ times: PlanTimes
+    ) -> Double {
         switch kind {
-        case .chunk where layers.lowerBound == 0: prefix.prefill(rows, chunk: TimePlanner.chunk, isEnd: hasLogits)
+        case .chunk where layers.lowerBound < prefixLayers:
+            (layers.lowerBound > 0 ? late ?? prefix : layers.upperBound == dropLayer ? early ?? prefix : prefix)
+                .prefill(rows, chunk: TimePlanner.chunk, isEnd: hasLogits)
         case .chunk: times.prefill(rows, chunk: TimePlanner.chunk, isEnd: hasLogits)
-        case .single where hasLogits: times.token(at: rows.lowerBound)
-        case .single: latencyRow(rows.lowerBound)
+        case .single where hasLogits: times.token(at: rows.lowerBound, dropped: dropped)
+        case .single: latencyRow(rows.lowerBound, dropped: dropped)
         }
     }
 
     /// The counts of a plan.
     package func costPlan(_ plan: ExecutionPlan) -> CostPlan { CostPlan(plan, of: configuration) }
 
-    private func latencyRow(_ slot: Int) -> Double {
+    private func latencyRow(_ slot: Int, dropped: Int) -> Double {
         let counts = (0 ..< prefixLayers).reduce(counter.step(logitRows: 0, latencyTokens: 1)) {
-            $0 + counter.single(wholeShares[$1], keys: counter.keys(slot, wholeShares[$1].kind))
+            $0 + counter.single(wholeShares[$1], keys: counter.keys($1 >= dropLayer ?? .max ? slot - dropped : slot, wholeShares[$1].kind))
         }
         return model.nanoseconds(counts)
     }
@@ -191,7 +222,8 @@ package final class TimePlanner {
             if situation.canShrink {
                 // A wrong prediction can be made good at the tokens that follow, so the whole margin is for the work until then and the smallest plan's rest.
                 let kept = min(situation.work.tokens, TimePlanner.keptTokens)
-                let decode = times.tokens(kept, from: situation.work.slot) + byUnits[0].tokens(situation.work.tokens - kept, from: situation.work.slot + kept)
+                let (slot, dropped) = (situation.work.slot, situation.work.dropped ?? 0)
+                let decode = times.tokens(kept, from: slot, dropped: dropped) + byUnits[0].tokens(situation.work.tokens - kept, from: slot + kept, dropped: dropped)
                 add(phases.whole * situation.wholeMargin.squareRoot(), left)
                 add((phases.firstToken + decode * situation.loads.decode) * situation.wholeMargin, left)
             } else {
@@ -201,7 +233,7 @@ package final class TimePlanner {
         if let limit = situation.limits.perToken, situation.work.tokens > 0 {
             let count = min(situation.work.tokens, TimePlanner.tokenWindow)
             let margin = situation.canShrink ? situation.wholeMargin.squareRoot() : situation.wholeMargin
-            let time = times.tokens(count, from: situation.work.slot) * situation.loads.decode * margin
+            let time = times.tokens(count, from: situation.work.slot, dropped: situation.work.dropped ?? 0) * situation.loads.decode * margin
             add(time, limit.nanoseconds * Double(situation.decoded + count) - situation.decoding)
         }
         return need

@@ -29,6 +29,9 @@ package struct CLIPImageProcessor: Sendable, Equatable {
     /// `[3][256]`: the value of every byte in every channel.
     private let values: [Float]
 
+    /// The value of a byte in a channel.
+    func value(channel: Int, byte: UInt8) -> Float { values[channel << 8 | Int(byte)] }
+
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` for a value that no tower can use.
     /// - Parameter file: where the settings come from, for messages.
     package init(

@@ -28,7 +28,7 @@ final class CLIPVisionTower: VisionNetwork {
 
     var linears: [Linear] { transformer.linears + (last?.linears ?? []) }
 
-    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass {
+    func pass(_ pixels: [Float], grid: PatchGrid?, _ workspace: Workspace) throws -> VisionPass {
         let c = transformer.configuration
         let hidden = Tensor(rows: c.positions, columns: c.hiddenSize)
         let patches = 1 ..< hidden.rows

@@ -35,7 +35,7 @@ final class EfficientNetLite: VisionNetwork {
             ? try Linear(pointwise: source, name + "head", rows: c.headChannels, inputs: channels, packer: packer) : nil
     }
 
-    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass {
+    func pass(_ pixels: [Float], grid: PatchGrid?, _ workspace: Workspace) throws -> VisionPass {
         let c = configuration
         let scratch = spare.withLock { spare in
             defer { spare = nil }

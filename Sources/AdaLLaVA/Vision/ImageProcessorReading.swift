@@ -6,7 +6,7 @@ extension CLIPImageProcessor {
         case .shortestEdge(let edge): (side, ignoresProportions) = (edge, false)
         case nil: (side, ignoresProportions) = (tower.imageSize, false)
         // Only processors that cut tiles have it; a tile has the tower's size already.
-        case .longestEdge: (side, ignoresProportions) = (tower.imageSize, true)
+        case .longestEdge, .pixels: (side, ignoresProportions) = (tower.imageSize, true)
         case .exact(let size):
             guard size.width == size.height else {
                 throw CheckpointError.unsupported(what: "resizing to \(size.width) by \(size.height)", file: file, hint: "it reads squares")

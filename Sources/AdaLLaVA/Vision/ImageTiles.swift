@@ -2,7 +2,7 @@
 struct ImageTiles: Sendable, Equatable {
     /// The picture's own size in pixels.
     let width, height: Int
-    /// Tiles from top to bottom and from left to right; 0 where the picture is one input.
+    /// Tiles from top to bottom and from left to right; 0 where the picture is one input; its patches, where it keeps its proportions.
     let rows, columns: Int
     /// Each `[S, S, 3]`, row by row. The whole picture is among them: the last one for Idefics3, the first for LLaVA-1.6.
     let pixels: [[UInt8]]
@@ -12,12 +12,15 @@ struct ImageTiles: Sendable, Equatable {
 enum ImageTiling: Sendable, Equatable {
     case idefics3(Idefics3Tiling)
     case anyRes(AnyResTiling)
+    /// One input of any proportions, whose grid is that of its patches.
+    case dynamic(DynamicResizing)
 
     /// Tiles of a picture from top to bottom and from left to right; zeros if it is one input of the tower.
     func grid(width: Int, height: Int) -> (rows: Int, columns: Int) {
         switch self {
         case .idefics3(let tiling): tiling.grid(width: width, height: height)
         case .anyRes(let tiling): tiling.grid(width: width, height: height)
+        case .dynamic(let resizing): resizing.grid(width: width, height: height)
         }
     }
 
@@ -25,6 +28,7 @@ enum ImageTiling: Sendable, Equatable {
         switch self {
         case .idefics3(let tiling): tiling(image)
         case .anyRes(let tiling): tiling(image)
+        case .dynamic(let resizing): resizing(image)
         }
     }
 }

@@ -20,7 +20,7 @@ final class SigLIPVisionTower: VisionNetwork {
 
     var linears: [Linear] { transformer.linears }
 
-    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass {
+    func pass(_ pixels: [Float], grid: PatchGrid?, _ workspace: Workspace) throws -> VisionPass {
         let c = transformer.configuration
         let hidden = Tensor(rows: c.patches, columns: c.hiddenSize)
         transformer.embed(pixels, into: hidden, workspace)

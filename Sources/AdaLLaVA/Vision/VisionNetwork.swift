@@ -2,9 +2,10 @@
 protocol VisionNetwork: Sendable {
     /// Begins to encode one image.
     /// - Parameters:
-    ///   - pixels: `[3, S, S]` normalized values, `S` the tower's image size.
+    ///   - pixels: `[3, S, S]` normalized values, `S` the tower's image size; rows of patches for towers of any proportions.
+    ///   - grid: the patches, for those.
     ///   - workspace: computes all phases.
-    func pass(_ pixels: [Float], _ workspace: Workspace) throws -> VisionPass
+    func pass(_ pixels: [Float], grid: PatchGrid?, _ workspace: Workspace) throws -> VisionPass
 }
 
 /// Output of encoding one image.
@@ -50,6 +51,8 @@ enum VisionNetworks {
                 source, configuration, layers: layers, appliesFinalNorm: llava.appliesFinalNorm, packer: packer,
                 cancellation: cancellation
             ) { onLayer($0, layers) }
+        case .qwen2VL(let shape):
+            return try Qwen2VLTower(source, configuration, shape, packer: packer, cancellation: cancellation) { onLayer($0, layers) }
         case .efficientNetLite(let network):
             return try EfficientNetLite(source, network, packer: packer, cancellation: cancellation) { onLayer($0, layers) }
         }

@@ -66,10 +66,13 @@ final class VisionPass {
 extension VisionNetwork {
     /// Encodes one image without stopping.
     /// - Parameters:
-    ///   - pixels: `[3, S, S]` normalized values, `S` the tower's image size.
+    ///   - pixels: `[3, S, S]` normalized values, `S` the tower's image size; rows of patches for towers of any proportions.
+    ///   - grid: the patches, for those.
     ///   - progress: called with the layers that are done and all of them.
     /// - Throws: `CancellationError` within one layer.
-    func callAsFunction(_ pixels: [Float], _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void) throws -> VisionOutput {
-        try pass(pixels, workspace).runToEnd(cancellation: cancellation, progress: progress)
+    func callAsFunction(
+        _ pixels: [Float], grid: PatchGrid? = nil, _ workspace: Workspace, cancellation: Cancellation, progress: (Int, Int) -> Void
+    ) throws -> VisionOutput {
+        try pass(pixels, grid: grid, workspace).runToEnd(cancellation: cancellation, progress: progress)
     }
 }

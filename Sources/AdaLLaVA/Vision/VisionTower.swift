@@ -71,6 +71,10 @@ public final class VisionTower: Sendable {
         _ tensors: any TensorSource, _ configuration: VisionConfiguration, _ processor: ImageProcessorConfiguration,
         _ llava: LlavaConfiguration, _ workspace: Workspace
     ) throws {
+        if case .qwen2VL = configuration.architecture {
+            throw CheckpointError.unsupported(
+                what: "the tower of a \(configuration.modelType) by itself", file: tensors.location, hint: "AdaptiveModel.features(of:) gives its features")
+        }
         self.configuration = configuration
         location = tensors.location
         withClassToken = llava.selectFeature == .classAndPatches
@@ -89,7 +93,7 @@ public final class VisionTower: Sendable {
         let expected = 3 * configuration.imageSize * configuration.imageSize
         guard pixels.count == expected else { throw VisionError.pixels(expected: expected, found: pixels.count) }
         return try turn.withLock { box in
-            try network(pixels, box.workspace, cancellation: cancellation, progress: { _, _ in }).rows(withClassToken: withClassToken).values
+            try network(pixels, grid: nil, box.workspace, cancellation: cancellation, progress: { _, _ in }).rows(withClassToken: withClassToken).values
         }
     }
 

@@ -56,13 +56,18 @@ struct PlainDecoder {
     /// - Parameters:
     ///   - rows: what enters the first layer.
     ///   - plan: of each row; what is off in it adds nothing and stores no key.
-    func logits(_ rows: [[Float]], plan: (Int) -> ExecutionPlan) -> [Float] {
+    ///   - drops: whether a row is left out of a layer.
+    ///   - attention: told what a row attends to in a layer, the mean over heads: row by row.
+    func logits(
+        _ rows: [[Float]], plan: (Int) -> ExecutionPlan, drops: (_ layer: Int, _ row: Int) -> Bool = { _, _ in false },
+        attention: (_ layer: Int, _ row: Int, [Float]) -> Void = { _, _, _ in }
+    ) -> [Float] {
         var hidden = rows
         let shared = c.numAttentionHeads / c.numKeyValueHeads
         for layer in 0 ..< c.numHiddenLayers {
             let name = "model.layers.\(layer).", switches = space.layers[layer]
             var keys: [Int: [Float]] = [:], values: [Int: [Float]] = [:]
-            for row in hidden.indices {
+            for row in hidden.indices where !drops(layer, row) {
                 let own = plan(row).rows[layer]
                 let heads = own.heads.flatMap { Array(switches.heads[$0]) }
                 if !heads.isEmpty {
@@ -70,19 +75,21 @@ struct PlainDecoder {
                     keys[row] = rotated(multiply(name + "self_attn.k_proj.weight", x), position: row)
                     values[row] = multiply(name + "self_attn.v_proj.weight", x)
                     let query = rotated(multiply(name + "self_attn.q_proj.weight", x), position: row)
-                    var attended = [Float](repeating: 0, count: query.count)
+                    var attended = [Float](repeating: 0, count: query.count), mean = [Float](repeating: 0, count: row + 1)
                     for head in heads {
                         let place = head / shared * c.headDim
-                        let seen = (0 ... row).filter { $0 > row - (c.slidingWindow ?? Int.max / 2) }
+                        let seen = (0 ... row).filter { $0 > row - (c.slidingWindow ?? Int.max / 2) && !drops(layer, $0) }
                         let scores = seen.map { other -> Float in
                             guard let key = keys[other] else { return .nan }
                             return (0 ..< c.headDim).reduce(0) { $0 + query[head * c.headDim + $1] * key[place + $1] } / Float(c.headDim).squareRoot()
                         }
                         let largest = scores.max() ?? 0, weights = scores.map { exp($0 - largest) }, sum = weights.reduce(0, +)
                         for (other, weight) in zip(seen, weights) {
+                            mean[other] += weight / sum / Float(heads.count)
                             for k in 0 ..< c.headDim { attended[head * c.headDim + k] += weight / sum * (values[other]?[place + k] ?? .nan) }
                         }
                     }
+                    attention(layer, row, mean)
                     hidden[row] = zip(hidden[row], multiply(name + "self_attn.o_proj.weight", attended)).map(+)
                 }
                 if !own.groups.isEmpty {

@@ -9,7 +9,7 @@ import Testing
 struct VisionFixture: Sendable, CustomTestStringConvertible {
     let folder: String
 
-    static let all = ["idefics3", "smolvlm", "llava", "llava-next", "llava-next-mistral", "mipha"].map(VisionFixture.init)
+    static let all = ["idefics3", "smolvlm", "llava", "llava-next", "llava-next-mistral", "mipha", "qwen2-vl", "qwen2.5-vl"].map(VisionFixture.init)
 
     struct Case: Decodable {
         let pictures: [String]

@@ -161,7 +161,7 @@ extension DecoderConfiguration {
             eosTokenIDs: fields.has("eos_token_id") ? try fields.tokenIDs("eos_token_id") : defaults.eosTokenIDs,
             padTokenID: try fields.tokenID("pad_token_id"),
             hiddenActivation: try fields.activation("hidden_act", missing: defaults.activation))
-        normsAddOne = description.normsAddOne
+        (normsAddOne, ropeSections) = (description.normsAddOne, rope.sections)
         try description.read(fields, rope, into: &self)
         try validate(headDimGiven: headDim != nil, file: fields.file)
     }
