@@ -31,7 +31,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAM = r"(?:[A-Z_]+=\S* )*(?:adallava|adallava-bench|make|swift|python3|pip|torchrun|echo|cat|printf|cd|mkdir|git|curl|apt-get|(?:\./)?scripts/\S+)(?:\s|$)"
+PROGRAM = r"(?:[A-Z_]+=\S* )*(?:adallava|hf|adallava-bench|make|swift|python3|pip|torchrun|echo|cat|printf|cd|mkdir|git|curl|apt-get|(?:\./)?scripts/\S+)(?:\s|$)"
 MARK = re.compile(r"<!--\s*commands:\s*(not run|slow|background|figures vary|ends with \d+)\s*[:,]\s*(\S.*?)\s*-->", re.S)
 # A command that hangs must not hang the tests; nothing here takes a tenth of it on a loaded machine.
 LIMIT_SECONDS = 1800

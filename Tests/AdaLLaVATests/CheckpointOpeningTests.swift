@@ -197,7 +197,7 @@ import Testing
 
     @Test func unknownArchitecture() throws {
         // A failure means that a model this engine cannot run is loaded as something it is not.
-        for type in ["phi3", "qwen3", "qwen2_vl"] {
+        for type in ["phi3", "qwen3", "mllama"] {
             let json = try Fixtures.json("ada-L/config.json", replacing: ["model_type": .string(type)])
             let error = try #require(checkpointError { try ModelConfiguration.read(json, file: "config.json") })
             #expect(error.isUnsupported && error.description.contains("ada_llava_llama"))

@@ -74,7 +74,9 @@ import Testing
         #expect(admission.counts.running == 2)
         let waiting = Task { try await admission.lease(Admission.Order(), slots: 1) }
         while admission.counts.waiting == 0 { await Task.yield() }
-        await #expect(performing: { try await admission.lease(Admission.Order(), slots: 1) }, throws: { APIError($0).status == .tooManyRequests && APIError($0).code == "overloaded" && APIError($0).retryAfter ?? 0 > 0 })
+        await #expect(
+            performing: { try await admission.lease(Admission.Order(), slots: 1) },
+            throws: { APIError($0).status == .tooManyRequests && APIError($0).code == "overloaded" && APIError($0).retryAfter ?? 0 > 0 })
         waiting.cancel()
         await #expect(throws: CancellationError.self) { try await waiting.value }
         #expect(admission.counts == (2, 0))

@@ -168,10 +168,12 @@ def test_schema(schemathesis, client, binary):
     """schemathesis: no request that the OpenAPI document allows, or just does not, ends in a server's error or an undocumented form"""
     tool = pathlib.Path(sys.executable).parent / "schemathesis"
     address = str(client.base_url).removesuffix("/v1/")
-    result = subprocess.run(
-        [tool, "run", address + "/openapi.json", "--url", address, "-H", "Authorization: Bearer secret", "--checks", "not_a_server_error,content_type_conformance,response_schema_conformance",
-         "--max-examples", "12", "--seed", "1", "--request-timeout", "60", "--workers", "2", "--phases", "fuzzing", "--no-color"],
-        capture_output=True, text=True, timeout=900)
+    # The tool keeps a database of examples in its working directory.
+    with tempfile.TemporaryDirectory() as folder:
+        result = subprocess.run(
+            [tool, "run", address + "/openapi.json", "--url", address, "-H", "Authorization: Bearer secret", "--checks", "not_a_server_error,content_type_conformance,response_schema_conformance",
+             "--max-examples", "12", "--seed", "1", "--request-timeout", "60", "--workers", "2", "--phases", "fuzzing", "--no-color"],
+            capture_output=True, text=True, timeout=900, cwd=folder)
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
 
 

@@ -15,8 +15,10 @@ public struct FastV: Sendable, Hashable, CustomStringConvertible {
     public var layer: Int
     /// The share of an image's tokens that is dropped, `R`, 0 ... 1, rounded down to whole tokens.
     public var ratio: Double
+    /// The order in which image tokens are dropped.
     public var ranking: Ranking
 
+    /// A choice given by value; the model checks it when it is loaded.
     public init(layer: Int, ratio: Double, ranking: Ranking = .attention) {
         (self.layer, self.ratio, self.ranking) = (layer, ratio, ranking)
     }
@@ -90,10 +92,13 @@ public struct TokenSelection: Sendable, Hashable, CustomStringConvertible {
 
 /// A selection of image tokens that cannot be read, or that a model cannot make.
 public enum TokenSelectionError: EngineError, Equatable {
+    /// A text that is none of the forms.
     case unreadable(String)
+    /// A second selection for the same place.
     case twice(String)
     /// A layer that is out of range, or has no attention.
     case layer(Int, expected: String, model: String)
+    /// A model without a vision tower.
     case noVision(model: String)
 
     public var category: ErrorCategory { .usage }

@@ -255,7 +255,8 @@ public final class AdaptiveModel: Sendable {
             let stop = options.stop + (question == nil ? [] : text.stopTexts)
             (request.priority, request.onPrediction) = (options.priority, options.onPrediction)
             requests.submit(
-                cancellation, positions: loaded.parts.leastPositions(request) + 1 + min(options.maxTokens, contextLength), make: { [request] in Self.task(request, text, options, stop, budget, cancellation, continuation) },
+                cancellation, positions: loaded.parts.leastPositions(request) + 1 + min(options.maxTokens, contextLength),
+                make: { [request] in Self.task(request, text, options, stop, budget, cancellation, continuation) },
                 drop: { continuation.finish(throwing: $0) })
         } catch {
             continuation.finish(throwing: error)

@@ -235,7 +235,8 @@ extension JSONMachine.NumberPlace {
         case (.minus, _): return isDigit ? .digits : nil
         case (.digits, _) where isDigit: return .digits
         case (.zero, UInt8(ascii: ".")) where !isInteger, (.digits, UInt8(ascii: ".")) where !isInteger: return .point
-        case (.point, _), (.fraction, _) where isDigit: return isDigit ? .fraction : nil
+        case (.point, _): return isDigit ? .fraction : nil
+        case (.fraction, _) where isDigit: return .fraction
         case (.zero, UInt8(ascii: "e")) where !isInteger, (.digits, UInt8(ascii: "e")) where !isInteger, (.fraction, UInt8(ascii: "e")),
             (.zero, UInt8(ascii: "E")) where !isInteger, (.digits, UInt8(ascii: "E")) where !isInteger, (.fraction, UInt8(ascii: "E")):
             return .exponent
