@@ -33,7 +33,7 @@ class Check(unittest.TestCase):
 
     def test_a_changed_table_makes_the_document_stale(self):
         self.assertIn("not up to date", self.check("Sources/AdaKernels/elementwise_neon.c", ".store_kv = ak_portable_store_kv", ".store_kv = ak_neon_store_kv"))
-        self.assertIn("not up to date", self.check("Sources/AdaKernels/matmul_avx2.c", "AK_TILES_4(AK_AVX2, q8)", "AK_TILES_6X1(AK_AVX2, q8)"))
+        self.assertIn("not up to date", self.check("Sources/AdaKernels/matmul_avx2.c", "AK_TILES_6X1(AK_AVX2, f16)", "AK_TILES_4(AK_AVX2, f16)"))
         self.assertIn("not up to date", self.check("Sources/AdaKernels/include/AdaKernels.h", "#define AK_WIDE_TOKENS 24", "#define AK_WIDE_TOKENS 32"))
 
     def test_a_changed_rule_names_its_file(self):
@@ -42,7 +42,7 @@ class Check(unittest.TestCase):
         self.assertIn("KernelSet.swift", self.check("Sources/AdaLLaVA/Compute/KernelSet.swift", "case AK_I8: return AK_I8", "case AK_I8: return AK_F32"))
 
     def test_comments_and_spaces_are_no_change(self):
-        self.assertEqual(self.check("Sources/AdaKernels/matmul.c", "// Whether weights are widened", "// Says whether weights are widened"), "")
+        self.assertEqual(self.check("Sources/AdaKernels/matmul.c", "// What is packed on the way comes from the cache.", "// Weights that are packed on the way come from the cache."), "")
 
 
 if __name__ == "__main__":
