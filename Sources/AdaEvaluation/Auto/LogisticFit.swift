@@ -7,26 +7,21 @@ package struct LogisticFit: Sendable {
     private let inputs: [Double]
     private let count: Int
     private let width: Int
-    private let mean: [Double]
-    private let deviation: [Double]
+    private let scale: Standardization
 
     /// - Parameter rows: one for each sample, all as long.
     package init(_ rows: [[Float]]) {
         count = rows.count
         let values = rows.first?.count ?? 0
         width = values + 1
-        var mean = [Double](repeating: 0, count: values), square = mean
-        for row in rows { for (index, value) in row.enumerated() { mean[index] += Double(value) } }
-        mean = mean.map { $0 / Double(max(rows.count, 1)) }
-        for row in rows { for (index, value) in row.enumerated() { square[index] += (Double(value) - mean[index]) * (Double(value) - mean[index]) } }
-        let deviation = square.map { max(($0 / Double(max(rows.count, 1))).squareRoot(), 1e-6) }
+        let scale = Standardization(rows, width: values)
         var inputs: [Double] = []
         inputs.reserveCapacity(rows.count * width)
         for row in rows {
-            for (index, value) in row.enumerated() { inputs.append((Double(value) - mean[index]) / deviation[index]) }
+            inputs += scale(row)
             inputs.append(1)
         }
-        (self.inputs, self.mean, self.deviation) = (inputs, mean, deviation)
+        (self.inputs, self.scale) = (inputs, scale)
     }
 
     /// Weights and bias for the rows as they were given.
@@ -57,8 +52,8 @@ package struct LogisticFit: Sendable {
             (weights, loss) = (next, nextLoss)
             if isDone { break }
         }
-        let scaled = (0 ..< width - 1).map { weights[$0] / deviation[$0] }
-        let bias = weights[width - 1] - zip(scaled, mean).reduce(0) { $0 + $1.0 * $1.1 }
+        let scaled = (0 ..< width - 1).map { weights[$0] / scale.deviation[$0] }
+        let bias = weights[width - 1] - zip(scaled, scale.mean).reduce(0) { $0 + $1.0 * $1.1 }
         return (scaled.map { Float($0) }, Float(bias))
     }
 

@@ -23,7 +23,7 @@ struct PerceptronFit {
     func fit(_ samples: [Sample], heldOut: [Sample], seed: UInt64 = 1) -> BudgetHead {
         let width = samples[0].state.count, outputs = samples[0].isEnough.count
         let scale = Standardization(samples.map(\.state), width: width)
-        let inputs = samples.flatMap { scale($0.state) }, held = heldOut.flatMap { scale($0.state) }
+        let inputs = samples.flatMap { scale($0.state).map { Float($0) } }, held = heldOut.flatMap { scale($0.state).map { Float($0) } }
         var head = BudgetHead(hidden: BudgetHead.HiddenLayer(weight: [], bias: []), weight: Array(repeating: [], count: outputs), bias: Array(repeating: 0, count: outputs))
         for member in 0 ..< members {
             var network = Network(inputs: width, hidden: hidden, outputs: outputs, seed: seed &* 1009 &+ UInt64(member))
@@ -58,22 +58,6 @@ struct PerceptronFit {
         return best
     }
 
-    /// Brings each input to mean 0 and deviation 1.
-    struct Standardization {
-        let mean, deviation: [Float]
-
-        init(_ rows: [[Float]], width: Int) {
-            var sums = [Double](repeating: 0, count: width), squares = sums
-            for row in rows { for (index, value) in row.enumerated() { sums[index] += Double(value) } }
-            let mean = sums.map { $0 / Double(max(rows.count, 1)) }
-            for row in rows { for (index, value) in row.enumerated() { squares[index] += (Double(value) - mean[index]) * (Double(value) - mean[index]) } }
-            self.mean = mean.map { Float($0) }
-            deviation = squares.map { Float(max(($0 / Double(max(rows.count, 1))).squareRoot(), 1e-6)) }
-        }
-
-        func callAsFunction(_ row: [Float]) -> [Float] { row.indices.map { (row[$0] - mean[$0]) / deviation[$0] } }
-    }
-
     /// Two layers with SiLU between them. Weights are stored input by input, so that the innermost loops run over outputs.
     struct Network {
         let inputs, hidden, outputs: Int
@@ -93,8 +77,8 @@ struct PerceptronFit {
 
         /// The first layer for rows before standardization, `[hidden][inputs]`.
         func rows(of scale: Standardization) -> (weight: [[Float]], bias: [Float]) {
-            let weight = (0 ..< hidden).map { unit in (0 ..< inputs).map { first[$0 * hidden + unit] / scale.deviation[$0] } }
-            let bias = weight.indices.map { unit in zip(weight[unit], scale.mean).reduce(firstBias[unit]) { $0 - $1.0 * $1.1 } }
+            let weight = (0 ..< hidden).map { unit in (0 ..< inputs).map { first[$0 * hidden + unit] / Float(scale.deviation[$0]) } }
+            let bias = weight.indices.map { unit in zip(weight[unit], scale.mean).reduce(firstBias[unit]) { $0 - $1.0 * Float($1.1) } }
             return (weight, bias)
         }
 
