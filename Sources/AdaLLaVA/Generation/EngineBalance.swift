@@ -88,7 +88,9 @@ extension Engine {
         return (admitted + waiting).sorted { $0.order < $1.order }
     }
 
-    private func budget(_ claims: [Claim], _ planner: TimePlanner, loads: PhaseLoads, confidence: Double) -> SharedBudget {
+    /// What all claims have together, with the load and the confidence of one task.
+    private func budget(_ claims: [Claim], _ planner: TimePlanner, _ task: GenerationTask) -> SharedBudget {
+        let loads = loads(task, planner), confidence = task.timing?.confidence ?? DeadlineOptions().confidence
         let (first, whole) = (planner.firstTokenMargin.factor(confidence: confidence), planner.wholeMargin.factor(confidence: confidence))
         return SharedBudget(claims.map(\.item), most: planner.mostUnits) { work, units in
             var phases = planner.predict(work, planner.times(units: units)) * loads
@@ -110,14 +112,14 @@ extension Engine {
     func judge(_ task: GenerationTask) {
         guard let balance, let planner, planner.isFitted, task.deadline != nil else { return }
         let claims = claims(planner, balance)
-        markLate(claims, budget(claims, planner, loads: loads(task, planner), confidence: task.timing?.confidence ?? DeadlineOptions().confidence))
+        markLate(claims, budget(claims, planner, task))
     }
 
     /// The units that a request gets of those that its budget grants, when others need time too.
     func shared(_ units: Int, _ task: GenerationTask) -> Int {
         guard let balance, let planner, planner.isFitted, parts.adaptive != nil, task.request.plan == nil, units > 0 else { return units }
         let claims = claims(planner, balance)
-        let budget = budget(claims, planner, loads: loads(task, planner), confidence: task.timing?.confidence ?? DeadlineOptions().confidence)
+        let budget = budget(claims, planner, task)
         let hopeless = markLate(claims, budget)
         // Somebody waits longer than anybody should: as little as possible for all without limits.
         let isOverdue = hopeless.contains { !claims[$0].hasDeadline }

@@ -71,7 +71,7 @@ final class ImageEncoding {
     /// The tile that is under way.
     private var current: TileEncoding?
     /// Called with what the tower takes of a tile and what it gives.
-    private let onTile: (_ pixels: [Float], _ output: TileEncoding.Output) -> Void
+    private let onTile: ((_ pixels: [Float], _ output: TileEncoding.Output) -> Void)?
     /// `[rows, hidden]`, once the image is encoded.
     private(set) var output: Tensor?
 
@@ -80,7 +80,7 @@ final class ImageEncoding {
 
     init(
         _ image: EngineImage, _ part: ModelParts.VisionPart, _ workspace: Workspace,
-        onTile: @escaping (_ pixels: [Float], _ output: TileEncoding.Output) -> Void = { _, _ in }
+        onTile: ((_ pixels: [Float], _ output: TileEncoding.Output) -> Void)? = nil
     ) throws {
         (self.image, self.part, self.workspace, self.onTile) = (image, part, workspace, onTile)
         pixels = try image.pixels()
@@ -103,7 +103,8 @@ final class ImageEncoding {
         try current.run(
             rows: rows, cancellation, progress: { progress(tile * $1 + $0, image.tiles * $1) }, selecting: selecting)
         guard let made = current.output else { return }
-        onTile(input(tile), made)
+        // A copy of the tile, which only traces read.
+        onTile?(input(tile), made)
         features.append(made.features)
         self.current = nil
         guard tile == image.tiles else { return }
@@ -156,11 +157,11 @@ extension Engine {
     }
 
     private func beginImage(_ task: GenerationTask, _ image: EngineImage, _ vision: ModelParts.VisionPart) throws -> ImageEncoding {
-        let trace = task.trace
+        guard let trace = task.trace else { return try ImageEncoding(image, vision, workspace) }
         return try ImageEncoding(image, vision, workspace) { pixels, output in
-            trace?.recordPixels("pixel_values", pixels)
-            trace?.recordFeatures("vision_features", output.vision)
-            trace?.recordFeatures("image_features", output.features)
+            trace.recordPixels("pixel_values", pixels)
+            trace.recordFeatures("vision_features", output.vision)
+            trace.recordFeatures("image_features", output.features)
         }
     }
 
