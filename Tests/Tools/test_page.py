@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 IMAGE = ROOT / "Models/scenes-ref/images/14.png"
@@ -159,6 +160,9 @@ def asked(binary, *arguments):
 
 ANSWERED = "document.querySelector('{0}').getAttribute('aria-busy') === 'false' && !document.querySelector('{0} .details').hidden"
 
+# The image moves what is below it, so clicks wait until it has its place.
+SHOWN = "!document.querySelector('#preview').hidden && document.querySelector('#preview').complete && document.querySelector('#preview').naturalWidth > 0"
+
 
 def drop(browser, file):
     place = browser.place("#drop")
@@ -170,7 +174,7 @@ def drop(browser, file):
 def test_asks(browser, binary, shot):
     """An image is dropped, a question asked at two budgets: the answers are those of the command line, beside what ran."""
     drop(browser, IMAGE)
-    browser.wait("the image", "document.querySelector('#preview').naturalWidth > 0")
+    browser.wait("the image", SHOWN)
     browser.click("#compare")
     browser.click("#budget-b input[type=range]", at=0.25)
     part = browser.value("budgetOf(document.querySelector('#budget-b')).value")
@@ -211,7 +215,7 @@ def test_file_and_time(browser, binary, shot):
     assert focus == "file", focus
     node = browser.call("DOM.querySelector", nodeId=browser.call("DOM.getDocument")["root"]["nodeId"], selector="#file")["nodeId"]
     browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(IMAGE)])
-    browser.wait("the image", "document.querySelector('#preview').naturalWidth > 0")
+    browser.wait("the image", SHOWN)
     browser.click("#compare")
     assert browser.value("document.querySelector('#result-b').hidden")
     browser.click("#budget-a input[value=time]")
@@ -333,7 +337,8 @@ def main():
                     print(f"ok      {test.__name__}: {test.__doc__}")
                 except Exception as error:
                     failures += 1
-                    print(f"FAILED  {test.__name__}: {test.__doc__}\n        {type(error).__name__}: {error}")
+                    failed = traceback.extract_tb(error.__traceback__)[1]
+                    print(f"FAILED  {test.__name__}: {test.__doc__}\n        {type(error).__name__}: {error} (line {failed.lineno}: {failed.line})")
             # The one refused image is an answer with 400, which the browser notes.
             unexpected = [problem for problem in browser.problems if "400 (Bad Request)" not in (problem or "")]
             if unexpected:

@@ -26,6 +26,7 @@ byId("file").addEventListener("change", (event) => setImage(event.target.files[0
 byId("clear").addEventListener("click", () => {
   state.image = null;
   byId("file").value = "";
+  byId("preview").removeAttribute("src");
   byId("preview").hidden = true;
   byId("hint").hidden = false;
   byId("clear").hidden = true;
