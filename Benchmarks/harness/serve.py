@@ -278,7 +278,7 @@ def main():
             report["second_question"] = second_question(servers[0], folder, 15)
             # New images only: what has been encoded is not encoded again. Each picture with another pixel is one.
             report["image"] = beside(
-                servers[0], "/v1/chat/completions", lambda turn: chat(None, "Say something long. " + prompt(5, turn), max_tokens=400, temperature=5, seed=turn),
+                servers[0], "/v1/chat/completions", lambda turn: chat(None, "Say something long. " + prompt(5, turn), max_tokens=400, ignore_eos=True),
                 lambda turn: chat(fresh_image(turn), "What is the word?", max_tokens=2), max(3, int(options.seconds / 2)))
         finally:
             for server in servers:

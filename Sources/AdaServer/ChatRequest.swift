@@ -24,6 +24,9 @@ struct ChatRequest: Sendable {
         if tellsProbabilities { generation.options.logProbabilities = likeliest ?? 0 }
         self.generation = generation
         form = try ResponseForm(&fields)
+        if form.schema != nil, generation.options.minTokens > 0 {
+            throw APIError.parameter("response_format", expected: "no min_tokens or ignore_eos beside it, since the form says where the answer ends", found: "one of them")
+        }
         try fields.takeNeutral()
         try fields.expectNothingElse()
     }

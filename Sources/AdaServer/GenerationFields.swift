@@ -21,6 +21,8 @@ struct GenerationFields: Sendable {
     init(_ fields: inout RequestFields, headers: HTTPFields, maxTokens: [String], standard: Int) throws {
         let lengths = try maxTokens.compactMap { try fields.integer($0, in: 1 ... .max) }
         options.maxTokens = lengths.first ?? standard
+        let least = try fields.integer("min_tokens", in: 0 ... options.maxTokens) ?? 0
+        options.minTokens = try fields.bool("ignore_eos") ?? false ? options.maxTokens : least
         options.sampling.temperature = try fields.number("temperature") ?? 0
         options.sampling.topP = try fields.number("top_p") ?? 1
         // -1 means all tokens to vLLM's clients.
@@ -145,7 +147,7 @@ struct GenerationFields: Sendable {
 extension RequestFields {
     /// Takes what OpenAI's and vLLM's clients may send with the values that ask for nothing.
     mutating func takeNeutral() throws {
-        for name in ["frequency_penalty", "presence_penalty", "min_tokens"] { try neutral(name) { $0.finiteNumber == 0 } }
+        for name in ["frequency_penalty", "presence_penalty"] { try neutral(name) { $0.finiteNumber == 0 } }
         for name in ["length_penalty", "best_of"] { try neutral(name) { $0.finiteNumber == 1 } }
         for name in ["tools", "functions", "stop_token_ids", "bad_words"] { try neutral(name) { $0 == .array([]) } }
         try neutral("logit_bias") { $0 == .object([:]) }
@@ -153,7 +155,7 @@ extension RequestFields {
         try neutral("modalities") { $0 == .array([.string("text")]) }
         try neutral("service_tier") { $0 == .string("auto") || $0 == .string("default") }
         for name in [
-            "store", "ignore_eos", "use_beam_search", "continue_final_message", "include_stop_str_in_output", "echo", "add_special_tokens",
+            "store", "use_beam_search", "continue_final_message", "include_stop_str_in_output", "echo", "add_special_tokens",
             "return_hidden_states", "no_stop_trim", "return_token_ids",
         ] {
             try neutral(name) { $0 == .bool(false) }
@@ -162,6 +164,8 @@ extension RequestFields {
         // Nothing here depends on who asks or on what belongs together.
         for name in ["user", "safety_identifier", "prompt_cache_key", "request_id"] { _ = try string(name) }
         _ = try bool("parallel_tool_calls")
+        // No model here keeps its reasoning apart from its answer, so both values mean the same; vllm-router always sends them.
+        for name in ["include_reasoning", "separate_reasoning", "stream_reasoning"] { _ = try bool(name) }
         _ = try object("metadata")
     }
 }

@@ -52,6 +52,23 @@ import Testing
         }
     }
 
+    @Test("a least length keeps the answer going, a stop text still ends it")
+    func leastLength() async throws {
+        try await TestServer.run { server in
+            let free = try await server.chat("What is the word?", images: [1], ["logprobs": true]).json()
+            let length = try #require(free["usage"]["completion_tokens"].int)
+            let text = try #require(free["choices"][0]["message"]["content"].string)
+            for (parameters, expected) in [(["min_tokens": length + 3], length + 3), (["ignore_eos": true], 40)] as [([String: Any], Int)] {
+                let answer = try await server.chat("What is the word?", images: [1], parameters.merging(["max_tokens": 40]) { $1 }).json()
+                let tokens = try #require(answer["usage"]["completion_tokens"].int)
+                #expect(parameters["ignore_eos"] != nil ? tokens == expected : tokens >= expected, "\(tokens)")
+                #expect(answer["choices"][0]["message"]["content"].string?.hasPrefix(text) == true)
+            }
+            let stopped = try await server.chat("What is the word?", images: [1], ["ignore_eos": true, "stop": text]).json()
+            #expect(stopped["choices"][0]["finish_reason"].string == "stop" && stopped["choices"][0]["message"]["content"].string == "")
+        }
+    }
+
     @Test("sampling parameters mean what the command line's flags mean")
     func sampling() async throws {
         let expected = try await Scenes.asked("Describe the image.", images: [3]) { options in

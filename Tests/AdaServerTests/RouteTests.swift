@@ -125,6 +125,7 @@ import Testing
         #""temperature": -1"#, #""temperature": "hot""#, #""top_p": 0"#, #""top_p": 1.5"#, #""min_p": 2"#, #""top_k": 1.5"#, #""max_tokens": 0"#,
         #""max_tokens": 1e99"#, #""n": 0"#, #""n": 1000"#, #""stop": 5"#, #""stop": [5]"#, #""seed": "a""#, #""stream": 1"#, #""stream_options": {}"#,
         #""return_progress": true"#, #""modalities": ["audio"]"#, #""temprature": 1"#, #""use_beam_search": true"#, #""store": true"#,
+        #""min_tokens": 600"#, #""min_tokens": -1"#, #""ignore_eos": 1"#, #""response_format": {"type": "json_object"}, "ignore_eos": true"#,
     ])
     func unsupported(parameter: String) async throws {
         try await TestServer.run { server in
@@ -141,6 +142,8 @@ import Testing
         try await TestServer.run { server in
             let answer = try await server.chat("What is the word?", images: [1], [
                 "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": [String: Int](), "tools": [Any](), "user": "someone", "n": 1,
+                "include_reasoning": true, "separate_reasoning": true, "stream_reasoning": true, "no_stop_trim": false, "ignore_eos": false,
+                "continue_final_message": false, "skip_special_tokens": true, "return_hidden_states": false,
                 "stop": NSNull(), "response_format": ["type": "text"], "logprobs": false, "metadata": ["a": "b"], "top_k": -1, "max_tokens": 3,
             ])
             #expect(answer.status == 200, "\(answer.text)")

@@ -244,7 +244,7 @@ public final class AdaptiveModel: Sendable {
             guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
             var request = EngineRequest(tokens: try prompt(text), images: try images(loaded), budget: budget, maxTokens: options.maxTokens)
             request.sampling = options.sampling
-            request.endTokens = text.endTokens
+            (request.endTokens, request.minTokens) = (text.endTokens, options.minTokens)
             request.plan = options.plan
             (request.reuses, request.keepsPromptEarly) = (options.reusesEarlierWork, options.keepsPromptEarly)
             (request.called, request.deadlines) = (called, options.deadlines)

@@ -4,6 +4,8 @@ import Foundation
 public struct GenerationOptions: Sendable {
     /// The longest answer, in tokens.
     public var maxTokens = 512
+    /// The fewest tokens before the answer may end by itself, at most ``maxTokens``; stop texts and deadlines still end it.
+    public var minTokens = 0
     /// How tokens are chosen.
     public var sampling = SamplingOptions()
     /// Texts that end the answer; they are not part of it.
@@ -41,6 +43,9 @@ public struct GenerationOptions: Sendable {
         try sampling.validate()
         guard deadlines.confidence >= 0.5, deadlines.confidence < 1 else {
             throw SamplingError(option: "confidence", expected: "0.5 or more, below 1", found: deadlines.confidence)
+        }
+        guard 0 ... max(maxTokens, 1) ~= minTokens else {
+            throw SamplingError(option: "min-tokens", expected: "from 0 to the most tokens, \(maxTokens)", found: Double(minTokens))
         }
         if maxTokens < 1 { throw SamplingError(option: "max-tokens", expected: "1 or more", found: Double(maxTokens)) }
     }

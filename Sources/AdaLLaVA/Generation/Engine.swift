@@ -262,9 +262,12 @@ package final class Engine {
         task.trace?.append("step_logits", logits)
         let probabilities = task.request.logProbabilities.map { _ in LogProbabilities(logits, workspace.kernels.table) }
         try task.filter?.mask(UnsafeMutableBufferPointer(start: logits.data, count: logits.columns))
+        if task.result.tokens.count < task.request.minTokens {
+            for token in task.request.endTokens where token < logits.columns { logits.data[token] = -.infinity }
+        }
         var token = task.sampler.next(logits, workspace.kernels.table)
-        // The rounding of sums can carry a draw past the last token that the filter left.
-        if task.filter != nil, logits.data[token] == -.infinity { token = Int(workspace.kernels.table.argmax(logits.data, Int32(logits.columns))) }
+        // The rounding of sums can carry a draw past the last token that was left to choose.
+        if logits.data[token] == -.infinity { token = Int(workspace.kernels.table.argmax(logits.data, Int32(logits.columns))) }
         guard logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: parts.name) }
         task.filter?.accept(token)
         if let probabilities { task.onProbabilities?(probabilities[token], probabilities.top(task.request.logProbabilities ?? 0)) }

@@ -33,7 +33,7 @@ extension Engine {
         let whole = planner.costPlan(parts.fullPlan)
         var timing = TaskTiming(
             limits: limits, confidence: min(max(request.deadlines.confidence, 0.5), 0.9999), shares: whole.shares, times: planner.times(whole))
-        timing.expected = planner.lengths.expected(kind: request.kind, atMost: max(request.maxTokens, 1))
+        timing.expected = planner.lengths.expected(kind: request.kind, soFar: max(request.minTokens - 1, 0), atMost: max(request.maxTokens, 1))
         timing.firstTokenMargin = planner.firstTokenMargin.factor(confidence: timing.confidence)
         timing.wholeMargin = planner.wholeMargin.factor(confidence: timing.confidence)
         timing.prediction.isFitted = planner.isFitted
@@ -255,7 +255,8 @@ extension Engine {
         let now = ContinuousClock.now
         task.result.prediction = timing.prediction
         let isComplete = task.result.finish == .endOfAnswer || task.result.finish == .stopText || task.result.finish == .maxTokens
-        if isComplete, !task.request.kind.isEmpty { planner.lengths.add(task.result.tokens.count, kind: task.request.kind) }
+        // A least length says nothing about how long answers of this kind are by themselves.
+        if isComplete, !task.request.kind.isEmpty, task.request.minTokens == 0 { planner.lengths.add(task.result.tokens.count, kind: task.request.kind) }
         guard let chosen = timing.chosen else { return }
         func missed(_ limit: Duration?, _ time: Duration) -> Bool? { timing.prediction.isLate ? nil : limit.map { time > $0 } }
         let firstToken = task.called.advanced(by: task.result.measured.timeToFirstToken)

@@ -48,6 +48,8 @@ struct EngineRequest: Sendable {
     var sampling = SamplingOptions()
     /// Tokens that end the answer.
     var endTokens: Set<Int> = []
+    /// Tokens of the answer before which none of ``endTokens`` is chosen.
+    var minTokens = 0
     /// What runs, instead of what the scheduler picks.
     var plan: ExecutionPlan?
     /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Measurements compute
