@@ -1,3 +1,4 @@
+import Foundation
 import Synchronization
 
 #if canImport(Glibc)
@@ -48,6 +49,11 @@ final class AlignedMemory: @unchecked Sendable {
         #endif
     }
 
+    /// Writes to each page, so that the system gives it now and not at its first use.
+    fileprivate func touch() {
+        for offset in stride(from: 0, to: byteCount, by: 4096) { (address + offset).storeBytes(of: 0, as: UInt8.self) }
+    }
+
     fileprivate init(of slab: AlignedMemory, offset: Int, byteCount: Int) {
         (self.slab, self.byteCount) = (slab, byteCount)
         address = slab.address + offset
@@ -72,8 +78,42 @@ final class HugePageArena: Sendable {
     private struct State {
         var slab: AlignedMemory?
         var used = 0
+        /// Slabs whose pages the system has given, at most `ahead`; `isPreparing`: a thread is filling them up.
+        var ready: [AlignedMemory] = []
+        var ahead = 0, isPreparing = false
     }
     private let state = Mutex(State())
+
+    /// Bytes that the next allocations take without waiting for the system, the open slab left out.
+    var readyBytes: Int { state.withLock { $0.ready.count * slabBytes } }
+
+    /// From now on has memory ready that the system has given. A step that takes pages for a new prompt otherwise waits a millisecond for each megabyte on a
+    /// virtual machine, which doubles the gap of all answers that share it.
+    func keepReady(_ byteCount: Int) {
+        state.withLock { $0.ahead = byteCount / slabBytes }
+        prepare()
+    }
+
+    /// Fills up what is ready, on a thread that lets others go first.
+    private func prepare() {
+        let isNeeded = state.withLock { state in
+            guard !state.isPreparing, state.ready.count < state.ahead else { return false }
+            state.isPreparing = true
+            return true
+        }
+        guard isNeeded else { return }
+        Thread.detachNewThread { [self] in
+            #if os(Linux)
+                // 0 is the calling thread: each has a priority of its own on Linux.
+                _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
+            #endif
+            while state.withLock({ $0.ready.count < $0.ahead }), let slab = AlignedMemory(pages: slabBytes) {
+                slab.touch()
+                state.withLock { $0.ready.append(slab) }
+            }
+            state.withLock { $0.isPreparing = false }
+        }
+    }
 
     /// The system does not give so much memory.
     struct OutOfMemory: Error {}
@@ -89,15 +129,18 @@ final class HugePageArena: Sendable {
     /// - Throws: ``OutOfMemory``
     func allocate(checked byteCount: Int) throws -> AlignedMemory {
         let bytes = (max(byteCount, 64) + 63) / 64 * 64
-        return try state.withLock { state in
+        let (memory, tookReady) = try state.withLock { state in
             if let slab = state.slab, state.used + bytes <= slab.byteCount {
                 defer { state.used += bytes }
-                return AlignedMemory(of: slab, offset: state.used, byteCount: bytes)
+                return (AlignedMemory(of: slab, offset: state.used, byteCount: bytes), false)
             }
             // Matrices that fill a slab get one of their own, so that the open one is not left half empty.
-            guard let slab = AlignedMemory(pages: max(bytes, slabBytes)) else { throw OutOfMemory() }
+            let ready = bytes < slabBytes ? state.ready.popLast() : nil
+            guard let slab = ready ?? AlignedMemory(pages: max(bytes, slabBytes)) else { throw OutOfMemory() }
             if bytes < slabBytes { (state.slab, state.used) = (slab, bytes) }
-            return AlignedMemory(of: slab, offset: 0, byteCount: bytes)
+            return (AlignedMemory(of: slab, offset: 0, byteCount: bytes), ready != nil)
         }
+        if tookReady { prepare() }
+        return memory
     }
 }

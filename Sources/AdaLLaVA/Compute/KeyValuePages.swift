@@ -71,6 +71,12 @@ package final class PagePool: Sendable {
         arena = HugePageArena(slabBytes: 8 << 20)
     }
 
+    /// From now on has memory for new pages ready; see ``HugePageArena/keepReady(_:)``.
+    func keepReady(_ byteCount: Int) { arena.keepReady(min(byteCount, limit / 4)) }
+
+    /// Bytes of memory that is ready for new pages.
+    var readyBytes: Int { arena.readyBytes }
+
     /// Bytes of pages in use.
     var usedBytes: Int { state.withLock { $0.used } }
     /// Bytes that are kept for later pages.

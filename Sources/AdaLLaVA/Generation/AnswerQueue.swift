@@ -52,8 +52,12 @@ package final class AnswerQueue: @unchecked Sendable {
             engine.balance = balance
             engine.planner = engine.planner ?? engine.timings?.makePlanner()
             note([], union: true)
+            engine.runner.pages.keepReady(AnswerQueue.readyBytes)
         }
     }
+
+    /// Memory for keys and values that is ready before a prompt asks for it, where many share the engine: some prompts' pages.
+    private static let readyBytes = 32 << 20
 
     /// Adds a request.
     /// - Parameters:

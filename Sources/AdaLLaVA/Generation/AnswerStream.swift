@@ -33,15 +33,20 @@ public struct AnswerStream: AsyncSequence, Sendable {
 /// Joins the texts of tokens that come in quick succession: a reader who is woken takes a processor from the threads that compute, 2 to 3 % of the
 /// time at 230 tokens a second, and sees no difference. Slower models send every token's text at once.
 struct JoinedText {
-    /// Text that comes sooner after the last piece waits for the next token.
-    static let interval = Duration.milliseconds(10)
+    /// Text waits for the next token if that one is expected sooner than this after the last piece.
+    static let interval = Duration.milliseconds(15)
     private var held = ""
     private var sent: ContinuousClock.Instant?
+    private var newest: ContinuousClock.Instant?
 
     /// - Returns: what is sent now; empty if nothing is.
     mutating func add(_ text: String, at now: ContinuousClock.Instant) -> String {
         held += text
-        if held.isEmpty || sent.map({ now - $0 < JoinedText.interval }) ?? false { return "" }
+        // The next token is expected after as long as this one took.
+        let next = newest.map { now + (now - $0) }
+        newest = now
+        if held.isEmpty { return "" }
+        if let sent, let next, next - sent < JoinedText.interval { return "" }
         sent = now
         return rest()
     }
