@@ -93,7 +93,8 @@ let package = Package(
         .testTarget(name: "AdaTrainingTests", dependencies: ["AdaTraining", "AdaImages"]),
         .testTarget(name: "AdaScenesTests", dependencies: ["AdaScenes", "AdaImages"]),
         // The built executable as a child process; depending on it is what builds it.
-        .testTarget(name: "AdaEvaluationTests", dependencies: ["AdaEvaluation", "AdaLLaVA", "AdaImages", "adallava"]),
+        .testTarget(
+            name: "AdaEvaluationTests", dependencies: ["AdaEvaluation", "AdaLLaVA", "AdaImages", "AdaScenes", "AdaTraining", "adallava"]),
         // Need files that are not in the repository; scripts/check-slow.sh fetches them and runs these.
         .testTarget(name: "SlowTests", dependencies: ["AdaLLaVA"]),
         .testTarget(name: "CommandTests", dependencies: ["adallava", "AdaLLaVA"]),

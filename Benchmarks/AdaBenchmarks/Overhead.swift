@@ -58,9 +58,12 @@ struct Overhead: AsyncParsableCommand {
                 var generation = GenerationOptions()
                 (generation.maxTokens, generation.sampling) = (tokens, choices[index].sampling)
                 var summary: AnswerSummary?
-                for try await piece in model.respond(to: conversation, images: [], options: generation) {
-                    try sink.write(contentsOf: Data(piece.text.utf8))
-                    summary = piece.summary ?? summary
+                for try await event in model.respond(to: conversation, images: [], options: generation) {
+                    switch event {
+                    case .text(let new): try sink.write(contentsOf: Data(new.utf8))
+                    case .logProbabilities: break
+                    case .finished(let result): summary = result
+                    }
                 }
                 guard let summary, summary.tokens.count > 1 else { throw ValidationError("\(checkpoint) answers with less than two tokens; ask something else") }
                 let alone = try await model.measureDecoder(prompt: prompt, tokens: Array(summary.tokens.dropLast())).reduce(.zero, +)

@@ -11,15 +11,15 @@ package enum ImageTolerance: Sendable {
 }
 
 /// Damage of a file that Pillow reads nevertheless.
-public struct ImageDamage: Sendable, Hashable, CustomStringConvertible {
+package struct ImageDamage: Sendable, Hashable, CustomStringConvertible {
     /// The image's name in messages.
-    public let name: String
+    package let name: String
     /// The format of the file.
-    public let format: ImageFormat
+    package let format: ImageFormat
     /// The damage.
-    public let reason: String
+    package let reason: String
 
-    public var description: String { "\(name): the \(format) image is damaged: \(reason); it is read as Pillow reads it" }
+    package var description: String { "\(name): the \(format) image is damaged: \(reason); it is read as Pillow reads it" }
 }
 
 /// An image, and the damage of its file.
@@ -35,18 +35,18 @@ package struct ReadImage: Sendable {
 /// blending and colour profiles are not applied, as Pillow's `convert("RGB")` does, so a model sees the pixels it was trained on.
 /// Orientation is honoured wherever Pillow's `exif_transpose` finds it. A truncated or damaged image is an error, never a partly grey picture,
 /// unless the caller asks for Pillow's reading of it.
-public enum ImageDecoder {
+package enum ImageDecoder {
     /// - Parameters:
     ///   - bytes: the whole file.
     ///   - name: the image's name in messages.
     ///   - limits: checked against the size in the header before anything is decoded.
     /// - Throws: ``ImageError``
-    public static func decode(_ bytes: [UInt8], name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
+    package static func decode(_ bytes: [UInt8], name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
         try decode(bytes, name: name, limits: limits, tolerance: .strict).image
     }
 
     /// The same for Foundation's `Data`.
-    public static func decode(_ data: Data, name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
+    package static func decode(_ data: Data, name: String = "image", limits: ImageLimits = .standard) throws -> RGBImage {
         try decode([UInt8](data), name: name, limits: limits)
     }
 
@@ -103,15 +103,22 @@ extension ImageError {
 }
 
 extension RGBImage {
-    /// Reads and decodes the image file at `path`.
-    /// - Throws: ``ImageError``
+    /// Reads and decodes the image file at `path`, as ``init(decoding:limits:)`` does.
+    /// - Throws: an error that says why the file cannot be read or decoded.
     public init(contentsOf path: String, limits: ImageLimits = .standard) throws {
         try self.init(ImageSource.file(path), limits: limits)
     }
 
+    /// Decodes the bytes of an image file: JPEG, PNG, WebP, GIF (its first frame) or BMP, told apart by their first bytes. Alpha is dropped without
+    /// blending, colour profiles are ignored, and Exif orientation is applied.
+    /// - Throws: an error that says how the image is damaged, unsupported or beyond `limits`.
+    public init(decoding data: Data, limits: ImageLimits = .standard) throws {
+        self = try ImageDecoder.decode(data, limits: limits)
+    }
+
     /// Reads and decodes a file, standard input or a `data:` URL.
     /// - Throws: ``ImageError``
-    public init(_ source: ImageSource, limits: ImageLimits = .standard) throws {
+    package init(_ source: ImageSource, limits: ImageLimits = .standard) throws {
         self = try source.image(limits: limits, tolerance: .strict).image
     }
 }

@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// Why an image could not be read or written. `name` is the caller's argument: a path, `standard input`, `data: URL`.
-public enum ImageError: EngineError, Equatable {
+package enum ImageError: AdaLLaVAError, Equatable {
     /// There is no file at this path.
     case missing(name: String)
     /// A folder, a device that cannot be opened, a file without read permission.
@@ -33,7 +33,7 @@ public enum ImageError: EngineError, Equatable {
     /// An image could not be encoded.
     case encoding(format: ImageFormat, reason: String)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .missing: .missingInput
         case .unreadable, .outOfMemory: .inputOutput
@@ -43,7 +43,7 @@ public enum ImageError: EngineError, Equatable {
         }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .missing(let name):
             "\(name): no such file (expected an image file, `-` for standard input, a file: or a data: URL)"

@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// The image formats that are read. They are recognized by the first bytes, never by a file's name.
-public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible {
+package enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible {
     /// Baseline and progressive.
     case jpeg = "JPEG"
     /// All bit depths and colour types, interlaced or not.
@@ -13,10 +13,10 @@ public enum ImageFormat: String, Sendable, CaseIterable, CustomStringConvertible
     /// OS/2 and Windows headers, with run lengths.
     case bmp = "BMP"
 
-    public var description: String { rawValue }
+    package var description: String { rawValue }
 
     /// The format whose signature `bytes` starts with; `nil` if it is none of them.
-    public init?(signatureOf bytes: [UInt8]) {
+    package init?(signatureOf bytes: [UInt8]) {
         if bytes.starts(with: [0xFF, 0xD8, 0xFF]) {
             self = .jpeg
         } else if bytes.starts(with: [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]) {

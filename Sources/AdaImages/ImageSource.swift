@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 /// The source of an image, in the forms that people write on a command line.
-public enum ImageSource: Sendable, Equatable {
+package enum ImageSource: Sendable, Equatable {
     /// A file, by its path.
     case file(String)
     /// The bytes of standard input.
@@ -13,7 +13,7 @@ public enum ImageSource: Sendable, Equatable {
     /// - Parameter argument: a path, `-` for standard input, a `file:` URL of this machine (RFC 8089), or a `data:` URL (RFC 2397, base64 or
     ///   percent-encoded).
     /// - Throws: ``ImageError/argument(name:reason:)``
-    public init(argument: String) throws {
+    package init(argument: String) throws {
         let scheme = argument.prefix { $0 != ":" }.lowercased()
         if argument == "-" {
             self = .standardInput
@@ -33,7 +33,7 @@ public enum ImageSource: Sendable, Equatable {
     }
 
     /// The name in messages.
-    public var name: String {
+    package var name: String {
         switch self {
         case .file(let path): path
         case .standardInput: "standard input"
@@ -44,7 +44,7 @@ public enum ImageSource: Sendable, Equatable {
     /// All bytes. The rest of a file or pipe is read only if the first bytes are those of an image within `limits`, and reading stops with an
     /// error at a size that no such image has, so an endless pipe ends.
     /// - Throws: ``ImageError``
-    public func read(limits: ImageLimits = .standard) throws -> [UInt8] {
+    package func read(limits: ImageLimits = .standard) throws -> [UInt8] {
         switch self {
         case .data(let bytes): bytes
         case .standardInput: try Self.readAll(FileHandle.standardInput.fileDescriptor, name: name, limits: limits)

@@ -28,6 +28,15 @@ package struct SceneDataset: Sendable {
         package let regions: [SceneRegion]?
     }
 
+    /// The output of `data scenes --json`.
+    package struct JSON: Codable, Sendable {
+        package var records: Int
+        /// The file that lists them.
+        package var file: String
+
+        package init(records: Int, file: String) { (self.records, self.file) = (records, file) }
+    }
+
     /// Options of a set.
     package struct Options: Sendable, Equatable {
         /// Scenes to make, 1 to 10,000,000.
@@ -137,14 +146,12 @@ package struct SceneDataset: Sendable {
                 let range = next..<min(options.count, next + batch)
                 next = range.upperBound
                 group.addTask {
-                    let encoder = JSONEncoder()
-                    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
                     var lines = Lines(scenes: range.count)
                     for index in range {
                         try Task.checkCancellation()
                         let (record, separate) = try writeScene(index, of: draw(index), options: options, folder: folder)
-                        if let record { lines.records.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
-                        if let record = separate { lines.separate.append(String(decoding: try encoder.encode(record), as: UTF8.self)) }
+                        if let record { lines.records.append(String(decoding: try JSONText.data(record), as: UTF8.self)) }
+                        if let record = separate { lines.separate.append(String(decoding: try JSONText.data(record), as: UTF8.self)) }
                     }
                     return (range.lowerBound, lines)
                 }

@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// Why scenes could not be made.
-package enum SceneError: EngineError, Equatable {
+package enum SceneError: AdaLLaVAError, Equatable {
     /// A font is in none of the folders where systems keep it.
     case fontMissing(font: String, package: String, searched: [String])
     /// A font file is there but cannot be used.

@@ -9,7 +9,7 @@ struct APIError: HTTPResponseError, Equatable {
     let message: String
     /// The parameter that is wrong.
     var parameter: String?
-    /// What programs tell errors apart by.
+    /// Identifier of the error for programs.
     var code: String?
     /// Seconds after which the same request may succeed.
     var retryAfter: Int?
@@ -58,11 +58,11 @@ struct ErrorBody: Encodable {
     }
 }
 
-extension APIError: EngineError {
+extension APIError: AdaLLaVAError {
     var category: ErrorCategory { status.code >= 500 ? .software : .badData }
     var description: String { message }
 
-    /// Any error of a request as clients are told it.
+    /// Any error of a request, in the form that clients receive.
     init(_ error: any Error) {
         switch error {
         case let error as APIError: self = error
@@ -78,7 +78,7 @@ extension APIError: EngineError {
             let code = if case .full = error { "overloaded" } else { "too_late" }
             self.init(.tooManyRequests, error.description, code: code, retryAfter: error.retryAfter)
         case is CancellationError: self.init(.serviceUnavailable, "the request was stopped", code: "stopped")
-        case let error as any EngineError where error.category == .usage: self.init(.badRequest, error.description)
+        case let error as any AdaLLaVAError where error.category == .usage: self.init(.badRequest, error.description)
         case let error as any HTTPResponseError:
             self.init(error.status, error.status == .notFound ? "there is no such route" : error.status.reasonPhrase)
         default: self.init(.internalServerError, "the request could not be answered", code: "internal_error")

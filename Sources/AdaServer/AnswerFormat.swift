@@ -16,7 +16,7 @@ protocol AnswerFormat: Sendable {
     /// Before the first text.
     func opening(choices: Int) -> [StreamEvent]
     /// New text of one answer.
-    func text(_ piece: AnswerPiece, choice: Int) -> [StreamEvent]
+    func text(_ delta: AnswerDelta, choice: Int) -> [StreamEvent]
     /// One answer is complete.
     func ended(_ answer: FinishedAnswer) -> [StreamEvent]
     /// All are.
@@ -42,7 +42,7 @@ struct ProgressReport: Encodable, Sendable {
     var images: Int?
     let done: Int
     let total: Int
-    /// What is predicted from the call on, and when the answer will be complete; where times are predicted.
+    /// Predicted times since the call, and when the answer will be complete; present if times are predicted.
     var predictedTtftMs: Double?, predictedWholeMs: Double?, predictedFinishUnixMs: Int?
 
     /// - Parameters:

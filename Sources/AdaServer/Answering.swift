@@ -3,15 +3,15 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 
-/// What a request of any form comes down to.
+/// A request of any API, ready to be answered.
 struct AnswerRequest: Sendable {
     let model: AdaptiveModel
     var generation: GenerationFields
-    /// What its time is predicted from.
+    /// Facts from which its time is predicted.
     let work: QueuedWork
     let delivery: Delivery
     let format: any AnswerFormat
-    /// Reads the request's images and gives what makes its answers.
+    /// Reads the request's images and returns the function that makes its answers.
     let prepare: @Sendable () async throws -> MakeAnswer
     /// Whether the prompt is kept for requests that begin alike as soon as it has been read.
     var keepsPromptEarly = false
@@ -39,14 +39,14 @@ extension ModelServer {
             request.body = RequestBody(buffer: buffer)
             return buffer
         } catch {
-            // What is left of the body is read for a while, so that the client sees the answer before the connection ends.
+            // The rest of the body is read for a while, so that the client sees the answer before the connection closes.
             let channel = context.channel
             channel.eventLoop.scheduleTask(in: .seconds(5)) { channel.close(promise: nil) }
             throw error is NIOTooManyBytesError ? tooLarge : error
         }
     }
 
-    /// Answers as one body or as events. A client that goes away stops its answers within one layer or token.
+    /// Answers as one body or as events. When a client disconnects, its answers stop within one layer or token.
     func respond(_ wanted: AnswerRequest, _ request: Request, _ context: ServerContext) async throws -> Response {
         let events = events(wanted, client: context.client)
         return wanted.delivery.streams
@@ -54,9 +54,9 @@ extension ModelServer {
             : try await whole(wanted, events, request)
     }
 
-    private func events(_ wanted: AnswerRequest, client: String) -> AnswerEvents {
+    private func events(_ wanted: AnswerRequest, client: String) -> RequestEvents {
         state.noteArrival()
-        return AnswerEvents(
+        return RequestEvents(
             generation: wanted.generation, admission: admission, order: wanted.generation.order(client: client, wanted.work), keepsPromptEarly: wanted.keepsPromptEarly, prepare: wanted.prepare,
             onWork: { [state] in state.noteWork() }, onAnswer: { [metrics] in metrics.add($0, wanted.model) })
     }
@@ -68,23 +68,23 @@ extension ModelServer {
         return wanted.format.whole(try await Self.answers(events(wanted, client: client), wanted))
     }
 
-    private static func answers(_ events: AnswerEvents, _ wanted: AnswerRequest) async throws -> [FinishedAnswer] {
+    private static func answers(_ events: RequestEvents, _ wanted: AnswerRequest) async throws -> [FinishedAnswer] {
         var collector = AnswerCollector(choices: wanted.generation.choices)
         for try await event in events.stream() { _ = collector.add(event) }
         try Task.checkCancellation()
         return collector.answers
     }
 
-    private func whole(_ wanted: AnswerRequest, _ events: AnswerEvents, _ request: Request) async throws -> Response {
+    private func whole(_ wanted: AnswerRequest, _ events: RequestEvents, _ request: Request) async throws -> Response {
         let answers = try await request.body.consumeWithCancellationOnInboundClose { _ in try await Self.answers(events, wanted) }
         var response = try JSONBody.response(wanted.format.whole(answers))
         response.headers[.connection] = "close"
         return response
     }
 
-    private func stream(_ wanted: AnswerRequest, _ events: AnswerEvents, _ request: Request, _ context: ServerContext) async throws -> Response {
+    private func stream(_ wanted: AnswerRequest, _ events: RequestEvents, _ request: Request, _ context: ServerContext) async throws -> Response {
         let stream = events.stream(keepAlive: options.keepAlive, returnsProgress: wanted.delivery.returnsProgress)
-        // What is wrong with a request is known when it begins: until then, or for a moment, there is no status.
+        // The status is sent after the first event, because errors of a request appear when it starts.
         var beginning = stream.makeAsyncIterator()
         let first = try await beginning.next()
         let (limit, channel, metrics) = (options.readTimeout, context.channel, metrics)
@@ -103,30 +103,31 @@ extension ModelServer {
     }
 
     private static func write(
-        _ first: AnswerEvent?, _ rest: AsyncThrowingStream<AnswerEvent, any Error>, _ wanted: AnswerRequest, to output: EventStream,
+        _ first: RequestEvent?, _ rest: AsyncThrowingStream<RequestEvent, any Error>, _ wanted: AnswerRequest, to output: EventStream,
         onError: (APIError) -> Void
     ) async throws {
         let format = wanted.format
         var collector = AnswerCollector(choices: wanted.generation.choices)
-        func send(_ event: AnswerEvent) async throws {
-            if case .silence = event { return try await output.comment("keep-alive") }
-            if case .progress(let progress) = event { return try await output.send(format.progress(progress)) }
-            guard case .piece(let choice, let piece) = event else { return }
-            var news = format.text(piece, choice: choice)
-            if let finished = collector.add(event) { news += format.ended(finished) }
-            try await output.send(news)
+        func send(_ event: RequestEvent) async throws {
+            let finished = collector.add(event)
+            switch event {
+            case .silence: try await output.comment("keep-alive")
+            case .progress(let progress): try await output.send(format.progress(progress))
+            case .delta(let choice, let delta): try await output.send(format.text(delta, choice: choice))
+            case .finished: if let finished { try await output.send(format.ended(finished)) }
+            }
         }
         do {
             try await output.send(format.opening(choices: wanted.generation.choices))
             if let first { try await send(first) }
             for try await event in rest { try await send(event) }
-            // Swift's streams just end when their reader is cancelled, which is no whole answer.
+            // `AsyncThrowingStream` ends without an error when its reader is cancelled.
             try Task.checkCancellation()
         } catch is CancellationError {
             throw CancellationError()
-        } catch let error where error is any EngineError || error is APIError {
+        } catch let error where error is any AdaLLaVAError || error is APIError {
             onError(APIError(error))
-            // Without the mark at the end, so that nobody takes what was sent for a whole answer.
+            // Without the end mark, so that the sent text is not taken for a complete answer.
             return try await output.send(format.failure(APIError(error)))
         }
         try await output.send(format.closing(collector.answers))
@@ -134,7 +135,7 @@ extension ModelServer {
     }
 }
 
-/// Puts the pieces of answers together.
+/// Joins the events of answers.
 struct AnswerCollector {
     private var texts: [String]
     private var summaries: [AnswerSummary?]
@@ -147,13 +148,17 @@ struct AnswerCollector {
     }
 
     /// - Returns: the answer that an event completes.
-    mutating func add(_ event: AnswerEvent) -> FinishedAnswer? {
-        guard case .piece(let choice, let piece) = event else { return nil }
-        texts[choice] += piece.text
-        logProbabilities[choice] += piece.logProbabilities
-        guard let summary = piece.summary else { return nil }
-        summaries[choice] = summary
-        return answer(choice, summary)
+    mutating func add(_ event: RequestEvent) -> FinishedAnswer? {
+        switch event {
+        case .delta(let choice, let delta):
+            texts[choice] += delta.text
+            logProbabilities[choice] += delta.logProbabilities
+            return nil
+        case .finished(let choice, let summary):
+            summaries[choice] = summary
+            return answer(choice, summary)
+        case .progress, .silence: return nil
+        }
     }
 
     private func answer(_ choice: Int, _ summary: AnswerSummary) -> FinishedAnswer {

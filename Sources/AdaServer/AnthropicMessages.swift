@@ -11,7 +11,7 @@ struct MessagesRequest: Sendable {
     let generation: GenerationFields
     let delivery: Delivery
 
-    /// - Parameter counts: whether only tokens are counted, so that no length is asked for.
+    /// - Parameter counts: whether only tokens are counted, so that no length is required.
     init(_ fields: RequestFields, headers: HTTPFields, counts: Bool = false) throws {
         var fields = fields
         model = try fields.string("model")
@@ -72,7 +72,7 @@ struct MessagesRequest: Sendable {
                 parts.append(.image)
             default: throw block.wrong("type", expected: takesImages ? "text or image" : "text", found: type.map(JSONValue.string))
             }
-            // What is kept of earlier prompts is kept without being asked for.
+            // Earlier prompts are cached without being requested.
             _ = try block.object("cache_control")
             try block.expectNothingElse()
         }
@@ -196,8 +196,8 @@ struct MessagesFormat: AnswerFormat {
         return [event("message_start", Start(message: message)), event("content_block_start", BlockStart())]
     }
 
-    func text(_ piece: AnswerPiece, choice: Int) -> [StreamEvent] {
-        piece.text.isEmpty ? [] : [event("content_block_delta", BlockDelta(delta: .init(text: piece.text)))]
+    func text(_ delta: AnswerDelta, choice: Int) -> [StreamEvent] {
+        delta.text.isEmpty ? [] : [event("content_block_delta", BlockDelta(delta: .init(text: delta.text)))]
     }
 
     func ended(_ answer: FinishedAnswer) -> [StreamEvent] {

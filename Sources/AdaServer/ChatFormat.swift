@@ -80,10 +80,9 @@ struct ChatFormat: AnswerFormat {
         (0 ..< choices).map { StreamEvent(data: chunk(Chunk.Choice(index: $0, delta: Chunk.Delta(role: "assistant", content: "")))) }
     }
 
-    func text(_ piece: AnswerPiece, choice: Int) -> [StreamEvent] {
-        if piece.text.isEmpty, piece.logProbabilities.isEmpty { return [] }
-        let delta = Chunk.Delta(content: piece.text)
-        return [StreamEvent(data: chunk(Chunk.Choice(index: choice, delta: delta, logprobs: Nullable(ChatLogprobs(piece.logProbabilities)))))]
+    func text(_ delta: AnswerDelta, choice: Int) -> [StreamEvent] {
+        let content = Chunk.Delta(content: delta.text)
+        return [StreamEvent(data: chunk(Chunk.Choice(index: choice, delta: content, logprobs: Nullable(ChatLogprobs(delta.logProbabilities)))))]
     }
 
     func ended(_ answer: FinishedAnswer) -> [StreamEvent] {

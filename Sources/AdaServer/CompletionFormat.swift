@@ -42,9 +42,8 @@ struct CompletionFormat: AnswerFormat {
         return whole
     }
 
-    func text(_ piece: AnswerPiece, choice: Int) -> [StreamEvent] {
-        if piece.text.isEmpty, piece.logProbabilities.isEmpty { return [] }
-        return [StreamEvent(data: completion([.init(index: choice, text: piece.text, logprobs: Nullable(CompletionLogprobs(piece.logProbabilities)))]))]
+    func text(_ delta: AnswerDelta, choice: Int) -> [StreamEvent] {
+        [StreamEvent(data: completion([.init(index: choice, text: delta.text, logprobs: Nullable(CompletionLogprobs(delta.logProbabilities)))]))]
     }
 
     func ended(_ answer: FinishedAnswer) -> [StreamEvent] {

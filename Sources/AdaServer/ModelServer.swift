@@ -30,7 +30,7 @@ public struct ModelServer: Sendable {
     /// - Parameters:
     ///   - onRunning: called with the port once the server listens.
     ///   - onReady: called with the model's name once it answers requests for the first time.
-    ///   - load: gives the model.
+    ///   - load: loads the model.
     /// - Throws: ``ServerError`` for an address that others reach without keys.
     public init(
         _ options: ServerOptions, logger: Logger, onRunning: @escaping @Sendable (_ port: Int) async -> Void = { _ in },
@@ -57,7 +57,7 @@ public struct ModelServer: Sendable {
             onServerRunning: { [onRunning] channel in await onRunning(channel.localAddress?.port ?? 0) }, logger: logger)
     }
 
-    /// What `/v1/models` says of a model.
+    /// A model in `/v1/models`.
     func describe(_ model: AdaptiveModel) -> ModelDescription {
         ModelDescription(id: modelName(model), created: Int(state.started.timeIntervalSince1970), model)
     }
@@ -77,7 +77,7 @@ public struct ModelServer: Sendable {
     }
 
     /// Serves until SIGTERM or SIGINT.
-    /// - Throws: what loading throws, and the system's error for an address that cannot be listened on.
+    /// - Throws: errors of loading, and the system's error for an address that cannot be bound.
     public func run() async throws {
         var configuration = ServiceGroupConfiguration(
             services: [application(), DrainService(state: state, batches: batches)], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
@@ -91,10 +91,10 @@ public struct ModelServer: Sendable {
 }
 
 /// Why a server does not start.
-public enum ServerError: EngineError, Equatable {
+public enum ServerError: AdaLLaVAError, Equatable {
     /// An address that other machines reach, and no key.
     case unprotected(host: String)
-    /// An address that the system does not give.
+    /// An address that cannot be bound.
     case address(host: String, port: Int, reason: String)
     /// A file of keys without one.
     case noKeys(file: String)
@@ -131,7 +131,7 @@ private struct ModelService: Service {
     }
 }
 
-/// Unloads the model once nobody has used it for a while.
+/// Unloads the model when it was not used for a while.
 private struct IdleService: Service {
     let state: ServerState
     let admission: Admission
@@ -147,7 +147,7 @@ private struct IdleService: Service {
     }
 }
 
-/// Is told first that the server is to end.
+/// Notified first when the server shuts down.
 private struct DrainService: Service {
     let state: ServerState
     let batches: BatchStore
@@ -155,7 +155,7 @@ private struct DrainService: Service {
     func run() async throws {
         try? await gracefulShutdown()
         state.setDraining()
-        // Nobody waits for them, and what is in memory is lost with the process.
+        // No client waits for them, and results in memory are lost with the process.
         batches.cancelAll()
     }
 }
@@ -164,7 +164,7 @@ private struct DrainService: Service {
 struct ServerContext: RequestContext {
     var coreContext: CoreRequestContextStorage
     let channel: any Channel
-    /// Whose request it is: the digest of its key; empty without keys.
+    /// Identity of the client: the digest of its key; empty without keys.
     var client = ""
 
     init(source: ApplicationRequestContextSource) {

@@ -144,8 +144,8 @@ struct ResponsesFormat: AnswerFormat {
         ]
     }
 
-    func text(_ piece: AnswerPiece, choice: Int) -> [StreamEvent] {
-        piece.text.isEmpty ? [] : [textEvent("response.output_text.delta") { ($0.delta, $0.logprobs) = (piece.text, []) }]
+    func text(_ delta: AnswerDelta, choice: Int) -> [StreamEvent] {
+        delta.text.isEmpty ? [] : [textEvent("response.output_text.delta") { ($0.delta, $0.logprobs) = (delta.text, []) }]
     }
 
     func ended(_ answer: FinishedAnswer) -> [StreamEvent] {

@@ -139,7 +139,7 @@ func makeFolder(_ url: URL) throws {
 /// Writes a value as JSON, keys sorted; the file appears whole or not at all.
 func writeJSON(_ value: JSONValue, to url: URL) throws {
     do {
-        let data = try JSONSerialization.data(withJSONObject: value.foundation, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+        let data = try JSONText.data(value, isPretty: true)
         try Files.write(data, to: url)
     } catch {
         throw TrainingError.unwritable(path: url.path, reason: error.localizedDescription)

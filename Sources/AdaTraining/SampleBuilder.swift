@@ -92,7 +92,7 @@ package struct SampleBuilder: Sendable {
         let labels: TrainingConversation.Labels
         do {
             labels = try conversation.labels(with: tokenizer, hasImage: isMultimodal, maximumLength: assembly.maximumLength)
-        } catch let error as any EngineError {
+        } catch let error as any AdaLLaVAError {
             throw bad(error.description)
         }
         if labels.lengthMismatch {
@@ -160,7 +160,7 @@ package struct SampleBuilder: Sendable {
             let read = try ImageSource.file(dataset.url(image, of: number).path).image(tolerance: .asPillow)
             damaged.note(read.damage)
             return read.image
-        } catch let error as any EngineError {
+        } catch let error as any AdaLLaVAError {
             throw bad("its image: \(error.description)")
         }
     }

@@ -8,8 +8,8 @@ import Foundation
 
 /// Trains a model by a recipe (AdaLLaVA, Xu et al., ICCV 2025; docs/architecture.md, reference semantics).
 package final class Trainer {
-    /// The result of a run.
-    package struct Summary: Sendable, Equatable {
+    /// The result of a run, and the output of `train --json`.
+    package struct Summary: Codable, Sendable, Equatable {
         package var steps = 0
         package var totalSteps = 0
         package var lastLoss = 0.0
@@ -21,6 +21,16 @@ package final class Trainer {
         package var skippedSamples: [String] = []
         /// Damaged images that this start read as Pillow reads them. Those whose features were stored are not read again.
         package var damagedImages = 0
+
+        enum CodingKeys: String, CodingKey {
+            case steps, folder
+            case totalSteps = "total_steps"
+            case lastLoss = "loss"
+            case wasStopped = "stopped"
+            case skippedCount = "skipped_samples"
+            case skippedSamples = "skipped"
+            case damagedImages = "damaged_images"
+        }
     }
 
     package let recipe: Recipe

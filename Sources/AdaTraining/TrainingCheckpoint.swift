@@ -44,9 +44,7 @@ struct TrainingCheckpoints {
             try makeFolder(partial.appendingPathComponent("trainer_state"))
             try export.write(to: partial)
             try writeOptimizer(export, to: partial.appendingPathComponent(Self.optimizerFile))
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-            do { try Files.write(encoder.encode(state), to: partial.appendingPathComponent(Self.stateFile)) } catch {
+            do { try Files.write(JSONText.data(state, isPretty: true), to: partial.appendingPathComponent(Self.stateFile)) } catch {
                 throw TrainingError.unwritable(path: folder.path, reason: error.localizedDescription)
             }
             sync()

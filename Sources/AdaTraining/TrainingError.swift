@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// An error that stops a training run.
-package enum TrainingError: EngineError, Equatable {
+package enum TrainingError: AdaLLaVAError, Equatable {
     /// `libAdaTorch.so` is not there, or cannot be loaded.
     case noTorch(reason: String)
     /// libtorch refused an operation.

@@ -56,10 +56,7 @@ struct TrainingLog {
     }
 
     private static func line(_ progress: TrainingProgress) throws -> String {
-        let encoder = JSONEncoder()
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.outputFormatting = [.sortedKeys]
-        return String(decoding: try encoder.encode(progress), as: UTF8.self) + "\n"
+        String(decoding: try JSONText.data(progress, isSnakeCase: true), as: UTF8.self) + "\n"
     }
 }
 

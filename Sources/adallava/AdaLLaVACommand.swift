@@ -24,7 +24,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
         // Before anything asynchronous: without a thread to start, its runtime waits for one for ever.
         do { try SystemLimits.check() } catch {
             Console.shared.message("adallava: \(error)")
-            Exit.now((error as? any EngineError)?.category.rawValue ?? 1)
+            Exit.now((error as? any AdaLLaVAError)?.category.exitCode ?? 1)
         }
         Task { await run() }
         dispatchMain()

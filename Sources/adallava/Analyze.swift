@@ -120,7 +120,7 @@ struct Analyze: AsyncParsableCommand {
             let report = try report(model, settings, try analyzedHardware())
             if let chart { try RooflineChart(report.analysis).draw(to: URL(systemPath: chart)) }
             switch format.chosen {
-            case .json: printNow(try adallava.json(report.jsonObject))
+            case .json: printNow(try adallava.json(report.json))
             case .csv: printNow(report.csv)
             case .table: printNow(report.lines.joined(separator: "\n"))
             }

@@ -124,9 +124,7 @@ struct Ask: AsyncParsableCommand {
             model, [ChatMessage.question(question, images: images.count)], images, budget, options, isQuiet: json)
         guard let summary else { return }
         if json {
-            var object = summary.jsonObject(answer: text)
-            object["loading_ms"] = loading / .milliseconds(1)
-            printNow(try adallava.json(object))
+            printNow(try adallava.json(summary.json(answer: text, loading: loading)))
         } else {
             Console.shared.note(summary.line)
         }
@@ -175,9 +173,12 @@ func streamed(
     var line = AnswerLine(isQuiet: isQuiet)
     var summary: AnswerSummary?
     do {
-        for try await piece in model.respond(to: conversation, prepared: images, budget: budget, options: options) {
-            line.append(piece.text)
-            summary = piece.summary ?? summary
+        for try await event in model.respond(to: conversation, prepared: images, budget: budget, options: options) {
+            switch event {
+            case .text(let new): line.append(new)
+            case .logProbabilities: break
+            case .finished(let result): summary = result
+            }
         }
     } catch {
         line.abandon()

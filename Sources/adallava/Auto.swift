@@ -108,11 +108,7 @@ struct Auto: AsyncParsableCommand {
                 let studies = try test.map { (name: $0, study: BudgetStudy(head, on: try read([$0]), textHead: rival)) }
                 if !dryRun { try BudgetHeadFit.add(head, to: checkpoint) }
                 if json {
-                    printNow(try adallava.json([
-                        "inputs": fitted.count, "calibration": held.reduce(0) { $0 + $1.count },
-                        "curve": head.curve.map { ["price": Double($0.price), "loss": Double($0.loss), "mean": Double($0.mean)] },
-                        "tests": studies.map { ["labels": $0.name, "study": $0.study.jsonObject] },
-                    ]))
+                    printNow(try adallava.json(BudgetHeadFit.JSON(head, inputs: fitted.count, calibration: held.reduce(0) { $0 + $1.count }, studies: studies)))
                 } else {
                     for (name, study) in studies { printNow("\(name): " + study.table) }
                 }

@@ -65,7 +65,7 @@ struct BenchOutputFlags: ParsableArguments {
     func deliver(_ report: some ExperimentReport, plotter: Gnuplot?) throws {
         Console.shared.finishProgress()
         switch format.chosen {
-        case .json: printNow(try adallava.json(report.jsonObject))
+        case .json: printNow(try adallava.json(report.json))
         case .csv: printNow(report.csv, terminator: "")
         case .table: printNow((report.headerLines + report.lines).joined(separator: "\n"))
         }
@@ -80,7 +80,7 @@ struct BenchOutputFlags: ParsableArguments {
             Console.shared.message("adallava: stopped after \(report.repeats.done) of \(report.repeats.asked) repeats; the results are of those")
             throw ExitCode(130)
         }
-        if chart != nil, plotter == nil { throw ExitCode(ErrorCategory.missingInput.rawValue) }
+        if chart != nil, plotter == nil { throw ExitCode(ErrorCategory.missingInput.exitCode) }
     }
 }
 

@@ -81,7 +81,7 @@ struct BenchKernels: AsyncParsableCommand {
     }
 
     private func shapeOrUsage() throws -> AnalyzedModel {
-        do { return try KernelBench.shape(shape) } catch let error as any EngineError { throw ValidationError(error.description) }
+        do { return try KernelBench.shape(shape) } catch let error as any AdaLLaVAError { throw ValidationError(error.description) }
     }
 
     func run() async throws {

@@ -22,7 +22,7 @@ struct Calibrate: AsyncParsableCommand {
         try await reporting {
             try await withInterruption {
                 let model = try await model.load()
-                let report = try await model.calibrate { Console.shared.progress("measuring", done: $0, of: $1) }
+                let report = try await model.calibrationReport { Console.shared.progress("measuring", done: $0, of: $1) }
                 Console.shared.finishProgress()
                 // The rooflines of `analyze` come from the same machine; they are measured once and kept.
                 let ceilings = try? MachineCeilings.load(threads: model.threads).ceilings

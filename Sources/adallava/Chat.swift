@@ -56,7 +56,7 @@ struct Chat: AsyncParsableCommand {
                 ignoringInterruption(editor != nil)
             }
             // On a terminal the person has seen the errors; a script gets the exit code.
-            if editor == nil, let failure = session.failure { throw ExitCode(failure.rawValue) }
+            if editor == nil, let failure = session.failure { throw ExitCode(failure.exitCode) }
         }
     }
 

@@ -130,14 +130,14 @@ extension ChatSession {
     }
 
     private func savedJSON() throws -> Data {
-        var messages: [[String: Any]] = options.system.map { [["role": "system", "content": $0]] } ?? []
+        var messages = options.system.map { [SavedConversation.Message(role: "system", content: $0)] } ?? []
         for turn in turns {
-            var question: [String: Any] = ["role": "user", "content": turn.question.text]
-            if !turn.question.images.isEmpty { question["images"] = turn.question.images.map { SystemPath.prose($0.name) } }
-            messages += [question, ["role": "assistant", "content": turn.answer]]
+            let images = turn.question.images.isEmpty ? nil : turn.question.images.map { SystemPath.prose($0.name) }
+            messages.append(SavedConversation.Message(role: "user", content: turn.question.text, images: images))
+            messages.append(SavedConversation.Message(role: "assistant", content: turn.answer))
         }
-        let object: [String: Any] = ["model": SystemPath.prose(checkpoint.name), "messages": messages]
-        return try JSONSerialization.data(withJSONObject: object, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]) + Data("\n".utf8)
+        let saved = SavedConversation(model: SystemPath.prose(checkpoint.name), messages: messages)
+        return try JSONText.data(saved, isPretty: true) + Data("\n".utf8)
     }
 
     private var savedText: String {
@@ -148,5 +148,18 @@ extension ChatSession {
             parts += turn.question.images.map { "Image: \(SystemPath.prose($0.name))" } + [turn.question.text, "## Assistant", turn.answer]
         }
         return parts.joined(separator: "\n\n") + "\n"
+    }
+}
+
+/// The file that `/save NAME.json` writes.
+struct SavedConversation: Codable {
+    let model: String
+    let messages: [Message]
+
+    struct Message: Codable {
+        let role: String
+        let content: String
+        /// Names of the user's images.
+        var images: [String]?
     }
 }

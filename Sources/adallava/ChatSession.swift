@@ -67,7 +67,7 @@ struct ChatSession {
                 return true
             }
             return try await command(text)
-        } catch let error as any EngineError {
+        } catch let error as any AdaLLaVAError {
             fail(error.category, error.description)
         } catch let error as CancellationError {
             if interruptionEndsProcess() { throw error }
@@ -92,7 +92,7 @@ struct ChatSession {
     mutating func ask(_ text: String) async throws {
         do {
             try await answer(Question(text: SystemPath.prose(text), images: pending), after: turns)
-        } catch let error as any EngineError {
+        } catch let error as any AdaLLaVAError {
             // Images that cannot be asked about would make every later message fail too; a budget can be changed.
             if !pending.isEmpty, !(error is BudgetError) {
                 Console.shared.message("(\(pending.count == 1 ? "the image" : "the \(pending.count) images") of this message \(pending.count == 1 ? "is" : "are") dropped)")
@@ -121,7 +121,7 @@ struct ChatSession {
     }
 
     private func report(_ summary: AnswerSummary, _ answer: String) throws {
-        if json { printNow(try adallava.json(summary.jsonObject(answer: answer))) } else { Console.shared.note(summary.line) }
+        if json { printNow(try adallava.json(summary.json(answer: answer))) } else { Console.shared.note(summary.line) }
         summary.warn(maxTokens: options.maxTokens, contextLength: contextLength, isCutShown: !json)
     }
 

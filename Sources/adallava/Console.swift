@@ -97,7 +97,7 @@ private func write(_ text: String) {
             Exit.ofClosedPipe()
         } else if errno != EINTR {
             Console.shared.message("adallava: standard output cannot be written: \(SystemError().localizedDescription)")
-            Exit.now(ErrorCategory.inputOutput.rawValue)
+            Exit.now(ErrorCategory.inputOutput.exitCode)
         }
     }
 }
@@ -108,12 +108,11 @@ struct AnswerLine {
     /// Print nothing, only collect.
     let isQuiet: Bool
 
-    mutating func append(_ piece: String) {
-        if piece.isEmpty { return }
-        text += piece
+    mutating func append(_ new: String) {
+        text += new
         if isQuiet { return }
         Console.shared.finishProgress()
-        printAnswer(piece)
+        printAnswer(new)
     }
 
     /// Ends the line after a whole answer, an empty one included.
@@ -136,9 +135,9 @@ func reporting(_ body: () async throws -> Void) async throws {
     } catch {
         Console.shared.finishProgress()
         switch error {
-        case let error as any EngineError:
+        case let error as any AdaLLaVAError:
             Console.shared.message("adallava: " + error.description)
-            throw ExitCode(error.category.rawValue)
+            throw ExitCode(error.category.exitCode)
         case is CancellationError:
             Console.shared.message("adallava: stopped")
             throw ExitCode(130)
@@ -146,13 +145,10 @@ func reporting(_ body: () async throws -> Void) async throws {
         case is ExitCode, is CleanExit, is ValidationError: throw error
         default:
             Console.shared.message("adallava: unexpected error: \(error)")
-            throw ExitCode(ErrorCategory.software.rawValue)
+            throw ExitCode(ErrorCategory.software.exitCode)
         }
     }
 }
 
 /// JSON with sorted keys, one object a line.
-func json(_ object: Any) throws -> String {
-    let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
-    return TerminalText.shown(json: String(decoding: data, as: UTF8.self))
-}
+func json(_ value: some Encodable) throws -> String { TerminalText.shown(json: String(decoding: try JSONText.data(value), as: UTF8.self)) }

@@ -70,11 +70,7 @@ struct Convert: AsyncParsableCommand {
             }
             Console.shared.finishProgress()
             if json {
-                printNow(
-                    try adallava.json([
-                        "output": output, "files": report.files, "type": to.rawValue, "tensors": report.tensors, "bytes": report.bytes,
-                        "note": report.note ?? NSNull(),
-                    ]))
+                printNow(try adallava.json(report.json(output: output, type: to)))
             } else {
                 let others = report.files.dropFirst().map { ", its image part in \($0)" }.joined()
                 Console.shared.message(String(format: "%@: %d tensors, %.1f MB%@", output, report.tensors, Double(report.bytes) / 1e6, others))

@@ -78,7 +78,7 @@ struct DataSets: AsyncParsableCommand {
                 Console.shared.finishProgress()
                 let list = folder.appendingPathComponent(split + ".json").path
                 if json {
-                    printNow(try adallava.json(["records": count, "file": list]))
+                    printNow(try adallava.json(SceneDataset.JSON(records: count, file: list)))
                 } else {
                     Console.shared.message("\(count) scenes in \(list)")
                 }

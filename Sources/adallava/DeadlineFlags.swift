@@ -39,7 +39,7 @@ func warmUp(_ model: AdaptiveModel, for budget: Budget) async throws {
 /// Measures a model that answered with guessed times, so that the next process predicts its times.
 func calibrateAfterAnswer(_ model: AdaptiveModel, _ budget: Budget) async throws {
     guard case .time = budget, await model.wantsCalibration else { return }
-    _ = try await model.calibrate(limit: .seconds(2)) { done, total in
+    try await model.calibrate(limit: .seconds(2)) { done, total in
         Console.shared.progress("measuring this model, once on this machine", done: done, of: total)
     }
     Console.shared.finishProgress()

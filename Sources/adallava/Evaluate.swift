@@ -100,7 +100,7 @@ struct Evaluate: AsyncParsableCommand {
                 }
             }
             switch format.chosen {
-            case .json: printNow(try adallava.json(report.jsonObject))
+            case .json: printNow(try adallava.json(report.json))
             case .csv: printNow(report.csv, terminator: "")
             case .table: printNow(report.table)
             }

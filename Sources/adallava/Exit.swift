@@ -3,6 +3,19 @@ import CLineEditor
 import Foundation
 import Synchronization
 
+extension ErrorCategory {
+    /// The exit code of a command that ends with this kind of error (BSD sysexits).
+    var exitCode: Int32 {
+        switch self {
+        case .usage: 64
+        case .badData: 65
+        case .missingInput: 66
+        case .software: 70
+        case .inputOutput: 74
+        }
+    }
+}
+
 /// The ways out of the process: each leaves the terminal as it was and no half-written file.
 enum Exit {
     /// Ends the process.

@@ -105,7 +105,7 @@ struct Explain: AsyncParsableCommand {
                 try report.write(to: page)
                 Console.shared.message("page: \(page.path)")
             }
-            printNow(json ? try adallava.json(report.jsonObject) : report.table)
+            printNow(json ? try adallava.json(report.json) : report.table)
         }
     }
 

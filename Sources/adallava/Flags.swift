@@ -20,8 +20,8 @@ struct TemplateFlags: ParsableArguments {
     @Option(help: "A chat template in Jinja instead of the checkpoint's: a file, or a JSON file with a chat_template.")
     var chatTemplate: String?
 
-    var choice: ChatTemplate.Choice? {
-        template.map(ChatTemplate.Choice.named) ?? chatTemplate.map { .file(URL(systemPath: $0)) }
+    var choice: ChatTemplateChoice? {
+        template.map(ChatTemplateChoice.named) ?? chatTemplate.map { .file(URL(systemPath: $0)) }
     }
 
     /// Its name in results.
@@ -150,7 +150,7 @@ extension Precision: ExpressibleByArgument {}
 
 /// Runs a check whose failure means a wrong option, so that it is reported before anything is read.
 func usable(_ check: () throws -> Void) throws {
-    do { try check() } catch let error as any EngineError { throw ValidationError(error.description) }
+    do { try check() } catch let error as any AdaLLaVAError { throw ValidationError(error.description) }
 }
 
 /// Budgets with commas between them: `1.0,0.85,60%`.

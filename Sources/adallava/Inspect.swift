@@ -29,8 +29,8 @@ struct Inspect: AsyncParsableCommand {
         try await reporting {
             let report = try ModelReport(
                 contentsOf: ModelLocation.find(model ?? named), projector: imagePart.projector, visionTower: imagePart.tower, template: templates.choice)
-            printNow(json ? try adallava.json(report.jsonObject) : report.lines.joined(separator: "\n"))
-            if report.problem != nil { throw ExitCode(ErrorCategory.badData.rawValue) }
+            printNow(json ? try adallava.json(report.json) : report.lines.joined(separator: "\n"))
+            if report.problem != nil { throw ExitCode(ErrorCategory.badData.exitCode) }
         }
     }
 }

@@ -3,7 +3,7 @@ import Foundation
 
 /// The system's limits of the process. Below some of them the process would hang or crash without an explanation, so they are checked first.
 enum SystemLimits {
-    struct Shortage: EngineError {
+    struct Shortage: AdaLLaVAError {
         let description: String
         var category: ErrorCategory { .inputOutput }
     }

@@ -80,7 +80,7 @@ struct TraceRequest: AsyncParsableCommand {
                     onProgress: { Console.shared.show($0, countsTokens: true) })
                 Console.shared.finishProgress()
                 try traced.write(to: URL(systemPath: output))
-                printNow(try adallava.json(traced.jsonObject))
+                printNow(try adallava.json(traced.json))
                 if let warning = traced.summary.warning { Console.shared.message("adallava: " + warning) }
             }
         }

@@ -72,12 +72,7 @@ struct Train: AsyncParsableCommand {
 
     private func report(_ summary: Trainer.Summary) throws {
         if json {
-            printNow(
-                try adallava.json([
-                    "steps": summary.steps, "total_steps": summary.totalSteps, "loss": summary.lastLoss, "folder": summary.folder,
-                    "stopped": summary.wasStopped, "skipped_samples": summary.skippedCount, "skipped": summary.skippedSamples,
-                    "damaged_images": summary.damagedImages,
-                ]))
+            printNow(try adallava.json(summary))
         } else {
             let done = summary.wasStopped ? "stopped after step \(summary.steps) of \(summary.totalSteps)" : "\(summary.steps) steps done"
             Console.shared.message(String(format: "%@, loss %.4f; saved in %@", done, summary.lastLoss, summary.folder))

@@ -45,7 +45,7 @@ import Testing
                 )
             }
             let analysis = try analyze(entry.model, entry.hardware, entry.numHeads, settings)
-            let object = CostReport(analysis).jsonObject
+            let object = try written(CostReport(analysis).json)
             var found: [String: Double] = [:]
             for name in entry.result.keys { found[name] = try #require(object[name] as? Double) }
             #expect(differences(found, entry.result) == [], "request \(index)")
@@ -63,7 +63,7 @@ import Testing
             settings.flashAttention = entry.flashAttention
             let analysis = try analyze(entry.model, entry.hardware, entry.numHeads, settings)
             for (stage, cost) in [("prefill", analysis.prefill), ("decode", analysis.decode)] {
-                let found = CostReport.object(cost).compactMapValues { $0 as? Double }
+                let found = try written(CostReport.JSON.Stage(cost)).compactMapValues { $0 as? Double }
                 // The recorded decode totals are those of a step that meets the prompt's keys.
                 #expect(differences(found, try #require(entry.result[stage])) == [], "total \(index), \(stage)")
             }

@@ -36,7 +36,7 @@ import Testing
             let analysis = try CostAnalysis(model: model, hardware: v100(), settings: settings, budget: 1, formula: formula)
             #expect(RequestCost.fields.allSatisfy { $0.value(analysis.request).isFinite && $0.value(analysis.request) > 0 })
             let report = CostReport(analysis)
-            #expect(JSONSerialization.isValidJSONObject(report.jsonObject))
+            #expect(throws: Never.self) { try JSONText.data(report.json) }
             let values = report.csv.split(separator: "\n").dropFirst().joined()
             #expect(!values.contains("inf") && !values.contains("nan"))
         }
@@ -145,7 +145,7 @@ import Testing
         #expect(fit.budget == nil)
         let report = CostReport(fit.analysis, fit: fit)
         #expect(try #require(report.lines.last).contains("even the floor"))
-        let object = try #require(report.jsonObject["fit"] as? [String: Any])
+        let object = try #require(written(report.json)["fit"] as? [String: Any])
         #expect(object["fits"] as? Bool == false && object["budget"] is NSNull)
         let plain = try BudgetFit(
             parsing: "1ms", goal: .firstToken, model: .shape("mistral-7b"), hardware: v100(), settings: CostSettings(promptTokens: 600),

@@ -65,8 +65,8 @@ import Testing
     }
 
     @Test("reports name the selection") func reports() throws {
-        let object = CostReport(try analysis(["fastv:k=3,r=0.5"], formula: .exact)).jsonObject
-        #expect(object["token_selection"] as? String == "none fastv:k=3,r=0.5")
-        #expect(object["image_tokens"] as? Int == 576 && object["image_tokens_dropped"] as? Int == 288)
+        let json = CostReport(try analysis(["fastv:k=3,r=0.5"], formula: .exact)).json.details
+        #expect(json.tokenSelection == "none fastv:k=3,r=0.5")
+        #expect(json.imageTokens == 576 && json.imageTokensDropped == 288)
     }
 }

@@ -37,8 +37,7 @@ import Testing
             #expect(warnings.withLock { $0.map { $0.split(separator: "/").last ?? "" } } == ["damaged-short-segment.jpg", "table.tsv, row 7"])
             let report = evaluation.report()
             #expect(report.results.map(\.damagedImages) == [2, 2] && report.results.map(\.samples) == [4, 4])
-            let results = try #require(report.jsonObject["results"] as? [[String: Any]])
-            #expect(results.compactMap { $0["damaged_images"] as? Int } == [2, 2])
+            #expect(report.json.results.map(\.scores.damagedImages) == [2, 2])
             #expect(report.table.contains("damaged_images") && report.csv.contains("damaged_images"))
         }
     }
@@ -66,7 +65,7 @@ import Testing
         let results = try await study.run(PlanReader(), damaged: damaged)
         #expect(damaged.count == 2 && results.count == 2)
         let report = PlanReport(model: "m", data: "d", prefixLayers: 2, cropsImages: false, results: results, examples: [], damagedImages: damaged.count)
-        #expect(report.jsonObject["damaged_images"] as? Int == 2)
+        #expect(report.json.damagedImages == 2)
         #expect(try report.table.contains("2 images damaged") && report.html().contains("2 images damaged"))
     }
 

@@ -148,7 +148,7 @@ import Testing
         let benchmark = try scenes()
         let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), costs: FixedCost())
         try await evaluation.run(ScriptedModel())
-        let object = evaluation.report().results[1].jsonObject
+        let object = try written(evaluation.report().results[1].json)
         let expected = [
             "flops": 18.0, "avg_flops": 2, "prefill_flops": 3, "prefill_time": 0.5, "memory_consumption": 7, "prefill_memory_consumption": 4,
         ]

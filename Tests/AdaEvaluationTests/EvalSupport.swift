@@ -78,11 +78,11 @@ func settings(
 }
 
 /// The typed error that `body` throws; anything else is recorded as a failure.
-func engineError(_ comment: String, _ body: () throws -> Void) -> (any EngineError)? {
+func engineError(_ comment: String, _ body: () throws -> Void) -> (any AdaLLaVAError)? {
     do {
         try body()
         Issue.record("expected an error: \(comment)")
-    } catch let error as any EngineError {
+    } catch let error as any AdaLLaVAError {
         return error
     } catch {
         Issue.record("expected a typed error for \(comment), got \(error)")

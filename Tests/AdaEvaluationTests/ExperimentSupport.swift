@@ -1,4 +1,5 @@
 import Foundation
+import Testing
 
 @testable import AdaEvaluation
 @testable import AdaLLaVA
@@ -85,9 +86,11 @@ enum Experiments {
 }
 
 extension ExperimentReport {
-    /// ``jsonObject`` as a program reads it.
-    func decoded() throws -> [String: Any] {
-        let data = try JSONSerialization.data(withJSONObject: jsonObject)
-        return try JSONSerialization.jsonObject(with: data) as? [String: Any] ?? [:]
-    }
+    /// ``json`` as a program reads it.
+    func decoded() throws -> [String: Any] { try written(json) }
+}
+
+/// The members of a result's JSON, as a program without the type reads them.
+func written(_ value: some Encodable) throws -> [String: Any] {
+    try #require(try JSONSerialization.jsonObject(with: JSONText.data(value)) as? [String: Any])
 }

@@ -73,7 +73,7 @@ import Testing
                 _ = try await linearity(FormulaModel(Experiments.analyzed(adaptive: adaptive)), change)
                 return "no error"
             } catch {
-                return (error as? any EngineError)?.description ?? "untyped: \(error)"
+                return (error as? any AdaLLaVAError)?.description ?? "untyped: \(error)"
             }
         }
         #expect(await message(false) { _ in }.contains("no scheduler"))

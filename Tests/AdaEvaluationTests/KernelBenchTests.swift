@@ -58,12 +58,9 @@ import Testing
         var bench = Self.bench()
         bench.types = [.q8_0]
         let report = try bench.run(environment: Self.environment)
-        let object = report.jsonObject
-        #expect(JSONSerialization.isValidJSONObject(object))
-        let results = try #require(object["results"] as? [[String: Any]])
+        let results = report.json.details.results
         #expect(results.count == report.results.count && !results.isEmpty)
-        let ceilings = try #require(object["ceilings"] as? [[String: Any]])
-        #expect((ceilings.first?["bandwidth_gb_s"] as? Double ?? 0) > 0)
+        #expect((report.json.details.ceilings.first?.bandwidth ?? 0) > 0)
         let bf16 = report.ceilings.contains { $0.bf16 != nil }
         #expect(report.csv.split(separator: "\n").count == 1 + (bf16 ? 4 : 3) + results.count)
         let text = (report.headerLines + report.lines).joined(separator: "\n")

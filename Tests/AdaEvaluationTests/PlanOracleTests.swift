@@ -60,7 +60,7 @@ private final class LayerModel: PlannedModel, BudgetedModel, @unchecked Sendable
         #expect(task.accuracy == 1 && task.classes == 4 && task.majority < 0.7)
         let place = try #require(study.probes.first { $0.target == "place" && $0.budget == 0.5 })
         #expect(place.accuracy < 0.9)
-        #expect(JSONSerialization.isValidJSONObject(study.jsonObject) && study.table.contains("oracle over single"))
+        #expect(study.json.budgets.map(\.oracle) == study.results.map(\.oracle) && study.table.contains("oracle over single"))
     }
 
     @Test("plans are listed once each, and questions are put in other words")

@@ -113,8 +113,7 @@ import Testing
         #expect(scored.contains("own") && scored.contains("0.500") && scored.contains("budget 0.6: own plans gain"))
         let plain = try report(results(layers: true, scored: false), grid: nil)
         #expect(plain.table.contains("≠ swapped") && !plain.table.contains("own plans gain"))
-        let budgets = try #require(plain.jsonObject["budgets"] as? [[String: Any]])
-        #expect(budgets[1]["accuracy"] == nil && (budgets[1]["changed_answers"] as? [String: Double])?["swapped"] == 0.5)
-        #expect(JSONSerialization.isValidJSONObject(plain.jsonObject))
+        let budgets = plain.json.budgets
+        #expect(budgets[1].accuracy == nil && budgets[1].changedAnswers["swapped"] == 0.5)
     }
 }

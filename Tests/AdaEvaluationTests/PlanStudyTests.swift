@@ -163,11 +163,11 @@ private struct Questions: Benchmark {
         #expect(frequencies.row(layer: 2, part: 1).allSatisfy { $0 == 0.75 } && frequencies.row(layer: 3, part: 0).allSatisfy { $0 == 0.25 })
         #expect(frequencies.share(layer: 2) == 0.75 && frequencies.share(layer: 5) == 0)
         #expect(result.fixedPlan.rows[2].isSkipped == false && result.fixedPlan.rows[3].isSkipped)
-        let object = result.jsonObject
+        let json = result.json
         // Three pairs of six differ, in two switches each.
-        #expect(object["mean_hamming"] as? Double == 1 && object["switches"] as? Int == 4)
-        #expect((object["accuracy"] as? [String: Double])?.keys.sorted() == ["fixed", "own", "random", "swapped"])
-        #expect((object["gain_of_own"] as? [String: [String: Double]])?.keys.sorted() == ["fixed", "random", "swapped"])
+        #expect(json.meanHamming == 1 && json.switches == 4)
+        #expect(json.accuracy?.keys.sorted() == ["fixed", "own", "random", "swapped"])
+        #expect(json.gainOfOwn?.keys.sorted() == ["fixed", "random", "swapped"])
     }
 
     @Test func wrongStudiesAreErrors() async {

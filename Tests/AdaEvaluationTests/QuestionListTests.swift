@@ -46,7 +46,7 @@ import Testing
         do {
             _ = try await open(json)
             Issue.record("expected an error for \(json)")
-        } catch let error as any EngineError {
+        } catch let error as any AdaLLaVAError {
             #expect(error.description.contains(part), "\(error.description)")
         }
     }

@@ -60,8 +60,7 @@ private final class Canceller: Sendable {
         }
         let cases: Cases = try Fixtures.json(Self.url.appendingPathComponent("cases.json"))
         for item in cases.cases where item.image == "images/00.png" {
-            var text = ""
-            for try await piece in model.answer(item.question, image: try image(), budget: .fraction(item.budget)) { text += piece.text }
+            let text = try await model.answer(item.question, image: try image(), budget: .fraction(item.budget)).whole().text
             #expect(text == item.generatedText)
         }
     }
@@ -83,7 +82,9 @@ private final class Canceller: Sendable {
         let options = Self.longAnswer(canceller, cancelsAt: 5)
         await #expect(throws: CancellationError.self) {
             try await canceller.run {
-                for try await piece in model.answer("Hello?", options: options) { #expect(piece.summary == nil) }
+                for try await event in model.answer("Hello?", options: options) {
+                    if case .finished = event { Issue.record("a cancelled answer has a summary") }
+                }
             }
         }
         // The next request waits for the one before it, so all that still ran has been counted.
@@ -165,13 +166,13 @@ private final class Canceller: Sendable {
         options.onProgress = { progress in
             guard case .answering(let done, _) = progress else { return }
             count.withLock { $0 = done }
-            // By the tenth token a reader that wanted one piece is gone.
+            // By the tenth token a reader that wanted one text is gone.
             if done == 10 { left.wait() }
         }
-        func readOnePiece() async throws {
-            for try await piece in model.answer("Hello?", options: options) where !piece.text.isEmpty { return }
+        func readOneText() async throws {
+            for try await event in model.answer("Hello?", options: options) { if case .text = event { return } }
         }
-        try await readOnePiece()
+        try await readOneText()
         left.signal()
         try await check(model)
         #expect(count.withLock { $0 } <= 11)
@@ -191,11 +192,7 @@ private final class Canceller: Sendable {
             }
         }
         let options = first
-        let running = Task {
-            var summary: AnswerSummary?
-            for try await piece in model.answer("Hello?", options: options) { summary = piece.summary ?? summary }
-            return summary?.tokens.count
-        }
+        let running = Task { try await model.answer("Hello?", options: options).whole().summary.tokens.count }
         await withCheckedContinuation { continuation in
             DispatchQueue.global().async {
                 started.wait()
@@ -208,7 +205,7 @@ private final class Canceller: Sendable {
         }
         waiting.cancel()
         mayGoOn.signal()
-        #expect((try await running.value ?? 0) > 0)
+        #expect(try await running.value > 0)
         await #expect(throws: CancellationError.self) { try await waiting.value }
         #expect(calls.withLock { $0 } == 0)
     }

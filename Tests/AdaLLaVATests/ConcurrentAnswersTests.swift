@@ -215,12 +215,8 @@ import Testing
             if index % 2 == 1 { (options.sampling.temperature, options.sampling.seed) = (1.5, UInt64(index)) }
             let question = questions[index % 5], budget = Budget.fraction([1, 0.5, 0.75, 0.9][index % 4])
             let stream = model.answer(question, images: index % 5 == 4 ? [] : [images[index % 4]], budget: budget, options: options)
-            var (text, tokens) = ("", [Int]())
-            for try await piece in stream {
-                text += piece.text
-                tokens = piece.summary?.tokens ?? tokens
-            }
-            return (text, tokens)
+            let (text, summary) = try await stream.whole()
+            return (text, summary.tokens)
         }
         let model = try await AdaptiveModel(contentsOf: Self.scenes, options: options)
         var expected: [(text: String, tokens: [Int])] = []
@@ -311,11 +307,7 @@ import Testing
         slow.maxTokens = 3
         slow.onProgress = { if case .answering(1, _) = $0 { gate.block() } }
         let blocking = slow
-        let first = Task {
-            var text = ""
-            for try await piece in model.answer("Hello?", options: blocking) { text += piece.text }
-            return text
-        }
+        let first = Task { try await model.answer("Hello?", options: blocking).whole().text }
         await gate.waitUntilBlocked()
         let second = Task { for try await _ in model.answer("Hello?") {} }
         while model.requests.waitingCount == 0 { try await Task.sleep(for: .milliseconds(1)) }

@@ -192,7 +192,7 @@ import Testing
         let model = try await AdaptiveModel(contentsOf: Fixtures.url(folder), options: options)
         let asked = [1] + Self.tokens(30, seed: 8)
         #expect(try await model.measure(tokens: asked, budget: .fraction(0.8), maxTokens: 4).prediction == nil)
-        let report = try await model.calibrate(limit: .milliseconds(1))
+        let report = try await model.calibrationReport(limit: .milliseconds(1))
         #expect(report.nanoseconds.values.allSatisfy { $0 >= 0 && $0.isFinite } && report.nanoseconds.values.contains { $0 > 0 })
         #expect(report.phases.map(\.name) == ["prefill_layers", "decode_tokens"] && report.phases.allSatisfy { $0.measurements > 0 })
         let prediction = try #require(try await model.measure(tokens: asked, budget: .fraction(0.8), maxTokens: 4).prediction)

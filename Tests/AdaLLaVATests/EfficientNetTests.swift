@@ -194,9 +194,8 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
             let beside = try TinyEfficientNet.model(in: folder, towerInside: false)
             let report = try ModelReport(contentsOf: inside)
             #expect(report.problem == nil && report.imageTokens == 9 && report.parameters.vision > 10_000)
-            #expect(report.lines.contains { $0.contains("EfficientNet-Lite, 10 blocks, image 72, features head 48 + stride16 96 + stride8 256: 9 tokens") })
-            let vision = try #require(report.jsonObject["vision"] as? [String: Any])
-            #expect(vision["model_type"] as? String == "efficientnet_lite" && vision["hidden_size"] as? Int == 400)
+            #expect(report.json.vision?.layers == 10 && report.json.vision?.imageSize == 72 && report.json.vision?.tokens == 9)
+            #expect(report.json.vision?.modelType == "efficientnet_lite" && report.json.vision?.hiddenSize == 400)
 
             func answer(_ url: URL) throws -> (tokens: [Int], features: [Float]) {
                 let model = try TestModel(url)

@@ -25,11 +25,7 @@ import Testing
         let small = try await model.trace(tokens: tokens, prepared: [prepared], budget: .fraction(0.75), maxTokens: 6)
         #expect(whole.entries["pixel_values"]?.values == small.entries["pixel_values"]?.values)
         #expect(whole.text == small.text && whole.entries["prefill_last_logits"]?.values == small.entries["prefill_last_logits"]?.values)
-        func answer(_ stream: AnswerStream) async throws -> String {
-            var text = ""
-            for try await piece in stream { text += piece.text }
-            return text
-        }
+        func answer(_ stream: AnswerStream) async throws -> String { try await stream.whole().text }
         let question = [ChatMessage.question("What is in the image?", images: 1)]
         let first = try await answer(model.respond(to: question, images: [image]))
         let second = try await answer(model.respond(to: question, prepared: [prepared]))

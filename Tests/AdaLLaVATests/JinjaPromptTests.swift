@@ -98,7 +98,7 @@ import Testing
         #expect(try load(["tokenizer_config.json": named, "chat_template.jinja": "J"]).chatTemplate == "J")
         #expect(try load(["tokenizer_config.json": named, "chat_template.json": #"{"chat_template": "P"}"#]).chatTemplate == "P")
         #expect(try load([:]).specialTokens["eos_token"] == "</s>")
-        #expect(ChatTemplate.Choice.named("vicuna_v1") == "vicuna_v1")
+        #expect(ChatTemplateChoice.named("vicuna_v1") == "vicuna_v1")
     }
 
     @Test func readsTemplatesFromFiles() throws {
@@ -107,12 +107,12 @@ import Testing
             let (plain, wrapped) = (folder.appendingPathComponent("t.jinja"), folder.appendingPathComponent("t.json"))
             try Data("{{ messages[0].content }}!".utf8).write(to: plain)
             try Data(#"{"chat_template": "{{ bos_token }}?"}"#.utf8).write(to: wrapped)
-            #expect(ChatTemplate.text(of: try ChatTemplate.Choice.file(plain).load().render([ChatMessage(.user, "a")])) == "a!")
+            #expect(ChatTemplate.text(of: try ChatTemplateChoice.file(plain).load().render([ChatMessage(.user, "a")])) == "a!")
             let tokens = ["bos_token": "<s>"]
-            #expect(ChatTemplate.text(of: try ChatTemplate.Choice.file(wrapped).load(specialTokens: tokens).render([ChatMessage(.user, "a")])) == "<s>?")
-            #expect(throws: CheckpointError.self) { try ChatTemplate.Choice.file(folder.appendingPathComponent("none")).load() }
+            #expect(ChatTemplate.text(of: try ChatTemplateChoice.file(wrapped).load(specialTokens: tokens).render([ChatMessage(.user, "a")])) == "<s>?")
+            #expect(throws: CheckpointError.self) { try ChatTemplateChoice.file(folder.appendingPathComponent("none")).load() }
             try Data("{}".utf8).write(to: wrapped)
-            #expect(throws: CheckpointError.self) { try ChatTemplate.Choice.file(wrapped).load() }
+            #expect(throws: CheckpointError.self) { try ChatTemplateChoice.file(wrapped).load() }
         }
     }
 }

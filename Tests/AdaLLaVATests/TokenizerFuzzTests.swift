@@ -27,7 +27,7 @@ import Testing
             use(try make())
             return true
         } catch {
-            #expect(error is any EngineError, "\(error)")
+            #expect(error is any AdaLLaVAError, "\(error)")
             return false
         }
     }

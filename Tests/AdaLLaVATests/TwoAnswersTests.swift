@@ -22,13 +22,8 @@ import Testing
     private static func ask(_ model: AdaptiveModel, _ question: String, _ image: RGBImage, _ budget: Double) async throws -> Result {
         var options = GenerationOptions()
         options.maxTokens = 6
-        var result = Result()
-        for try await piece in model.answer(question, image: image, budget: .fraction(budget), options: options) {
-            result.text += piece.text
-            guard let summary = piece.summary else { continue }
-            (result.tokens, result.plan) = (summary.tokens, summary.plan)
-        }
-        return result
+        let (text, summary) = try await model.answer(question, image: image, budget: .fraction(budget), options: options).whole()
+        return Result(text: text, tokens: summary.tokens, plan: summary.plan)
     }
 
     private static let questions = ["What is on the left?", "How many things are there?"]
@@ -73,11 +68,10 @@ import Testing
             return try #require(model).answer(Self.questions[0], image: image, budget: .fraction(budget), options: options)
         }
         model = nil
-        var text = ""
-        for try await piece in streams[0] { text += piece.text }
+        let text = try await streams[0].whole().text
         for try await _ in streams[1] {}
         #expect(text == expected.text)
-        // The engine's thread lets go after the last piece was handed out.
+        // The engine's thread lets go after the last event was delivered.
         for _ in 0 ..< 500 where queue != nil { try await Task.sleep(for: .milliseconds(10)) }
         #expect(queue == nil)
     }

@@ -12,10 +12,9 @@ import Testing
     func continues() async throws {
         let model = try await Scenes.model
         let tokens = try model.tokenize(prompt: Self.prompt)
-        var options = GenerationOptions(), expected = ""
+        var options = GenerationOptions()
         options.maxTokens = 8
-        for try await piece in model.complete(tokens, options: options) { expected += piece.text }
-        let text = expected
+        let text = try await model.complete(tokens, options: options).whole().text
         try await TestServer.run { server in
             for prompt in [Self.prompt, [Self.prompt], tokens, [tokens]] as [Any] {
                 let answer = try await server.request("POST", "/v1/completions", ["prompt": prompt, "max_tokens": 8] as [String: Any]).json()
@@ -73,7 +72,9 @@ import Testing
         var options = GenerationOptions()
         (options.maxTokens, options.logProbabilities) = (3, 100_000)
         var all: [TokenLogProbability] = []
-        for try await piece in model.complete(try model.tokenize(prompt: Self.prompt), options: options) { all += piece.logProbabilities }
+        for try await event in model.complete(try model.tokenize(prompt: Self.prompt), options: options) {
+            if case .logProbabilities(let new) = event { all += new }
+        }
         #expect(!all.isEmpty)
         for item in all { #expect(abs(item.likeliest.reduce(0) { $0 + exp($1.logProbability) } - 1) < 1e-5) }
     }

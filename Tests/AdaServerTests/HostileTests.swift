@@ -185,8 +185,7 @@ import Testing
                 let answer = try await server.request("POST", "/v1/completions", ["prompt": prompt, "max_tokens": 6]).json()
                 var options = GenerationOptions()
                 (options.maxTokens, options.reusesEarlierWork) = (6, false)
-                var text = ""
-                for try await piece in fresh.complete(try fresh.tokenize(prompt: prompt), options: options) { text += piece.text }
+                let text = try await fresh.complete(try fresh.tokenize(prompt: prompt), options: options).whole().text
                 #expect(answer["choices"][0]["text"].string == text, "\(prompt)")
             }
         }

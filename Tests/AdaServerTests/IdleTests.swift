@@ -72,7 +72,7 @@ import Testing
 
     @Test("a model that cannot be loaded again is an error, and the next request tries once more")
     func failing() async throws {
-        struct Gone: EngineError {
+        struct Gone: AdaLLaVAError {
             let category = ErrorCategory.missingInput, description = "the files are gone"
         }
         let loads = Loads()
@@ -113,7 +113,7 @@ import Testing
             try await server.waitUntil("the model is ready") { server.server.state.description != nil }
             let model = try #require(server.server.state.model)
             // Budgets follow measured times only.
-            _ = try await model.calibrate(limit: .zero)
+            try await model.calibrate(limit: .zero)
             let adaptive = try await server.chat("Describe the image.", images: [14], ["budget": 0.9]).json()
             let asked = try await Scenes.asked("Describe the image.", images: [14], budget: .fraction(0.9))
             #expect(adaptive["adaptive"]["shrunk_from_units"].int == asked.summary.units && adaptive["adaptive"]["units"].int == 0)

@@ -34,7 +34,7 @@ import Testing
 
     @Test(arguments: ["", "[", "{}{", "[{}", "[{} {}]", "[1]", "[{}],", "text", "[{\"a\": \"", "{\"a\": \"\\"]) func brokenFilesAreErrors(text: String) {
         // A mismatch means that a cut-off download is trained on as if it were whole, or ends the process.
-        #expect { _ = try dataset(text) } throws: { $0 is any EngineError }
+        #expect { _ = try dataset(text) } throws: { $0 is any AdaLLaVAError }
     }
 
     @Test(arguments: [

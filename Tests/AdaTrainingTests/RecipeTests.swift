@@ -37,7 +37,7 @@ import Testing
     @Test func missingFieldsAndBrokenYAMLAreErrors() {
         // A mismatch means that a run starts without data, or ends in a trap.
         for text in ["", "- a\n- b\n", "output_dir: [unclosed", "model_name_or_path: a\n", "1: 2"] {
-            #expect { _ = try recipe(text) } throws: { $0 is any EngineError }
+            #expect { _ = try recipe(text) } throws: { $0 is any AdaLLaVAError }
         }
         #expect(throws: TrainingError.self) { try recipe(required, changes: ["seed"]) }
     }

@@ -40,8 +40,7 @@ struct SmallRun {
         let model = try source.makeModel(TorchOptions(), recipe: run.recipe, library: #require(torch))
         let image = try RGBImage(contentsOf: run.recipe.imageFolder + "/00.png")
         let engine = try await AdaptiveModel(contentsOf: source.folder)
-        var answer = ""
-        for try await piece in engine.answer("What is on the left?", images: [image], budget: .full) { answer += piece.text }
+        let answer = try await engine.answer("What is on the left?", images: [image], budget: .full).whole().text
         try #require(!answer.isEmpty)
 
         let data = try run.folder.write(SmallRun.samples([answer]), to: "one.json")

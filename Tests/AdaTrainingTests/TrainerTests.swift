@@ -26,8 +26,7 @@ import Testing
 
         let model = try await AdaptiveModel(contentsOf: URL(fileURLWithPath: summary.folder))
         let image = try RGBImage(contentsOf: run.recipe.imageFolder + "/01.png")
-        var answer = ""
-        for try await piece in model.answer("What is on the left?", images: [image], budget: .full) { answer += piece.text }
+        let answer = try await model.answer("What is on the left?", images: [image], budget: .full).whole().text
         #expect(answer == "three")
         let chart = URL(fileURLWithPath: run.recipe.outputDir).appendingPathComponent("training_loss.svg")
         #expect(try String(contentsOf: chart, encoding: .utf8).hasSuffix("</svg>\n"))

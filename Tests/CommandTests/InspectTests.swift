@@ -19,6 +19,17 @@ import Testing
         #expect((memory["weight_bytes"] as? Int ?? 0) > 100_000)
     }
 
+    // A failure means that `inspect` does not name a decoder's architecture or window, or an EfficientNet tower's feature maps.
+    @Test("lines name the architecture, its window and its tower", arguments: [
+        ("decoders/gemma3", ["decoder       Gemma 3: 5 layers", ", window 24 in 3 of the layers"]),
+        ("decoders/mistral", ["decoder       Mistral: 5 layers", ", window 24\n"]), ("decoders/qwen2", ["decoder       Qwen2: 5 layers"]),
+    ] as [(String, [String])])
+    func lines(path: String, words: [String]) throws {
+        let output = try Command.run("inspect", Files.fixture(path).path).output
+        for word in words { #expect(output.contains(word), "\(output)") }
+        #expect(output.contains(", window") == (words.count > 1))
+    }
+
     // A failure means that the embedded model is not what the documentation says of it.
     @Test func embedded() throws {
         let json = try Command.run("inspect", Files.referenceModel.path, "--json").json()

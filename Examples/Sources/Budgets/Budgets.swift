@@ -12,11 +12,8 @@ struct Budgets {
         let image = try RGBImage(contentsOf: "Models/scenes-ref/images/14.png")
 
         for fraction in [1.0, 0.6, 0.25] {
-            var answer = "", layers = 0
-            for try await piece in model.answer("Describe the image.", image: image, budget: .fraction(fraction)) {
-                answer += piece.text
-                if let summary = piece.summary { layers = summary.plan.rows.count { !$0.isSkipped } }
-            }
+            let (answer, summary) = try await model.answer("Describe the image.", image: image, budget: .fraction(fraction)).whole()
+            let layers = summary.plan.rows.count { !$0.isSkipped }
             print("budget \(fraction), \(layers) of \(model.planShape.layers) layers: \(answer)")
         }
     }

@@ -12,7 +12,7 @@ struct Deadline {
         let image = try RGBImage(contentsOf: "Models/scenes-ref/images/14.png")
 
         // Measures this machine once; the result is kept for later processes.
-        if await model.wantsCalibration { _ = try await model.calibrate() }
+        if await model.wantsCalibration { try await model.calibrate() }
         // The first answer of a process is otherwise a few milliseconds late.
         try await model.warmUp()
 
@@ -21,10 +21,9 @@ struct Deadline {
         options.deadlines.isStrict = true
         for limit in [Duration.milliseconds(500), .milliseconds(1)] {
             do {
-                for try await piece in model.answer("Describe the image.", image: image, budget: .answer(within: limit), options: options) {
-                    FileHandle.standardOutput.write(Data(piece.text.utf8))
-                    if let summary = piece.summary { print("\nlimit \(limit), took \(summary.measured.whole)") }
-                }
+                let answer = model.answer("Describe the image.", image: image, budget: .answer(within: limit), options: options)
+                let (text, summary) = try await answer.whole()
+                print("\(text)\nlimit \(limit), took \(summary.measured.whole)")
             } catch let error as BudgetError {
                 print(error)
             }

@@ -16,10 +16,8 @@ struct Several {
         try await withThrowingTaskGroup(of: (String, String).self) { group in
             for question in questions {
                 group.addTask {
-                    var answer = ""
                     // Cancelling the task ends the answer within one token.
-                    for try await piece in model.answer(question, image: image, budget: .fraction(0.6)) { answer += piece.text }
-                    return (question, answer)
+                    (question, try await model.answer(question, image: image, budget: .fraction(0.6)).whole().text)
                 }
             }
             for try await (question, answer) in group { print("\(question) \(answer)") }

@@ -17,10 +17,12 @@ struct Stream {
 
         var options = GenerationOptions()
         options.maxTokens = 64
-        for try await piece in model.answer(question, image: image, options: options) {
-            FileHandle.standardOutput.write(Data(piece.text.utf8))
-            // The last piece carries the summary.
-            if let summary = piece.summary { print("\n\(summary.line)") }
+        for try await event in model.answer(question, image: image, options: options) {
+            switch event {
+            case .text(let text): FileHandle.standardOutput.write(Data(text.utf8))
+            case .logProbabilities: break
+            case .finished(let summary): print("\n\(summary.tokens.count) tokens in \(summary.measured.whole)")
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ package struct CostReport: Sendable {
         var intensity: Double { totals.traffic.total > 0 ? totals.operations / totals.traffic.total : 0 }
     }
 
-    private var stages: [(name: String, cost: StageCost)] {
+    var stages: [(name: String, cost: StageCost)] {
         [("encode", analysis.encode), ("prefill", analysis.prefill), ("decode", analysis.decode)].compactMap { name, cost in
             cost.map { (name, $0) }
         }
@@ -111,94 +111,6 @@ package struct CostReport: Sendable {
 
     private func number(_ value: Double) -> String {
         value == value.rounded() && abs(value) < 1e15 ? String(format: "%.0f", value) : "\(value)"
-    }
-
-    // MARK: - JSON
-
-    /// The reference's keys at the top, the rest under names of its own. Operations, bytes, seconds.
-    package var jsonObject: [String: Any] {
-        let (request, plan) = (analysis.request, analysis.plan)
-        var object: [String: Any] = [:]
-        var formatted: [String: String] = [:]
-        for field in RequestCost.fields {
-            object[field.name] = field.value(request)
-            formatted[field.name] = CostReport.short(field.value(request))
-        }
-        let settings = analysis.settings
-        object["formatted"] = formatted
-        object["formula"] = analysis.formula.rawValue
-        object["model"] = analysis.model.name
-        object["hardware"] = hardwareObject
-        object["settings"] = [
-            "prompt": settings.promptTokens, "generate": settings.generatedTokens, "batch": settings.batchSize, "weight_bits": settings.storedWeightBits,
-            "activation_bits": settings.activationBits, "kv_bits": settings.cacheBits, "flash_attention": settings.flashAttention,
-            "tensor_parallel": settings.tensorParallel, "images": settings.images,
-        ]
-        object["image_tokens"] = settings.promptImageTokens(analysis.model.configuration)
-        object["token_selection"] = analysis.model.configuration.llava.map { llava -> Any in
-            [llava.tokenSelection.rawValue, llava.fastV?.description].compactMap(\.self).joined(separator: " ")
-        } ?? NSNull()
-        object["image_tokens_dropped"] = settings.drop(analysis.model.configuration)?.tokens ?? 0
-        object["attention_heads_per_layer"] = plan.shares.map(\.switches)
-        object["mlp_groups_per_layer"] = plan.shares.map(\.groups)
-        object["units"] = plan.units ?? NSNull()
-        object["floor"] = analysis.model.units?.floor ?? NSNull()
-        object["ttft"] = analysis.timeToFirstToken
-        object["decode_time"] = analysis.decodeTotals.time
-        object["time_per_token"] = analysis.timePerToken ?? NSNull()
-        object["total_time"] = analysis.wholeTime
-        var byStage: [String: Any] = [:]
-        for (name, cost) in stages { byStage[name] = CostReport.object(cost) }
-        object["stages"] = byStage
-        if detail != .total { object["rows"] = rows.map(rowObject) }
-        if let fit { object["fit"] = fitObject(fit) }
-        return object
-    }
-
-    private var hardwareObject: [String: Any] {
-        let hardware = analysis.hardware
-        return [
-            "name": hardware.name, "bandwidth": hardware.bandwidth, "FP16": hardware.fp16, "INT8": hardware.int8 ?? NSNull(),
-            "FP32": hardware.fp32 ?? NSNull(), "onchip_buffer": hardware.onChipBuffer,
-        ]
-    }
-
-    private func fitObject(_ fit: BudgetFit) -> [String: Any] {
-        [
-            "limit_ms": fit.limit / .milliseconds(1), "goal": fit.goal.rawValue, "fits": fit.budget != nil, "budget": fit.budget ?? NSNull(),
-            "predicted_ms": fit.seconds * 1000, "units": fit.analysis.plan.units ?? NSNull(),
-        ]
-    }
-
-    /// A stage's sums under the reference's names.
-    static func object(_ stage: StageCost) -> [String: Any] {
-        var object = self.object(stage.totals)
-        object["memory_consumption"] = stage.memory.total
-        object["memory_consumption_tmp_act"] = stage.memory.temporaryActivations
-        object["memory_consumption_weight"] = stage.memory.weights
-        object["memory_consumption_kv_cache"] = stage.memory.keyValueCache
-        return object
-    }
-
-    private static func object(_ totals: CostTotals) -> [String: Any] {
-        [
-            "OPs": totals.operations, "memory_access": totals.traffic.total, "load_weight": totals.traffic.loadWeight,
-            "load_act": totals.traffic.loadActivation, "store_act": totals.traffic.storeActivation,
-            "load_kv_cache": totals.traffic.loadKeyValue, "store_kv_cache": totals.traffic.storeKeyValue, "inference_time": totals.time,
-        ]
-    }
-
-    private func rowObject(_ row: Row) -> [String: Any] {
-        var object = CostReport.object(row.totals)
-        object["stage"] = row.stage
-        object["part"] = row.part
-        object["bound"] = row.bound?.rawValue ?? NSNull()
-        if detail == .operation {
-            object["operation"] = row.operation
-            object["arithmetic_intensity"] = row.intensity
-            object["performance"] = row.performance ?? NSNull()
-        }
-        return object
     }
 
     // MARK: - Table

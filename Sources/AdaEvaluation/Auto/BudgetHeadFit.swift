@@ -58,8 +58,7 @@ package enum BudgetHeadFit {
         }
         try SafetensorsWriter.write(head.tensors, to: checkpoint.folder.appendingPathComponent(BudgetHead.fileName))
         members["budget_head"] = .bool(true)
-        let data = try JSONSerialization.data(
-            withJSONObject: JSONValue.object(members).foundation, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+        let data = try JSONText.data(JSONValue.object(members), isPretty: true)
         try RunFiles.write(data, to: config)
     }
 
@@ -128,5 +127,35 @@ struct BudgetChoice {
             if labels.mean(units(price: middle)) >= mean { low = middle } else { high = middle }
         }
         return units(price: low)
+    }
+}
+
+extension BudgetHeadFit {
+    /// The output of `auto fit --json`.
+    package struct JSON: Codable, Sendable {
+        package var inputs: Int
+        /// Inputs that the head was calibrated on.
+        package var calibration: Int
+        package var curve: [Point]
+        package var tests: [Test]
+
+        /// A price of units, and the loss of accuracy and the mean budget at it.
+        package struct Point: Codable, Sendable {
+            package var price: Double
+            package var loss: Double
+            package var mean: Double
+        }
+
+        package struct Test: Codable, Sendable {
+            /// The file of labels.
+            package var labels: String
+            package var study: BudgetStudy.JSON
+        }
+
+        package init(_ head: BudgetHead, inputs: Int, calibration: Int, studies: [(name: String, study: BudgetStudy)]) {
+            (self.inputs, self.calibration) = (inputs, calibration)
+            curve = head.curve.map { Point(price: Double($0.price), loss: Double($0.loss), mean: Double($0.mean)) }
+            tests = studies.map { Test(labels: $0.name, study: $0.study.json) }
+        }
     }
 }

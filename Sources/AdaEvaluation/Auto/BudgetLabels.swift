@@ -19,13 +19,12 @@ extension AdaptiveModel: BudgetedModel {
         var options = GenerationOptions()
         (options.maxTokens, options.plan) = (maxTokens, plan)
         options.onStates = { states.value = $0 }
-        var text = ""
-        for try await piece in answer(question, images: image.map { [$0] } ?? [], budget: budget, options: options) { text += piece.text }
+        let text = try await answer(question, images: image.map { [$0] } ?? [], budget: budget, options: options).whole().text
         guard let value = states.value else { throw BudgetError.notAdaptive(budget: 0, model: name) }
         return (text, value)
     }
 
-    /// Written on the model's thread before the answer's last piece is delivered.
+    /// Written on the model's thread before the answer's summary is delivered.
     private final class Handed: @unchecked Sendable { var value: PrefixStates? }
 }
 

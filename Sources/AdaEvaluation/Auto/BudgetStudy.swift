@@ -5,7 +5,7 @@ import Foundation
 /// budgets shuffled among the inputs, and a head that sees only the question's text.
 package struct BudgetStudy: Sendable {
     /// One way of choosing budgets.
-    package struct Point: Sendable, Equatable {
+    package struct Point: Codable, Sendable, Equatable {
         /// Mean fraction of the full model's units.
         package let mean: Double
         package let accuracy: Double
@@ -84,19 +84,38 @@ package struct BudgetStudy: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    package var jsonObject: [String: Any] {
-        func point(_ point: Point) -> [String: Double] { ["mean": point.mean, "accuracy": point.accuracy] }
-        func gain(_ difference: PairedDifference?) -> Any {
-            difference.map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } ?? NSNull()
+    /// The study in `auto --json` and `explain --json`.
+    package struct JSON: Codable, Sendable {
+        package var inputs: Int
+        /// Accuracy at the full budget.
+        package var full: Double
+        package var fixed: [Point]
+        package var oracle: Point
+        package var curve: [AutomaticJSON]
+        package var auto: AutomaticJSON
+
+        package struct AutomaticJSON: Codable, Sendable {
+            package var mean: Double
+            package var accuracy: Double
+            @Nullable package var overShuffled: PairedDifference?
+            @Nullable package var overText: PairedDifference?
+            @Nullable package var text: Point?
+
+            enum CodingKeys: String, CodingKey {
+                case mean, accuracy, text
+                case overShuffled = "over_shuffled"
+                case overText = "over_text"
+            }
+
+            init(_ item: Automatic) {
+                (mean, accuracy, text) = (item.own.mean, item.own.accuracy, item.text)
+                (overShuffled, overText) = (item.overShuffled, item.overText)
+            }
         }
-        func item(_ item: Automatic) -> [String: Any] {
-            [
-                "mean": item.own.mean, "accuracy": item.own.accuracy, "over_shuffled": gain(item.overShuffled), "over_text": gain(item.overText),
-                "text": item.text.map(point) ?? NSNull(),
-            ]
-        }
-        return [
-            "inputs": inputs, "full": full, "fixed": fixed.map(point), "oracle": point(oracle), "curve": curve.map(item), "auto": item(standard),
-        ]
+    }
+
+    package var json: JSON {
+        JSON(
+            inputs: inputs, full: full, fixed: fixed, oracle: oracle, curve: curve.map(JSON.AutomaticJSON.init), auto: JSON.AutomaticJSON(standard))
     }
 }

@@ -89,12 +89,9 @@ package struct DeadlineBench: Sendable {
         }
         var options = GenerationOptions()
         (options.maxTokens, options.reusesEarlierWork, options.deadlines) = (request.maxTokens, false, deadlines)
-        var text = "", summary: AnswerSummary?
-        for try await piece in model.answer(request.question, images: request.image.map { [$0] } ?? [], budget: budget, options: options) {
-            text += piece.text
-            summary = piece.summary ?? summary
-        }
-        guard let summary else { throw CancellationError() }
+        let (text, summary) = try await model.answer(
+            request.question, images: request.image.map { [$0] } ?? [], budget: budget, options: options
+        ).whole()
         return (summary, text)
     }
 

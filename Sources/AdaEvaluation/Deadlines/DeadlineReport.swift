@@ -116,25 +116,84 @@ package struct DeadlineReport: ExperimentReport {
         return text
     }
 
-    package var resultObject: [String: Any] {
-        [
-            "neighbours": neighbours, "seconds": seconds, "met_by_floor": feasible.count,
-            "predictions": zip(errors, predictions).map { row, item -> [String: Any] in
-                [
-                    "ttft_ms": item.results.map { ["predicted": $0.firstToken.predicted, "measured": $0.firstToken.measured] },
-                    "whole_ms": item.results.map { ["predicted": $0.whole.predicted, "measured": $0.whole.measured] },
-                    "name": row.name, "count": row.count, "ttft_median_error": row.firstToken.median, "ttft_p90_error": row.firstToken.high,
-                    "whole_median_error": row.whole.median, "whole_p90_error": row.whole.high,
-                ]
+    package struct Details: Codable, Sendable {
+        package var neighbours: Int
+        package var seconds: Double
+        /// Deadlines that the smallest plan met.
+        package var metByFloor: Int
+        package var predictions: [PredictionErrors]
+        package var modes: [ModeJSON]
+
+        enum CodingKeys: String, CodingKey {
+            case neighbours, seconds, predictions, modes
+            case metByFloor = "met_by_floor"
+        }
+
+        /// Errors are |measured - predicted| / predicted.
+        package struct PredictionErrors: Codable, Sendable {
+            package var name: String
+            package var count: Int
+            package var ttftMs: [Pair]
+            package var wholeMs: [Pair]
+            package var ttftMedianError: Double
+            package var ttftP90Error: Double
+            package var wholeMedianError: Double
+            package var wholeP90Error: Double
+
+            package struct Pair: Codable, Sendable {
+                package var predicted: Double
+                package var measured: Double
+            }
+
+            enum CodingKeys: String, CodingKey {
+                case name, count
+                case ttftMs = "ttft_ms"
+                case wholeMs = "whole_ms"
+                case ttftMedianError = "ttft_median_error"
+                case ttftP90Error = "ttft_p90_error"
+                case wholeMedianError = "whole_median_error"
+                case wholeP90Error = "whole_p90_error"
+            }
+        }
+
+        /// One way to choose budgets. Fractions of requests, and mean budgets.
+        package struct ModeJSON: Codable, Sendable {
+            package var name: String
+            package var inTime: Double
+            @Nullable package var inTimeOfFloor: Double?
+            package var budget: Double
+            @Nullable package var budgetOfFloor: Double?
+            @Nullable package var ofOracle: Double?
+            @Nullable package var accuracy: Double?
+            package var changed: Double
+
+            enum CodingKeys: String, CodingKey {
+                case name, budget, accuracy, changed
+                case inTime = "in_time"
+                case inTimeOfFloor = "in_time_of_floor"
+                case budgetOfFloor = "budget_of_floor"
+                case ofOracle = "of_oracle"
+            }
+        }
+    }
+
+    package var details: Details {
+        func pair(_ times: (predicted: Double, measured: Double)) -> Details.PredictionErrors.Pair {
+            Details.PredictionErrors.Pair(predicted: times.predicted, measured: times.measured)
+        }
+        return Details(
+            neighbours: neighbours, seconds: seconds, metByFloor: feasible.count,
+            predictions: zip(errors, predictions).map { row, item in
+                Details.PredictionErrors(
+                    name: row.name, count: row.count, ttftMs: item.results.map { pair($0.firstToken) }, wholeMs: item.results.map { pair($0.whole) },
+                    ttftMedianError: row.firstToken.median, ttftP90Error: row.firstToken.high, wholeMedianError: row.whole.median,
+                    wholeP90Error: row.whole.high)
             },
-            "modes": rows.map { row -> [String: Any] in
-                [
-                    "name": row.name, "in_time": row.kept, "in_time_of_floor": row.keptOfFeasible ?? NSNull(), "budget": row.budget,
-                    "budget_of_floor": row.budgetOfFeasible ?? NSNull(), "of_oracle": row.ofOracle ?? NSNull(), "accuracy": row.accuracy ?? NSNull(),
-                    "changed": row.changed,
-                ]
-            },
-        ]
+            modes: rows.map { row in
+                Details.ModeJSON(
+                    name: row.name, inTime: row.kept, inTimeOfFloor: row.keptOfFeasible, budget: row.budget, budgetOfFloor: row.budgetOfFeasible,
+                    ofOracle: row.ofOracle, accuracy: row.accuracy, changed: row.changed)
+            })
     }
 
     /// One run over time: load, budget, and predicted and measured time over the deadline.

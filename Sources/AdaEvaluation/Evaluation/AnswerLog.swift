@@ -18,7 +18,6 @@ package final class AnswerLog {
     /// Answers of earlier starts of this run, in the order in which they were written.
     package let earlier: [SampleRecord]
     private let descriptor: Int32
-    private let encoder = JSONEncoder()
 
     private static let settingsName = "settings.json"
     private static let answersName = "answers.jsonl"
@@ -64,7 +63,6 @@ package final class AnswerLog {
         }
         descriptor = opened
         self.folder = folder
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     }
 
     deinit { close(descriptor) }
@@ -73,7 +71,7 @@ package final class AnswerLog {
     /// - Throws: ``EvaluationError/file(path:reason:)`` if the disk is full or fails.
     package func append(_ record: SampleRecord) throws {
         let file = folder.appendingPathComponent(AnswerLog.answersName)
-        let line = try RunFiles.encode(record, with: encoder)
+        let line = try RunFiles.encode(record, isPretty: false)
         let bytes = [UInt8](line) + [UInt8(ascii: "\n")]
         var done = 0
         while done < bytes.count {
@@ -140,19 +138,12 @@ package final class AnswerLog {
 
 /// Small files that appear whole or not at all.
 enum RunFiles {
-    static func encode(_ value: some Encodable, with encoder: JSONEncoder? = nil) throws -> Data {
-        let encoder = encoder ?? prettyEncoder()
+    static func encode(_ value: some Encodable, isPretty: Bool = true) throws -> Data {
         do {
-            return try encoder.encode(value)
+            return try JSONText.data(value, isPretty: isPretty)
         } catch {
             throw EvaluationError.argument(name: "result", expected: "numbers that JSON can hold", found: "\(error)")
         }
-    }
-
-    private static func prettyEncoder() -> JSONEncoder {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        return encoder
     }
 
     static func write(_ data: Data, to url: URL) throws {

@@ -92,13 +92,7 @@ extension AdaptiveModel: PlannedModel {
         options.reusesEarlierWork = reuses
         options.maxTokens = maxTokens
         options.plan = plan
-        var text = ""
-        var summary: AnswerSummary?
-        for try await piece in answer(question, images: image.map { [$0] } ?? [], budget: budget, options: options) {
-            text += piece.text
-            summary = piece.summary ?? summary
-        }
-        guard let summary else { throw CancellationError() }
+        let (text, summary) = try await answer(question, images: image.map { [$0] } ?? [], budget: budget, options: options).whole()
         return ModelResponse(
             text: text, plan: summary.plan, units: summary.units, promptTokens: summary.promptTokens, imageTokens: summary.imageTokens, generatedTokens: summary.tokens.count,
             keyValueBytes: summary.keyValueBytes, measured: summary.measured)

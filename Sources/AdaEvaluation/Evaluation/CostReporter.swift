@@ -22,6 +22,15 @@ package struct RequestCost: Codable, Sendable, Equatable {
         self.prefillMemoryConsumption = prefillMemoryConsumption
     }
 
+    /// - Returns: `nil` without costs.
+    init?(meanOf costs: [RequestCost]) {
+        func mean(_ value: (RequestCost) -> Double) -> Double { costs.map(value).mean ?? 0 }
+        if costs.isEmpty { return nil }
+        self.init(
+            flops: mean(\.flops), averageFlops: mean(\.averageFlops), prefillFlops: mean(\.prefillFlops), prefillTime: mean(\.prefillTime),
+            memoryConsumption: mean(\.memoryConsumption), prefillMemoryConsumption: mean(\.prefillMemoryConsumption))
+    }
+
     enum CodingKeys: String, CodingKey {
         case flops
         case averageFlops = "avg_flops"

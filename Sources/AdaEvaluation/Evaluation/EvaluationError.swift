@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// Why an evaluation cannot run, resume or be reported.
-package enum EvaluationError: EngineError, Equatable {
+package enum EvaluationError: AdaLLaVAError, Equatable {
     /// A setting is out of range, or does not go with another.
     case argument(name: String, expected: String, found: String)
     /// A benchmark's file is not there.

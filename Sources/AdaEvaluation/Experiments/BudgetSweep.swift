@@ -111,21 +111,54 @@ package struct SweepReport: ExperimentReport {
 
     package var models: [ExperimentModel] { [model] }
 
-    package var resultObject: [String: Any] {
-        [
-            "question": question, "formula": formula.rawValue, "floor": model.budgetFloor ?? NSNull(),
-            "results": rows.map(SweepReport.object),
-        ]
+    package struct Details: Codable, Sendable {
+        package var question: String
+        package var formula: String
+        @Nullable package var floor: Double?
+        package var results: [Entry]
+
+        /// One budget. Only `budget` and `possible` are present if the model cannot be run at it.
+        package struct Entry: Codable, Sendable {
+            package var budget: Double
+            package var possible: Bool
+            package var belowFloor: Bool?
+            package var executedShare: Double?
+            package var answer: String?
+            package var words: Int?
+            package var tokens: Int?
+            package var promptTokens: Int?
+            package var flops: Double?
+            package var averageFlops: Double?
+            package var prefillFlops: Double?
+            package var memoryConsumption: Double?
+            package var kvBytes: Int?
+            package var prefillMs: SampleStatistics.JSON?
+
+            enum CodingKeys: String, CodingKey {
+                case budget, possible, answer, words, tokens, flops
+                case belowFloor = "below_floor"
+                case executedShare = "executed_share"
+                case promptTokens = "prompt_tokens"
+                case averageFlops = "avg_flops"
+                case prefillFlops = "prefill_flops"
+                case memoryConsumption = "memory_consumption"
+                case kvBytes = "kv_bytes"
+                case prefillMs = "prefill_ms"
+            }
+        }
     }
 
-    private static func object(_ row: Row) -> [String: Any] {
-        guard let run = row.run else { return ["budget": row.budget, "possible": false] }
-        return [
-            "budget": row.budget, "possible": true, "below_floor": run.isBelowFloor, "executed_share": run.executedShare, "answer": run.answer,
-            "words": run.words, "tokens": run.generatedTokens, "prompt_tokens": run.promptTokens, "flops": run.cost.flops,
-            "avg_flops": run.cost.averageFlops, "prefill_flops": run.cost.prefillFlops, "memory_consumption": run.cost.memoryConsumption,
-            "kv_bytes": run.keyValueBytes, "prefill_ms": run.prefill.experimentObject,
-        ]
+    package var details: Details {
+        Details(
+            question: question, formula: formula.rawValue, floor: model.budgetFloor,
+            results: rows.map { row in
+                let run = row.run
+                return Details.Entry(
+                    budget: row.budget, possible: run != nil, belowFloor: run?.isBelowFloor, executedShare: run?.executedShare, answer: run?.answer,
+                    words: run?.words, tokens: run?.generatedTokens, promptTokens: run?.promptTokens, flops: run?.cost.flops,
+                    averageFlops: run?.cost.averageFlops, prefillFlops: run?.cost.prefillFlops, memoryConsumption: run?.cost.memoryConsumption,
+                    kvBytes: run?.keyValueBytes, prefillMs: run?.prefill.json)
+            })
     }
 
     package var csv: String {

@@ -1,3 +1,4 @@
+import AdaLLaVA
 import Foundation
 
 extension SampleStatistics {
@@ -44,11 +45,13 @@ extension SampleStatistics {
         return z + (z * z * z + z) / (4 * v) + (5 * z * z * z * z * z + 16 * z * z * z + 3 * z) / (96 * v * v)
     }
 
-    /// The statistics that experiments report for a set of measurements; `ci95` is the margin of the mean, null for one value.
-    var experimentObject: [String: Any] {
-        [
-            "n": count, "mean": mean, "median": median, "deviation": deviation, "min": minimum, "max": maximum,
-            "ci95": meanMargin ?? NSNull(),
-        ]
+    /// The statistics that experiments report for a set of measurements.
+    package struct JSON: Codable, Sendable {
+        package var n: Int
+        package var mean, median, deviation, min, max: Double
+        /// Margin of the mean; `null` for one value.
+        @Nullable package var ci95: Double?
     }
+
+    package var json: JSON { JSON(n: count, mean: mean, median: median, deviation: deviation, min: minimum, max: maximum, ci95: meanMargin) }
 }

@@ -11,8 +11,9 @@ package protocol ExperimentReport: Sendable {
     var models: [ExperimentModel] { get }
     /// Facts about the models that the table does not contain.
     var modelLines: [String] { get }
-    /// The experiment's own part of ``jsonObject``.
-    var resultObject: [String: Any] { get }
+    /// The experiment's own members of its JSON.
+    associatedtype Details: Codable & Sendable
+    var details: Details { get }
     /// One line for each result under one of names (RFC 4180).
     var csv: String { get }
     /// Lines for people, without machine and models.
@@ -23,12 +24,11 @@ package protocol ExperimentReport: Sendable {
 
 extension ExperimentReport {
     /// Everything, with machine, models, build and the number of repeats.
-    package var jsonObject: [String: Any] {
-        let common: [String: Any] = [
-            "experiment": Self.name, "environment": environment.jsonObject, "models": models.map(\.jsonObject),
-            "repeats": ["done": repeats.done, "asked": repeats.asked], "complete": !repeats.wasStopped,
-        ]
-        return common.merging(resultObject) { $1 }
+    package var json: ExperimentJSON<Details> {
+        ExperimentJSON(
+            common: ExperimentJSON.Common(
+                experiment: Self.name, environment: environment, models: models.map(\.json), repeats: repeats, complete: !repeats.wasStopped),
+            details: details)
     }
 
     /// The models and the machine.
@@ -39,13 +39,7 @@ extension ExperimentReport {
     /// Writes `NAME.json` and `NAME.csv`.
     /// - Throws: ``EvaluationError``
     package func write(to folder: URL) throws {
-        let data: Data
-        do {
-            data = try JSONSerialization.data(withJSONObject: jsonObject, options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
-        } catch {
-            throw EvaluationError.argument(name: "result", expected: "numbers that JSON can hold", found: error.localizedDescription)
-        }
-        try RunFiles.write(data, to: folder.appendingPathComponent(Self.name + ".json"))
+        try RunFiles.write(RunFiles.encode(json), to: folder.appendingPathComponent(Self.name + ".json"))
         try RunFiles.write(Data(csv.utf8), to: folder.appendingPathComponent(Self.name + ".csv"))
     }
 
@@ -55,8 +49,34 @@ extension ExperimentReport {
     }
 }
 
+/// The output of `bench EXPERIMENT --json`. The members of ``Common`` and of the experiment's details are those of one object.
+package struct ExperimentJSON<Details: Codable & Sendable>: Codable, Sendable {
+    package var common: Common
+    package var details: Details
+
+    /// Members of every experiment.
+    package struct Common: Codable, Sendable {
+        /// `sweep`, `requests`, `linearity`, `throughput`, `kernels`, `deadline`, `slo`.
+        package var experiment: String
+        package var environment: ExperimentEnvironment
+        package var models: [ExperimentModel.JSON]
+        package var repeats: ExperimentRepeats
+        /// Whether all repeats were made.
+        package var complete: Bool
+    }
+
+    init(common: Common, details: Details) { (self.common, self.details) = (common, details) }
+
+    package init(from decoder: any Swift.Decoder) throws { (common, details) = (try Common(from: decoder), try Details(from: decoder)) }
+
+    package func encode(to encoder: any Encoder) throws {
+        try common.encode(to: encoder)
+        try details.encode(to: encoder)
+    }
+}
+
 /// How often everything was measured.
-package struct ExperimentRepeats: Sendable, Equatable {
+package struct ExperimentRepeats: Codable, Sendable, Equatable {
     /// Whole repeats that were made.
     package let done: Int
     package let asked: Int

@@ -8,18 +8,23 @@ import Foundation
 #endif
 
 /// The machine and the build that an experiment ran on.
-package struct ExperimentEnvironment: Sendable, Equatable {
+package struct ExperimentEnvironment: Codable, Sendable, Equatable {
     package let processor: String
     /// Processors that this process may run on.
     package let cores: Int
     package let system: String
     /// Processes that wanted to run over the last minute before the experiment: how quiet the machine was. `nil` if the system does not say.
-    package let loadAverage: Double?
+    @Nullable package var loadAverage: Double?
     /// The program and its version.
     package let package: String
     package let swift: String
     /// `release` or `debug`.
     package let configuration: String
+
+    enum CodingKeys: String, CodingKey {
+        case processor, cores, system, package, swift, configuration
+        case loadAverage = "load_average"
+    }
 
     /// - Parameter package: the program and its version.
     package init(package: String) {
@@ -56,13 +61,6 @@ package struct ExperimentEnvironment: Sendable, Equatable {
         let load = loadAverage.map { String(format: ", load %.2f", $0) } ?? ""
         return [
             "machine  \(processor), \(cores) core\(cores == 1 ? "" : "s"), \(system)\(load)", "build    \(package), Swift \(swift), \(configuration)",
-        ]
-    }
-
-    var jsonObject: [String: Any] {
-        [
-            "processor": processor, "cores": cores, "system": system, "load_average": loadAverage ?? NSNull(),
-            "package": package, "swift": swift, "configuration": configuration,
         ]
     }
 }

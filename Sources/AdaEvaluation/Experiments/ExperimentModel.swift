@@ -97,12 +97,30 @@ package struct ExperimentModel: Sendable {
         return "model    \(name): \(parameterCount) parameters, \(weightType), \(size), \(floor); \(threads) thread\(threads == 1 ? "" : "s"), \(kernels), precision \(precision.rawValue)"
     }
 
-    var jsonObject: [String: Any] {
-        [
-            "name": name, "parameters": parameters, "weight_bytes": weightBytes, "weight_type": weightType,
-            "floor": budgetFloor ?? NSNull(), "context_length": contextLength, "threads": threads, "kernels": kernels,
-            "precision": precision.rawValue,
-        ]
+    /// A model in the JSON of experiments.
+    package struct JSON: Codable, Sendable {
+        package var name: String
+        package var parameters: Int
+        package var weightBytes: Int
+        package var weightType: String
+        @Nullable package var floor: Double?
+        package var contextLength: Int
+        package var threads: Int
+        package var kernels: String
+        package var precision: String
+
+        enum CodingKeys: String, CodingKey {
+            case name, parameters, floor, threads, kernels, precision
+            case weightBytes = "weight_bytes"
+            case weightType = "weight_type"
+            case contextLength = "context_length"
+        }
+    }
+
+    var json: JSON {
+        JSON(
+            name: name, parameters: parameters, weightBytes: weightBytes, weightType: weightType, floor: budgetFloor, contextLength: contextLength,
+            threads: threads, kernels: kernels, precision: precision.rawValue)
     }
 }
 

@@ -118,31 +118,92 @@ package struct LinearityReport: ExperimentReport {
     // MARK: - For programs
 
     /// Other programs read `points` and `r_squared`.
-    package var resultObject: [String: Any] {
-        var fitted: [String: Any] = [:]
-        var rSquared: [String: Any] = [:]
-        for (_, key, fit) in fits {
-            rSquared[key] = fit.rSquared
-            fitted[key] = ["slope_ms_per_gflop": fit.slope * 1e9, "intercept_ms": fit.intercept, "r_squared": fit.rSquared]
+    package struct Details: Codable, Sendable {
+        package var formula: String
+        package var promptTokens: Int
+        package var answerTokens: Int
+        /// By phase: `ttft`, `whole`, `decode`.
+        package var rSquared: [String: Double]
+        package var fits: [String: Fit]
+        package var points: [PointJSON]
+
+        enum CodingKeys: String, CodingKey {
+            case formula, fits, points
+            case promptTokens = "prompt_tokens"
+            case answerTokens = "answer_tokens"
+            case rSquared = "r_squared"
         }
-        return [
-            "formula": CostFormula.exact.rawValue, "prompt_tokens": promptPositions, "answer_tokens": answerTokens, "r_squared": rSquared,
-            "fits": fitted, "points": points.map(pointObject),
-        ]
+
+        /// A line through the points.
+        package struct Fit: Codable, Sendable {
+            package var slope: Double
+            package var intercept: Double
+            package var rSquared: Double
+
+            enum CodingKeys: String, CodingKey {
+                case slope = "slope_ms_per_gflop"
+                case intercept = "intercept_ms"
+                case rSquared = "r_squared"
+            }
+        }
+
+        /// One budget. Times in milliseconds, ratios to the largest budget.
+        package struct PointJSON: Codable, Sendable {
+            package var budget: Double
+            package var units: Int
+            package var unitsShare: Double
+            package var flops: Double
+            package var encodeFlops: Double
+            package var prefillFlops: Double
+            package var tokenFlops: Double
+            package var ttftMs: Double
+            package var prefillMs: Double
+            package var wholeMs: Double
+            package var perTokenMs: Double
+            package var prefillRatio: Double
+            package var perTokenRatio: Double
+            package var wholeRatio: Double
+            /// `null` without an image.
+            @Nullable package var towerShare: Double?
+            /// By `ttft_ms`, `prefill_ms`, `whole_ms`, `per_token_ms`.
+            package var measured: [String: SampleStatistics.JSON]
+
+            enum CodingKeys: String, CodingKey {
+                case budget, units, flops, measured
+                case unitsShare = "units_share"
+                case encodeFlops = "encode_flops"
+                case prefillFlops = "prefill_flops"
+                case tokenFlops = "token_flops"
+                case ttftMs = "ttft_ms"
+                case prefillMs = "prefill_ms"
+                case wholeMs = "whole_ms"
+                case perTokenMs = "per_token_ms"
+                case prefillRatio = "prefill_ratio"
+                case perTokenRatio = "per_token_ratio"
+                case wholeRatio = "whole_ratio"
+                case towerShare = "tower_share"
+            }
+        }
     }
 
-    private func pointObject(_ point: Point) -> [String: Any] {
-        [
-            "budget": point.budget, "flops": point.flops, "ttft_ms": point.firstToken.value, "whole_ms": point.whole.value,
-            "per_token_ms": point.perToken.value, "units": point.units, "units_share": point.unitsShare, "encode_flops": point.encodeFlops,
-            "prefill_flops": point.prefillFlops, "token_flops": point.tokenFlops, "prefill_ms": point.prefill.value,
-            "prefill_ratio": point.prefill.ratio, "per_token_ratio": point.perToken.ratio, "whole_ratio": point.whole.ratio,
-            "tower_share": hasImage ? point.towerShare as Any : NSNull(),
-            "measured": [
-                "ttft_ms": point.firstToken.measured.experimentObject, "prefill_ms": point.prefill.measured.experimentObject,
-                "whole_ms": point.whole.measured.experimentObject, "per_token_ms": point.perToken.measured.experimentObject,
-            ],
-        ]
+    package var details: Details {
+        Details(
+            formula: CostFormula.exact.rawValue, promptTokens: promptPositions, answerTokens: answerTokens,
+            rSquared: Dictionary(uniqueKeysWithValues: fits.map { ($0.key, $0.fit.rSquared) }),
+            fits: Dictionary(uniqueKeysWithValues: fits.map {
+                ($0.key, Details.Fit(slope: $0.fit.slope * 1e9, intercept: $0.fit.intercept, rSquared: $0.fit.rSquared))
+            }),
+            points: points.map { point in
+                Details.PointJSON(
+                    budget: point.budget, units: point.units, unitsShare: point.unitsShare, flops: point.flops, encodeFlops: point.encodeFlops,
+                    prefillFlops: point.prefillFlops, tokenFlops: point.tokenFlops, ttftMs: point.firstToken.value, prefillMs: point.prefill.value,
+                    wholeMs: point.whole.value, perTokenMs: point.perToken.value, prefillRatio: point.prefill.ratio,
+                    perTokenRatio: point.perToken.ratio, wholeRatio: point.whole.ratio, towerShare: hasImage ? point.towerShare : nil,
+                    measured: [
+                        "ttft_ms": point.firstToken.measured.json, "prefill_ms": point.prefill.measured.json, "whole_ms": point.whole.measured.json,
+                        "per_token_ms": point.perToken.measured.json,
+                    ])
+            })
     }
 
     package var csv: String {

@@ -227,15 +227,53 @@ package struct RequestsReport: ExperimentReport {
 
     package var models: [ExperimentModel] { [model] }
 
-    package var resultObject: [String: Any] {
-        [
-            "budget": budget, "max_tokens": maxTokens, "damaged_images": damagedImages,
-            "results": rows.map { row in
-                var object: [String: Any] = ["pattern": row.pattern.rawValue, "n": row.whole.count, "prefill_ms": row.prefill.experimentObject]
-                for measurement in row.measurements { object[measurement.key] = measurement.statistics.experimentObject }
-                return object
-            },
-        ]
+    package struct Details: Codable, Sendable {
+        package var budget: Double
+        package var maxTokens: Int
+        package var damagedImages: Int
+        package var results: [Entry]
+
+        enum CodingKeys: String, CodingKey {
+            case budget, results
+            case maxTokens = "max_tokens"
+            case damagedImages = "damaged_images"
+        }
+
+        /// All requests of one pattern. Milliseconds.
+        package struct Entry: Codable, Sendable {
+            package var pattern: String
+            package var n: Int
+            package var encodeMs: SampleStatistics.JSON
+            package var ttftMs: SampleStatistics.JSON
+            package var prefillMs: SampleStatistics.JSON
+            package var decodeMs: SampleStatistics.JSON
+            package var wholeMs: SampleStatistics.JSON
+            package var interRequestMs: SampleStatistics.JSON
+            /// Present for the pattern `cold`.
+            package var loadMs: SampleStatistics.JSON?
+
+            enum CodingKeys: String, CodingKey {
+                case pattern, n
+                case encodeMs = "encode_ms"
+                case ttftMs = "ttft_ms"
+                case prefillMs = "prefill_ms"
+                case decodeMs = "decode_ms"
+                case wholeMs = "whole_ms"
+                case interRequestMs = "inter_request_ms"
+                case loadMs = "load_ms"
+            }
+        }
+    }
+
+    package var details: Details {
+        Details(
+            budget: budget, maxTokens: maxTokens, damagedImages: damagedImages,
+            results: rows.map { row in
+                Details.Entry(
+                    pattern: row.pattern.rawValue, n: row.whole.count, encodeMs: row.encode.json, ttftMs: row.firstToken.json,
+                    prefillMs: row.prefill.json, decodeMs: row.decode.json, wholeMs: row.whole.json, interRequestMs: row.interRequest.json,
+                    loadMs: row.loading?.json)
+            })
     }
 
     package var csv: String {

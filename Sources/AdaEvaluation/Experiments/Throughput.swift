@@ -163,19 +163,54 @@ package struct ThroughputReport: ExperimentReport {
     package var modelLines: [String] { [""] }
 
     /// Other programs read `results` with `kind`, `tokens_per_second`, `deviation` and `budget`.
-    package var resultObject: [String: Any] {
-        [
-            "results": results.map { result in
-                [
-                    "kind": result.kind.rawValue, "tokens_per_second": result.rate.mean, "deviation": result.rate.deviation, "budget": result.budget,
-                    "below_floor": result.isBelowFloor, "executed_share": result.executedShare, "model": result.model.name,
-                    "weight_type": result.model.weightType, "weight_bytes": result.model.weightBytes, "parameters": result.model.parameters,
-                    "sequences": result.sequences, "threads": result.model.threads, "kernels": result.model.kernels, "test": result.test, "tokens": result.tokens,
-                    "depth": result.depth, "n": result.rate.count, "median": result.rate.median, "min": result.rate.minimum,
-                    "max": result.rate.maximum, "ci95": result.rate.meanMargin ?? NSNull(),
-                ] as [String: Any]
+    package struct Details: Codable, Sendable {
+        package var results: [Entry]
+
+        /// A model, its threads, a budget, a phase. Rates in tokens a second.
+        package struct Entry: Codable, Sendable {
+            package var kind: String
+            package var tokensPerSecond: Double
+            package var deviation: Double
+            package var budget: Double
+            package var belowFloor: Bool
+            package var executedShare: Double
+            package var model: String
+            package var weightType: String
+            package var weightBytes: Int
+            package var parameters: Int
+            package var sequences: Int
+            package var threads: Int
+            package var kernels: String
+            package var test: String
+            package var tokens: Int
+            package var depth: Int
+            package var n: Int
+            package var median: Double
+            package var min: Double
+            package var max: Double
+            @Nullable package var ci95: Double?
+
+            enum CodingKeys: String, CodingKey {
+                case kind, deviation, budget, model, parameters, sequences, threads, kernels, test, tokens, depth, n, median, min, max, ci95
+                case tokensPerSecond = "tokens_per_second"
+                case belowFloor = "below_floor"
+                case executedShare = "executed_share"
+                case weightType = "weight_type"
+                case weightBytes = "weight_bytes"
             }
-        ]
+        }
+    }
+
+    package var details: Details {
+        Details(
+            results: results.map { result in
+                Details.Entry(
+                    kind: result.kind.rawValue, tokensPerSecond: result.rate.mean, deviation: result.rate.deviation, budget: result.budget,
+                    belowFloor: result.isBelowFloor, executedShare: result.executedShare, model: result.model.name, weightType: result.model.weightType,
+                    weightBytes: result.model.weightBytes, parameters: result.model.parameters, sequences: result.sequences,
+                    threads: result.model.threads, kernels: result.model.kernels, test: result.test, tokens: result.tokens, depth: result.depth,
+                    n: result.rate.count, median: result.rate.median, min: result.rate.minimum, max: result.rate.maximum, ci95: result.rate.meanMargin)
+            })
     }
 
     /// Machine and build in every line, as llama-bench has them, so that files of many runs can be put together.

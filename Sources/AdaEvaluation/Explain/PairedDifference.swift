@@ -1,7 +1,7 @@
 import AdaLLaVA
 
 /// A difference between two ways of answering the same samples.
-package struct PairedDifference: Sendable, Equatable {
+package struct PairedDifference: Codable, Sendable, Equatable {
     /// Of the mean scores, first minus second.
     package let mean: Double
     /// The 95 % confidence interval, from a paired bootstrap (Efron, 1979) of ``draws`` draws, by percentiles.

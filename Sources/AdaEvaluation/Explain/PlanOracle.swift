@@ -184,24 +184,54 @@ package struct PlanOracle: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    package var jsonObject: [String: Any] {
-        func gain(_ difference: PairedDifference?) -> Any {
-            difference.map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } ?? NSNull()
+    /// A member of `explain --json`.
+    package struct JSON: Codable, Sendable {
+        package var budgets: [BudgetEntry]
+        package var probes: [ProbeEntry]
+
+        package struct BudgetEntry: Codable, Sendable {
+            package var budget: Double
+            package var units: Int
+            package var plans: Int
+            package var inputs: Int
+            /// Mean scores under the scheduler's plans, the best single plan, and the best plan of each input.
+            package var own: Double
+            package var single: Double
+            package var oracle: Double
+            package var singleLayers: [Int]
+            @Nullable package var oracleOverSingle: PairedDifference?
+            @Nullable package var ownOverSingle: PairedDifference?
+
+            enum CodingKeys: String, CodingKey {
+                case budget, units, plans, inputs, own, single, oracle
+                case singleLayers = "single_layers"
+                case oracleOverSingle = "oracle_over_single"
+                case ownOverSingle = "own_over_single"
+            }
         }
-        return [
-            "budgets": results.map { result in
-                [
-                    "budget": result.budget, "units": result.units, "plans": result.plans, "inputs": result.inputs, "own": result.own,
-                    "single": result.single, "oracle": result.oracle, "single_layers": result.singleLayers,
-                    "oracle_over_single": gain(result.oracleOverSingle), "own_over_single": gain(result.ownOverSingle),
-                ] as [String: Any]
+
+        package struct ProbeEntry: Codable, Sendable {
+            package var target: String
+            package var budget: Double
+            package var classes: Int
+            package var inputs: Int
+            package var accuracy: Double
+            package var majority: Double
+        }
+    }
+
+    package var json: JSON {
+        JSON(
+            budgets: results.map { result in
+                JSON.BudgetEntry(
+                    budget: result.budget, units: result.units, plans: result.plans, inputs: result.inputs, own: result.own, single: result.single,
+                    oracle: result.oracle, singleLayers: result.singleLayers, oracleOverSingle: result.oracleOverSingle,
+                    ownOverSingle: result.ownOverSingle)
             },
-            "probes": probes.map { probe in
-                [
-                    "target": probe.target, "budget": probe.budget, "classes": probe.classes, "inputs": probe.inputs, "accuracy": probe.accuracy,
-                    "majority": probe.majority,
-                ] as [String: Any]
-            },
-        ]
+            probes: probes.map { probe in
+                JSON.ProbeEntry(
+                    target: probe.target, budget: probe.budget, classes: probe.classes, inputs: probe.inputs, accuracy: probe.accuracy,
+                    majority: probe.majority)
+            })
     }
 }

@@ -77,25 +77,20 @@ package struct PlanReport: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    /// The output of `explain --json`.
-    package var jsonObject: [String: Any] {
-        var object: [String: Any] = [
-            "model": model, "data": data, "prefix_layers": prefixLayers, "damaged_images": damagedImages, "budgets": results.map(\.jsonObject),
-            "examples": examples.map { example in
-                [
-                    "id": example.sample.id, "question": example.sample.question,
-                    "attention": example.attention.map { budget, attention in
-                        [
-                            "budget": budget,
-                            "layers": attention.layers.map { ["layer": $0.index, "image": $0.imageShare, "latency_token": $0.ownShare] },
-                        ]
-                    },
-                ] as [String: Any]
-            },
-        ]
-        if let oracle { object["oracle"] = oracle.jsonObject }
-        if let auto { object["auto"] = auto.jsonObject }
-        return object
+    package var json: JSON {
+        JSON(
+            model: model, data: data, prefixLayers: prefixLayers, damagedImages: damagedImages, budgets: results.map(\.json),
+            examples: examples.map { example in
+                JSON.Example(
+                    id: example.sample.id, question: example.sample.question,
+                    attention: example.attention.map { budget, attention in
+                        JSON.Example.Attention(
+                            budget: budget,
+                            layers: attention.layers.map {
+                                JSON.Example.Layer(layer: $0.index, image: $0.imageShare, latencyToken: $0.ownShare)
+                            })
+                    })
+            }, oracle: oracle?.json, auto: auto?.json)
     }
 
     // MARK: - Page

@@ -52,24 +52,15 @@ extension PlanStudy {
             return zip(own, other).map { $0 == $1 ? 0 : 1 }.mean
         }
 
-        /// The entry of a budget in `explain --json`.
-        package var jsonObject: [String: Any] {
-            var object: [String: Any] = [
-                "budget": budget, "samples": plans.count, "distinct_plans": distinctPlans, "switches": switches.count,
-                "changed_plans": named { changedPlans[$0] }, "changed_answers": named { $0 == .own ? nil : changedAnswers($0) },
-            ]
-            if let units { object["units"] = units }
-            if let meanHamming { object["mean_hamming"] = meanHamming }
-            if let frequencies {
-                object["switch_frequencies"] = (0 ..< frequencies.layers).map { layer in
-                    (0 ..< 2).map { Array(frequencies.row(layer: layer, part: $0)) }
-                }
-            }
-            if !scores.isEmpty {
-                object["accuracy"] = named(accuracy)
-                object["gain_of_own"] = named { source in gain(over: source).map { ["mean": $0.mean, "low": $0.low, "high": $0.high] } }
-            }
-            return object
+        package var json: PlanReport.JSON.Result {
+            PlanReport.JSON.Result(
+                budget: budget, samples: plans.count, distinctPlans: distinctPlans, switches: switches.count,
+                changedPlans: named { changedPlans[$0] }, changedAnswers: named { $0 == .own ? nil : changedAnswers($0) }, units: units,
+                meanHamming: meanHamming,
+                switchFrequencies: frequencies.map { frequencies in
+                    (0 ..< frequencies.layers).map { layer in (0 ..< 2).map { Array(frequencies.row(layer: layer, part: $0)) } }
+                },
+                accuracy: scores.isEmpty ? nil : named(accuracy), gainOfOwn: scores.isEmpty ? nil : named { gain(over: $0) })
         }
 
         private func named<Value>(_ value: (PlanSource) -> Value?) -> [String: Value] {

@@ -75,26 +75,72 @@ package struct KernelReport: ExperimentReport {
         ]
     }
 
-    package var resultObject: [String: Any] {
-        [
-            "shape": shape, "kernels": kernels, "streamed_bytes": streamedBytes, "last_level_cache_bytes": CeilingMeasurement.lastLevelCache,
-            "ceilings": ceilings.map(jsonObject), "results": results.map(jsonObject),
-        ]
+    package struct Details: Codable, Sendable {
+        package var shape: String
+        package var kernels: String
+        package var streamedBytes: Int
+        package var lastLevelCacheBytes: Int
+        package var ceilings: [Ceiling]
+        package var results: [Entry]
+
+        enum CodingKeys: String, CodingKey {
+            case shape, kernels, ceilings, results
+            case streamedBytes = "streamed_bytes"
+            case lastLevelCacheBytes = "last_level_cache_bytes"
+        }
+
+        /// Limits of the machine with some threads.
+        package struct Ceiling: Codable, Sendable {
+            package var threads: Int
+            package var bandwidth: Double
+            package var int8: Double
+            @Nullable package var bf16: Double?
+            package var f32: Double
+
+            enum CodingKeys: String, CodingKey {
+                case threads
+                case bandwidth = "bandwidth_gb_s"
+                case int8 = "int8_gops"
+                case bf16 = "bf16_gflops"
+                case f32 = "f32_gflops"
+            }
+        }
+
+        /// One operation of one size on some threads.
+        package struct Entry: Codable, Sendable {
+            package var part: String
+            package var operation: String
+            package var shape: String
+            @Nullable package var type: String?
+            package var threads: Int
+            package var tokens: Int
+            package var microseconds: SampleStatistics.JSON
+            package var bandwidth: Double
+            package var gops: Double
+            @Nullable package var bound: String?
+            @Nullable package var share: Double?
+
+            enum CodingKeys: String, CodingKey {
+                case part, operation, shape, type, threads, tokens, microseconds, gops, bound, share
+                case bandwidth = "gb_s"
+            }
+        }
     }
 
-    private func jsonObject(_ ceiling: CeilingMeasurement) -> [String: Any] {
-        [
-            "threads": ceiling.threads, "bandwidth_gb_s": ceiling.bandwidth / 1e9, "int8_gops": ceiling.int8 / 1e9,
-            "bf16_gflops": ceiling.bf16.map { $0 / 1e9 as Any } ?? NSNull(), "f32_gflops": ceiling.fp32 / 1e9,
-        ]
-    }
-
-    private func jsonObject(_ result: Result) -> [String: Any] {
-        [
-            "part": result.part.rawValue, "operation": result.operation, "shape": result.shape, "type": result.type ?? NSNull(),
-            "threads": result.threads, "tokens": result.tokens, "microseconds": result.microseconds.experimentObject,
-            "gb_s": result.bandwidth / 1e9, "gops": result.rate / 1e9, "bound": result.bound ?? NSNull(), "share": result.share ?? NSNull(),
-        ]
+    package var details: Details {
+        Details(
+            shape: shape, kernels: kernels, streamedBytes: streamedBytes, lastLevelCacheBytes: CeilingMeasurement.lastLevelCache,
+            ceilings: ceilings.map { ceiling in
+                Details.Ceiling(
+                    threads: ceiling.threads, bandwidth: ceiling.bandwidth / 1e9, int8: ceiling.int8 / 1e9, bf16: ceiling.bf16.map { $0 / 1e9 },
+                    f32: ceiling.fp32 / 1e9)
+            },
+            results: results.map { result in
+                Details.Entry(
+                    part: result.part.rawValue, operation: result.operation, shape: result.shape, type: result.type, threads: result.threads,
+                    tokens: result.tokens, microseconds: result.microseconds.json, bandwidth: result.bandwidth / 1e9, gops: result.rate / 1e9,
+                    bound: result.bound, share: result.share)
+            })
     }
 
     package var csv: String {

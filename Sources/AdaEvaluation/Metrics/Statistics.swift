@@ -36,10 +36,12 @@ package struct SampleStatistics: Sendable, Equatable {
         return sorted[below] + (sorted[above] - sorted[below]) * (position - Double(below))
     }
 
-    /// `mean`, `p50`, `p90`, `p99`.
-    package var jsonObject: [String: Double] {
-        ["mean": mean, "p50": percentile(50), "p90": percentile(90), "p99": percentile(99)]
+    /// The mean and percentiles, as reports of many answers write them.
+    package struct Percentiles: Codable, Sendable {
+        package var mean, p50, p90, p99: Double
     }
+
+    package var percentiles: Percentiles { Percentiles(mean: mean, p50: percentile(50), p90: percentile(90), p99: percentile(99)) }
 }
 
 extension Sequence<Double> {

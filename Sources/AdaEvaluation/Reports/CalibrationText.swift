@@ -45,14 +45,15 @@ package struct CalibrationText {
         return (lines + ["", String(format: "Measured in %.1f s, kept in %@", report.seconds, report.file)]).joined(separator: "\n")
     }
 
+    /// The output of `calibrate --json`.
+    package struct JSON: Codable, Sendable {
+        package var calibration: CalibrationReport
+        /// Absent where they were not measured.
+        package var ceilings: MachineCeilings?
+    }
+
     /// The report and the ceilings as one object.
     package func json() throws -> String {
-        struct Output: Encodable {
-            let calibration: CalibrationReport
-            let ceilings: MachineCeilings?
-        }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(Output(calibration: report, ceilings: ceilings)), as: UTF8.self)
+        String(decoding: try JSONText.data(JSON(calibration: report, ceilings: ceilings), isPretty: true), as: UTF8.self)
     }
 }

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// Result of an evaluation, for people (``table``) and programs (``jsonObject``, ``csv``).
+/// Result of an evaluation, for people (``table``) and programs (``json``, ``csv``).
 package struct EvaluationReport: Sendable {
     /// One budget's part.
     package struct Result: Sendable {
@@ -11,8 +11,8 @@ package struct EvaluationReport: Sendable {
         package let scores: [BenchmarkScore]
         /// Milliseconds of `encode_ms`, `prefill_ms`, `decode_ms`, `ttft_ms`, `tpot_ms`; a phase that never ran is left out.
         package let measured: [(name: String, statistics: SampleStatistics)]
-        /// The means of the reference's keys; empty without a cost model.
-        package let costs: [(name: String, mean: Double)]
+        /// The means of the reference's keys; `nil` without a cost model.
+        package let costs: RequestCost?
         /// The mean fraction of heads and neuron groups that ran.
         package let executedShare: Double
         package let generatedTokens: Double
@@ -26,9 +26,7 @@ package struct EvaluationReport: Sendable {
                 ("ttft_ms", { $0.measured.timeToFirstToken }), ("tpot_ms", { $0.timePerOutputToken }),
             ]
             measured = phases.compactMap { name, value in SampleStatistics(records.compactMap(value)).map { (name, $0) } }
-            costs = RequestCost.fields.compactMap { field in
-                records.compactMap { $0.cost.map(field.value) }.mean.map { (field.name, $0) }
-            }
+            costs = RequestCost(meanOf: records.compactMap(\.cost))
             executedShare = records.map(\.plan.executedShare).mean ?? 1
             damagedImages = Set(records.compactMap(\.imageDamage)).count
             generatedTokens = records.map { Double($0.plan.generatedTokens) }.mean ?? 0
@@ -57,22 +55,31 @@ package struct EvaluationReport: Sendable {
 
     // MARK: - JSON
 
-    /// The output of `eval --json`: `results`, one entry for each budget with `scores`, `measured` and the reference's cost keys.
-    package var jsonObject: [String: Any] {
-        [
-            "task": task, "model": model, "limit": limit ?? NSNull(), "seed": seed ?? NSNull(), "shard": shard.description,
-            "main_score": mainScore ?? NSNull(), "complete": isComplete, "results": results.map(\.jsonObject),
-        ]
-    }
+    /// The output of `eval --json`.
+    package struct JSON: Codable, Sendable {
+        package var task: String
+        package var model: String
+        @Nullable package var limit: Int?
+        @Nullable package var seed: UInt64?
+        package var shard: String
+        @Nullable package var mainScore: String?
+        package var complete: Bool
+        package var results: [Entry]
 
-    /// ``jsonObject`` as a file.
-    package func jsonData() throws -> Data {
-        do {
-            return try JSONSerialization.data(withJSONObject: jsonObject, options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
-        } catch {
-            throw EvaluationError.argument(name: "result", expected: "numbers that JSON can hold", found: error.localizedDescription)
+        enum CodingKeys: String, CodingKey {
+            case task, model, limit, seed, shard, complete, results
+            case mainScore = "main_score"
         }
     }
+
+    package var json: JSON {
+        JSON(
+            task: task, model: model, limit: limit, seed: seed, shard: shard.description, mainScore: mainScore, complete: isComplete,
+            results: results.map(\.json))
+    }
+
+    /// ``json`` as a file.
+    package func jsonData() throws -> Data { try RunFiles.encode(json) }
 
     // MARK: - CSV and table
 
@@ -101,8 +108,8 @@ package struct EvaluationReport: Sendable {
                 ))
             }
         }
-        for name in names({ $0.costs.map(\.name) }) {
-            columns.append((name, { result in result.costs.first { $0.name == name }?.mean }))
+        if results.contains(where: { $0.costs != nil }) {
+            columns += RequestCost.fields.map { field in (field.name, { $0.costs.map(field.value) }) }
         }
         return columns
     }
@@ -161,27 +168,69 @@ package struct EvaluationReport: Sendable {
 }
 
 extension Budget {
-    /// As JSON has it: a number for a fraction, else the text that is read.
-    var jsonValue: Any { if case .fraction(let fraction) = self { fraction } else { description } }
-
     /// With all digits of a fraction.
     var exactText: String { if case .fraction(let fraction) = self { "\(fraction)" } else { description } }
 }
 
+extension EvaluationReport.JSON {
+    /// One budget. With a cost model the means of the reference's keys (``RequestCost``) are members of the object itself.
+    package struct Entry: Codable, Sendable {
+        package var scores: Scores
+        package var costs: RequestCost?
+
+        package struct Scores: Codable, Sendable {
+            /// A number for a fraction, a text for times and `auto`.
+            package var budget: Budget
+            package var samples: Int
+            package var executedShare: Double
+            package var generatedTokens: Double
+            package var damagedImages: Int
+            package var scores: [String: Double]
+            package var scoreStatistics: [String: ScoreStatistics]
+            /// By `encode_ms`, `prefill_ms`, `decode_ms`, `ttft_ms`, `tpot_ms`.
+            package var measured: [String: SampleStatistics.Percentiles]
+
+            enum CodingKeys: String, CodingKey {
+                case budget, samples, scores, measured
+                case executedShare = "executed_share"
+                case generatedTokens = "generated_tokens"
+                case damagedImages = "damaged_images"
+                case scoreStatistics = "score_statistics"
+            }
+        }
+
+        package struct ScoreStatistics: Codable, Sendable {
+            package var n: Int
+            @Nullable package var standardError: Double?
+
+            enum CodingKeys: String, CodingKey {
+                case n
+                case standardError = "standard_error"
+            }
+        }
+
+        init(scores: Scores, costs: RequestCost?) { (self.scores, self.costs) = (scores, costs) }
+
+        package init(from decoder: any Swift.Decoder) throws { (scores, costs) = (try Scores(from: decoder), try? RequestCost(from: decoder)) }
+
+        package func encode(to encoder: any Encoder) throws {
+            try scores.encode(to: encoder)
+            try costs?.encode(to: encoder)
+        }
+    }
+}
+
 extension EvaluationReport.Result {
-    var jsonObject: [String: Any] {
-        var object: [String: Any] = [
-            "budget": budget.jsonValue, "samples": samples, "executed_share": executedShare, "generated_tokens": generatedTokens,
-            "damaged_images": damagedImages,
-            "scores": Dictionary(scores.map { ($0.name, $0.value) }) { first, _ in first },
-            "score_statistics": Dictionary(
-                scores.compactMap { score in
-                    score.count.map { (score.name, ["n": $0, "standard_error": score.standardError ?? NSNull()] as [String: Any]) }
-                }
-            ) { first, _ in first },
-            "measured": Dictionary(measured.map { ($0.name, $0.statistics.jsonObject) }) { first, _ in first },
-        ]
-        for cost in costs { object[cost.name] = cost.mean }
-        return object
+    var json: EvaluationReport.JSON.Entry {
+        let statistics = scores.compactMap { score in
+            score.count.map { (score.name, EvaluationReport.JSON.Entry.ScoreStatistics(n: $0, standardError: score.standardError)) }
+        }
+        return EvaluationReport.JSON.Entry(
+            scores: EvaluationReport.JSON.Entry.Scores(
+                budget: budget, samples: samples, executedShare: executedShare, generatedTokens: generatedTokens, damagedImages: damagedImages,
+                scores: Dictionary(scores.map { ($0.name, $0.value) }) { first, _ in first },
+                scoreStatistics: Dictionary(statistics) { first, _ in first },
+                measured: Dictionary(measured.map { ($0.name, $0.statistics.percentiles) }) { first, _ in first }),
+            costs: costs)
     }
 }

@@ -152,11 +152,8 @@ package struct SloBench: Sendable {
         (options.maxTokens, options.reusesEarlierWork) = (request.answer, false)
         options.filter = { [endTokens = prompts.endTokens] in Endless(endTokens) }
         let start = ContinuousClock.now
-        var summary: AnswerSummary?
-        for try await piece in model.complete(tokens, prepared: request.images > 0 ? prompts.image : [], budget: budget, options: options) {
-            summary = piece.summary ?? summary
-        }
-        guard let summary else { throw CancellationError() }
+        let images = request.images > 0 ? prompts.image : []
+        let summary = try await model.complete(tokens, prepared: images, budget: budget, options: options).whole().summary
         return (summary.measured.timeToFirstToken / .seconds(1), (.now - start) / .seconds(1), summary)
     }
 

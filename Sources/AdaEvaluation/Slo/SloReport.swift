@@ -152,19 +152,75 @@ package struct SloReport: ExperimentReport {
         return text
     }
 
-    package var resultObject: [String: Any] {
-        [
-            "capacity_per_second": capacity, "seconds": bench.seconds, "requests": bench.trace.requests.count, "floor": bench.floor,
-            "optimum": optimum.sorted { $0.key < $1.key }.map { ["load": $0.key, "budget": $0.value] },
-            "rate_at_99_percent": Dictionary(uniqueKeysWithValues: SloBench.Policy.allCases.map { ($0.rawValue, rate($0) as Any? ?? NSNull()) }),
-            "runs": rows.map { row -> [String: Any] in
-                [
-                    "load": row.load, "policy": row.policy.rawValue, "interactive": row.interactive, "in_time": row.inTime, "refused": row.refused,
-                    "bulk": row.bulk, "bulk_answered": row.bulkAnswered, "budget": row.budget, "of_optimum": row.ofOptimum ?? NSNull(),
-                    "least_share": row.leastShare, "tokens_per_second": row.tokensPerSecond, "ttft_ms": row.firstToken?.jsonObject ?? [:],
-                ]
-            },
-        ]
+    package struct Details: Codable, Sendable {
+        package var capacityPerSecond: Double
+        package var seconds: Double
+        package var requests: Int
+        package var floor: Double
+        package var optimum: [Optimum]
+        /// By policy; `null` if the smallest load is already too much.
+        package var rateAt99Percent: [String: Double?]
+        package var runs: [RunJSON]
+
+        enum CodingKeys: String, CodingKey {
+            case seconds, requests, floor, optimum, runs
+            case capacityPerSecond = "capacity_per_second"
+            case rateAt99Percent = "rate_at_99_percent"
+        }
+
+        package struct Optimum: Codable, Sendable {
+            package var load: Double
+            package var budget: Double
+        }
+
+        /// One load and one policy.
+        package struct RunJSON: Codable, Sendable {
+            package var load: Double
+            package var policy: String
+            package var interactive: Int
+            package var inTime: Int
+            package var refused: Int
+            package var bulk: Int
+            package var bulkAnswered: Int
+            package var budget: Double
+            @Nullable package var ofOptimum: Double?
+            package var leastShare: Double
+            package var tokensPerSecond: Double
+            package var ttftMs: Percentiles
+
+            enum CodingKeys: String, CodingKey {
+                case load, policy, interactive, refused, bulk, budget
+                case inTime = "in_time"
+                case bulkAnswered = "bulk_answered"
+                case ofOptimum = "of_optimum"
+                case leastShare = "least_share"
+                case tokensPerSecond = "tokens_per_second"
+                case ttftMs = "ttft_ms"
+            }
+        }
+
+        /// Empty if no request was answered.
+        package struct Percentiles: Codable, Sendable {
+            package var mean, p50, p90, p99: Double?
+
+            init(_ statistics: SampleStatistics?) {
+                let percentiles = statistics?.percentiles
+                (mean, p50, p90, p99) = (percentiles?.mean, percentiles?.p50, percentiles?.p90, percentiles?.p99)
+            }
+        }
+    }
+
+    package var details: Details {
+        Details(
+            capacityPerSecond: capacity, seconds: bench.seconds, requests: bench.trace.requests.count, floor: bench.floor,
+            optimum: optimum.sorted { $0.key < $1.key }.map { Details.Optimum(load: $0.key, budget: $0.value) },
+            rateAt99Percent: Dictionary(uniqueKeysWithValues: SloBench.Policy.allCases.map { ($0.rawValue, rate($0)) }),
+            runs: rows.map { row in
+                Details.RunJSON(
+                    load: row.load, policy: row.policy.rawValue, interactive: row.interactive, inTime: row.inTime, refused: row.refused, bulk: row.bulk,
+                    bulkAnswered: row.bulkAnswered, budget: row.budget, ofOptimum: row.ofOptimum, leastShare: row.leastShare,
+                    tokensPerSecond: row.tokensPerSecond, ttftMs: Details.Percentiles(row.firstToken))
+            })
     }
 
     /// The share in time of each policy, and our budget beside the optimum's, by load.

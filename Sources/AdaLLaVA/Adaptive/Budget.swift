@@ -202,7 +202,7 @@ public struct TimeLimits: Sendable, Hashable, CustomStringConvertible {
 }
 
 /// A budget that cannot be used.
-public enum BudgetError: EngineError, Equatable {
+public enum BudgetError: AdaLLaVAError, Equatable {
     /// A text in none of the forms of a budget.
     case unreadable(String)
     /// A fraction outside (0, 1].

@@ -7,13 +7,13 @@ import Foundation
 ///     let embedding = try checkpoint.language.tensor("model.embed_tokens.weight")
 ///
 /// Missing tensors and wrong shapes are reported when the model's layers are made.
-public struct Checkpoint: Sendable {
+package struct Checkpoint: Sendable {
     /// The folder that holds the checkpoint, and its tokenizer if there is one.
-    public let folder: URL
+    package let folder: URL
     /// What messages call the model: the folder's name, or the GGUF file's.
-    public let name: String
+    package let name: String
     /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
-    public let formatDescription: String
+    package let formatDescription: String
     /// What the model is: decoder, tower, projector, scheduler.
     package internal(set) var configuration: ModelConfiguration
     /// The decoder, `model.layers.…`, and what belongs to it: `model.embed_tokens`, `lm_head`, `scheduler.…`, `rope_freqs.weight`.
@@ -53,7 +53,7 @@ public struct Checkpoint: Sendable {
     ///   - mmproj: the image part of a GGUF pair, if it is not the folder's own.
     ///   - visionTower: the folder of the tower that `mm_vision_tower` names; `nil` looks beside the checkpoint and in the Hugging Face cache.
     /// - Throws: ``CheckpointError``
-    public static func open(at url: URL, projector mmproj: URL? = nil, visionTower: URL? = nil) throws -> Checkpoint {
+    package static func open(at url: URL, projector mmproj: URL? = nil, visionTower: URL? = nil) throws -> Checkpoint {
         let needed = "expected a checkpoint folder, a .safetensors, .bin or .gguf file"
         switch FileKind(url) {
         case .nothing: throw CheckpointError.missing(file: url.path, needed: needed)

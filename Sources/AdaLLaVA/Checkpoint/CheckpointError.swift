@@ -1,7 +1,7 @@
 import Foundation
 
 /// Something in a checkpoint's files that stops it from being loaded.
-public enum CheckpointError: EngineError, Equatable {
+package enum CheckpointError: AdaLLaVAError, Equatable {
     /// A file or folder is not there.
     case missing(file: String, needed: String)
     /// A file cannot be read (permissions, a folder in its place).
@@ -31,7 +31,7 @@ public enum CheckpointError: EngineError, Equatable {
             file: file, reason: "the file is cut off: \(size(bytes)) of at least \(size(needed)) are there (\(what)); download or copy it again")
     }
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .missing: .missingInput
         case .unreadable, .unwritable: .inputOutput
@@ -39,7 +39,7 @@ public enum CheckpointError: EngineError, Equatable {
         }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .missing(let file, let needed): "\(file): no such file (\(needed))"
         case .unreadable(let file, let reason): "\(file): cannot be read: \(reason)"

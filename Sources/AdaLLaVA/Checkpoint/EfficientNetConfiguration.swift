@@ -119,7 +119,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
     }
 
     /// Values that a feature map adds to a row: its channels, times the cells of it that lie under one cell of the last map.
-    func width(of map: FeatureMap) -> Int {
+    package func width(of map: FeatureMap) -> Int {
         guard let stride = map.stride else { return headChannels }
         let cells = max(1, totalStride / stride)
         return (map == .color8 ? 3 : blockIndex(of: map).map { blocks[$0].outputs } ?? 0) * cells * cells

@@ -56,7 +56,7 @@ package struct GenerationDefaults: Sendable, Equatable {
         // Defaults only: one that is invalid here (a top_k of -1 means "no limit" elsewhere) does not prevent using the model.
         func hint<Value>(_ read: () throws -> Value?) -> Value? {
             do { return try read() } catch {
-                defaults.ignored.append((error as? any EngineError)?.description ?? "\(error)")
+                defaults.ignored.append((error as? any AdaLLaVAError)?.description ?? "\(error)")
                 return nil
             }
         }

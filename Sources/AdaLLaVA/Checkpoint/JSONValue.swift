@@ -29,19 +29,6 @@ package enum JSONValue: Sendable, Equatable {
         }
     }
 
-    /// The value as Foundation writes JSON from; numbers that are not finite, which JSON does not have, as null.
-    package var foundation: Any {
-        switch self {
-        case .null: NSNull()
-        case .bool(let value): value
-        case .integer(let value): value
-        case .number(let value): value.isFinite ? value as Any : NSNull()
-        case .string(let value): value
-        case .array(let elements): elements.map(\.foundation)
-        case .object(let members): members.mapValues(\.foundation)
-        }
-    }
-
     /// The largest JSON file that is read: larger ones are not configurations.
     package static let fileSizeLimit = 256 << 20
 
@@ -86,4 +73,39 @@ func firstInvalidUTF8(in bytes: UnsafeRawBufferPointer) -> Int? {
         index += following + 1
     }
     return nil
+}
+
+extension JSONValue {
+    /// - Parameter value: `null` if there is none.
+    package init(_ value: Int?) { self = value.map(JSONValue.integer) ?? .null }
+    /// - Parameter value: `null` if there is none.
+    package init(_ value: Double?) { self = value.map(JSONValue.number) ?? .null }
+    package init(_ values: [Int]) { self = .array(values.map(JSONValue.integer)) }
+}
+
+extension JSONValue: Encodable {
+    /// Numbers that are not finite, which JSON does not have, are written as `null`.
+    package func encode(to encoder: any Swift.Encoder) throws {
+        var container = encoder.singleValueContainer()
+        switch self {
+        case .null: try container.encodeNil()
+        case .bool(let value): try container.encode(value)
+        case .integer(let value): try container.encode(value)
+        case .number(let value): if value.isFinite { try container.encode(value) } else { try container.encodeNil() }
+        case .string(let value): try container.encode(value)
+        case .array(let value): try container.encode(value)
+        case .object(let value): try container.encode(value)
+        }
+    }
+}
+
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral,
+    ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral
+{
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(booleanLiteral value: Bool) { self = .bool(value) }
+    package init(integerLiteral value: Int) { self = .integer(value) }
+    package init(floatLiteral value: Double) { self = .number(value) }
+    package init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+    package init(dictionaryLiteral members: (String, JSONValue)...) { self = .object(Dictionary(uniqueKeysWithValues: members)) }
 }

@@ -2,9 +2,9 @@ import Foundation
 
 /// Dropping image tokens inside the decoder, once, at prefill (FastV, Chen et al., 2024): the layers from ``layer`` on do not have those image tokens to
 /// which the prompt's last token attended least in the layer before, averaged over heads. What is kept keeps its positions.
-public struct FastV: Sendable, Hashable, CustomStringConvertible {
+package struct FastV: Sendable, Hashable, CustomStringConvertible {
     /// By what image tokens are ranked.
-    public enum Ranking: String, Sendable, CaseIterable {
+    package enum Ranking: String, Sendable, CaseIterable {
         /// What the prompt's last token attends to.
         case attention
         /// By chance, the same tokens of the same images: what choosing by attention is compared with.
@@ -12,24 +12,24 @@ public struct FastV: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// The first layer without the dropped tokens, `K`: 1 or more.
-    public var layer: Int
+    package var layer: Int
     /// The share of an image's tokens that is dropped, `R`, 0 ... 1, rounded down to whole tokens.
-    public var ratio: Double
+    package var ratio: Double
     /// The order in which image tokens are dropped.
-    public var ranking: Ranking
+    package var ranking: Ranking
 
     /// A choice given by value; the model checks it when it is loaded.
-    public init(layer: Int, ratio: Double, ranking: Ranking = .attention) {
+    package init(layer: Int, ratio: Double, ranking: Ranking = .attention) {
         (self.layer, self.ratio, self.ranking) = (layer, ratio, ranking)
     }
 
     /// Of so many image tokens those that are dropped.
-    public func dropped(of imageTokens: Int) -> Int {
+    package func dropped(of imageTokens: Int) -> Int {
         // 0.7 * 10 is 7, whatever its last bit.
         min(max(Int(Double(imageTokens) * ratio + 1e-6), 0), imageTokens)
     }
 
-    public var description: String {
+    package var description: String {
         "fastv:k=\(layer),r=\(String(format: "%g", ratio))" + (ranking == .attention ? "" : ",by=\(ranking.rawValue)")
     }
 
@@ -63,12 +63,12 @@ public struct TokenSelection: Sendable, Hashable, CustomStringConvertible {
     /// Between tower and projector; `nil`: as the checkpoint says.
     package var tower: LlavaConfiguration.TokenSelection?
     /// Inside the decoder; `nil`: none.
-    public var decoder: FastV?
+    package var decoder: FastV?
 
     package init(tower: LlavaConfiguration.TokenSelection? = nil, decoder: FastV? = nil) { (self.tower, self.decoder) = (tower, decoder) }
 
     /// Reads what `--select` is given, once or several times: `none`, `prumerge`, `prumerge+`, `fastv:k=3,r=0.5`.
-    /// - Throws: ``TokenSelectionError``
+    /// - Throws: an ``AdaLLaVAError``
     public init(parsing texts: [String]) throws {
         self.init()
         for text in texts {
@@ -91,7 +91,7 @@ public struct TokenSelection: Sendable, Hashable, CustomStringConvertible {
 }
 
 /// A selection of image tokens that cannot be read, or that a model cannot make.
-public enum TokenSelectionError: EngineError, Equatable {
+package enum TokenSelectionError: AdaLLaVAError, Equatable {
     /// A text that is none of the forms.
     case unreadable(String)
     /// A second selection for the same place.
@@ -101,9 +101,9 @@ public enum TokenSelectionError: EngineError, Equatable {
     /// A model without a vision tower.
     case noVision(model: String)
 
-    public var category: ErrorCategory { .usage }
+    package var category: ErrorCategory { .usage }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .unreadable(let text):
             "the token selection '\(text.prefix(60))': expected none, prumerge, prumerge+, or fastv:k=K,r=R with a layer K of 1 or more and a share R from 0 to 1, such as fastv:k=3,r=0.5"
@@ -145,7 +145,7 @@ extension ModelConfiguration {
 extension Checkpoint {
     /// The same checkpoint with another selection of image tokens.
     /// - Throws: ``TokenSelectionError``, ``CheckpointError``
-    public func selecting(_ selection: TokenSelection) throws -> Checkpoint {
+    package func selecting(_ selection: TokenSelection) throws -> Checkpoint {
         var changed = self
         changed.configuration = try configuration.selecting(selection, name: name)
         return changed

@@ -1,17 +1,17 @@
 import Synchronization
 
 /// A flag that any thread may raise to stop work at its next safe point: between two layers, or between two tokens.
-public final class Cancellation: Sendable {
+package final class Cancellation: Sendable {
     private let raised = Atomic<Bool>(false)
 
     /// A flag that is not raised.
-    public init() {}
+    package init() {}
 
     /// Raises the flag. It is never lowered again.
-    public func cancel() { raised.store(true, ordering: .relaxed) }
+    package func cancel() { raised.store(true, ordering: .relaxed) }
 
     /// Whether ``cancel()`` was called.
-    public var isCancelled: Bool { raised.load(ordering: .relaxed) }
+    package var isCancelled: Bool { raised.load(ordering: .relaxed) }
 
     /// - Throws: `CancellationError` once ``cancel()`` was called.
     func check() throws {

@@ -8,7 +8,7 @@ extension ak_tuning: @retroactive @unchecked Sendable {}
 package struct KernelSet: @unchecked Sendable {
     /// The functions: one table of the library for each instruction set, never freed.
     let functions: UnsafePointer<ak_kernels>
-    /// What this instruction set does well, as data.
+    /// Constants of this instruction set.
     package let tuning: ak_tuning
     let precision: Precision
 
@@ -44,7 +44,7 @@ package enum RowRole: Sendable {
     case single
 }
 
-/// In what arithmetic a model computes.
+/// Arithmetic of a model.
 public enum Precision: String, Sendable, CaseIterable {
     /// The fastest arithmetic that suits the weights: 8-bit dot products for 8-bit weights, BF16 dot products for BF16 weights and, for
     /// prompts and images, for float16 weights (without such instructions, AVX2 multiplies blocks of 14-bit integers there); float32 for the
@@ -54,14 +54,14 @@ public enum Precision: String, Sendable, CaseIterable {
     /// 8-bit products where the processor has no BF16 ones. The layers of CLIP towers, where their inputs are a multiple of 64 and the kernels have tiles of
     /// 8-bit integers (AMX), get a scale for each 256 weights instead, and so do the rows that they are multiplied with.
     case q8
-    /// Everything in float32, whatever the weights are stored in: for comparing with another implementation.
+    /// Everything in float32, for any type of stored weights: for comparisons with other implementations.
     case f32
 }
 
 extension KernelSet {
     /// The activation type for a matmul with `weight`.
     ///
-    /// Single rows wait for memory whatever they are computed in, so 16-bit weights are rounded to BF16, or to 16-bit integers, for chunks only.
+    /// Single rows are bound by memory in any arithmetic, so 16-bit weights are rounded to BF16, or to 16-bit integers, for chunks only.
     /// Tiles of BF16 are so much faster that chunks are multiplied with 8- and 4-bit weights in them too: rounding both to 8 bits of mantissa is
     /// closer to float32 than 8-bit activations with a scale for each 32 are.
     package func activationType(_ weight: WeightMatrix, _ role: RowRole) -> ak_type {
@@ -79,7 +79,7 @@ extension KernelSet {
         }
     }
 
-    /// Whether attention of a chunk's rows is multiplied in BF16: if what made the queries was rounded as much.
+    /// Whether attention of a chunk's rows is multiplied in BF16: if the product that made the queries was rounded as much.
     func roundsAttention(_ query: WeightMatrix, headDim: Int) -> Bool {
         canRoundAttention(headDim: headDim) && [AK_BF16, AK_I8].contains(activationType(query, .chunk))
     }
@@ -90,8 +90,8 @@ extension KernelSet {
     }
 }
 
-/// The machine cannot do what was asked of it.
-public enum ComputeError: EngineError, Equatable {
+/// The machine lacks memory, threads or kernels that were requested.
+package enum ComputeError: AdaLLaVAError, Equatable {
     /// The system did not start this many threads.
     case threads(Int)
     /// Kernels requested by name that this processor or build does not have.
@@ -101,14 +101,14 @@ public enum ComputeError: EngineError, Equatable {
     /// The system gives no more memory.
     case noMemory(what: String, bytes: Int)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .threads, .memory, .noMemory: .software
         case .kernels: .usage
         }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .threads(let count): "could not start \(count) threads; try fewer with --threads"
         case .kernels(let name, let available):

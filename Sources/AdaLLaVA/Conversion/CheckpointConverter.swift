@@ -152,7 +152,7 @@ package struct CheckpointConverter: WeightConverter {
             // Weights are floats now, without factors: loaders would look for them.
             members["quantization_config"] = nil
             let adapted = scheduler?.adapt(.object(members), checkpoint.configuration.language) ?? .object(members)
-            if adapted != json { try Files.write(Data(DecoderConfiguration.json(adapted.foundation).utf8), to: config) }
+            if adapted != json { try Files.write(Data(DecoderConfiguration.json(adapted).utf8), to: config) }
         }
         var values = ["torch_dtype", "dtype"].map { ($0, target.torchName) }
         if let tower, tower != checkpoint.configuration.llava?.visionTowerReference { values.append(("mm_vision_tower", tower)) }

@@ -27,10 +27,9 @@ extension CheckpointConverter {
                 && !(tensor.name == "lm_head.weight" && language.tieWordEmbeddings)
         }
         let factors = try source.find("rope_freqs.weight").map { try Tensor(vector: $0, count: $0.count).values.map(Double.init) }
-        var fields: Any = language.huggingFaceConfiguration(dtype: target.torchName, frequencyFactors: factors)
+        var fields = language.huggingFaceConfiguration(dtype: target.torchName, frequencyFactors: factors)
         if let scheduler {
-            let plain = try Data(DecoderConfiguration.json(fields).utf8).withUnsafeBytes { try JSONReader.parse($0, file: output.path) }
-            fields = scheduler.adapt(plain, language).foundation
+            fields = scheduler.adapt(fields, language)
         }
         let files = try [
             ("config.json", Data(DecoderConfiguration.json(fields).utf8)),
@@ -89,51 +88,54 @@ extension CheckpointConverter {
 extension DecoderConfiguration {
     /// A text model's `config.json`.
     /// - Parameter frequencyFactors: divisors of the rotary frequencies in a GGUF file.
-    func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> [String: Any] {
+    func huggingFaceConfiguration(dtype: String, frequencyFactors: [Double]?) -> JSONValue {
         let description = architecture.fileDescription
-        let fields: [String: Any] = [
-            "architectures": ["\(description.className)ForCausalLM"], "model_type": description.modelType, "torch_dtype": dtype,
-            "vocab_size": vocabularySize, "hidden_size": hiddenSize, "intermediate_size": intermediateSize, "num_hidden_layers": numHiddenLayers,
-            "num_attention_heads": numAttentionHeads, "num_key_value_heads": numKeyValueHeads, "head_dim": headDim,
-            description.epsilonField.huggingFace: Double("\(normEpsilon)") ?? Double(normEpsilon), "rope_theta": ropeTheta,
-            "max_position_embeddings": maxPositionEmbeddings, "tie_word_embeddings": tieWordEmbeddings,
-            "hidden_act": hiddenActivation == .geluTanh ? "gelu_new" : hiddenActivation.rawValue,
-            "bos_token_id": bosTokenID ?? NSNull(), "eos_token_id": eosTokenIDs.count == 1 ? eosTokenIDs[0] as Any : eosTokenIDs as Any,
-            "pad_token_id": padTokenID ?? NSNull(), "rope_scaling": huggingFaceScaling(frequencyFactors) ?? NSNull(),
+        let fields: [String: JSONValue] = [
+            "architectures": [.string("\(description.className)ForCausalLM")], "model_type": .string(description.modelType), "torch_dtype": .string(dtype),
+            "vocab_size": .integer(vocabularySize), "hidden_size": .integer(hiddenSize), "intermediate_size": .integer(intermediateSize),
+            "num_hidden_layers": .integer(numHiddenLayers), "num_attention_heads": .integer(numAttentionHeads),
+            "num_key_value_heads": .integer(numKeyValueHeads), "head_dim": .integer(headDim),
+            description.epsilonField.huggingFace: .number(Double("\(normEpsilon)") ?? Double(normEpsilon)), "rope_theta": .number(ropeTheta),
+            "max_position_embeddings": .integer(maxPositionEmbeddings), "tie_word_embeddings": .bool(tieWordEmbeddings),
+            "hidden_act": .string(hiddenActivation == .geluTanh ? "gelu_new" : hiddenActivation.rawValue), "bos_token_id": JSONValue(bosTokenID),
+            "eos_token_id": eosTokenIDs.count == 1 ? .integer(eosTokenIDs[0]) : JSONValue(eosTokenIDs), "pad_token_id": JSONValue(padTokenID),
+            "rope_scaling": huggingFaceScaling(frequencyFactors),
         ]
-        return fields.merging(description.huggingFaceFields(self)) { $1 }
+        return .object(fields.merging(description.huggingFaceFields(self)) { $1 })
     }
 
-    private func huggingFaceScaling(_ factors: [Double]?) -> [String: Any]? {
+    private func huggingFaceScaling(_ factors: [Double]?) -> JSONValue {
         // Factors per frequency are written as longrope, with one list for every length.
         if let factors {
+            let list = JSONValue.array(factors.map(JSONValue.number))
             return [
-                "rope_type": "longrope", "short_factor": factors, "long_factor": factors, "factor": 1.0, "attention_factor": 1.0,
-                "original_max_position_embeddings": maxPositionEmbeddings,
+                "rope_type": "longrope", "short_factor": list, "long_factor": list, "factor": 1.0, "attention_factor": 1.0,
+                "original_max_position_embeddings": .integer(maxPositionEmbeddings),
             ]
         }
         switch ropeScaling {
-        case .linear(let factor): return ["rope_type": "linear", "factor": factor]
+        case .linear(let factor): return ["rope_type": "linear", "factor": .number(factor)]
         case .yarn(let yarn):
             return [
-                "rope_type": "yarn", "factor": yarn.factor, "original_max_position_embeddings": yarn.originalMaxPositionEmbeddings,
-                "beta_fast": yarn.betaFast, "beta_slow": yarn.betaSlow, "attention_factor": yarn.attentionFactor, "truncate": yarn.truncate,
+                "rope_type": "yarn", "factor": .number(yarn.factor), "original_max_position_embeddings": .integer(yarn.originalMaxPositionEmbeddings),
+                "beta_fast": .number(yarn.betaFast), "beta_slow": .number(yarn.betaSlow), "attention_factor": .number(yarn.attentionFactor),
+                "truncate": .bool(yarn.truncate),
             ]
         // GGUF has no others.
-        default: return nil
+        default: return .null
         }
     }
 
     /// `generation_config.json`: the tokens that begin and end an answer.
     var huggingFaceGeneration: String {
-        var fields: [String: Any] = ["eos_token_id": eosTokenIDs]
-        if let bosTokenID { fields["bos_token_id"] = bosTokenID }
-        if let padTokenID { fields["pad_token_id"] = padTokenID }
-        return Self.json(fields)
+        var fields: [String: JSONValue] = ["eos_token_id": JSONValue(eosTokenIDs)]
+        if let bosTokenID { fields["bos_token_id"] = .integer(bosTokenID) }
+        if let padTokenID { fields["pad_token_id"] = .integer(padTokenID) }
+        return Self.json(.object(fields))
     }
 
-    static func json(_ fields: Any) -> String {
-        let data = try? JSONSerialization.data(withJSONObject: fields, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+    static func json(_ fields: JSONValue) -> String {
+        let data = try? JSONText.data(fields, isPretty: true)
         return String(decoding: data ?? Data("{}".utf8), as: UTF8.self) + "\n"
     }
 }

@@ -19,6 +19,21 @@ package struct ConversionReport: Sendable {
     package internal(set) var files: [String] = []
     /// Notes for the user of the files.
     package internal(set) var note: String?
+
+    /// The output of `convert --json`.
+    package struct JSON: Codable, Sendable {
+        package var output: String
+        package var files: [String]
+        package var type: String
+        package var tensors: Int
+        package var bytes: Int
+        @Nullable package var note: String?
+    }
+
+    /// - Parameter output: the file or folder that was asked for.
+    package func json(output: String, type: CheckpointConverter.Target) -> JSON {
+        JSON(output: output, files: files, type: type.rawValue, tensors: tensors, bytes: bytes, note: note)
+    }
 }
 
 /// Where a conversion may write, and how.
@@ -67,7 +82,7 @@ enum ConversionOutput {
 }
 
 /// An invalid request for a conversion.
-package enum ConversionError: EngineError, Equatable {
+package enum ConversionError: AdaLLaVAError, Equatable {
     case exists(String)
     case ontoItself(String)
     case holdsSource(String)

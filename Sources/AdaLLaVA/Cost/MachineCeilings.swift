@@ -61,9 +61,7 @@ package struct MachineCeilings: Sendable, Equatable, Codable {
         let measured = try measure(threads: count, machine: machine)
         do {
             try Files.createFolder(folder)
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            try Files.write(try encoder.encode(measured), to: file)
+            try Files.write(try JSONText.data(measured, isPretty: true), to: file)
         } catch {
             return (measured, "\(file.path): cannot be written: \(error.localizedDescription)")
         }

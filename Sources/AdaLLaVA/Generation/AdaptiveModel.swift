@@ -3,7 +3,7 @@ import Foundation
 /// A vision-language model that answers within a budget (AdaLLaVA, Xu et al., ICCV 2025), or any LLaVA-1.5 or LLaMA model run whole.
 ///
 ///     let model = try await AdaptiveModel(contentsOf: url)
-///     for try await piece in model.answer("What is on the left?", images: [image], budget: .fraction(0.7)) { print(piece.text) }
+///     print(try await model.answer("What is on the left?", image: image, budget: .fraction(0.7)).whole().text)
 ///
 /// A model answers several requests at once: their rows share one read of the weights per step. Cancelling the task that reads an answer stops a
 /// decode within one token, and encode and prefill within one layer.
@@ -12,9 +12,9 @@ public final class AdaptiveModel: Sendable {
     public struct Options: Sendable {
         /// Threads to compute with; `nil` takes one for each processor.
         public var threads: Int?
-        /// In what arithmetic to compute.
+        /// Arithmetic of the computation.
         public var precision = Precision.automatic
-        /// Where Q8_0, Q4_0 and Q4_1 weights lie.
+        /// Memory that holds Q8_0, Q4_0 and Q4_1 weights.
         public var placement = WeightPlacement.automatic
         /// The projector file (`mmproj`) of a LLaVA GGUF pair; `nil` looks beside the model.
         public var projector: URL?
@@ -23,7 +23,7 @@ public final class AdaptiveModel: Sendable {
         /// Which image tokens are left out; by default as the checkpoint says.
         public var selection = TokenSelection()
         /// The chat template; `nil` takes the checkpoint's.
-        public var template: ChatTemplate.Choice?
+        public var template: ChatTemplateChoice?
         /// The most requests that are computed at once; others wait.
         public var concurrentRequests = 32
         /// The most bytes that keys and values take together; `nil`: nine tenths of the memory that the machine has free when the model is loaded.
@@ -49,7 +49,7 @@ public final class AdaptiveModel: Sendable {
     ///   - url: the folder or file.
     ///   - options: threads, precision and limits of the model.
     ///   - onProgress: called after each layer, on the loading thread.
-    /// - Throws: ``CheckpointError``, ``ComputeError``; `CancellationError` within one layer.
+    /// - Throws: an ``AdaLLaVAError``; `CancellationError` within one layer.
     public convenience init(
         contentsOf url: URL, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
@@ -65,7 +65,7 @@ public final class AdaptiveModel: Sendable {
     ///   - options: threads, precision and limits of the model.
     ///   - onProgress: called after each layer, on the loading thread.
     /// - Throws: ``CheckpointError``, ``ComputeError``; `CancellationError` within one layer.
-    public init(
+    package init(
         _ checkpoint: Checkpoint, options: Options = Options(), onProgress: @escaping @Sendable (LoadProgress) -> Void = { _ in }
     ) async throws {
         let checkpoint = try checkpoint.selecting(options.selection)
@@ -93,7 +93,7 @@ public final class AdaptiveModel: Sendable {
     /// The name of the kernels in use: `portable`, `avx2`, `avx512`, `amx`, `neon`.
     public var kernels: String { kernelSet.name }
 
-    // MARK: - What it is
+    // MARK: - Properties
 
     /// The checkpoint's name.
     public var name: String { loaded.parts.name }
@@ -104,7 +104,7 @@ public final class AdaptiveModel: Sendable {
     /// Layers of the decoder, and the attention heads and MLP groups that each can leave out.
     public var planShape: (layers: Int, switches: Int) { (loaded.parts.space.layers.count, loaded.parts.space.switchesPerLayer) }
 
-    /// The bytes that each token stands for inside a text, none for control tokens; and the tokens that end an answer.
+    /// Text of each token as bytes, none for control tokens; and the tokens that end an answer.
     /// - Throws: ``GenerationError/noTokenizer(model:)``
     package func tokenTable() throws -> (bytes: [[UInt8]], endTokens: Set<Int>) {
         guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
@@ -112,8 +112,8 @@ public final class AdaptiveModel: Sendable {
         return ((0 ..< count).map { text.tokenizer.isSpecial($0) ? [] : text.tokenizer.bytes(of: $0) }, text.endTokens)
     }
 
-    /// What the model is busy with.
-    public var load: ModelLoad { requests.load }
+    /// Load of the model.
+    package var load: ModelLoad { requests.load }
 
     /// Predicts requests that are not admitted yet; `nil` where nothing is predicted.
     package var outlook: WorkOutlook? { requests.outlook }
@@ -124,7 +124,7 @@ public final class AdaptiveModel: Sendable {
         try await requests.setBacklog(patience.map { LoadBalance(patience: $0) }, backlog)
     }
 
-    /// A request as it waits: what its time is predicted from.
+    /// A waiting request: the facts from which its time is predicted.
     package func queued(tokens: [Int], images: Int, budget: Budget, maxTokens: Int, question: String) -> QueuedWork {
         let rows = loaded.preparation.map(\.tokens) ?? 1
         var work = QueuedWork(
@@ -143,7 +143,7 @@ public final class AdaptiveModel: Sendable {
     /// The smallest fraction of compute that grants so many optional units; `nil` if the model is not adaptive.
     package func fraction(buying units: Int) -> Double? { loaded.parts.adaptive?.units.fraction(buying: units) }
 
-    /// What predicts how much an input needs; `nil` for a model that cannot take a budget of `auto`.
+    /// Predicts how many units an input needs; `nil` for a model that cannot take a budget of `auto`.
     package var budgetHead: BudgetHead? { loaded.parts.adaptive?.budgetHead }
 
     /// Units of the whole model and of its prefix; `nil` if the model is not adaptive.
@@ -155,20 +155,24 @@ public final class AdaptiveModel: Sendable {
     /// Whether images are cut to their middle square, instead of being squared with margins.
     package var cropsImages: Bool { loaded.checkpoint.configuration.llava?.imageAspectRatio == .crop }
 
-    /// Features of an image that stand before those of its patches: the class token's, where it is kept. `nil` where token selection or
+    /// Features of an image before those of its patches: the class token's, if it is kept. `nil` where token selection or
     /// tiles leave no grid of patches, or without a vision tower.
     package var featuresBeforePatches: Int? {
         guard let llava = loaded.checkpoint.configuration.llava, llava.tokenSelection == .none, llava.tiling == .none else { return nil }
         return llava.selectFeature == .classAndPatches ? 1 : 0
     }
 
-    /// What this model does to a picture before its tower.
+    /// Resizes and normalizes an image for this model's vision tower; the result takes a few hundred kilobytes.
+    /// - Throws: an ``AdaLLaVAError`` for text models.
+    public func prepare(_ image: RGBImage) throws -> PreparedImage { try imagePreparation(image) }
+
+    /// The image processing before this model's tower.
     /// - Throws: ``GenerationError/noVision(model:)`` for text models.
-    public var imagePreparation: ImagePreparation { get throws { try loaded.requirePreparation() } }
+    package var imagePreparation: ImagePreparation { get throws { try loaded.requirePreparation() } }
 
     /// Positions of a prompt that a picture takes; at least, where tokens are selected.
     /// - Throws: ``GenerationError``
-    public func positions(of image: PreparedImage) throws -> Int { try loaded.image(image).positions(leastRows: loaded.parts.vision?.leastRows ?? 0) }
+    package func positions(of image: PreparedImage) throws -> Int { try loaded.image(image).positions(leastRows: loaded.parts.vision?.leastRows ?? 0) }
 
     /// Checks a budget without running anything.
     /// - Throws: ``BudgetError``
@@ -179,7 +183,7 @@ public final class AdaptiveModel: Sendable {
     // MARK: - Answers
 
     /// Answers one question about some images, streaming the text.
-    /// - Throws: (through the stream) ``BudgetError``, ``GenerationError``, ``SamplingError``, `CancellationError`.
+    /// - Throws: (through the stream) ``BudgetError``, another ``AdaLLaVAError``, `CancellationError`.
     public func answer(
         _ question: String, images: [RGBImage] = [], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
@@ -208,7 +212,7 @@ public final class AdaptiveModel: Sendable {
         }
     }
 
-    /// The same with pictures that ``imagePreparation`` brought to the tower's size, which take little memory while they wait.
+    /// The same with images from ``prepare(_:)``, which take little memory while they wait.
     public func respond(
         to conversation: [ChatMessage], prepared images: [PreparedImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
@@ -217,9 +221,16 @@ public final class AdaptiveModel: Sendable {
         }
     }
 
-    /// Continues a prompt given as token ids, -200 where an image goes. No chat template takes part: the answer ends at the vocabulary's end tokens.
+    /// Continues a prompt given as token ids, with -200 for each image. No chat template is applied, and the answer ends at the vocabulary's end tokens.
     public func complete(
-        _ prompt: [Int], prepared images: [PreparedImage] = [], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
+        _ prompt: [Int], images: [RGBImage] = [], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
+    ) -> AnswerStream {
+        stream(budget, options, question: nil, images: { try images.map($0.image) }) { _ in prompt }
+    }
+
+    /// The same with prepared images.
+    package func complete(
+        _ prompt: [Int], prepared images: [PreparedImage], budget: Budget = .full, options: GenerationOptions = GenerationOptions()
     ) -> AnswerStream {
         stream(budget, options, question: nil, images: { try images.map($0.image) }) { _ in prompt }
     }
@@ -231,7 +242,7 @@ public final class AdaptiveModel: Sendable {
     ) -> AnswerStream {
         let called = ContinuousClock.now
         let cancellation = Cancellation()
-        let (pieces, continuation) = AsyncThrowingStream<AnswerPiece, any Error>.makeStream()
+        let (events, continuation) = AsyncThrowingStream<AnswerEvent, any Error>.makeStream()
         let requests = requests
         continuation.onTermination = { reason in
             guard case .cancelled = reason else { return }
@@ -261,36 +272,38 @@ public final class AdaptiveModel: Sendable {
         } catch {
             continuation.finish(throwing: error)
         }
-        return AnswerStream(pieces)
+        return AnswerStream(events)
     }
 
-    /// The task of one answer, which yields its text piece by piece.
+    /// The task of one answer, which yields its events.
     private static func task(
         _ request: EngineRequest, _ text: TextProcessor, _ options: GenerationOptions, _ stop: [String], _ budget: Budget,
-        _ cancellation: Cancellation, _ continuation: AsyncThrowingStream<AnswerPiece, any Error>.Continuation
+        _ cancellation: Cancellation, _ continuation: AsyncThrowingStream<AnswerEvent, any Error>.Continuation
     ) -> GenerationTask {
         var output = AnswerText(text, stop: stop), joined = JoinedText()
         var last: Character = " ", isFresh = false
         // Of tokens whose text has not been sent.
         var probabilities: [TokenLogProbability] = []
-        func yield(_ text: String, _ summary: AnswerSummary? = nil) {
-            if text.isEmpty, summary == nil { return }
-            continuation.yield(AnswerPiece(text: text, summary: summary, logProbabilities: probabilities))
+        func yield(_ text: String, isLast: Bool = false) {
+            if text.isEmpty, !isLast { return }
+            if !probabilities.isEmpty { continuation.yield(.logProbabilities(probabilities)) }
+            if !text.isEmpty { continuation.yield(.text(text)) }
             probabilities = []
         }
         return GenerationTask(
             request, cancellation: cancellation, onProgress: options.onProgress,
             onToken: { token in
-                let piece = output.append(token, isEnd: request.endTokens.contains(token))
-                isFresh = !piece.isEmpty
-                last = piece.last ?? last
-                yield(joined.add(piece, at: .now))
+                let added = output.append(token, isEnd: request.endTokens.contains(token))
+                isFresh = !added.isEmpty
+                last = added.last ?? last
+                yield(joined.add(added, at: .now))
                 return !output.isStopped
             },
             onEnd: { outcome in
                 switch outcome {
                 case .success(let result):
-                    yield(joined.rest() + output.finish(), AnswerSummary(result, budget: budget))
+                    yield(joined.rest() + output.finish(), isLast: true)
+                    continuation.yield(.finished(AnswerSummary(result, budget: budget)))
                     continuation.finish()
                 case .failure(let error):
                     yield(joined.rest())
@@ -309,7 +322,7 @@ public final class AdaptiveModel: Sendable {
     // MARK: - Trace
 
     /// The text of token ids; ids outside the vocabulary are left out.
-    /// - Throws: ``GenerationError/noTokenizer(model:)``
+    /// - Throws: an ``AdaLLaVAError`` for a model without a tokenizer.
     public func detokenize(_ tokens: [Int]) throws -> String {
         guard let text = loaded.text else { throw GenerationError.noTokenizer(model: loaded.parts.name) }
         return text.decode(tokens)
@@ -321,7 +334,7 @@ public final class AdaptiveModel: Sendable {
         return text.tokenize(prompt: prompt)
     }
 
-    /// The ids of a conversation in the model's chat template, -200 where images go: what ``respond(to:images:budget:options:)`` reads.
+    /// The ids of a conversation in the model's chat template, with -200 for each image: the prompt of ``respond(to:images:budget:options:)``.
     /// - Parameters:
     ///   - conversation: turns in order, the last one the user's.
     ///   - system: the system prompt, instead of the template's.
@@ -357,7 +370,7 @@ public final class AdaptiveModel: Sendable {
     package var prefixLayers: Int { loaded.parts.adaptive?.scheduler.configuration.numPrefixLayers ?? 0 }
 
     /// Runs one greedy request and keeps its intermediates.
-    /// - Parameter tokens: the whole prompt's ids; -200 stands where an image goes, or, for llava-hf's checkpoints, their own image token, once
+    /// - Parameter tokens: the whole prompt's ids, with -200 for each image, or, for llava-hf's checkpoints, their own image token, once
     ///   or as often as an image has features.
     package func trace(
         tokens: [Int], images: [RGBImage], budget: Budget, maxTokens: Int, includesLayers: Bool = false, includesAttention: Bool = false,
@@ -404,8 +417,13 @@ public final class AdaptiveModel: Sendable {
     /// - Parameters:
     ///   - limit: the most time that this takes, but for one round that is always made.
     ///   - onProgress: called with the requests that were measured and all of them.
-    /// - Throws: ``GenerationError``, ``ComputeError``, `CancellationError`
-    public func calibrate(
+    /// - Throws: an ``AdaLLaVAError``, or `CancellationError`.
+    public func calibrate(limit: Duration = .seconds(8), onProgress: @escaping @Sendable (Int, Int) -> Void = { _, _ in }) async throws {
+        _ = try await calibrationReport(limit: limit, onProgress: onProgress)
+    }
+
+    /// Calibrates, and returns the measured and fitted times.
+    package func calibrationReport(
         limit: Duration = .seconds(8), onProgress: @escaping @Sendable (Int, Int) -> Void = { _, _ in }
     ) async throws -> CalibrationReport {
         let cancellation = Cancellation()
@@ -418,7 +436,7 @@ public final class AdaptiveModel: Sendable {
 
     /// Encodes an empty image and answers a made-up prompt with one token, so that weights and scratch memory are in place: the first answer of a process
     /// is otherwise a few milliseconds later than others, which time budgets cannot know.
-    /// - Throws: ``ComputeError``, `CancellationError`
+    /// - Throws: an ``AdaLLaVAError``, `CancellationError`
     public func warmUp() async throws {
         let cancellation = Cancellation()
         try await withTaskCancellationHandler {
@@ -428,7 +446,7 @@ public final class AdaptiveModel: Sendable {
         }
     }
 
-    /// Forgets what recent answers said about the machine's load and about errors of predictions: an experiment's ways of answering begin alike.
+    /// Resets the learned load and errors of predictions, so that all modes of an experiment begin alike.
     package func forgetErrors() async throws {
         try await requests.exclusively { engine in
             engine.planner?.load = LoadFactor()
@@ -442,9 +460,9 @@ public final class AdaptiveModel: Sendable {
         get async { (try? await requests.exclusively { $0.wantsCalibration }) ?? false }
     }
 
-    /// Runs one greedy request given as token ids, which no token ends early, and says what ran and how long it took.
+    /// Runs one greedy request given as token ids, which no token ends early, and returns its summary.
     /// - Parameters:
-    ///   - tokens: the whole prompt's ids; -200 stands where an image goes.
+    ///   - tokens: the whole prompt's ids, with -200 for each image.
     ///   - images: encoded anew each time, also if the last request had the same.
     /// - Throws: ``BudgetError``, ``GenerationError``, `CancellationError`.
     package func measure(

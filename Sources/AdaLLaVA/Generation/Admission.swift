@@ -7,15 +7,15 @@ import Synchronization
 /// counter for each client, as in VTC (Sheng et al., 2024), tokens of answers counting twice. Where times are predicted, a request is refused once it could
 /// not be answered in time although everybody's budget were at the floor; until then budgets shrink (``SharedBudget``).
 package final class Admission: Sendable {
-    /// In what order requests are taken.
+    /// Order of requests.
     package enum Policy: String, Sendable, CaseIterable {
         /// As above.
         case fair
-        /// For experiments: as they arrive, or by the earliest deadline; nobody is refused for time.
+        /// For experiments: as they arrive, or by the earliest deadline; no request is refused for time.
         case arrival, deadline
     }
 
-    /// Where a request stands among those that wait.
+    /// Place of a request in the queue.
     package struct Order: Sendable {
         /// Lower ones first, as vLLM has it.
         package var priority: Int
@@ -23,7 +23,7 @@ package final class Admission: Sendable {
         package var deadline: ContinuousClock.Instant?
         /// Whose request it is.
         package var client: String
-        /// What its time is predicted from; `nil` predicts nothing.
+        /// Facts from which its time is predicted; `nil` for no prediction.
         package var work: QueuedWork?
 
         package init(priority: Int = 0, deadline: ContinuousClock.Instant? = nil, client: String = "", work: QueuedWork? = nil) {
@@ -31,7 +31,7 @@ package final class Admission: Sendable {
         }
 
         var place: WorkOrder { WorkOrder(priority: priority, deadline: deadline, called: work?.called ?? .now) }
-        /// What a client is charged before its tokens are counted.
+        /// Charge of a client before its tokens are counted.
         var charge: Double { Double(work?.positions ?? 0) }
     }
 
@@ -76,7 +76,7 @@ package final class Admission: Sendable {
     /// Answers that run, and requests that wait.
     package var counts: (running: Int, waiting: Int) { state.withLock { ($0.running, $0.waiting.count) } }
 
-    /// What waits, as far as its time can be predicted.
+    /// Waiting requests whose time can be predicted.
     package var backlog: [QueuedWork] { state.withLock { $0.waiting.compactMap(\.order.work) } }
 
     /// Runs `body` when it is the request's turn.
@@ -202,7 +202,7 @@ package final class Admission: Sendable {
         let outlook = policy == .fair ? outlook() : nil
         let (next, late): ([Waiting], [(Waiting, AdmissionError)]) = state.withLock { state in
             state.running -= slots
-            // What was counted meanwhile takes the charge's place.
+            // The counted tokens replace the charge.
             state.served[order.client, default: 0] -= order.charge
             exit(order, &state)
             state.seconds += (seconds - state.seconds) / 16
@@ -259,7 +259,7 @@ package final class Admission: Sendable {
 }
 
 /// A request that is not taken now.
-package enum AdmissionError: EngineError, Equatable {
+package enum AdmissionError: AdaLLaVAError, Equatable {
     /// As many run and wait as are taken.
     case full(running: Int, waiting: Int, retryAfter: Int)
     /// Not in time, even with every budget at the floor.

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What one answer may be.
+/// Options of one answer.
 public struct GenerationOptions: Sendable {
     /// The longest answer, in tokens.
     public var maxTokens = 512
@@ -12,24 +12,24 @@ public struct GenerationOptions: Sendable {
     public var stop: [String] = []
     /// The system prompt, instead of the template's.
     public var system: String?
-    /// What runs of each layer, instead of what the scheduler picks: for experiments. The latency token still carries the budget.
+    /// Plan that replaces the scheduler's, for experiments. The latency token still carries the budget.
     public var plan: ExecutionPlan?
-    /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Answers are the same
-    /// without; measurements compute everything themselves.
+    /// Whether cached results of earlier requests with the same images and prompts are used, and results of this one are cached. Answers are the same
+    /// without; measurements turn it off.
     public var reusesEarlierWork = true
     /// Whether the prompt is kept for other requests as soon as it has been read, so that several answers to it read it once.
     public var keepsPromptEarly = false
-    /// How many of the likeliest tokens ``AnswerPiece/logProbabilities`` has beside each token of the answer; `nil` tells no probabilities.
+    /// Number of likeliest tokens that ``AnswerEvent/logProbabilities(_:)`` lists for each token of the answer; `nil` sends no probabilities.
     public var logProbabilities: Int?
-    /// Makes what says which tokens may come next.
+    /// Makes the filter of the tokens that may come next.
     package var filter: (@Sendable () -> any TokenFilter)?
-    /// Called on the model's thread with what the prefix layers put out; not for a model that is not adaptive.
+    /// Called on the model's thread with the prefix layers' output; adaptive models only.
     package var onStates: (@Sendable (PrefixStates) -> Void)?
     /// Requests with lower numbers are read first; among equals, those with the earliest deadline.
     public var priority = 0
-    /// Called on the model's thread with what is predicted of the answer, whenever that becomes more certain; where times are predicted.
+    /// Called on the model's thread with the predicted times whenever they become more certain; only if times are predicted.
     package var onPrediction: (@Sendable (PhaseTimes) -> Void)?
-    /// What a time budget means for this answer.
+    /// Treatment of this answer's time budget.
     public var deadlines = DeadlineOptions()
     /// Called on the model's thread while images are encoded, the prompt is read and the answer grows.
     public var onProgress: (@Sendable (GenerationProgress) -> Void)?
@@ -38,7 +38,7 @@ public struct GenerationOptions: Sendable {
     public init() {}
 
     /// Checks the options without running anything.
-    /// - Throws: ``SamplingError`` naming the option that is out of range.
+    /// - Throws: an ``AdaLLaVAError`` naming the option that is out of range.
     public func validate() throws {
         try sampling.validate()
         guard deadlines.confidence >= 0.5, deadlines.confidence < 1 else {
@@ -51,14 +51,15 @@ public struct GenerationOptions: Sendable {
     }
 }
 
-/// A piece of an answer: newly completed text, of several tokens where they come within milliseconds; the last piece carries the summary.
-public struct AnswerPiece: Sendable {
-    /// Text that is certain now: whole characters, nothing of a stop text. May be empty.
-    public let text: String
-    /// What ran; with the last piece only.
-    public let summary: AnswerSummary?
-    /// Of the tokens since the last piece, if ``GenerationOptions/logProbabilities`` asks for them; the token that ends an answer is left out.
-    public var logProbabilities: [TokenLogProbability] = []
+/// One event of an ``AnswerStream``.
+public enum AnswerEvent: Sendable {
+    /// New text: whole characters, without stop texts. It covers several tokens if they come within milliseconds.
+    case text(String)
+    /// Log-probabilities of the tokens since the last event of this kind, sent before their text if ``GenerationOptions/logProbabilities`` is set. The
+    /// token that ends an answer has none.
+    case logProbabilities([TokenLogProbability])
+    /// The answer is complete. Always the last event.
+    case finished(AnswerSummary)
 }
 
 /// How likely a token of an answer was, of all tokens of the vocabulary, before temperature and penalties.
@@ -67,7 +68,7 @@ public struct TokenLogProbability: Sendable, Equatable {
     public struct Candidate: Sendable, Equatable {
         /// The token's id.
         public let token: Int
-        /// What it stands for inside a text; maybe half a character.
+        /// Its text as bytes, possibly half a character.
         public let bytes: [UInt8]
         /// Natural logarithm of its probability.
         public let logProbability: Double
@@ -79,7 +80,7 @@ public struct TokenLogProbability: Sendable, Equatable {
     public let likeliest: [Candidate]
 }
 
-/// What ran for an answer, and how long it took.
+/// Plan, counts and times of an answer.
 public struct AnswerSummary: Sendable {
     /// Generated tokens, the ending one included.
     public let tokens: [Int]
@@ -97,7 +98,7 @@ public struct AnswerSummary: Sendable {
     public let shrunkFrom: Int?
     /// Where below nothing more is saved; `nil` if the model is not adaptive.
     public let budgetFloor: Double?
-    /// What ran of each layer.
+    /// Heads and neuron groups that ran, by layer.
     public let plan: ExecutionPlan
     /// How long each phase took.
     public let measured: PhaseTimes
@@ -107,8 +108,8 @@ public struct AnswerSummary: Sendable {
     public let keyValueBytes: Int
     /// Positions of the prompt that an earlier request had computed: in the prefix layers, and in the layers after them.
     public let cachedTokens: (prefix: Int, rest: Int)
-    /// What was predicted; `nil` for fractions of compute before this model was measured on this machine.
-    public let prediction: AnswerPrediction?
+    /// Predicted times; `nil` for fractions of compute before this model was measured on this machine.
+    package let prediction: AnswerPrediction?
 
     init(_ result: EngineResult, budget: Budget) {
         tokens = result.tokens
@@ -157,61 +158,6 @@ public struct AnswerSummary: Sendable {
             : prediction?.isLate == true ? "its smallest plan needs more" : "the machine became slower, or the answer longer, than expected"
         return "budget \(budget.shown): " + late.joined(separator: "; ") + ": " + why
     }
-
-    /// One line for people: what ran and how long it took.
-    public var line: String {
-        let milliseconds = { (duration: Duration) in String(format: "%.0f ms", duration / .milliseconds(1)) }
-        var parts: [String] = []
-        if units != nil {
-            let heads = plan.headsPerLayer.reduce(0, +)
-            let groups = plan.groupsPerLayer.reduce(0, +)
-            let all = plan.rows.count * plan.headCount
-            parts.append("budget \(budget.shown): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
-        }
-        if measured.encode > .microseconds(100) { parts.append("encode \(milliseconds(measured.encode))") }
-        let kept = keptImageTokens.map { ", \($0) of \(imageTokens) image tokens kept" } ?? ""
-        parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens\(kept))")
-        let seconds = measured.decode / .seconds(1)
-        let rate = seconds > 0 && tokens.count > 1 ? String(format: ", %.0f tokens/s", Double(tokens.count - 1) / seconds) : ""
-        parts.append("decode \(milliseconds(measured.decode)) (\(tokens.count) token\(tokens.count == 1 ? "" : "s")\(rate))")
-        parts.append("TTFT \(milliseconds(measured.timeToFirstToken))")
-        return parts.joined(separator: " | ")
-    }
-
-    /// What `ask --json` prints.
-    package func jsonObject(answer: String) -> [String: Any] {
-        var adaptive: [String: Any] = [
-            "attention_heads_per_layer": plan.headsPerLayer, "mlp_groups_per_layer": plan.groupsPerLayer, "units": units ?? NSNull(),
-            "floor": budgetFloor ?? NSNull(),
-        ]
-        switch budget {
-        case .fraction(let fraction): adaptive["budget"] = fraction
-        case .time, .automatic: adaptive["budget"] = budget.description
-        }
-        if let prediction {
-            adaptive["predicted"] = prediction.times.jsonObject
-            adaptive["predicted_tokens"] = prediction.tokens
-            adaptive["predicted_tpot_ms"] = prediction.perToken / .milliseconds(1)
-            adaptive["load"] = prediction.load
-            adaptive["changes"] = prediction.changes.map { ["tokens": $0.tokens, "units_from": $0.from, "units_to": $0.to] }
-            adaptive["calibrated"] = prediction.isFitted
-        }
-        if let keptImageTokens { adaptive["image_tokens_kept"] = keptImageTokens }
-        return [
-            "answer": answer, "tokens": tokens, "adaptive": adaptive, "measured": measured.jsonObject, "finish_reason": finish.rawValue,
-            "prompt_tokens": promptTokens, "image_tokens": imageTokens, "cached_tokens": cachedTokens.prefix,
-        ]
-    }
-}
-
-extension PhaseTimes {
-    /// Milliseconds of each phase.
-    package var jsonObject: [String: Any] {
-        [
-            "encode_ms": encode / .milliseconds(1), "prefill_ms": prefill / .milliseconds(1), "decode_ms": decode / .milliseconds(1),
-            "ttft_ms": timeToFirstToken / .milliseconds(1), "whole_ms": whole / .milliseconds(1),
-        ]
-    }
 }
 
 /// The intermediates and results of a traced request.
@@ -236,16 +182,5 @@ package struct TraceResult: Sendable {
     /// Writes the tensors as float32 safetensors.
     package func write(to url: URL) throws {
         try SafetensorsWriter.write(entries.sorted { $0.key < $1.key }.map { ($0.key, $0.value.shape, $0.value.values) }, to: url)
-    }
-
-    /// What `trace` prints, named as the fixtures' `cases.json` names it.
-    package var jsonObject: [String: Any] {
-        [
-            "generated_ids": summary.tokens, "generated_text": text ?? NSNull(), "units": summary.units ?? NSNull(),
-            "insert_position": insertPosition ?? NSNull(), "length_with_latency_token": lengthWithLatencyToken,
-            "attention_heads_per_layer": summary.plan.headsPerLayer, "mlp_groups_per_layer": summary.plan.groupsPerLayer,
-            "kv_cache_shapes_at_end": keyValueShapes.map { $0 as Any? ?? NSNull() }, "stopped_at_eos": summary.finish == .endOfAnswer,
-            "measured": summary.measured.jsonObject,
-        ]
     }
 }

@@ -1,31 +1,50 @@
-/// An answer while it grows: pieces of text, the last of which carries the summary.
+/// An answer while it is generated: text, then a summary.
 ///
-///     for try await piece in model.answer("What is on the left?", image: image) { print(piece.text, terminator: "") }
+///     for try await event in model.answer("What is on the left?", image: image) {
+///         switch event {
+///         case .text(let text): print(text, terminator: "")
+///         case .finished(let summary): print("\n\(summary.measured.whole)")
+///         default: break
+///         }
+///     }
 ///
-/// One reader, once. Cancelling the reading task, or dropping the stream, stops the work behind it within one token or one layer. A
-/// cancelled reader gets `CancellationError`, never an end that looks like a whole answer's.
+/// A stream has one reader, and is read once. Cancelling the reading task, or dropping the stream, stops the computation within one token or one layer. A
+/// cancelled reader gets `CancellationError`, never the end of a complete answer.
 public struct AnswerStream: AsyncSequence, Sendable {
-    /// What the stream gives.
-    public typealias Element = AnswerPiece
+    private let events: AsyncThrowingStream<AnswerEvent, any Error>
 
-    private let pieces: AsyncThrowingStream<AnswerPiece, any Error>
-
-    init(_ pieces: AsyncThrowingStream<AnswerPiece, any Error>) { self.pieces = pieces }
+    init(_ events: AsyncThrowingStream<AnswerEvent, any Error>) { self.events = events }
 
     /// Starts reading.
-    public func makeAsyncIterator() -> Iterator { Iterator(pieces: pieces.makeAsyncIterator()) }
+    public func makeAsyncIterator() -> Iterator { Iterator(events: events.makeAsyncIterator()) }
 
-    /// Reads the pieces in order.
+    /// Waits for the complete answer.
+    /// - Throws: as ``Iterator/next()``.
+    public func whole() async throws -> (text: String, summary: AnswerSummary) {
+        var text = "", summary: AnswerSummary?
+        for try await event in self {
+            switch event {
+            case .text(let new): text += new
+            case .logProbabilities: break
+            case .finished(let result): summary = result
+            }
+        }
+        // A stream that ends without an error has sent its summary.
+        guard let summary else { throw CancellationError() }
+        return (text, summary)
+    }
+
+    /// Reads the events in order.
     public struct Iterator: AsyncIteratorProtocol {
-        fileprivate var pieces: AsyncThrowingStream<AnswerPiece, any Error>.Iterator
+        fileprivate var events: AsyncThrowingStream<AnswerEvent, any Error>.Iterator
 
-        /// The next piece; `nil` after the summary.
-        /// - Throws: ``BudgetError``, ``GenerationError``, ``SamplingError``, `CancellationError`.
-        public mutating func next() async throws -> AnswerPiece? {
-            let piece = try await pieces.next()
-            // Swift's own stream just ends when its reader is cancelled.
-            if piece == nil { try Task.checkCancellation() }
-            return piece
+        /// The next event; `nil` after ``AnswerEvent/finished(_:)``.
+        /// - Throws: ``BudgetError``, another ``AdaLLaVAError``, or `CancellationError`.
+        public mutating func next() async throws -> AnswerEvent? {
+            let event = try await events.next()
+            // `AsyncThrowingStream` ends without an error when its reader is cancelled.
+            if event == nil { try Task.checkCancellation() }
+            return event
         }
     }
 }
@@ -39,7 +58,7 @@ struct JoinedText {
     private var sent: ContinuousClock.Instant?
     private var newest: ContinuousClock.Instant?
 
-    /// - Returns: what is sent now; empty if nothing is.
+    /// - Returns: text that is sent now; empty if none is.
     mutating func add(_ text: String, at now: ContinuousClock.Instant) -> String {
         held += text
         // The next token is expected after as long as this one took.
@@ -51,7 +70,7 @@ struct JoinedText {
         return rest()
     }
 
-    /// What has not been sent.
+    /// Text that has not been sent.
     mutating func rest() -> String {
         defer { held = "" }
         return held

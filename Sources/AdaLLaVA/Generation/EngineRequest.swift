@@ -1,15 +1,15 @@
-/// An image of a request: what names its content, what stands for it in the prompt, and what makes the tower's input when that content is not known
+/// An image of a request: the key of its content, its tokens in the prompt, and the function that makes the tower's input if the content is not cached
 /// yet.
 struct EngineImage: Sendable {
     let key: ContentKey
     /// Inputs of the tower that it is encoded as.
     let tiles: Int
-    /// What takes its place in a prompt: ``Engine/imageToken`` for its features, which are shared out evenly where it stands several times, and
+    /// Its tokens in a prompt: ``Engine/imageToken`` for its features, which are divided evenly if it occurs several times, and
     /// tokens between them.
     let layout: [Int]
     /// Rows of features; `nil`: as many as one input of the tower has at least.
     let rows: Int?
-    /// Where the tiles' features go; `nil`: one behind the other.
+    /// Order of the tiles' features; `nil`: one tile after the other.
     let arrangement: TileArrangement?
     /// The patches of one that keeps its proportions, and the rows of features that they become; `nil` for others.
     let grid: PatchGrid?, featureGrid: PatchGrid?
@@ -29,7 +29,7 @@ struct EngineImage: Sendable {
         self.init(key: ContentKey(pixels: pixels, context: ContentKey("pixels"))) { pixels }
     }
 
-    /// How often its features stand in the layout.
+    /// Number of places for its features in the layout.
     var marks: Int { layout.count { $0 == Engine.imageToken } }
 
     /// Positions of a prompt that it takes.
@@ -39,7 +39,7 @@ struct EngineImage: Sendable {
 
 /// One request in the engine's terms.
 struct EngineRequest: Sendable {
-    /// Prompt ids; ``Engine/imageToken`` stands where an image goes.
+    /// Prompt ids, with ``Engine/imageToken`` for each image.
     var tokens: [Int]
     /// In order of use.
     var images: [EngineImage]
@@ -50,48 +50,48 @@ struct EngineRequest: Sendable {
     var endTokens: Set<Int> = []
     /// Tokens of the answer before which none of ``endTokens`` is chosen.
     var minTokens = 0
-    /// What runs, instead of what the scheduler picks.
+    /// Plan that replaces the scheduler's.
     var plan: ExecutionPlan?
-    /// Whether what earlier requests computed of the same images and prompts is used, and what this one computes is kept. Measurements compute
+    /// Whether cached results of earlier requests with the same images and prompts are used, and results of this one are cached. Measurements compute
     /// everything themselves.
     var reuses = true
-    /// Whether what is computed of the prompt is kept for others as soon as it has been read, not only when the answer has ended.
+    /// Whether the prompt is cached for other requests as soon as it has been read, instead of when the answer has ended.
     var keepsPromptEarly = false
-    /// How many of the likeliest tokens are told beside each one that is chosen; `nil` tells no probabilities.
+    /// Number of likeliest alternatives reported for each token; `nil` reports no probabilities.
     var logProbabilities: Int?
-    /// Makes what says which tokens may come next.
+    /// Makes the filter of the tokens that may come next.
     var filter: (@Sendable () -> any TokenFilter)?
-    /// Called with what the prefix layers put out, before the layers after them run.
+    /// Called with the prefix layers' output, before the layers after them run.
     var onStates: (@Sendable (PrefixStates) -> Void)?
     /// Requests with lower ones are read first.
     var priority = 0
-    /// Told what is predicted of the answer whenever that becomes more certain.
+    /// Called with the predicted times whenever they become more certain.
     var onPrediction: (@Sendable (PhaseTimes) -> Void)?
     /// When the caller asked; `nil`: when the request is begun.
     var called: ContinuousClock.Instant?
-    /// What a time budget means for this request.
+    /// Treatment of this request's time budget.
     var deadlines = DeadlineOptions()
     /// The kind of the question, for the expected length of its answer.
     var kind = ""
 }
 
-/// What the prefix layers put out for two rows of a request: hidden states without a norm.
+/// Output of the prefix layers for two rows of a request: hidden states without a norm.
 package struct PrefixStates: Sendable, Equatable {
-    /// The last prompt row's: what a budget head reads. It does not depend on the budget.
+    /// The last prompt row's, input of the budget head. It does not depend on the budget.
     package let prompt: [Float]
-    /// The latency token's: what the scheduler reads.
+    /// The latency token's, input of the scheduler.
     package let latency: [Float]
 
     package init(prompt: [Float], latency: [Float]) { (self.prompt, self.latency) = (prompt, latency) }
 }
 
-/// What happens to answers that are to be given in time.
+/// Treatment of answers with time budgets.
 public struct DeadlineOptions: Sendable, Equatable {
     /// Whether a request is refused whose limits not even the smallest plan keeps, before anything is computed.
     public var isStrict = false
     /// Whether an answer ends at its deadline, or at the end of a sentence shortly before it.
     public var cutsAnswers = false
-    /// Share of the deadlines that are to be kept, in (0.5, 1): what the safety margin is chosen for.
+    /// Fraction of the deadlines that the safety margin is chosen to keep, in (0.5, 1).
     public var confidence = 0.97
     /// For experiments: whether switches may be turned off while an answer is under way, and whether the machine's load is taken into account.
     package var changesPlans = true, followsLoad = true
@@ -129,29 +129,29 @@ public enum FinishReason: String, Sendable {
 }
 
 /// A plan that was made smaller while an answer was under way.
-public struct PlanChange: Sendable, Equatable {
+package struct PlanChange: Sendable, Equatable {
     /// Tokens that had been given.
-    public let tokens: Int
+    package let tokens: Int
     /// Optional units before and after.
-    public let from: Int, to: Int
+    package let from: Int, to: Int
 }
 
-/// What was predicted of an answer, and what the machine did meanwhile.
-public struct AnswerPrediction: Sendable, Equatable {
+/// Prediction for an answer, and the machine's load during it.
+package struct AnswerPrediction: Sendable, Equatable {
     /// Predicted times; of the decode, for ``tokens`` tokens.
-    public var times = PhaseTimes()
+    package var times = PhaseTimes()
     /// Predicted time of each token after the first.
-    public var perToken = Duration.zero
+    package var perToken = Duration.zero
     /// Tokens that the answer was expected to have: nine of ten of its kind have been no longer.
-    public var tokens = 0
+    package var tokens = 0
     /// Measured over predicted time of the newest layers and tokens when the plan was chosen: 1 on an idle machine.
-    public var load = 1.0
-    /// What turned off layers, heads or neurons while the answer was under way.
-    public var changes: [PlanChange] = []
+    package var load = 1.0
+    /// Reductions of the plan during the answer.
+    package var changes: [PlanChange] = []
     /// Whether a limit was expected to be missed when the plan was chosen.
-    public var isLate = false
+    package var isLate = false
     /// Whether the times come from measurements of this machine; guesses before the first answer.
-    public var isFitted = false
+    package var isFitted = false
 
     mutating func set(encode: Duration, prefill: Duration, decode: Duration, waited: Duration) {
         (times.encode, times.prefill, times.decode) = (encode, prefill, decode)
@@ -160,7 +160,7 @@ public struct AnswerPrediction: Sendable, Equatable {
     }
 }
 
-/// What the engine did for one request.
+/// The engine's result for one request.
 struct EngineResult {
     struct Adaptive {
         let units: Int
@@ -211,7 +211,7 @@ public enum GenerationProgress: Sendable {
 }
 
 /// A request that cannot be answered.
-public enum GenerationError: EngineError, Equatable {
+package enum GenerationError: AdaLLaVAError, Equatable {
     /// A prompt without tokens.
     case emptyPrompt
     /// A token id outside the vocabulary.
@@ -233,11 +233,11 @@ public enum GenerationError: EngineError, Equatable {
     /// Values that are not finite: damaged weights, or an overflow.
     case notFinite(what: String, model: String)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         if case .notFinite = self { .badData } else { .usage }
     }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .emptyPrompt: "the prompt is empty; expected at least one token"
         case .token(let token, let position, let vocabulary):

@@ -1,10 +1,10 @@
-/// What a model does to a picture before its tower, known from the checkpoint's configuration before any weight is read.
+/// Image processing before a model's tower, known from the checkpoint's configuration before any weight is read.
 ///
 ///     let checkpoint = try Checkpoint.open(at: url)
 ///     let prepare = try ImagePreparation(checkpoint)
-///     let pictures = files.map { prepare(read($0)) }     // a few hundred kilobytes each, whatever the files hold; each tile of those that are cut
+///     let pictures = files.map { prepare(read($0)) }     // a few hundred kilobytes per picture or tile, for files of any size
 ///     let model = try await AdaptiveModel(checkpoint)
-public struct ImagePreparation: Sendable, Equatable {
+package struct ImagePreparation: Sendable, Equatable {
     let processor: CLIPImageProcessor
     let mode: CLIPImageProcessor.AspectMode
     /// `nil` where a picture is one input of the tower.
@@ -14,12 +14,12 @@ public struct ImagePreparation: Sendable, Equatable {
     private let contextLength: Int
 
     /// Positions of a prompt that an image takes; at least, where tokens are selected or pictures are cut into tiles.
-    public var tokens: Int { leastPositions }
+    package var tokens: Int { leastPositions }
     /// Pixels that are left of an image, or of each of its tiles.
-    public var pixels: Int { processor.cropSize * processor.cropSize }
+    package var pixels: Int { processor.cropSize * processor.cropSize }
 
     /// - Throws: ``GenerationError/noVision(model:)`` for text models, ``CheckpointError``
-    public init(_ checkpoint: Checkpoint) throws {
+    package init(_ checkpoint: Checkpoint) throws {
         guard let llava = checkpoint.configuration.llava, let tower = checkpoint.configuration.vision else {
             throw GenerationError.noVision(model: checkpoint.name)
         }
@@ -45,13 +45,13 @@ public struct ImagePreparation: Sendable, Equatable {
 
     /// Refuses more images than the model's context holds.
     /// - Throws: ``GenerationError/promptTooLong(positions:limit:)``
-    public func check(images count: Int) throws {
+    package func check(images count: Int) throws {
         let (positions, overflow) = count.multipliedReportingOverflow(by: leastPositions)
         guard !overflow, positions < contextLength else { throw GenerationError.promptTooLong(positions: positions, limit: contextLength) }
     }
 
     /// The picture at the tower's size.
-    public func callAsFunction(_ image: RGBImage) -> PreparedImage { PreparedImage(preparation: self, tiles: tiles(of: image)) }
+    package func callAsFunction(_ image: RGBImage) -> PreparedImage { PreparedImage(preparation: self, tiles: tiles(of: image)) }
 
     /// Tiles of a picture from top to bottom and from left to right; zeros if it is one input of the tower.
     func grid(width: Int, height: Int) -> (rows: Int, columns: Int) { tiling?.grid(width: width, height: height) ?? (0, 0) }

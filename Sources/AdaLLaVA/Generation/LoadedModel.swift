@@ -2,7 +2,7 @@ import Foundation
 
 /// How far loading is.
 public struct LoadProgress: Sendable {
-    /// What is being loaded: "the language model", "the vision tower".
+    /// The part that is loaded: "the language model", "the vision tower".
     public let part: String
     /// Layers loaded so far.
     public let done: Int
@@ -17,11 +17,11 @@ struct LoadedModel: Sendable {
     let text: TextProcessor?
     /// `nil` for text models.
     let preparation: ImagePreparation?
-    /// What image features depend on beside the pixels: preprocessing, tower, model.
+    /// Everything that image features depend on besides the pixels: preprocessing, tower, model.
     private let contentKey: ContentKey
 
     init(
-        _ checkpoint: Checkpoint, packer: WeightPacker, template: ChatTemplate.Choice?, cancellation: Cancellation,
+        _ checkpoint: Checkpoint, packer: WeightPacker, template: ChatTemplateChoice?, cancellation: Cancellation,
         onProgress: (LoadProgress) -> Void
     ) throws {
         let configuration = checkpoint.configuration
@@ -72,7 +72,7 @@ struct LoadedModel: Sendable {
         // Another build of the program may compute at other speeds; its executable says which it is.
         let executable = Bundle.main.executablePath.flatMap { try? FileManager.default.attributesOfItem(atPath: $0) }
         let build = "\(executable?[.size] ?? 0) \(executable?[.modificationDate] ?? "")"
-        // What the decoder drops changes how many rows there are, not how long each takes.
+        // Dropped image tokens change the number of rows, not the time of each.
         var measured = checkpoint.configuration
         measured.llava?.fastV = nil
         let identity = "\(MachineCeilings.processorName()), \(workspace.pool.threads) of \(ThreadPool.availableProcessors) threads, \(workspace.kernels.name), "
@@ -86,7 +86,7 @@ struct LoadedModel: Sendable {
     }
 
     /// A prompt in which transformers' image tokens are ``Engine/imageToken`` once for each image: llava-hf's, one or as many as an image has
-    /// features, or all that stands for an image that is cut into tiles.
+    /// features, or all tokens of an image that is cut into tiles.
     func withImageMarks(_ tokens: [Int], _ images: [EngineImage] = []) -> [Int] {
         guard let llava = checkpoint.configuration.llava, let mark = llava.imageTokenID, let vision = checkpoint.configuration.vision else { return tokens }
         let features = llava.featureRows(of: vision)

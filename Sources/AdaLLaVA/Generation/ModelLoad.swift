@@ -1,23 +1,23 @@
-/// What a model is busy with.
-public struct ModelLoad: Sendable, Equatable {
+/// Load of a model.
+package struct ModelLoad: Sendable, Equatable {
     /// Requests that are computed together now.
-    public internal(set) var runningRequests = 0
+    package internal(set) var runningRequests = 0
     /// Requests that wait to be computed.
-    public internal(set) var waitingRequests = 0
+    package internal(set) var waitingRequests = 0
     /// Positions of prompts that are still to be read, of the requests that are computed.
-    public internal(set) var unreadPositions = 0
+    package internal(set) var unreadPositions = 0
     /// Bytes that keys and values take, those kept of earlier prompts included.
-    public internal(set) var keyValueBytes = 0
+    package internal(set) var keyValueBytes = 0
     /// The most bytes that keys and values may take.
-    public internal(set) var keyValueLimit = 0
+    package internal(set) var keyValueLimit = 0
     /// Bytes of keys and values for one position, with everything on.
-    public internal(set) var keyValueBytesPerToken = 1
+    package internal(set) var keyValueBytesPerToken = 1
     /// Positions of one page of keys and values.
-    public internal(set) var pageLength = 1
-    /// Heads and MLP groups that any of the answers runs, of all: what a step reads of the weights.
-    public internal(set) var planUnion = 0.0
+    package internal(set) var pageLength = 1
+    /// Fraction of heads and MLP groups that any of the answers runs, whose weights a step reads.
+    package internal(set) var planUnion = 0.0
     /// Bytes kept of earlier prompts and of images' features.
-    public internal(set) var promptCacheBytes = 0, featureCacheBytes = 0
+    package internal(set) var promptCacheBytes = 0, featureCacheBytes = 0
 
     /// Nothing to do.
     package init() {}
@@ -36,7 +36,7 @@ extension Engine {
         return load
     }
 
-    /// What is predicted of requests that are not admitted yet; `nil` before this model was measured: nobody is refused for a guess.
+    /// Predictions for requests that are not admitted yet; `nil` before this model was measured, so that no guess refuses a request.
     func outlook(_ tasks: [GenerationTask]) -> WorkOutlook? {
         guard let planner, planner.isFitted else { return nil }
         let floor = planner.times(units: 0), loads = planner.load.values

@@ -4,7 +4,7 @@ struct TextProcessor: Sendable {
     /// Tokens that end an answer.
     let endTokens: Set<Int>
     let template: Result<ChatTemplate, any Error>
-    /// What stands for an image in a template's text.
+    /// Placeholder of an image in a template's text.
     private let imageMark: String
     /// Whether the vocabulary's beginning of sequence is put in front of a prompt whose template does not write it. transformers does so for models
     /// whose processor takes images.
@@ -15,7 +15,7 @@ struct TextProcessor: Sendable {
     /// - Returns: `nil` if the checkpoint has no tokenizer, so that it can still be run on token ids.
     /// - Throws: ``CheckpointError`` for a damaged tokenizer, ``ChatTemplateError/unknownName(_:)``. A template that cannot be chosen is an
     ///   error only once a conversation needs it.
-    init?(_ checkpoint: Checkpoint, template choice: ChatTemplate.Choice?) throws {
+    init?(_ checkpoint: Checkpoint, template choice: ChatTemplateChoice?) throws {
         let chatTemplate: String?
         let specialTokens: [String: String]
         if let metadata = checkpoint.ggufMetadata, metadata.keys.contains(where: { $0.hasPrefix(EmbeddedFiles.prefix) }) {
@@ -40,7 +40,7 @@ struct TextProcessor: Sendable {
         }
         endTokens = tokenizer.endOfGenerationTokens.union(checkpoint.generation.eosTokenIDs)
         let tokenizer = tokenizer
-        // llava-hf's vocabularies name the token that stands for an image.
+        // llava-hf's vocabularies name the placeholder token of an image.
         let image = checkpoint.configuration.llava?.imageTokenID.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) }
         let imageMark = image.flatMap { $0.isEmpty ? nil : $0 } ?? ChatMessage.imageMark
         self.imageMark = imageMark
@@ -68,7 +68,7 @@ struct TextProcessor: Sendable {
         if !isText || jinja == nil, let name = try checkpoint.ggufMetadata?.string(EmbeddedFiles.templateKey) {
             return try ChatTemplate.named(name)
         }
-        // Checkpoints in transformers' layout, whatever their folder is called, and GGUF pairs, which say in their metadata what LLaVA's scripts
+        // Checkpoints in transformers' layout, with any folder name, and GGUF pairs, which say in their metadata what LLaVA's scripts
         // read from a folder's name: the template that they bring, or the one that LLaVA's decoders were trained with.
         if configuration.llava?.imageTokenID != nil || type == "llava" && checkpoint.ggufMetadata != nil {
             if jinja == nil, configuration.llava?.tiling != .idefics3, configuration.language.architecture == .llama { return .vicunaV1 }
@@ -84,7 +84,7 @@ struct TextProcessor: Sendable {
     /// The template's name, or `nil` if none could be chosen.
     var templateName: String? { try? template.get().name }
 
-    /// What is wrong with the template that the checkpoint brings; `nil` if nothing is, or if it brings none.
+    /// Problem of the checkpoint's template; `nil` if it has none.
     var templateProblem: String? {
         if case .failure(let error as ChatTemplateError) = template, case .jinja = error { error.description } else { nil }
     }
@@ -113,7 +113,7 @@ struct TextProcessor: Sendable {
         return template.jinjaSource.map { encoder.encode(segments, writtenBy: $0, addsMissingStart: addsMissingStart) } ?? encoder.encode(segments)
     }
 
-    /// What stands for an image in a prompt of Idefics3 or SmolVLM, as their processors write it: each tile behind its row and column, then the whole
+    /// Placeholder of an image in a prompt of Idefics3 or SmolVLM, as their processors write it: each tile after its row and column, then the whole
     /// image, -200 for the features of each.
     /// - Parameters: tiles from top to bottom and from left to right; zeros if the image is one.
     func idefics3Layout(rows: Int, columns: Int) -> [Int] {
@@ -133,7 +133,7 @@ struct TextProcessor: Sendable {
 
     func decode(_ tokens: [Int]) -> String { tokenizer.decode(tokens) }
 
-    /// What `inspect` says of entries that the vocabulary holds twice; `nil` if there are none.
+    /// Remark of `inspect` on duplicate entries of the vocabulary; `nil` if there are none.
     var doubledTokens: String? {
         let pieces = (tokenizer as? SentencePieceTokenizer)?.model.pieces ?? (tokenizer as? BytePairTokenizer)?.model.pieces
         guard let pieces, let example = pieces.doubled.first else { return nil }
@@ -142,7 +142,7 @@ struct TextProcessor: Sendable {
         return "\(count) token\(count == 1 ? " stands" : "s stand") in the vocabulary twice, such as \"\(text)\" (\(found) and \(example)); texts become \(count == 1 ? "\(found)" : "one of the two")"
     }
 
-    /// What `inspect` says of the tokenizer.
+    /// Description of the tokenizer for `inspect`.
     var tokenizerDescription: String {
         "\(tokenizer is SentencePieceTokenizer ? "SentencePiece BPE" : "byte-level BPE"), \(tokenizer.vocabularySize) tokens"
     }
@@ -162,13 +162,13 @@ struct AnswerText {
     }
 
     /// Adds a token and returns the text that is certain now.
-    /// - Parameter isEnd: the token ends the answer and stands for no text.
+    /// - Parameter isEnd: the token ends the answer and has no text.
     mutating func append(_ token: Int, isEnd: Bool) -> String {
         if isEnd || isStopped { return "" }
         return release(decoder.push(token))
     }
 
-    /// What was held back, once no more tokens come.
+    /// Text that was held back, once no more tokens come.
     mutating func finish() -> String {
         if isStopped { return "" }
         let last = release(decoder.finish())

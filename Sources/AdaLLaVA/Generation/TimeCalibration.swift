@@ -1,54 +1,54 @@
 import Foundation
 
-/// What measuring a model on this machine found.
-public struct CalibrationReport: Sendable, Codable {
+/// Result of measuring a model on this machine.
+package struct CalibrationReport: Sendable, Codable {
     /// How well the fitted times explain the measurements of one kind.
-    public struct Phase: Sendable, Codable {
+    package struct Phase: Sendable, Codable {
         /// `prefill_layers`, `decode_tokens`.
-        public let name: String
+        package let name: String
         /// Number of measurements.
-        public let measurements: Int
+        package let measurements: Int
         /// Of |predicted - measured| / measured.
-        public let medianError: Double
+        package let medianError: Double
         /// The largest of them.
-        public let largestError: Double
+        package let largestError: Double
     }
 
     /// One measurement beside its prediction.
-    public struct Measurement: Sendable, Codable {
+    package struct Measurement: Sendable, Codable {
         /// `layer` of a prompt, `step` beside its layers, or `token`.
-        public let kind: String
+        package let kind: String
         /// Rows of the prompt.
-        public let rows: Int
+        package let rows: Int
         /// Optional units that ran; `nil` without a scheduler.
-        public let units: Int?
+        package let units: Int?
         /// The measured time.
-        public let measuredMicroseconds: Double
+        package let measuredMicroseconds: Double
         /// The fitted time.
-        public let predictedMicroseconds: Double
+        package let predictedMicroseconds: Double
         /// How often it was measured.
-        public let count: Int
+        package let count: Int
     }
 
     /// Nanoseconds of each counted term.
-    public let nanoseconds: [String: Double]
+    package let nanoseconds: [String: Double]
     /// Milliseconds of encoding one image; 0 without a vision tower.
-    public let imageMilliseconds: Double
+    package let imageMilliseconds: Double
     /// Errors of the fit by kind of measurement.
-    public let phases: [Phase]
+    package let phases: [Phase]
     /// All measurements.
-    public let measurements: [Measurement]
+    package let measurements: [Measurement]
     /// Seconds that measuring took.
-    public let seconds: Double
+    package let seconds: Double
     /// Whether equal measurements differed by more than a third: other programs ran, and predictions will be too long on an idle machine.
-    public let isDisturbed: Bool
+    package let isDisturbed: Bool
     /// The file of the measurements.
-    public let file: String
+    package let file: String
     /// The model and machine that the measurements belong to.
-    public let identity: String
+    package let identity: String
 }
 
-/// Measures what layers and tokens of a model take, by answering made-up requests in the engine's own way.
+/// Measures the times of a model's layers and tokens by answering synthetic requests in the engine.
 final class TimeCalibration {
     /// A request that is measured: prompt rows, and optional units.
     private struct Shape {
@@ -56,7 +56,7 @@ final class TimeCalibration {
         let units: Int?
     }
 
-    /// What is measured again and again.
+    /// A repeated measurement.
     private enum Key: Hashable {
         case layers(StepCounts)
         /// The tokens of a shape's decode.
@@ -82,7 +82,7 @@ final class TimeCalibration {
         let context = engine.parts.decoder.configuration.contextLength
         let lengths = [96, 16, 384, 48, 200, 640].map { min($0, context - TimeCalibration.tokens - 2) }.filter { $0 > 0 }
         let most = engine.parts.adaptive.map { $0.units.total - $0.units.prefix }
-        // The whole plan at each length; the smallest one and two between at two lengths, for what differs with the plan.
+        // The whole plan at each length; the smallest one and two between at two lengths, for terms that differ with the plan.
         var shapes = lengths.map { Shape(rows: $0, units: most) }
         if let most {
             for length in lengths.prefix(3) { for units in [0, most / 3, most * 2 / 3] { shapes.append(Shape(rows: length, units: units)) } }
@@ -139,7 +139,7 @@ final class TimeCalibration {
     func finish() -> CalibrationReport {
         var used: [(key: Key, sample: TimeModel.Sample, count: Int)] = [], spread: [Double] = []
         for (key, all) in samples {
-            // What other programs add is never negative: of equal measurements a low one is the machine's own.
+            // Other programs only add time: of equal measurements a low one is the machine's own.
             let sorted = all.sorted { $0.nanoseconds < $1.nanoseconds }
             used.append((key, sorted[sorted.count * 3 / 10], sorted.count))
             if sorted.count >= 4 { spread.append(sorted[sorted.count * 3 / 4].nanoseconds / max(sorted[sorted.count / 4].nanoseconds, 1)) }

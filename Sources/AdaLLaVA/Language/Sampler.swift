@@ -34,15 +34,15 @@ public struct SamplingOptions: Sendable, Equatable {
 }
 
 /// A sampling option that is out of range.
-public struct SamplingError: EngineError, Equatable {
+package struct SamplingError: AdaLLaVAError, Equatable {
     /// The option, as the command line names it.
-    public let option: String
+    package let option: String
     /// The values it takes, in words.
-    public let expected: String
+    package let expected: String
     /// The value it was given.
-    public let found: Double
-    public var category: ErrorCategory { .usage }
-    public var description: String { "\(option): expected \(expected), found \(String(format: "%g", found))" }
+    package let found: Double
+    package var category: ErrorCategory { .usage }
+    package var description: String { "\(option): expected \(expected), found \(String(format: "%g", found))" }
 }
 
 /// Chooses tokens in the order that Hugging Face's generation uses: repetition penalty, temperature, top-k, top-p, min-p, draw.

@@ -64,9 +64,7 @@ package struct TimingStore: Sendable {
             identity: identity, nanoseconds: Dictionary(uniqueKeysWithValues: terms), chunkCurve: planner.model.chunkCurve, tokenCurve: planner.model.tokenCurve,
             imageNanoseconds: planner.imageNanoseconds,
             wholeErrors: planner.wholeMargin.errors, firstTokenErrors: planner.firstTokenMargin.errors, lengths: planner.lengths)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys]
-        guard let data = try? encoder.encode(kept) else { return }
+        guard let data = try? JSONText.data(kept) else { return }
         try? Files.createFolder(file.deletingLastPathComponent())
         try? Files.write(data, to: file)
     }

@@ -65,7 +65,7 @@ public struct ChatMessage: Sendable, Equatable {
 }
 
 /// How turns become a prompt, exactly as LLaVA's conversation.py (and, for text models, their own templates) writes them.
-public struct ChatTemplate: Sendable, Equatable {
+package struct ChatTemplate: Sendable, Equatable {
     enum Style: Sendable, Equatable {
         /// `SYSTEM SEP USER: … SEP ASSISTANT: … END`
         case colon(user: String, assistant: String, separator: String, end: PromptSegment)

@@ -1,5 +1,5 @@
 /// A conversation that cannot be written, or a template that is not there.
-public enum ChatTemplateError: EngineError, Equatable {
+package enum ChatTemplateError: AdaLLaVAError, Equatable {
     /// `--template` names none.
     case unknownName(String)
     /// A template in Jinja cannot be read, or fails or refuses when it is rendered.
@@ -9,7 +9,7 @@ public enum ChatTemplateError: EngineError, Equatable {
     /// The turns have no form in a template.
     case turns(template: String, reason: String)
 
-    public var category: ErrorCategory {
+    package var category: ErrorCategory {
         switch self {
         case .unknownName, .turns: .usage
         case .jinja(_, let error): if case .raised = error.reason { .usage } else { .badData }
@@ -17,7 +17,7 @@ public enum ChatTemplateError: EngineError, Equatable {
         }
     }
 
-    public var description: String {
+    package var description: String {
         let names = "--template NAME chooses one: " + ChatTemplate.names.joined(separator: ", ")
         return switch self {
         case .unknownName(let name): "there is no chat template \"\(name)\"; \(names)"

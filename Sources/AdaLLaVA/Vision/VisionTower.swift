@@ -23,7 +23,7 @@ public final class VisionTower: Sendable {
     /// One image at a time: the workspace's memory and threads are used by one computation.
     private let turn: Mutex<WorkspaceBox>
 
-    /// Opens a tower's own folder (`config.json` beside the weights), or the tower of a whole checkpoint.
+    /// Opens a tower's own folder (`config.json` and weights), or the tower of a whole checkpoint.
     /// - Parameters:
     ///   - url: the folder.
     ///   - selectLayer: the hidden state that a transformer's own folder outputs, as `mm_vision_select_layer`. A checkpoint has this field
@@ -31,7 +31,7 @@ public final class VisionTower: Sendable {
     ///   - threads: `nil` takes one per processor.
     ///   - precision: the arithmetic of the products.
     ///   - kernels: a kernel set by name; `nil` takes the best one of this processor.
-    /// - Throws: ``CheckpointError``, ``ComputeError``
+    /// - Throws: an ``AdaLLaVAError``
     public convenience init(
         contentsOf url: URL, selectLayer: Int = -2, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
     ) throws {
@@ -51,7 +51,7 @@ public final class VisionTower: Sendable {
 
     /// The tower of an opened checkpoint, with the features that its projector takes when no tokens are selected.
     /// - Throws: ``CheckpointError``, ``ComputeError``; ``CheckpointError/unsupported(what:file:hint:)`` for text models.
-    public convenience init(
+    package convenience init(
         _ checkpoint: Checkpoint, threads: Int? = nil, precision: Precision = .automatic, kernels: String? = nil
     ) throws {
         try self.init(checkpoint, workspace: Workspace(threads: threads, precision: precision, kernels: kernels))
@@ -98,12 +98,12 @@ public final class VisionTower: Sendable {
     }
 
     /// The features of decoded images, each padded to a square.
-    /// - Parameters:
-    ///   - images: encoded one after another.
-    ///   - cancellation: stops between two layers.
+    /// - Parameter images: encoded one after another.
     /// - Returns: for each image `[tokens, width]`, row-major.
-    /// - Throws: `CancellationError`
-    public func features(of images: [RGBImage], cancellation: Cancellation = Cancellation()) throws -> [[Float]] {
+    public func features(of images: [RGBImage]) throws -> [[Float]] { try features(of: images, cancellation: Cancellation()) }
+
+    /// The same, stopping within one layer when `cancellation` is cancelled.
+    package func features(of images: [RGBImage], cancellation: Cancellation) throws -> [[Float]] {
         try images.map { try features(imageProcessor($0, mode: .pad), cancellation: cancellation) }
     }
 }
@@ -115,13 +115,13 @@ private struct WorkspaceBox: @unchecked Sendable {
 }
 
 /// Pixels that a tower cannot take.
-public enum VisionError: EngineError, Equatable {
+package enum VisionError: AdaLLaVAError, Equatable {
     /// A number of values that is not `3 * S * S`.
     case pixels(expected: Int, found: Int)
 
-    public var category: ErrorCategory { .usage }
+    package var category: ErrorCategory { .usage }
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .pixels(let expected, let found): "pixels for the vision tower: expected \(expected) values, [3, S, S], found \(found)"
         }

@@ -32,14 +32,9 @@ enum Scenes {
         var options = GenerationOptions()
         change(&options)
         let pictures = try images.map { try model.imagePreparation(ImageDecoder.decode(try image($0))) }
-        var text = "", summary: AnswerSummary?
-        for try await piece in model.respond(
-            to: [ChatMessage.question(question, images: images.count)], prepared: pictures, budget: budget, options: options)
-        {
-            text += piece.text
-            summary = piece.summary
-        }
-        return (text, try #require(summary))
+        return try await model.respond(
+            to: [ChatMessage.question(question, images: images.count)], prepared: pictures, budget: budget, options: options
+        ).whole()
     }
 }
 

@@ -33,7 +33,7 @@ protocol DecoderDescription {
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for features without GGUF keys.
     static func ggufMetadata(_ c: DecoderConfiguration) throws -> [(key: String, value: GGUFValue)]
     /// The fields of `config.json` that other architectures do not have.
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any]
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue]
     /// Hugging Face's class for text is called this, and `ForCausalLM`.
     static var className: String { get }
 }

@@ -99,12 +99,13 @@ enum Gemma3Description: DecoderDescription {
         return pairs
     }
 
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] {
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue] {
         [
-            "hidden_activation": "gelu_pytorch_tanh", "attention_bias": c.attentionBias, "query_pre_attn_scalar": c.queryScalar ?? Double(c.headDim),
-            "sliding_window": c.slidingWindow.map { $0 as Any } ?? NSNull(), "rope_local_base_freq": c.localRopeTheta ?? localTheta,
-            "layer_types": (0 ..< c.numHiddenLayers).map { c.kind($0).rawValue },
-            "final_logit_softcapping": c.finalLogitSoftcap.map { Double($0) as Any } ?? NSNull(),
+            "hidden_activation": "gelu_pytorch_tanh", "attention_bias": .bool(c.attentionBias),
+            "query_pre_attn_scalar": .number(c.queryScalar ?? Double(c.headDim)), "sliding_window": JSONValue(c.slidingWindow),
+            "rope_local_base_freq": .number(c.localRopeTheta ?? localTheta),
+            "layer_types": .array((0 ..< c.numHiddenLayers).map { .string(c.kind($0).rawValue) }),
+            "final_logit_softcapping": JSONValue(c.finalLogitSoftcap.map { Double($0) }),
         ]
     }
 }

@@ -85,10 +85,10 @@ enum LFM2Description: DecoderDescription {
         ]
     }
 
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] {
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue] {
         [
-            "block_auto_adjust_ff_dim": false, "conv_L_cache": c.convolutionTaps, "conv_bias": c.convolutionBias,
-            "layer_types": (0 ..< c.numHiddenLayers).map { c.kind($0).rawValue },
+            "block_auto_adjust_ff_dim": false, "conv_L_cache": .integer(c.convolutionTaps), "conv_bias": .bool(c.convolutionBias),
+            "layer_types": .array((0 ..< c.numHiddenLayers).map { .string(c.kind($0).rawValue) }),
         ]
     }
 }

@@ -14,7 +14,7 @@ enum LlamaDescription: DecoderDescription {
 
     static let className = "Llama"
 
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] { ["attention_bias": c.attentionBias, "mlp_bias": c.mlpBias] }
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue] { ["attention_bias": .bool(c.attentionBias), "mlp_bias": .bool(c.mlpBias)] }
 
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws {
         try requireWholeHeads(fields, c)

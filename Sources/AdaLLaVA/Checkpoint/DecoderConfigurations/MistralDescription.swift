@@ -17,7 +17,7 @@ enum MistralDescription: DecoderDescription {
 
     static let className = "Mistral"
 
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] { ["sliding_window": c.slidingWindow.map { $0 as Any } ?? NSNull()] }
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue] { ["sliding_window": JSONValue(c.slidingWindow)] }
 
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws { try LlamaDescription.read(fields, into: &c) }
 }

@@ -29,7 +29,7 @@ enum Phi2Description: DecoderDescription {
         ("mlp.fc2", "mlp.down_proj"),
     ]
 
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] { ["partial_rotary_factor": Double(c.rotaryDim) / Double(c.headDim)] }
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue] { ["partial_rotary_factor": .number(Double(c.rotaryDim) / Double(c.headDim))] }
 
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws {
         c.hiddenActivation = .geluTanh

@@ -32,9 +32,9 @@ enum Qwen2Description: DecoderDescription {
 
     static let className = "Qwen2"
 
-    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: Any] {
+    static func huggingFaceFields(_ c: DecoderConfiguration) -> [String: JSONValue] {
         guard let window = c.slidingWindow else { return ["use_sliding_window": false] }
-        return ["use_sliding_window": true, "sliding_window": window, "max_window_layers": 0]
+        return ["use_sliding_window": true, "sliding_window": .integer(window), "max_window_layers": 0]
     }
 
     static func read(_ fields: GGUFFields, into c: inout DecoderConfiguration) throws { try requireWholeHeads(fields, c) }

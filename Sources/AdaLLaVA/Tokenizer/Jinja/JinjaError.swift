@@ -1,7 +1,7 @@
 /// Why a template cannot be read or rendered, and where.
-public struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
+package struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The cause.
-    public enum Reason: Sendable, Equatable {
+    package enum Reason: Sendable, Equatable {
         /// The source breaks the language's rules.
         case syntax(expected: String, found: String)
         /// The template asks for something that the language or these values do not have.
@@ -13,16 +13,16 @@ public struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 
     /// The line of the template, from 1.
-    public let line: Int
+    package let line: Int
     /// The cause.
-    public let reason: Reason
+    package let reason: Reason
 
     /// An error on a line.
-    public init(line: Int, _ reason: Reason) {
+    package init(line: Int, _ reason: Reason) {
         (self.line, self.reason) = (line, reason)
     }
 
-    public var description: String {
+    package var description: String {
         let what = switch reason {
         case .syntax(let expected, let found): "expected \(expected), found \(found)"
         case .evaluation(let message): message

@@ -2,38 +2,46 @@ import AdaLLaVA
 import Foundation
 import Synchronization
 
-/// What happens while a request is answered.
-enum AnswerEvent: Sendable {
-    /// A piece of one of the answers.
-    case piece(choice: Int, AnswerPiece)
-    /// How far encode and prefill are.
+/// An event of a request, which may have several answers.
+enum RequestEvent: Sendable {
+    /// New text of one of the answers.
+    case delta(choice: Int, AnswerDelta)
+    /// One of the answers is complete.
+    case finished(choice: Int, AnswerSummary)
+    /// Progress of encode and prefill.
     case progress(ProgressReport)
-    /// Nothing, for as long as a stream may be silent.
+    /// No other event for as long as a stream may be silent.
     case silence
+}
+
+/// New text of an answer, and the probabilities of its tokens.
+struct AnswerDelta: Sendable {
+    var text = ""
+    var logProbabilities: [TokenLogProbability] = []
 }
 
 /// Makes one answer within a budget.
 typealias MakeAnswer = @Sendable (Budget, GenerationOptions) -> AnswerStream
 
-/// Answers one prompt as often as the request wants, when it is its turn, and tells what happens in order.
+/// Answers one prompt as often as the request wants, once it is admitted, and sends its events in order.
 ///
 /// The first answer encodes the images and reads the prompt; the others begin when it has, and take both over. Cancelling the reader stops them all.
-struct AnswerEvents: Sendable {
+struct RequestEvents: Sendable {
     let generation: GenerationFields
     let admission: Admission
     let order: Admission.Order
     let keepsPromptEarly: Bool
-    /// Reads the request's images, once it is its turn, and gives what makes its answers.
+    /// Reads the request's images, once it is admitted, and returns the function that makes its answers.
     let prepare: @Sendable () async throws -> MakeAnswer
     /// Called on the engine's thread whenever a layer or a token is done.
     let onWork: @Sendable () -> Void
-    /// Called with what ran for each answer.
+    /// Called with the summary of each answer.
     let onAnswer: @Sendable (AnswerSummary) -> Void
 
     /// - Parameters:
     ///   - keepAlive: the time between events of silence; `nil` for none.
     ///   - returnsProgress: whether there are events of progress.
-    func stream(keepAlive: Duration? = nil, returnsProgress: Bool = false) -> AsyncThrowingStream<AnswerEvent, any Error> {
+    func stream(keepAlive: Duration? = nil, returnsProgress: Bool = false) -> AsyncThrowingStream<RequestEvent, any Error> {
         AsyncThrowingStream { continuation in
             let task = Task {
                 do {
@@ -47,7 +55,7 @@ struct AnswerEvents: Sendable {
         }
     }
 
-    private func run(_ keepAlive: Duration?, _ returnsProgress: Bool, _ tell: @escaping @Sendable (AnswerEvent) -> Void) async throws {
+    private func run(_ keepAlive: Duration?, _ returnsProgress: Bool, _ tell: @escaping @Sendable (RequestEvent) -> Void) async throws {
         try await withThrowingTaskGroup(of: Bool.self) { group in
             if let keepAlive {
                 group.addTask {
@@ -79,12 +87,21 @@ struct AnswerEvents: Sendable {
                 let stream = answer(try generation.budget(), options)
                 group.addTask {
                     defer { isRead.finish() }
-                    for try await piece in stream {
-                        if let summary = piece.summary {
+                    // Probabilities come before the text of their tokens.
+                    var delta = AnswerDelta()
+                    for try await event in stream {
+                        switch event {
+                        case .logProbabilities(let new): delta.logProbabilities += new
+                        case .text(let new):
+                            delta.text = new
+                            tell(.delta(choice: choice, delta))
+                            delta = AnswerDelta()
+                        case .finished(let summary):
                             onAnswer(summary)
                             admission.count(promptTokens: choice == 0 ? summary.promptTokens : 0, answerTokens: summary.tokens.count, client: order.client)
+                            if !delta.logProbabilities.isEmpty { tell(.delta(choice: choice, delta)) }
+                            tell(.finished(choice: choice, summary))
                         }
-                        tell(.piece(choice: choice, piece))
                     }
                     return true
                 }
@@ -96,12 +113,12 @@ struct AnswerEvents: Sendable {
     }
 }
 
-/// Lets the first and the last of each phase's reports pass, and one in a tenth of a second between; with what was predicted last.
+/// Passes the first and the last report of each phase, and one per tenth of a second between, with the latest prediction.
 private final class ProgressState: Sendable {
     private enum Phase: Equatable { case encoding(image: Int), selecting(image: Int), reading, answering }
     private let last = Mutex<(phase: Phase, time: ContinuousClock.Instant)?>(nil)
     private let predicted = Mutex<PhaseTimes?>(nil)
-    /// When the model was asked: predictions count from here.
+    /// Time of the call, from which predictions count.
     private let asked = Date()
 
     func predict(_ times: PhaseTimes) { predicted.withLock { $0 = times } }

@@ -1,0 +1,24 @@
+import AdaLLaVA
+import Foundation
+
+extension AnswerSummary {
+    /// One line for people: what ran and how long it took.
+    var line: String {
+        let milliseconds = { (duration: Duration) in String(format: "%.0f ms", duration / .milliseconds(1)) }
+        var parts: [String] = []
+        if units != nil {
+            let heads = plan.headsPerLayer.reduce(0, +)
+            let groups = plan.groupsPerLayer.reduce(0, +)
+            let all = plan.rows.count * plan.headCount
+            parts.append("budget \(budget.shown): \(plan.rows.count { !$0.isSkipped }) of \(plan.rows.count) layers, \(heads)/\(all) heads, \(groups)/\(all) MLP groups")
+        }
+        if measured.encode > .microseconds(100) { parts.append("encode \(milliseconds(measured.encode))") }
+        let kept = keptImageTokens.map { ", \($0) of \(imageTokens) image tokens kept" } ?? ""
+        parts.append("prefill \(milliseconds(measured.prefill)) (\(promptTokens) tokens\(kept))")
+        let seconds = measured.decode / .seconds(1)
+        let rate = seconds > 0 && tokens.count > 1 ? String(format: ", %.0f tokens/s", Double(tokens.count - 1) / seconds) : ""
+        parts.append("decode \(milliseconds(measured.decode)) (\(tokens.count) token\(tokens.count == 1 ? "" : "s")\(rate))")
+        parts.append("TTFT \(milliseconds(measured.timeToFirstToken))")
+        return parts.joined(separator: " | ")
+    }
+}
