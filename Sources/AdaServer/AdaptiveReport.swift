@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// What ran for an answer: `adaptive` in answers and last chunks.
+/// Parts of the model that ran for an answer: `adaptive` in answers and last chunks.
 struct AdaptiveReport: Encodable, Sendable {
     /// Milliseconds of each phase.
     struct Times: Encodable, Sendable {
@@ -19,11 +19,11 @@ struct AdaptiveReport: Encodable, Sendable {
         }
     }
 
-    /// What ran of each layer, in layers' order.
+    /// Switches that ran in each layer, in the order of layers.
     struct Plan: Encodable, Sendable {
         let attentionHeadsPerLayer: [Int]
         let mlpGroupsPerLayer: [Int]
-        /// Which ones: a digit for each, 1 for what ran.
+        /// One digit for each switch, 1 if it ran.
         let heads: [String]
         let mlpGroups: [String]
 

@@ -11,7 +11,7 @@ enum AnswerRoute: String, CaseIterable, Sendable {
 }
 
 extension ModelServer {
-    /// What the body of a request to one of the routes asks for.
+    /// The request in the body of a call of one of the routes.
     /// - Throws: ``APIError``, ``BudgetError``, ``SamplingError``, ``GenerationError``
     func answerRequest(_ route: AnswerRoute, _ fields: RequestFields, headers: HTTPFields) async throws -> AnswerRequest {
         switch route {
@@ -26,7 +26,7 @@ extension ModelServer {
 
     private static var now: Int { Int(Date().timeIntervalSince1970) }
 
-    /// What the time of an answer is predicted from.
+    /// Facts from which an answer's time is predicted.
     private func queued(
         _ model: AdaptiveModel, _ conversation: [ChatMessage], _ images: [ImageReference], _ generation: GenerationFields
     ) throws -> QueuedWork {

@@ -1,11 +1,11 @@
 import AdaLLaVA
 import Hummingbird
 
-/// `/v1/attention`: what the latency token looks at in an image.
+/// `/v1/attention`: the latency token's attention to an image.
 struct AttentionReport: Encodable {
     struct Layer: Encodable {
         let layer: Int
-        /// Shares of the attention: to the image, to the latency token itself; the rest goes to the text.
+        /// Fractions of the attention to the image and to the latency token itself; the remainder is to the text.
         let imageShare: Double
         let ownShare: Double
     }

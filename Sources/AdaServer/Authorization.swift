@@ -5,7 +5,7 @@ import Hummingbird
 
 /// Lets requests with one of the server's keys pass, and those for `/live` and `/health`.
 ///
-/// A key is given as `Authorization: Bearer KEY`, as `x-api-key: KEY`, or as the password of Basic authentication, which is what browsers ask people for.
+/// A key is given as `Authorization: Bearer KEY`, as `x-api-key: KEY`, or as the password of Basic authentication, which browsers support.
 struct AuthorizationMiddleware: RouterMiddleware {
     static let openPaths: Set = ["/live", "/health"]
 
@@ -60,7 +60,7 @@ struct AuthorizationMiddleware: RouterMiddleware {
         }
     }
 
-    /// Without keys, a page of another site that somebody has open must not use the server: neither by its own name, nor by one that resolves to
+    /// Without keys, a page of another site, open in a browser, must not use the server: neither by its own name, nor by one that resolves to
     /// this machine (DNS rebinding).
     private func checkOrigin(_ request: Request) throws {
         let host = request.head.authority ?? ""

@@ -31,7 +31,7 @@ struct BatchLine: Sendable {
         try fields.expectNothingElse()
     }
 
-    /// What lines with the same images have in common, and where a line belongs among them: those that begin alike are neighbours.
+    /// Key of lines with the same images, and the order among them: lines with the same beginning are adjacent.
     var order: (group: String, place: String) {
         var images: [String] = []
         func walk(_ value: JSONValue) {
@@ -50,7 +50,7 @@ struct BatchLine: Sendable {
     }
 }
 
-/// What came of a line.
+/// Result of a line.
 struct BatchResult: Encodable, Sendable {
     struct Answer: Encodable, Sendable {
         let statusCode: Int
@@ -74,7 +74,7 @@ struct BatchResult: Encodable, Sendable {
 }
 
 extension ModelServer {
-    /// Answers one line of a batch; what goes wrong with it is its result.
+    /// Answers one line of a batch; an error of the line becomes its result.
     /// - Throws: `CancellationError`
     func answer(_ line: BatchLine, client: String, priority: Int) async throws -> BatchResult {
         let id = UUID().uuidString.replacing("-", with: "").lowercased()

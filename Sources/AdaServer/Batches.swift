@@ -140,7 +140,7 @@ extension ModelServer {
         }
     }
 
-    /// Requests of a batch come after those that somebody waits for.
+    /// Requests of a batch have lower priority than interactive ones.
     private static let batchPriority = 1000
 
     private func answer(_ id: String, _ file: FileStore.File, _ endpoint: AnswerRoute) async {

@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 import HTTPTypes
 
-/// What requests of every form say about how to answer.
+/// Generation options that requests of every API share.
 struct GenerationFields: Sendable {
     var options = GenerationOptions()
     /// Answers to the same prompt.
@@ -122,7 +122,7 @@ struct GenerationFields: Sendable {
         return Admission.Order(priority: priority, deadline: work.deadline ?? work.firstTokenDeadline, client: client, work: work)
     }
 
-    /// The budget that is left of what was asked for: the time since the request arrived is gone.
+    /// The requested budget less the time since the request arrived.
     /// - Throws: ``APIError`` once the deadline has passed.
     func budget() throws -> Budget {
         let elapsed = ContinuousClock.now - arrived
@@ -145,7 +145,7 @@ struct GenerationFields: Sendable {
 }
 
 extension RequestFields {
-    /// Takes what OpenAI's and vLLM's clients may send with the values that ask for nothing.
+    /// Accepts fields of OpenAI's and vLLM's clients whose values have no effect.
     mutating func takeNeutral() throws {
         for name in ["frequency_penalty", "presence_penalty"] { try neutral(name) { $0.finiteNumber == 0 } }
         for name in ["length_penalty", "best_of"] { try neutral(name) { $0.finiteNumber == 1 } }
@@ -161,7 +161,7 @@ extension RequestFields {
             try neutral(name) { $0 == .bool(false) }
         }
         for name in ["skip_special_tokens", "spaces_between_special_tokens", "add_generation_prompt"] { try neutral(name) { $0 == .bool(true) } }
-        // Nothing here depends on who asks or on what belongs together.
+        // No answer depends on the user or on related requests.
         for name in ["user", "safety_identifier", "prompt_cache_key", "request_id"] { _ = try string(name) }
         _ = try bool("parallel_tool_calls")
         // No model here keeps its reasoning apart from its answer, so both values mean the same; vllm-router always sends them.

@@ -64,6 +64,6 @@ struct CompletionLogprobs: Encodable, Sendable {
 extension TokenLogProbability.Candidate {
     fileprivate var text: String { String(decoding: bytes, as: UTF8.self) }
 
-    /// JSON has no infinity; vLLM writes this for what cannot be chosen.
+    /// JSON has no infinity; vLLM writes this for tokens that cannot be chosen.
     fileprivate var writtenLogProbability: Double { logProbability.isFinite ? logProbability : -9999 }
 }

@@ -87,14 +87,14 @@ struct MediaLoader: Sendable {
     }
 }
 
-/// The one folder whose files requests may name. Links are not followed, so nothing outside is reached whatever lies in it.
+/// The one folder whose files requests may name. Links are not followed, so no file outside the folder can be reached.
 struct MediaFolder {
     private let folder: URL?
 
     init(_ folder: URL?) { self.folder = folder }
 
     /// The bytes of a file given by a `file:` URL, its path below the folder or the folder's own path before it.
-    /// - Throws: ``APIError`` with the same words for what is not there and for what may not be read.
+    /// - Throws: ``APIError`` with the same text for missing files and for files that must not be read.
     func read(_ url: String, maxBytes: Int) throws -> [UInt8] {
         guard let folder else { throw MediaLoader.refused(url, "files are not read here (--allow-media-dir DIR allows those of one folder)") }
         let missing = MediaLoader.refused(url, "no such image in the folder that --allow-media-dir names")

@@ -4,7 +4,7 @@ import NIOCore
 
 /// Fetches images from the hosts that a server may reach, and from no address that is not public.
 ///
-/// A name is resolved once and the connection goes to the address that was checked, so that a second answer of the name server changes nothing. Redirects
+/// A name is resolved once and the connection goes to the address that was checked, so that a second answer of the name server has no effect. Redirects
 /// are followed by hand, each checked like the first request. A host given by its address is allowed as it is.
 struct MediaFetcher: Sendable {
     /// `HOST` or `HOST:PORT`.

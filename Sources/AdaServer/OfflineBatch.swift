@@ -5,8 +5,8 @@ import Synchronization
 
 /// Answers a file of requests without a server: OpenAI's batch format, one JSON object on each line.
 ///
-/// Lines about the same images are answered one after the other's beginning, so that an image is encoded once and what their prompts have in common is read
-/// once (as BatchLLM does). A run that ended early goes on where it was: lines whose answers are in the output are left out.
+/// A line starts once the previous line about the same images has read its prompt, so that an image is encoded once and the common beginning of their prompts is read
+/// once (as BatchLLM does). A run that ended early can be resumed: lines whose answers are in the output are skipped.
 public struct OfflineBatch: Sendable {
     /// One of several runs over the same input.
     public struct Shard: Sendable, Equatable {
@@ -24,7 +24,7 @@ public struct OfflineBatch: Sendable {
         }
     }
 
-    /// What a run did.
+    /// Counts of a run.
     public struct Summary: Sendable, Equatable {
         /// Lines answered now, those among them that are errors, and lines that were answered before.
         public var answered = 0, errors = 0, known = 0
@@ -73,7 +73,7 @@ public struct OfflineBatch: Sendable {
             try file.write(result)
             progress.add(result)
         }
-        // The first encodes the images and reads what the others begin with.
+        // The first line encodes the images and reads the common beginning.
         try await answer(lines[0])
         try await withThrowingTaskGroup(of: Void.self) { rest in
             for line in lines.dropFirst() { rest.addTask { try await answer(line) } }
@@ -82,7 +82,7 @@ public struct OfflineBatch: Sendable {
     }
 
     /// The requests of a file.
-    /// - Throws: ``APIError`` for a line that is none, and for a `custom_id` that stands twice.
+    /// - Throws: ``APIError`` for an invalid line, and for a `custom_id` that occurs twice.
     static func lines(of data: Data, endpoint: AnswerRoute? = nil) throws -> [(number: Int, line: BatchLine)] {
         var lines: [(Int, BatchLine)] = [], known: Set<String> = []
         for (index, text) in data.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {

@@ -20,7 +20,7 @@ enum Page {
         }
     }
 
-    /// Nothing but the page's own files and server, and images that a person gives.
+    /// Content policy: only the page's own files and server, and images that the user chooses.
     private static let policy =
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 }

@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// The members of a JSON object in a request. Each is taken once; what nobody has taken is an error, so that nothing is ignored in silence.
+/// The members of a JSON object in a request. Each is read once; members that no reader asked for are an error, so that none is ignored silently.
 struct RequestFields: Sendable {
     private(set) var members: [String: JSONValue]
     /// Where the object is in the body, for messages: `messages[0].`; empty for the body itself.

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import HTTPTypes
 
-/// The body of `/v1/responses`, without what needs a server that remembers.
+/// The body of `/v1/responses`, without the fields that need stored conversations.
 struct ResponsesRequest: Sendable {
     let model: String?
     let conversation: [ChatMessage]

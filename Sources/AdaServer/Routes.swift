@@ -79,12 +79,12 @@ extension ModelServer {
         return description
     }
 
-    /// What the model is busy with.
+    /// Load of the model.
     private var modelLoad: ModelLoad { state.model?.load ?? ModelLoad() }
 
     // MARK: - Tokens
 
-    /// vLLM's `/tokenize`: of a prompt, or of messages in the model's chat template; -200 stands where an image goes.
+    /// vLLM's `/tokenize`: of a prompt, or of messages in the model's chat template; -200 for each image.
     private func tokenize(_ request: Request, _ context: ServerContext) async throws -> Response {
         var request = request
         var fields = try JSONBody.fields(try await collect(&request, context))
@@ -129,7 +129,7 @@ struct ModelList: Encodable {
     let data: [ModelDescription]
 }
 
-/// What clients and gateways want to know of a model.
+/// Description of a model for clients and gateways.
 struct ModelDescription: Encodable {
     struct Adaptive: Encodable {
         /// The smallest budget that still changes anything.

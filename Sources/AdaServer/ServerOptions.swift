@@ -6,7 +6,7 @@ public struct ServerOptions: Sendable {
     public var host = "127.0.0.1"
     /// The port; 0 takes any free one.
     public var port = 8080
-    /// Keys, one of which every request has to carry; empty: none is asked for.
+    /// Accepted keys; every request must carry one. Empty: no key is required.
     public var keys: [String] = []
     /// Whether an address beyond loopback is served without keys.
     public var allowsAnyone = false
@@ -14,10 +14,10 @@ public struct ServerOptions: Sendable {
     public var mediaFolder: URL?
     /// Hosts, `HOST` or `HOST:PORT`, that images are fetched from.
     public var mediaHosts: [String] = []
-    /// Answers that are computed at once, and requests that may wait beside them; further ones are refused with 429.
+    /// Maximum number of concurrent answers, and of waiting requests; further ones are refused with 429.
     public var maxConcurrent = 32, maxWaiting = 128
     /// The time in which requests without a deadline are to be answered: budgets shrink towards the floor when requests need more, and those that would wait
-    /// longer even so are refused with 429. `nil`: budgets never shrink, and nobody is refused for time.
+    /// longer even so are refused with 429. `nil`: budgets never shrink, and no request is refused for time.
     public var maxWait: Duration? = .seconds(30)
     /// The time without a request after which the model is unloaded; the next request loads it again. `nil`: never.
     public var idleUnload: Duration?
@@ -27,13 +27,13 @@ public struct ServerOptions: Sendable {
     public var bodyTimeout = Duration.seconds(60)
     /// The longest time that a client may leave a part of its answer unread.
     public var readTimeout = Duration.seconds(30)
-    /// The time after which a stream without news gets a comment, so that nobody in between takes it for dead.
+    /// The time after which a silent stream sends a comment, so that no proxy closes it.
     public var keepAlive = Duration.seconds(10)
     /// The longest time that answers under way may take once the server is to end.
     public var drainTimeout = Duration.seconds(30)
     /// The model's name in requests and answers; `nil`: the checkpoint's.
     public var modelName: String?
-    /// What `/version` says.
+    /// The version that `/version` reports.
     public var version = "0"
 
     /// Loopback, port 8080, no keys.

@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 import Synchronization
 
-/// What a server knows of itself: its model, and whether work goes on.
+/// State of the server: its model, and whether requests are running.
 final class ServerState: Sendable {
     enum Phase: Sendable {
         case loading
@@ -42,7 +42,7 @@ final class ServerState: Sendable {
         }
     }
 
-    /// What is known of the model since it was loaded first.
+    /// Facts about the model, known once it has been loaded.
     var description: ModelDescription? { known.withLock { $0.description } }
 
     var isUnloaded: Bool { if case .unloaded = phase.withLock({ $0 }) { true } else { false } }
@@ -57,14 +57,14 @@ final class ServerState: Sendable {
 
     func noteUse() { known.withLock { $0.lastUse = .now } }
 
-    /// Lets go of a model that nobody has used for so long. Answers under way keep it until they end.
+    /// Unloads a model that was not used for this long. Running answers keep it until they end.
     func unload(after limit: Duration) {
         guard known.withLock({ $0.load != nil && .now - $0.lastUse >= limit }) else { return }
         phase.withLock { if case .ready = $0 { $0 = .unloaded } }
     }
 
     /// The model for a request, loaded again if it was unloaded.
-    /// - Throws: ``APIError`` while it is loaded for the first time, or once the server is to end; what loading throws.
+    /// - Throws: ``APIError`` while the model loads for the first time, or once the server shuts down; errors of loading.
     func use() async throws -> AdaptiveModel {
         noteUse()
         let load = known.withLock { $0.load }

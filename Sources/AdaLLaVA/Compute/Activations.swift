@@ -33,7 +33,7 @@ package final class Norm: Sendable {
     }
 }
 
-/// Rows that become activations, and what norms them, as plain numbers and addresses: threads read them without counting references. Valid as long as the
+/// Rows that become activations, and their norm, as plain numbers and addresses: threads read them without counting references. Valid as long as the
 /// tensors.
 private struct RowSource: BitwiseCopyable {
     private(set) var x: UnsafePointer<Float>
@@ -106,7 +106,7 @@ package struct ActivationWriter: BitwiseCopyable {
     /// Writes some columns of some rows.
     /// - Parameters:
     ///   - columns: of types with a scale for each block or group, whole blocks or groups.
-    ///   - from: the first of these values; the next row's lies `fromStride` values on.
+    ///   - from: the first of these values; the next row begins `fromStride` values later.
     func write(
         _ kernels: UnsafePointer<ak_kernels>, rows: Range<Int>, columns: Range<Int>, from: UnsafePointer<Float>, stride fromStride: Int
     ) {
@@ -184,7 +184,7 @@ package final class ActivationBuffer {
     private var scales = AlignedMemory(byteCount: 0)
     private var sums = AlignedMemory(byteCount: 0)
 
-    /// Memory for activations of `type`, whose values are not defined; valid until the next use of this buffer.
+    /// Memory for activations of `type`, whose values are undefined; valid until the next use of this buffer.
     func reserve(_ type: ak_type, rows: Int, stride: Int) -> ActivationWriter {
         let count = rows * stride
         let scaleCount = rows * type.scalesPerRow(stride: stride)

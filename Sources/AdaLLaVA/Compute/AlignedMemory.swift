@@ -11,16 +11,16 @@ import Synchronization
 final class AlignedMemory: @unchecked Sendable {
     let address: UnsafeMutableRawPointer
     let byteCount: Int
-    /// What this is a part of; `nil` if it stands by itself.
+    /// The slab that this is a part of; `nil` for memory of its own.
     private let slab: AlignedMemory?
 
-    /// Zeroed scratch memory, less than the keys and values of the same input, which are refused first. ``init(checked:)`` is for what an input decides.
+    /// Zeroed scratch memory, less than the keys and values of the same input, which are refused first. Use ``init(checked:)`` for sizes that depend on input.
     convenience init(byteCount: Int) {
         guard let made = AlignedMemory.allocate(max(byteCount, 64)) else { fatalError("out of memory: \(byteCount) bytes") }
         self.init(address: made, byteCount: max(byteCount, 64))
     }
 
-    /// Zeroed memory; `nil` if the system does not give so much.
+    /// Zeroed memory; `nil` if the system has not enough memory.
     convenience init?(checked byteCount: Int) {
         guard let made = AlignedMemory.allocate(max(byteCount, 64)) else { return nil }
         self.init(address: made, byteCount: max(byteCount, 64))
@@ -35,7 +35,7 @@ final class AlignedMemory: @unchecked Sendable {
         return memory
     }
 
-    /// Memory in huge pages where the system has them; its contents are not defined. `nil` if the system does not give so much.
+    /// Memory in huge pages where the system has them; its contents are not defined. `nil` if the system has not enough memory.
     fileprivate init?(pages byteCount: Int) {
         let page = HugePageArena.pageBytes
         self.byteCount = (byteCount + page - 1) / page * page
@@ -62,17 +62,17 @@ final class AlignedMemory: @unchecked Sendable {
     deinit { if slab == nil { free(address) } }
 }
 
-/// Memory for packed weights, keys and values, or a computation's scratch tensors, one piece behind the other in large slabs.
+/// Memory for packed weights, keys and values, or a computation's scratch tensors, allocated one after another in large slabs.
 ///
 /// A decode reads all of them once a token, and a single core reads 26 GB/s of weights from pages of 4 KiB, but 31 GB/s from huge ones, since
 /// the processor's prefetching stops at the end of a page; attention over 600 keys takes two thirds of the time (measured on a Zen 4). The first answer of
 /// a process touches scratch memory for the first time, and a page fault in a virtual machine costs microseconds: pages of 4 KiB were two thirds of the
-/// first image's time. Only what is written takes memory.
+/// first image's time. Only written pages take memory.
 final class HugePageArena: Sendable {
     static let pageBytes = 2 << 20
     private let slabBytes: Int
 
-    /// - Parameter slabBytes: what is asked of the system at once.
+    /// - Parameter slabBytes: bytes requested from the system at once.
     init(slabBytes: Int = 64 << 20) { self.slabBytes = slabBytes }
 
     private struct State {
@@ -125,7 +125,7 @@ final class HugePageArena: Sendable {
         return memory
     }
 
-    /// Memory whose contents are not defined; its slab is freed with the last user in it.
+    /// Memory with undefined contents; its slab is freed with the last user in it.
     /// - Throws: ``OutOfMemory``
     func allocate(checked byteCount: Int) throws -> AlignedMemory {
         let bytes = (max(byteCount, 64) + 63) / 64 * 64

@@ -3,7 +3,7 @@ import AdaKernels
 /// One sequence's rows in the attention of one layer.
 package struct AttentionRows {
     let role: RowRole
-    /// The first row of the batch whose output is wanted, and how many.
+    /// The first row of the batch whose output is computed, and the number of rows.
     let row: Int, queries: Int
     /// The first of these rows' slot.
     let slot: Int
@@ -23,7 +23,7 @@ package struct AttentionRows {
     }
 }
 
-/// What all sequences of one attention have in common.
+/// Parameters that all sequences of one attention share.
 package struct AttentionShape {
     let headDim: Int
     /// Query heads that read one key-value head.
@@ -34,7 +34,7 @@ package struct AttentionShape {
     var isCausal = true
     /// Whether chunks are multiplied in BF16; see ``KernelSet/roundsAttention(_:headDim:)``.
     package var rounds = false
-    /// What products of queries and keys are multiplied by.
+    /// Factor of the products of queries and keys.
     let scale: Float
 
     /// - Parameter scale: `nil`: 1 / √headDim.
@@ -142,7 +142,7 @@ extension Workspace {
         _ batch: [AttentionRows], query: Tensor, attended: Tensor, for conversion: RowConversion, _ shape: AttentionShape
     ) -> RowActivations {
         let (rows, chunkType) = (conversion.rows, conversion.chunkType)
-        // Where heads are whole blocks, what belongs to no head is in no block that is read.
+        // If heads are whole blocks, columns outside heads are in no block that is read.
         let converts = !rows.chunk.isEmpty && shape.headDim % max(chunkType.columnsTogether, Int(AK_BLOCK)) == 0 && chunkType != AK_F32
         let made = converts ? middle.chunk.reserve(chunkType, rows: rows.chunk.upperBound, stride: attended.stride) : nil
         attend(batch, query: query, attended: attended, shape, made: made)

@@ -5,7 +5,7 @@ import AdaKernels
 struct CacheLines {
     fileprivate var lines: [UnsafeRawPointer?] = []
     private static let lineBytes = 64
-    /// What is taken of an object: no more than this is read of any.
+    /// Maximum bytes prefetched of one object.
     private static let objectBytes = 256
 
     /// - Parameter object: it must outlive this list.

@@ -2,12 +2,12 @@ import AdaKernels
 
 extension Workspace {
     /// Of a chunk's rows, `down.output (+)= middle · downᵀ`, where the middle is `gate(first) * second` of two products of the rows of `x` or a norm of them, or `activation` of
-    /// one product; the products' own outputs are not written. Each piece of the middle is made, combined and converted to what `down` takes while it is
+    /// one product; the products' own outputs are not written. Each part of the middle is made, combined and converted to the activation type of `down` while it is
     /// in its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
     /// - Parameters:
     ///   - first: gate and up, or one product.
-    ///   - function: what the gate goes through.
-    ///   - down: reads no other blocks than those in which panels of `first` lie.
+    ///   - function: the gate's activation function.
+    ///   - down: reads only blocks that panels of `first` cover.
     ///   - dropped: columns of the middle that are zero.
     /// - Precondition: ``makesFeedForwardInPieces(_:down:picksPanels:)``
     func multiplyFeedForward(
@@ -94,7 +94,7 @@ extension Workspace {
     }
 }
 
-/// What a gated feed-forward network's gate goes through before it is multiplied by the other product (Shazeer, 2020).
+/// Activation function of the gate of a gated feed-forward network (Shazeer, 2020).
 package enum Gate: Sendable, BitwiseCopyable {
     /// SwiGLU.
     case silu
@@ -111,7 +111,7 @@ package enum Gate: Sendable, BitwiseCopyable {
     }
 }
 
-/// What values of the middle go through, in place: `ak_kernels.gelu_quick` and such.
+/// Activation function of the middle, in place: `ak_kernels.gelu_quick` and such.
 package typealias ActivationFunction = @convention(c) (UnsafeMutablePointer<Float>?, Int) -> Void
 
 /// `ak_kernels.middle`.

@@ -21,7 +21,7 @@ extension [ProductPart] {
         }
     }
 
-    /// Rows from which a part is multiplied by itself: then a tile's time is less than what blocks that only others keep would add.
+    /// Rows from which a part is multiplied by itself: from there a tile takes less time than the blocks that only other rows keep.
     private static var rowsOfTheirOwn: Int { 4 }
 
     /// Parts of a product whose rows are single and that differ in the blocks they read: those of few rows together, over the blocks that any of them

@@ -3,7 +3,7 @@ import AdaKernels
 /// Products that read the same activations, ready to run as often as there are such activations: work items and addresses are found once, for a
 /// decode runs the same products at every token, and serial work between two products stalls every thread.
 package final class ProductRun {
-    /// What becomes of a product's sums while they are in their worker's cache.
+    /// Operation on a product's sums while they are in their worker's cache.
     package enum Combination: BitwiseCopyable {
         case none
         /// Of two products: `first = gate(first) * second`.

@@ -21,7 +21,7 @@ package final class IndexList: @unchecked Sendable {
     var indices: [Int32] { Array(UnsafeBufferPointer(start: address, count: count)) }
 }
 
-/// Some rows of a batch and what a product computes of them.
+/// Some rows of a batch, and the part of a product that is computed for them.
 struct ProductPart {
     /// From the first row to the last.
     let rows: Range<Int>
@@ -39,7 +39,7 @@ package struct Product {
     let linear: Linear
     /// `[rows of the batch, outputs]`.
     let output: Tensor
-    /// What is computed of which rows; the rows of two parts are distinct.
+    /// Parts by rows; the rows of two parts are distinct.
     let parts: [ProductPart]
     var accumulate = false
     /// Clamp the result to 0 … 6.
@@ -89,7 +89,7 @@ struct KernelPart: BitwiseCopyable {
     func row(_ index: Int) -> Int { list.map { Int($0[index]) } ?? row + index }
 }
 
-/// A product as plain numbers and addresses: what workers read while they share it out, without counting references to the objects that
+/// A product as plain numbers and addresses, which workers read without counting references to the objects that
 /// own the memory. Valid as long as the ``KernelProducts`` it is of.
 struct KernelProduct: BitwiseCopyable {
     let output: UnsafeMutablePointer<Float>
@@ -137,7 +137,7 @@ struct KernelProduct: BitwiseCopyable {
                 output, stride, activations, matrix, bias, own.pointee.panels + range.lowerBound, Int32(range.count), own.pointee.blocks,
                 Int32(own.pointee.blockCount), flags, nil, scratch)
         }
-        // What any part computes of it: whichever comes first reads it from memory.
+        // Panels that any part computes: the first part reads them from memory.
         let nextRange = next.pointee.items.range(nextItem)
         var upcoming = ak_upcoming(
             weight: next.pointee.matrix, panels: next.pointee.panels + nextRange.lowerBound, panel_count: Int32(nextRange.count))

@@ -28,9 +28,9 @@ package struct Tensor: @unchecked Sendable {
         data = memory.address.bindMemory(to: Float.self, capacity: max(rows * stride, 1))
     }
 
-    /// A tensor of zeros whose size an input decides.
-    /// - Parameter what: it holds, for the error.
-    /// - Throws: ``ComputeError/noMemory(what:bytes:)`` if the system does not give so much.
+    /// A tensor of zeros whose size depends on input.
+    /// - Parameter what: its content, for the error.
+    /// - Throws: ``ComputeError/noMemory(what:bytes:)`` if the system has not enough memory.
     package init(checked rows: Int, columns: Int, what: String) throws {
         (self.rows, self.columns) = (rows, columns)
         stride = Tensor.padded(columns)
@@ -51,7 +51,7 @@ package struct Tensor: @unchecked Sendable {
         data = tensor.data + range.lowerBound * tensor.stride
     }
 
-    /// The same memory as a matrix of other dimensions, whose values are not defined but for the padding, which is zero; `nil` if it is too small.
+    /// The same memory as a matrix of other dimensions, whose values are undefined except the padding, which is zero; `nil` if it is too small.
     func reshaped(rows: Int, columns: Int) -> Tensor? {
         guard rows * Tensor.padded(columns) <= memory.byteCount / MemoryLayout<Float>.stride, data == memory.address.assumingMemoryBound(to: Float.self) else {
             return nil
@@ -68,7 +68,7 @@ package struct Tensor: @unchecked Sendable {
     }
 
     /// A view of some rows; it shares the values.
-    /// - Precondition: `range` lies inside `0 ..< rows`.
+    /// - Precondition: `range` is within `0 ..< rows`.
     package func rows(_ range: Range<Int>) -> Tensor {
         precondition(range.lowerBound >= 0 && range.upperBound <= rows)
         return Tensor(of: self, rows: range)

@@ -2,7 +2,7 @@ import AdaKernels
 
 /// The threads that share out a model's work in small pieces (see `ak_pool.h`).
 ///
-/// One run at a time: whoever owns a pool serializes its calls, as ``AdaptiveModel`` does.
+/// One run at a time: a pool's owner serializes its calls, as ``AdaptiveModel`` does.
 package final class ThreadPool: @unchecked Sendable {
     private let pool: OpaquePointer
     /// Threads that work, the caller's included.
@@ -49,7 +49,7 @@ package final class ThreadPool: @unchecked Sendable {
         ak_pool_run(pool, Int32(items), ends, work, context)
     }
 
-    /// Tells other pools of this process that a computation of many runs goes on until ``leave()``, so that their waiting threads leave the processors to it.
+    /// Announces to other pools of this process a computation of many runs until ``leave()``, so that their waiting threads leave the processors to it.
     /// Not nested.
     func enter() { ak_pool_enter(pool) }
     func leave() { ak_pool_leave(pool) }
@@ -59,7 +59,7 @@ package final class ThreadPool: @unchecked Sendable {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }
     }
 
-    /// Says what memory is probably read right after the next run; threads that wait ask for it meanwhile (`ak_pool_expect`).
+    /// Announces memory that is probably read right after the next run; waiting threads prefetch it (`ak_pool_expect`).
     func expect(_ memory: Prefetches) {
         if threads == 1 { return }
         withUnsafeBytes(of: memory.items) { ak_pool_expect(pool, $0.baseAddress?.assumingMemoryBound(to: ak_expected.self), Int32(memory.count)) }
@@ -85,7 +85,7 @@ struct Prefetches: BitwiseCopyable {
 
     init() {}
 
-    /// - Parameter list: what does not fit is not prefetched.
+    /// - Parameter list: entries that do not fit are not prefetched.
     init(_ list: [ak_expected]) { for item in list { append(item) } }
 
     mutating func append(_ item: ak_expected) {

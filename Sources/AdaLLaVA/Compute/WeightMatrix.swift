@@ -21,7 +21,7 @@ package final class WeightMatrix: @unchecked Sendable {
 
     /// Packs or maps `tensor`.
     /// - Parameters:
-    ///   - shape: what the architecture asks for, `[rows, inputs]`; a longer shape in the file (a convolution's) is flattened after
+    ///   - shape: the architecture's shape, `[rows, inputs]`; a longer shape in the file (a convolution's) is flattened after
     ///     the first axis.
     ///   - picksInputs: whether plans will leave inputs out; the weights are then laid out for that.
     ///   - isAlwaysBatched: only ever multiplied with large batches (vision towers).
@@ -70,7 +70,7 @@ package final class WeightMatrix: @unchecked Sendable {
 }
 
 extension ElementType {
-    /// What weights of this type are packed as, where they need not stay exact.
+    /// Packed form of weights of this type, if they need not stay exact.
     /// - Parameter isRounded: whether floats are rounded to Q8_0.
     func packedType(isRounded: Bool) -> ak_type? {
         switch kernelType {
@@ -82,7 +82,7 @@ extension ElementType {
         }
     }
 
-    /// What weights of this type are packed as, or left in their file as, to stay exact.
+    /// Packed or mapped form of weights of this type that stays exact.
     var exactType: ak_type? { isFloat8 ? AK_F32 : kernelType }
 
     /// Whether the kernels read this type as floats without blocks.

@@ -1,17 +1,17 @@
 import AdaKernels
 
-/// Where Q8_0, Q4_0 and Q4_1 weights lie while a model runs; results are the same.
+/// Memory that holds Q8_0, Q4_0 and Q4_1 weights while a model runs; results are the same.
 public enum WeightPlacement: Sendable {
     /// In the file from a gigabyte on, if this processor multiplies them there as fast (AVX2, AVX-512 with VNNI and VBMI but without AMX); packed in
     /// memory otherwise.
     case automatic
     /// Packed in memory.
     case memory
-    /// In the mapped file: the model is ready at once, takes no memory of its own beside its caches and shares its pages with other processes.
+    /// In the mapped file: loading is immediate, and the pages are shared with other processes.
     case file
 }
 
-/// Packs the weights of a model while it loads, on the threads of one pool. What it packs does not depend on how many those are.
+/// Packs the weights of a model while it loads, on the threads of one pool. The result does not depend on the number of threads.
 package final class WeightPacker {
     let kernels: KernelSet
     let pool: ThreadPool

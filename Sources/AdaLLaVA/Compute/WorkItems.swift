@@ -23,11 +23,11 @@ struct RunItems {
     let products: [WorkItems]
     /// `nil`: as many pieces for each thread.
     let ends: UnsafePointer<Int32>?
-    /// What the addresses point to.
+    /// Owners of the addresses.
     fileprivate let lists: [IndexList]
 }
 
-/// The pieces of runs that a backend has met, by what they depend on.
+/// Work items of earlier runs, by the sizes that they depend on.
 struct WorkItemTable {
     /// The products of a run, at most three, each as one number: a sequence asks at every layer.
     fileprivate struct Key: Hashable {
@@ -60,8 +60,8 @@ struct WorkItemTable {
 extension Workspace {
     /// How the panels of products that read the same activations are shared out among the threads.
     ///
-    /// A few tokens wait for memory: each thread gets as many bytes as the others, side by side, in pieces whose size falls with what is left of its
-    /// share, so that others can take the last ones (guided self-scheduling, Polychronopoulos and Kuck, 1987). Many tokens meet each panel for long
+    /// A few tokens wait for memory: each thread gets as many bytes as the others, side by side, in work items whose size falls with the rest of its
+    /// share, so that others can take the last ones (guided self-scheduling, Polychronopoulos and Kuck, 1987). Many tokens use each panel for long
     /// enough that pieces of one size are as good.
     /// - Parameter product: the matrix of each product, and the panels that are computed of it.
     func items(_ count: Int, tokens: Int, _ product: (Int) -> (matrix: ak_matrix, panels: Int)) -> RunItems {
@@ -94,7 +94,7 @@ extension Workspace {
         return items
     }
 
-    /// Pieces of listed panels that lie side by side.
+    /// Work items of listed panels that are adjacent.
     /// - Parameters:
     ///   - columnsTogether: of what a piece makes: whole blocks or groups of the next product's inputs, where their panels are listed.
     ///   - products: of those panels.
@@ -116,12 +116,12 @@ extension Workspace {
         var left = products.reduce(0) { $0 + $1.matrix.panelBytes * $1.panels }
         var starts = products.map { _ in [Int32(0)] }, ends: [Int32] = []
         var items = 0
-        // What is left of a thread's share.
+        // The rest of a thread's share.
         var thread = 0, share = left / pool.threads
         for (product, (matrix, panels)) in products.enumerated() {
             let bytes = max(matrix.panelBytes, 1)
             let most = max(panelsPerItem(matrix, count: products.count > 1 ? Int.max / 2 : panels, tokens: 1), 4)
-            // A piece costs as much as reading a few kilobytes, whatever it takes.
+            // The overhead of a work item equals reading a few kilobytes.
             let least = max(1, Int(kernels.tuning.item_least_bytes) / bytes)
             // Quantized kernels without tiles take one panel after the other, the others up to four at a time.
             let multiple = matrix.bundle > 1 ? Int(matrix.bundle) : isQuantized(matrix.type) && kernels.tuning.one_panel_at_a_time != 0 ? 1 : 4
@@ -162,9 +162,9 @@ extension Workspace {
         let most = min(worth, even)
         // Kernels take up to four panels at a time.
         let step = most >= 4 ? most / 4 * 4 : min(4, max(most, count <= 4 ? 1 : 2))
-        // 16-bit weights meet many tokens three panels at a time, tiles four.
+        // 16-bit weights are multiplied with many tokens three panels at a time, tiles four.
         if tokens > few, kernels.tuning.bf16_tiles == 0, matrix.type == AK_F16 || matrix.type == AK_BF16, matrix.layout == AK_PANELS, count >= 3 { return max(3, step / 3 * 3) }
-        // 8-bit weights meet many tokens two panels at a time.
+        // 8-bit weights are multiplied with many tokens two panels at a time.
         return evenSize(count, most: step, multiple: tokens > few && matrix.type == AK_Q8_0 ? min(2, step) : 1)
     }
 

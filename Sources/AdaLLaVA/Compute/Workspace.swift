@@ -1,15 +1,15 @@
 import AdaKernels
 
-/// What one computation needs beside the weights: threads, scratch memory, and how products are cut into work items. One for each computation that
+/// Resources of one computation besides the weights: threads, scratch memory, and how products are cut into work items. One for each computation that
 /// runs at the same time; any number of models can use it one after the other.
 ///
-/// Not `Sendable`: whoever owns a workspace computes with it from one thread at a time.
+/// Not `Sendable`: its owner computes with it from one thread at a time.
 package final class Workspace {
     package let kernels: KernelSet
     package let pool: ThreadPool
     private var scratch: [AlignedMemory]
     private var pieceValues = AlignedMemory(byteCount: 0)
-    /// Where each worker's scratch lies, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
+    /// Address of each worker's scratch memory, until the next ``reserveScratch(_:)``. A plain address, not an array: threads that read an array
     /// count references to it, and wait for each other's counts.
     let scratchAddresses: UnsafeMutablePointer<UnsafeMutableRawPointer>
     /// Memory of each worker for rows that a product gathers, until the next ``reserveGathered(_:)``.
@@ -22,7 +22,7 @@ package final class Workspace {
     let middle = ActivationBuffers()
     let attention = AttentionScratch()
     private var tensors: [TensorKey: Tensor] = [:]
-    /// Called when a tensor of ``tensor(_:rows:columns:)`` moved, so that what was prepared for its address is dropped.
+    /// Called when a tensor of ``tensor(_:rows:columns:)`` moved, so that prepared forms with its address are dropped.
     private(set) var generation = 0
 
     init(kernels: KernelSet, pool: ThreadPool) {
@@ -68,7 +68,7 @@ package final class Workspace {
         return (pieceValues.address.assumingMemoryBound(to: Float.self), padded)
     }
 
-    /// The list 0, 1, 2 … that stands for "all" panels, at least `count` long.
+    /// The list 0, 1, 2 … of all panels, at least `count` long.
     func identity(_ count: Int) -> IndexList {
         if identityList.count < count { identityList = IndexList((0 ..< Int32(max(count, 1024))).map { $0 }) }
         return identityList
@@ -84,8 +84,8 @@ package final class Workspace {
         let columns: Int
     }
 
-    /// The first `rows` rows of a scratch tensor, whose values are not defined but for the padding, which is zero. It keeps its address until a
-    /// larger one is asked for, which changes ``generation``.
+    /// The first `rows` rows of a scratch tensor, whose values are undefined except the padding, which is zero. It keeps its address until a
+    /// larger one is requested, which changes ``generation``.
     func tensor(_ name: ScratchTensor, rows: Int, columns: Int) -> Tensor {
         let key = TensorKey(name: name, columns: columns)
         if let known = tensors[key], known.rows >= rows { return known.rows(0 ..< rows) }
@@ -114,11 +114,11 @@ package final class Workspace {
         pool.run((rows + step - 1) / step) { item, worker in body(item * step ..< min(rows, (item + 1) * step), worker) }
     }
 
-    /// Tells the pool what weights the run after the next one reads, so that threads prefetch them while they wait for each other. For single rows only:
+    /// Announces the weights that the run after the next one reads, so that threads prefetch them while they wait for each other. For single rows only:
     /// chunks compute for so long that nothing is gained.
     func prefetch(_ memory: Prefetches) { pool.expect(memory) }
 
-    /// What a product reads of its weights: the first panels that are adjacent, for no more is prefetched while threads wait, each thread's share of
+    /// Weights that a product reads first: adjacent panels, for no more is prefetched while threads wait, each thread's share of
     /// them.
     /// - Parameters:
     ///   - panels: of outputs; `nil` reads all.

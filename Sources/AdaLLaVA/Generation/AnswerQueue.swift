@@ -45,7 +45,7 @@ package final class AnswerQueue: @unchecked Sendable {
     /// Predicts requests that are not admitted yet; `nil` where nothing is predicted.
     var outlook: WorkOutlook? { state.withLock { $0.outlook } }
 
-    /// Says what waits elsewhere, and predicts times from now on, also of fractions of compute.
+    /// Sets the backlog of other queues, and predicts times from now on, also for fractions of compute.
     func setBacklog(_ balance: LoadBalance?, _ backlog: @escaping @Sendable () -> [QueuedWork]) async throws {
         state.withLock { $0.backlog = backlog }
         try await exclusively { [self] engine in
@@ -88,7 +88,7 @@ package final class AnswerQueue: @unchecked Sendable {
     /// Requests that wait to be admitted.
     var waitingCount: Int { state.withLock { $0.waiting.count } }
 
-    /// What the engine was busy with at the end of its newest step.
+    /// Load of the engine at the end of its newest step.
     var load: ModelLoad {
         state.withLock { state in
             var load = state.load
@@ -106,7 +106,7 @@ package final class AnswerQueue: @unchecked Sendable {
         }
     }
 
-    /// Steps until no request is left, or until somebody wants the engine for itself and the admitted ones have ended.
+    /// Steps until no request is left, or until an exclusive caller waits and the admitted ones have ended.
     private func run() {
         var tasks: [GenerationTask] = [], reserved: [ObjectIdentifier: Int] = [:], steps = 0
         while true {
@@ -135,7 +135,7 @@ package final class AnswerQueue: @unchecked Sendable {
             steps += 1
             note(tasks, union: steps % Self.unionInterval == 0 || tasks.isEmpty || !admitted.isEmpty)
         }
-        // Behind whoever waits for the engine.
+        // After exclusive callers.
         if state.withLock(\.isRunning) {
             queue.async { [self] in run() }
         } else if engine.wantsCalibration {
@@ -148,7 +148,7 @@ package final class AnswerQueue: @unchecked Sendable {
         var (used, count) = (used, 0)
         for request in waiting {
             used += engine.keyValueBytes(positions: request.positions)
-            // One that does not fit even alone is told so when it begins.
+            // A request that does not fit even alone fails when it begins.
             if used > engine.runner.pages.limit, !(isAlone && count == 0) { break }
             count += 1
         }

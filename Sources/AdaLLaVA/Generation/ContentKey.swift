@@ -1,7 +1,7 @@
 import Crypto
 import Foundation
 
-/// What names cached content: a SHA-256 digest of everything that it was computed from.
+/// Key of cached content: a SHA-256 digest of everything from which it was computed.
 struct ContentKey: Hashable, Sendable {
     private let words: (UInt64, UInt64, UInt64, UInt64)
 
@@ -16,7 +16,7 @@ struct ContentKey: Hashable, Sendable {
 
     func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
 
-    /// A part of it, for what is to differ from content to content.
+    /// 64 bits of it, for random choices that differ from content to content.
     var word: UInt64 { words.0 }
 
     func add(to hash: inout SHA256) { withUnsafeBytes(of: words) { hash.update(bufferPointer: $0) } }
@@ -45,7 +45,7 @@ struct PromptKeys {
     static let length = 16
     let keys: [ContentKey]
 
-    /// - Parameter model: what else the content depends on: model, precision, rotary frequencies.
+    /// - Parameter model: other dependencies of the content: model, precision, rotary frequencies.
     init(_ elements: [PromptElement], model: ContentKey) {
         var keys: [ContentKey] = [], previous = model
         for start in stride(from: 0, to: elements.count - elements.count % PromptKeys.length, by: PromptKeys.length) {

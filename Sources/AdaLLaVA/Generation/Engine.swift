@@ -18,7 +18,7 @@ package final class Engine {
     let modelKey: ContentKey
     /// How much of prompts and images a step takes while answers grow.
     var pacing = StepPacing()
-    /// Whether budgets shrink when requests need more time together than they have, and in what time those without limits are to be answered then.
+    /// Whether budgets shrink when requests need more time together than they have, and the time limit of those without a budget of time.
     var balance: LoadBalance?
     /// The requests of the step that runs, in the order in which their prompts are read.
     var tasks: [GenerationTask] = []
@@ -27,7 +27,7 @@ package final class Engine {
 
     static let imageToken = PromptEncoder.imageToken
 
-    /// Prompt rows that a step takes while other sequences decode: what they wait for.
+    /// Prompt rows of a step while other sequences decode, which wait for them.
     static let mixedChunk = 128
 
     /// - Parameter timings: measurements of this model on this machine; without it times are not predicted.
@@ -103,7 +103,7 @@ package final class Engine {
         do { try body() } catch { task.fail(error) }
     }
 
-    /// Memory for a segment's keys and values; what is only kept for later requests makes room.
+    /// Reserves memory for a segment's keys and values, evicting cached prompts if necessary.
     private func reserve(_ segment: BatchSegment) throws {
         while true {
             do { return try runner.reserve(segment) } catch {
@@ -160,7 +160,7 @@ package final class Engine {
         }
     }
 
-    /// What a task does after its rows were computed.
+    /// Advances a task after its rows were computed.
     private func advance(_ task: GenerationTask, _ segment: BatchSegment, logits: Tensor?) throws {
         let prompt = task.elements.count
         switch task.stage {

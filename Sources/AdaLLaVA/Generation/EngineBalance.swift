@@ -1,10 +1,10 @@
-/// What a server wants when more is asked for than the machine can do.
+/// Policy of a server under overload.
 struct LoadBalance: Sendable {
-    /// In what time requests without limits are to be answered.
+    /// Time limit of requests without a budget of time.
     var patience = Duration.seconds(30)
 }
 
-/// What a step may take beside the tokens of answers.
+/// Rows of prompts and images that a step may take besides decoded tokens.
 struct StepPace {
     /// Rows of prompts.
     var promptRows = BatchRunner.chunk
@@ -16,7 +16,7 @@ struct StepPace {
 
 /// How requests share a step, and the time that they have together.
 extension Engine {
-    /// What the next step may take of prompts and images, so that no running answer waits much longer for its next token.
+    /// Rows of prompts and images that the next step may take, so that no running answer waits much longer for its next token.
     func pace() -> StepPace {
         let decoding = tasks.filter { !$0.isDone && $0.isDecoding }
         var pace = StepPace()
@@ -88,7 +88,7 @@ extension Engine {
         return (admitted + waiting).sorted { $0.order < $1.order }
     }
 
-    /// What all claims have together, with the load and the confidence of one task.
+    /// Total time of all claims, with the load and the confidence of one task.
     private func budget(_ claims: [Claim], _ planner: TimePlanner, _ task: GenerationTask) -> SharedBudget {
         let loads = loads(task, planner), confidence = task.timing?.confidence ?? DeadlineOptions().confidence
         let (first, whole) = (planner.firstTokenMargin.factor(confidence: confidence), planner.wholeMargin.factor(confidence: confidence))
@@ -99,7 +99,7 @@ extension Engine {
         }
     }
 
-    /// Marks requests that are late whatever runs: they come after the others from now on.
+    /// Marks requests that are late under any plan: they come after the others from now on.
     /// - Returns: their places.
     @discardableResult
     private func markLate(_ claims: [Claim], _ budget: SharedBudget) -> Set<Int> {

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Answers in time: what is left is predicted from the counts of the plan, the machine's load comes from the newest layers and tokens, units are chosen
+/// Answers within time budgets: the remaining time is predicted from the counts of the plan, the machine's load comes from the newest layers and tokens, units are chosen
 /// after the prompt has passed the prefix, and turned off later where the time left no longer pays for them.
 extension Engine {
     // MARK: - Beginning
@@ -57,7 +57,7 @@ extension Engine {
 
     /// One more sample of the machine's load.
     func noteEncode(_ task: GenerationTask) {
-        // What a guess is wrong by for towers says nothing about layers.
+        // The error of a guess for towers does not apply to layers.
         guard task.timing != nil, let planner, planner.isFitted, task.result.encodedImages > 0 else { return }
         planner.load.add(measured: task.encodeNanoseconds, predicted: Double(task.result.encodedTiles) * planner.imageNanoseconds, .encode)
     }
@@ -80,7 +80,7 @@ extension Engine {
         record(task, planner, parts.adaptive == nil ? planner.times(planner.costPlan(parts.fullPlan)) : planner.times(units: units))
     }
 
-    /// Notes what is predicted from here on; the prefix layers' part as it was predicted before they ran.
+    /// Stores the prediction from here on, with the prefix layers' part as predicted before they ran.
     func record(_ task: GenerationTask, _ planner: TimePlanner, _ times: PlanTimes) {
         guard var timing = task.timing else { return }
         var work = remaining(task)
@@ -110,7 +110,7 @@ extension Engine {
         task.request.deadlines.followsLoad ? planner.load.values : PhaseLoads()
     }
 
-    /// What is left to compute of a task. Before its images are encoded, of what earlier requests computed only their features are known.
+    /// Remaining work of a task. Before its images are encoded, only cached features are known of earlier results.
     func remaining(_ task: GenerationTask) -> RemainingWork {
         let isBegun = !task.elements.isEmpty, isAdaptive = parts.adaptive != nil
         let prompt = isBegun ? task.elements.count : parts.leastPositions(task.request)
@@ -169,7 +169,7 @@ extension Engine {
         return choice.units
     }
 
-    /// Turns off what the time left no longer pays for. Nothing is turned on again: keys and values of what was off do not exist.
+    /// Turns off units that the remaining time does not allow. None is turned on again, because its keys and values do not exist.
     func keepInTime(_ task: GenerationTask) {
         guard let planner, task.request.plan == nil, task.request.deadlines.changesPlans else { return }
         // Once more where the scheduler's choice turns out to cost more than as many units spread evenly.
@@ -183,7 +183,7 @@ extension Engine {
                 task.timing = timing
             }
             var now = situation(task, timing, limits)
-            // Half the margin: what the scheduler chose may cost a little more than as many units spread evenly, which is no reason for a change.
+            // Half the margin: the scheduler's units may cost slightly more than evenly spread ones, which is no reason for a change.
             now.firstTokenMargin = timing.firstTokenMargin.squareRoot()
             if planner.need(now, timing.times) <= 1 { return }
             let evenly = planner.times(units: units).token(at: now.work.slot, dropped: task.droppedRows)
@@ -211,7 +211,7 @@ extension Engine {
 
     // MARK: - Learning
 
-    /// What a step says about the machine's load and about what its requests wait for each other.
+    /// Learns the machine's load, and how long requests wait for each other, from a step.
     func account(_ tasks: [GenerationTask], _ segments: [BatchSegment], elapsed: Double, isChunked: Bool) {
         guard let planner else { return }
         var own = [Double](repeating: 0, count: tasks.count), single = 0.0, chunks = 0.0
@@ -249,7 +249,7 @@ extension Engine {
         }
     }
 
-    /// What a finished answer says about predictions, and about the lengths of answers.
+    /// Learns errors of predictions, and lengths of answers, from a finished answer.
     func learn(_ task: GenerationTask) {
         guard let planner, let timing = task.timing, task.trace == nil else { return }
         let now = ContinuousClock.now
@@ -269,7 +269,7 @@ extension Engine {
             confidence: timing.confidence)
     }
 
-    /// Keeps what was learned, once an answer has been given.
+    /// Stores the learned values after an answer.
     func keepTimes(_ task: GenerationTask) {
         if let planner, planner.isFitted, task.timing?.limits != nil { timings?.keep(planner) }
     }

@@ -1,8 +1,8 @@
 import Foundation
 
-/// One request on its way through the engine: its stage, its sequence, and what was computed so far.
+/// One running request: its stage, its sequence, and its results so far.
 final class GenerationTask {
-    /// What is computed next.
+    /// The next stage.
     enum Stage {
         /// Nothing yet.
         case waiting
@@ -26,7 +26,7 @@ final class GenerationTask {
     let trace: Trace?
     private let onProgress: ((GenerationProgress) -> Void)?
     private let onToken: (Int) -> Bool
-    /// Called with a token and the likeliest ones in its place, before the token itself is told.
+    /// Called with a token and the likeliest alternatives, before `onToken`.
     let onProbabilities: ((TokenProbability, [TokenProbability]) -> Void)?
     /// Says which tokens may come next.
     let filter: (any TokenFilter)?

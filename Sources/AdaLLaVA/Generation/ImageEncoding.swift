@@ -1,7 +1,7 @@
 /// One input of the tower on its way to features: tower, token selection, projector. It can stop between any two phases and rows, so that answers that grow
 /// meanwhile get their tokens.
 final class TileEncoding {
-    /// `[patches, hidden of the tower]`, and what the decoder reads, `[tokens, hidden]`.
+    /// `[patches, hidden of the tower]`, and the decoder's input, `[tokens, hidden]`.
     struct Output {
         let vision: Tensor
         let features: Tensor
@@ -11,7 +11,7 @@ final class TileEncoding {
     private let workspace: Workspace
     private let pass: VisionPass
     private var tower: VisionOutput?
-    /// What the projector reads, and what it has made of it.
+    /// The projector's input and its output so far.
     private var selected: Tensor?, projected: Tensor?
     private var projectedRows = 0
     private(set) var output: Output?
@@ -22,7 +22,7 @@ final class TileEncoding {
         pass = try part.tower.pass(pixels, grid: grid, workspace)
     }
 
-    /// What comes next: the phase, rows that are left of it, the fewest worth a call; `nil` once the image is encoded.
+    /// The next phase, its remaining rows, and the fewest rows worth a call; `nil` once the image is encoded.
     func next() throws -> (phase: Int, rows: Int, least: Int)? {
         if output != nil { return nil }
         if let left = try pass.next() { return (pass.index, left.rows, left.least) }
@@ -30,7 +30,7 @@ final class TileEncoding {
         return (pass.count + 1, selected.rows - projectedRows, min(16, selected.rows - projectedRows))
     }
 
-    /// Computes some rows of what comes next.
+    /// Computes some rows of the next phase.
     /// - Parameters:
     ///   - progress: called with the tower's layers that are done and all of them.
     ///   - selecting: called with the patches that token selection is done with and all of them.
@@ -70,7 +70,7 @@ final class ImageEncoding {
     private var features: [Tensor] = []
     /// The tile that is under way.
     private var current: TileEncoding?
-    /// Called with what the tower takes of a tile and what it gives.
+    /// Called with the tower's input and output for a tile.
     private let onTile: ((_ pixels: [Float], _ output: TileEncoding.Output) -> Void)?
     /// `[rows, hidden]`, once the image is encoded.
     private(set) var output: Tensor?
@@ -86,14 +86,14 @@ final class ImageEncoding {
         pixels = try image.pixels()
     }
 
-    /// What comes next, as of ``TileEncoding/next()``; `nil` once the image is encoded.
+    /// The next phase, as ``TileEncoding/next()``; `nil` once the image is encoded.
     func next() throws -> (phase: Int, rows: Int, least: Int)? {
         if output != nil { return nil }
         if current == nil { current = try TileEncoding(input(tile), grid: image.grid, part, workspace) }
         return try current?.next()
     }
 
-    /// Computes some rows of what comes next.
+    /// Computes some rows of the next phase.
     /// - Parameters:
     ///   - progress: called with the tower's layers that are done and all of them, of all tiles.
     ///   - selecting: called with the patches that token selection is done with and all of them, of one tile.
@@ -135,7 +135,7 @@ extension Engine {
     }
 
     /// Takes a task's images further: takes those whose features are known, and encodes of the first that is not.
-    /// - Parameter nanoseconds: what may be spent; `nil` encodes the whole image.
+    /// - Parameter nanoseconds: time limit; `nil` encodes the whole image.
     func encode(_ task: GenerationTask, within nanoseconds: Double? = nil) throws {
         takeKnownImages(task)
         let index = task.features.count, images = task.request.images

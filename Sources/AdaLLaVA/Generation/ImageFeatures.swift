@@ -1,5 +1,5 @@
 extension AdaptiveModel {
-    /// What the decoder reads of an image, `[tokens, hidden]`: the vision tower's features after token selection and the projector, tile after
+    /// An image's input of the decoder, `[tokens, hidden]`: the vision tower's features after token selection and the projector, tile after
     /// tile. Features that are known
     /// of an earlier request are not computed again.
     /// - Throws: ``GenerationError``, ``ComputeError``, `CancellationError` within one layer.

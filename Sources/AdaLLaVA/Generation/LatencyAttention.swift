@@ -41,9 +41,9 @@ package struct LatencyAttention: Sendable, Equatable {
 }
 
 extension AdaptiveModel {
-    /// What the latency token looks at, computed beside other answers.
+    /// Attention of the latency token, computed while other answers run.
     /// - Parameters:
-    ///   - tokens: the whole prompt's ids; -200 stands where the one image goes.
+    ///   - tokens: the whole prompt's ids; -200 for the one image.
     ///   - budget: a fraction, which the latency token carries.
     /// - Throws: ``BudgetError``, ``GenerationError``, ``ComputeError``, `CancellationError`
     package func latencyAttention(tokens: [Int], image: PreparedImage, budget: Budget) async throws -> LatencyAttention {

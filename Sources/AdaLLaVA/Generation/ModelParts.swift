@@ -11,13 +11,13 @@ package struct ModelParts: Sendable {
     /// How the decoder drops image tokens; `nil`: not at all.
     var fastV: FastV?
 
-    /// What turns pixels into image features.
+    /// Vision tower, token selection and projector.
     struct VisionPart: Sendable {
         let tower: any VisionNetwork
         let projector: Projector
         let selection: LlavaConfiguration.TokenSelection
         let keepsClassToken: Bool
-        /// What stands behind each row of tiles' features, `[1, hidden]` (LLaVA-1.6).
+        /// Embedding after each row of tiles' features, `[1, hidden]` (LLaVA-1.6).
         let newline: Tensor?
         /// Values of the tower's input, `3 * S * S`.
         let pixels: Int
@@ -25,12 +25,12 @@ package struct ModelParts: Sendable {
         let leastRows: Int
     }
 
-    /// What turns a budget into a plan.
+    /// Latency encoder, scheduler and budget head.
     package struct AdaptivePart: Sendable {
         package let encoder: LatencyEncoder
         package let scheduler: Scheduler
         package let units: BudgetUnits
-        /// What budgets of `auto` ask; `nil` in a checkpoint without one.
+        /// Predicts the need of an input for budgets of `auto`; `nil` in a checkpoint without one.
         let budgetHead: BudgetHead?
     }
 
@@ -40,7 +40,7 @@ package struct ModelParts: Sendable {
     /// Everything runs.
     package var fullPlan: ExecutionPlan { .full(layers: space.layers.count, heads: space.switchesPerLayer) }
 
-    /// The units that a fraction grants; `nil` for what is chosen when the prompt has passed the prefix layers, and without a scheduler.
+    /// The units that a fraction grants; `nil` for budgets whose units are chosen after the prefix layers, and without a scheduler.
     /// - Throws: ``BudgetError``
     package func grantedUnits(_ budget: Budget) throws -> Int? {
         guard let fraction = try budget.validFraction() else {
@@ -67,7 +67,7 @@ package struct ModelParts: Sendable {
         if marks > 0, vision == nil { throw GenerationError.noVision(model: name) }
     }
 
-    /// Positions of a checked request's prompt, at least: what token selection leaves of an image is known when it is encoded.
+    /// Positions of a checked request's prompt, at least: the number of selected image tokens is known only after encoding.
     func leastPositions(_ request: EngineRequest) -> Int {
         request.tokens.count + request.images.reduce(0) { $0 + $1.positions(leastRows: vision?.leastRows ?? 0) - 1 }
     }
@@ -101,12 +101,12 @@ struct MemoryLimits: Sendable {
     var keyValueBytes: Int
     /// Free pages that are kept for the next sequences.
     var spareBytes = 512 << 20
-    /// What is kept of earlier prompts.
+    /// Bytes of cached prompts.
     var promptCacheBytes: Int
     /// Features of earlier images.
     var featureCacheBytes = 256 << 20
 
-    /// Nine tenths of what the machine has free for keys and values, a quarter of that for earlier prompts.
+    /// Nine tenths of the machine's free memory for keys and values, a quarter of that for cached prompts.
     init() {
         let free = SystemMemory.availableBytes
         keyValueBytes = free / 10 * 9
@@ -114,7 +114,7 @@ struct MemoryLimits: Sendable {
     }
 }
 
-/// What the system says of its memory.
+/// The system's report of its memory.
 enum SystemMemory {
     /// Bytes that programs can still take without swapping; a container's limit counts.
     static var availableBytes: Int {

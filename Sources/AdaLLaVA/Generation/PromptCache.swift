@@ -1,13 +1,13 @@
-/// What earlier requests computed of their prompts, found again by content.
+/// Cache of prompts' results, by content.
 ///
 /// Pages of the prefix layers do not depend on the budget, and hidden states after the prefix are kept with them; pages of the later layers depend on
 /// the plan and are reused only under an equal one. The least recently used entry goes first when there are too many bytes.
 final class PromptCache {
-    /// One prompt, with what was computed of its positions.
+    /// One prompt, with the results for its positions.
     final class Entry {
         let elements: [PromptElement]
         let keys: PromptKeys
-        /// What was computed, of all layers.
+        /// Results of all layers.
         let state: PromptState
         /// Hidden states after the prefix, `[positions, hidden]`; `nil` where all layers are prefix layers.
         let hidden: Tensor?

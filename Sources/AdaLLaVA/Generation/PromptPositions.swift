@@ -1,5 +1,5 @@
-/// Where the rows of a prompt stand for a decoder whose heads are turned by several axes (Qwen2-VL's multi-axis rotary embedding): a row of an image by its
-/// row and column, both counted from where the image begins; text after an image goes on behind its longer side.
+/// Positions of a prompt's rows for a decoder with several rotary axes (Qwen2-VL's multi-axis rotary embedding): a row of an image by its
+/// row and column, both counted from where the image begins; text after an image continues after its longer side.
 struct PromptPositions {
     private let places: [RowPosition]
     /// Of the first row after the prompt.

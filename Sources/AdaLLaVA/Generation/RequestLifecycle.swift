@@ -1,7 +1,7 @@
 import AdaKernels
 import Foundation
 
-/// How a request begins and ends: images to features, prompt to positions, and what earlier requests computed of them.
+/// Begin and end of a request: images to features, prompt to positions, and reuse of earlier results.
 extension Engine {
     // MARK: - Beginning
 
@@ -13,14 +13,14 @@ extension Engine {
         let request = task.request
         task.units = try parts.grantedUnits(request.budget)
         try parts.check(request)
-        // What does not fit is told before any image is encoded.
+        // A prompt that does not fit is refused before any image is encoded.
         try checkRoom(promptLength: parts.leastPositions(request))
         try beginTiming(task)
         task.stage = .encode
         if request.images.isEmpty { try beginPrompt(task) }
     }
 
-    /// Puts a prompt together once its images are encoded, and finds what is known of it.
+    /// Assembles a prompt once its images are encoded, and looks it up in the prompt cache.
     /// - Throws: ``GenerationError``, ``ComputeError``
     func beginPrompt(_ task: GenerationTask) throws {
         task.endEncode()
@@ -76,7 +76,7 @@ extension Engine {
         }
     }
 
-    /// Takes over what an earlier request computed of the same beginning in the prefix layers.
+    /// Reuses an earlier request's prefix layers for the same beginning.
     /// - Returns: how many positions that is.
     private func reuse(_ task: GenerationTask, _ sequence: TokenSequence) -> Int {
         let rotary = parts.decoder.rotary
@@ -126,7 +126,7 @@ extension Engine {
         return max(begun - 1, 0)
     }
 
-    /// What enters the first layer, the latency token included where there is one.
+    /// Input of the first layer, the latency token included if there is one.
     private func inputRows(_ task: GenerationTask) throws -> Tensor {
         let prompt = try embed(task, 0 ..< task.elements.count)
         guard let adaptive = parts.adaptive, let units = task.units else { return prompt }
@@ -138,7 +138,7 @@ extension Engine {
 
     // MARK: - Ending
 
-    /// Ends a task and keeps what a later request can use of it.
+    /// Ends a task and caches its results for later requests.
     func finish(_ task: GenerationTask) {
         let (sequence, hidden) = (task.sequence, task.hidden)
         learn(task)
@@ -147,7 +147,7 @@ extension Engine {
         keepPrompt(task, sequence, hidden)
     }
 
-    /// Keeps what was computed of a prompt for later requests.
+    /// Caches the results of a prompt for later requests.
     func keepPrompt(_ task: GenerationTask, _ sequence: TokenSequence?, _ hidden: Tensor?) {
         guard task.request.reuses, task.trace == nil, let sequence, let keys = task.keys else { return }
         promptCache.insert(parts.adaptive == nil ? whole(task, sequence, keys) : adaptive(task, sequence, keys, hidden))
@@ -166,7 +166,7 @@ extension Engine {
             elements: elements, keys: PromptKeys(elements, model: modelKey), state: sequence.state, hidden: nil, plan: nil, dropping: task.dropping)
     }
 
-    /// Of an adaptive model the prompt alone: the answer's rows attended to the latency token, and stand one position later than they will as history.
+    /// Of an adaptive model the prompt alone: the answer's rows attended to the latency token, and are one position later than they will be as history.
     private func adaptive(_ task: GenerationTask, _ sequence: TokenSequence, _ keys: PromptKeys, _ hidden: Tensor?) -> PromptCache.Entry {
         // Rows that were read before a plan shrank are of no one plan.
         let plan = task.hasOnePlan ? task.result.plan : nil

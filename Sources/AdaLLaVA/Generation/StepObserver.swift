@@ -28,7 +28,7 @@ final class StepObserver: BatchObserver {
         }
     }
 
-    /// What a layer computed of all segments. Single rows of a step share one read of the weights.
+    /// Work of a layer for all segments. Single rows of a step share one read of the weights.
     private func counts(_ layer: Int, _ counter: StepCounter) -> StepCounts {
         var counts = StepCounts(), single = StepCounts()
         for (task, segment) in zip(tasks, segments) where segment.layers.contains(layer) {

@@ -5,7 +5,7 @@ struct TaskTiming {
     /// `nil` for a fraction of compute: times are predicted and nothing is chosen by them.
     let limits: TimeLimits?
     let confidence: Double
-    /// What runs of each layer.
+    /// Parts of each layer that run.
     var shares: [LayerShare]
     /// Times of the plan; of the whole model until there is one.
     var times: PlanTimes
@@ -19,7 +19,7 @@ struct TaskTiming {
     var expected = 1
     var prediction = AnswerPrediction()
 
-    /// When the plan was chosen, under which load; and what the steps since then take on an idle machine: to the first token, and in all.
+    /// Time and load when the plan was chosen; and the time of the steps since then on an idle machine: to the first token, and in all.
     var chosen: ContinuousClock.Instant?
     var loadsAtChoice = PhaseLoads(), crowdingAtChoice = 1.0
     var idleToFirstToken = PhaseNanoseconds(), idle = PhaseNanoseconds()

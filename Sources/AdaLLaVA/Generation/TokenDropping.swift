@@ -13,7 +13,7 @@ struct TokenDropping {
 extension FastV {
     /// The positions that are kept, ascending: all of text, and of each prompt's image tokens those of the highest weights; the first wins a tie. A prompt's
     /// last row is always kept.
-    /// - Parameter weights: what the last row attends to, `[positions]`.
+    /// - Parameter weights: attention weights of the last row, `[positions]`.
     func kept(_ elements: [PromptElement], weights: [Float]) -> [Int] {
         let candidates = elements.indices.dropLast().filter { if case .image = elements[$0] { true } else { false } }
         let images = elements.count { if case .image = $0 { true } else { false } }
@@ -85,7 +85,7 @@ extension Engine {
         for (row, position) in positions.enumerated() { target.copyRows(from: source.rows(position ..< position + 1), to: row) }
     }
 
-    /// Takes over what an earlier request computed: of the same prompt all prefix layers, of another one with the same beginning the layers before the drop.
+    /// Reuses results of an earlier request: all prefix layers for the same prompt, the layers before the drop for another one with the same beginning.
     /// - Parameter length: positions at the prompts' beginnings that are the same.
     /// - Returns: how many positions need not be computed.
     func reuseDropped(_ task: GenerationTask, _ sequence: TokenSequence, _ entry: PromptCache.Entry, length: Int) -> Int {

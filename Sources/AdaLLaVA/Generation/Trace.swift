@@ -8,11 +8,11 @@ package final class Trace {
         package var values: [Float]
     }
 
-    /// Also keep what each layer puts out in the first pass.
+    /// Also keep each layer's output in the first pass.
     package let includesLayers: Bool
-    /// Also keep what the latency token attends to in each prefix layer, `latency_attention.N` as `[heads, positions]`, each head's weights adding up to 1.
+    /// Also keep the latency token's attention in each prefix layer, `latency_attention.N` as `[heads, positions]`, each head's weights adding up to 1.
     package let includesAttention: Bool
-    /// What was recorded, by name.
+    /// Recorded tensors, by name.
     package private(set) var entries: [String: Entry] = [:]
 
     /// An empty trace.
@@ -27,7 +27,7 @@ package final class Trace {
     /// A vector `[columns]`.
     func record(_ name: String, _ tensor: Tensor) { record(name, tensor.row(0)) }
 
-    /// What enters the first layer, `[positions, hidden]`; with the layers only, being as large as one.
+    /// Input of the first layer, `[positions, hidden]`; with the layers only, being as large as one.
     func recordInput(_ hidden: Tensor) {
         guard includesLayers else { return }
         record("inputs_embeds", hidden.values, shape: [hidden.rows, hidden.columns])
@@ -51,7 +51,7 @@ package final class Trace {
         append(name, rows: 1, tensor)
     }
 
-    /// In place: a copy of what is already there at every token would cost more than the token.
+    /// In place: copying the recorded values at every token would cost more than the token.
     private func append(_ name: String, rows: Int, _ tensor: Tensor) {
         entries[name, default: Entry(shape: [0, tensor.columns], values: [])].shape[0] += rows
         for row in 0 ..< rows {

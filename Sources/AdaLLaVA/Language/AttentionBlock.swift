@@ -19,24 +19,24 @@ extension Attention {
     /// One attention for a batch of groups, ready to run: products, addresses and prefetches are found once.
     final class Prepared {
         private let attention: Attention
-        /// What the products' addresses point to.
+        /// Owners of the products' addresses.
         private let owners: (Tensor, Tensor, Norm?)
         private let query, key, value, attended: Tensor
         private let products: ProductRuns
         private let outputRun: ProductRun?
         private let sum: NormedSum
         private let conversion: RowConversion
-        /// What single rows read of the output projection, and afterwards; empty for others.
+        /// Memory that single rows read for the output projection and after it; empty for chunks.
         private let outputReads, afterwards: Prefetches
         /// Whether rows may be multiplied over blocks that only others keep.
         private let isMixed: Bool
 
         /// - Parameters:
-        ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
+        ///   - input: `[rows, hidden]`: `x`, or a norm of it that was computed before.
         ///   - norm: of the input.
         ///   - outputNorm: of the result, before it is added.
-        ///   - x: what the result is added to.
-        ///   - next: what is read after this attention.
+        ///   - x: hidden states to which the result is added.
+        ///   - next: memory that is read after this attention.
         init(
             _ attention: Attention, input: Tensor, norm: Norm?, outputNorm: Norm? = nil, adding x: Tensor, _ groups: [RowGroup], next: Prefetches,
             _ workspace: Workspace

@@ -1,7 +1,7 @@
 import AdaKernels
 import Foundation
 
-/// What one row attends to in a layer, computed beside the attention kernels, which do not keep their weights.
+/// Attention weights of one row in a layer, computed separately because the attention kernels do not keep them.
 package struct AttentionWeights {
     /// `[heads, keys]`; each head's weights add up to 1.
     let values: [Float]

@@ -10,13 +10,13 @@ package struct BatchSegment {
     var positions: [RowPosition]?
     let layers: Range<Int>
     let input: Input
-    /// Where the rows' hidden states go after the last layer; `nil`: nowhere, so that rows whose output nobody reads are not computed to the end.
+    /// Destination of the rows' hidden states after the last layer; `nil`: none, so that rows without a reader are not computed to the end.
     var output: Tensor?
     /// Logits that are wanted: of so many of the last rows.
     var logitRows = 0
     /// Raised: the segment is left out from the next layer on.
     var cancellation: Cancellation?
-    /// Given what the last row attends to in one of the layers, if attention runs there.
+    /// Receives the attention weights of the last row in one of the layers, if attention runs there.
     var watched: (layer: Int, receive: (AttentionWeights) -> Void)?
 
     package init(
@@ -49,7 +49,7 @@ package struct BatchSegment {
     }
 }
 
-/// What happened in one layer of a step, in time order.
+/// Events of one layer of a step, in time order.
 package struct LayerEvent {
     let layer: Int
     /// Rows that went in, of all sequences.
@@ -68,7 +68,7 @@ extension LayerEvent {
     }
 }
 
-/// What watches a step. Called on the thread that computes.
+/// Observer of a step. Called on the computing thread.
 package protocol BatchObserver: AnyObject {
     /// A layer has ended.
     func layerEnded(_ event: LayerEvent)
@@ -77,7 +77,7 @@ package protocol BatchObserver: AnyObject {
     func hiddenStates(layer: Int, segment: Int, rows: Range<Int>, _ hidden: Tensor)
     /// Whether ``hiddenStates(layer:segment:rows:_:)`` is to be called.
     var wantsValues: Bool { get }
-    /// What the last row of a segment attends to in a layer; asked for in layers that run whole.
+    /// Attention weights of the last row of a segment; requested in layers that run whole.
     func attention(layer: Int, segment: Int, _ weights: AttentionWeights)
     /// Whether ``attention(layer:segment:_:)`` is to be called.
     func wantsAttention(layer: Int, segment: Int) -> Bool
@@ -154,7 +154,7 @@ package final class BatchRunner {
         }
     }
 
-    /// Makes sure that a segment's keys and values fit. ``step(_:observer:)`` does so too; whoever computes several sequences together calls this first, so
+    /// Makes sure that a segment's keys and values fit. ``step(_:observer:)`` does so too; a caller with several sequences calls this first, so
     /// that a step cannot fail for one of them; the second time costs a comparison.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func reserve(_ segment: BatchSegment) throws {
@@ -174,7 +174,7 @@ package final class BatchRunner {
         }
     }
 
-    /// What a step gives.
+    /// Result of a step.
     package struct Output {
         /// `[rows wanted by all segments in their order, vocabulary]`, valid until the next step; `nil` if none are wanted.
         package let logits: Tensor?
@@ -189,7 +189,7 @@ package final class BatchRunner {
     }
 
     /// Computes one step.
-    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)`` when keys and values do not fit that were not reserved.
+    /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)`` when unreserved keys and values do not fit.
     package func step(_ segments: [BatchSegment], observer: (any BatchObserver)? = nil) throws -> Output {
         for segment in segments { try reserve(segment) }
         workspace.pool.enter()
@@ -233,7 +233,7 @@ package final class BatchRunner {
     }
 
     /// Appends the places of a segment's rows.
-    /// - Returns: what they point to.
+    /// - Returns: the owners of their addresses.
     private func addPlaces(of segment: BatchSegment) -> [RotaryTable.Angles] {
         let rows = segment.rows, sections = decoder.configuration.ropeSections
         if let positions = segment.positions, !sections.isEmpty {
@@ -252,7 +252,7 @@ package final class BatchRunner {
         return [own, local]
     }
 
-    /// All layers for single rows that agree on what runs.
+    /// All layers for single rows with the same selections.
     private struct AgreeingRows {
         let rows: Int
         let layers: Range<Int>
@@ -312,7 +312,7 @@ package final class BatchRunner {
                         SequenceRows(
                             role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot(in: layer), pages: part.sequence.layers[layer],
                             convolution: part.sequence.convolutions[layer], selection: agreeing.selections[layer]))
-                    // Two layers ahead the objects, one layer ahead what they point to.
+                    // Objects are prefetched two layers ahead, the memory that they point to one layer ahead.
                     if layer + 2 < agreeing.layers.upperBound, let pages = part.sequence.layers[layer + 2] { CacheLines.prefetch(pages) }
                     if layer + 1 < agreeing.layers.upperBound { part.sequence.layers[layer + 1]?.prefetchAddresses() }
                 }
@@ -399,7 +399,7 @@ package final class BatchRunner {
         }
     }
 
-    /// What looks at a layer's queries, once keys are in their pages; `nil` where nobody asked.
+    /// Observer of a layer's queries, once keys are in their pages; `nil` without a request.
     private func watch(
         _ layer: Int, _ running: [Int], _ passing: [Passing], _ sequences: [SequenceRows], _ observer: (any BatchObserver)?
     ) -> ((Tensor) -> Void)? {

@@ -17,24 +17,24 @@ extension ShortConvolution {
     /// One convolution for a batch of groups, ready to run. Channels that no plan keeps are neither computed nor kept in the sequence's state.
     final class Prepared {
         private let convolution: ShortConvolution
-        /// What the products' addresses point to.
+        /// Owners of the products' addresses.
         private let owners: (Tensor, Tensor, Norm?)
         private let gate, outputGate, value, convolved: Tensor
         private let products: ProductRuns
         private let outputRun: ProductRun?
         private let sum: NormedSum
         private let conversion: RowConversion
-        /// What single rows read of the output projection, and afterwards; empty for others.
+        /// Memory that single rows read for the output projection and after it; empty for chunks.
         private let outputReads, afterwards: Prefetches
         /// Whether rows may be multiplied over blocks that only others keep.
         private let isMixed: Bool
 
         /// - Parameters:
-        ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
+        ///   - input: `[rows, hidden]`: `x`, or a norm of it that was computed before.
         ///   - norm: of the input.
         ///   - outputNorm: of the result, before it is added.
-        ///   - x: what the result is added to.
-        ///   - next: what is read after this convolution.
+        ///   - x: hidden states to which the result is added.
+        ///   - next: memory that is read after this convolution.
         init(
             _ convolution: ShortConvolution, input: Tensor, norm: Norm?, outputNorm: Norm?, adding x: Tensor, _ groups: [RowGroup], next: Prefetches,
             _ workspace: Workspace

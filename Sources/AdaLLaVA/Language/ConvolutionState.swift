@@ -1,9 +1,9 @@
 import AdaKernels
 
-/// What a layer's convolution has seen of one sequence: its inputs at the last `taps - 1` slots, and copies of what they were after earlier slots, from which
+/// State of a layer's convolution for one sequence: its inputs at the last `taps - 1` slots, and copies of the state after earlier slots, from which
 /// a request with the same beginning goes on.
 ///
-/// A sequence of a plan that leaves channels out, or all of them, does not write those: plans only shrink, so what was off is never read.
+/// A sequence of a plan that leaves channels out, or all of them, does not write those: plans only shrink, so channels that were off are never read.
 package final class ConvolutionState {
     /// Copies are kept every so many slots, after a chunk's last row, and before it, for the last token of a prompt that is asked again is computed anew.
     package static let interval = 64

@@ -1,6 +1,6 @@
 import AdaKernels
 
-/// What a family of decoders has of its own: how a block is put together of attention, feed-forward network and norms.
+/// Structure of a decoder family's block: order of attention, feed-forward network and norms.
 protocol DecoderFamily {
     static func layer(_ load: LayerLoader) throws -> DecoderLayer
     /// The norm before the output layer.
@@ -26,7 +26,7 @@ extension DecoderArchitecture {
     }
 }
 
-/// What mixes positions in a block.
+/// The operation that mixes positions in a block.
 enum Mixer: Sendable {
     case attention(Attention)
     case convolution(ShortConvolution)
@@ -38,7 +38,7 @@ enum Mixer: Sendable {
         }
     }
 
-    /// What single rows read first.
+    /// Memory that single rows read first.
     func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> Prefetches {
         let (first, others) = switch self {
         case .attention(let attention): (attention.query, [attention.key, attention.value])
@@ -57,7 +57,7 @@ final class DecoderLayer: Sendable {
     /// `nil`: attention and MLP read the same normed input (Phi-2).
     let mlpNorm: Norm?
     let mlp: MLP
-    /// Norms of what attention and MLP add; `nil` adds it as it is.
+    /// Norms of the results of attention and MLP; `nil` for none.
     let attentionOutputNorm, mlpOutputNorm: Norm?
 
     init(inputNorm: Norm, mixer: Mixer, attentionOutputNorm: Norm? = nil, mlpNorm: Norm?, mlp: MLP, mlpOutputNorm: Norm? = nil) {
@@ -73,7 +73,7 @@ final class DecoderLayer: Sendable {
 
     var linears: [Linear] { mixer.linears + mlp.linears }
 
-    /// What single rows read first of this layer.
+    /// Memory that single rows read first in this layer.
     func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> Prefetches {
         if !selection.runsAttention { return selection.runsMLP ? mlp.prefetched(selection, workspace) : Prefetches() }
         return mixer.prefetched(selection, workspace)
@@ -91,12 +91,12 @@ final class DecoderLayer: Sendable {
         private let normed: Tensor?
         private let mixer: PreparedMixer?
         private let mlp: MLP.Prepared?
-        /// What running this reads beside weights and values.
+        /// Memory that this reads besides weights and activations.
         private(set) var lines = CacheLines()
 
         /// - Parameters:
         ///   - x: hidden states of the rows that this layer runs for, `[rows, hidden]`, changed in place.
-        ///   - next: what single rows read after this layer.
+        ///   - next: memory that single rows read after this layer.
         init(_ layer: DecoderLayer, _ x: Tensor, _ groups: [RowGroup], next: Prefetches, _ workspace: Workspace) {
             (self.layer, self.x) = (layer, x)
             let isParallel = layer.mlpNorm == nil

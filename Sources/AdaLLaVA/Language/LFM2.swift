@@ -1,4 +1,4 @@
-/// LFM2 (Liquid AI, 2025): LLaMA's block with norms of each head's query and key; in most layers a gated short convolution stands in attention's place.
+/// LFM2 (Liquid AI, 2025): LLaMA's block with norms of each head's query and key; in most layers a gated short convolution replaces attention.
 ///
 ///     x += attention(rmsNorm(x))            or    x += output(c * convolution(b * v)) with b, c, v = in(rmsNorm(x))
 ///     x += down(silu(gate(rmsNorm(x))) * up(rmsNorm(x)))

@@ -1,9 +1,9 @@
 import AdaKernels
 
-/// What runs of one layer, in the kernels' terms: which panels of outputs and which blocks of inputs are touched.
+/// The part of one layer that runs, in the kernels' terms: panels of outputs and blocks of inputs.
 ///
 /// Weights are packed in panels of 16 outputs and blocks of 32 inputs that need not end where a head or a neuron group ends. A panel or
-/// block is read if anything kept lies in it; what else lies in it is set to zero before it can reach the residual stream.
+/// block is read if it holds a kept column; its other columns are set to zero before they can reach the residual stream.
 package final class LayerSelection: Sendable {
     /// Query heads that run, ascending.
     let heads: [Int]
@@ -19,7 +19,7 @@ package final class LayerSelection: Sendable {
     let droppedHeadColumns: [Range<Int>]
     /// All columns of the neurons that are off, and of the heads.
     let offNeurons, offHeadColumns: [Range<Int>]
-    /// Channels that run where a convolution stands in attention's place.
+    /// Channels that run in a layer with a convolution instead of attention.
     let channels: [Range<Int>]
     /// Attention, or the convolution in its place.
     let runsAttention: Bool
@@ -106,7 +106,7 @@ private func touched(_ ranges: [Range<Int>], step: Int) -> [Int32] {
     return indices
 }
 
-/// The columns below `limit` that lie in none of the ascending ranges.
+/// The columns below `limit` outside the ascending ranges.
 private func complement(of ranges: [Range<Int>], limit: Int) -> [Range<Int>] {
     complement(of: ranges, in: (0 ..< Int32((limit + Int(AK_BLOCK) - 1) / Int(AK_BLOCK))).map { $0 }, limit: limit).reduce(into: []) { joined, range in
         if let last = joined.last, last.upperBound == range.lowerBound {
@@ -117,7 +117,7 @@ private func complement(of ranges: [Range<Int>], limit: Int) -> [Range<Int>] {
     }
 }
 
-/// The columns of `blocks` below `limit` that lie in none of the ascending ranges.
+/// The columns of `blocks` below `limit` outside the ascending ranges.
 private func complement(of ranges: [Range<Int>], in blocks: [Int32], limit: Int) -> [Range<Int>] {
     var result: [Range<Int>] = []
     var next = 0

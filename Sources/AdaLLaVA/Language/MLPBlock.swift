@@ -31,7 +31,7 @@ enum MLP: Sendable {
         }
     }
 
-    /// What makes the middle, and how it is combined.
+    /// Products that make the middle, and how they are combined.
     fileprivate var first: (linears: [Linear], combination: ProductRun.Combination) {
         switch self {
         case .gated(let mlp): ([mlp.gate, mlp.up], .gated(mlp.function))
@@ -39,7 +39,7 @@ enum MLP: Sendable {
         }
     }
 
-    /// What single rows read first.
+    /// Memory that single rows read first.
     func prefetched(_ selection: LayerSelection, _ workspace: Workspace) -> Prefetches {
         Prefetches(first.linears.map { workspace.prefetched($0.weight, panels: selection.gatePanels) })
     }
@@ -49,9 +49,9 @@ extension MLP {
     /// One feed-forward network for a batch of groups, ready to run.
     final class Prepared {
         private let form: Form
-        /// What single rows read of `down`, and after this network; empty for others.
+        /// Memory that single rows read for `down` and after this network; empty for chunks.
         private let downReads, next: Prefetches
-        /// What the products' addresses point to.
+        /// Owners of the products' addresses.
         private let owners: (Tensor, Tensor, Norm?)
         private let sum: NormedSum
 
@@ -128,11 +128,11 @@ extension MLP {
         }
 
         /// - Parameters:
-        ///   - input: what is read, `[rows, hidden]`: `x`, or a norm of it that was computed before.
+        ///   - input: `[rows, hidden]`: `x`, or a norm of it that was computed before.
         ///   - norm: of the input.
         ///   - outputNorm: of the result, before it is added.
-        ///   - x: what the result is added to.
-        ///   - next: what is read after this network.
+        ///   - x: hidden states to which the result is added.
+        ///   - next: memory that is read after this network.
         init(
             _ mlp: MLP, input: Tensor, norm: Norm?, outputNorm: Norm? = nil, adding x: Tensor, _ groups: [RowGroup], next: Prefetches, _ workspace: Workspace
         ) {

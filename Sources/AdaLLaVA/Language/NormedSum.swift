@@ -1,7 +1,7 @@
 /// Where the output projection of attention or an MLP writes, and how that reaches the hidden states: added as it is, or normed first, as between the
 /// two norms of a Gemma block.
 struct NormedSum {
-    /// The hidden states, or memory for what is normed and added afterwards.
+    /// The hidden states, or memory for a result that is normed and added afterwards.
     let output: Tensor
     /// Whether the projection adds to ``output`` instead of overwriting it.
     var accumulates: Bool { norm == nil }
@@ -11,7 +11,7 @@ struct NormedSum {
 
     /// - Parameters:
     ///   - x: hidden states, `[rows, hidden]`.
-    ///   - norm: of what is added.
+    ///   - norm: of the added result.
     ///   - rows: those that the projection computes, ascending.
     init(_ x: Tensor, norm: Norm?, _ rows: [Range<Int>], _ workspace: Workspace) {
         (self.x, self.norm) = (x, norm)
@@ -26,6 +26,6 @@ struct NormedSum {
         }
     }
 
-    /// Adds what was projected, where it has not been.
+    /// Adds the projected result, if the product has not.
     func add(_ workspace: Workspace) { norm?.add(output, to: x, rows, workspace) }
 }

@@ -9,7 +9,7 @@ package struct RotaryEmbedding: Sendable {
     package struct Frequencies: Sendable, Equatable {
         /// One for every pair of a head's rotated values: `[rotaryDim / 2]`.
         package let inverseFrequencies: [Float]
-        /// What cosines and sines are multiplied by; 1 but for YaRN and LongRoPE.
+        /// Factor of cosines and sines; 1 except for YaRN and LongRoPE.
         package let attentionScaling: Float
     }
 
@@ -18,7 +18,7 @@ package struct RotaryEmbedding: Sendable {
     private let scaling: RopeScaling?
     private let frequencyFactors: [Float]?
 
-    /// - Parameter frequencyFactors: what every frequency is divided by, `[rotaryDim / 2]`: GGUF's `rope_freqs.weight`.
+    /// - Parameter frequencyFactors: divisors of the frequencies, `[rotaryDim / 2]`: GGUF's `rope_freqs.weight`.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` if the factors are not as many as the frequencies, or
     ///   not positive.
     package init(_ configuration: DecoderConfiguration, frequencyFactors: [Float]? = nil) throws {
@@ -116,7 +116,7 @@ package struct RotaryEmbedding: Sendable {
 }
 
 extension DecoderConfiguration {
-    /// What GGUF stores as `rope_freqs.weight` for Llama 3.1's scaling: plain frequency over scaled frequency, `[headDim / 2]`.
+    /// GGUF's `rope_freqs.weight` for Llama 3.1's scaling: plain frequency over scaled frequency, `[headDim / 2]`.
     /// `nil` for every other scaling.
     package func rotaryFrequencyFactors() throws -> [Float]? {
         guard case .llama3 = ropeScaling else { return nil }

@@ -16,7 +16,7 @@ package struct RowPosition: Equatable, Sendable {
     var largest: Int { max(time, height, width) }
 }
 
-/// Where a row of a batch stands in its sequence: its rotary angles and its slot in the cache.
+/// Position of a row in its sequence: its rotary angles and its slot in the cache.
 struct RowPlace: BitwiseCopyable {
     let angles: RowAngles
     /// Angles in layers with a window, where those differ (Gemma 3).
@@ -53,7 +53,7 @@ final class RotaryTable {
     }
 
     /// The angles of `positions`.
-    /// - Parameter length: of the prompt that they belong to, or through the token itself; what scalings depend on.
+    /// - Parameter length: of the prompt that they belong to, or through the token itself, on which scalings depend.
     func angles(_ positions: Range<Int>, length: Int) -> Angles {
         if rotary.dependsOnSequenceLength { return make(positions, rotary.frequencies(sequenceLength: length)) }
         if positions.upperBound > table.cosines.rows {

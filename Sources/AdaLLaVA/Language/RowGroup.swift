@@ -68,7 +68,7 @@ final class ProductRuns {
     private let others: [(run: ProductRun, conversion: RowConversion)]
 
     /// - Parameters:
-    ///   - x: what is read, `[rows of the batch, inputs]`; it must outlive these runs, and so must `norm`.
+    ///   - x: input, `[rows of the batch, inputs]`; it must outlive these runs, and so must `norm`.
     ///   - products: those without parts are left out.
     init(
         _ x: Tensor, norm: Norm?, _ rows: RowsByRole, _ products: [Product], combining combination: ProductRun.Combination = .none,

@@ -1,4 +1,4 @@
-/// Which switches a decoder has, per layer, and what each owns (docs/architecture.md). Schedulers, plans and budgets speak of switches by number;
+/// The switches of each layer of a decoder, and the heads and neurons of each (docs/architecture.md). Schedulers, plans and budgets speak of switches by number;
 /// only here does a number become query heads and neurons.
 package struct SwitchSpace: Sendable, Equatable {
     /// The switches of one layer.

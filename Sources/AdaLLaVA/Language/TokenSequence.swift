@@ -1,6 +1,6 @@
 import AdaKernels
 
-/// One request's state in the decoder: keys and values by layer, and what runs of each layer.
+/// One request's state in the decoder: keys and values, and the selection, by layer.
 ///
 /// Slots are filled in ascending order. They are the same in every layer that runs, unless rows are ``dropped`` from some layer on. A position is where a
 /// token stands for the rotary embedding.
@@ -8,15 +8,15 @@ package final class TokenSequence {
     let decoder: Decoder
     /// Pages of the layers that ran.
     private(set) var layers: [LayerPages?]
-    /// What convolutions have seen, of the layers that ran.
+    /// States of convolutions, of the layers that ran.
     private(set) var convolutions: [ConvolutionState?]
-    /// What runs of each layer; whole until a plan is made.
+    /// Selection of each layer; whole until a plan is made.
     private(set) var selections: [LayerSelection]
-    /// Positions of the prompt, the latency token's included: what length-dependent rotary scalings take their frequencies from.
+    /// Positions of the prompt, the latency token's included: from which length-dependent rotary scalings take their frequencies.
     package var promptLength = 0
     /// Rows of the prompt that the layers from one on do not have; later rows' slots are so many less there.
     private(set) var dropped: (layer: Int, rows: Int)?
-    /// What the last ``reserve(_:role:layers:layout:_:)`` made ready.
+    /// Slots that the last ``reserve(_:role:layers:layout:_:)`` reserved.
     private var ready = (layers: 0 ..< 0, slots: 0 ..< 0)
 
     package init(_ decoder: Decoder) {
@@ -26,7 +26,7 @@ package final class TokenSequence {
         selections = Array(repeating: decoder.whole, count: decoder.layers.count)
     }
 
-    /// Sets what runs of the layers from `first` on.
+    /// Sets the selections of the layers from `first` on.
     package func select(_ selections: [LayerSelection], from first: Int) {
         for (index, selection) in selections.enumerated() { self.selections[first + index] = selection }
         ready = (0 ..< 0, 0 ..< 0)
@@ -41,7 +41,7 @@ package final class TokenSequence {
         return max(length - dropped.rows, 0)
     }
 
-    /// Takes over what another sequence computed of the slots below `length` in some layers.
+    /// Takes over another sequence's results for the slots below `length` in some layers.
     func share(_ entry: PromptState, layers range: Range<Int>, length: Int) {
         for layer in range {
             layers[layer] = entry.pages[layer].map { LayerPages(sharing: $0, length: length) }
@@ -52,12 +52,12 @@ package final class TokenSequence {
 
     /// Makes sure that keys and values of `slots` can be written in those of `layers` that attend, and of the slots up to the next panel's beginning: of 16
     /// tokens of an answer the first one does the work. Slots are those of the first of the layers.
-    /// Pages that a window has left behind are given back.
+    /// Pages before a window are returned.
     /// - Throws: ``ComputeError/memory(what:bytes:used:limit:)``
     func reserve(_ slots: Range<Int>, role: RowRole, layers range: Range<Int>, layout: KeyValueLayout, _ pool: PagePool) throws {
         if ready.layers == range, ready.slots.lowerBound <= slots.lowerBound, slots.upperBound <= ready.slots.upperBound { return }
         let panel = Int(AK_PANEL), c = decoder.configuration
-        // Where rows are dropped within these layers, panels begin at other slots behind the drop.
+        // Where rows are dropped within these layers, panels begin at other slots after the drop.
         let drop = dropped.flatMap { range.lowerBound < $0.layer ? $0 : nil }
         func end(_ slots: Range<Int>) -> Int { (slots.upperBound + panel - 1) / panel * panel }
         func shifted(by rows: Int) -> Range<Int> { slots.lowerBound - rows ..< slots.upperBound - rows }
@@ -77,17 +77,17 @@ package final class TokenSequence {
         ready = (range, slots.lowerBound ..< min(end(slots), end(shifted(by: rows)) + rows))
     }
 
-    /// What later requests can use, layer by layer.
+    /// Results that later requests can use, layer by layer.
     var state: PromptState { PromptState(pages: layers, convolutions: convolutions) }
 
     /// Lets others go on after the last slot too, once no more slots follow.
     func seal() { for state in convolutions { state?.seal() } }
 
-    /// Bytes of keys and values, and of what convolutions have seen.
+    /// Bytes of keys, values and convolution states.
     var keyValueBytes: Int { state.byteCount }
 }
 
-/// What was computed of a sequence's slots, by layer: pages where attention ran, states of convolutions.
+/// Results for a sequence's slots, by layer: pages where attention ran, states of convolutions.
 struct PromptState {
     var pages: [LayerPages?]
     var convolutions: [ConvolutionState?]

@@ -1,7 +1,7 @@
 /// Cuts a picture into tiles as LLaVA-1.6 does (Liu et al., 2024; Hugging Face's LlavaNextImageProcessorPil).
 ///
 /// Of some given resolutions the one is taken that keeps most of the picture's pixels. The picture is resized into it with its proportions, the
-/// margins are black, and it is cut into the tower's squares. The whole picture comes first, resized to one square whatever its proportions are.
+/// margins are black, and it is cut into the tower's squares. The whole picture comes first, resized to one square of any proportions.
 struct AnyResTiling: Sendable, Equatable {
     /// Pixels of a tile's side.
     let side: Int
@@ -46,13 +46,13 @@ struct AnyResTiling: Sendable, Equatable {
 }
 
 /// Where the features of LLaVA-1.6's tiles go (`spatial_unpad`): those of the whole picture, then the tiles' as one map without the margins, a newline
-/// token behind each of its rows.
+/// token after each of its rows.
 struct TileArrangement: Sendable, Equatable {
     /// Tiles from left to right.
     let columns: Int
     /// Patches of a tile's side.
     let side: Int
-    /// What is kept of the map of all tiles' patches.
+    /// Part of the map of all tiles' patches that is kept.
     let kept: (rows: Range<Int>, columns: Range<Int>)
 
     /// - Parameters:

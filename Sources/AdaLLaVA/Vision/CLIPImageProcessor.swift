@@ -4,7 +4,7 @@
 /// Resize (as Pillow does) so that the shorter side is ``shortestEdge``, or both are, cut a centred square of ``cropSize`` (what is missing is
 /// filled with zero bytes), then `(byte * rescaleFactor - mean) / std` per channel.
 package struct CLIPImageProcessor: Sendable, Equatable {
-    /// What happens to an image that is not square: LLaVA's `image_aspect_ratio`.
+    /// Treatment of images that are not square: LLaVA's `image_aspect_ratio`.
     package enum AspectMode: String, Sendable, CaseIterable {
         /// Squared with the mean colour first, so that nothing is lost (`expand2square`, LLaVA-1.5's way).
         case pad
@@ -14,17 +14,17 @@ package struct CLIPImageProcessor: Sendable, Equatable {
 
     /// Side of the square that the vision tower takes, in pixels.
     package let cropSize: Int
-    /// What the shorter side is resized to, in pixels.
+    /// Length of the shorter side after resizing, in pixels.
     package let shortestEdge: Int
-    /// Whether the longer side is resized to the same, whatever the image's proportions are (SigLIP).
+    /// Whether the longer side is resized to the same length, for any proportions (SigLIP).
     package let ignoresProportions: Bool
     /// The filter that resizes.
     package let filter: ResampleFilter
     /// Per channel, red first, on the scale of rescaled bytes, usually 0 to 1.
     package let mean: [Double]
-    /// What each channel is divided by, red first.
+    /// Divisor of each channel, red first.
     package let standardDeviation: [Double]
-    /// What a byte is multiplied by, usually 1/255.
+    /// Factor of each byte, usually 1/255.
     package let rescaleFactor: Double
     /// `[3][256]`: the value of every byte in every channel.
     private let values: [Float]
@@ -77,7 +77,7 @@ package struct CLIPImageProcessor: Sendable, Equatable {
     }
 
     /// The vision tower's input for pixels that are resized and cut already.
-    /// - Parameter pixels: what ``croppedPixels(_:mode:)`` gives.
+    /// - Parameter pixels: result of ``croppedPixels(_:mode:)``.
     /// - Returns: `pixel_values`, `[3, cropSize, cropSize]`, row-major.
     func values(of pixels: [UInt8]) -> [Float] {
         let area = cropSize * cropSize

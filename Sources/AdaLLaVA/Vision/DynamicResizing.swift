@@ -2,7 +2,7 @@
 struct DynamicResizing: Sendable, Equatable {
     /// Pixels of a patch's side.
     let patch: Int
-    /// Patches of a side that the tower merges: their product is what both sides become multiples of.
+    /// Patches of a side that the tower merges: both sides become multiples of their product.
     let merge: Int
     /// Frames of a patch, which are all the same picture.
     let frames: Int
@@ -12,7 +12,7 @@ struct DynamicResizing: Sendable, Equatable {
 
     private var unit: Int { patch * merge }
 
-    /// What a picture is resized to.
+    /// Size to which a picture is resized.
     func size(width: Int, height: Int) -> (width: Int, height: Int) {
         let (wide, high, unit) = (Double(width), Double(height), Double(unit))
         func sides(_ factor: Double, _ rule: FloatingPointRoundingRule) -> (width: Int, height: Int) {

@@ -1,10 +1,10 @@
 import AdaKernels
 import Synchronization
 
-/// EfficientNet-Lite (Tan and Le, 2019) of any size as a vision tower: its last map, and finer ones beside it, as image features.
+/// EfficientNet-Lite (Tan and Le, 2019) of any size as a vision tower: its last map and finer ones as image features.
 ///
 /// A row of features belongs to one cell of the last map, row by row. It holds, for each of the configuration's feature maps in turn, the
-/// map's cells that lie under this cell, row by row: all of one cell's channels, then the next one's. Where a side does not divide evenly,
+/// map's cells under this cell, row by row: all of one cell's channels, then the next one's. Where a side does not divide evenly,
 /// the cells beyond the map's edge are zero.
 ///
 /// Weights have batch norm folded in, as ``EfficientNetWeights`` writes them: `vision_model.stem`, `.blocks.N.expand`, `.depthwise`,
@@ -14,7 +14,7 @@ final class EfficientNetLite: VisionNetwork {
     private let stem: Linear
     private let blocks: [MBConvBlock]
     private let head: Linear?
-    /// Maps that are kept from image to image; whoever encodes takes them meanwhile.
+    /// Maps that are reused from image to image; an encoding takes them while it runs.
     private let spare = Mutex<MapScratch?>(nil)
 
     /// - Throws: ``CheckpointError``, `CancellationError`
@@ -50,7 +50,7 @@ final class EfficientNetLite: VisionNetwork {
         // A block that overwrites its input belongs to the same map, so the last block of a stride is the one to read.
         let wanted = c.featureMaps.map { (map: $0, block: c.blockIndex(of: $0)) }
         let stem = FeatureGrid(cells: scratch.outputs[0], side: c.stemSide)
-        // What the phases so far have made: a block's input, and what is in it.
+        // Result of the phases so far: a block's input, and its content.
         var map = stem, middle = stem
         return VisionPass(
             count: 2 + 3 * blocks.count + (head == nil ? 0 : 1), layers: blocks.count,
@@ -130,7 +130,7 @@ final class EfficientNetLite: VisionNetwork {
         }
     }
 
-    /// The mean of each 8 x 8 pixels, those at the edge of what there is: `[side * side, 3]`.
+    /// The mean of each 8 x 8 pixels, fewer at the edges: `[side * side, 3]`.
     private func colours(_ pixels: [Float]) -> FeatureGrid {
         let (size, step) = (configuration.imageSize, 8)
         let side = (size + step - 1) / step

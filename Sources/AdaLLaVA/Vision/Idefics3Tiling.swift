@@ -14,7 +14,7 @@ struct Idefics3Tiling: Sendable, Equatable {
     /// No side of a resized picture is longer.
     private static let largestSide = 4096
 
-    /// What a picture is resized to, one size after the other.
+    /// Sizes to which a picture is resized, one after the other.
     func sizes(width: Int, height: Int) -> [(width: Int, height: Int)] {
         let size = Self.scaled((width, height), longestEdge: longestEdge)
         return [size, splits ? multiple(size) : (side, side)]

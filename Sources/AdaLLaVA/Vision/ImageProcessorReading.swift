@@ -1,5 +1,5 @@
 extension CLIPImageProcessor {
-    /// The processor that a checkpoint's `preprocessor_config.json` describes; of one that cuts tiles, what a tile passes.
+    /// The processor that a checkpoint's `preprocessor_config.json` describes; of one that cuts tiles, the processing of a tile.
     package init(_ configuration: ImageProcessorConfiguration, tower: VisionConfiguration, file: String) throws {
         let side: Int, ignoresProportions: Bool
         switch configuration.resize {

@@ -60,7 +60,7 @@ package enum ImageResize {
         return flatten(narrowed, from: vertical.inputRange.lowerBound, outside: outside, axis: vertical)
     }
 
-    /// Whether Pillow 13 resizes columns before rows, which rounds otherwise: the height shrinks, and by more than twice what the width shrinks by.
+    /// Whether Pillow 13 resizes columns before rows, which rounds otherwise: the height shrinks, and by more than twice the factor of the width.
     /// A square canvas, the only one with margins, never does.
     private static func columnsComeFirst(_ canvas: Canvas, _ size: (width: Int, height: Int)) -> Bool {
         let isWhole = canvas.image.width == canvas.width && canvas.image.height == canvas.height

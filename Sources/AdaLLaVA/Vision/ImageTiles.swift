@@ -52,7 +52,7 @@ extension RGBImage {
         return RGBImage(width: width, height: height, pixels: canvas) ?? self
     }
 
-    /// The bytes of a part that lies inside.
+    /// Bytes of the part inside the picture.
     func cut(left: Int, top: Int, width: Int, height: Int) -> [UInt8] {
         var part: [UInt8] = []
         part.reserveCapacity(width * height * 3)

@@ -8,7 +8,7 @@ struct FeatureGrid {
     let side: Int
 }
 
-/// TensorFlow's "same" padding of one axis: as many outputs as strides fit, zeros on both sides so that they do, the odd one behind.
+/// TensorFlow's "same" padding of one axis: as many outputs as strides fit, zeros on both sides so that they do, the odd one at the end.
 struct SamePadding {
     /// Positions of the output.
     let outputs: Int
@@ -21,7 +21,7 @@ struct SamePadding {
     }
 }
 
-/// A depthwise convolution with ReLU6 behind it.
+/// A depthwise convolution followed by ReLU6.
 struct DepthwiseConvolution: Sendable {
     private let kernel, stride, channels: Int
     /// `[kernel * kernel, channels]`: channels last, as the maps are.
@@ -46,7 +46,7 @@ struct DepthwiseConvolution: Sendable {
     }
 
     /// - Parameters:
-    ///   - output: where the result is written; its side is what "same" padding gives.
+    ///   - output: receives the result; its side follows from "same" padding.
     ///   - rows: which of the output's rows of cells.
     func callAsFunction(_ x: FeatureGrid, output: Tensor, rows: Range<Int>, _ workspace: Workspace) {
         let padding = SamePadding(size: x.side, kernel: kernel, stride: stride)
@@ -96,7 +96,7 @@ final class MapScratch: @unchecked Sendable {
     /// A tensor that stays as long as this scratch.
     func tensor(_ rows: Int, _ columns: Int) -> Tensor { Tensor(rows: rows, columns: columns, arena: arena) }
 
-    /// A block's input with more channels, and the same after the depthwise convolution: each valid until the next one is asked for. All blocks use the
+    /// A block's input with more channels, and the same after the depthwise convolution: each valid until the next one is requested. All blocks use the
     /// same memory, which then stays in the processor's caches.
     func expanded(_ rows: Int, _ channels: Int) -> Tensor { map(&expandedMemory, rows, channels) }
     func filtered(_ rows: Int, _ channels: Int) -> Tensor { map(&filteredMemory, rows, channels) }
@@ -110,7 +110,7 @@ final class MapScratch: @unchecked Sendable {
 }
 
 extension Linear {
-    /// A pointwise convolution, `name.weight` `[rows, inputs]`, whose bias must be there: it holds what the batch norm behind it adds.
+    /// A pointwise convolution, `name.weight` `[rows, inputs]`, whose bias must be there: it includes the batch norm after it.
     init(pointwise source: any TensorSource, _ name: String, rows: Int, inputs: Int, packer: WeightPacker) throws {
         _ = try source.tensor(name + ".bias")
         try self.init(source, name, rows: rows, inputs: inputs, packer: packer)

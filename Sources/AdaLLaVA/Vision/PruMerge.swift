@@ -51,7 +51,7 @@ enum PruMerge {
         let top = Int(Double(attention.count) * ratio)
         var kept = Array(attention.indices.sorted { attention[$0] != attention[$1] ? attention[$0] > attention[$1] : $0 < $1 }.prefix(top))
         guard plus else { return kept }
-        // No patch stands out: the reference divides by zero here. Nothing tells the patches apart, so all stay.
+        // No patch is an outlier: the reference divides by zero here. All patches are equal, so all stay.
         if ratio <= 0 { return Array(attention.indices) }
         let step = max(1, Int(1 / ratio) / 3)
         let chosen = Set(kept)
@@ -63,7 +63,7 @@ enum PruMerge {
     /// - Parameters:
     ///   - features: `[patches, hidden]`.
     ///   - key: raw key projections of the last layer, `[patches + 1, hidden]`.
-    ///   - ratio: share of patches that stand out; measured on this image if `nil`.
+    ///   - ratio: share of outlier patches; measured on this image if `nil`.
     ///   - pool: shares the kept patches out.
     ///   - progress: called with the kept patches that are done and all of them.
     /// - Throws: `CancellationError` within a few dozen patches.

@@ -11,7 +11,7 @@ final class Qwen2VLTower: VisionNetwork {
 
     private struct Layer {
         let norm1, norm2: Norm
-        /// Queries, keys and values, one behind the other.
+        /// Queries, keys and values, concatenated.
         let stacked: Linear
         let output: Linear
         let mlp: MLP
@@ -70,7 +70,7 @@ final class Qwen2VLTower: VisionNetwork {
         let patches = grid.rows * grid.columns, inputs = patchEmbedding.weight.inputs, together = shape.mergeSize * shape.mergeSize
         guard pixels.count == patches * inputs else { throw VisionError.pixels(expected: patches * inputs, found: pixels.count) }
         let windows = windows(grid), order = windows.flatMap(\.self)
-        // Windows one behind the other: each is a range of rows.
+        // Windows are concatenated: each is a range of rows.
         let input = try Tensor(checked: patches, columns: inputs, what: "an image's patches")
         pixels.withUnsafeBufferPointer { source in
             guard let base = source.baseAddress else { return }

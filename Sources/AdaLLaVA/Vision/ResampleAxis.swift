@@ -35,14 +35,14 @@ package enum ResampleFilter: Sendable, Equatable {
     }
 }
 
-/// What one axis of a resize needs: for every output position the input samples it reads and their fixed-point weights.
+/// Plan for one axis of a resize: for every output position its input samples and their fixed-point weights.
 ///
 /// Weights have 22 fractional bits, as in Pillow's 8-bit resampling, and are kept split, `weight = high * 2048 + low`, so that both
-/// parts fit 16 bits: products of 16-bit pairs are what every vector unit does fastest, and their sum is still exact.
+/// parts fit 16 bits: every vector unit multiplies 16-bit pairs fastest, and their sum is still exact.
 ///
 /// Samples outside an image all have the fill's value, so only the sum of their weights is kept: work follows the image, not its margins.
 struct ResampleAxis {
-    /// Fractional bits of a weight: 32 bits less 8 for the pixel and 2 for what the negative lobes add.
+    /// Fractional bits of a weight: 32 bits less 8 for the pixel and 2 for the negative lobes.
     static let precisionBits: Int32 = 22
     static let lowBits: Int32 = 11
     /// Weights are padded with zeros to a multiple of this, so inner loops need no remainder.

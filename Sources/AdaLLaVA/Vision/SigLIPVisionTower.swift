@@ -1,4 +1,4 @@
-/// The SigLIP vision transformer (Zhai et al., 2023) of any size: patches without a class token, and a norm behind the layers. The pooling head of
+/// The SigLIP vision transformer (Zhai et al., 2023) of any size: patches without a class token, and a norm after the layers. The pooling head of
 /// published weights is not used.
 final class SigLIPVisionTower: VisionNetwork {
     private let transformer: VisionTransformer
@@ -7,7 +7,7 @@ final class SigLIPVisionTower: VisionNetwork {
 
     /// - Parameters:
     ///   - used: layers that run.
-    ///   - appliesFinalNorm: whether the hidden state passes the norm behind all layers.
+    ///   - appliesFinalNorm: whether the hidden state passes the norm after all layers.
     init(
         _ source: any TensorSource, _ c: VisionConfiguration, layers used: Int, appliesFinalNorm: Bool,
         packer: WeightPacker, cancellation: Cancellation, onLayer: (Int) -> Void

@@ -14,7 +14,7 @@ struct VisionOutput {
     let features: Tensor
     /// The class token's row of the same hidden state, `[1, hidden]`, where there is one.
     var classFeature: Tensor?
-    /// Raw query and key projections of a transformer's last layer, `[patches + 1, hidden]` (PruMerge), if asked for.
+    /// Raw query and key projections of a transformer's last layer, `[patches + 1, hidden]` (PruMerge), if requested.
     var lastQuery: Tensor?
     var lastKey: Tensor?
 

@@ -1,6 +1,6 @@
 /// One image on its way through a network, as a list of phases that can stop after any row.
 ///
-/// A server runs some rows between two steps of the answers that grow meanwhile, so that an image stalls nobody. Rows of a phase do not depend on
+/// A server runs some rows between two steps of the answers that grow meanwhile, so that an image delays no other answer. Rows of a phase do not depend on
 /// each other, and their sums do not depend on how a phase is cut: the output is the same bit for bit.
 final class VisionPass {
     /// Rows that can be computed in any pieces, once the phases before are complete.

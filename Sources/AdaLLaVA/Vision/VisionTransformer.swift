@@ -1,6 +1,6 @@
 import AdaKernels
 
-/// One block of a vision transformer: attention, then a plain MLP, each behind its LayerNorm.
+/// One block of a vision transformer: attention, then a plain MLP, each after its LayerNorm.
 struct VisionTransformerLayer: Sendable {
     let norm1, norm2: Norm
     let query, key, value, output: Linear
@@ -33,7 +33,7 @@ extension Norm {
     }
 }
 
-/// What the transformers that can be towers have in common: the patch embedding, and layers over all positions of a picture.
+/// Common part of all transformer towers: the patch embedding, and layers over all positions of a picture.
 ///
 /// Only the layers below the selected hidden state are loaded and run.
 struct VisionTransformer: Sendable {
@@ -72,7 +72,7 @@ struct VisionTransformer: Sendable {
 
     /// The layers as phases.
     /// - Parameters:
-    ///   - hidden: `[positions, hidden]`, what enters the first layer; overwritten with the selected hidden state.
+    ///   - hidden: `[positions, hidden]`, input of the first layer; overwritten with the selected hidden state.
     ///   - finish: makes the output once all layers have run.
     func pass(_ hidden: Tensor, _ workspace: Workspace, finish: @escaping () -> VisionOutput) throws -> VisionPass {
         let scratch = try Scratch(rows: hidden.rows, configuration)

@@ -12,7 +12,7 @@ final class TokenTree: Sendable {
     let endTokens: Set<Int>
     let vocabulary: Int
 
-    /// - Parameter bytes: what each token stands for; tokens that stand for nothing are never chosen.
+    /// - Parameter bytes: text of each token; tokens without text are never chosen.
     init(_ bytes: [[UInt8]], endTokens: Set<Int>) {
         var nodes = [Node()]
         for (token, bytes) in bytes.enumerated() where !bytes.isEmpty && !endTokens.contains(token) {
@@ -102,8 +102,8 @@ final class Grammars: Sendable {
     private let state = Mutex(State())
     private static let limit = 16
 
-    /// What keeps an answer of `response_format` in its form; `nil` for free text.
-    /// - Throws: ``APIError`` for what cannot be kept.
+    /// Token filter for `response_format`; `nil` for free text.
+    /// - Throws: ``APIError`` for a format that cannot be enforced.
     func filter(_ format: ResponseForm, _ model: AdaptiveModel) throws -> (@Sendable () -> any TokenFilter)? {
         guard let schema = format.schema else { return nil }
         return try state.withLock { state in

@@ -28,7 +28,7 @@ struct JSONGrammar: Sendable {
     /// Bytes that are written as they are.
     private(set) var texts: [[UInt8]] = []
     private(set) var root = 0
-    /// `true`, `false` and `null` where any value may stand, by their first byte.
+    /// `true`, `false` and `null`, allowed in place of any value, by their first byte.
     private var words: [UInt8: Int] = [:]
     /// The object of any values.
     private var ofAny = 0
@@ -51,7 +51,7 @@ struct JSONGrammar: Sendable {
     /// The node of an object of any values.
     var anyObject: Int { ofAny }
 
-    /// - Throws: ``APIError`` naming what is not supported: constraining less than was asked for would go unnoticed.
+    /// - Throws: ``APIError`` naming the unsupported keyword: a weaker constraint would go unnoticed.
     init(schema: JSONValue, path: String) throws {
         var compiler = Compiler(definitions: schema)
         let root = try compiler.node(schema, path)

@@ -1,6 +1,6 @@
-/// Where a text is in a grammar: all ways in which the bytes so far can be read, each a stack of what is open.
+/// Position of a text in a grammar: all ways to read the bytes so far, each a stack of open elements.
 struct JSONMachine: Hashable, Sendable {
-    /// What is open; the innermost last.
+    /// Open elements, the innermost last.
     enum Frame: Hashable, Sendable {
         case value(Int)
         case text(Int, offset: Int)
@@ -14,7 +14,7 @@ struct JSONMachine: Hashable, Sendable {
         case inside, escape
         /// Hexadecimal digits that are still to come.
         case unicode(Int)
-        /// Bytes of a character that are still to come, and what the next may be.
+        /// Bytes of a character that are still missing, and the range of the next one.
         case character(Int, least: UInt8, most: UInt8)
     }
 
@@ -31,7 +31,7 @@ struct JSONMachine: Hashable, Sendable {
 
     typealias Stack = [Frame]
 
-    /// Values that may stand inside each other: more than anybody writes, and less than what readers take.
+    /// Maximum nesting of values: deeper than people write, and less than JSON readers accept.
     private static let depthLimit = 32
     /// Ways of reading that are followed at once: enumerations have one for each of their values.
     private static let wayLimit = 2048
