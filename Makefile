@@ -11,7 +11,7 @@
 #   make bench-slo   requests answered by their deadlines at several loads and policies (two hours; BENCH_SLO="--duration 20" for a look)
 #   make bench-train  training speed of the default model's shape, beside PyTorch where it is installed
 #   make train-scenes the embedded default model, from its data to its card (hours; stop and start as you like)
-#   make examples    builds Examples/, a package that depends on this one
+#   make examples    builds Examples/, a package that depends on this one (`make test` compiles and runs its programs without a second build)
 #   make build       the release executable, .build/release/adallava
 #   make install PREFIX=$HOME/.local   command, models, shell completions and man pages
 
@@ -58,6 +58,7 @@ test: check torch
 	@scripts/setup.sh $(TEST_PACKAGES)
 	$(SWIFT) build -c release --build-tests -Xswiftc -enable-testing $(SWIFTFLAGS)
 	@scripts/check-interface.py
+	@scripts/check-examples.sh
 	@scripts/build-documentation.sh
 	@scripts/check-instructions.py
 	$(SWIFT) test -c release -Xswiftc -enable-testing --skip-build $(SWIFTFLAGS)
