@@ -25,7 +25,7 @@ import Testing
     }
 
     // A mismatch means that a plain MLP is charged for a gate, a shared norm twice, or biases and unturned values not as they are computed.
-    @Test func parallelBlockWithPlainMLP() throws {
+    @Test("parallel block with plain MLP") func parallelBlockWithPlainMLP() throws {
         var decoder = decoder(.phi2)
         decoder.rotaryDim = 2
         let formula = formula(ModelConfiguration(language: decoder), prompt: 3)
@@ -43,7 +43,7 @@ import Testing
     }
 
     // A mismatch means that a block whose attention is off loses the norm that its MLP reads as well.
-    @Test func sharedNormRunsForTheMLPAlone() throws {
+    @Test("shared norm runs for the MLP alone") func sharedNormRunsForTheMLPAlone() throws {
         let configuration = ModelConfiguration(
             language: decoder(.phi2), adaptive: AdaptiveConfiguration(schedulerType: .heads, schedulerRank: 1, numPrefixLayers: 1))
         let plan = CostPlan(counts: [(2, 2), (0, 1)], of: configuration)
@@ -52,7 +52,7 @@ import Testing
     }
 
     // A mismatch means that Gemma's norms are not counted, or that layers with and without a window are charged for the same keys.
-    @Test func windowsInSomeLayersAndSandwichNorms() throws {
+    @Test("windows in some layers and sandwich norms") func windowsInSomeLayersAndSandwichNorms() throws {
         var decoder = decoder(.gemma3, keyValueHeads: 1)
         (decoder.layerKinds, decoder.slidingWindow, decoder.tieWordEmbeddings) = ([.slidingAttention, .attention], 2, true)
         let formula = formula(ModelConfiguration(language: decoder), prompt: 3)
@@ -74,7 +74,7 @@ import Testing
     }
 
     // A mismatch means that a plan's convolutions are charged as attention, or for channels that it leaves out.
-    @Test func convolutionsInAttentionsPlace() throws {
+    @Test("convolutions replace attention") func convolutionsInAttentionsPlace() throws {
         var decoder = decoder(.lfm2, keyValueHeads: 1)
         (decoder.layerKinds, decoder.convolutionTaps, decoder.tieWordEmbeddings) = ([.attention, .convolution], 3, true)
         let configuration = ModelConfiguration(
@@ -94,7 +94,7 @@ import Testing
     }
 
     // A mismatch means that Qwen2's attention is charged for a bias that it does not have, or not for those that it has.
-    @Test func biasesOfQueriesKeysAndValuesAlone() throws {
+    @Test("biases of queries keys and values alone") func biasesOfQueriesKeysAndValuesAlone() throws {
         var decoder = decoder(.qwen2)
         decoder.attentionBias = true
         let found = operations(formula(ModelConfiguration(language: decoder), prompt: 1).prefill(), "layer").mapValues(\.operations)
@@ -102,7 +102,7 @@ import Testing
     }
 
     // A mismatch means that keys which the window left behind are still counted.
-    @Test func keysAreCountedUpToTheWindow() throws {
+    @Test("keys are counted up to the window") func keysAreCountedUpToTheWindow() throws {
         var decoder = decoder(.mistral)
         decoder.slidingWindow = 4
         let formula = formula(ModelConfiguration(language: decoder), prompt: 6)
@@ -115,7 +115,7 @@ import Testing
     }
 
     // A mismatch means that a switch of a whole key-value group is taken for one head, so a plan's cost is a fraction of what it is.
-    @Test func keyValueGroupsAreSwitches() throws {
+    @Test("key value groups are switches") func keyValueGroupsAreSwitches() throws {
         let language = DecoderConfiguration(
             vocabularySize: 16, hiddenSize: 8, intermediateSize: 10, numHiddenLayers: 2, numAttentionHeads: 4, numKeyValueHeads: 2)
         let model = AnalyzedModel(

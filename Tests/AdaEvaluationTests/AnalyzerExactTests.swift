@@ -13,7 +13,7 @@ import Testing
     }
 
     // A mismatch means that the exact formula counts other work than the decoder does for a layer of which everything runs.
-    @Test func wholeLayerCountedByHand() throws {
+    @Test("whole layer counted by hand") func wholeLayerCountedByHand() throws {
         let model = tinyModel(adaptive: false)
         let settings = CostSettings(promptTokens: 3, generatedTokens: 1)
         let analysis = try CostAnalysis(model: model, hardware: hardware, settings: settings, budget: 1, formula: .exact)
@@ -33,7 +33,7 @@ import Testing
     }
 
     // A mismatch means that bytes are not those which the kernels read and write, so that decode times are wrong.
-    @Test func bytesOfADecodeStepCountedByHand() throws {
+    @Test("bytes of a decode step counted by hand") func bytesOfADecodeStepCountedByHand() throws {
         let model = tinyModel(adaptive: false)
         let settings = CostSettings(promptTokens: 3, generatedTokens: 3, weightBits: 8, activationBits: 16, keyValueBits: 32)
         let formula = ExactFormula(model, hardware, settings, CostPlan(whole: model))
@@ -51,7 +51,7 @@ import Testing
     }
 
     // A mismatch means that a dropped head or group still costs something, or that unequal groups are taken for equal ones.
-    @Test func partOfALayerCountedByHand() throws {
+    @Test("part of a layer counted by hand") func partOfALayerCountedByHand() throws {
         let model = tinyModel()
         let full = ExecutionPlan.full(layers: 1, heads: 4).rows[0]
         // Head 3 alone reads the second key-value head; groups 0 and 3 have 3 + 2 neurons.
@@ -70,7 +70,7 @@ import Testing
     }
 
     // A mismatch means that a layer whose heads (or groups) are all off is charged for a norm that never runs.
-    @Test func whatIsOffCostsNothing() throws {
+    @Test("parts that are off cost nothing") func whatIsOffCostsNothing() throws {
         let model = tinyModel()
         let full = ExecutionPlan.full(layers: 1, heads: 4).rows[0]
         func names(_ row: ExecutionPlan.Row) throws -> Set<String> {
@@ -84,7 +84,7 @@ import Testing
     }
 
     // A mismatch means that an adaptive model's own additions are forgotten, so its time at full budget equals the plain model's.
-    @Test func latencyTokenAndSchedulerAreCounted() throws {
+    @Test("latency token and scheduler are counted") func latencyTokenAndSchedulerAreCounted() throws {
         let settings = CostSettings(promptTokens: 3, generatedTokens: 2)
         let plain = ExactFormula(tinyModel(adaptive: false), hardware, settings, CostPlan(whole: tinyModel(adaptive: false)))
         let adaptive = ExactFormula(tinyModel(), hardware, settings, CostPlan(whole: tinyModel()))
@@ -100,7 +100,7 @@ import Testing
     }
 
     // A mismatch means that the share of the first token's time which the vision tower takes is wrong.
-    @Test func visionTowerIsItsOwnStage() throws {
+    @Test("vision tower is its own stage") func visionTowerIsItsOwnStage() throws {
         let model = try AnalyzedModel.shape("llava-1.5-7b")
         let settings = CostSettings(promptTokens: 600)
         let one = try CostAnalysis(model: model, hardware: hardware, settings: settings, budget: 1, formula: .exact)
@@ -124,7 +124,7 @@ import Testing
     }
 
     // A mismatch means that weights are counted twice or not at all in the memory that a model needs.
-    @Test func residentWeightsAreTheParameters() throws {
+    @Test("resident weights are the parameters") func residentWeightsAreTheParameters() throws {
         // SmolLM2-135M has 134 515 008 parameters (its model card), with the embedding table tied to the output layer.
         let model = try AnalyzedModel.shape("smollm2-135m")
         let analysis = try CostAnalysis(
@@ -135,7 +135,7 @@ import Testing
     }
 
     // A mismatch means that devices which share the layers do more or less than their part of the work.
-    @Test func tensorParallelSharesTheLinearMaps() throws {
+    @Test("tensor parallel shares the linear maps") func tensorParallelSharesTheLinearMaps() throws {
         let model = tinyModel(adaptive: false)
         var settings = CostSettings(promptTokens: 3)
         let one = ExactFormula(model, hardware, settings, CostPlan(whole: model)).prefill()

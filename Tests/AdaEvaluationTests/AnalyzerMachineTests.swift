@@ -12,7 +12,7 @@ import Testing
     }
 
     // A failure means that every analysis on this machine measures again, or that damaged numbers from the cache are calculated with.
-    @Test func ceilingsAreMeasuredOnceAndChecked() throws {
+    @Test("ceilings are measured once and checked") func ceilingsAreMeasuredOnceAndChecked() throws {
         try withFolder { folder in
             var measured = 0
             let (first, problem) = try MachineCeilings.load(threads: 1, folder: folder) { measured += 1 }
@@ -51,13 +51,13 @@ import Testing
     }
 
     // A failure means that a cache folder which cannot be written stops the analysis.
-    @Test func unwritableCacheIsOnlyANote() throws {
+    @Test("unwritable cache is only a note") func unwritableCacheIsOnlyANote() throws {
         let (ceilings, problem) = try MachineCeilings.load(threads: 1, folder: URL(fileURLWithPath: "/dev/null/cache"))
         #expect(ceilings.bandwidth > 0 && problem != nil)
     }
 
     // A failure means that a wrong ending or a machine without gnuplot gives half a chart, or no word about what to install.
-    @Test func chartErrorsSayWhatToDo() throws {
+    @Test("chart errors say what to do") func chartErrorsSayWhatToDo() throws {
         let analysis = try CostAnalysis(
             model: .shape("llava-1.5-7b"), hardware: .named("nvidia_V100"), settings: CostSettings(promptTokens: 600), budget: 0.8)
         #expect(throws: EvaluationError.self) { try RooflineChart(analysis).draw(to: URL(fileURLWithPath: "/tmp/roofline.bmp")) }
@@ -70,7 +70,7 @@ import Testing
     }
 
     // A failure means that numbers in the chart cover each other, or that an operation is missing from it.
-    @Test(arguments: CostFormula.allCases)
+    @Test("chart shows every operation once", arguments: CostFormula.allCases)
     func chartShowsEveryOperationOnce(formula: CostFormula) throws {
         let analysis = try CostAnalysis(
             model: .shape("llava-1.5-7b"), hardware: .named("nvidia_A100_80G"), settings: CostSettings(promptTokens: 600), budget: 0.8,

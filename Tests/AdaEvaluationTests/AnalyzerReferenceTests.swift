@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct AnalyzerReferenceTests {
     // A mismatch means that costs of the built-in shapes are those of another model than the published one.
-    @Test func shapesAreTheRecordedOnes() throws {
+    @Test("shapes are the recorded ones") func shapesAreTheRecordedOnes() throws {
         let shapes = try RecordedCosts.load().shapes
         #expect(shapes.count == 2)
         for (name, expected) in shapes {
@@ -21,7 +21,7 @@ import Testing
     }
 
     // A mismatch means that a piece of hardware has another bandwidth or peak than in the published numbers.
-    @Test func hardwareIsTheRecordedTable() throws {
+    @Test("hardware is the recorded table") func hardwareIsTheRecordedTable() throws {
         let url = RecordedCosts.folder.appendingPathComponent("hardware_params.json")
         let recorded = try JSONDecoder().decode([String: [String: Double]].self, from: Data(contentsOf: url))
         #expect(Set(recorded.keys) == Set(Hardware.table.map(\.name)))
@@ -33,7 +33,7 @@ import Testing
     }
 
     // A mismatch means that FLOPs, times or memory of a whole request differ from the published experiments' count.
-    @Test func everyRecordedRequest() throws {
+    @Test("every recorded request costs what the reference counts") func everyRecordedRequest() throws {
         let recorded = try RecordedCosts.load()
         #expect(recorded.tasks.count == 288 && recorded.otherSettings.count == 3)
         for (index, entry) in (recorded.tasks + recorded.otherSettings).enumerated() {
@@ -55,7 +55,7 @@ import Testing
     }
 
     // A mismatch means that the sums over layers, or what memory is for, are not the reference's.
-    @Test func everyRecordedTotal() throws {
+    @Test("sums over layers and memory by use are the reference's") func everyRecordedTotal() throws {
         let recorded = try RecordedCosts.load()
         #expect(recorded.totals.count == 48)
         for (index, entry) in recorded.totals.enumerated() {
@@ -71,7 +71,7 @@ import Testing
     }
 
     // A mismatch means that one operation of a layer is counted differently, or is said to be bound by the wrong thing.
-    @Test func everyRecordedLayer() throws {
+    @Test("each operation of a layer is counted and bound as in the reference") func everyRecordedLayer() throws {
         let recorded = try RecordedCosts.load()
         #expect(recorded.layers.count == 24)
         for (index, entry) in recorded.layers.enumerated() {
@@ -103,7 +103,7 @@ import Testing
     }
 
     // A mismatch means that a budget given as a fraction costs something else than the plan it leads to.
-    @Test func budgetCostsWhatItsRecordedPlanCosts() throws {
+    @Test("budget costs what its recorded plan costs") func budgetCostsWhatItsRecordedPlanCosts() throws {
         let analysis = try CostAnalysis(
             model: .shape("llava-1.5-7b"), hardware: .named("nvidia_V100"), settings: CostSettings(promptTokens: 600, generatedTokens: 50),
             budget: 0.85)

@@ -8,7 +8,7 @@ import Testing
     private func v100() throws -> Hardware { try Hardware.named("nvidia_V100") }
 
     // A trap or an infinite number here means that a wrong flag ends the program instead of a message.
-    @Test(arguments: [
+    @Test("absurd settings are typed errors", arguments: [
         CostSettings(promptTokens: 0), CostSettings(promptTokens: .max), CostSettings(promptTokens: .min),
         CostSettings(promptTokens: 1, generatedTokens: .max), CostSettings(promptTokens: 1, generatedTokens: 0),
         CostSettings(promptTokens: 1, batchSize: .max), CostSettings(promptTokens: 1, weightBits: 0),
@@ -25,7 +25,7 @@ import Testing
     }
 
     // An infinite or missing number here means that the largest accepted request cannot be printed.
-    @Test func largestRequestIsFinite() throws {
+    @Test("largest request is finite") func largestRequestIsFinite() throws {
         let model = AnalyzedModel(
             name: "huge",
             configuration: ModelConfiguration(
@@ -43,7 +43,7 @@ import Testing
     }
 
     // A failure means that a wrong name, plan or budget is accepted, or ends without saying what would be right.
-    @Test func wrongNamesAndPlansAreTypedErrors() throws {
+    @Test("wrong names and plans are typed errors") func wrongNamesAndPlansAreTypedErrors() throws {
         let model = try AnalyzedModel.shape("llava-1.5-7b")
         #expect(throws: EvaluationError.self) { try Hardware.named("abacus") }
         #expect(throws: EvaluationError.self) { try AnalyzedModel.shape("gpt-9") }
@@ -70,7 +70,7 @@ import Testing
     }
 
     // A mismatch means that a plan given in one of its forms is read as another one.
-    @Test func plansAreReadInEveryForm() async throws {
+    @Test("plans are read in every form") func plansAreReadInEveryForm() async throws {
         let model = tinyModel()
         let expected = try CostPlan(headsPerLayer: [4, 2], model: model)
         #expect(try CostPlan(argument: "4, 2", model: model) == expected)
@@ -97,7 +97,7 @@ import Testing
     }
 
     // A mismatch means that units of heads are lost or invented when they are spread over the layers.
-    @Test(arguments: [1, 2, 8, 32], [0.5, 0.61, 0.85, 1])
+    @Test("head units are spread whole", arguments: [1, 2, 8, 32], [0.5, 0.61, 0.85, 1])
     func headUnitsAreSpreadWhole(rank: Int, budget: Double) throws {
         let model = try AnalyzedModel.shape("llava-1.5-7b").scheduled(type: .heads, rank: rank, prefixLayers: 16)
         let plan = try CostPlan(budget: budget, model: model)
@@ -108,7 +108,7 @@ import Testing
     }
 
     // A failure means that more budget is said to cost less, or that --fit answers with a budget that does not fit or is not the largest.
-    @Test(arguments: CostFormula.allCases, AdaptiveConfigurationCase.allCases)
+    @Test("fit is the largest budget that fits", arguments: CostFormula.allCases, AdaptiveConfigurationCase.allCases)
     func fitIsTheLargestBudgetThatFits(formula: CostFormula, scheduler: AdaptiveConfigurationCase) throws {
         let model = try AnalyzedModel.shape("llava-1.5-7b").scheduled(type: scheduler.type, rank: 8, prefixLayers: 10)
         let units = try #require(model.units)
@@ -137,7 +137,7 @@ import Testing
     }
 
     // A failure means that a person with too little time is told a budget instead of that none fits.
-    @Test func fitSaysWhenTheFloorDoesNotFit() throws {
+    @Test("fit says when the floor does not fit") func fitSaysWhenTheFloorDoesNotFit() throws {
         let model = try AnalyzedModel.shape("llava-1.5-13b")
         let fit = try BudgetFit(
             parsing: "1ms", goal: .wholeAnswer, model: model, hardware: v100(), settings: CostSettings(promptTokens: 600, generatedTokens: 5),
@@ -157,7 +157,7 @@ import Testing
     }
 
     // A failure means that a budget below the floor looks as if it saved something.
-    @Test func belowTheFloorIsSaid() throws {
+    @Test("below the floor is said") func belowTheFloorIsSaid() throws {
         let model = try AnalyzedModel.shape("llava-1.5-7b")
         let settings = CostSettings(promptTokens: 600)
         let below = try CostAnalysis(model: model, hardware: v100(), settings: settings, budget: 0.2)
@@ -167,7 +167,7 @@ import Testing
     }
 
     // A mismatch means that the rows of a table do not add up to what the totals say.
-    @Test(arguments: CostFormula.allCases)
+    @Test("the rows of a table add up to the totals", arguments: CostFormula.allCases)
     func rowsAddUp(formula: CostFormula) throws {
         let analysis = try CostAnalysis(
             model: .shape("llava-1.5-7b"), hardware: v100(), settings: CostSettings(promptTokens: 100, generatedTokens: 2), budget: 0.7,
@@ -188,7 +188,7 @@ import Testing
     }
 
     // A mismatch means that an evaluation reports other costs than the analyzer for the same plan.
-    @Test func costReporterAgreesWithTheAnalysis() throws {
+    @Test("cost reporter agrees with the analysis") func costReporterAgreesWithTheAnalysis() throws {
         let model = tinyModel(type: .layers)
         let plan = ExecutionPlan(headCount: 4, rows: [ExecutionPlan.full(layers: 1, heads: 4).rows[0], .init(heads: [], groups: [])])
         let reporter = AnalyzedCost(model: model, hardware: try v100(), settings: CostSettings(promptTokens: 1), formula: .reference)
@@ -200,7 +200,7 @@ import Testing
     }
 
     // A failure means that a config.json or a checkpoint is analyzed as another model.
-    @Test func modelsAreReadFromFiles() throws {
+    @Test("models are read from files") func modelsAreReadFromFiles() throws {
         let folder = Fixture.models.appendingPathComponent("scenes-ref")
         let fromConfig = try AnalyzedModel(configuration: folder.appendingPathComponent("config.json"))
         let fromCheckpoint = try AnalyzedModel(checkpoint: folder)

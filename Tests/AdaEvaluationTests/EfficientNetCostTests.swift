@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct EfficientNetCostTests {
     // A mismatch means that the analyzer counts other work or weights than a convolutional vision tower has.
-    @Test(arguments: [("lite0", 4_652_008, 383_907_552.0), ("lite1", 5_416_680, 598_905_232), ("lite2", 6_092_072, 858_456_272)])
+    @Test("EfficientNet-Lite's operations and weights are the published ones", arguments: [("lite0", 4_652_008, 383_907_552.0), ("lite1", 5_416_680, 598_905_232), ("lite2", 6_092_072, 858_456_272)])
     func publishedNumbers(variant: String, parameters: Int, multiplyAdds: Double) throws {
         // Counted in the PyTorch packages' networks: parameters, with the classifier (1280 x 1000 and 1000 biases) and a batch norm's two
         // where we have one bias; multiply-adds of the convolutions, at the variant's own image size.

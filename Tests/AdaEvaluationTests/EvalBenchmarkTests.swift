@@ -8,7 +8,7 @@ import Testing
 @Suite struct EvalBenchmarkTests {
     // A mismatch means that `eval --task scenes` scores differently from the definition in the set's generator: exact match; POPE's counts;
     // for captions the set of named things. Worked out by hand: 1 of 2 pope wrong as text, see below.
-    @Test func scenes() throws {
+    @Test("Scenes are scored by exact match, POPE's counts and caption facts") func scenes() throws {
         let benchmark = try ScenesBenchmark(contentsOf: Samples.url("scenes/val.json"))
         #expect(try benchmark.sample("val-0").question == "What color is the circle?")
         #expect(try benchmark.sample("val-5").question.hasSuffix("C. bee\nAnswer with the letter."))
@@ -30,7 +30,7 @@ import Testing
     // A mismatch means that VQAv2 accuracies differ from the official evaluation, or the server gets other answers.
     // Expected: vqaEval.py (GT-Vision-Lab/VQA, master: evaluate()) run by Python on this folder and these answers; the submission: LLaVA's
     // convert_vqav2_for_submission.py.
-    @Test func vqav2() throws {
+    @Test("VQAv2 accuracies are those of vqaEval.py") func vqav2() throws {
         let benchmark = try VQAv2Benchmark(folder: Samples.url("vqav2"), split: "val2014")
         let first = try benchmark.sample("11000")
         #expect(first.question == "Where is the ladder?\nAnswer the question using a single word or phrase.")
@@ -60,7 +60,7 @@ import Testing
 
     // A mismatch means that GQA's accuracies differ from its eval.py after LLaVA's conversion (lower case, no full stops at the end).
     // By hand: 3 of 4 right; the binary ones both, the open ones 1 of 2.
-    @Test func gqa() throws {
+    @Test("GQA accuracies are those of its eval.py") func gqa() throws {
         let benchmark = try GQABenchmark(folder: Samples.url("gqa"), split: "testdev_balanced")
         #expect(benchmark.samples.map(\.id) == ["1001", "1002", "1003", "1004"])
         #expect(try benchmark.sample("1002").question == "Who holds the rope?\nAnswer the question using a single word or phrase.")
@@ -84,7 +84,7 @@ import Testing
 
     // A mismatch means that ScienceQA-IMG asks another question than LLaVA's CQM-A files, keeps questions without an image, or scores
     // another letter. Prompt: convert_sqa_to_llava_base_prompt.py applied by hand (two spaces become one); 2 of 3 right.
-    @Test func scienceQA() throws {
+    @Test("ScienceQA questions and scores are those of LLaVA's files") func scienceQA() throws {
         let benchmark = try ScienceQABenchmark(folder: Samples.url("scienceqa"), split: "test")
         #expect(benchmark.samples.map(\.id) == ["5", "11", "15"])
         #expect(
@@ -102,7 +102,7 @@ import Testing
 
     // A mismatch means that TextVQA's accuracy differs from LLaVA's eval_textvqa.py (run by Python on this folder and these answers), or
     // that OCR tokens are not given as LLaVA gives them.
-    @Test func textVQA() throws {
+    @Test("TextVQA") func textVQA() throws {
         let benchmark = try TextVQABenchmark(folder: Samples.url("textvqa"), split: "val", usesOCR: false)
         #expect(try benchmark.sample("501").question == "What brand is the clock?\nAnswer the question using a single word or phrase.")
         let answers = ["501": "Tempus Co", "502": "The Harbour.", "503": "7:20"]
@@ -116,7 +116,7 @@ import Testing
 
     // A mismatch means that POPE's accuracy, precision, recall, F1 or yes-ratio differ from its evaluate.py. By hand for random: answers
     // yes, yes, no, no against yes, no, yes, no: TP 1, FP 1, TN 1, FN 1. Popular: TP 1, TN 1. Adversarial: TP 1, FP 1.
-    @Test func pope() throws {
+    @Test("POPE's accuracy, precision, recall, F1 and yes-ratio are those of evaluate.py") func pope() throws {
         let benchmark = try POPEBenchmark(folder: Samples.url("pope"))
         #expect(benchmark.samples.count == 8)
         #expect(
@@ -165,7 +165,7 @@ import Testing
 
     // A mismatch means that MME's points differ from its calculation.py: 100 x accuracy + 100 x the share of images with both right. By
     // hand: existence 3 of 4 and 1 of 2 images: 125; landmark 1 of 2, 0 of 1: 50; code reasoning both: 200.
-    @Test func mme() throws {
+    @Test("MME's points are those of calculation.py") func mme() throws {
         let benchmark = try MMEBenchmark(folder: Samples.url("mme"))
         #expect(benchmark.samples.count == 8)
         #expect(
@@ -185,7 +185,7 @@ import Testing
 
     // A mismatch means that MMBench's circular evaluation counts a question whose rotations are not all right, or asks them in another
     // form than LLaVA's model_vqa_mmbench.py --all-rounds. By hand: 241 both rounds right, 252 three of four, 253 (3 options) all.
-    @Test func mmbench() throws {
+    @Test("MMBench counts a question only if all rotations are right") func mmbench() throws {
         let benchmark = try MMBenchBenchmark(contentsOf: Samples.url("mmbench"), split: "dev")
         #expect(benchmark.samples.count == 2 + 4 + 3)
         #expect(
@@ -216,7 +216,7 @@ import Testing
     }
 
     // A mismatch means that tables which already hold their rotations as rows are rotated again.
-    @Test func mmbenchTablesWithRounds() async throws {
+    @Test("MMBench tables with rounds") func mmbenchTablesWithRounds() async throws {
         try await Samples.withFolder { folder in
             let file = folder.appendingPathComponent("t.tsv")
             let text = "index\tquestion\tA\tB\tanswer\timage\r\n7\tQ\tx\ty\tA\taGVsbG8gd29ybGQgaGVsbG8=\r\n1000007\tQ\ty\tx\tB\taGVsbG8gd29ybGQgaGVsbG8="
@@ -230,7 +230,7 @@ import Testing
     }
 
     // A failure means that a damaged or missing file ends in a crash or an error that does not name the file.
-    @Test func damagedFilesAreNamed() async throws {
+    @Test("damaged files are named") func damagedFilesAreNamed() async throws {
         try await Samples.withFolder { folder in
             for task in BenchmarkTask.allCases {
                 let path = task == .scenes ? folder.appendingPathComponent("none.json") : folder

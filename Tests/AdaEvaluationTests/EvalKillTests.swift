@@ -43,7 +43,7 @@ import Testing
     }
 
     // A failure means that a run which is killed loses answers, counts some twice, or ends with other scores than an undisturbed one.
-    @Test func survivesTwentyKills() async throws {
+    @Test("a run that is killed twenty times ends with the scores of an undisturbed one") func survivesTwentyKills() async throws {
         try await Samples.withFolder { folder in
             // The tiny set repeated, so that there is something to interrupt.
             let list = try Data(contentsOf: Samples.url("scenes/val.json"))

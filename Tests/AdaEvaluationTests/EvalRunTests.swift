@@ -9,7 +9,7 @@ import Testing
     private func scenes() throws -> ScenesBenchmark { try ScenesBenchmark(contentsOf: Samples.url("scenes/val.json")) }
 
     // A failure means that scores, times or plans of a run are reported wrongly.
-    @Test func reportsScoresAndTimes() async throws {
+    @Test("reports scores and times") func reportsScoresAndTimes() async throws {
         let benchmark = try scenes()
         let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark))
         try await evaluation.run(ScriptedModel(answers: ["What color is the circle?": "red", "What does the text say?": "STOP"]))
@@ -125,7 +125,7 @@ import Testing
     }
 
     // A failure means that the baseline without images sees something of them, or is asked other questions than the model.
-    @Test func blankImagesShowNothing() async throws {
+    @Test("blank images show nothing") func blankImagesShowNothing() async throws {
         let image = try #require(try scenes().samples[0].image).load().image
         let shown = try await RangeModel().respond(to: "?", image: image, budget: 1, maxTokens: 1).text
         let blank = try await BlankImages(RangeModel()).respond(to: "?", image: image, budget: 1, maxTokens: 1).text
@@ -144,7 +144,7 @@ import Testing
     }
 
     // A failure means that the reference's keys are missing from results although costs are calculated, or are not means.
-    @Test func reportsTheReferencesKeys() async throws {
+    @Test("reports the reference's keys") func reportsTheReferencesKeys() async throws {
         let benchmark = try scenes()
         let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), costs: FixedCost())
         try await evaluation.run(ScriptedModel())
@@ -156,7 +156,7 @@ import Testing
     }
 
     // A failure means that a run which stopped answers something twice, loses an answer, or ends with another result.
-    @Test func goesOnWhereItWas() async throws {
+    @Test("goes on where it was") func goesOnWhereItWas() async throws {
         let benchmark = try scenes()
         let settings = try settings(benchmark)
         let whole = try Evaluation(benchmark: benchmark, settings: settings)
@@ -188,7 +188,7 @@ import Testing
     }
 
     // A failure means that answers of two different runs can be mixed in one folder.
-    @Test func refusesToMixRuns() async throws {
+    @Test("refuses to mix runs") func refusesToMixRuns() async throws {
         let benchmark = try scenes()
         try await Samples.withFolder { folder in
             let first = try Evaluation(benchmark: benchmark, settings: try settings(benchmark), folder: folder)
@@ -217,7 +217,7 @@ import Testing
     }
 
     // A failure means that a damaged line in the middle of a log is skipped silently, or that a doubled one counts twice.
-    @Test func refusesDamagedLogs() async throws {
+    @Test("a damaged line in the middle of a log is refused") func refusesDamagedLogs() async throws {
         let benchmark = try scenes()
         let settings = try settings(benchmark)
         for damage in ["not json\n", "doubled"] {
@@ -239,7 +239,7 @@ import Testing
     }
 
     // A failure means that two processes could append to one log at the same time.
-    @Test func oneWriterAtATime() async throws {
+    @Test("one writer at a time") func oneWriterAtATime() async throws {
         let benchmark = try scenes()
         let settings = try settings(benchmark)
         try await Samples.withFolder { folder in
@@ -252,7 +252,7 @@ import Testing
     }
 
     // A failure means that limits tear groups apart, draw other samples for the same seed, or always draw the first ones.
-    @Test func limitsKeepGroupsWhole() throws {
+    @Test("limits keep groups whole") func limitsKeepGroupsWhole() throws {
         let mme = try MMEBenchmark(folder: Samples.url("mme"))
         let limited = try settings(mme, limit: 5).selection(of: mme.samples)
         #expect(limited.map(\.id) == mme.samples.prefix(4).map(\.id))
@@ -268,7 +268,7 @@ import Testing
     }
 
     // A failure means that shards overlap, leave samples out, or that putting them together gives another result than one whole run.
-    @Test func shardsMergeToTheWholeRun() async throws {
+    @Test("shards merge to the whole run") func shardsMergeToTheWholeRun() async throws {
         let benchmark = try MMEBenchmark(folder: Samples.url("mme"))
         let whole = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, task: "mme"))
         try await whole.run(ScriptedModel())
@@ -296,7 +296,7 @@ import Testing
     }
 
     // A failure means that a wrong setting is accepted, or ends in a crash.
-    @Test func refusesWrongSettings() throws {
+    @Test("wrong settings are refused") func refusesWrongSettings() throws {
         let benchmark = try scenes()
         for text in ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3", "", "9223372036854775808/1"] {
             #expect(throws: EvaluationError.self, "\(text)") { try Shard(parsing: text) }
@@ -308,7 +308,7 @@ import Testing
     }
 
     // A failure means that a chart's text can end gnuplot's command, or that a missing gnuplot is not said.
-    @Test func chartScriptsAreSafe() throws {
+    @Test("chart scripts are safe") func chartScriptsAreSafe() throws {
         let hostile = "a'b\n; system 'touch x'"
         let chart = Chart(
             title: hostile, xLabel: "x (ms)", yLabel: "y", series: [.init(name: hostile, points: [(0, .nan), (1, 2)])])
@@ -367,7 +367,7 @@ import Testing
     }
 
     // A failure means that charts are not drawn, or that a run's result file cannot be read back to be compared with others.
-    @Test(.enabled(if: (try? Gnuplot.locate()) != nil)) func drawsCharts() async throws {
+    @Test("charts are drawn, and a run's result can be read to be compared", .enabled(if: (try? Gnuplot.locate()) != nil)) func drawsCharts() async throws {
         let benchmark = try scenes()
         let evaluation = try Evaluation(benchmark: benchmark, settings: try settings(benchmark, budgets: [1, 0.85, 0.6]))
         try await evaluation.run(ScriptedModel(answers: ["What color is the circle?": "red"]))

@@ -6,7 +6,7 @@ import Testing
 /// Intervals and fits, against numbers from elsewhere.
 @Suite struct ExperimentStatisticsTests {
     // A failure means that a printed ± is not the 95 % confidence interval that it is called.
-    @Test func marginOfTheMean() throws {
+    @Test("margin of the mean") func marginOfTheMean() throws {
         // Student's sleep data, second drug (R: t.test(sleep$extra[11:20])): mean 2.33, interval 0.8976775 … 3.7623225.
         let sleep = try #require(SampleStatistics([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]))
         #expect(abs(sleep.mean - 2.33) < 1e-12)
@@ -20,7 +20,7 @@ import Testing
     }
 
     // A failure means that the interval of a median is too narrow, so that noise looks like a difference.
-    @Test func intervalOfTheMedian() throws {
+    @Test("interval of the median") func intervalOfTheMedian() throws {
         func interval(_ count: Int) -> ClosedRange<Double>? { SampleStatistics((1 ... count).map(Double.init))?.medianInterval }
         // Ranks from tables of the sign test at 5 % (Conover; Dixon and Massey).
         #expect(interval(5) == nil)
@@ -36,7 +36,7 @@ import Testing
     }
 
     // A failure means that R² and slopes are not those of a least squares fit.
-    @Test func fits() throws {
+    @Test("slopes and R² are those of a least-squares fit") func fits() throws {
         let line = try #require(LinearFit([(1e9, 5), (2e9, 7), (3e9, 9)]))
         #expect(abs(line.slope - 2e-9) < 1e-20 && abs(line.intercept - 3) < 1e-9 && line.rSquared == 1)
         #expect(abs(line(4e9) - 11) < 1e-9)
@@ -51,7 +51,7 @@ import Testing
     }
 
     // A failure means that quick measurements are repeated too seldom to say anything, or slow ones for hours.
-    @Test func usualRepeats() {
+    @Test("the usual number of repeats follows from the duration of a round") func usualRepeats() {
         #expect(InterleavedRounds.repeats(round: .milliseconds(1)) == 101)
         #expect(InterleavedRounds.repeats(round: .seconds(1)) == 20)
         #expect(InterleavedRounds.repeats(round: .seconds(60)) == 9)
@@ -59,13 +59,13 @@ import Testing
     }
 
     // A failure means that numbers below an axis run into each other, or that there are none.
-    @Test(arguments: [(0.9, 0.2), (1.0, 0.2), (1.1, 0.5), (18000.0, 5000.0), (1e-9, 2e-10), (0, 1), (.infinity, 1)])
+    @Test("axes have a readable number of labels", arguments: [(0.9, 0.2), (1.0, 0.2), (1.1, 0.5), (18000.0, 5000.0), (1e-9, 2e-10), (0, 1), (.infinity, 1)])
     func steps(range: Double, step: Double) {
         #expect(abs(ExperimentCharts.step(range) - step) < step * 1e-9)
     }
 
     // A failure means that a column of numbers is printed with a margin that has other digits, or that Markdown breaks at a model's name.
-    @Test func text() {
+    @Test("numbers and margins have the same digits, and names do not break Markdown") func text() {
         #expect(ExperimentText.number(11.254, margin: 0.2114) == "11.25 ± 0.21")
         #expect(ExperimentText.number(7333.61, margin: nil) == "7333.6")
         #expect(ExperimentText.csv([["a,b", "c\"d"], ["1", "2"]]) == "\"a,b\",\"c\"\"d\"\n1,2\n")

@@ -16,7 +16,7 @@ import Testing
 
     // A failure means that time which is exactly proportional to what runs is not reported as a straight line, or that the JSON has other
     // keys than other programs read.
-    @Test func linearTime() async throws {
+    @Test("time proportional to what runs is reported as a straight line") func linearTime() async throws {
         let report = try await linearity(FormulaModel(Experiments.analyzed()))
         let object = try report.decoded()
         let points = try #require(object["points"] as? [[String: Any]])
@@ -38,7 +38,7 @@ import Testing
     }
 
     // A failure means that FLOPs are not those of the analyzer's exact formula for what ran.
-    @Test func flopsAreTheAnalyzers() async throws {
+    @Test("FLOPs are the analyzer's") func flopsAreTheAnalyzers() async throws {
         let report = try await linearity(FormulaModel(Experiments.analyzed()))
         for point in report.points {
             let analysis = try CostAnalysis(
@@ -49,7 +49,7 @@ import Testing
     }
 
     // A failure means that a machine which gets slower during the experiment looks like time that does not follow the budget.
-    @Test func slowingMachine() async throws {
+    @Test("a machine that slows down does not bend the line") func slowingMachine() async throws {
         let model = FormulaModel(Experiments.analyzed())
         model.slowdown = 1.01
         let report = try await linearity(model) { $0.repeats = 60 }
@@ -59,7 +59,7 @@ import Testing
     }
 
     // A failure means that time which does not fall with the budget is called linear.
-    @Test func timeThatDoesNotFollow() async throws {
+    @Test("time that does not follow") func timeThatDoesNotFollow() async throws {
         let model = FormulaModel(Experiments.analyzed())
         (model.prefill.unit, model.token) = (0, (base: 9, unit: 0))
         let flat = try await linearity(model)
@@ -67,7 +67,7 @@ import Testing
     }
 
     // A failure means that an experiment without an answer begins all the same, or that its refusal does not say what to change.
-    @Test func linearityRefusals() async throws {
+    @Test("an experiment without an answer is refused before it begins") func linearityRefusals() async throws {
         func message(_ adaptive: Bool = true, _ change: (inout Linearity) -> Void) async -> String {
             do {
                 _ = try await linearity(FormulaModel(Experiments.analyzed(adaptive: adaptive)), change)
@@ -88,7 +88,7 @@ import Testing
     }
 
     // A failure means that budgets below the floor fail, or pass for what was asked.
-    @Test func sweepBelowTheFloor() async throws {
+    @Test("sweep below the floor") func sweepBelowTheFloor() async throws {
         let model = FormulaModel(Experiments.analyzed())
         var sweep = BudgetSweep(question: "What?", image: nil)
         sweep.repeats = 3
@@ -110,7 +110,7 @@ import Testing
     }
 
     // A failure means that a model without a scheduler is asked for what it cannot do, or pretends to have done it.
-    @Test func sweepWithoutScheduler() async throws {
+    @Test("a sweep of a model without a scheduler measures only the full budget") func sweepWithoutScheduler() async throws {
         let model = FormulaModel(Experiments.analyzed(adaptive: false))
         var sweep = BudgetSweep(question: "What?", image: nil)
         (sweep.repeats, sweep.budgets) = (2, [1, 0.5])
@@ -124,7 +124,7 @@ import Testing
 
     // A failure means that tokens a second are not tokens over seconds, that an answer's end cuts a measurement short, or that the JSON has
     // other keys than other programs read.
-    @Test func throughput() async throws {
+    @Test("tokens a second are tokens over seconds") func throughput() async throws {
         let model = FormulaModel(Experiments.analyzed())
         var throughput = Throughput()
         (throughput.promptTokens, throughput.generatedTokens, throughput.repeats, throughput.budgets) = (164, 20, 3, [1, 0.5, 0.3])
@@ -144,7 +144,7 @@ import Testing
 
     // A failure means that a prompt which the model cannot hold is cut, or refused without saying what fits; or that llama-bench's two
     // tests cannot be made alone.
-    @Test func throughputContext() async throws {
+    @Test("a prompt that exceeds the context is refused with the size that fits") func throughputContext() async throws {
         let model = Experiments.analyzed()
         var throughput = Throughput()
         #expect(throughput.prompt(for: model) == 512 - 1 - 64)
@@ -174,7 +174,7 @@ import Testing
     }
 
     // A failure means that stopping an experiment loses what was measured, or passes it off as the whole.
-    @Test func stopped() async throws {
+    @Test("a stopped experiment keeps whole repeats and says that it is not complete") func stopped() async throws {
         let model = FormulaModel(Experiments.analyzed())
         // The warm-up, two whole rounds of six budgets, and one budget more.
         model.cancelsAfter = 19
@@ -197,7 +197,7 @@ import Testing
     }
 
     // A failure means that an image which is asked about first passes for one that the model has not seen, or that all questions are one.
-    @Test func requestPatterns() async throws {
+    @Test("requests are measured by what the model has already seen") func requestPatterns() async throws {
         let benchmark = try ScenesBenchmark(contentsOf: Samples.url("scenes/val.json"))
         var patterns = try RequestPatterns(samples: benchmark.samples)
         (patterns.requests, patterns.repeats) = (4, 3)
@@ -228,7 +228,7 @@ import Testing
     }
 
     // A failure means that an experiment about other images runs on one image.
-    @Test func requestRefusals() throws {
+    @Test("an experiment about other images needs several images") func requestRefusals() throws {
         let image = Samples.url("scenes/images/val-0.jpg")
         #expect(engineError("the same image twice") { _ = try RequestPatterns(images: [image, image]) }?.description.contains("two different images") == true)
         let other = Samples.url("scenes/images/val-1.jpg")
@@ -240,7 +240,7 @@ import Testing
     }
 
     // A failure means that gnuplot cannot read what is drawn with, or that a model's name ends its command.
-    @Test(.enabled(if: (try? Gnuplot.locate()) != nil)) func charts() async throws {
+    @Test("gnuplot scripts are valid whatever a model is called", .enabled(if: (try? Gnuplot.locate()) != nil)) func charts() async throws {
         let model = FormulaModel(Experiments.analyzed())
         let description = ExperimentModel(
             analyzed: AnalyzedModel(name: "it's \"a\" \\ model\nset output", configuration: model.analyzed.configuration), parameters: 1, weightBytes: 1,

@@ -21,14 +21,14 @@ import Testing
     private static let environment = ExperimentEnvironment(package: "tests")
 
     // A failure means that operations are held against ceilings that were never reached, or divided by zero.
-    @Test func ceilingsArePositive() throws {
+    @Test("measured ceilings are positive") func ceilingsArePositive() throws {
         let measured = try CeilingMeasurement.measure(threads: 1, time: .milliseconds(3), bufferBytes: 4 << 20)
         for rate in [measured.bandwidth, measured.int8, measured.fp32, measured.bf16 ?? 1] { #expect(rate.isFinite && rate > 0) }
         #expect(measured.threads == 1 && CeilingMeasurement.lastLevelCache > 0)
     }
 
     // A failure means that a layer's operation, a weight type or a number of threads is left out, or measured under another's name.
-    @Test func measuresEverythingOnce() throws {
+    @Test("every operation, weight type and number of threads is measured once") func measuresEverythingOnce() throws {
         var bench = Self.bench(vision: true)
         bench.threads = [1, 2]
         var seen: [ExperimentProgress] = []
@@ -54,7 +54,7 @@ import Testing
     }
 
     // A failure means that programs cannot read what people see.
-    @Test func reportsTheSameInEveryForm() throws {
+    @Test("reports the same in every form") func reportsTheSameInEveryForm() throws {
         var bench = Self.bench()
         bench.types = [.q8_0]
         let report = try bench.run(environment: Self.environment)
@@ -70,7 +70,7 @@ import Testing
     }
 
     // A failure means that nonsense is measured for minutes, or traps.
-    @Test func refusesWhatCannotBeMeasured() throws {
+    @Test("refuses what cannot be measured") func refusesWhatCannotBeMeasured() throws {
         func expectRefusal(_ change: (inout KernelBench) -> Void) {
             var bench = Self.bench()
             change(&bench)
@@ -86,7 +86,7 @@ import Testing
     }
 
     // A failure means that Ctrl-C throws away what was measured.
-    @Test func stopsWithWhatIsThere() async throws {
+    @Test("stops with what is there") func stopsWithWhatIsThere() async throws {
         let task = Task { () -> KernelReport in
             var bench = Self.bench()
             bench.types = [.f32]

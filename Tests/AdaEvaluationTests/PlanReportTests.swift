@@ -44,7 +44,7 @@ import Testing
         html.components(separatedBy: "<svg").dropFirst().compactMap { $0.components(separatedBy: "</svg>").first.map { "<svg" + $0 + "</svg>" } }
     }
 
-    @Test(arguments: [true, false], [2, nil]) func thePageHoldsEverythingItself(areLayers: Bool, grid: Int?) throws {
+    @Test("the page holds everything itself", arguments: [true, false], [2, nil]) func thePageHoldsEverythingItself(areLayers: Bool, grid: Int?) throws {
         // A mismatch means that the page needs other files, or that the text of a question becomes part of the page.
         let html = try report(results(layers: areLayers), grid: grid).html()
         #expect(html.contains("Is 1 &lt; 2 &amp; &quot;3&quot;?") && html.contains("m&lt;b&gt;") && html.contains("&lt;yes&gt;"))
@@ -60,7 +60,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [true, false]) func everyDrawingIsNamedAndWellFormed(areLayers: Bool) throws {
+    @Test("every drawing is named and well formed", arguments: [true, false]) func everyDrawingIsNamedAndWellFormed(areLayers: Bool) throws {
         // A mismatch means that a drawing does not show, that screen readers say nothing of it, or that part of it lies outside its frame.
         for heads in [1, 4, 40] {
             let html = try report(results(layers: areLayers, heads: heads), grid: 2).html()
@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test func brightnessFollowsTheWeights() throws {
+    @Test("brightness follows the weights") func brightnessFollowsTheWeights() throws {
         // A mismatch means that overlays light other patches than those that the token attends to.
         let image = try #require(RGBImage(width: 2, height: 2, pixels: [UInt8](repeating: 0, count: 12)))
         let drawing = try AttentionOverlay(image, identifier: "p", crops: false).drawing([0, 0.1, 0.2, 0], grid: 2, title: "t")
@@ -93,21 +93,21 @@ import Testing
         #expect(try !AttentionOverlay(image, identifier: "p", crops: true).drawing([0, 0, 0, 0], grid: 2, title: "t").contains("<path"))
     }
 
-    @Test func classTokensAreNoPatches() {
+    @Test("class tokens are no patches") func classTokensAreNoPatches() {
         // A mismatch means that overlays are shifted by a patch for models that keep the class token.
         let layer = LatencyAttention.Layer(index: 0, imageShare: 1, ownShare: 0, weights: [0.9, 0.01, 0.02, 0.03, 0.04])
         #expect(LatencyAttention(layers: [layer], grid: 2, leadingRows: 1).patchWeights(layer)?.weights == [0.01, 0.02, 0.03, 0.04])
         #expect(LatencyAttention(layers: [layer], grid: 3).patchWeights(layer) == nil && LatencyAttention(layers: [layer], grid: nil).patchWeights(layer) == nil)
     }
 
-    @Test func axesHaveRoundNumbers() {
+    @Test("axes have round numbers") func axesHaveRoundNumbers() {
         // A mismatch means that an axis is crowded, empty or never ends.
         #expect([0.03, 0.1, 1.1, 2.4, 5, 7, 33].map(GainChart.niceStep) == [0.05, 0.1, 2, 5, 5, 10, 50])
         #expect(GainChart.niceStep(0) == 1 && GainChart.niceStep(.nan) == 1)
         #expect(SwitchMap.ticks(6, spacing: 18) == [0, 2, 4] && SwitchMap.ticks(32, spacing: 9).count < 15 && SwitchMap.ticks(0, spacing: 9).isEmpty)
     }
 
-    @Test func theTableSaysWhatWasCompared() throws {
+    @Test("the table says what was compared") func theTableSaysWhatWasCompared() throws {
         // A mismatch means that the terminal shows no numbers, or scores where there are none.
         let scored = try report(results(layers: true), grid: nil).table
         #expect(scored.contains("own") && scored.contains("0.500") && scored.contains("budget 0.6: own plans gain"))

@@ -47,7 +47,7 @@ private struct Questions: Benchmark {
         return PlanStudy(benchmark: Questions(samples: samples), samples: samples, budgets: budgets, seed: seed)
     }
 
-    @Test func ownPlansThatMatterScoreMore() async throws {
+    @Test("own plans that matter score more") func ownPlansThatMatterScoreMore() async throws {
         // A mismatch means that the causal test would not find plans that depend on the input, and matter.
         let numbers = (0 ..< 40).map { $0 % 4 }
         let results = try await study(numbers).run(PlanReader())
@@ -68,7 +68,7 @@ private struct Questions: Benchmark {
         #expect(results[0].meanHamming == 0 && results[0].distinctPlans == 1)
     }
 
-    @Test func eachSampleIsAskedOnceForEachPlan() async throws {
+    @Test("each sample is asked once for each plan") func eachSampleIsAskedOnceForEachPlan() async throws {
         // A mismatch means that plans which change nothing cost a request each, or that an image is encoded again for every budget and source.
         let numbers = (0 ..< 12).map { $0 % 4 }
         let model = PlanReader()
@@ -81,7 +81,7 @@ private struct Questions: Benchmark {
         #expect(!model.requests.dropFirst(36).contains { $0.isOwn })
     }
 
-    @Test func theSameSeedGivesTheSameStudy() async throws {
+    @Test("the same seed gives the same study") func theSameSeedGivesTheSameStudy() async throws {
         // A mismatch means that a published comparison cannot be repeated; equality for all seeds, that the seed does nothing.
         let numbers = (0 ..< 30).map { ($0 * 7) % 4 }
         func answers(_ seed: UInt64) async throws -> [PlanSource: [String]] { try await study(numbers, budgets: [0.5], seed: seed).run(PlanReader())[0].answers }
@@ -91,7 +91,7 @@ private struct Questions: Benchmark {
         #expect(others.contains { $0[.random] != first[.random] } && others.contains { $0[.swapped] != first[.swapped] })
     }
 
-    @Test func randomPlansAreIndependent() async throws {
+    @Test("random plans are independent") func randomPlansAreIndependent() async throws {
         // A mismatch means that random plans repeat from sample to sample, so their score says less than its interval claims.
         let result = try await study([Int](repeating: 0, count: 400), budgets: [0.5]).run(PlanReader())[0]
         let right = try #require(result.scores[.random])
@@ -101,7 +101,7 @@ private struct Questions: Benchmark {
         #expect(abs(Double(pairs) / right.reduce(0, +) - 0.25) < 0.17)
     }
 
-    @Test func theMeanHammingDistanceIsThatOfAllPairs() async throws {
+    @Test("the mean Hamming distance is that of all pairs") func theMeanHammingDistanceIsThatOfAllPairs() async throws {
         // A mismatch means that the reported distance is not the mean over pairs, or does not count switches.
         let result = try await study([0, 1, 1, 3, 2, 0, 0], budgets: [0.5]).run(PlanReader())[0]
         let plans = result.plans
@@ -123,7 +123,7 @@ private struct Questions: Benchmark {
         #expect(heads.states(of: a) == [true, false, true, true, false, false, false, false])
     }
 
-    @Test func swappedPlansAreAlwaysAnothers() async throws {
+    @Test("swapped plans are always those of another input") func swappedPlansAreAlwaysAnothers() async throws {
         // A mismatch means that swapped answers are partly own ones.
         for count in 2 ..< 40 {
             for seed in 0 ..< 5 as Range<UInt64> {
@@ -137,7 +137,7 @@ private struct Questions: Benchmark {
         #expect(single.accuracy(.own) == 1 && single.accuracy(.swapped) == nil && single.answers[.swapped] == nil && single.meanHamming == nil)
     }
 
-    @Test func anIntervalHoldsTheTruthAsOftenAsItSays() throws {
+    @Test("an interval holds the truth as often as it says") func anIntervalHoldsTheTruthAsOftenAsItSays() throws {
         // A mismatch means that the 95 % intervals of the report are too narrow or too wide.
         var generator = SplitMix64(seed: 9)
         var held = 0
@@ -155,7 +155,7 @@ private struct Questions: Benchmark {
         #expect(PairedDifference([1, 0], [1, 0]).map { [$0.mean, $0.low, $0.high] } == [0, 0, 0])
     }
 
-    @Test func frequenciesAreShares() async throws {
+    @Test("switch frequencies are shares of the plans") func frequenciesAreShares() async throws {
         // A mismatch means that heat maps show other shares than those of the plans, or that programs read other numbers than documented.
         let result = try await study([0, 0, 0, 1], budgets: [0.5]).run(PlanReader())[0]
         let frequencies = try #require(result.frequencies)
@@ -170,7 +170,7 @@ private struct Questions: Benchmark {
         #expect(json.gainOfOwn?.keys.sorted() == ["fixed", "random", "swapped"])
     }
 
-    @Test func wrongStudiesAreErrors() async {
+    @Test("wrong studies are errors") func wrongStudiesAreErrors() async {
         // A mismatch means that a table of plans is shown for a model that has none, or that nothing is called a result.
         struct Plain: PlannedModel {
             let switchCount = 0
@@ -186,7 +186,7 @@ private struct Questions: Benchmark {
         await #expect(throws: EvaluationError.self) { _ = try await study([0], budgets: [0.5, 0.5]).run(PlanReader()) }
     }
 
-    @Test func aCancelledStudyStops() async {
+    @Test("a cancelled study stops") func aCancelledStudyStops() async {
         // A mismatch means that Ctrl-C waits for the whole study.
         let task = Task {
             withUnsafeCurrentTask { $0?.cancel() }

@@ -13,7 +13,7 @@ import Testing
         }
     }
 
-    @Test func instructionListsAreRead() async throws {
+    @Test("instruction lists are read") func instructionListsAreRead() async throws {
         // A mismatch means that LLaVA's own files cannot be explained, or are asked something else than they hold.
         let list = try await open(
             """
@@ -28,7 +28,7 @@ import Testing
         #expect(list.score(" This.\n", for: list.samples[0]) == 1 && list.score("this.", for: list.samples[0]) == 0)
     }
 
-    @Test func listsWithTasksAreScenes() async throws {
+    @Test("lists with tasks are scenes") func listsWithTasksAreScenes() async throws {
         // A mismatch means that captions of Scenes are scored by their words, not by what they name.
         let list = try await open(
             """
@@ -37,7 +37,7 @@ import Testing
         #expect(list is ScenesBenchmark)
     }
 
-    @Test(arguments: [
+    @Test("wrong lists say where", arguments: [
         ("{}", "an array"), ("[{}]", "conversations"), ("[{\"conversations\": []}]", "0 turns"), ("[3]", "conversations"), ("[", "json"),
         ("[{\"image\": \"../x\", \"conversations\": [{\"value\": \"a\"}, {\"value\": \"b\"}]}]", "below"),
         ("[{\"image\": [1], \"conversations\": [{\"value\": \"a\"}, {\"value\": \"b\"}]}]", "a text"),

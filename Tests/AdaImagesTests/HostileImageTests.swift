@@ -48,7 +48,7 @@ private enum Forged {
         "bmp-565.bmp", "bmp-rle8.bmp", "bmp-rle4.bmp", "bmp-v5.bmp", "exif-6.jpg", "exif-6.webp",
     ]
 
-    @Test(arguments: kinds)
+    @Test("cut off files are errors", arguments: kinds)
     func cutOffFilesAreErrors(name: String) throws {
         // A failure means that a download that broke off is answered about as if the grey rest were part of the picture.
         let bytes = try ImageSamples.bytes(name)
@@ -62,7 +62,7 @@ private enum Forged {
         }
     }
 
-    @Test(arguments: ["jpeg-420-odd.jpg", "png-rgba.png", "gif-87a.gif", "bmp-24.bmp", "webp-lossy.webp"])
+    @Test("half a file is called cut off", arguments: ["jpeg-420-odd.jpg", "png-rgba.png", "gif-87a.gif", "bmp-24.bmp", "webp-lossy.webp"])
     func halfAFileIsCalledCutOff(name: String) throws {
         // A failure means that the message blames damage where the file is merely incomplete.
         let bytes = try ImageSamples.bytes(name)
@@ -73,13 +73,13 @@ private enum Forged {
         }
     }
 
-    @Test func missingEndMarkerIsForgiven() throws {
+    @Test("missing end marker is forgiven") func missingEndMarkerIsForgiven() throws {
         // A failure means that photos whose last two bytes some tool has dropped, but whose pixels are whole, are refused.
         let bytes = try ImageSamples.bytes("jpeg-420-odd.jpg")
         #expect(try ImageDecoder.decode(Array(bytes.dropLast(2))) == ImageDecoder.decode(bytes))
     }
 
-    @Test func damagedFilesNeverCrash() throws {
+    @Test("damaged files never crash") func damagedFilesNeverCrash() throws {
         // A crash, a hang or an untyped error means that a hostile file can take the process down.
         var generator = SplitMix64(seed: 2025)
         let limits = ImageLimits(maxPixels: 200_000, maxSide: 5_000)
@@ -108,7 +108,7 @@ private enum Forged {
         #expect(refused > 500)
     }
 
-    @Test(arguments: [
+    @Test("huge images are refused from their header", arguments: [
         (ImageFormat.png, Forged.png(60_000, 60_000)), (.jpeg, Forged.jpeg(60_000, 60_000)), (.gif, Forged.gif(60_000, 60_000)),
         (.bmp, Forged.bmp(60_000, 60_000)), (.bmp, Forged.bmp(60_000, -60_000)), (.webp, Forged.webp(60_000, 60_000)),
         (.bmp, Forged.bmp(60_000, 60_000, bits: 8, compression: 1)),
@@ -120,7 +120,7 @@ private enum Forged {
         #expect(expected.description.contains("60000 x 60000") && expected.description.contains("100000000"))
     }
 
-    @Test(arguments: [
+    @Test("empty images are refused", arguments: [
         Forged.png(0, 5), Forged.jpeg(5, 0), Forged.gif(0, 0), Forged.bmp(0, 7), Forged.bmp(7, 0),
     ])
     func emptyImagesAreRefused(bytes: [UInt8]) {
@@ -132,7 +132,7 @@ private enum Forged {
         }
     }
 
-    @Test(arguments: [
+    @Test("absurd headers are typed errors", arguments: [
         Forged.bmp(Int(Int32.max), Int(Int32.min)), Forged.bmp(-5, 5), Forged.bmp(Int(Int32.min), 5), Forged.bmp(5, 5, bits: 7),
         Forged.bmp(5, 5, bits: 8, compression: 2), Forged.bmp(5, 5, bits: 24, compression: 77), Forged.bmp(5, 5, bits: 16, compression: 3),
         Forged.png(0xFFFF_FFFF, 0xFFFF_FFFF), Forged.webp(1 << 24, 1 << 24), Forged.webp(4, 4),
@@ -146,7 +146,7 @@ private enum Forged {
         }
     }
 
-    @Test func compressedBombIsRefusedOrDecodedWithinTheLimit() throws {
+    @Test("compressed bomb is refused or decoded within the limit") func compressedBombIsRefusedOrDecodedWithinTheLimit() throws {
         // A failure means that a file that unpacks to more than the limit is unpacked, or that one below it is not.
         let side = 3_000
         let black = try #require(RGBImage(width: side, height: side, pixels: [UInt8](repeating: 0, count: side * side * 3)))
@@ -160,7 +160,7 @@ private enum Forged {
         #expect(throws: ImageError.self) { try ImageDecoder.decode(bomb, limits: ImageLimits(maxPixels: .max, maxSide: side - 1)) }
     }
 
-    @Test func exifFrameCannotHideTheFrameHeader() throws {
+    @Test("Exif frame cannot hide the frame header") func exifFrameCannotHideTheFrameHeader() throws {
         // A failure means that the size that is checked and the size that is decoded can come from two different headers.
         let small = try ImageSamples.bytes("jpeg-444.jpg")
         let forged = Array(small[..<2]) + Forged.jpeg(8, 8)[2..<21] + Array(small[2...])

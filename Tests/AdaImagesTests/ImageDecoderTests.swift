@@ -6,12 +6,12 @@ import Testing
 @testable import AdaImages
 
 @Suite struct ImageDecoderTests {
-    @Test func samplesAreThere() {
+    @Test("the list of sample images can be read") func samplesAreThere() {
         // A failure means that the fixture list could not be read, so the test below would pass without trying anything.
         #expect(ImageSamples.names.count >= 113)
     }
 
-    @Test(arguments: ImageSamples.names)
+    @Test("decoded pixels equal Pillow's", arguments: ImageSamples.names)
     func pixelsEqualPillow(name: String) throws {
         // A difference means that the model sees another picture than the one its preprocessing in Python would have given it.
         let expected = try #require(ImageSamples.expected[name])
@@ -60,7 +60,7 @@ import Testing
         #expect(damaged.count == 2 && warnings.withLock { $0.sorted() } == ["a", "b"] && told.count == 0)
     }
 
-    @Test func nameDoesNotDecideTheFormat() throws {
+    @Test("name does not decide the format") func nameDoesNotDecideTheFormat() throws {
         // A failure means that a JPEG called photo.png, which is common, cannot be opened.
         let jpeg = try ImageSamples.bytes("jpeg-444.jpg")
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("ada-images-\(UUID().uuidString).png").path
@@ -69,7 +69,7 @@ import Testing
         #expect(try RGBImage(contentsOf: path).width == 40)
     }
 
-    @Test func encodedImagesReadBack() throws {
+    @Test("encoded images read back") func encodedImagesReadBack() throws {
         // A difference means that pictures written by the project are not the ones it was given.
         let expected = try #require(ImageSamples.expected["png-rgb.png"])
         let image = try #require(
@@ -85,7 +85,7 @@ import Testing
         #expect(try ImageEncoder.jpeg(image, quality: 92) == ImageEncoder.jpeg(image, quality: 92))
     }
 
-    @Test func sidesBeyondJPEGAreRefused() throws {
+    @Test("sides beyond JPEG are refused") func sidesBeyondJPEGAreRefused() throws {
         // A failure means that libjpeg's error jump does not come back as an error.
         let long = try #require(RGBImage(width: 70_000, height: 1, pixels: [UInt8](repeating: 0, count: 210_000)))
         #expect(throws: ImageError.self) { try ImageEncoder.jpeg(long) }

@@ -11,7 +11,7 @@ import Testing
         return path
     }
 
-    @Test func argumentsAreToldApart() throws {
+    @Test("arguments are told apart") func argumentsAreToldApart() throws {
         // A failure means that the command line takes a file for a URL or standard input for a file.
         #expect(try ImageSource(argument: "photo.jpg") == .file("photo.jpg"))
         #expect(try ImageSource(argument: "-") == .standardInput)
@@ -30,7 +30,7 @@ import Testing
         #expect(try ImageSource(argument: url) == .file(path))
     }
 
-    @Test(arguments: [
+    @Test("data URLs are decoded", arguments: [
         ("data:image/png;base64,AAEC/w==", [0, 1, 2, 255]), ("DATA:;BASE64,AAEC_w", [0, 1, 2, 255]),
         ("data:image/png;charset=x; base64 ,AA\n EC%2Fw%3D%3D", [0, 1, 2, 255]), ("data:,a%00%ffB", [97, 0, 255, 66]),
         ("data:image/png;base64,", []),
@@ -42,7 +42,8 @@ import Testing
         #expect(try source.read() == expected)
     }
 
-    @Test(arguments: ["data:image/png;base64", "data:;base64,A", "data:;base64,A*==", "data:,%4", "data:,%zz", "", "https://example.com/a.png", "file://elsewhere/a.png", "file:///a%2", "file://", "file:///a%00b"])
+    @Test("unusable arguments are refused",
+        arguments: ["data:image/png;base64", "data:;base64,A", "data:;base64,A*==", "data:,%4", "data:,%zz", "", "https://example.com/a.png", "file://elsewhere/a.png", "file:///a%2", "file://", "file:///a%00b"])
     func unusableArgumentsAreRefused(argument: String) {
         // A failure means that a mistyped argument is reported as a missing file, or decodes to something else.
         #expect {
@@ -52,14 +53,14 @@ import Testing
         }
     }
 
-    @Test func wholePictureFromDataURL() throws {
+    @Test("whole picture from data URL") func wholePictureFromDataURL() throws {
         // A failure means that a data: URL does not end as the same picture as its file.
         let file = try ImageSamples.bytes("png-rgb.png")
         let source = try ImageSource(argument: "data:image/jpeg;base64," + Data(file).base64EncodedString())
         #expect(try RGBImage(source) == ImageDecoder.decode(file))
     }
 
-    @Test func whatCannotBeReadSaysWhy() throws {
+    @Test("what cannot be read says why") func whatCannotBeReadSaysWhy() throws {
         // A failure means a wrong exit code, or a message that does not name the file and the reason.
         let missing = "/nonexistent/photo.jpg"
         #expect(throws: ImageError.missing(name: missing)) { try RGBImage(contentsOf: missing) }
@@ -74,7 +75,7 @@ import Testing
         #expect(throws: ImageError.empty(name: empty)) { try RGBImage(contentsOf: empty) }
     }
 
-    @Test func endlessInputEnds() {
+    @Test("reading an endless input ends") func endlessInputEnds() {
         // A hang or a crash means that reading has no bound: a device or a pipe fills the memory.
         #expect {
             try RGBImage(contentsOf: "/dev/zero")
@@ -110,7 +111,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [
+    @Test("unknown formats are named", arguments: [
         ("%PDF-1.7 …", "PDF"), ("<html><body>", "HTML"), ("\u{0}\u{0}\u{0}\u{1C}ftypheic....", "HEIC"), ("GGUF....", "GGUF"), ("plain words", "plain wo"),
         ("B", "B"),
     ])

@@ -6,7 +6,7 @@ import Testing
 
 /// Turning pictures upright. What the files `orientation-…` in the fixtures expect is what Pillow's `ImageOps.exif_transpose` makes of them.
 @Suite struct OrientationTests {
-    @Test func orientationsAreTurnsOfOnePicture() {
+    @Test("orientations are turns of one picture") func orientationsAreTurnsOfOnePicture() {
         // A failure means that a photo taken with a turned camera is shown to the model on its side or mirrored.
         let stored: [UInt8] = [1, 2, 3, 4, 5, 6].flatMap { [$0, $0, $0] }  // 3 x 2: 1 2 3 / 4 5 6
         let upright: [ExifOrientation: [UInt8]] = [

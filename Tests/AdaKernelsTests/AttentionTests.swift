@@ -135,7 +135,7 @@ private struct AttentionCase {
 
 struct AttentionTests {
     // A failure means that tokens look at the wrong tokens, or weigh them wrongly.
-    @Test(arguments: KernelSet.available, [8, 20, 32, 64, 80, 128])
+    @Test("attention matches a computation in float64", arguments: KernelSet.available, [8, 20, 32, 64, 80, 128])
     func matchesFloat64(set: KernelSet, headDim: Int) {
         var numbers = TestNumbers(seed: UInt64(headDim))
         for type in [AK_F32, AK_F16] {
@@ -154,7 +154,7 @@ struct AttentionTests {
     }
 
     // A failure means that large scores overflow or that a single dominating key is not copied through.
-    @Test(arguments: KernelSet.available)
+    @Test("large scores stay finite", arguments: KernelSet.available)
     func largeScoresStayFinite(set: KernelSet) {
         let attention = AttentionCase(set: set, headDim: 32, positions: 37, type: AK_F32, seed: 3)
         var numbers = TestNumbers(seed: 4)
@@ -164,7 +164,7 @@ struct AttentionTests {
     }
 
     // A failure means that the same question is answered differently depending on how its prompt was cut into pieces.
-    @Test(arguments: KernelSet.available)
+    @Test("a query does not depend on its company", arguments: KernelSet.available)
     func aQueryDoesNotDependOnItsCompany(set: KernelSet) {
         for headDim in [32, 80, 128] {
             let attention = AttentionCase(set: set, headDim: headDim, positions: 90, type: AK_F16, seed: 8)
@@ -181,7 +181,7 @@ struct AttentionTests {
 
     // A failure means that a long prompt of a model with 16-bit weights is read wrongly, or otherwise in one piece than in several, or that what lies
     // behind the last position counts.
-    @Test(arguments: KernelSet.available, [8, 20, 64, 80, 128, 256])
+    @Test("pairs round and no more", arguments: KernelSet.available, [8, 20, 64, 80, 128, 256])
     func pairsRoundAndNoMore(set: KernelSet, headDim: Int) throws {
         guard ak_has_bf16_dot() != 0, let convert = set.table.attention_pairs else { return }
         for (positions, queries, first, type) in [
@@ -208,7 +208,7 @@ struct AttentionTests {
 
     // A failure means that a model with a sliding window sees tokens outside of it, misses some, or reads pages that were given away; or that an answer
     // depends on how its prompt was cut into pieces.
-    @Test(arguments: KernelSet.available, [20, 64, 80])
+    @Test("sliding windows hide earlier positions", arguments: KernelSet.available, [20, 64, 80])
     func windowsHideWhatLiesBefore(set: KernelSet, headDim: Int) {
         var numbers = TestNumbers(seed: UInt64(headDim) + 1)
         for type in [AK_F32, AK_F16, AK_BF16] {
@@ -239,7 +239,7 @@ struct AttentionTests {
     }
 
     // A failure means that a window as long as the sequence changes the answer.
-    @Test(arguments: KernelSet.available)
+    @Test("a window that hides nothing changes nothing", arguments: KernelSet.available)
     func aWindowThatHidesNothingChangesNothing(set: KernelSet) {
         let attention = AttentionCase(set: set, headDim: 64, positions: 530, type: AK_F16, seed: 9)
         var numbers = TestNumbers(seed: 10)
@@ -249,7 +249,7 @@ struct AttentionTests {
     }
 
     // A failure means that an answer changes with how attention behind a long prompt is shared out among threads, or that the parts are weighed wrongly.
-    @Test(arguments: KernelSet.available, [AK_F32, AK_F16, AK_BF16])
+    @Test("spans make the whole", arguments: KernelSet.available, [AK_F32, AK_F16, AK_BF16])
     func spansMakeTheWhole(set: KernelSet, type: ak_type) {
         if type == AK_BF16, set.table.attention_pairs == nil || ak_has_bf16_dot() == 0 { return }
         let span = Int(AK_ATTENTION_SPAN)
@@ -282,7 +282,7 @@ struct AttentionTests {
     }
 
     // A failure means that a query which sees nothing of a span, or scores that are not numbers, spoil what the other spans say, or hide.
-    @Test func mergingNothingAndNonsense() {
+    @Test("merging nothing and nonsense") func mergingNothingAndNonsense() {
         var (out, logs): ([Float], [Float]) = ([1, 2, 3, 4], [0.5, 0.5])
         ak_attention_merge(&out, 2, &logs, [9, 9, 30, 40], 2, [-.infinity, 0.5], 2, 2)
         #expect(out == [1, 2, 16.5, 22] && logs[0] == 0.5 && abs(logs[1] - 0.5 - log(2)) < 1e-6)
@@ -291,7 +291,7 @@ struct AttentionTests {
     }
 
     // A failure means that keys or values land at another token's place when a prompt is stored in pieces.
-    @Test(arguments: KernelSet.available, [8, 20, 64])
+    @Test("storing in pieces is the same", arguments: KernelSet.available, [8, 20, 64])
     func storingInPiecesIsTheSame(set: KernelSet, headDim: Int) {
         for type in [AK_F32, AK_F16] {
             let size = type == AK_F32 ? 4 : 2, width = Int(ak_value_width(Int32(headDim)))

@@ -5,7 +5,7 @@ import Testing
     private static let kinds = [AK_CEILING_INT8, AK_CEILING_BF16, AK_CEILING_F32]
 
     // A failure means that a ceiling counts operations that were not done, or that a processor without an instruction is sent to it.
-    @Test(arguments: kinds.indices) func multiplyCountsItsRounds(index: Int) {
+    @Test("multiply counts its rounds", arguments: kinds.indices) func multiplyCountsItsRounds(index: Int) {
         let kind = Self.kinds[index]
         let one = ak_ceiling_multiply(kind, 1000)
         #expect((one > 0) == (ak_ceiling_instructions(kind) != nil))
@@ -16,7 +16,7 @@ import Testing
     }
 
     // A failure means that the bandwidth is that of a part of the memory: whatever the number of places read at once, every byte counts.
-    @Test(arguments: [1, 2, 3, 4, 7]) func readReadsEveryByteOnce(streams: Int32) {
+    @Test("read reads every byte once", arguments: [1, 2, 3, 4, 7]) func readReadsEveryByteOnce(streams: Int32) {
         for lines in [0, 1, 3, 4, 5, 17, 64, 67] {
             let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: max(lines, 1) * 64, alignment: 64)
             defer { bytes.deallocate() }

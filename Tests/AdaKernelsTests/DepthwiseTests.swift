@@ -70,7 +70,7 @@ struct DepthwiseTests {
     }
 
     // A failure means that a convolutional vision tower sees a smeared or shifted picture.
-    @Test(arguments: KernelSet.available, cases) func convolves(set: KernelSet, test: Case) {
+    @Test("a depthwise convolution matches its definition", arguments: KernelSet.available, cases) func convolves(set: KernelSet, test: Case) {
         let problem = Problem(test)
         let out = problem.run(set, rows: [0 ..< problem.outHeight])
         let values = stride(from: 0, to: out.count, by: problem.ldo).flatMap { Array(out[$0 ..< $0 + test.channels]) }
@@ -82,7 +82,7 @@ struct DepthwiseTests {
     }
 
     // A failure means that the result depends on how workers share the rows out, so answers change with the number of threads.
-    @Test(arguments: KernelSet.available) func rowsAreIndependent(set: KernelSet) {
+    @Test("rows of a depthwise convolution do not depend on how they are shared among threads", arguments: KernelSet.available) func rowsAreIndependent(set: KernelSet) {
         let problem = Problem(Case(kernel: 5, stride: 2, height: 18, width: 13, channels: 40))
         let pieces = problem.run(set, rows: [6 ..< 9, 0 ..< 1, 1 ..< 6])
         #expect(pieces == problem.run(set, rows: [0 ..< 9]))
@@ -90,7 +90,7 @@ struct DepthwiseTests {
     }
 
     // A failure means that a broken number goes unnoticed, or spreads to channels and cells that do not read it.
-    @Test(arguments: KernelSet.available) func keepsNaNWhereItBelongs(set: KernelSet) {
+    @Test("keeps NaN where it belongs", arguments: KernelSet.available) func keepsNaNWhereItBelongs(set: KernelSet) {
         let shape = ak_depthwise(height: 1, width: 9, channels: 20, out_width: 9, kernel: 3, stride: 1, top: 1, left: 1)
         var input = [Float](repeating: 1, count: 9 * 20)
         input[4 * 20 + 17] = .nan
@@ -102,7 +102,7 @@ struct DepthwiseTests {
     }
 
     // A failure means that the clamp behind a product changes sums, is left out, or hides a broken number.
-    @Test(arguments: KernelSet.available, [AK_F32, AK_F16, AK_BF16, AK_Q8_0]) func productsClamp(set: KernelSet, type: ak_type) {
+    @Test("products clamp their results and keep NaN", arguments: KernelSet.available, [AK_F32, AK_F16, AK_BF16, AK_Q8_0]) func productsClamp(set: KernelSet, type: ak_type) {
         var numbers = TestNumbers(seed: 9)
         // Long rows, so that sums wait between two parts of the inputs.
         let (rows, inputs, tokens) = (40, 4096, 150)

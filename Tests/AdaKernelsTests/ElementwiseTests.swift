@@ -6,7 +6,7 @@ struct ElementwiseTests {
     static let lengths = [1, 7, 8, 15, 16, 17, 33, 64, 100, 1000]
 
     // A failure means that hidden states are scaled wrongly before every layer.
-    @Test(arguments: KernelSet.available, lengths)
+    @Test("RMSNorm matches a computation in float64", arguments: KernelSet.available, lengths)
     func rmsNorm(set: KernelSet, n: Int) {
         var numbers = TestNumbers(seed: UInt64(n))
         let tokens = 3, ldx = n + 5, ldo = n + 9
@@ -23,7 +23,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that the vision tower's layers see wrongly scaled features.
-    @Test(arguments: KernelSet.available, lengths)
+    @Test("LayerNorm matches a computation in float64", arguments: KernelSet.available, lengths)
     func layerNorm(set: KernelSet, n: Int) {
         var numbers = TestNumbers(seed: UInt64(n) + 1)
         let tokens = 3, ldx = n + 5, ldo = n + 9
@@ -53,7 +53,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that the activation between the layers of every MLP is wrong.
-    @Test(arguments: KernelSet.available)
+    @Test("activation functions match a computation in float64", arguments: KernelSet.available)
     func activations(set: KernelSet) {
         let table = set.table, sweep = Self.sweep
         func sigmoid(_ x: Double) -> Double { 1 / (1 + exp(-x)) }
@@ -83,7 +83,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that a broken number goes unnoticed: NaN must stay NaN through an activation.
-    @Test(arguments: KernelSet.available)
+    @Test("activations keep NaN", arguments: KernelSet.available)
     func activationsKeepNaN(set: KernelSet) {
         let table = set.table
         let values: [Float] = [1, .nan, 2]
@@ -98,7 +98,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that the model no longer knows the order of its tokens.
-    @Test(arguments: KernelSet.available, [2, 6, 8, 10, 32, 34, 64, 80, 128])
+    @Test("rotary embedding matches a computation in float64", arguments: KernelSet.available, [2, 6, 8, 10, 32, 34, 64, 80, 128])
     func rope(set: KernelSet, headDim: Int) {
         var numbers = TestNumbers(seed: UInt64(headDim))
         let heads = 3, pairs = headDim / 2
@@ -122,7 +122,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that greedy decoding picks another token than the reference.
-    @Test(arguments: KernelSet.available)
+    @Test("argmax takes the first of the largest values", arguments: KernelSet.available)
     func argmax(set: KernelSet) {
         let argmax = { (values: [Float]) in set.table.argmax(values, Int32(values.count)) }
         var numbers = TestNumbers(seed: 5)
@@ -146,7 +146,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that 8-bit activations differ from ggml's, and with them every quantized model's tokens.
-    @Test(arguments: KernelSet.available, [(3, 3), (3, 5), (16, 16), (23, 23), (37, 40)])
+    @Test("8-bit activations are ggml's", arguments: KernelSet.available, [(3, 3), (3, 5), (16, 16), (23, 23), (37, 40)])
     func quantizeQ8(set: KernelSet, width: (blocks: Int, of: Int)) {
         var numbers = TestNumbers(seed: 9)
         let blocks = width.blocks, tokens = 19, ld = blocks * 32 + 32
@@ -182,7 +182,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that a broken hidden state is quantized into one that looks sound.
-    @Test(arguments: KernelSet.available)
+    @Test("quantizing infinity leaves NaN or infinity", arguments: KernelSet.available)
     func quantizingInfinityLeavesNaNOrInfinity(set: KernelSet) {
         var source = [Float](repeating: 1, count: 32)
         source[3] = .infinity
@@ -192,7 +192,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that a block with NaN in it gives one thing alone and another among others: that a broken model fails now and then.
-    @Test(arguments: KernelSet.available, [1, 2, 4, 16])
+    @Test("quantizing NaN does not depend on the rest", arguments: KernelSet.available, [1, 2, 4, 16])
     func quantizingNaNDoesNotDependOnTheRest(set: KernelSet, blocks: Int) {
         let tokens = 19
         for place in [0, 7, 16, 31] {
@@ -213,7 +213,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that 16-bit weights meet activations that are rounded more than they need be, or NaN where there is none.
-    @Test(arguments: KernelSet.available)
+    @Test("16-bit activations are rounded to nearest, and NaN stays NaN", arguments: KernelSet.available)
     func quantizeI16(set: KernelSet) {
         var numbers = TestNumbers(seed: 12)
         let blocks = 3, width = 4, ld = 103
@@ -243,7 +243,7 @@ struct ElementwiseTests {
     }
 
     // A failure means that BF16 activations are rounded wrongly.
-    @Test(arguments: KernelSet.available)
+    @Test("BF16 activations are rounded to nearest even", arguments: KernelSet.available)
     func toBF16(set: KernelSet) {
         var numbers = TestNumbers(seed: 11)
         let count = 45, ld = 64, ldo = 70

@@ -20,7 +20,7 @@ struct FourBitTests {
     }
 
     // A failure means that 4-bit weights change on their way from the file, or land in another row or column than the kernels expect.
-    @Test(arguments: [AK_Q4_0, AK_Q4_1], [1, 2, 4])
+    @Test("packing keeps every bit", arguments: [AK_Q4_0, AK_Q4_1], [1, 2, 4])
     func packingKeepsEveryBit(type: ak_type, bundle: Int) {
         var numbers = TestNumbers(seed: 3)
         let rows = 75, blocks = 5, inputs = blocks * 32, size = Int(ak_type_bytes(type)), header = size - 16, rowBytes = blocks * size + 6
@@ -55,7 +55,7 @@ struct FourBitTests {
     }
 
     // A failure means that every layer of a 4-bit model computes something else.
-    @Test(arguments: KernelSet.available, cases.indices)
+    @Test("every token count and tail", arguments: KernelSet.available, cases.indices)
     func everyTokenCountAndTail(set: KernelSet, index: Int) {
         for tokens in Array(1...14) + [16, 33] {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [32, 64, 96, 160, 224, 576][tokens % 6]
@@ -64,7 +64,7 @@ struct FourBitTests {
     }
 
     // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
-    @Test(arguments: KernelSet.available, cases.indices)
+    @Test("subsets bias and accumulation", arguments: KernelSet.available, cases.indices)
     func subsetsBiasAndAccumulation(set: KernelSet, index: Int) {
         for tokens in [1, 2, 3, 5, 8, 13, 40] {
             for (bias, accumulate) in [(false, true), (true, false), (true, true)] {
@@ -81,7 +81,7 @@ struct FourBitTests {
     }
 
     // A failure means that layers wider than the cache, which are multiplied in parts, or prompts longer than a strip of tokens come out wrong.
-    @Test(arguments: KernelSet.available, cases.indices)
+    @Test("wide layers and long prompts of 4-bit weights are multiplied correctly", arguments: KernelSet.available, cases.indices)
     func partsAndStrips(set: KernelSet, index: Int) {
         let wide = Self.cases[index].0 == AK_Q8_0 ? 32 * 1100 : 32 * 150
         problem(index, rows: 36, inputs: wide, tokens: 7, accumulate: true, bias: true).check(set)
@@ -89,7 +89,7 @@ struct FourBitTests {
     }
 
     // A failure means that the same prompt gives other tokens depending on how it is cut into pieces or shared out among threads.
-    @Test(arguments: KernelSet.available, cases.indices)
+    @Test("results do not depend on tiles", arguments: KernelSet.available, cases.indices)
     func resultsDoNotDependOnTiles(set: KernelSet, index: Int) {
         let problem = problem(index, rows: 80, inputs: 2304, tokens: 19, bias: true)
         var together = problem.initial
@@ -106,7 +106,7 @@ struct FourBitTests {
     }
 
     // A failure means that the largest sums of products of a block do not fit where a kernel keeps them.
-    @Test(arguments: KernelSet.available, [AK_Q4_0, AK_Q4_1])
+    @Test("the largest block sums fit the kernels' accumulators", arguments: KernelSet.available, [AK_Q4_0, AK_Q4_1])
     func extremesFit(set: KernelSet, type: ak_type) {
         for input in [Int8(127), -127] {
             for pair in [UInt8(0xFF), 0x00] {
@@ -121,7 +121,7 @@ struct FourBitTests {
     }
 
     // A failure means that the largest weights of a file, or sums of a weight and an input, do not fit where a kernel keeps them.
-    @Test(arguments: KernelSet.available)
+    @Test("extremes of 8-bit weights fit", arguments: KernelSet.available)
     func extremesOf8BitWeightsFit(set: KernelSet) {
         for input in [Int8(127), -127] {
             for weight in [Int8(127), -128] {
@@ -134,7 +134,7 @@ struct FourBitTests {
     }
 
     // A failure means that a broken scale or minimum in a file stops the program, hides, or spoils other rows' results.
-    @Test(arguments: KernelSet.available, [AK_Q4_0, AK_Q4_1])
+    @Test("broken scales stay in their row", arguments: KernelSet.available, [AK_Q4_0, AK_Q4_1])
     func brokenScalesStayInTheirRow(set: KernelSet, type: ak_type) {
         for broken in [Float.nan, .infinity, -.infinity] {
             for inMinimum in type == AK_Q4_1 ? [false, true] : [false] {

@@ -224,7 +224,7 @@ struct MatmulTests {
                            AK_Q2_K, AK_Q3_K, AK_IQ4_NL, AK_IQ4_XS, AK_TQ1_0, AK_TQ2_0, AK_MXFP4]
 
     // A failure means that every layer of a model of this weight type computes something else.
-    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
+    @Test("every token count and tail", arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func everyTokenCountAndTail(set: KernelSet, pair: Int) {
         let (act, weight, bundle) = Self.pair(pair)
         for tokens in Array(1...14) + [15, 16, 17, 31, 32, 33, 48, 65] {
@@ -234,7 +234,7 @@ struct MatmulTests {
     }
 
     // A failure means that a plan's skipped heads and neurons are computed anyway, or the wrong ones are skipped.
-    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
+    @Test("subsets bias and accumulation", arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func subsetsBiasAndAccumulation(set: KernelSet, pair: Int) {
         let (act, weight, bundle) = Self.pair(pair)
         for tokens in [1, 2, 3, 5, 8, 13, 40] {
@@ -250,7 +250,7 @@ struct MatmulTests {
     }
 
     // A failure means that layers wider than the cache, which are multiplied in parts, lose or repeat a part.
-    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
+    @Test("wide inputs in parts", arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func wideInputsInParts(set: KernelSet, pair: Int) {
         let (act, weight, bundle) = Self.pair(pair)
         for tokens in [1, 17, 29] {
@@ -259,14 +259,14 @@ struct MatmulTests {
     }
 
     // A failure means that prompts longer than a strip of tokens are multiplied wrongly.
-    @Test(arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
+    @Test("prompts longer than a strip are multiplied correctly", arguments: KernelSet.available, 0..<2 * MatmulTests.pairs.count)
     func manyTokens(set: KernelSet, pair: Int) {
         let (act, weight, bundle) = Self.pair(pair)
         MatmulProblem(.init(act: act, weight: weight, bundle: bundle, rows: 50, inputs: 64, tokens: 263, bias: true)).check(set)
     }
 
     // A failure means that the same prompt gives other tokens depending on how it is cut into pieces or shared out among threads.
-    @Test(arguments: KernelSet.available, 0...2 * MatmulTests.pairs.count)
+    @Test("results do not depend on tiles", arguments: KernelSet.available, 0...2 * MatmulTests.pairs.count)
     func resultsDoNotDependOnTiles(set: KernelSet, pair: Int) {
         let inRows = pair == 2 * Self.pairs.count, (act, weight, bundle) = inRows ? (AK_F32, AK_Q4_K, 1) : Self.pair(pair)
         let wide = pair % Self.pairs.count == 0 || pair % Self.pairs.count >= 5   // more than is multiplied or unpacked at once
@@ -288,7 +288,7 @@ struct MatmulTests {
     }
 
     // A failure means that a weight type that is not packed is misread on its way into the product.
-    @Test(arguments: KernelSet.available, MatmulTests.rowTypes.indices)
+    @Test("rows of every type", arguments: KernelSet.available, MatmulTests.rowTypes.indices)
     func rowsOfEveryType(set: KernelSet, typeIndex: Int) {
         let type = Self.rowTypes[typeIndex], block = Int(ak_type_block(type))
         for (tokens, rows) in [(1, 16), (2, 37), (9, 20)] {
@@ -305,7 +305,7 @@ struct MatmulTests {
     }
 
     // A failure means that a model whose weights stay in the file answers otherwise than one whose weights are packed.
-    @Test(arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
+    @Test("quantized rows give what panels give", arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
     func quantizedRowsGiveWhatPanelsGive(set: KernelSet, type: ak_type) {
         for (tokens, rows, inputs) in [(1, 64, 1152), (3, 37, 96), (5, 80, 32 * 400), (31, 50, 2304), (200, 33, 32 * 390)] {
             for blocks: [Int32]? in [nil, [0, 2]] {
@@ -320,7 +320,7 @@ struct MatmulTests {
     }
 
     // A failure means that a plan that leaves heads or neurons out, whose matrices lie in bundles, answers otherwise for another number of threads.
-    @Test(arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
+    @Test("bundles give what panels give", arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
     func bundlesGiveWhatPanelsGive(set: KernelSet, type: ak_type) {
         let listed: [Int32] = [0, 1, 4, 5, 6, 7, 9, 15, 16, 17, 18, 22]
         for (tokens, blocks, panels) in [(1, nil, nil), (1, [0, 1, 4, 5, 6, 11], nil), (1, [3], listed), (1, [], nil), (2, nil, listed), (40, [2, 3, 9], nil)]
@@ -335,7 +335,7 @@ struct MatmulTests {
     }
 
     // A failure means that an activation type meets weights it cannot multiply and something is written all the same.
-    @Test(arguments: KernelSet.available)
+    @Test("unsupported pairs write nothing", arguments: KernelSet.available)
     func unsupportedPairsWriteNothing(set: KernelSet) {
         for (act, weight) in [(AK_Q8_0, AK_F16), (AK_I16, AK_F32), (AK_I16, AK_Q8_0)] {
             let problem = MatmulProblem(.init(act: act, weight: weight, rows: 16, inputs: 32, tokens: 2))
@@ -348,7 +348,7 @@ struct MatmulTests {
 
 struct DispatchTests {
     // A failure means that ADALLAVA_KERNELS cannot choose kernels, or that the engine runs slower ones than it could.
-    @Test func kernelsAreFoundByName() throws {
+    @Test("kernels are found by name") func kernelsAreFoundByName() throws {
         let portable = try #require(ak_kernels_named("portable"))
         #expect(String(cString: portable.pointee.name) == "portable")
         #expect(ak_kernels_named("sse9") == nil && ak_kernels_named(nil) == nil && ak_kernels_named("") == nil)

@@ -42,7 +42,7 @@ import Testing
     }
 
     // A failure means that prompts and images go wrong in every layer: a wrong panel, row or bias, or values behind the last token.
-    @Test(arguments: KernelSet.available, [false, true])
+    @Test("fused MLP products match a computation in float64", arguments: KernelSet.available, [false, true])
     func againstFloat64(set: KernelSet, inRows: Bool) {
         let layout = inRows ? AK_ROWS : AK_PANELS
         guard let middle = set.table.middle else {

@@ -12,7 +12,7 @@ struct NarrowProductTests {
     }
 
     // A failure means that image features are those of other weights: a group's scale is another's, a tail of tokens or panels is lost.
-    @Test(arguments: KernelSet.available)
+    @Test("every token count and tail", arguments: KernelSet.available)
     func everyTokenCountAndTail(set: KernelSet) {
         for tokens in [1, 2, 15, 16, 17, 31, 32, 33, 48, 65] {
             let rows = [16, 5, 33, 70, 100, 16 * 7, 31][tokens % 7], inputs = [64, 256, 320, 1024, 1088, 2304][tokens % 6]
@@ -21,7 +21,7 @@ struct NarrowProductTests {
     }
 
     // A failure means that a bias is added more than once, or what is added to is forgotten between two parts of the inputs.
-    @Test(arguments: KernelSet.available)
+    @Test("panels bias and accumulation", arguments: KernelSet.available)
     func panelsBiasAndAccumulation(set: KernelSet) {
         for (inputs, tokens) in [(192, 7), (1280, 40), (4096, 35)] {
             for (accumulate, bias, relu6) in [(true, false, false), (false, true, false), (true, true, false), (true, true, true), (false, false, true)] {
@@ -36,7 +36,7 @@ struct NarrowProductTests {
     }
 
     // A failure means that the features of an image depend on the number of threads.
-    @Test(arguments: KernelSet.available)
+    @Test("results do not depend on pieces", arguments: KernelSet.available)
     func resultsDoNotDependOnPieces(set: KernelSet) {
         let problem = product(rows: 16 * 35, inputs: 1344, tokens: 70, accumulate: true, bias: true)
         var whole = problem.initial, pieces = problem.initial
@@ -50,7 +50,7 @@ struct NarrowProductTests {
     }
 
     // A failure means that something is written where such weights cannot be multiplied.
-    @Test(arguments: KernelSet.available)
+    @Test("a product of unsupported weights writes nothing", arguments: KernelSet.available)
     func unsupportedWritesNothing(set: KernelSet) {
         let pairs = [AK_F32, AK_BF16, AK_I16, AK_Q8_0].map { ($0, AK_I8, [Int32]?.none) } + [(AK_I8, AK_Q8_0, nil), (AK_I8, AK_I8, [0, 1])]
         for (act, weight, blocks) in pairs {
@@ -62,7 +62,7 @@ struct NarrowProductTests {
     }
 
     // A failure means that weights are rounded more than they need be, or that what is not a number spreads to its neighbours.
-    @Test func packing() {
+    @Test("16-bit packing rounds to nearest, and NaN stays in its row") func packing() {
         var numbers = TestNumbers(seed: 5)
         let rows = 21, inputs = 320
         var values = numbers.floats(rows * inputs)
@@ -102,7 +102,7 @@ struct NarrowProductTests {
     }
 
     // A failure means that the rows that meet those weights are rounded otherwise than the oracle's, or written where they do not belong.
-    @Test(arguments: KernelSet.available)
+    @Test("16-bit rows are those of the oracle", arguments: KernelSet.available)
     func quantizing(set: KernelSet) {
         var numbers = TestNumbers(seed: 12)
         let (blocks, width, ld) = (11, 12, 391)   // a group of 256 and one of 96

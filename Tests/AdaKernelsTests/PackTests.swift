@@ -19,7 +19,7 @@ struct PackTests {
     }
 
     // A failure means that weights land in another row or column than the kernels expect.
-    @Test func floatPanels() {
+    @Test("float weights are packed into panels by row and column") func floatPanels() {
         var numbers = TestNumbers(seed: 1)
         let rows = 37, inputs = 45, count = 3
         let values = numbers.floats(rows * inputs)
@@ -57,7 +57,7 @@ struct PackTests {
     }
 
     // A failure means that 8-bit weights change on their way from the file, or that floats are quantized unlike ggml.
-    @Test func q8Panels() {
+    @Test("8-bit weights are packed unchanged, and floats quantized as ggml does") func q8Panels() {
         var numbers = TestNumbers(seed: 2)
         let rows = 21, blocks = 3, inputs = blocks * 32, rowBytes = blocks * 34
         let panelBytes = ak_panel_bytes(AK_Q8_0, Int32(inputs))
@@ -86,7 +86,7 @@ struct PackTests {
     }
 
     // A failure means that a type without a packed form is packed into something.
-    @Test func unsupportedTypes() {
+    @Test("types without a packed form are not packed") func unsupportedTypes() {
         var out = [UInt8](repeating: 0, count: 4096)
         let source = [UInt8](repeating: 0, count: 4096)
         #expect(ak_pack_panels(&out, AK_Q5_0, 1, source, AK_Q5_0, 22, 16, 32, 0, 1) == -1)
@@ -100,7 +100,7 @@ struct PackTests {
     }
 
     // A failure means that layers of which plans pick heads are multiplied with other weights than the file's.
-    @Test(arguments: [2, 4, 8]) func bundlesArePanelsBlockByBlock(bundle: Int) {
+    @Test("bundles are panels block by block", arguments: [2, 4, 8]) func bundlesArePanelsBlockByBlock(bundle: Int) {
         var numbers = TestNumbers(seed: 4)
         let rows = 90, inputs = 70, panels = 8, blocks = 3   // the last two panels have no rows at all
         let source = numbers.floats(rows * inputs)
@@ -131,7 +131,7 @@ struct PackTests {
     }
 
     // A failure means that models in the K types answer from other weights than their files'.
-    @Test(arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q2_K, AK_Q3_K, AK_Q5_K, AK_Q6_K, AK_IQ4_NL, AK_IQ4_XS, AK_TQ1_0, AK_TQ2_0, AK_MXFP4], [1, 4])
+    @Test("other types are packed as what they fit", arguments: [AK_Q4_K, AK_Q5_0, AK_Q5_1, AK_Q2_K, AK_Q3_K, AK_Q5_K, AK_Q6_K, AK_IQ4_NL, AK_IQ4_XS, AK_TQ1_0, AK_TQ2_0, AK_MXFP4], [1, 4])
     func otherTypesArePackedAsWhatTheyFit(source: ak_type, bundle: Int) {
         var numbers = TestNumbers(seed: 9)
         let rows = 37, inputs = 768, panels = 4, type = source == AK_Q4_K ? AK_Q4_1 : AK_Q8_0

@@ -96,7 +96,7 @@ private final class Neighbours: @unchecked Sendable {
 @Suite(.serialized)
 struct PoolPlaceTests {
     // A failure means that a decode waits for whole time slices of other programs, or that a thread that was helped stays tied to one processor.
-    @Test(.enabled(if: ak_processor_count() > 1), arguments: [2, 3])
+    @Test("a thread without a processor is helped", .enabled(if: ak_processor_count() > 1), arguments: [2, 3])
     func aThreadWithoutAProcessorIsHelped(threads: Int32) throws {
         let pool = try #require(ak_pool_create(threads))
         defer { ak_pool_destroy(pool) }
@@ -115,7 +115,7 @@ struct PoolPlaceTests {
     }
 
     // A failure means that a user's choice of processors (`taskset`, a container) is overruled.
-    @Test func aChosenProcessorIsKept() throws {
+    @Test("a chosen processor is kept") func aChosenProcessorIsKept() throws {
         let processor = try #require(ownMask().last)
         let done = DispatchSemaphore(value: 0)
         final class Result: @unchecked Sendable { var masks: [[Int]] = [], isRight = false }

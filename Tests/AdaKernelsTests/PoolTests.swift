@@ -50,7 +50,7 @@ private func run(_ pool: OpaquePointer, items: Int, ends: [Int32]? = nil, _ reco
 
 struct PoolTests {
     // A failure means that a piece of a layer is computed twice or never, or that two threads share one scratch buffer.
-    @Test(arguments: [1, 2, 3, 8])
+    @Test("every item runs once and workers are unique", arguments: [1, 2, 3, 8])
     func everyItemRunsOnceAndWorkersAreUnique(threads: Int) throws {
         let pool = try #require(ak_pool_create(Int32(threads)))
         defer { ak_pool_destroy(pool) }
@@ -64,7 +64,7 @@ struct PoolTests {
     }
 
     // A failure means that a piece of a product is left out where threads get unequal shares, or that a wrong sum of shares ends the program.
-    @Test func sharesMayBeAnything() throws {
+    @Test("shares may be anything") func sharesMayBeAnything() throws {
         let pool = try #require(ak_pool_create(3))
         defer { ak_pool_destroy(pool) }
         for ends: [Int32] in [[0, 0, 40], [40, 40, 40], [1, 39, 40], [13, 26, 40], [30, 10, 40], [-5, 20, 7], [.max, .min, 0], [50, 60, 70]] {
@@ -77,7 +77,7 @@ struct PoolTests {
     }
 
     // A failure means that a thread which another program holds up is waited for with all its share.
-    @Test func sharesOfBusyThreadsAreTakenByOthers() throws {
+    @Test("shares of busy threads are taken by others") func sharesOfBusyThreadsAreTakenByOthers() throws {
         let pool = try #require(ak_pool_create(2))
         defer { ak_pool_destroy(pool) }
         // Everything is the first worker's. Whoever takes the first item waits until the other has done all others.
@@ -107,7 +107,7 @@ struct PoolTests {
     }
 
     // A failure means that a worker that fell asleep between two layers is not woken, or takes an item of a run that is over.
-    @Test func workersThatSleptTakePartAgain() throws {
+    @Test("workers that slept take part again") func workersThatSleptTakePartAgain() throws {
         let pool = try #require(ak_pool_create(4))
         defer { ak_pool_destroy(pool) }
         for round in 0..<60 {
@@ -122,7 +122,7 @@ struct PoolTests {
     }
 
     // A failure means that work which itself asks for threads hangs or loses items.
-    @Test func nestedRunsAreDoneByTheirCaller() throws {
+    @Test("nested runs are done by their caller") func nestedRunsAreDoneByTheirCaller() throws {
         let pool = try #require(ak_pool_create(3))
         defer { ak_pool_destroy(pool) }
         let record = PoolRecord(items: 20, workers: 3, nested: pool)
@@ -140,7 +140,7 @@ struct PoolTests {
     }
 
     // A failure means that two requests that use one pool at the same time hang or lose work.
-    @Test func concurrentRunsBothFinish() async throws {
+    @Test("concurrent runs both finish") func concurrentRunsBothFinish() async throws {
         let pool = PoolHandle(pool: try #require(ak_pool_create(3)))
         defer { ak_pool_destroy(pool.pool) }
         let results = await withTaskGroup(of: Bool.self) { group in
@@ -160,7 +160,7 @@ struct PoolTests {
 
     // A failure means that two models in one process slow each other down by waiting: a thread that waits for the rest of its own pool spins on a processor
     // that another pool has work for.
-    @Test func waitingThreadsLeaveProcessorsToOtherPools() throws {
+    @Test("waiting threads leave processors to other pools") func waitingThreadsLeaveProcessorsToOtherPools() throws {
         let threads = max(ak_processor_count(), 2)
         let pool = try #require(ak_pool_create(threads)), other = PoolHandle(pool: try #require(ak_pool_create(2)))
         defer {
@@ -225,7 +225,7 @@ struct PoolTests {
     }
 
     // A failure means that closing a model hangs or that a pool cannot be made again.
-    @Test func poolsComeAndGo() throws {
+    @Test("pools come and go") func poolsComeAndGo() throws {
         for round in 0..<40 {
             let pool = try #require(ak_pool_create(Int32(round % 5 + 1)))
             if round % 2 == 0 {
@@ -241,7 +241,7 @@ struct PoolTests {
     }
 
     // A failure means that a hint about what is read next changes what is computed, or that a model which is freed in the meantime ends the program.
-    @Test func expectedMemoryMayBeAnything() throws {
+    @Test("expected memory may be anything") func expectedMemoryMayBeAnything() throws {
         let pool = try #require(ak_pool_create(3))
         defer { ak_pool_destroy(pool) }
         let page = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 64)

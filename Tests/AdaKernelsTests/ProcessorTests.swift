@@ -30,7 +30,7 @@ struct ProcessorTests {
         """
 
     // A failure means that a container which may use two processors of 64 gets 64 threads, which wait for each other most of the time.
-    @Test(arguments: [("150000 100000", 2), ("100000 100000", 1), ("1000 100000", 1), ("400000 100000", 4), ("max 100000", 0), ("max", 0), ("", 0), ("-1 100000", 0), ("5 0", 0)])
+    @Test("quotas are rounded up", arguments: [("150000 100000", 2), ("100000 100000", 1), ("1000 100000", 1), ("400000 100000", 4), ("max 100000", 0), ("max", 0), ("", 0), ("-1 100000", 0), ("5 0", 0)])
     func quotasAreRoundedUp(text: String, expected: Int32) throws {
         let tree = try FileTree([
             "proc/self/cgroup": "0::/a/b\n", "proc/self/mountinfo": Self.v2Mount, "sys/fs/cgroup/a/b/cpu.max": text + "\n",
@@ -39,7 +39,7 @@ struct ProcessorTests {
     }
 
     // A failure means that a quota of a whole pod or slice is overlooked.
-    @Test func parentsCount() throws {
+    @Test("CPU quotas of parent groups count") func parentsCount() throws {
         let tree = try FileTree([
             "proc/self/cgroup": "0::/slice/pod/container\n", "proc/self/mountinfo": Self.v2Mount, "sys/fs/cgroup/slice/cpu.max": "300000 100000\n",
             "sys/fs/cgroup/slice/pod/cpu.max": "max 100000\n", "sys/fs/cgroup/slice/pod/container/cpu.max": "800000 100000\n", "cpu.max": "100000 100000\n",
@@ -49,7 +49,7 @@ struct ProcessorTests {
     }
 
     // A failure means that quotas of Docker on older systems are overlooked.
-    @Test func version1AndItsParentsCount() throws {
+    @Test("version 1 and its parents count") func version1AndItsParentsCount() throws {
         let group = "12:cpuset:/c\n7:cpu,cpuacct:/docker/abc\n0::/x\n"
         let quota = "sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", period = "sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us"
         #expect(try FileTree(["proc/self/cgroup": group, "proc/self/mountinfo": Self.v1Mounts, quota: "250000\n", period: "100000\n"]).quota == 3)
@@ -67,7 +67,7 @@ struct ProcessorTests {
     }
 
     // A failure means that a container that sees its own group as the root of all, or at another place than the system does, finds no quota.
-    @Test func mountsOfAContainerAreFollowed() throws {
+    @Test("mounts of a container are followed") func mountsOfAContainerAreFollowed() throws {
         let file = "sys/fs/c group/cpu.max"
         for (inner, group) in [("/", "/"), ("/docker/abc", "/docker/abc"), ("/docker/abc", "/elsewhere"), ("/", "/../other")] {
             let mounts = "30 23 0:26 \(inner) /sys/fs/c\\040group ro - cgroup2 cgroup rw\n"
@@ -82,7 +82,7 @@ struct ProcessorTests {
     }
 
     // A failure means that a machine without cgroups, or with unreadable ones, ends the program or gets no threads.
-    @Test func nonsenseIsNoQuota() throws {
+    @Test("nonsense is no quota") func nonsenseIsNoQuota() throws {
         #expect(ak_processor_quota("/nowhere") == 0)
         #expect(ak_processor_quota(String(repeating: "/long", count: 2000)) == 0)
         #expect(try FileTree(["proc/self/cgroup": "0::/a\n"]).quota == 0)

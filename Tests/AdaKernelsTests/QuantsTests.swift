@@ -83,7 +83,7 @@ func randomBlocks(_ type: ak_type, count: Int, numbers: inout TestNumbers) -> [U
 
 struct QuantsTests {
     // A failure means that weights of a GGUF file are read wrongly.
-    @Test(arguments: FormatDefinition.quantized.map(\.rawValue))
+    @Test("dequantizing follows the format", arguments: FormatDefinition.quantized.map(\.rawValue))
     func dequantizingFollowsTheFormat(raw: UInt32) {
         let type = ak_type(rawValue: raw)
         var numbers = TestNumbers(seed: UInt64(raw))
@@ -101,7 +101,7 @@ struct QuantsTests {
     }
 
     // A failure means that block sizes differ from GGUF's, so that every tensor of the type is misread.
-    @Test func sizes() {
+    @Test("block sizes are GGUF's") func sizes() {
         let expected: [(ak_type, Int32, Int32)] = [
             (AK_F32, 1, 4), (AK_F16, 1, 2), (AK_BF16, 1, 2), (AK_Q8_0, 32, 34), (AK_Q4_0, 32, 18), (AK_Q4_1, 32, 20), (AK_Q5_0, 32, 22),
             (AK_Q5_1, 32, 24), (AK_Q4_K, 256, 144), (AK_Q5_K, 256, 176), (AK_Q6_K, 256, 210),
@@ -112,7 +112,7 @@ struct QuantsTests {
     }
 
     // A failure means that a simple block, worked out by hand, is read wrongly.
-    @Test func blocksWorkedOutByHand() {
+    @Test("blocks worked out by hand") func blocksWorkedOutByHand() {
         let one: [UInt8] = [0x00, 0x3C], two: [UInt8] = [0x00, 0x40], minusHalf: [UInt8] = [0x00, 0xB8]
         var out = [Float](repeating: 0, count: 256)
 
@@ -156,7 +156,7 @@ struct QuantsTests {
     }
 
     // A failure means that half-precision weights, scales or cached keys are misread or misrounded.
-    @Test func halves() {
+    @Test("half-precision numbers are converted exactly") func halves() {
         for bits in UInt16.min...UInt16.max {
             let value = ak_half_to_float(bits), expected = halfValue(bits)
             if expected.isNaN {
@@ -178,7 +178,7 @@ struct QuantsTests {
     }
 
     // A failure means that bfloat16 weights are misread or misrounded.
-    @Test func bfloats() {
+    @Test("bfloat16 numbers are converted exactly") func bfloats() {
         var numbers = TestNumbers(seed: 1)
         for _ in 0..<20000 {
             let value = Float(bitPattern: UInt32(truncatingIfNeeded: numbers.next()))
@@ -189,7 +189,7 @@ struct QuantsTests {
     }
 
     // A failure means that converted checkpoints differ from the ones that ggml's tools write.
-    @Test func quantizingFollowsTheReference() {
+    @Test("quantizing follows the reference") func quantizingFollowsTheReference() {
         var numbers = TestNumbers(seed: 2)
         for scale: Float in [1, 1e-3, 1000, 0] {
             let values = numbers.floats(32, scale: scale)
@@ -234,7 +234,7 @@ struct QuantsTests {
     }
 
     // A failure means that values that are no numbers trap, or write outside their block.
-    @Test func quantizingNonsenseIsSafe() {
+    @Test("quantizing nonsense is safe") func quantizingNonsenseIsSafe() {
         for nonsense: Float in [.nan, .infinity, -.infinity, .greatestFiniteMagnitude, Float(bitPattern: 1)] {
             var values = [Float](repeating: 1, count: 32)
             values[5] = nonsense

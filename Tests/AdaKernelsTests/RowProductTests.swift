@@ -11,7 +11,7 @@ import Testing
 @Suite struct RowProductTests {
     // A failure means that a decode from the file differs from one with packed weights: at a row's last blocks, in a last panel of few rows, in long rows,
     // or where only some panels are asked for.
-    @Test(arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
+    @Test("one token gives what panels give", arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
     func oneTokenGivesWhatPanelsGive(set: KernelSet, type: ak_type) {
         for (rows, inputs, panels) in [
             (16, 32, nil), (16, 128, nil), (37, 32 * 15, nil), (64, 32 * 16, nil), (33, 32 * 19, nil), (48, 11008, nil), (100, 576, [0, 1, 4, 6] as [Int32]?),
@@ -28,7 +28,7 @@ import Testing
     }
 
     // A failure means that a model whose last tensor ends with its file's last page ends the process.
-    @Test(arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
+    @Test("no memory after the matrix is read", arguments: KernelSet.available, [AK_Q8_0, AK_Q4_0, AK_Q4_1])
     func nothingBehindTheMatrixIsRead(set: KernelSet, type: ak_type) throws {
         let page = Int(getpagesize()), pages = 16
         let base = mmap(nil, (pages + 1) * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)

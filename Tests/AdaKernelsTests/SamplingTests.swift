@@ -11,7 +11,7 @@ import Testing
     }
 
     // A failure means that top-k sampling leaves likely tokens out, or keeps tokens that are not there.
-    @Test(arguments: KernelSet.available)
+    @Test("top-k selection keeps the largest logits", arguments: KernelSet.available)
     func selection(set: KernelSet) {
         var numbers = TestNumbers(seed: 8)
         for n in [1, 2, 7, 8, 9, 63, 64, 65, 127, 130, 200, 1000] {
@@ -30,7 +30,7 @@ import Testing
     }
 
     // A failure means that probabilities do not add up to one, so that some tokens are drawn too often.
-    @Test(arguments: KernelSet.available)
+    @Test("softmax sums are one", arguments: KernelSet.available)
     func sums(set: KernelSet) {
         var numbers = TestNumbers(seed: 9)
         for n in [1, 5, 8, 13, 64, 999] {
@@ -47,7 +47,7 @@ import Testing
     }
 
     // A failure means that a draw looks at fewer tokens than top-k keeps, or at far more.
-    @Test func kthLargest() {
+    @Test("the kth largest logit bounds the candidates") func kthLargest() {
         var numbers = TestNumbers(seed: 10)
         for n in 1 ... 60 {
             for repeats in [1, 5] {   // with equal values too

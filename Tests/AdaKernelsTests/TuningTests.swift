@@ -9,7 +9,7 @@ struct TuningTests {
     }
 
     // A failure means that the engine rounds activations to a type that the kernels do not multiply, or cuts work into pieces of no size.
-    @Test(arguments: KernelSet.available)
+    @Test("constants fit the kernels", arguments: KernelSet.available)
     func constantsFitTheKernels(set: KernelSet) {
         let tuning = tuning(set)
         for flag in [tuning.bf16_dot, tuning.bf16_tiles, tuning.int8_tiles, tuning.wide_int16, tuning.mapped_rows, tuning.one_panel_at_a_time] {
@@ -27,7 +27,7 @@ struct TuningTests {
     }
 
     // A failure means that kernels are taken for those of another instruction set.
-    @Test(arguments: KernelSet.available)
+    @Test("instruction sets are told apart", arguments: KernelSet.available)
     func instructionSetsAreToldApart(set: KernelSet) {
         let tuning = tuning(set)
         #expect((tuning.bf16_tiles == 1) == (set.name == "amx"))
@@ -42,7 +42,7 @@ struct TuningTests {
     }
 
     // A failure means that a table of a future version makes this one read what is not there.
-    @Test func unknownKernelsAreTunedAsPortable() {
+    @Test("unknown kernels are tuned as portable") func unknownKernelsAreTunedAsPortable() {
         var table = ak_kernels_named("portable").pointee
         let portable = ak_kernels_tuning(&table)
         "sse9".withCString { name in

@@ -30,7 +30,7 @@ import Testing
     static let all: [(String, String)] = ["ada-L", "ada-H"].flatMap { folder in kernelSets.map { (folder, $0) } }
 
     // A mismatch means that requests answer differently from the reference implementation: another plan, other tokens, or drifting numbers.
-    @Test(arguments: all) func reproducesEveryCase(folder: String, kernels: String) throws {
+    @Test("every recorded case has the reference's plan, tokens and numbers", arguments: all) func reproducesEveryCase(folder: String, kernels: String) throws {
         let file: CaseFile = try Fixtures.json(folder + "/cases.json")
         let recorded = try Recorded(folder + "/expected.safetensors")
         let model = try TestModel(Fixtures.url(folder), kernels: kernels)
@@ -71,7 +71,7 @@ import Testing
     }
 
     // A failure means that the numbers of a fixture are not there, so the comparison above would pass without comparing.
-    @Test(arguments: ["ada-L", "ada-H"]) func fixturesHoldWhatIsCompared(folder: String) throws {
+    @Test("fixtures hold what is compared", arguments: ["ada-L", "ada-H"]) func fixturesHoldWhatIsCompared(folder: String) throws {
         let file: CaseFile = try Fixtures.json(folder + "/cases.json")
         let recorded = try Recorded(folder + "/expected.safetensors")
         #expect(file.cases.count == 53)

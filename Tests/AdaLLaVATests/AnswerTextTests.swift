@@ -24,7 +24,7 @@ import Testing
     static let texts = ["white triangle", "Grüße, 世界! 😀👍🏽 done", "e\u{301}a\u{308} naïve café", "line\nline two three", "\u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467}"]
 
     // A failure means that a reader of the stream sees half a character, or that the pieces do not add up to the answer.
-    @Test(arguments: texts) func wholeCharacters(text: String) throws {
+    @Test("streamed text consists of whole characters and adds up to the answer", arguments: texts) func wholeCharacters(text: String) throws {
         let processor = try Self.processor()
         let tokens = processor.tokenizer.encode(text, addSpecialTokens: false)
         let result = pieces(processor, tokens)
@@ -37,7 +37,7 @@ import Testing
     }
 
     // A failure means that a stop text is missed where it spans tokens, or cuts too much or too little.
-    @Test(arguments: texts) func everyStopText(text: String) throws {
+    @Test("stop texts are found across tokens", arguments: texts) func everyStopText(text: String) throws {
         let processor = try Self.processor()
         let tokens = processor.tokenizer.encode(text, addSpecialTokens: false)
         let scalars = Array(text.unicodeScalars)
@@ -56,7 +56,7 @@ import Testing
     }
 
     // A failure means that text which only looked like the start of a stop text is lost, or that it is shown before that is clear.
-    @Test func heldBackAndReleased() throws {
+    @Test("held back and released") func heldBackAndReleased() throws {
         let processor = try Self.processor()
         let tokens = processor.tokenizer.encode("one two three", addSpecialTokens: false)
         for stop in ["two four", "three!", "e two t!", "threes", "xyz"] {
@@ -71,7 +71,7 @@ import Testing
     }
 
     // A failure means that of several stop texts only the first listed counts.
-    @Test func severalStopTexts() throws {
+    @Test("the earliest of several stop texts counts") func severalStopTexts() throws {
         let processor = try Self.processor()
         let tokens = processor.tokenizer.encode("one two three", addSpecialTokens: false)
         #expect(pieces(processor, tokens, stop: ["three", "two", ""]).pieces.joined() == "one ")
@@ -79,7 +79,7 @@ import Testing
     }
 
     // A failure means that text goes on after the end, or that the token which ends an answer shows up in it.
-    @Test func afterTheEnd() throws {
+    @Test("nothing follows the end of an answer") func afterTheEnd() throws {
         let processor = try Self.processor()
         let tokens = processor.tokenizer.encode("one two", addSpecialTokens: false)
         var answer = AnswerText(processor, stop: ["one"])
@@ -92,7 +92,7 @@ import Testing
     }
 
     // A failure means that an answer which breaks off inside a character traps or swallows what came before it.
-    @Test func brokenOffInsideACharacter() throws {
+    @Test("broken off inside a character") func brokenOffInsideACharacter() throws {
         let processor = try Self.processor()
         let tokens = processor.tokenizer.encode("ok 😀", addSpecialTokens: false).dropLast()
         let result = pieces(processor, Array(tokens), stop: ["zzz"])

@@ -77,7 +77,7 @@ import Testing
     }
 
     // A failure means that a prompt's heads land in each other's columns, or that heads which a plan leaves out reach the hidden states.
-    @Test(arguments: kernelSets, [ElementType.q8_0, .bf16, .f16, .f32])
+    @Test("converted by workers as afterwards", arguments: kernelSets, [ElementType.q8_0, .bf16, .f16, .f32])
     func convertedByWorkersAsAfterwards(kernels: String, type: ElementType) throws {
         for (headDim, queriesPerKey) in [(32, 1), (40, 1), (64, 1), (40, 2), (64, 4)] {
             for queries in [1, 2, 25, 70] {

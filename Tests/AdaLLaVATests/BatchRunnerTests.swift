@@ -57,7 +57,7 @@ import Testing
 
     // A difference means that a prepared step multiplies, rotates, keeps or clears something else than one that finds everything anew: after a few keys,
     // after those of several spans, whole or under a plan.
-    @Test(arguments: kernelSets, types) func preparedStepsAsNewOnes(kernels: String, type: ElementType) throws {
+    @Test("prepared steps as new ones", arguments: kernelSets, types) func preparedStepsAsNewOnes(kernels: String, type: ElementType) throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: kernels) { _ in type }
         for plan in [nil, Self.plan] {
             let expected = try decode(decoder, workspace, count: 300, plan: plan, findsAnew: true)
@@ -67,7 +67,7 @@ import Testing
     }
 
     // A difference means that the same prompt is answered otherwise when others are read at the same time, for then its chunks are shorter.
-    @Test(arguments: kernelSets, types) func chunksOfAnySize(kernels: String, type: ElementType) throws {
+    @Test("chunks of any size", arguments: kernelSets, types) func chunksOfAnySize(kernels: String, type: ElementType) throws {
         for shape in [MadeUpModel.shape, Self.wholeBlocks] {
             let (decoder, workspace) = try MadeUpModel.decoder(shape, kernels: kernels) { _ in type }
             let runner = BatchRunner(decoder, workspace), prompt = tokens(300)
@@ -205,7 +205,7 @@ import Testing
     }
 
     // A difference means that an answer depends on which others are computed at the same time.
-    @Test(arguments: kernelSets, types) func anyBatchAsAlone(kernels: String, type: ElementType) throws {
+    @Test("any batch as alone", arguments: kernelSets, types) func anyBatchAsAlone(kernels: String, type: ElementType) throws {
         for shape in [MadeUpModel.shape, Self.wholeBlocks] {
             let (decoder, workspace) = try MadeUpModel.decoder(shape, kernels: kernels) { _ in type }
             try check(decoder, workspace, seed: UInt64(shape.intermediateSize))
@@ -213,13 +213,13 @@ import Testing
     }
 
     // A difference means that an answer in float32, or of float weights in 8 bits, depends on which others are computed at the same time.
-    @Test(arguments: kernelSets, [Precision.f32, .q8]) func anyBatchAsAlone(kernels: String, precision: Precision) throws {
+    @Test("any batch as alone", arguments: kernelSets, [Precision.f32, .q8]) func anyBatchAsAlone(kernels: String, precision: Precision) throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: kernels, precision: precision) { _ in .bf16 }
         try check(decoder, workspace, seed: 3)
     }
 
     // A failure means that a layer whose products take activations of different types is multiplied with the wrong ones.
-    @Test(arguments: kernelSets) func layersOfSeveralTypes(kernels: String) throws {
+    @Test("layers of several types", arguments: kernelSets) func layersOfSeveralTypes(kernels: String) throws {
         for mixed in ["self_attn.v_proj", "mlp.up_proj", "self_attn.o_proj", "mlp.down_proj", "lm_head"] {
             let (decoder, workspace) = try MadeUpModel.decoder(Self.wholeBlocks, kernels: kernels) { $0 == mixed ? .f16 : .q8_0 }
             let expected = try decode(decoder, workspace, count: 20, plan: Self.plan, findsAnew: true)
@@ -229,7 +229,7 @@ import Testing
     }
 
     // A failure means that a sequence goes the way of another plan, or another sequence's.
-    @Test func everySequenceGoesItsOwnWay() throws {
+    @Test("every sequence goes its own way") func everySequenceGoesItsOwnWay() throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: try #require(kernelSets.last)) { _ in .q8_0 }
         let planned = try decode(decoder, workspace, count: 20, plan: Self.plan)
         let whole = try decode(decoder, workspace, count: 20, plan: nil)
@@ -239,7 +239,7 @@ import Testing
     }
 
     // A failure means that who shares a product's rows or panels shows in its sums, or that a part of the rows is left out.
-    @Test(arguments: kernelSets, [ElementType.q8_0, .f16, .bf16])
+    @Test("rows are shared out", arguments: kernelSets, [ElementType.q8_0, .f16, .bf16])
     func rowsAreSharedOut(kernels: String, type: ElementType) throws {
         let results = try [1, 2, 3].map { threads in
             let (decoder, workspace) = try MadeUpModel.decoder(kernels: kernels, threads: threads) { _ in type }
@@ -264,7 +264,7 @@ import Testing
     }
 
     // A failure means that what lay in a page before, such as another conversation's overflow, reaches an answer.
-    @Test(arguments: kernelSets, [ElementType.q8_0, .bf16, .f32]) func usedPagesDoNotShow(kernels: String, type: ElementType) throws {
+    @Test("used pages do not show", arguments: kernelSets, [ElementType.q8_0, .bf16, .f32]) func usedPagesDoNotShow(kernels: String, type: ElementType) throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: kernels, precision: type == .f32 ? .f32 : .automatic) { _ in type }
         func read(_ pages: PagePool) throws -> [[UInt32]?] {
             let runner = BatchRunner(decoder, workspace, pages: pages)
@@ -286,7 +286,7 @@ import Testing
 
     // A failure means that a sliding window depends on how a prompt is cut up or on who else decodes, sees more or less than its width, or keeps pages that no
     // query reads.
-    @Test(arguments: kernelSets) func slidingWindows(kernels: String) throws {
+    @Test("sliding windows do not depend on chunks or other sequences", arguments: kernelSets) func slidingWindows(kernels: String) throws {
         var windowed = MadeUpModel.shape, wide = MadeUpModel.shape
         (windowed.slidingWindow, wide.slidingWindow) = (70, 4000)
         let (decoder, workspace) = try MadeUpModel.decoder(windowed, kernels: kernels, precision: .f32) { _ in .f16 }
@@ -319,7 +319,7 @@ import Testing
     }
 
     // A failure means that cancelling one answer spoils those that are computed in the same step, or that its rows are computed on.
-    @Test func cancelledSegmentsAreLeftOut() throws {
+    @Test("cancelled segments are left out") func cancelledSegmentsAreLeftOut() throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: try #require(kernelSets.last)) { _ in .q8_0 }
         let runner = BatchRunner(decoder, workspace)
         func readers() throws -> [SequenceReader] {
@@ -355,7 +355,7 @@ import Testing
     }
 
     // A failure means that rows of wanted logits, or those of sequences that want none, are mixed up.
-    @Test func severalRowsOfLogits() throws {
+    @Test("several rows of logits") func severalRowsOfLogits() throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: try #require(kernelSets.last)) { _ in .q8_0 }
         let runner = BatchRunner(decoder, workspace), prompt = tokens(30)
         // The last row of each beginning.

@@ -21,7 +21,7 @@ import Testing
     }
 
     // A mismatch means that a budget buys more or less than in the reference, or that the scheduler is told so.
-    @Test(arguments: LatencyPrecision.allCases) func unitsOfTheReference(precision: LatencyPrecision) throws {
+    @Test("units of the reference", arguments: LatencyPrecision.allCases) func unitsOfTheReference(precision: LatencyPrecision) throws {
         let table: Table = try Fixtures.json("scheduler/quantize.json")
         #expect(table.rows.count == 344)
         for row in table.rows {
@@ -41,7 +41,7 @@ import Testing
     }
 
     // A failure means that a 16-bit latency is cut off, or that its ties are rounded otherwise than by processors.
-    @Test func roundsTiesToEven() {
+    @Test("rounds ties to even") func roundsTiesToEven() {
         #expect(LatencyPrecision.bfloat16.round(1 + 0x1p-8) == 1)
         #expect(LatencyPrecision.bfloat16.round(1 + 0x3p-8) == 1 + 0x1p-6)
         #expect(LatencyPrecision.bfloat16.round(1 + 0x1.01p-8) == 1 + 0x1p-7)
@@ -51,7 +51,7 @@ import Testing
     }
 
     // A failure means that a budget outside its range crashes or buys more than the model has.
-    @Test func unitsStayWithinTheModel() {
+    @Test("units stay within the model") func unitsStayWithinTheModel() {
         let units = BudgetUnits(total: 32, prefix: 16)
         #expect(units.granted(fraction: 1) == 16)
         #expect(units.granted(fraction: 0.1) == 0)
@@ -62,7 +62,7 @@ import Testing
     }
 
     // A failure means that variant H counts its budget in something other than rank heads and rank groups.
-    @Test func unitsOfBothVariants() {
+    @Test("units of both variants") func unitsOfBothVariants() {
         let layers = AdaptiveConfiguration(schedulerType: .layers, schedulerRank: 1, numPrefixLayers: 16)
         #expect(BudgetUnits(layers, layers: 32, heads: 32) == BudgetUnits(total: 32, prefix: 16))
         let heads = AdaptiveConfiguration(schedulerType: .heads, schedulerRank: 8, numPrefixLayers: 16)
@@ -74,7 +74,7 @@ import Testing
     }
 
     // A failure means that a budget people write every day is misread.
-    @Test(arguments: [
+    @Test("budgets are read as people write them", arguments: [
         ("0.7", Budget.fraction(0.7)), ("1", .fraction(1)), (" 70% ", .fraction(0.7)), ("1e-2", .fraction(0.01)),
         ("400ms", .answer(within: .milliseconds(400))), ("1.5s", .answer(within: .milliseconds(1500))),
         ("1.5 S", .answer(within: .milliseconds(1500))),
@@ -84,7 +84,7 @@ import Testing
     }
 
     // A failure means that a budget that cannot be meant is taken, or refused without saying what would do.
-    @Test(arguments: [
+    @Test("impossible budgets are refused with what is expected", arguments: [
         ("0", BudgetError.outOfRange(0)), ("-1", .outOfRange(-1)), ("2", .outOfRange(2)), ("150%", .outOfRange(1.5)),
         ("inf", .outOfRange(.infinity)), ("fast", .unreadable("fast")), ("", .unreadable("")), ("%", .unreadable("%")),
         ("-5ms", .unreadable("-5ms")), ("0s", .unreadable("0s")), ("1e300s", .unreadable("1e300s")), ("infs", .unreadable("infs")),
@@ -98,7 +98,7 @@ import Testing
     }
 
     // A failure means that a time is taken for a share of compute, or shown as another one.
-    @Test func timesAreNoFractions() throws {
+    @Test("times are no fractions") func timesAreNoFractions() throws {
         #expect(try Budget(parsing: "400ms").validFraction() == nil)
         #expect(Budget.answer(within: .microseconds(500)).description == "0.5ms")
         #expect(Budget.answer(within: .seconds(Int64.max)).description.hasSuffix("ms"))

@@ -76,7 +76,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that tokens are computed for nobody, or that the reader takes half an answer for a whole one.
-    @Test func decode() async throws {
+    @Test("a cancelled decode stops within one token") func decode() async throws {
         let model = try await AdaptiveModel(contentsOf: Self.url)
         let canceller = Canceller()
         let options = Self.longAnswer(canceller, cancelsAt: 5)
@@ -93,7 +93,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that a long prompt is read to its end for nobody.
-    @Test(arguments: [1, 4, 7]) func prefill(layer: Int) async throws {
+    @Test("a cancelled prefill stops within one layer", arguments: [1, 4, 7]) func prefill(layer: Int) async throws {
         let model = try await AdaptiveModel(contentsOf: Self.url)
         let canceller = Canceller()
         await #expect(throws: CancellationError.self) {
@@ -108,7 +108,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that the vision tower runs to its end for nobody, or that the prompt is read after it.
-    @Test(arguments: [1, 3]) func encode(layer: Int) async throws {
+    @Test("a cancelled encode stops within one layer", arguments: [1, 3]) func encode(layer: Int) async throws {
         let model = try await AdaptiveModel(contentsOf: Self.url)
         let canceller = Canceller()
         let image = try image()
@@ -124,7 +124,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that a model is loaded to its end for nobody.
-    @Test(arguments: [1, 3, 9]) func loading(layer: Int) async throws {
+    @Test("cancelled loading stops within one layer", arguments: [1, 3, 9]) func loading(layer: Int) async throws {
         let canceller = Canceller()
         await #expect(throws: CancellationError.self) {
             _ = try await canceller.run {
@@ -135,7 +135,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that work begins for a task that was cancelled before it.
-    @Test func cancelledBefore() async throws {
+    @Test("nothing runs for a task that was cancelled before") func cancelledBefore() async throws {
         let model = try await AdaptiveModel(contentsOf: Self.url)
         let calls = Mutex(0)
         let task = Task {
@@ -157,7 +157,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that an answer which its reader leaves is computed to its end, while other requests wait.
-    @Test func abandonedStream() async throws {
+    @Test("an answer whose reader leaves is not computed further") func abandonedStream() async throws {
         let model = try await AdaptiveModel(contentsOf: Self.url)
         let count = Mutex(0)
         let left = DispatchSemaphore(value: 0)
@@ -179,7 +179,7 @@ private final class Canceller: Sendable {
     }
 
     // A failure means that a request which was cancelled while it waited for its turn runs all the same.
-    @Test func waitingRequest() async throws {
+    @Test("a request that is cancelled while it waits never runs") func waitingRequest() async throws {
         let model = try await AdaptiveModel(contentsOf: Self.url)
         let (started, mayGoOn) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
         let calls = Mutex(0)

@@ -15,7 +15,7 @@ import Testing
         try ModelConfiguration.read(Fixtures.json("{\(members)}"), file: "config.json")
     }
 
-    @Test func plainLlama() throws {
+    @Test("configurations of LLaMA models are read") func plainLlama() throws {
         // A failure means that plain LLaMA-family models are misread.
         let language = try read(
             Self.plainLlama + #","tie_word_embeddings":true,"attention_bias":true,"mlp_bias":true,"head_dim":16,"eos_token_id":[2,7]"#
@@ -31,7 +31,7 @@ import Testing
         #expect(try read(Self.plainLlama).llava == nil)
     }
 
-    @Test func mistral() throws {
+    @Test("configurations of Mistral models are read") func mistral() throws {
         // A failure means that Mistral models attend to other positions than they were trained to.
         let text = Self.plainLlama.replacingOccurrences(of: "\"llama\"", with: "\"mistral\"")
         for (field, window) in [(#","sliding_window":null"#, nil), (#","sliding_window":100"#, 100), ("", 4096)] as [(String, Int?)] {
@@ -41,7 +41,7 @@ import Testing
         #expect(try read(Self.plainLlama + #","sliding_window":100"#).language.slidingWindow == nil)
     }
 
-    @Test func ropeScaling() throws {
+    @Test("scalings of rotary positions are read") func ropeScaling() throws {
         // A failure means that a scaling is misread, and answers on long prompts turn to noise.
         func scaling(_ members: String) throws -> RopeScaling? { try read(Self.plainLlama + "," + members).language.ropeScaling }
         #expect(try scaling(#""rope_scaling":null"#) == nil)
@@ -70,7 +70,7 @@ import Testing
         #expect(checkpointError { try scaling(#""rope_scaling":{"rope_type":"linear","factor":0}"#) }?.isConfiguration == true)
     }
 
-    @Test(arguments: [
+    @Test("values out of range are refused", arguments: [
         ("hidden_size", "0"), ("hidden_size", "-64"), ("hidden_size", "65"), ("hidden_size", "\"64\""), ("hidden_size", "64.5"),
         ("hidden_size", "null"),
         ("hidden_size", "9223372036854775807"), ("num_attention_heads", "0"), ("num_attention_heads", "7"), ("num_key_value_heads", "3"),
@@ -98,7 +98,7 @@ import Testing
         #expect(lines.count == 2 && lines[0].contains("bos_token_id") && lines[0].contains("99999") && lines[1].contains("320"))
     }
 
-    @Test func unsupportedFeatures() throws {
+    @Test("unsupported features are refused") func unsupportedFeatures() throws {
         // A failure means that a checkpoint that needs more than we have gives wrong answers in place of an error.
         for (field, value) in [
             ("image_aspect_ratio", "anyres"), ("mm_projector_type", "resampler"), ("mm_projector_type", "mlp0x_gelu"),
@@ -111,7 +111,7 @@ import Testing
         #expect(checkpointError { try VisionConfiguration.read(other, file: "config.json") }?.isUnsupported == true)
     }
 
-    @Test func llavaVariants() throws {
+    @Test("published variants of image settings are read") func llavaVariants() throws {
         // A failure means that a published variant of the image settings is misread.
         func llava(_ changes: [String: JSONValue]) throws -> LlavaConfiguration? {
             try ModelConfiguration.read(Fixtures.json("ada-L/config.json", replacing: changes), file: "config.json").llava
@@ -130,7 +130,7 @@ import Testing
         #expect(try VisionConfiguration.read(nested, file: "config.json").patches == 576)
     }
 
-    @Test func imageProcessors() throws {
+    @Test("image processors are read") func imageProcessors() throws {
         // A failure means that pictures are prepared differently from what the tower was trained on.
         func read(_ text: String) throws -> ImageProcessorConfiguration {
             try ImageProcessorConfiguration.read(Fixtures.json(text), file: "p.json")
@@ -157,7 +157,7 @@ import Testing
         }
     }
 
-    @Test func generationDefaults() throws {
+    @Test("end tokens and sampling defaults are read") func generationDefaults() throws {
         // A failure means that answers do not end where the checkpoint says, or ignore its sampling.
         let language = DecoderConfiguration(vocabularySize: 100, hiddenSize: 8, intermediateSize: 8, numHiddenLayers: 1, numAttentionHeads: 1)
         func read(_ text: String) throws -> GenerationDefaults {

@@ -42,7 +42,7 @@ import Testing
         source.names.reduce(0) { sum, name in sum &+ (source.find(name)?.bytes.reduce(0) { $0 &+ Int($1) } ?? 0) }
     }
 
-    @Test func safetensors() throws {
+    @Test("damaged safetensors files end in typed errors") func safetensors() throws {
         // A failure means that a damaged safetensors file can crash the process or is refused without a typed error.
         let tensors: [(name: String, shape: [Int], values: [Float])] = (0..<6).map {
             ("layer.\($0).weight", [$0, 3], [Float](repeating: 1, count: $0 * 3))
@@ -67,7 +67,7 @@ import Testing
         #expect((1..<3500).contains(opened))
     }
 
-    @Test func gguf() throws {
+    @Test("damaged GGUF files end in typed errors") func gguf() throws {
         // A failure means that a damaged GGUF file can crash the process or is refused without a typed error.
         let tensors = (0..<5).map {
             TensorDescription(name: "blk.\($0).ffn_up.weight", type: $0 % 2 == 0 ? .f32 : .q8_0, shape: [$0 + 1, 32])
@@ -106,7 +106,7 @@ import Testing
         #expect((1..<3500).contains(opened))
     }
 
-    @Test func configurations() throws {
+    @Test("damaged configurations end in typed errors") func configurations() throws {
         // A failure means that a damaged config.json can crash the process.
         let seeds = try ["ada-H/config.json", "llava-hf/new-layout/config.json", "llava-hf/old-layout/preprocessor_config.json"].map {
             try Array(Data(contentsOf: CheckpointFixtures.fixture($0)))

@@ -23,7 +23,7 @@ import Testing
         }
     }
 
-    @Test func pair() throws {
+    @Test("a LLaVA GGUF pair loads as the original model") func pair() throws {
         // A failure means that a LLaVA model as a GGUF pair does not load as what it was, in the folder or file by file.
         let original = try Checkpoint.open(at: Fixtures.fixture("llava-hf/old-layout"))
         let (vision, llava) = (try #require(original.configuration.vision), try #require(original.configuration.llava))
@@ -61,7 +61,7 @@ import Testing
         }
     }
 
-    @Test func olderProjector() throws {
+    @Test("projector files of llama.cpp's first converter load") func olderProjector() throws {
         // A failure means that mmproj files of llama.cpp's first converter, which swapped the MLP's names, dropped the last layer and said
         // nothing of the layer to use, give features of another layer or do not load.
         let original = try Checkpoint.open(at: Fixtures.fixture("llava-hf/old-layout"))
@@ -91,7 +91,7 @@ import Testing
         }
     }
 
-    @Test func adaptiveInOneFile() throws {
+    @Test("adaptive in one file") func adaptiveInOneFile() throws {
         // A failure means that an AdaLLaVA checkpoint that we converted to GGUF has lost its scheduler or its tower.
         let original = try Checkpoint.open(at: Fixtures.fixture("ada-H"))
         let (vision, llava) = (try #require(original.configuration.vision), try #require(original.configuration.llava))
@@ -112,7 +112,7 @@ import Testing
         }
     }
 
-    @Test func badMetadata() throws {
+    @Test("absurd GGUF metadata is refused") func badMetadata() throws {
         // A failure means that an absurd GGUF configuration gets through to code that allocates or divides by it.
         let valid = try DecoderConfiguration(
             vocabularySize: 8, hiddenSize: 32, intermediateSize: 32, numHiddenLayers: 1, numAttentionHeads: 4

@@ -57,7 +57,7 @@ struct GGUFBuilder {
 }
 
 @Suite struct CheckpointGGUFTests {
-    @Test(arguments: [2, 3] as [UInt32])
+    @Test("tensors of a GGUF file have their shape and bytes", arguments: [2, 3] as [UInt32])
     func layout(version: UInt32) throws {
         // A failure means that valid GGUF files are refused, or that dimensions are not turned round.
         var builder = GGUFBuilder(version: version, data: 64 + 34 * 2)
@@ -73,7 +73,7 @@ struct GGUFBuilder {
         #expect(file.find("e")?.count == 0)
     }
 
-    @Test func versions() throws {
+    @Test("unsupported GGUF versions are refused") func versions() throws {
         // A failure means that files of other versions are misread in place of refused.
         #expect(GGUFBuilder.error { $0.magic = "GGUX" }?.isMalformed == true)
         #expect(GGUFBuilder.error { $0.magic = "tjgg" }?.isUnsupported == true)
@@ -84,7 +84,7 @@ struct GGUFBuilder {
         #expect(checkpointError { try GGUFFile(MappedFile(copying: Array("GGUF".utf8), path: "short")) }?.isMalformed == true)
     }
 
-    @Test func absurdCounts() {
+    @Test("absurd counts are refused quickly") func absurdCounts() {
         // A failure means that a few bytes can make us allocate or loop for an absurd time.
         #expect(GGUFBuilder.error { $0.pairCount = 1 << 60 }?.isMalformed == true)
         #expect(GGUFBuilder.error { $0.tensorCount = 1 << 60 }?.isMalformed == true)
@@ -97,7 +97,7 @@ struct GGUFBuilder {
         #expect(GGUFBuilder.error { $0.add("", integer: 1) }?.isMalformed == true)
     }
 
-    @Test func nestedArrays() throws {
+    @Test("nested arrays are limited in depth") func nestedArrays() throws {
         // A failure means that arrays in arrays overflow the stack, or that the allowed ones are misread.
         func nested(_ depth: Int) -> [UInt8] {
             var value: [UInt8] = []
@@ -115,7 +115,7 @@ struct GGUFBuilder {
         #expect(inner.integers() == [-2])
     }
 
-    @Test func invalidMetadata() {
+    @Test("invalid metadata is refused") func invalidMetadata() {
         // A failure means that values break the format unnoticed.
         #expect(GGUFBuilder.error { $0.add("a", type: 13, [0]) }?.isMalformed == true)
         #expect(GGUFBuilder.error { $0.add("a", type: 7, [2]) }?.isMalformed == true)
@@ -128,7 +128,7 @@ struct GGUFBuilder {
         }
     }
 
-    @Test func invalidTensors() throws {
+    @Test("tensors outside the file or over each other are refused") func invalidTensors() throws {
         // A failure means that reading a tensor may leave the mapping, or that tensors share bytes.
         #expect(GGUFBuilder.error { $0.addTensor("t", dimensions: [1, 1, 1, 1, 1]) }?.isMalformed == true)
         #expect(GGUFBuilder.error { $0.addTensor("t", dimensions: [1], count: .max) }?.isMalformed == true)
@@ -174,7 +174,7 @@ struct GGUFBuilder {
             }?.isMalformed == true)
     }
 
-    @Test(arguments: [(16, "IQ2_XXS"), (40, "NVFP4"), (33, "Q4_0_8_8"), (99, "type 99")] as [(UInt32, String)])
+    @Test("types that are not read", arguments: [(16, "IQ2_XXS"), (40, "NVFP4"), (33, "Q4_0_8_8"), (99, "type 99")] as [(UInt32, String)])
     func typesThatAreNotRead(code: UInt32, name: String) throws {
         // A failure means that a file is refused for a tensor that nothing needs, or that one that is needed is not named.
         var builder = GGUFBuilder(data: 192)
@@ -190,7 +190,7 @@ struct GGUFBuilder {
         }
     }
 
-    @Test func writingAndReading() throws {
+    @Test("written GGUF files read back bit for bit") func writingAndReading() throws {
         // A failure means that what is written does not load again, bit for bit.
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("out.gguf")

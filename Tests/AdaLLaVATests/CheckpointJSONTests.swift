@@ -6,7 +6,7 @@ import Testing
 @Suite struct CheckpointJSONTests {
     private func parse(_ text: String) throws -> JSONValue { try CheckpointFixtures.json(text) }
 
-    @Test func values() throws {
+    @Test("JSON values are read") func values() throws {
         // A failure means that configurations are misread.
         #expect(
             try parse(#" {"a": [1, -2, 2.5, 1e-5, true, false, null, "x"]} "#)
@@ -24,7 +24,7 @@ import Testing
         #expect(try parse("[]") == .array([]))
     }
 
-    @Test(arguments: [
+    @Test("invalid JSON is refused", arguments: [
         "", " ", "{", "[", "[1,]", "{\"a\":1,}", "{\"a\"}", "{\"a\" 1}", "{a:1}", "{'a':1}", "[1 2]", "01", "-", "1.", ".5", "1e", "1e999",
         "+1",
         "nul", "truefalse", "nan", "Inf", "-I", "-NaN", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
@@ -35,14 +35,14 @@ import Testing
         #expect(checkpointError { try parse(text) }?.isMalformed == true)
     }
 
-    @Test func nesting() throws {
+    @Test("nesting is limited in depth") func nesting() throws {
         // A failure means that a few kilobytes of brackets can overflow the stack.
         #expect(throws: Never.self) { try parse(String(repeating: "[", count: 64) + String(repeating: "]", count: 64)) }
         #expect(checkpointError { try parse(String(repeating: "[", count: 65) + String(repeating: "]", count: 65)) }?.isMalformed == true)
         #expect(checkpointError { try parse(String(repeating: "{\"a\":", count: 1_000_000)) }?.isMalformed == true)
     }
 
-    @Test(
+    @Test("invalid UTF8",
         arguments: [
             [0xFF], [0xC0, 0x80], [0xC3], [0xED, 0xA0, 0x80], [0xE0, 0x80, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xF0, 0x9F, 0x98], [0x80],
         ] as [[UInt8]])
@@ -52,7 +52,7 @@ import Testing
         #expect(checkpointError { try bytes.withUnsafeBytes { try JSONReader.parse($0, file: "test") } }?.isMalformed == true)
     }
 
-    @Test func quoting() throws {
+    @Test("names with odd characters are quoted and read back") func quoting() throws {
         // A failure means that a name with odd characters makes a header that nobody can read.
         let text = "a\"b\\c\nd\u{1}e/ä😀"
         #expect(try parse(quoted(text)) == .string(text))

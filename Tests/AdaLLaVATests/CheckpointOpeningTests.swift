@@ -68,7 +68,7 @@ import Testing
         #expect(checkpoint.language.names.allSatisfy { !$0.hasPrefix("vision_model.") }, sourceLocation: sourceLocation)
     }
 
-    @Test func adaLLaVAWithLayers() throws {
+    @Test("AdaLLaVA with layers") func adaLLaVAWithLayers() throws {
         // A failure means that a single-file AdaLLaVA-L checkpoint of the reference no longer opens as what it is.
         let checkpoint = try Checkpoint.open(at: Fixtures.fixture("ada-L"))
         Self.expectComplete(checkpoint)
@@ -87,7 +87,7 @@ import Testing
         #expect(checkpoint.formatDescription == "AdaLLaVA-L, safetensors in one file")
     }
 
-    @Test func adaLLaVAWithHeadsAndShards() throws {
+    @Test("AdaLLaVA with heads and shards") func adaLLaVAWithHeadsAndShards() throws {
         // A failure means that sharded AdaLLaVA-H checkpoints no longer open, or lose the scheduler's settings.
         let checkpoint = try Checkpoint.open(at: Fixtures.fixture("ada-H"))
         Self.expectComplete(checkpoint)
@@ -96,7 +96,7 @@ import Testing
         #expect(checkpoint.formatDescription == "AdaLLaVA-H, safetensors in 3 files")
     }
 
-    @Test func towerBesideTheCheckpoint() throws {
+    @Test("tower beside the checkpoint") func towerBesideTheCheckpoint() throws {
         // A failure means that checkpoints without a tower inside do not find the one that mm_vision_tower names, or that it differs.
         try Fixtures.withTemporaryFolder { parent in
             let folder = parent.appendingPathComponent("model")
@@ -124,7 +124,7 @@ import Testing
         }
     }
 
-    @Test(arguments: ["old-layout", "new-layout"])
+    @Test("llava-hf checkpoints open with their usual defaults", arguments: ["old-layout", "new-layout"])
     func llavaHF(layout: String) throws {
         // A failure means that llava-hf checkpoints of this layout no longer open, or that absent fields lost their usual defaults.
         let checkpoint = try Checkpoint.open(at: Fixtures.fixture("llava-hf/\(layout)"))
@@ -143,7 +143,7 @@ import Testing
         #expect(checkpoint.configuration.adaptive == nil)
     }
 
-    @Test func referenceModel() throws {
+    @Test("the embedded model opens") func referenceModel() throws {
         // A failure means that `adallava ask` without --model has no model.
         let checkpoint = try Checkpoint.open(at: Fixtures.referenceModel)
         Self.expectComplete(checkpoint)
@@ -152,7 +152,7 @@ import Testing
         #expect(checkpoint.configuration.vision?.imageSize == 112)
     }
 
-    @Test func standaloneTower() throws {
+    @Test("a CLIP tower in its own folder opens") func standaloneTower() throws {
         // A failure means that CLIP towers in folders of their own cannot be used, as the pruning cases do.
         let folder = Fixtures.fixture("prumerge/tower_576")
         let config = folder.appendingPathComponent("config.json")
@@ -163,13 +163,13 @@ import Testing
         for (name, shape) in Self.towerShapes(vision) { #expect(tensors.find(name)?.shape == shape, "\(name)") }
     }
 
-    @Test func singleSafetensorsFile() throws {
+    @Test("a single safetensors file opens") func singleSafetensorsFile() throws {
         // A failure means that naming the weights' file instead of its folder stopped working.
         let checkpoint = try Checkpoint.open(at: Fixtures.fixture("ada-L/model.safetensors"))
         #expect(checkpoint.configuration.adaptive?.schedulerType == .layers)
     }
 
-    @Test func whatIsNotACheckpoint() throws {
+    @Test("what is not a checkpoint") func whatIsNotACheckpoint() throws {
         // A failure means that a wrong path ends in a wrong exit code or an error that does not help.
         let nothing = try #require(checkpointError { try Checkpoint.open(at: URL(fileURLWithPath: "/nowhere/at/all")) })
         #expect(nothing.isMissing && nothing.category == .missingInput)
@@ -195,7 +195,7 @@ import Testing
         #expect(checkpointError { try MappedFile(contentsOf: Fixtures.fixture("ada-L")) }?.isUnreadable == true)
     }
 
-    @Test func unknownArchitecture() throws {
+    @Test("an unknown architecture is refused") func unknownArchitecture() throws {
         // A failure means that a model this engine cannot run is loaded as something it is not.
         for type in ["phi3", "qwen3", "mllama"] {
             let json = try Fixtures.json("ada-L/config.json", replacing: ["model_type": .string(type)])

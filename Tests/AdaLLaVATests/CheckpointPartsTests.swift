@@ -28,7 +28,7 @@ import Testing
     }
 
     // A failure means that a split model does not open from every part of it, or loses tensors.
-    @Test func everyPartOpensTheWhole() throws {
+    @Test("every part opens the whole") func everyPartOpensTheWhole() throws {
         let whole = try GGUFFile(contentsOf: Fixtures.fixture("decoders/qwen2/qwen2.gguf"))
         let expected = try Checkpoint.open(at: Fixtures.fixture("decoders/qwen2/qwen2.gguf"))
         try Fixtures.withTemporaryFolder { folder in
@@ -58,7 +58,7 @@ import Testing
     }
 
     // A failure means that a model of which a part is missing, doubled or another's is used, or that the message does not say which.
-    @Test func wrongPartsAreNamed() throws {
+    @Test("wrong parts are named") func wrongPartsAreNamed() throws {
         let whole = try GGUFFile(contentsOf: Fixtures.fixture("decoders/qwen2/qwen2.gguf"))
         func error(_ change: (Int, inout [(key: String, value: GGUFValue)]) -> Bool) throws -> String {
             try Fixtures.withTemporaryFolder { folder in
@@ -83,7 +83,7 @@ import Testing
     }
 
     // A failure means that tensors which safetensors stores once under another name are missed.
-    @Test func namesThatMetadataMap() throws {
+    @Test("names that metadata map") func namesThatMetadataMap() throws {
         let folder = Fixtures.fixture("decoders/qwen2-tied")
         let file = try SafetensorsFile(contentsOf: folder.appendingPathComponent("model.safetensors"))
         try Fixtures.withTemporaryFolder { place in
@@ -106,7 +106,7 @@ import Testing
     }
 
     // A mismatch means that entries which stand twice change what the others are, or cannot be decoded.
-    @Test func doubledEntries() throws {
+    @Test("an entry that occurs twice in the index does not change the others") func doubledEntries() throws {
         let merges = ["a b"].map { Array($0.utf8) }
         let vocabulary = GGUFVocabulary(model: "gpt2", pre: "gpt-2", tokens: ["a", "b", "ab", "b", "ab"].map { Array($0.utf8) }, merges: merges)
         let tokenizer = try vocabulary.makeTokenizer(file: "x.gguf")

@@ -23,20 +23,20 @@ import Testing
         #expect(abs(Double(found.attentionScaling) - attention) < 1e-6, sourceLocation: sourceLocation)
     }
 
-    @Test func plainAndLinear() throws {
+    @Test("plain and linearly scaled frequencies are transformers'") func plainAndLinear() throws {
         // A failure means that positions are turned by wrong angles in every model.
         try expect(nil, [1, 0.1, 0.01, 0.001])
         try expect(.linear(factor: 4), [0.25, 0.025, 0.0025, 0.00025])
     }
 
-    @Test func dynamic() throws {
+    @Test("dynamic NTK frequencies are transformers'") func dynamic() throws {
         // A failure means that NTK scaling starts too early, or with another base.
         try expect(.dynamic(factor: 2, originalMaxPositionEmbeddings: 64), length: 64, [1, 0.1, 0.01, 0.001])
         // Twice the length: base 10000 · 3^(8/6) = 43267.487; its powers to -1/4, -1/2, -3/4.
         try expect(.dynamic(factor: 2, originalMaxPositionEmbeddings: 64), length: 128, [1, 0.069336127, 0.0048074986, 0.00033333333])
     }
 
-    @Test func llama3() throws {
+    @Test("Llama 3.1 frequencies are transformers'") func llama3() throws {
         // A failure means that Llama 3.1 and later misplace distant tokens.
         // Wavelengths 6.28, 62.8, 628, 6283 over a context of 256: below 256/4 kept, above 256/1 divided by 8.
         let scaling = RopeScaling.llama3(factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositionEmbeddings: 256)
@@ -46,7 +46,7 @@ import Testing
         try expect(blended, [1, 0.042751179, 0.00125, 0.000125])
     }
 
-    @Test func yarn() throws {
+    @Test("YaRN frequencies are transformers'") func yarn() throws {
         // A failure means that models stretched by YaRN misplace distant tokens.
         // Bounds 8·ln(64/(β·2π))/(2·ln 10000): β 32 gives -0.497, rounded down and cut to 0; β 1 gives 1.008, rounded up to 2.
         // The ramp over pairs 0…3 is 0, 0.5, 1, 1: kept, half 0.1 and half 0.025, divided by 4.
@@ -56,7 +56,7 @@ import Testing
             .yarn(.init(factor: 4, originalMaxPositionEmbeddings: 64, attentionFactor: 2)), [1, 0.0625, 0.0025, 0.00025], attention: 2)
     }
 
-    @Test func longrope() throws {
+    @Test("LongRoPE frequencies are transformers'") func longrope() throws {
         // A failure means that LongRoPE models use the factors of the wrong context.
         let scaling = RopeScaling.longrope(
             shortFactor: [1, 1, 2, 2], longFactor: [1, 4, 5, 10], attentionFactor: 1.5, originalMaxPositionEmbeddings: 64)
@@ -64,7 +64,7 @@ import Testing
         try expect(scaling, length: 65, [1, 0.025, 0.002, 0.0001], attention: 1.5)
     }
 
-    @Test func frequencyFactors() throws {
+    @Test("frequency factors of GGUF give Llama 3.1's frequencies") func frequencyFactors() throws {
         // A failure means that Llama 3.1 from GGUF differs from the same model from safetensors.
         let scaled = configuration(
             .llama3(factor: 32, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositionEmbeddings: 8192), theta: 500000,
@@ -83,7 +83,7 @@ import Testing
         #expect(try configuration(nil).rotaryFrequencyFactors() == nil)
     }
 
-    @Test func contextLength() {
+    @Test("the context length follows from the scaling") func contextLength() {
         // A failure means that prompts are refused that the model can take.
         #expect(configuration(nil).contextLength == 64)
         #expect(configuration(.linear(factor: 4)).contextLength == 256)

@@ -17,7 +17,7 @@ import Testing
         checkpointError { try SafetensorsFile(file(header, data: data, length: length)) }
     }
 
-    @Test func headerIsRead() throws {
+    @Test("safetensors headers are read") func headerIsRead() throws {
         // A failure means that valid files are refused or misread.
         let header =
             #"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},"a":{"shape":[2,1],"dtype":"F16","data_offsets":[0,4],"x":[{}]},"e":{"dtype":"I64","shape":[0,3],"data_offsets":[4,4]},"s":{"dtype":"BOOL","shape":[],"data_offsets":[8,9]}}   "#
@@ -30,7 +30,7 @@ import Testing
         #expect(try SafetensorsFile(file("{}", data: 0)).names.isEmpty)
     }
 
-    @Test(arguments: [
+    @Test("invalid safetensors headers are refused", arguments: [
         // Wrong number of bytes for the shape, offsets turned round, negative, too large, out of the file, not reaching its end.
         #"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
         #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
@@ -57,7 +57,7 @@ import Testing
         #expect(error(header)?.isMalformed == true)
     }
 
-    @Test func lengths() {
+    @Test("safetensors files of the wrong length are refused") func lengths() {
         // A failure means that a cut-off file, or one whose header claims an absurd length, is opened or makes us allocate.
         let header = #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#
         #expect(error(header, data: 7)?.isMalformed == true)
@@ -69,7 +69,7 @@ import Testing
         #expect(checkpointError { try SafetensorsFile(MappedFile(copying: [1, 2, 3], path: "short")) }?.isMalformed == true)
     }
 
-    @Test func typesThatAreNotRead() throws {
+    @Test("types that are not read") func typesThatAreNotRead() throws {
         // A failure means that values of a type we cannot read are taken for something else, that the message does not say which, or that such a tensor
         // is refused where nothing needs it.
         let header = #"{"a":{"dtype":"F4","shape":[16],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#
@@ -85,12 +85,12 @@ import Testing
         #expect(self.error(#"{"a":{"dtype":"F4","shape":[16],"data_offsets":[0,9]}}"#)?.isMalformed == true)
     }
 
-    @Test func nestedHeader() {
+    @Test("safetensors headers are limited in depth") func nestedHeader() {
         // A failure means that a header of brackets can overflow the stack.
         #expect(error(#"{"a":{"x":"# + String(repeating: "[", count: 500_000))?.isMalformed == true)
     }
 
-    @Test func writingAndReading() throws {
+    @Test("written safetensors files read back bit for bit, aligned") func writingAndReading() throws {
         // A failure means that what is written does not load again, bit for bit, or that tensors are not aligned.
         try Fixtures.withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("out.safetensors")
@@ -125,7 +125,7 @@ import Testing
         }
     }
 
-    @Test func failedWriting() throws {
+    @Test("a failed write leaves the old file") func failedWriting() throws {
         // A failure means that an interrupted conversion leaves half a file, or damages the one that was there.
         try Fixtures.withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("out.safetensors")
@@ -146,7 +146,7 @@ import Testing
         }
     }
 
-    @Test func shards() throws {
+    @Test("broken sets of shards are refused by name") func shards() throws {
         // A failure means that a broken set of shards is opened, that a shard may lie outside the checkpoint's folder, or that the
         // message does not name the shard.
         try Fixtures.withTemporaryFolder { folder in
@@ -178,7 +178,7 @@ import Testing
         }
     }
 
-    @Test func releasedPagesComeBack() throws {
+    @Test("released pages come back") func releasedPagesComeBack() throws {
         // A failure means that giving memory back loses weights.
         let file = try MappedFile(contentsOf: Fixtures.fixture("ada-L/model.safetensors"))
         let sum = file.bytes.reduce(into: UInt64(0)) { $0 = $0 &* 31 &+ UInt64($1) }

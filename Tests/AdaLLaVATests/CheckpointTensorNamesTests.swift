@@ -12,7 +12,7 @@ import Testing
             .replacingOccurrences(of: "multi_modal_projector.linear_2", with: "model.mm_projector.2")
     }
 
-    @Test func llavaHFLayouts() throws {
+    @Test("llava-hf layouts") func llavaHFLayouts() throws {
         // A failure means that a llava-hf checkpoint of one of its three layouts is missing a weight.
         let json = try JSONValue.read(contentsOf: CheckpointFixtures.fixture("llava-hf/tensor_names.json"))
         guard case .array(let entries) = try #require(json["names"]) else { return }
@@ -29,7 +29,7 @@ import Testing
         #expect(seen.count == 96 && seen.contains("vision_model.pre_layrnorm.weight") && seen.contains("model.layers.1.mlp.up_proj.weight"))
     }
 
-    @Test(
+    @Test("names of LLaVA's own layout are mapped",
         arguments: [
             ("model.vision_tower.vision_tower.vision_model.embeddings.class_embedding", "vision_model.embeddings.class_embedding"),
             ("model.vision_tower.vision_tower.encoder.layers.3.mlp.fc1.bias", "vision_model.encoder.layers.3.mlp.fc1.bias"),
@@ -43,7 +43,7 @@ import Testing
         #expect(TensorNames.canonical(huggingFace: stored) == canonical)
     }
 
-    @Test(
+    @Test("names of CLIP folders are mapped",
         arguments: [
             ("vision_model.post_layernorm.bias", "vision_model.post_layernorm.bias"),
             ("encoder.layers.0.layer_norm1.bias", "vision_model.encoder.layers.0.layer_norm1.bias"),
@@ -54,7 +54,7 @@ import Testing
         #expect(TensorNames.canonical(clip: stored) == canonical)
     }
 
-    @Test(arguments: [
+    @Test("GGUF names are mapped both ways", arguments: [
         ("token_embd.weight", "model.embed_tokens.weight"), ("output_norm.weight", "model.norm.weight"),
         ("output.weight", "lm_head.weight"),
         ("blk.0.attn_norm.weight", "model.layers.0.input_layernorm.weight"),
@@ -84,7 +84,7 @@ import Testing
         #expect(TensorNames.gguf(canonical: canonical) == stored)
     }
 
-    @Test func odd() {
+    @Test("unknown names are not mapped") func odd() {
         // A failure means that a name made to confuse is taken for a weight, or crashes.
         for name in [
             "blk..attn_q.weight", "blk.x.attn_q.weight", "blk.-1.attn_q.weight", "blk.0.weight", "blk.0.other.weight", "", ".", "v.blk.",
@@ -96,7 +96,7 @@ import Testing
         #expect(TensorNames.canonical(gguf: "blk.0.ffn_down.weight", swapsTowerMLP: true) == "model.layers.0.mlp.down_proj.weight")
     }
 
-    @Test func collision() throws {
+    @Test("two names of one weight are refused") func collision() throws {
         // A failure means that a checkpoint that holds a weight under two names gets one of them at random.
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("two.safetensors")

@@ -60,7 +60,7 @@ import Testing
     private static func url(_ name: String) -> URL { name == "scenes" ? scenes : Fixtures.url(name) }
 
     // A difference means that what one person is told depends on who else asks at the same time.
-    @Test(arguments: models, Precision.allCases) func stepsGiveEachItsOwnTokens(model: (String, String), precision: Precision) throws {
+    @Test("steps give each its own tokens", arguments: models, Precision.allCases) func stepsGiveEachItsOwnTokens(model: (String, String), precision: Precision) throws {
         let model = try TestModel(Self.url(model.0), precision: precision, kernels: model.1, threads: 2)
         let requests = try Self.requests(model, seed: 5)
         let expected = try requests.map { try Self.alone(model, $0) }
@@ -83,7 +83,7 @@ import Testing
     }
 
     // A difference means that what one person is told by a text model depends on who else asks at the same time.
-    @Test(arguments: kernelSets, Precision.allCases) func textModels(kernels: String, precision: Precision) throws {
+    @Test("a text model answers concurrent requests as it answers single ones", arguments: kernelSets, Precision.allCases) func textModels(kernels: String, precision: Precision) throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             try DecoderChunkTests.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
             let model = try TestModel(folder.appendingPathComponent("model"), precision: precision, kernels: kernels, threads: 2)
@@ -97,7 +97,7 @@ import Testing
     }
 
     // A failure means that one bad request, or one that is cancelled, takes the answers of others with it.
-    @Test(arguments: ["ada-L", "ada-H"]) func errorsEndTheirOwnTaskOnly(folder: String) throws {
+    @Test("errors end their own task only", arguments: ["ada-L", "ada-H"]) func errorsEndTheirOwnTaskOnly(folder: String) throws {
         let model = try TestModel(Fixtures.url(folder), threads: 2)
         var requests = Array(try Self.requests(model, seed: 7).prefix(8))
         let expected = try requests.map { try Self.alone(model, $0) }
@@ -143,7 +143,7 @@ import Testing
     }
 
     // A failure means that one conversation that needs more memory than there is takes others down that fit.
-    @Test func memoryEndsItsOwnTaskOnly() throws {
+    @Test("memory ends its own task only") func memoryEndsItsOwnTaskOnly() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let page = model.decoder.layout(.f32).pageBytes(heads: 8)
         var memory = MemoryLimits()
@@ -176,7 +176,7 @@ import Testing
     }
 
     // A failure means that the first answers of a queue, or all of them, are not those of requests asked one by one.
-    @Test(arguments: models, [Precision.automatic, .f32]) func queuesGiveEachItsOwnTokens(model: (String, String), precision: Precision) async throws {
+    @Test("queues give each its own tokens", arguments: models, [Precision.automatic, .f32]) func queuesGiveEachItsOwnTokens(model: (String, String), precision: Precision) async throws {
         let model = try TestModel(Self.url(model.0), precision: precision, kernels: model.1, threads: 2)
         let requests = try Self.requests(model, seed: 15)
         let expected = try requests.map { try Self.alone(model, $0).tokens }
@@ -204,7 +204,7 @@ import Testing
     }
 
     // A failure means that people who ask one model at the same time get each other's answers, or others than if they had waited for each other.
-    @Test(arguments: Precision.allCases) func modelsGiveEachItsOwnText(precision: Precision) async throws {
+    @Test("models give each its own text", arguments: Precision.allCases) func modelsGiveEachItsOwnText(precision: Precision) async throws {
         var options = AdaptiveModel.Options()
         (options.threads, options.precision) = (2, precision)
         let images = try (0 ..< 4).map { try RGBImage(contentsOf: Self.scenes.appendingPathComponent(String(format: "images/%02d.png", $0)).path) }
@@ -263,7 +263,7 @@ import Testing
     }
 
     // A failure means that a person who gave up keeps a place in the queue, with the images, until the answers before are done.
-    @Test(.timeLimit(.minutes(1))) func cancelledRequestsThatWaitAreDroppedAtOnce() async throws {
+    @Test("cancelled requests that wait are dropped at once", .timeLimit(.minutes(1))) func cancelledRequestsThatWaitAreDroppedAtOnce() async throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let handed = Handed(model.engine), gate = Gate()
         let queue = AnswerQueue(handed.engine, queue: DispatchQueue(label: "queue"), limit: 1)
@@ -298,7 +298,7 @@ import Testing
     }
 
     // A failure means that a reader who gives up before the answer began waits for the answers of others.
-    @Test(.timeLimit(.minutes(1))) func readersThatGiveUpDoNotWait() async throws {
+    @Test("readers that give up do not wait", .timeLimit(.minutes(1))) func readersThatGiveUpDoNotWait() async throws {
         var options = AdaptiveModel.Options()
         (options.threads, options.concurrentRequests) = (2, 1)
         let model = try await AdaptiveModel(contentsOf: Self.scenes, options: options)
@@ -328,7 +328,7 @@ import Testing
     }
 
     // A failure means that a measurement runs while answers share its threads, or that answers wait for ever after it.
-    @Test(.timeLimit(.minutes(1))) func measurementsHaveTheEngineForThemselves() async throws {
+    @Test("measurements have the engine for themselves", .timeLimit(.minutes(1))) func measurementsHaveTheEngineForThemselves() async throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let handed = Handed(model.engine), gate = Gate()
         let queue = AnswerQueue(handed.engine, queue: DispatchQueue(label: "queue"), limit: 4)

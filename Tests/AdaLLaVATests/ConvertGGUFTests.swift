@@ -23,7 +23,7 @@ import Testing
     ]
 
     // A mismatch means that another program reads a prompt as other tokens than the model was trained with.
-    @Test(arguments: [
+    @Test("vocabularies survive a conversion to GGUF", arguments: [
         ("gpt2", "gpt-2"), ("llama3", "smaug-bpe"), ("qwen2", "qwen2"), ("smollm", "smollm"), ("metaspace-always", nil),
     ] as [(String, String?)]) func vocabularies(name: String, pre: String?) throws {
         let file = Fixtures.url("tokenizer-pipelines/\(name).json")
@@ -42,14 +42,14 @@ import Testing
     }
 
     // A failure means that a tokenizer for which GGUF has no words is written as another one.
-    @Test(arguments: ["lowercase", "splits", "inverted", "gpt2-prefix-space"]) func tokenizersWithoutAForm(name: String) throws {
+    @Test("tokenizers without a form", arguments: ["lowercase", "splits", "inverted", "gpt2-prefix-space"]) func tokenizersWithoutAForm(name: String) throws {
         let file = Fixtures.url("tokenizer-pipelines/\(name).json")
         let tokenizer = try TokenizerJSON([UInt8](Files.data(file)), file: name).makeTokenizer()
         #expect(GGUFTokenizer(tokenizer, rows: tokenizer.vocabularySize, ends: []).problem != nil)
     }
 
     // A mismatch means that SentencePiece vocabularies, in either of their files, become another one.
-    @Test(arguments: ["tok320", "tok2000"]) func sentencePiece(name: String) throws {
+    @Test("SentencePiece vocabularies survive a conversion to GGUF", arguments: ["tok320", "tok2000"]) func sentencePiece(name: String) throws {
         for source in [TokenizerLoader.Source.sentencePiece, .tokenizerJSON] {
             let tokenizer = try TokenizerLoader.load(folder: Fixtures.url("tokenizer/" + name), source: source).tokenizer
             let found = GGUFTokenizer(tokenizer, rows: tokenizer.vocabularySize, ends: [2])
@@ -60,7 +60,7 @@ import Testing
     }
 
     // A failure means that llama.cpp refuses a LLaVA that we wrote: a tensor or key that it does not know, or one that it misses.
-    @Test(arguments: ["llava-hf/old-layout", "llava-hf/new-layout"]) func llavaIsAPair(path: String) throws {
+    @Test("llava is a pair", arguments: ["llava-hf/old-layout", "llava-hf/new-layout"]) func llavaIsAPair(path: String) throws {
         try withFolder { place in
             let (source, output) = (place.appendingPathComponent("source"), place.appendingPathComponent("llava.gguf"))
             try checkpoint(path, at: source)
@@ -92,7 +92,7 @@ import Testing
     }
 
     // A failure means that other programs run a model without its scheduler, as if nothing were missing, or that nobody is told.
-    @Test(arguments: ["ada-L", "ada-H"]) func adaptiveModelsSayWhatTheyAre(path: String) throws {
+    @Test("adaptive models say what they are", arguments: ["ada-L", "ada-H"]) func adaptiveModelsSayWhatTheyAre(path: String) throws {
         try withFolder { place in
             let (source, output) = (place.appendingPathComponent("source"), place.appendingPathComponent("ada.gguf"))
             try checkpoint(path, at: source)
@@ -108,7 +108,7 @@ import Testing
     }
 
     // A failure means that tied embeddings under the output head's name are missing in the file, or stand in it twice.
-    @Test(arguments: ["model.embed_tokens.weight", "lm_head.weight", "both"]) func tiedEmbeddings(name: String) throws {
+    @Test("tied embeddings are written once", arguments: ["model.embed_tokens.weight", "lm_head.weight", "both"]) func tiedEmbeddings(name: String) throws {
         try withFolder { place in
             let source = place.appendingPathComponent("source")
             try Files.copy(Fixtures.url("decoders/qwen2-tied"), to: source)
@@ -129,7 +129,7 @@ import Testing
     }
 
     // A mismatch means that a program which reads the template from the file writes another prompt than we do.
-    @Test(arguments: ChatTemplate.all) func builtInTemplatesInJinja(template: ChatTemplate) throws {
+    @Test("built in templates in Jinja", arguments: ChatTemplate.all) func builtInTemplatesInJinja(template: ChatTemplate) throws {
         let other = try ChatTemplate(jinja: template.jinja, name: "x", specialTokens: ["bos_token": "<s>", "eos_token": "</s>"])
         let question = ChatMessage(.user, "What's \\ \"this\"?"), answer = ChatMessage(.assistant, "A cat."), system = ChatMessage(.system, "Be brief.")
         for turns in [[question], [question, answer, ChatMessage(.user, "And that?")], [system, question], [system, question, answer, question]] {

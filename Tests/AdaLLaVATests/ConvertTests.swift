@@ -28,7 +28,7 @@ import Testing
     }
 
     // A mismatch means that queries and keys lose their order on the way to GGUF, or that a tensor is dropped or takes another's place.
-    @Test(arguments: ["ada-L", "ada-H"]) func ggufComputesWhatTheFolderComputes(folder: String) throws {
+    @Test("GGUF computes what the folder computes", arguments: ["ada-L", "ada-H"]) func ggufComputesWhatTheFolderComputes(folder: String) throws {
         try withFolder { place in
             let (asFolder, asFile) = (place.appendingPathComponent("f16"), place.appendingPathComponent("f16.gguf"))
             _ = try CheckpointConverter(Fixtures.url(folder), to: .f16, output: asFolder).run()
@@ -46,7 +46,7 @@ import Testing
     }
 
     // A mismatch means that a GGUF file changes when it is converted to the type that it already has.
-    @Test func convertingTwiceChangesNothing() throws {
+    @Test("converting twice changes nothing") func convertingTwiceChangesNothing() throws {
         try withFolder { place in
             let (first, second) = (place.appendingPathComponent("a.gguf"), place.appendingPathComponent("b.gguf"))
             _ = try CheckpointConverter(Fixtures.url("ada-H"), to: .q8_0, output: first).run()
@@ -61,7 +61,7 @@ import Testing
     }
 
     // A failure means that quantized weights are further from the original than their blocks allow.
-    @Test(arguments: Target.allCases) func valuesStayClose(target: Target) throws {
+    @Test("quantized weights stay within their blocks' error", arguments: Target.allCases) func valuesStayClose(target: Target) throws {
         try withFolder { place in
             let output = place.appendingPathComponent("out.gguf")
             _ = try CheckpointConverter(Fixtures.url("ada-L"), to: target, output: output).run()
@@ -90,7 +90,7 @@ import Testing
     }
 
     // A failure means that a conversion overwrites what is there, writes half a file, or says nothing useful about a wrong request.
-    @Test func refusesWhatItCannotWrite() throws {
+    @Test("refuses what it cannot write") func refusesWhatItCannotWrite() throws {
         try withFolder { place in
             let source = Fixtures.url("ada-L")
             let folder = place.appendingPathComponent("folder")
@@ -114,7 +114,7 @@ import Testing
     }
 
     // A failure means that a conversion leaves a folder whose tower cannot be found, because it lay beside the checkpoint.
-    @Test(arguments: ["../tower", "inside/tower"]) func theTowerTravels(reference: String) throws {
+    @Test("a conversion keeps the path of the vision tower", arguments: ["../tower", "inside/tower"]) func theTowerTravels(reference: String) throws {
         try withFolder { place in
             let (source, output) = (place.appendingPathComponent("source/model"), place.appendingPathComponent("a/b"))
             try Files.createFolder(source)
@@ -137,7 +137,7 @@ import Testing
     }
 
     // A failure means that --force replaces a checkpoint that loads by one that does not.
-    @Test func whatDoesNotLoadReplacesNothing() throws {
+    @Test("what does not load replaces nothing") func whatDoesNotLoadReplacesNothing() throws {
         try withFolder { place in
             let output = place.appendingPathComponent("out")
             _ = try CheckpointConverter(Fixtures.url("ada-L"), to: .bf16, output: output).run()
@@ -154,7 +154,7 @@ import Testing
     }
 
     // A mismatch means that a converted model reads prompts differently from its source.
-    @Test func theTokenizerTravels() throws {
+    @Test("a conversion keeps the tokenizer") func theTokenizerTravels() throws {
         try withFolder { place in
             let output = place.appendingPathComponent("out.gguf")
             let source = Fixtures.models.appendingPathComponent("scenes-ref")

@@ -10,7 +10,7 @@ import Testing
     private func fixture(_ folder: String) throws -> DecoderFixture { try #require(DecoderFixture.all.first { $0.folder == folder }) }
 
     // A mismatch means that what a convolution has seen is lost, or seen twice, where one step ends and the next begins.
-    @Test(arguments: folders) func streamsThroughChunksAndTokens(folder: String) throws {
+    @Test("streams through chunks and tokens", arguments: folders) func streamsThroughChunksAndTokens(folder: String) throws {
         let fixture = try fixture(folder), model = try TestModel(fixture.url, threads: 2), decoder = model.decoder
         let tokens = Array(try #require(fixture.expected().prompts.last).tokens.prefix(150))
         func logits(_ pieces: [Int]) throws -> [Float] {
@@ -35,7 +35,7 @@ import Testing
     }
 
     // A mismatch means that a request goes on from what a convolution saw of another text, or that nothing of a known beginning is used.
-    @Test(arguments: folders) func promptsAreReused(folder: String) throws {
+    @Test("convolution states are reused only with their prompt", arguments: folders) func promptsAreReused(folder: String) throws {
         let fixture = try fixture(folder), model = try TestModel(fixture.url, threads: 2)
         let prompt = try #require(fixture.expected().prompts.last).tokens
         func check(_ tokens: [Int], cached: Int, _ what: String) throws -> EngineResult {
@@ -56,7 +56,7 @@ import Testing
     }
 
     // A mismatch means that an adaptive model reuses states of another plan, or loses those of its own.
-    @Test(arguments: ["L", "H"]) func adaptivePromptsAreReused(type: String) throws {
+    @Test("adaptive prompts are reused", arguments: ["L", "H"]) func adaptivePromptsAreReused(type: String) throws {
         let fixture = try fixture("lfm2"), prompt = try #require(fixture.expected().prompts.last).tokens
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("model")
@@ -74,7 +74,7 @@ import Testing
     }
 
     // A failure means that a cancelled answer keeps memory, or spoils the next one.
-    @Test func cancelledRequestsLeaveNothing() throws {
+    @Test("cancelled requests leave nothing") func cancelledRequestsLeaveNothing() throws {
         let fixture = try fixture("lfm2"), model = try TestModel(fixture.url, threads: 2), prompt = try fixture.expected().prompts[2]
         for end in [1, 3] {
             let cancellation = Cancellation()
@@ -93,7 +93,7 @@ import Testing
     }
 
     // A failure means that a state grows with every token, or that the memory of a context is promised wrongly.
-    @Test func statesAreSmall() throws {
+    @Test("a convolution's state does not grow") func statesAreSmall() throws {
         let fixture = try fixture("lfm2"), model = try TestModel(fixture.url, threads: 2), c = model.decoder.configuration
         let prompt = try #require(fixture.expected().prompts.last).tokens
         let found = try model.run(prompt, maxTokens: 20)
@@ -106,7 +106,7 @@ import Testing
     }
 
     // A failure means that two sequences write one state.
-    @Test func sharedStatesAreCopied() throws {
+    @Test("shared states are copied") func sharedStatesAreCopied() throws {
         let pool = PagePool(), state = ConvolutionState(channels: 32, taps: 3)
         func advance(_ state: ConvolutionState, _ slots: Range<Int>, from value: Float, keepsEnd: Bool) throws {
             try state.reserve(slots, keepsEnd: keepsEnd, pool)

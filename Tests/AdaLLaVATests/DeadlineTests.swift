@@ -32,7 +32,7 @@ import Testing
     }
 
     // A failure means that a deadline with all the time in the world gives another answer than the whole model, or one that has passed another than the floor.
-    @Test(arguments: ["ada-L", "ada-H"]) func muchTimeRunsEverythingAndNoneTheFloor(folder: String) throws {
+    @Test("much time runs everything and none the floor", arguments: ["ada-L", "ada-H"]) func muchTimeRunsEverythingAndNoneTheFloor(folder: String) throws {
         let model = try TestModel(Fixtures.url(folder), threads: 2)
         let adaptive = try #require(model.loaded.parts.adaptive), prompt = [1] + Self.tokens(40, seed: 3)
         let whole = try model.run(prompt, budget: 1, maxTokens: 8), floor = try model.run(prompt, budget: adaptive.units.floor, maxTokens: 8)
@@ -54,7 +54,7 @@ import Testing
     }
 
     // A failure means that the units of a deadline are not those that its time pays for.
-    @Test(arguments: ["ada-L", "ada-H"]) func unitsAreThoseThatTheTimePaysFor(folder: String) throws {
+    @Test("units are those that the time pays for", arguments: ["ada-L", "ada-H"]) func unitsAreThoseThatTheTimePaysFor(folder: String) throws {
         let model = try TestModel(Fixtures.url(folder), threads: 2)
         let most = try #require(model.loaded.parts.adaptive).units, optional = most.total - most.prefix
         let planner = Self.planner(model, layer: 1e12)
@@ -87,7 +87,7 @@ import Testing
 
     // A failure means that a machine that becomes slower does not make an answer smaller, that tokens already given change, or that the rest of the answer
     // is not what a plan with fewer switches gives.
-    @Test(arguments: ["ada-L", "ada-H", "L", "H"]) func smallerPlansMidAnswerEqualAPlainDecoder(name: String) throws {
+    @Test("smaller plans mid answer equal a plain decoder", arguments: ["ada-L", "ada-H", "L", "H"]) func smallerPlansMidAnswerEqualAPlainDecoder(name: String) throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let model: TestModel
             if name.hasPrefix("ada") {
@@ -139,7 +139,7 @@ import Testing
     }
 
     // A failure means that a request that cannot be met is computed all the same, or refused without saying what could be met.
-    @Test func strictRequestsAreRefusedBeforeAnythingRuns() throws {
+    @Test("strict requests are refused before anything runs") func strictRequestsAreRefusedBeforeAnythingRuns() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         model.engine.planner = Self.planner(model, layer: 1e9)
         var request = Self.request([1] + Self.tokens(20, seed: 6) + [Engine.imageToken], .answer(within: .milliseconds(1)))
@@ -155,7 +155,7 @@ import Testing
     }
 
     // A failure means that a model without a scheduler does not take deadlines, or cuts answers that nobody asked to cut.
-    @Test func modelsWithoutASchedulerPredictAndCut() throws {
+    @Test("models without a scheduler predict and cut") func modelsWithoutASchedulerPredictAndCut() throws {
         let fixture = try #require(DecoderFixture.all.first { $0.architecture == .mistral })
         let model = try TestModel(fixture.url, threads: 2), prompt = try fixture.expected().prompts[1].tokens
         let whole = try model.run(prompt, maxTokens: 12)
@@ -174,7 +174,7 @@ import Testing
     }
 
     // A failure means that the answers of a model without kept measurements are predicted, or slowed down by predicting.
-    @Test func fractionsAreNotPredictedBeforeAnythingWasMeasured() throws {
+    @Test("fractions are not predicted before anything was measured") func fractionsAreNotPredictedBeforeAnythingWasMeasured() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         #expect(try model.run(Self.request([1, 5, 7], .fraction(0.7))).prediction == nil)
         #expect(model.engine.planner == nil)
@@ -184,7 +184,7 @@ import Testing
     }
 
     // A failure means that a model cannot be measured, or that what was measured is not found by the next process, or believed when it is damaged.
-    @Test(arguments: ["ada-L", "ada-H"]) func measurementsAreKept(folder: String) async throws {
+    @Test("measured times are kept for later processes, and damaged ones ignored", arguments: ["ada-L", "ada-H"]) func measurementsAreKept(folder: String) async throws {
         let kept = FileManager.default.temporaryDirectory.appendingPathComponent("times-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: kept) }
         var options = AdaptiveModel.Options()

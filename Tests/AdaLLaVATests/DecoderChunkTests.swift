@@ -75,7 +75,7 @@ import Testing
     }
 
     // A mismatch means that a prompt longer than one chunk is read differently from a short one.
-    @Test(arguments: kernelSets) func chunksDoNotMatter(kernels: String) throws {
+    @Test("chunks do not matter", arguments: kernelSets) func chunksDoNotMatter(kernels: String) throws {
         try Fixtures.withTemporaryFolder { folder in
             try Self.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
             let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels)
@@ -97,7 +97,7 @@ import Testing
     }
 
     // A mismatch means that a prompt whose last row alone is read leaves other keys and values, or another answer, behind.
-    @Test(arguments: kernelSets) func onlyTheLastRowIsRead(kernels: String) throws {
+    @Test("only the last row is read", arguments: kernelSets) func onlyTheLastRowIsRead(kernels: String) throws {
         try Fixtures.withTemporaryFolder { folder in
             try Self.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
             let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels)
@@ -125,7 +125,7 @@ import Testing
     }
 
     // A failure means that a checkpoint whose tied embeddings are stored under the output layer's name cannot be used, or answers otherwise.
-    @Test func tiedEmbeddingsUnderEitherName() throws {
+    @Test("tied embeddings under either name") func tiedEmbeddingsUnderEitherName() throws {
         try Fixtures.withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("model")
             try Self.write(to: url, keyValueHeads: 2, expanded: false)
@@ -148,7 +148,7 @@ import Testing
     }
 
     // A mismatch means that a query head reads another group's keys and values, whole or under a plan.
-    @Test(arguments: kernelSets) func groupedQueriesEqualRepeatedKeys(kernels: String) throws {
+    @Test("grouped queries equal repeated keys", arguments: kernelSets) func groupedQueriesEqualRepeatedKeys(kernels: String) throws {
         try Fixtures.withTemporaryFolder { folder in
             let names = ["grouped", "expanded"].map(folder.appendingPathComponent)
             for (index, name) in names.enumerated() { try Self.write(to: name, keyValueHeads: 2, expanded: index == 1) }
@@ -185,7 +185,7 @@ import Testing
     }
 
     // A mismatch means that the same seed answers differently on a machine with another number of processors.
-    @Test(arguments: Precision.allCases) func threadsDoNotMatter(precision: Precision) throws {
+    @Test("threads do not matter", arguments: Precision.allCases) func threadsDoNotMatter(precision: Precision) throws {
         let url = Fixtures.referenceModel
         var sampling = SamplingOptions()
         (sampling.temperature, sampling.seed) = (1, 17)

@@ -19,7 +19,7 @@ import Testing
     private static let prefix = 2
 
     // A mismatch means that an architecture cannot be adaptive by configuration alone, or that what a plan skips is not what it should.
-    @Test(arguments: all) func runsUnderBudgets(fixture: DecoderFixture, variant: Variant) throws {
+    @Test("every architecture runs under budgets", arguments: all) func runsUnderBudgets(fixture: DecoderFixture, variant: Variant) throws {
         let prompts = try fixture.expected().prompts
         try CheckpointFixtures.withTemporaryFolder { folder in
             let source = folder.appendingPathComponent("model"), masked = folder.appendingPathComponent("masked")
@@ -52,7 +52,7 @@ import Testing
     }
 
     // A mismatch means that an adaptive model of another architecture is not the same model after a conversion.
-    @Test(arguments: DecoderFixture.all) func survivesConversion(fixture: DecoderFixture) throws {
+    @Test("adaptive models of every architecture survive a conversion", arguments: DecoderFixture.all) func survivesConversion(fixture: DecoderFixture) throws {
         let tokens = try fixture.expected().prompts[2].tokens
         try CheckpointFixtures.withTemporaryFolder { folder in
             let source = folder.appendingPathComponent("model")
@@ -76,7 +76,7 @@ import Testing
     }
 
     // A mismatch means that an answer depends on what else is computed at the same time.
-    @Test(arguments: DecoderFixture.all) func answersTheSameInABatch(fixture: DecoderFixture) throws {
+    @Test("answers the same in a batch", arguments: DecoderFixture.all) func answersTheSameInABatch(fixture: DecoderFixture) throws {
         let prompts = try fixture.expected().prompts
         try CheckpointFixtures.withTemporaryFolder { folder in
             try Self.write(fixture, Self.variants[1], to: folder.appendingPathComponent("model"))
@@ -97,7 +97,7 @@ import Testing
     }
 
     // A mismatch means that the picture of what a budget looks at shows positions that a window hides.
-    @Test func recordedAttentionKeepsToTheWindow() throws {
+    @Test("recorded attention keeps to the window") func recordedAttentionKeepsToTheWindow() throws {
         let fixture = try #require(DecoderFixture.all.first { $0.architecture == .mistral })
         let tokens = try fixture.expected().prompts[2].tokens
         try CheckpointFixtures.withTemporaryFolder { folder in

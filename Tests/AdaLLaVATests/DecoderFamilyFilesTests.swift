@@ -12,7 +12,7 @@ import Testing
     private func fixture(_ folder: String) throws -> DecoderFixture { try #require(DecoderFixture.all.first { $0.folder == folder }) }
 
     // A mismatch means that one of the forms that a model is published in is another model than the others.
-    @Test(arguments: DecoderFixture.all) func formsAgree(fixture: DecoderFixture) throws {
+    @Test("all published forms of a model agree", arguments: DecoderFixture.all) func formsAgree(fixture: DecoderFixture) throws {
         let expected = try read(fixture, [:]).language
         #expect(try read(fixture, [:], file: "config-published.json").language == expected)
         for file in fixture.ggufFiles {
@@ -29,7 +29,7 @@ import Testing
     }
 
     // A mismatch means that a model type of LLaVA's layout is not read, or is read as another architecture.
-    @Test(arguments: DecoderFixture.all) func modelTypes(fixture: DecoderFixture) throws {
+    @Test("model types of LLaVA's layout are read", arguments: DecoderFixture.all) func modelTypes(fixture: DecoderFixture) throws {
         let expected = try read(fixture, [:]).language
         let plain = String(fixture.adaptiveType.dropFirst(4))
         let adaptive: [String: JSONValue?] = ["scheduler_type": .string("H"), "scheduler_rank": .integer(2), "num_prefix_layers": .integer(2)]
@@ -46,7 +46,7 @@ import Testing
     }
 
     // A mismatch means that a window holds where transformers has none, or the other way round.
-    @Test func qwen2Windows() throws {
+    @Test("Qwen2's windows hold in the layers where transformers has them") func qwen2Windows() throws {
         let qwen2 = try fixture("qwen2")
         func window(_ changes: [String: JSONValue?], uses: Bool = true) throws -> Int? {
             let all: [String: JSONValue?] = [
@@ -74,7 +74,7 @@ import Testing
     }
 
     // A failure means that an absurd configuration gets through to code that divides by it, or that what is not computed is ignored.
-    @Test(arguments: ["config.json", "config-published.json"]) func hostileConfigurations(file: String) throws {
+    @Test("absurd configurations are refused", arguments: ["config.json", "config-published.json"]) func hostileConfigurations(file: String) throws {
         func error(_ folder: String, _ changes: [String: JSONValue?]) throws -> CheckpointError? {
             let fixture = try fixture(folder)
             return checkpointError { try read(fixture, changes, file: file) }
@@ -102,7 +102,7 @@ import Testing
     }
 
     // A mismatch means that a published form of Gemma 3 gets other layers, bases or scales than transformers or llama.cpp give it.
-    @Test func gemma3Forms() throws {
+    @Test("the published forms of Gemma 3 give the same layers") func gemma3Forms() throws {
         let gemma = try fixture("gemma3")
         let sliding = DecoderLayerKind.slidingAttention, full = DecoderLayerKind.attention
         func read(_ changes: [String: JSONValue?]) throws -> DecoderConfiguration {
@@ -144,7 +144,7 @@ import Testing
     }
 
     // A failure means that a GGUF file of Gemma 3 gets windows in other layers than llama.cpp gives it.
-    @Test func gemma3GGUFPatterns() throws {
+    @Test("Gemma 3 GGUF patterns") func gemma3GGUFPatterns() throws {
         let source = try GGUFFile(contentsOf: fixture("gemma3").url.appendingPathComponent("gemma3.gguf"))
         func read(_ key: String, _ value: GGUFValue?) throws -> DecoderConfiguration {
             try CheckpointFixtures.withTemporaryFolder { place in
@@ -166,7 +166,7 @@ import Testing
     }
 
     // A mismatch means that a published form of LFM2 gets another MLP, or convolutions in other layers, than transformers or llama.cpp give it.
-    @Test func lfm2Forms() throws {
+    @Test("the published forms of LFM2 give the same layers") func lfm2Forms() throws {
         let lfm2 = try fixture("lfm2"), conv = DecoderLayerKind.convolution, full = DecoderLayerKind.attention
         func read(_ changes: [String: JSONValue?]) throws -> DecoderConfiguration {
             try self.read(lfm2, changes, file: "config-published.json").language
@@ -195,7 +195,7 @@ import Testing
     }
 
     // A failure means that damaged weights or metadata of a convolution are computed with.
-    @Test func damagedConvolutions() throws {
+    @Test("damaged convolutions are refused") func damagedConvolutions() throws {
         let lfm2 = try fixture("lfm2")
         for (name, shape) in [("conv.in_proj.weight", [96, 72]), ("conv.conv.weight", [48, 3, 1]), ("conv.out_proj.weight", [24, 96])] {
             try lfm2.withCopy { copy in
@@ -221,7 +221,7 @@ import Testing
     }
 
     // A failure means that a checkpoint without a bias that its architecture has computes something else than it was trained to.
-    @Test(arguments: [
+    @Test("missing biases are refused", arguments: [
         ("lfm2-bias", "model.layers.1.conv.in_proj.bias", "model.layers.1.conv.in_proj.bias"),
         ("lfm2-bias", "model.layers.1.conv.conv.bias", "model.layers.1.conv.conv.bias"),
         ("lfm2-bias", "model.layers.3.conv.out_proj.bias", "model.layers.3.conv.out_proj.bias"),
@@ -245,7 +245,7 @@ import Testing
     }
 
     // A failure means that a stacked tensor of another size is cut in the wrong places.
-    @Test func stackedTensors() throws {
+    @Test("stacked tensors are split where their sizes say") func stackedTensors() throws {
         let phi2 = try fixture("phi2")
         let file = try GGUFFile(contentsOf: phi2.url.appendingPathComponent("phi2.gguf"))
         let parts = (0 ..< 3).map { RenamedTensors.Part(name: "part\($0)", rows: 48) }
@@ -271,7 +271,7 @@ import Testing
     }
 
     // A failure means that a GGUF file of another architecture gets a window or a rotary size that it does not have.
-    @Test func hostileGGUF() throws {
+    @Test("hostile GGUF") func hostileGGUF() throws {
         func error(_ folder: String, _ file: String, _ key: String, _ value: GGUFValue?) throws -> CheckpointError? {
             let source = try GGUFFile(contentsOf: fixture(folder).url.appendingPathComponent(file))
             return try CheckpointFixtures.withTemporaryFolder { place in
@@ -295,7 +295,7 @@ import Testing
     }
 
     // A mismatch means that a conversion changes an architecture, or loses a bias, a window or the order of a head's values.
-    @Test(arguments: DecoderFixture.all) func conversionsKeepTheArchitecture(fixture: DecoderFixture) throws {
+    @Test("conversions keep the architecture", arguments: DecoderFixture.all) func conversionsKeepTheArchitecture(fixture: DecoderFixture) throws {
         let prompt = try fixture.expected().prompts[2]
         try CheckpointFixtures.withTemporaryFolder { folder in
             var sources = [(name: "model", url: folder.appendingPathComponent("model"))]
@@ -330,7 +330,7 @@ import Testing
     }
 
     // A mismatch means that `inspect` does not say which architecture a decoder has.
-    @Test(arguments: DecoderFixture.all) func reports(fixture: DecoderFixture) throws {
+    @Test("reports name the architecture and the window", arguments: DecoderFixture.all) func reports(fixture: DecoderFixture) throws {
         let report = try ModelReport(contentsOf: fixture.ggufFiles.first.map(fixture.url.appendingPathComponent) ?? fixture.url)
         let window = fixture.architecture == .mistral || fixture.architecture == .gemma3 ? 24 : nil
         #expect(report.problem == nil)

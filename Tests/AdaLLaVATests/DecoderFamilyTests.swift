@@ -8,7 +8,7 @@ import Testing
     static let all: [(DecoderFixture, String)] = DecoderFixture.all.flatMap { fixture in kernelSets.map { (fixture, $0) } }
 
     // A mismatch means that an architecture computes something else than transformers, or that one of the files it comes in is misread.
-    @Test(arguments: all) func answersAsTransformersDoes(fixture: DecoderFixture, kernels: String) throws {
+    @Test("answers as transformers does", arguments: all) func answersAsTransformersDoes(fixture: DecoderFixture, kernels: String) throws {
         let expected = try fixture.expected()
         try fixture.forEachForm { form, url in
             let model = try TestModel(url, kernels: kernels, threads: 2)
@@ -24,7 +24,7 @@ import Testing
     }
 
     // A mismatch means that what runs by default drifts further than 16-bit keys and values explain.
-    @Test(arguments: all) func automaticPrecisionStaysClose(fixture: DecoderFixture, kernels: String) throws {
+    @Test("automatic precision stays close", arguments: all) func automaticPrecisionStaysClose(fixture: DecoderFixture, kernels: String) throws {
         let model = try TestModel(fixture.url, precision: .automatic, kernels: kernels, threads: 2)
         for prompt in try fixture.expected().prompts {
             let trace = Trace()
@@ -34,7 +34,7 @@ import Testing
     }
 
     // A mismatch means that skipping heads, neurons or layers of an architecture is not the same as multiplying them by zero.
-    @Test(arguments: all) func skippingEqualsMasking(fixture: DecoderFixture, kernels: String) throws {
+    @Test("skipping switches equals multiplying them by zero", arguments: all) func skippingEqualsMasking(fixture: DecoderFixture, kernels: String) throws {
         let expected = try fixture.expected()
         try fixture.forEachForm { form, url in
             let checkpoint = try Checkpoint.open(at: url)
@@ -84,7 +84,7 @@ import Testing
     }
 
     // A mismatch means that pages which a window has left behind are still read, or given back too early, when a prompt is found in the cache.
-    @Test func windowsAndTheCacheOfPromptsAgree() throws {
+    @Test("windows and the cache of prompts agree") func windowsAndTheCacheOfPromptsAgree() throws {
         let fixture = try #require(DecoderFixture.all.first { $0.architecture == .mistral })
         let model = try TestModel(fixture.url, threads: 2), prompt = try #require(fixture.expected().prompts.last)
         #expect(model.decoder.configuration.slidingWindow == 24)

@@ -61,7 +61,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
 
 @Suite struct EfficientNetTests {
     // A failure means that a published network is built with other blocks than its weights have.
-    @Test func publishedVariants() throws {
+    @Test("published variants have the blocks of their weights") func publishedVariants() throws {
         let lite0 = try EfficientNetConfiguration(variant: "lite0")
         #expect(lite0.grid == 7 && lite0.featureWidth == 2368 && lite0.blocks.count == 16 && lite0.variant == "lite0")
         #expect(lite0.stages.map(\.notation).last == "r1_k3_s11_e6_i192_o320")
@@ -76,7 +76,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that a wrong configuration is believed, or that its error does not name the field.
-    @Test func wrongConfigurationsAreNamed() throws {
+    @Test("wrong configurations are named") func wrongConfigurationsAreNamed() throws {
         func read(_ text: String) throws -> VisionConfiguration {
             try VisionConfiguration.read(CheckpointFixtures.json("{\"model_type\":\"efficientnet_lite\",\(text)}"), file: "config.json")
         }
@@ -104,7 +104,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
 
     // A mismatch means that images are seen wrongly: another padding, another order of channels or cells, a block that is not run, a pickle
     // read wrongly. Float32 is compared closely; stored in 16 bits, the weights themselves are off.
-    @Test(arguments: ["legacy", "zip"], kernelSets) func featuresAsRecorded(format: String, kernels: String) throws {
+    @Test("features are the recorded ones", arguments: ["legacy", "zip"], kernelSets) func featuresAsRecorded(format: String, kernels: String) throws {
         let (expected, image) = (try TinyEfficientNet.expected(), try #require(TinyEfficientNet.image))
         try CheckpointFixtures.withTemporaryFolder { folder in
             for (type, tolerance) in [(ElementType.f32, 3e-6), (.f16, 3e-3), (.bf16, 3e-2)] {
@@ -120,7 +120,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that the features depend on the number of threads.
-    @Test func threadsChangeNothing() throws {
+    @Test("features do not depend on the number of threads") func threadsChangeNothing() throws {
         let image = try #require(TinyEfficientNet.image)
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = try TinyEfficientNet.tower(in: folder)
@@ -135,7 +135,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that feature maps are put into other columns than their order says, or that one depends on another being there.
-    @Test func featureMapsCanBeChosen() throws {
+    @Test("feature maps can be chosen") func featureMapsCanBeChosen() throws {
         let (expected, image) = (try TinyEfficientNet.expected(), try #require(TinyEfficientNet.image))
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = try TinyEfficientNet.tower(in: folder)
@@ -151,7 +151,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that colours are read from another place than the rest of a row's features, or do not sum up a picture's pixels.
-    @Test func coloursAreTheMeansOfThePixels() throws {
+    @Test("colours are the means of the pixels") func coloursAreTheMeansOfThePixels() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = try TinyEfficientNet.tower(in: folder)
             let config = url.appendingPathComponent("config.json")
@@ -177,7 +177,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that the padding colour of a picture is not the one that becomes zero, or that pixels are not (byte - 127) / 128.
-    @Test func pixelsAreCenteredAt127() throws {
+    @Test("pixels are centered at 127") func pixelsAreCenteredAt127() throws {
         let processor = try CLIPImageProcessor(
             .efficientNetLite(imageSize: 32), tower: VisionConfiguration(EfficientNetConfiguration(variant: "lite0")).sized(32), file: "")
         let image = try #require(RGBImage(width: 32, height: 16, pixels: [UInt8](repeating: 255, count: 32 * 16 * 3)))
@@ -187,7 +187,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
 
     // A failure means that a whole model with this tower does not load, answers differently with its tower inside the checkpoint or beside it,
     // or loses its tower, its pixels' scale or its feature maps on the way through a conversion.
-    @Test func wholeModels() async throws {
+    @Test("whole models with this tower load and answer") func wholeModels() async throws {
         let image = try #require(TinyEfficientNet.image)
         try CheckpointFixtures.withTemporaryFolder { folder in
             let inside = try TinyEfficientNet.model(in: folder, towerInside: true)
@@ -226,7 +226,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that settings which such a tower cannot follow are ignored silently.
-    @Test func whatOnlyTransformersHaveIsRefused() throws {
+    @Test("what only transformers have is refused") func whatOnlyTransformersHaveIsRefused() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let model = try TinyEfficientNet.model(in: folder, towerInside: true)
             for (field, value) in [("mm_vision_select_feature", "cls_patch"), ("token_selecting", "prumerge")] {
@@ -243,7 +243,7 @@ private func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
     }
 
     // A failure means that a tower whose weights do not fit its configuration is loaded, or refused without the tensor's name.
-    @Test func weightsMustFit() throws {
+    @Test("weights that do not fit the configuration are refused by name") func weightsMustFit() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let url = try TinyEfficientNet.tower(in: folder)
             let weights = url.appendingPathComponent("model.safetensors")

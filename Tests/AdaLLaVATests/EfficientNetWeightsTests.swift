@@ -45,7 +45,7 @@ import Testing
 
     // A mismatch means that the published weights give other features than the PyTorch package. With the weights rounded to 16 bits there as
     // here, only float32 arithmetic is left between the two; against the package itself, that rounding.
-    @Test(arguments: present, kernelSets) func featuresArePyTorchs(variant: String, kernels: String) throws {
+    @Test("features are PyTorch's", arguments: present, kernelSets) func featuresArePyTorchs(variant: String, kernels: String) throws {
         let records: [String: Record] = try Fixtures.json("efficientnet/expected.json")
         let record = try #require(records[variant])
         let tower = try VisionTower(contentsOf: Self.tower(variant), precision: .f32, kernels: kernels)

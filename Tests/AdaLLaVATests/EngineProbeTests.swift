@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct EngineProbeTests {
     // A failure means that choosing a plan is reported as free, or that a model which has nothing to choose is said to have chosen.
-    @Test func planningIsTimed() async throws {
+    @Test("the time of choosing a plan is measured") func planningIsTimed() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
         let times = try #require(try await model.measurePlanning(budget: .fraction(0.7), repeats: 3))
         #expect(times.count == 3 && times.allSatisfy { $0 > .zero })
@@ -17,7 +17,7 @@ import Testing
     }
 
     // A failure means that budgets are timed under other plans than they run with, or that a round of them never ends.
-    @Test func budgetsAreTimedTogether() async throws {
+    @Test("budgets are timed together") func budgetsAreTimedTogether() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
         let budgets = [Budget.full, .fraction(0.75), .fraction(0.5)]
         let costs = try await model.measureBudgets(budgets, prompt: [1, 5, 6, 7, 8], steps: 4)
@@ -33,7 +33,7 @@ import Testing
     }
 
     // A failure means that the decoder alone is timed on other tokens than the answer's, or that bad ids reach the embedding.
-    @Test func decoderAloneTakesItsTokens() async throws {
+    @Test("decoder alone takes its tokens") func decoderAloneTakesItsTokens() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.url("llava-hf/old-layout"))
         let times = try await model.measureDecoder(prompt: [1, 5], tokens: [6, 7, 8])
         #expect(times.count == 3 && times.allSatisfy { $0 > .zero })
@@ -46,7 +46,7 @@ import Testing
     }
 
     // A failure means that steps of several sequences are timed on others than were asked for, or that bad ids reach the embedding.
-    @Test func stepsOfSeveralSequencesAreTimed() async throws {
+    @Test("steps of several sequences are timed") func stepsOfSeveralSequencesAreTimed() async throws {
         let model = try await AdaptiveModel(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref"))
         let plan = try model.plan(switchLogits: [0.1, 0.9, 0.3, 0.2], units: 2)
         let times = try await model.measureSteps([[nil, plan], [plan]], prompt: [1, 5, 6], steps: 3)

@@ -82,7 +82,7 @@ import Testing
 
     // A failure means that long prompts, or images, are read otherwise than the layers say: that a piece of the middle lands in the wrong columns, or that
     // what a plan leaves out is not zero.
-    @Test(arguments: kernelSets, [ElementType.bf16, .f16, .q8_0])
+    @Test("pieces give what whole tensors give", arguments: kernelSets, [ElementType.bf16, .f16, .q8_0])
     func piecesGiveWhatWholeTensorsGive(kernels: String, type: ElementType) throws {
         let shapes = [(96, 320, 40, true), (96, 320, 40, false), (64, 96, 600, false), (96, 1536, 33, true), (32, 160, 67, false), (6176, 96, 24, false)]
         for (hidden, neurons, rows, hasBias) in shapes {
@@ -106,7 +106,7 @@ import Testing
     }
 
     // A failure means that an image tower in 8 bits sees another image: a piece of the middle takes the scale of another, or shares a group with one.
-    @Test(arguments: kernelSets)
+    @Test("towers in 8 bits", arguments: kernelSets)
     func towersInEightBits(kernels: String) throws {
         for (hidden, neurons, rows) in [(128, 320, 40), (64, 1088, 33), (320, 256, 90), (1280, 64, 25), (96, 512, 30), (128, 288, 30)] {
             let network = try Network(kernels: kernels, type: .f32, hidden: hidden, neurons: neurons, rows: rows, precision: .q8)
@@ -123,7 +123,7 @@ import Testing
     }
 
     // A failure means that neurons that do not fill a block of 32 bring in what lay in memory before.
-    @Test(arguments: kernelSets)
+    @Test("neurons that do not fill a block", arguments: kernelSets)
     func neuronsThatDoNotFillABlock(kernels: String) throws {
         for neurons in [40, 80, 33] {
             let network = try Network(kernels: kernels, type: .bf16, hidden: 64, neurons: neurons, rows: 25)
@@ -136,7 +136,7 @@ import Testing
 
     // A failure means that single rows, whose weights come from memory, wait for pieces that are not worth it, or that a row's arithmetic follows how many
     // there are instead of its role.
-    @Test(arguments: kernelSets, [ElementType.bf16, .q8_0]) func rolesDecideAndNotRows(kernels: String, type: ElementType) throws {
+    @Test("roles decide and not rows", arguments: kernelSets, [ElementType.bf16, .q8_0]) func rolesDecideAndNotRows(kernels: String, type: ElementType) throws {
         for rows in [1, 3, 40] {
             let network = try Network(kernels: kernels, type: type, hidden: 64, neurons: 96, rows: rows, hasBias: false)
             #expect(network.asLayer(.single) == network.run(gated: true, inPieces: false, role: .single), "\(rows)")

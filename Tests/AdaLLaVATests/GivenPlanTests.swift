@@ -15,7 +15,7 @@ import Testing
         return EngineRequest(tokens: tokens, images: [try model.loaded.image(image)], budget: .fraction(budget), maxTokens: 6)
     }
 
-    @Test func theOwnPlanGivenFromOutsideChangesNothing() throws {
+    @Test("the own plan given from outside changes nothing") func theOwnPlanGivenFromOutsideChangesNothing() throws {
         // A mismatch means that experiments with plans measure something else than the plans.
         let model = try TestModel(Self.folder)
         var request = try request(model, budget: 0.75)
@@ -40,7 +40,7 @@ import Testing
         #expect(other.logits != own.logits)
     }
 
-    @Test func plansThatDoNotFitAreErrors() throws {
+    @Test("plans that do not fit are errors") func plansThatDoNotFitAreErrors() throws {
         // A mismatch means that a wrong plan traps, or runs something that the model cannot.
         let model = try TestModel(Self.folder)
         let whole = ExecutionPlan.full(layers: 8, heads: 6)
@@ -62,7 +62,7 @@ import Testing
         }
     }
 
-    @Test func plansAreMadeOfLogits() async throws {
+    @Test("plans are made of logits") func plansAreMadeOfLogits() async throws {
         // A mismatch means that random plans are not of the budget's size, or that wrong numbers of logits trap.
         let model = try await AdaptiveModel(contentsOf: Self.folder)
         #expect(model.switchCount == 4 && model.prefixLayers == 4)
@@ -73,7 +73,7 @@ import Testing
         }
     }
 
-    @Test func theLatencyTokensAttentionIsTheSoftmaxOfItsScores() throws {
+    @Test("the latency token's attention is the softmax of its scores") func theLatencyTokensAttentionIsTheSoftmaxOfItsScores() throws {
         // A mismatch means that the overlays show something else than what the latency token attends to.
         let model = try TestModel(Self.folder)
         let request = try request(model, budget: 0.75)
@@ -144,7 +144,7 @@ import Testing
 
 /// Damaged weights, and files that are none.
 @Suite struct DamageTests {
-    @Test func weightsThatAreNotNumbersAreAnError() throws {
+    @Test("weights that are not numbers are an error") func weightsThatAreNotNumbersAreAnError() throws {
         // A failure means that a damaged model answers nothing, at any length, as if all were well.
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("damage-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -169,7 +169,7 @@ import Testing
 
     private static let weights = GivenPlanTests.folder.appendingPathComponent("model.safetensors")
 
-    @Test func linksAndPipesStayWhatTheyAre() throws {
+    @Test("links and pipes stay what they are") func linksAndPipesStayWhatTheyAre() throws {
         // A failure means that a trace written to a device or through a link replaces it by a file.
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("atomic-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

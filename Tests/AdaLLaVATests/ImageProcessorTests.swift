@@ -35,7 +35,7 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         let cases: [Case]
     }
 
-    @Test(arguments: ["a", "b", "c", "d"], CLIPImageProcessor.AspectMode.allCases)
+    @Test("preprocessed pixels equal Pillow's", arguments: ["a", "b", "c", "d"], CLIPImageProcessor.AspectMode.allCases)
     func pixelsEqualPillow(id: String, mode: CLIPImageProcessor.AspectMode) throws {
         // A difference means that the tower sees other pixels than the one the checkpoint was trained with.
         let cases = try ImageFixtures.json(ResizeCases.self, "resize/cases.json").cases
@@ -52,7 +52,7 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         }
     }
 
-    @Test(arguments: ["a", "b", "c", "d"], CLIPImageProcessor.AspectMode.allCases)
+    @Test("pixel values equal reference", arguments: ["a", "b", "c", "d"], CLIPImageProcessor.AspectMode.allCases)
     func pixelValuesEqualReference(id: String, mode: CLIPImageProcessor.AspectMode) throws {
         // A difference means that normalization rounds elsewhere than Hugging Face's processor does.
         let source = try picture("resize/\(id).png")
@@ -70,7 +70,7 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         }
     }
 
-    @Test(arguments: [
+    @Test("tower inputs equal reference", arguments: [
         ("images/im0.png", "image.im0.pixel_values", "ada-L"), ("images/im1.png", "image.im1.pixel_values", "ada-L"),
         ("images/im2.png", "image.im2.pixel_values", "ada-L"), ("images/im3.png", "image.im3.pixel_values", "ada-L"),
         ("prumerge/pm0.png", "pm0.pixel_values", "prumerge"), ("prumerge/pm1.png", "pm1.pixel_values", "prumerge"),
@@ -85,12 +85,12 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         #expect(values == expected.values)
     }
 
-    @Test func paddingColourIsTheMeanRoundedDown() throws {
+    @Test("padding colour is the mean rounded down") func paddingColourIsTheMeanRoundedDown() throws {
         // Another colour means that the borders of every photo differ from LLaVA's.
         #expect(try processor(336).paddingColour == [122, 116, 104])
     }
 
-    @Test func smallerThanTheCropIsFramedWithZeros() throws {
+    @Test("smaller than the crop is framed with zeros") func smallerThanTheCropIsFramedWithZeros() throws {
         // A failure means that a processor whose resize is smaller than its crop places the picture elsewhere than the reference.
         let white = try #require(RGBImage(width: 4, height: 4, pixels: [UInt8](repeating: 255, count: 48)))
         let pixels = try processor(7, shortestEdge: 4).croppedPixels(white, mode: .crop)
@@ -98,7 +98,7 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         #expect(rows == [".......", ".......", "..####.", "..####.", "..####.", "..####.", "......."])
     }
 
-    @Test(arguments: [(1, 600), (600, 1), (1, 1), (3, 2)])
+    @Test("extreme proportions need no memory", arguments: [(1, 600), (600, 1), (1, 1), (3, 2)])
     func extremeProportionsNeedNoMemory(width: Int, height: Int) throws {
         // A failure or a hang means that the whole resized picture (here up to 201,600 pixels long) is made before it is cut.
         let image = try #require(RGBImage(width: width, height: height, pixels: [UInt8](repeating: 90, count: width * height * 3)))
@@ -131,7 +131,7 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         #expect(without.inputRange.isEmpty && without.starts.allSatisfy { $0 == 90 } && without.outside == without.total)
     }
 
-    @Test func resizingToTheSameSizeChangesNothing() throws {
+    @Test("resizing to the same size changes nothing") func resizingToTheSameSizeChangesNothing() throws {
         // A difference means that a picture of the tower's own size is blurred or shifted.
         let image = try picture("resize/c.png")
         #expect(ImageResize.resize(image, width: image.width, height: image.height) == image)
@@ -139,7 +139,7 @@ private func largestDifference(_ a: some Sequence<Float>, _ b: some Sequence<Flo
         #expect(ImageResize.resize(image, width: 5, height: 1 << 21) == nil)
     }
 
-    @Test func unusableSettingsAreRefused() {
+    @Test("unusable settings are refused") func unusableSettingsAreRefused() {
         // A failure means that a damaged preprocessor_config.json divides by zero or asks for gigabytes.
         func make(_ crop: Int, _ edge: Int, _ mean: [Double], _ deviation: [Double]) throws -> CLIPImageProcessor {
             try CLIPImageProcessor(cropSize: crop, shortestEdge: edge, mean: mean, standardDeviation: deviation)

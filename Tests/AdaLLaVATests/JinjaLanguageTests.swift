@@ -40,7 +40,7 @@ enum TemplateFixtures {
         }
     }
 
-    @Test func agreesWithJinja2() throws {
+    @Test("templates render as in Jinja2") func agreesWithJinja2() throws {
         // A mismatch means that a construct of the language has another meaning than in Jinja2, so some checkpoint's prompts are not its own.
         let root = try TemplateFixtures.json("jinja.json")
         var variables: [String: JinjaValue] = [:]
@@ -55,7 +55,7 @@ enum TemplateFixtures {
         }
     }
 
-    @Test(arguments: [
+    @Test("says what is wrong and where", arguments: [
         ("a\n{% if x %}", "line 2: expected elif or else or endif for the if of line 2, found the end of the template"),
         ("{{ 1 +\n }}", "line 2: expected an expression, found }}"), ("{% foo %}", "line 1: expected a tag of Jinja, found \"foo\""),
         ("\n{{ x", "line 2: expected }} for the tag of line 2, found the end of the template"),
@@ -71,7 +71,7 @@ enum TemplateFixtures {
         #expect(error(source)?.description == expected)
     }
 
-    @Test func keepsTheOriginOfText() throws {
+    @Test("keeps the origin of text") func keepsTheOriginOfText() throws {
         // A failure means that what a person typed counts as the template's, and can become a special token, or the other way round.
         let typed = JinjaValue.text(JinjaText(" <b>X</b> ", .message))
         func typedText(_ source: String) throws -> String {
@@ -89,7 +89,7 @@ enum TemplateFixtures {
         #expect(try typedText("{% for c in x.strip() if c != 'b' %}{{ c }}{% endfor %}{{ x | string | first }}") == "[<>X</> ]")
     }
 
-    @Test func letsListsAndNamespacesChange() throws {
+    @Test("lets lists and namespaces change") func letsListsAndNamespacesChange() throws {
         // A failure means that templates which collect values in a list do not work.
         #expect(try render("{% set l = [1] %}{{ l.append(2) }}{{ l }}{{ l.pop(0) }}{{ l }}").string == "None[1, 2]1[2]")
         #expect(try render("{% set n = namespace(l=[]) %}{% for i in range(3) %}{% set _ = n.l.append(i) %}{% endfor %}{{ n.l }}").string == "[0, 1, 2]")

@@ -31,7 +31,7 @@ import Testing
         ("{{ [1] | batch(10**9, 1) }}", "memory"), ("{{ (['a' * 100000] * 10000) | sort }}", "memory"),
     ]
 
-    @Test(arguments: endless)
+    @Test("ends what has no end", arguments: endless)
     func endsWhatHasNoEnd(_ source: String, _ limit: String) throws {
         // A failure means that a checkpoint's template can keep the engine busy for ever, take all memory or end the process.
         let start = ContinuousClock.now
@@ -44,7 +44,7 @@ import Testing
         #expect(ContinuousClock.now - start < .seconds(60), "\(source)")
     }
 
-    @Test func endsWhatIsDeep() {
+    @Test("ends what is deep") func endsWhatIsDeep() {
         // A failure means that a template's source can overflow the stack.
         func nested(_ open: String, _ inner: String, _ close: String, _ count: Int = 20_000) -> String {
             String(repeating: open, count: count) + inner + String(repeating: close, count: count)
@@ -64,7 +64,7 @@ import Testing
         #expect(throws: Never.self) { try JinjaTemplate("{{ 1\(String(repeating: " + 1", count: 20_000)) }}").render([:]) }
     }
 
-    @Test func survivesBrokenSources() {
+    @Test("broken templates end in errors") func survivesBrokenSources() {
         // A crash means that a damaged template ends the process.
         let source = (try? TemplateFixtures.source("llama-3.1")) ?? ""
         var generator = SystemRandomNumberGenerator()
@@ -77,7 +77,7 @@ import Testing
         }
     }
 
-    @Test func rendersLongConversations() throws {
+    @Test("conversations that fill a context can be rendered") func rendersLongConversations() throws {
         // A failure means that the limits refuse conversations that a model's context can hold.
         let turn = String(repeating: "All work and no play makes Jack a dull boy. ", count: 100)
         let messages = (0..<401).map { ChatMessage($0 % 2 == 0 ? .user : .assistant, turn) }

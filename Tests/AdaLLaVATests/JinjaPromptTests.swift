@@ -22,7 +22,7 @@ import Testing
         }
     }
 
-    @Test func agreesWithTransformers() throws {
+    @Test("prompts equal those of transformers") func agreesWithTransformers() throws {
         // A mismatch means that a family of models is asked in another form than it was trained on, that an image stands elsewhere, or that a
         // typed mark of a template counts as one.
         let root = try TemplateFixtures.json("prompts.json")
@@ -55,7 +55,7 @@ import Testing
         #expect(families.count >= 40 && rows.count >= 600)
     }
 
-    @Test(arguments: [
+    @Test("finds whether a template takes parts", arguments: [
         ("llama-3.1", JinjaContentFormat.text), ("qwen-2.5", .text), ("chatml", .text), ("vicuna", .text), ("smollm-3", .text), ("qwen-3", .text),
         ("llava-1.5-hf", .parts), ("smolvlm", .parts), ("idefics-2", .parts), ("paligemma", .parts), ("llava-next-mistral", .parts),
         ("qwen-2-vl", .either), ("gemma-3", .either), ("llama-3.2-vision", .either), ("pixtral", .either), ("mistral-v7", .either), ("glm-4.1v", .either),
@@ -65,14 +65,14 @@ import Testing
         #expect(JinjaContentReader.format(of: try JinjaTemplate(try TemplateFixtures.source(name)).statements) == expected)
     }
 
-    @Test func refusesTemplatesThatDropImages() throws {
+    @Test("refuses templates that drop images") func refusesTemplatesThatDropImages() throws {
         // A failure means that an image is left out of a prompt without a word.
         let template = try ChatTemplate(jinja: "{% for m in messages %}{{ m.content | replace('<image>', '') }}{% endfor %}", name: "t")
         #expect(throws: ChatTemplateError.self) { try template.render([.question("What?", images: 1)]) }
         #expect(throws: Never.self) { try template.render([ChatMessage(.user, "<image> as text")]) }
     }
 
-    @Test func saysHowToGetAroundATemplate() throws {
+    @Test("says how to get around a template") func saysHowToGetAroundATemplate() throws {
         // A mismatch means that a person whose checkpoint's template fails is not told what else to do.
         let error = #expect(throws: ChatTemplateError.self) { try ChatTemplate(jinja: "a\n{% if %}", name: "chat_template") }
         let message = error?.description ?? ""
@@ -83,7 +83,7 @@ import Testing
         #expect(refusal?.category == .usage && refusal?.description.contains("System role not supported") == true)
     }
 
-    @Test func readsTemplatesFromWhereCheckpointsKeepThem() throws {
+    @Test("reads templates from where checkpoints keep them") func readsTemplatesFromWhereCheckpointsKeepThem() throws {
         // A mismatch means that a checkpoint's own template is not found, or that the wrong one of several counts.
         let tokenizer = [UInt8](try Data(contentsOf: TemplateFixtures.url("bytes.tokenizer.json")))
         func load(_ files: [String: String]) throws -> TokenizerLoader.Loaded {
@@ -101,7 +101,7 @@ import Testing
         #expect(ChatTemplateChoice.named("vicuna_v1") == "vicuna_v1")
     }
 
-    @Test func readsTemplatesFromFiles() throws {
+    @Test("reads templates from files") func readsTemplatesFromFiles() throws {
         // A mismatch means that --chat-template does not take the file that it is given.
         try CheckpointFixtures.withTemporaryFolder { folder in
             let (plain, wrapped) = (folder.appendingPathComponent("t.jinja"), folder.appendingPathComponent("t.json"))

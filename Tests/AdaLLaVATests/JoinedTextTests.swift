@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct JoinedTextTests {
     // A failure means that the first word of an answer waits, that a slow model's words come late, or that text is lost or said twice.
-    @Test func onlyWhatComesTooSoonWaits() {
+    @Test("only what comes too soon waits") func onlyWhatComesTooSoonWaits() {
         var joined = JoinedText()
         let start = ContinuousClock.now
         func at(_ milliseconds: Int) -> ContinuousClock.Instant { start + .milliseconds(milliseconds) }

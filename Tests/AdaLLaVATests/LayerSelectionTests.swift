@@ -39,7 +39,7 @@ import Testing
     }
 
     // A mismatch means that kept weights are not read, or that dropped heads and neurons reach the residual stream.
-    @Test(arguments: shapes) func matchesBruteForce(shape: Shape) throws {
+    @Test("panels, blocks and columns match a brute-force selection", arguments: shapes) func matchesBruteForce(shape: Shape) throws {
         let c = try shape.configuration()
         var random = SeededGenerator(seed: 11)
         for _ in 0 ..< 60 {
@@ -78,7 +78,7 @@ import Testing
     }
 
     // A failure means that a layer that runs whole is multiplied list by list, or that lists are made where everything runs.
-    @Test(arguments: shapes) func wholeLayersNeedNoLists(shape: Shape) throws {
+    @Test("whole layers need no lists", arguments: shapes) func wholeLayersNeedNoLists(shape: Shape) throws {
         let c = try shape.configuration()
         let whole = LayerSelection(whole: c)
         #expect(whole.isWhole && !whole.isSkipped && whole.runsAttention && whole.runsMLP)
@@ -90,7 +90,7 @@ import Testing
     }
 
     // A failure means that a plan at half the switches does not halve what is read, whatever the kernels do.
-    @Test(arguments: shapes.prefix(2)) func halfTheSwitchesIsAboutHalfTheWeights(shape: Shape) throws {
+    @Test("half the switches is about half the weights", arguments: shapes.prefix(2)) func halfTheSwitchesIsAboutHalfTheWeights(shape: Shape) throws {
         let c = try shape.configuration()
         var random = SeededGenerator(seed: 5)
         for _ in 0 ..< 50 {

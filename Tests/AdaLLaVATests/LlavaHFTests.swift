@@ -17,7 +17,7 @@ import Testing
     }
 
     // A mismatch means that a checkpoint saved by one of transformers' generations, or converted to GGUF, answers differently from transformers.
-    @Test(arguments: ["llava-hf/old-layout", "llava-hf/new-layout", "llava-gguf"], kernelSets) func reproducesEveryCase(layout: String, kernels: String) throws {
+    @Test("every form of a llava-hf checkpoint answers as transformers does", arguments: ["llava-hf/old-layout", "llava-hf/new-layout", "llava-gguf"], kernelSets) func reproducesEveryCase(layout: String, kernels: String) throws {
         let file: CaseFile = try Fixtures.json("llava-hf/cases.json")
         let recorded = try Recorded("llava-hf/expected.safetensors")
         let model = try TestModel(Fixtures.url(layout), kernels: kernels)
@@ -37,7 +37,7 @@ import Testing
     }
 
     // A failure means that prompts copied from transformers, with its own image token once or once for each feature, are refused.
-    @Test func takesTransformersImageTokens() throws {
+    @Test("takes transformers' image tokens") func takesTransformersImageTokens() throws {
         let file: CaseFile = try Fixtures.json("llava-hf/cases.json")
         let model = try TestModel(Fixtures.url("llava-hf/new-layout"))
         let vision = try #require(model.loaded.checkpoint.configuration.vision)
@@ -50,13 +50,13 @@ import Testing
     }
 
     // A failure means that the image part of a GGUF pair is overlooked when the model's file is named instead of their folder.
-    @Test func findsTheProjectorBesideItsModel() throws {
+    @Test("finds the projector beside its model") func findsTheProjectorBesideItsModel() throws {
         #expect(try Checkpoint.open(at: Fixtures.url("llava-gguf/text.gguf")).vision != nil)
         #expect(try Checkpoint.open(at: Fixtures.url("llava-gguf/text.gguf")).configuration.llava != nil)
     }
 
     // A failure means that a model without a scheduler silently ignores a budget, or takes one that it cannot keep.
-    @Test func refusesBudgetsBelowOne() throws {
+    @Test("refuses budgets below one") func refusesBudgetsBelowOne() throws {
         let model = try TestModel(Fixtures.url("llava-hf/old-layout"))
         #expect(throws: BudgetError.notAdaptive(budget: 0.5, model: "old-layout")) { try model.run([1, 5, 6], budget: 0.5) }
     }

@@ -9,7 +9,7 @@ import Testing
     static let model = Fixtures.models.appendingPathComponent("scenes-ref")
 
     // A failure means that the vision tower's time is measured on features that were kept from the request before.
-    @Test func measuredImagesAreEncodedAnew() throws {
+    @Test("measured images are encoded anew") func measuredImagesAreEncodedAnew() throws {
         let model = try TestModel(Self.model, precision: .automatic)
         let image = try RGBImage(contentsOf: Self.model.appendingPathComponent("images/00.png").path)
         var request = EngineRequest(
@@ -28,7 +28,7 @@ import Testing
     }
 
     // A failure means that a measured request ends early, has another prompt than it was given, or that a report cannot say what computed it.
-    @Test func measuresAsAsked() async throws {
+    @Test("a measured request has the prompt and the length that were asked for") func measuresAsAsked() async throws {
         var options = AdaptiveModel.Options()
         options.threads = 2
         let model = try await AdaptiveModel(contentsOf: Self.model, options: options)

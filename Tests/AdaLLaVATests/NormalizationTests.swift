@@ -6,7 +6,7 @@ import Testing
 /// Unicode's normalization forms, as tokenizers ask for them.
 @Suite struct NormalizationTests {
     // A mismatch means that texts in some scripts get other tokens than the model was trained with.
-    @Test func everyForm() throws {
+    @Test("Unicode normal forms are those of the standard") func everyForm() throws {
         let text = String(decoding: try Files.data(Fixtures.url("unicode/normalization.txt")), as: UTF8.self)
         func bytes(_ scalars: Substring) throws -> [UInt8] {
             try scalars.split(separator: " ").flatMap { digits -> [UInt8] in
@@ -30,7 +30,7 @@ import Testing
     }
 
     // A mismatch means that half-width kana lose their voiced marks.
-    @Test func halfWidthKana() {
+    @Test("half-width kana keep their voiced marks") func halfWidthKana() {
         #expect(TextNormalizer.compatibilityComposed.apply(Array("\u{FF76}\u{FF9E}".utf8)) == Array("\u{30AC}".utf8))
     }
 }

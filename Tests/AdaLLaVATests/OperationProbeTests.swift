@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct OperationProbeTests {
     // A failure means that made-up weights are not what a model's look like: not finite, or of another size than was asked for.
-    @Test(arguments: RandomWeights.types) func randomWeightsHaveTheirDeviation(type: ElementType) throws {
+    @Test("random weights have their deviation", arguments: RandomWeights.types) func randomWeightsHaveTheirDeviation(type: ElementType) throws {
         var random = SplitMix64(seed: 3)
         let count = 32 * 2048
         let size = try #require(type.bytes(for: count))
@@ -24,7 +24,7 @@ import Testing
     }
 
     // A failure means that rates are calculated from other operations or bytes than those that run.
-    @Test(arguments: RandomWeights.types) func productCountsWhatItReads(type: ElementType) throws {
+    @Test("product counts what it reads", arguments: RandomWeights.types) func productCountsWhatItReads(type: ElementType) throws {
         let probes = try OperationProbes(threads: 1, streamedBytes: 1 << 20)
         let decode = try probes.product([96, 32], inputs: 64, type: type, tokens: 1)
         decode.run()
@@ -40,7 +40,7 @@ import Testing
     }
 
     // A failure means that attention is held against work that it does not do: causal queries see half of a prompt's keys.
-    @Test func attentionCountsVisibleKeys() throws {
+    @Test("attention counts visible keys") func attentionCountsVisibleKeys() throws {
         let probes = try OperationProbes(threads: 2, streamedBytes: 1 << 20)
         let prefill = probes.attention(heads: 4, keyValueHeads: 2, headDim: 16, positions: 40, queries: 40)
         prefill.run()
@@ -55,7 +55,7 @@ import Testing
 
     // A failure means that an operation that is timed again and again in place computes numbers that no model has: subnormal ones take a hundred times as
     // long.
-    @Test(arguments: OperationProbes.Elementwise.allCases) func elementwiseStaysItself(operation: OperationProbes.Elementwise) throws {
+    @Test("repeated elementwise operations keep normal numbers", arguments: OperationProbes.Elementwise.allCases) func elementwiseStaysItself(operation: OperationProbes.Elementwise) throws {
         let probes = try OperationProbes(threads: 1, streamedBytes: 1 << 20)
         let operands = probes.elementwiseOperands(operation, tokens: 2, columns: 64)
         let before = operands.x.values
@@ -70,7 +70,7 @@ import Testing
     }
 
     // A failure means that an operation that is measured by itself traps or was left out.
-    @Test(arguments: OperationProbes.Elementwise.allCases) func elementwiseRuns(operation: OperationProbes.Elementwise) throws {
+    @Test("every elementwise operation can be measured", arguments: OperationProbes.Elementwise.allCases) func elementwiseRuns(operation: OperationProbes.Elementwise) throws {
         let probes = try OperationProbes(threads: 2, streamedBytes: 1 << 20)
         for tokens in [1, 40] {
             let probe = probes.elementwise(operation, tokens: tokens, columns: 64, headDim: 16)

@@ -28,7 +28,7 @@ import Testing
     }
 
     // A failure means that each prompt waits for the system to clear memory that the one before it had, or that two sequences share their keys and values.
-    @Test func aPageIsUsedAgainOnceItIsFree() throws {
+    @Test("a page is used again once it is free") func aPageIsUsedAgainOnceItIsFree() throws {
         let pool = PagePool(), size = Self.layout.pageBytes(heads: 3)
         var first: KeyValuePage? = try pool.take(size)
         let place = try #require(first).address
@@ -65,7 +65,7 @@ import Testing
     }
 
     // A failure means that a server keeps the memory of its longest conversations for ever.
-    @Test func noMoreIsKeptThanTheLimit() throws {
+    @Test("no more is kept than the limit") func noMoreIsKeptThanTheLimit() throws {
         let size = Self.layout.pageBytes(heads: 1), pool = PagePool(spareLimit: 2 * size + 5)
         do {
             let used = try (0 ..< 3).map { _ in try pool.take(size) }
@@ -81,7 +81,7 @@ import Testing
     }
 
     // A failure means that too long a conversation takes the machine down instead of being refused, or that the message does not say what there is.
-    @Test func theLimitIsAnErrorWithNumbers() throws {
+    @Test("the limit is an error with numbers") func theLimitIsAnErrorWithNumbers() throws {
         let size = Self.layout.pageBytes(heads: 2), pool = PagePool(limit: 2 * size + size / 2)
         let layer = pages([0, 1])
         try layer.reserve(0 ..< 2 * KeyValueLayout.slots, pool)
@@ -97,7 +97,7 @@ import Testing
     }
 
     // A failure means that memory which a conversation gave back is lost.
-    @Test func whatIsGivenBackCanBeTaken() throws {
+    @Test("what is given back can be taken") func whatIsGivenBackCanBeTaken() throws {
         let size = Self.layout.pageBytes(heads: 2), pool = PagePool(limit: size)
         for _ in 0 ..< 3 {
             let layer = pages([0, 1])
@@ -108,7 +108,7 @@ import Testing
     }
 
     // A failure means that a second sequence reads not-a-number where the first one's page held it: kernels read whole panels of 16 positions.
-    @Test func panelsThatAreNotFilledAreZero() throws {
+    @Test("panels that are not filled are zero") func panelsThatAreNotFilledAreZero() throws {
         let pool = PagePool(), slots = KeyValueLayout.slots, panel = Int(AK_PANEL)
         for (range, cleared) in [(0 ..< 20, 1), (0 ..< 1, 0), (0 ..< slots - 1, slots / panel - 1), (16 ..< 17, 1), (10 ..< 40, 2)] {
             var used: UInt = 0
@@ -141,7 +141,7 @@ import Testing
     }
 
     // A failure means that one conversation's question changes what another one with the same beginning reads.
-    @Test func sharedPagesAreCopiedBeforeTheyAreWritten() throws {
+    @Test("shared pages are copied before they are written") func sharedPagesAreCopiedBeforeTheyAreWritten() throws {
         let pool = PagePool(), slots = KeyValueLayout.slots, size = Self.layout.pageBytes(heads: 3)
         let first = pages()
         try first.reserve(0 ..< 2 * slots + 40, pool)
@@ -175,7 +175,7 @@ import Testing
     }
 
     // A failure means that a long conversation with a sliding window keeps pages that no query reads, or loses one that is read.
-    @Test func aWindowGivesPagesBack() throws {
+    @Test("a window gives pages back") func aWindowGivesPagesBack() throws {
         let pool = PagePool(), slots = KeyValueLayout.slots, size = Self.layout.pageBytes(heads: 3), window = 100
         let layer = pages()
         try layer.reserve(0 ..< 2 * slots, window: window, pool)
@@ -200,7 +200,7 @@ import Testing
     }
 
     // A failure means that a second answer of one model still asks the system for its keys and values.
-    @Test func aSecondSequenceTakesTheFirstOnesMemory() throws {
+    @Test("a second sequence takes the first one's memory") func aSecondSequenceTakesTheFirstOnesMemory() throws {
         let (decoder, workspace) = try MadeUpModel.decoder(kernels: try #require(kernelSets.last)) { _ in .q8_0 }
         let runner = BatchRunner(decoder, workspace)
         var places: [[UInt]] = []

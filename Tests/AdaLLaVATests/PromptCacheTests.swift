@@ -50,7 +50,7 @@ import Testing
     static let all: [(String, String)] = ["ada-L", "ada-H"].flatMap { folder in kernelSets.map { (folder, $0) } }
 
     // A difference means that a second question about an image is answered otherwise than a first one, or that nothing is saved.
-    @Test(arguments: all) func sameImageOtherBudgetsAndQuestions(folder: String, kernels: String) throws {
+    @Test("same image other budgets and questions", arguments: all) func sameImageOtherBudgetsAndQuestions(folder: String, kernels: String) throws {
         for precision in Precision.allCases {
             let model = try TestModel(Fixtures.url(folder), precision: precision, kernels: kernels, threads: 2)
             let image = pixels(1), system = [1] + tokens(9, seed: 2)
@@ -85,7 +85,7 @@ import Testing
     }
 
     // A failure means that another image is answered with what was computed of the first one, or that one value of a pixel is not content.
-    @Test func otherImagesAreOtherContent() throws {
+    @Test("other images are other content") func otherImagesAreOtherContent() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let prompt = [1] + tokens(20, seed: 5) + [Engine.imageToken] + tokens(20, seed: 6)
         let first = pixels(7)
@@ -108,7 +108,7 @@ import Testing
     }
 
     // A failure means that what was evicted is used all the same, that memory grows without bound, or that a prompt that is used often goes first.
-    @Test(arguments: ["ada-L", "ada-H"]) func evictionByBytes(folder: String) throws {
+    @Test("the least recently used prompts are evicted first", arguments: ["ada-L", "ada-H"]) func evictionByBytes(folder: String) throws {
         let model = try TestModel(Fixtures.url(folder), threads: 2)
         let prompts = (0 ..< 4).map { index in [1] + tokens(60, seed: 10 + UInt64(index)) }
         _ = try answer(model.engine, request(prompts[0]))
@@ -145,7 +145,7 @@ import Testing
     }
 
     // A failure means that kept prompts make a request fail for want of memory that they take, or that its error does not say what there is.
-    @Test func keptPromptsMakeRoom() throws {
+    @Test("cached prompts are evicted for new ones") func keptPromptsMakeRoom() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let page = model.decoder.layout(.f32).pageBytes(heads: 8), all = model.engine.runner.keyValueBytes(positions: 300)
         #expect(all == 2 * 8 * page)
@@ -169,7 +169,7 @@ import Testing
     }
 
     // A failure means that measurements are of what was computed before, or that a trace misses what it did not compute.
-    @Test func measurementsAndTracesTakeNothing() throws {
+    @Test("measurements and traces take nothing") func measurementsAndTracesTakeNothing() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let asked = request([1] + tokens(40, seed: 30) + [Engine.imageToken], [pixels(31)])
         let first = try answer(model.engine, asked)
@@ -194,7 +194,7 @@ import Testing
     }
 
     // A failure means that an answer whose plan was taken down halfway leaves keys and values under a plan that they were not computed with.
-    @Test(arguments: ["ada-L", "ada-H"]) func shrunkAnswersLeaveNothingWrong(folder: String) throws {
+    @Test("shrunk answers leave nothing wrong", arguments: ["ada-L", "ada-H"]) func shrunkAnswersLeaveNothingWrong(folder: String) throws {
         let model = try TestModel(Fixtures.url(folder), threads: 2)
         let engine = model.engine, adaptive = try #require(model.loaded.parts.adaptive)
         let whole = request([1] + tokens(60, seed: 40), maxTokens: 8), smaller = request(whole.tokens, budget: 0.75, maxTokens: 8)
@@ -217,7 +217,7 @@ import Testing
     // MARK: - Conversations
 
     // A failure means that the history of a conversation is read again at every turn, or that a turn is answered otherwise than if it was.
-    @Test(arguments: kernelSets) func sixTurnsOfAText(kernels: String) throws {
+    @Test("six turns of a text", arguments: kernelSets) func sixTurnsOfAText(kernels: String) throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             try DecoderChunkTests.write(to: folder.appendingPathComponent("model"), keyValueHeads: 2, expanded: false)
             let model = try TestModel(folder.appendingPathComponent("model"), kernels: kernels, threads: 2)
@@ -242,7 +242,7 @@ import Testing
     }
 
     // A failure means that a conversation about an image is answered otherwise than if all of it was read at each turn, or that nothing of it is kept.
-    @Test(arguments: all) func sixTurnsOfAnAdaptiveModel(folder: String, kernels: String) throws {
+    @Test("six turns of an adaptive model", arguments: all) func sixTurnsOfAnAdaptiveModel(folder: String, kernels: String) throws {
         let model = try TestModel(Fixtures.url(folder), kernels: kernels, threads: 2)
         let image = pixels(70)
         var history = [1] + tokens(8, seed: 71) + [Engine.imageToken], known = 0
@@ -268,7 +268,7 @@ import Testing
     }
 
     // A failure means that a prompt reads pages that the window of an earlier one had left behind.
-    @Test func windowsThatLeftPagesBehind() throws {
+    @Test("windows that left pages behind") func windowsThatLeftPagesBehind() throws {
         var c = MadeUpModel.shape
         c.slidingWindow = 50
         let engine = try engine(c), prompt = tokens(700, seed: 90, below: 50)
@@ -281,7 +281,7 @@ import Testing
     }
 
     // A failure means that keys which were turned by the frequencies of one length are read under those of another.
-    @Test func scalingsThatDependOnTheLength() throws {
+    @Test("scalings that depend on the length") func scalingsThatDependOnTheLength() throws {
         var c = MadeUpModel.shape
         c.ropeScaling = .dynamic(factor: 2, originalMaxPositionEmbeddings: 64)
         let engine = try engine(c), prompt = tokens(200, seed: 91, below: 50)
@@ -311,7 +311,7 @@ import Testing
     }
 
     // A failure means that a prompt is not found again although it was kept: its name depends on what the memory held before.
-    @Test func equalElementsHaveEqualKeys() {
+    @Test("equal elements have equal keys") func equalElementsHaveEqualKeys() {
         let image = ContentKey("image"), elements = (0 ..< 40).map { $0 % 5 == 0 ? PromptElement.image(image, row: Int32($0)) : .token(Int32($0)) }
         let keys = PromptKeys(elements, model: image).keys
         #expect(keys.count == 2 && Set(keys).count == 2)
@@ -330,7 +330,7 @@ import Testing
     }
 
     // A failure means that two prompts whose keys are equal by chance, or by intent, are taken for each other.
-    @Test func forgedKeysReuseNothingWrong() {
+    @Test("forged keys reuse nothing wrong") func forgedKeysReuseNothingWrong() {
         let cache = PromptCache(limit: 1 << 20)
         let keys = PromptKeys(forged: [ContentKey(forged: 1), ContentKey(forged: 2)])
         cache.insert(entry(Array(0 ..< 40), keys))
@@ -358,7 +358,7 @@ import Testing
     }
 
     // A failure means that one prompt is found under another model, precision or kernel set, or that a key does not depend on all that stands before.
-    @Test func keysAreOfEverythingBefore() {
+    @Test("keys are of everything before") func keysAreOfEverythingBefore() {
         let tokens = (0 ..< 64).map { PromptElement.token(Int32($0)) }
         let keys = PromptKeys(tokens, model: ContentKey("m")).keys
         #expect(keys.count == 4 && Set(keys).count == 4)
@@ -377,7 +377,7 @@ import Testing
     }
 
     // A failure means that a prompt which is used often goes before one that is not, that contained ones are kept twice, or that bytes are miscounted.
-    @Test func leastRecentlyUsedGoesFirst() {
+    @Test("least recently used goes first") func leastRecentlyUsedGoesFirst() {
         func prompt(_ index: Int32) -> [Int32] { Array(100 * index ..< 100 * index + 32) }
         let size = entry(prompt(0), bytes: 4096).byteCount
         #expect(size == 4096 + 32 * MemoryLayout<PromptElement>.stride)
@@ -410,7 +410,7 @@ import Testing
     }
 
     // A failure means that features of many images take all memory, or that an image that is asked about again and again is encoded anew.
-    @Test func featuresByBytes() {
+    @Test("image features are kept within their limit") func featuresByBytes() {
         let features = Tensor(rows: 4, columns: 32), size = 4 * 32 * 4
         var cache = FeatureCache(limit: 2 * size + 7)
         let keys = (0 ..< 4).map { ContentKey("\($0)") }

@@ -66,7 +66,7 @@ import Testing
     }
 
     // A mismatch means that token selection keeps other patches than the reference, or blends them differently.
-    @Test func reproducesEveryCase() throws {
+    @Test("PruMerge keeps and merges the reference's tokens") func reproducesEveryCase() throws {
         #expect(file.cases16.count + file.cases576.count == 16)
         for item in file.cases16 + file.cases576 where item.raises == nil {
             let queries = try matrices(item.id, "query", batch: item.batch)
@@ -92,7 +92,7 @@ import Testing
     }
 
     // A failure means that an image on which no patch stands out stops PruMerge+; the reference divides by zero there.
-    @Test func plusKeepsAllPatchesWhenNoneStandsOut() throws {
+    @Test("plus keeps all patches when none stands out") func plusKeepsAllPatchesWhenNoneStandsOut() throws {
         let item = try #require(file.cases16.first { $0.raises != nil })
         let (query, key) = (try matrices(item.id, "query", batch: 1)[0], try matrices(item.id, "key", batch: 1)[0])
         let features = try matrices(item.id, "features", batch: 1)[0]
@@ -102,7 +102,7 @@ import Testing
     }
 
     // A mismatch means that selected tokens reach the language model differently from the reference.
-    @Test(arguments: kernelSets) func generatesWithSelectedTokens(kernels: String) throws {
+    @Test("generates with selected tokens", arguments: kernelSets) func generatesWithSelectedTokens(kernels: String) throws {
         for selection in [LlavaConfiguration.TokenSelection.pruMerge, .pruMergePlus] {
             let model = try TestModel(Fixtures.url("ada-L"), kernels: kernels) { $0.configuration.llava?.tokenSelection = selection }
             let items = file.generation.filter { $0.tokenSelecting == selection.rawValue }

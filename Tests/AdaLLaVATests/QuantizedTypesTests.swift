@@ -20,7 +20,7 @@ import Testing
     private func values(_ tensor: StoredTensor) throws -> [Float] { try Tensor(vector: tensor, count: tensor.count).values }
 
     // A mismatch means that weights of a quantized type are others than every other program reads.
-    @Test(arguments: types) func valuesAreThoseOfTheFormat(type: ElementType) throws {
+    @Test("values are those of the format", arguments: types) func valuesAreThoseOfTheFormat(type: ElementType) throws {
         let recorded = try SafetensorsFile(contentsOf: Fixtures.url("quants/expected.safetensors"))
         let name = type.rawValue.uppercased()
         let (bytes, expected) = (try recorded.tensor(name + ".bytes"), try recorded.tensor(name + ".values"))
@@ -30,7 +30,7 @@ import Testing
     }
 
     // A mismatch means that 8-bit floats are misread: their subnormal numbers, their NaN, E5M2's infinities.
-    @Test(arguments: [ElementType.f8_e4m3, .f8_e5m2]) func everyByteAsAFloat(type: ElementType) throws {
+    @Test("every byte as a float", arguments: [ElementType.f8_e4m3, .f8_e5m2]) func everyByteAsAFloat(type: ElementType) throws {
         let recorded = try SafetensorsFile(contentsOf: Fixtures.url("quants/expected.safetensors"))
         let name = try #require(type.safetensorsName)
         let codes = try recorded.tensor(name + ".bytes")
@@ -39,7 +39,7 @@ import Testing
     }
 
     // A mismatch means that a matrix of 8-bit floats is multiplied by another row's or block's factor.
-    @Test(arguments: ["block", "tensor", "one", "row", "rows", "bfloat"]) func factorsOfMatrices(name: String) throws {
+    @Test("8-bit floats are multiplied by the factor of their block", arguments: ["block", "tensor", "one", "row", "rows", "bfloat"]) func factorsOfMatrices(name: String) throws {
         let source = try ScaledTensors.joined(SafetensorsFile(contentsOf: Fixtures.url("quants/fp8.safetensors")), configuration: .null)
         let recorded = try SafetensorsFile(contentsOf: Fixtures.url("quants/fp8-values.safetensors"))
         #expect(!source.names.contains { $0.contains("scale") })
@@ -58,7 +58,7 @@ import Testing
     }
 
     // A mismatch means that blocks of another size than 128 x 128, which the configuration names, get each other's factors.
-    @Test(arguments: [
+    @Test("blocks of other sizes", arguments: [
         #"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 16]}}"#,
         #"{"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"block_structure": [2, 16]}}}}}"#,
     ]) func blocksOfOtherSizes(configuration: String) throws {
@@ -85,7 +85,7 @@ import Testing
     private static func json(_ text: String) throws -> JSONValue { try CheckpointFixtures.json(text) }
 
     // A failure means that a matrix without its factors is read as if they were 1, or that factors of another size are.
-    @Test func factorsThatAreMissingOrDoNotFit() throws {
+    @Test("factors that are missing or do not fit") func factorsThatAreMissingOrDoNotFit() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             func source(_ tensors: [(String, ElementType, [Int])]) throws -> any TensorSource {
                 let url = folder.appendingPathComponent("\(UUID().uuidString).safetensors")
@@ -162,7 +162,7 @@ import Testing
     }
 
     // A mismatch means that a model in one of these types answers from other weights than its file's.
-    @Test(arguments: [.q2_K, .q3_K, .iq4_nl, .iq4_xs, .tq1_0, .tq2_0, .mxfp4] as [ElementType]) func modelsInTheseTypes(type: ElementType) throws {
+    @Test("models in these types", arguments: [.q2_K, .q3_K, .iq4_nl, .iq4_xs, .tq1_0, .tq2_0, .mxfp4] as [ElementType]) func modelsInTheseTypes(type: ElementType) throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let (url, twin) = (folder.appendingPathComponent("model.gguf"), folder.appendingPathComponent("twin.gguf"))
             try write(type, to: url, inFloat32: twin)
@@ -184,7 +184,7 @@ import Testing
     }
 
     // A mismatch means that checkpoints in FP8 answer from other weights than published, or cannot be converted.
-    @Test(arguments: [ElementType.f8_e4m3, .f8_e5m2]) func checkpointsIn8BitFloats(type: ElementType) throws {
+    @Test("checkpoints in 8-bit floats", arguments: [ElementType.f8_e4m3, .f8_e5m2]) func checkpointsIn8BitFloats(type: ElementType) throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let (fp8, twin) = (folder.appendingPathComponent("fp8"), folder.appendingPathComponent("twin"))
             try CheckpointFixtures.copy("ada-L", to: fp8)

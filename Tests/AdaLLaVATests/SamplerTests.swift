@@ -74,7 +74,7 @@ import Testing
     ]
 
     // A failure means that sampling draws from another distribution than its options describe, or applies them in another order.
-    @Test(arguments: cases) func drawsFromTheDistribution(item: Case) throws {
+    @Test("draws from the distribution", arguments: cases) func drawsFromTheDistribution(item: Case) throws {
         let kernels = try KernelSet().table
         var options = SamplingOptions()
         item.change(&options)
@@ -94,7 +94,7 @@ import Testing
     }
 
     // A failure means that one sampler's successive draws are not independent.
-    @Test func successiveDraws() throws {
+    @Test("successive draws are independent") func successiveDraws() throws {
         let kernels = try KernelSet().table
         var options = SamplingOptions()
         (options.temperature, options.seed) = (1, 3)
@@ -110,7 +110,7 @@ import Testing
     }
 
     // A failure means that greedy answers depend on the kernels, or that a broken logit ends up chosen.
-    @Test(arguments: kernelSets) func greedy(name: String) throws {
+    @Test("greedy sampling takes the largest finite logit", arguments: kernelSets) func greedy(name: String) throws {
         let kernels = try KernelSet(named: name).table
         func choice(_ logits: [Float]) -> Int {
             var sampler = Sampler(SamplingOptions(), prompt: [])
@@ -136,7 +136,7 @@ import Testing
     }
 
     // A failure means that logits out of range crash sampling or let it choose what is not a number.
-    @Test func brokenLogits() throws {
+    @Test("broken logits are never chosen") func brokenLogits() throws {
         let kernels = try KernelSet().table
         for temperature in [1e-300, 1e-30, 0.5, 1, 1e30] {
             for seed in 0 ..< 20 {
@@ -156,7 +156,7 @@ import Testing
     }
 
     // A failure means that a temperature near 0 is not nearly greedy: it overflows to the first token instead.
-    @Test(arguments: [1e-3, 1e-20, 1e-40, 1e-300]) func tinyTemperature(temperature: Double) throws {
+    @Test("a tiny temperature is nearly greedy", arguments: [1e-3, 1e-20, 1e-40, 1e-300]) func tinyTemperature(temperature: Double) throws {
         var options = SamplingOptions()
         (options.temperature, options.seed) = (temperature, 1)
         var sampler = Sampler(options, prompt: [])
@@ -164,7 +164,7 @@ import Testing
     }
 
     // A failure means that the penalty makes tokens which occurred more likely, or touches ones that did not.
-    @Test func repetitionPenalty() throws {
+    @Test("the repetition penalty lowers tokens that occurred") func repetitionPenalty() throws {
         let kernels = try KernelSet().table
         var options = SamplingOptions()
         options.repetitionPenalty = 2
@@ -179,7 +179,7 @@ import Testing
     }
 
     // A failure means that a seed does not give the same tokens again.
-    @Test func seeds() throws {
+    @Test("a seed reproduces the tokens") func seeds() throws {
         let kernels = try KernelSet().table
         func tokens(_ seed: UInt64?) -> [Int] {
             var options = SamplingOptions()
@@ -193,7 +193,7 @@ import Testing
     }
 
     // A failure means that large top-k, which takes another path, keeps other tokens than small.
-    @Test func largeTopK() throws {
+    @Test("large and small top-k keep the same kind of tokens") func largeTopK() throws {
         let kernels = try KernelSet().table
         var random = SeededGenerator(seed: 2)
         let logits = (0 ..< 1000).map { _ in Float(Int.random(in: 0 ..< 400, using: &random)) / 100 }
@@ -212,7 +212,7 @@ import Testing
     }
 
     // A failure means that a draw that looks at few tokens gives others than one that sorts the whole vocabulary.
-    @Test(arguments: kernelSets) func asIfAllWereSorted(name: String) throws {
+    @Test("as if all were sorted", arguments: kernelSets) func asIfAllWereSorted(name: String) throws {
         let kernels = try KernelSet(named: name).table
         var random = SeededGenerator(seed: 4)
         for (topK, topP, minP) in [(40, 0.9, 0), (3, 1, 0), (0, 0.95, 0), (0, 1, 0.02), (0, 0.5, 0.3), (0, 1, 0), (300, 0.999, 1e-4), (7000, 0.8, 0)] {
@@ -251,7 +251,7 @@ import Testing
     }
 
     // A failure means that options which make no sense are computed with.
-    @Test func validation() throws {
+    @Test("options out of range are refused") func validation() throws {
         let wrong: [(String, (inout SamplingOptions) -> Void)] = [
             ("temperature", { $0.temperature = -0.1 }), ("temperature", { $0.temperature = .nan }), ("temperature", { $0.temperature = .infinity }),
             ("top-k", { $0.topK = -1 }), ("top-p", { $0.topP = 0 }), ("top-p", { $0.topP = 1.1 }), ("top-p", { $0.topP = .nan }),

@@ -23,7 +23,7 @@ import Testing
 
     // A mismatch means that the engine does not give the recorded answers of a whole model: in the fast arithmetic that it uses
     // by default, or in float32.
-    @Test(arguments: Precision.allCases, kernelSets) func answersAsRecorded(precision: Precision, kernels: String) async throws {
+    @Test("the reference model gives its recorded answers", arguments: Precision.allCases, kernelSets) func answersAsRecorded(precision: Precision, kernels: String) async throws {
         let file: CaseFile = try Fixtures.json(Self.model.appendingPathComponent("cases.json"))
         #expect(file.cases.count == 80)
         let model = try TestModel(Self.model, precision: precision, kernels: kernels)

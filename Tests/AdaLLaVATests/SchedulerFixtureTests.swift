@@ -52,7 +52,7 @@ import Testing
     }
 
     // A mismatch means that training would pick other switches than the reference from the same noise, or learn from other gradients.
-    @Test func oneDraw() throws {
+    @Test("one Gumbel draw and its gradient are the reference's") func oneDraw() throws {
         #expect(cases.singleStep.count == 6)
         #expect(cases.singleStepTopk.count == 6)
         for item in cases.singleStep + cases.singleStepTopk {
@@ -69,7 +69,7 @@ import Testing
     }
 
     // A mismatch means that variant L trains, or answers, with other layers than the reference.
-    @Test func drawsOfLayers() throws {
+    @Test("draws of layers are the reference's") func drawsOfLayers() throws {
         #expect(cases.nTimes.count == 10)
         for item in cases.nTimes {
             let logits = try recorded.values(item.id + ".logits")
@@ -83,7 +83,7 @@ import Testing
     }
 
     // A mismatch means that variant H trains, or answers, with other heads and neurons than the reference, or learns from other gradients.
-    @Test func drawsOfHeads() throws {
+    @Test("draws of heads and groups are the reference's") func drawsOfHeads() throws {
         #expect(cases.nTimesHeads.count == 11)
         for item in cases.nTimesHeads {
             let logits = try recorded.values(item.id + ".logits")
@@ -103,7 +103,7 @@ import Testing
     }
 
     // A mismatch means that a model of real size gets another latency token, other scores or another plan than in the reference.
-    @Test(arguments: kernelSets) func wholeScheduler(kernels: String) throws {
+    @Test("a scheduler of real size is the reference's", arguments: kernelSets) func wholeScheduler(kernels: String) throws {
         let workspace = try Workspace(threads: 2, precision: .f32, kernels: kernels)
         let packer = WeightPacker(kernels: workspace.kernels, pool: workspace.pool)
         #expect(cases.inferenceNoNoise.count == 3)
@@ -139,7 +139,7 @@ import Testing
     }
 
     // A failure means that equal scores make the plan depend on chance or on the processor.
-    @Test func firstIndexWinsTies() {
+    @Test("first index wins ties") func firstIndexWinsTies() {
         #expect(GumbelLayerSelection(logits: [1, 3, 3, 3, 2], draws: 2).sample == [0, 1, 1, 0, 0])
         let heads = GumbelHeadSelection(logits: [Float](repeating: 0, count: 16), heads: 4, rank: 2, draws: 1)
         #expect(heads.sample == [1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
@@ -147,14 +147,14 @@ import Testing
 
     // A failure means that a temperature's rounding decides between close scores at inference: 3 and its successor are equal once
     // divided by 5.
-    @Test func temperatureDoesNotTouchInference() {
+    @Test("temperature does not touch inference") func temperatureDoesNotTouchInference() {
         let close: [Float] = [3, Float(3).nextUp]
         #expect(GumbelDraw(logits: close, taken: [false, false], noise: [0, 0]).chosen == [0])
         #expect(GumbelDraw(logits: close, taken: [false, false]).chosen == [1])
     }
 
     // A failure means that a request gets another plan than the one that training would have drawn without noise.
-    @Test func greedySampleIsThatOfTheDraws() {
+    @Test("greedy sample is that of the draws") func greedySampleIsThatOfTheDraws() {
         var random = SeededGenerator(seed: 21)
         for _ in 0 ..< 400 {
             let (heads, layers, rank) = (Int(random.next() % 6) + 1, Int(random.next() % 5), Int(random.next() % 4))
@@ -169,7 +169,7 @@ import Testing
     }
 
     // A failure means that asking for more than there is crashes, or switches something on twice.
-    @Test func nothingIsDrawnTwice() {
+    @Test("nothing is drawn twice") func nothingIsDrawnTwice() {
         #expect(GumbelLayerSelection(logits: [1, 2], draws: 5).sample == [1, 1])
         #expect(GumbelLayerSelection(logits: [1, 2], draws: -1).sample == [0, 0])
         // Three heads in pairs: the second round of a layer finds one of each left.

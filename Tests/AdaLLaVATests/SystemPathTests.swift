@@ -13,7 +13,7 @@ import Testing
     }
 
     // A mismatch means that a name given to the command names another file, or none.
-    @Test(arguments: [
+    @Test("the bytes of a path survive the conversion to text", arguments: [
         Array("plain.png".utf8), Array("é\u{1F600}".utf8), [0x63, 0x61, 0x66, 0xE9, 0x2E], [0xFF], [0xE3, 0x81], [0x61, 0xC3, 0x28, 0xED, 0xA0, 0x80],
         Array("\u{10FFE9}".utf8), Array("\u{10FF7F}".utf8), [0xF4, 0x8F, 0xBF, 0xA9, 0xE9],
     ] as [[UInt8]]) func bytesComeBack(_ name: [UInt8]) {
@@ -24,13 +24,13 @@ import Testing
     }
 
     // A mismatch means that a question keeps private characters that stand for bytes.
-    @Test func proseIsUnicode() {
+    @Test("text of a question has no characters that stand for bytes") func proseIsUnicode() {
         #expect(SystemPath.prose(SystemPath.text([0x68, 0xE9, 0x69])) == "h\u{FFFD}i")
         #expect(SystemPath.prose("né") == "né")
     }
 
     // A failure means that files with such names cannot be written, listed, copied, moved or removed.
-    @Test func filesWithSuchNames() throws {
+    @Test("files with such names") func filesWithSuchNames() throws {
         try withFolder { place in
             let folder = place.appendingPathComponent(SystemPath.text([0x64, 0xE9]))
             let file = folder.appendingPathComponent(SystemPath.text([0xE8, 0x66]))
@@ -51,7 +51,7 @@ import Testing
     }
 
     // A failure means that a file which is written through a symbolic link replaces the link.
-    @Test func linksAreFollowed() throws {
+    @Test("writing through a symbolic link keeps the link") func linksAreFollowed() throws {
         try withFolder { place in
             let (target, link) = (place.appendingPathComponent("target"), place.appendingPathComponent("link"))
             try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: "target")
@@ -63,7 +63,7 @@ import Testing
     }
 
     // A failure means that what a killed process left stays for ever, or that what another one writes now is taken from it.
-    @Test func abandonedFilesAreRemoved() throws {
+    @Test("abandoned files are removed") func abandonedFilesAreRemoved() throws {
         try withFolder { place in
             let output = place.appendingPathComponent("out.gguf")
             let (abandoned, folder, held) = (".out.gguf.1-2.partial", ".out.1-3.partial", ".out.gguf.1-4.partial")
@@ -82,7 +82,7 @@ import Testing
     }
 
     // A failure means that a folder which could not be filled takes the place of a good one, or that parts of it stay.
-    @Test func aFolderIsReplacedWholeOrNotAtAll() throws {
+    @Test("a folder is replaced whole or not at all") func aFolderIsReplacedWholeOrNotAtAll() throws {
         struct Stop: Error {}
         try withFolder { place in
             let output = place.appendingPathComponent("out")
@@ -100,7 +100,7 @@ import Testing
     }
 
     // A failure means that two runs write into one folder, or that a folder stays locked once its run has ended.
-    @Test func aFolderIsLockedOnce() throws {
+    @Test("a folder is locked once") func aFolderIsLockedOnce() throws {
         try withFolder { place in
             var lock = try FolderLock(place)
             #expect(lock != nil)

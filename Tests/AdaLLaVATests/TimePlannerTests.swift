@@ -6,7 +6,7 @@ import Testing
 /// The parts of deadlines that need no model.
 @Suite struct TimePlannerTests {
     // A failure means that the fit is not the best one, or takes back time from some term.
-    @Test func nonNegativeLeastSquares() {
+    @Test("non negative least squares") func nonNegativeLeastSquares() {
         // An exact solution is found.
         var random = SplitMix64(seed: 1)
         let rows = (0 ..< 30).map { _ in (0 ..< 5).map { _ in random.unit() } }
@@ -32,7 +32,7 @@ import Testing
     }
 
     // A failure means that a neighbour is not noticed within an answer, or that one delayed layer is taken for a busy machine.
-    @Test func theLoadFollowsTheNewestSamples() {
+    @Test("the load follows the newest samples") func theLoadFollowsTheNewestSamples() {
         var load = LoadFactor()
         #expect(load.values == PhaseLoads())
         for _ in 0 ..< 200 { load.add(measured: 1e6, predicted: 1e6, .prefill) }
@@ -64,7 +64,7 @@ import Testing
     }
 
     // A failure means that deadlines are not kept as often as asked when predictions are wrong.
-    @Test(arguments: [0.8, 0.97]) func marginsKeepTheWantedShare(confidence: Double) {
+    @Test("margins keep the wanted share", arguments: [0.8, 0.97]) func marginsKeepTheWantedShare(confidence: Double) {
         var random = SplitMix64(seed: 5), margin = DeadlineMargin()
         var missed = 0.0, count = 0.0
         for round in 0 ..< 4000 {
@@ -137,7 +137,7 @@ import Testing
     }
 
     // A failure means that the expected length of an answer is not that of its kind, or exceeds what it may have.
-    @Test func lengthsAreOfTheirKind() {
+    @Test("lengths are of their kind") func lengthsAreOfTheirKind() {
         var lengths = AnswerLengths()
         let kind = AnswerLengths.kind(of: "What colour is the car?", images: 1)
         #expect(kind == "image what" && AnswerLengths.kind(of: "  ¿Qué?", images: 0) == "text qué" && AnswerLengths.kind(of: "", images: 0) == "text ")
@@ -154,7 +154,7 @@ import Testing
     }
 
     // A failure means that what fits is not found, or that a plan with fewer units is predicted to take longer.
-    @Test(arguments: [AdaptiveConfiguration.SchedulerType.layers, .heads]) func choosesTheMostUnitsThatFit(type: AdaptiveConfiguration.SchedulerType) throws {
+    @Test("chooses the most units that fit", arguments: [AdaptiveConfiguration.SchedulerType.layers, .heads]) func choosesTheMostUnitsThatFit(type: AdaptiveConfiguration.SchedulerType) throws {
         let language = DecoderConfiguration(
             vocabularySize: 1000, hiddenSize: 64, intermediateSize: 170, numHiddenLayers: 8, numAttentionHeads: 8, numKeyValueHeads: 4,
             ropeInterleaved: false, maxPositionEmbeddings: 2048)
@@ -195,7 +195,7 @@ import Testing
     }
 
     // A failure means that times people write are misread, or that what cannot be kept apart is taken.
-    @Test func readsTimes() throws {
+    @Test("time limits are read as people write them") func readsTimes() throws {
         #expect(try Budget(parsing: "ttft:150ms,tpot:8ms") == .time(TimeLimits(firstToken: .milliseconds(150), perToken: .milliseconds(8))))
         #expect(try Budget(parsing: "2s + TTFT: 0.15s") == .time(TimeLimits(answer: .seconds(2), firstToken: .milliseconds(150))))
         #expect(try Budget(parsing: "answer:400ms") == .answer(within: .milliseconds(400)))

@@ -17,7 +17,7 @@ import Testing
         ChatTemplate.text(of: try template.render(messages))
     }
 
-    @Test func rendersSmolLMsTemplate() throws {
+    @Test("renders SmolLM's template") func rendersSmolLMsTemplate() throws {
         // A mismatch means that SmolLM2 is asked in a form it was not trained on.
         let template = try ChatTemplate.forCheckpoint(name: "SmolLM2-135M-Instruct.Q4_1", modelType: "llama", chatTemplate: Self.smolLM)
         #expect(
@@ -31,7 +31,7 @@ import Testing
         #expect(template.stopStrings == ["<|im_end|>"])
     }
 
-    @Test(arguments: [
+    @Test("chooses as LLaVA", arguments: [
         ("llava-v1.5-7b", "llava_llama", "llava_v1"), ("llava-v1.5-13b", "llava", "llava_v1"), ("llava-1.5-7b-hf", "llava", "vicuna_v1"),
         ("ada-llava-L-v1.5-7b", "ada_llava_llama", "vicuna_v1"), ("anything", "ada_llava_llama", "vicuna_v1"),
         ("llava-llama-2-13b-chat", "llava", "llava_llama_2"), ("llava-v1.6-mistral-7b", "llava_mistral", "mistral_instruct"),
@@ -42,7 +42,7 @@ import Testing
         #expect(try ChatTemplate.forCheckpoint(name: name, modelType: modelType, chatTemplate: nil).name == expected)
     }
 
-    @Test func takesTheTemplateThatACheckpointBrings() throws {
+    @Test("takes the template that a checkpoint brings") func takesTheTemplateThatACheckpointBrings() throws {
         // A mismatch means that a checkpoint's own template does not count, or counts where LLaVA goes by name.
         let own = try ChatTemplate.forCheckpoint(name: "m", modelType: "phi3", chatTemplate: "{{ '<|user|>' ~ messages[0].content }}")
         #expect(own.name == ChatTemplate.ownName && own.stopStrings == [])
@@ -67,7 +67,7 @@ import Testing
         #expect(try TestModel(VisionFixture(folder: "mipha").url, threads: 1).loaded.text?.templateName == "mipha")
     }
 
-    @Test func keepsTypedSpecialTokensText() throws {
+    @Test("keeps typed special tokens text") func keepsTypedSpecialTokensText() throws {
         // A failure means that a person can end their turn, or speak as the assistant, by typing a special token.
         let tokenizer = try TokenizerFixtures.slow("tok320")
         let encoder = PromptEncoder(tokenizer)
@@ -80,7 +80,7 @@ import Testing
         #expect(encoder.encode(answered).count { $0 == 2 } == 1)
     }
 
-    @Test func placesImagesAndSystemPrompts() throws {
+    @Test("places images and system prompts") func placesImagesAndSystemPrompts() throws {
         // A mismatch means that images or a person's own system prompt end up elsewhere than asked.
         let question = ChatMessage.question("Compare.", images: 2)
         #expect(

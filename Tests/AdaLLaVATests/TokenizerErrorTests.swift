@@ -33,7 +33,7 @@ import Testing
         }
     }
 
-    @Test func tellsWhatIsWrongWithATokenizerModel() throws {
+    @Test("tells what is wrong with a tokenizer model") func tellsWhatIsWrongWithATokenizerModel() throws {
         // A mismatch means that a damaged tokenizer.model is read as if it were whole, or that the message does not say what is wrong.
         let trainer: [UInt8] = [0x18, 2]
         let unknown = piece("<unk>", kind: 2)
@@ -50,7 +50,7 @@ import Testing
         #expect(read([0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]).contains("are left"))
     }
 
-    @Test func mergesUnusedPiecesOnlyAsSteps() throws {
+    @Test("merges unused pieces only as steps") func mergesUnusedPiecesOnlyAsSteps() throws {
         // A mismatch means that pieces marked unused are given out instead of what they were put together from.
         let trainer: [UInt8] = [0x18, 2]
         let normalizer: [UInt8] = [0x18, 0, 0x20, 0, 0x28, 1]
@@ -65,7 +65,7 @@ import Testing
         #expect(model.encode(Array("aзжb".utf8)) == [1, 0, 2])
     }
 
-    @Test func tellsWhatIsWrongWithATokenizerJSON() throws {
+    @Test("tells what is wrong with a tokenizer JSON") func tellsWhatIsWrongWithATokenizerJSON() throws {
         // A mismatch means that a tokenizer.json that is not understood is read all the same.
         func read(_ json: String) -> String { message { try TokenizerJSON(Array(json.utf8), file: "t.json").makeTokenizer() } }
         func model(_ fields: String) -> String { "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}\(fields)}" }
@@ -90,7 +90,7 @@ import Testing
         #expect(read("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\u{E9}\":0,\"e\u{301}\":1},\"merges\":[]}}") == "no error")
     }
 
-    @Test func tellsWhatIsWrongWithAGGUFVocabulary() throws {
+    @Test("tells what is wrong with a GGUF vocabulary") func tellsWhatIsWrongWithAGGUFVocabulary() throws {
         // A mismatch means that a GGUF file's damaged vocabulary is used, or the message does not name the field.
         func read(_ change: (inout GGUFVocabulary) -> Void) -> String {
             var vocabulary = GGUFVocabulary(model: "gpt2", pre: "gpt-2", tokens: Self.byteLevelTokens)
@@ -114,7 +114,7 @@ import Testing
             }.contains("not a number"))
     }
 
-    @Test func tellsWhichFilesAreMissing() throws {
+    @Test("tells which files are missing") func tellsWhichFilesAreMissing() throws {
         // A mismatch means that a folder without a tokenizer fails later and elsewhere.
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("tokenizer-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -125,7 +125,7 @@ import Testing
         #expect(message { try TokenizerLoader.load(folder: folder, source: .sentencePiece) }.contains("expected tokenizer.model"))
     }
 
-    @Test func readsAddedTokensOfAFolder() throws {
+    @Test("reads added tokens of a folder") func readsAddedTokensOfAFolder() throws {
         // A mismatch means that tokens a checkpoint adds to its vocabulary are spelled out instead, or get other ids.
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("tokenizer-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -160,7 +160,7 @@ import Testing
         for (text, ids) in expected { #expect(modern.encode(text) == ids, "\(text.debugDescription)") }
     }
 
-    @Test func encodesALongTextWithoutASpace() throws {
+    @Test("encodes a long text without a space") func encodesALongTextWithoutASpace() throws {
         // A hang means that merging takes quadratic time, so that a long paste stops the engine.
         let text = String(repeating: "antidisestablishmentarianism", count: 8_000)
         let slow = try TokenizerFixtures.slow("tok2000")

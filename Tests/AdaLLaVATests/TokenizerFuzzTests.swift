@@ -52,7 +52,7 @@ import Testing
         return bytes
     }
 
-    @Test func tokenizerModelsNeverCrash() throws {
+    @Test("tokenizer models never crash") func tokenizerModelsNeverCrash() throws {
         // A crash means that a damaged tokenizer.model stops the program instead of being turned away.
         let originals = try TokenizerFixtures.names.map { try TokenizerFixtures.bytes("\($0)/tokenizer.model") }
         var generator = SeededGenerator(seed: 1)
@@ -67,7 +67,7 @@ import Testing
         #expect(read > 50 && read < 1450)
     }
 
-    @Test func tokenizerJSONsNeverCrash() throws {
+    @Test("tokenizer JSON files never crash") func tokenizerJSONsNeverCrash() throws {
         // A crash means that a damaged tokenizer.json stops the program instead of being turned away.
         let folder = TokenizerFixtures.folder.appendingPathComponent("tokenizer-pipelines")
         let names = ["llama3", "splits", "lowercase", "metaspace-first", "gpt2-prefix-space", "inverted"]
@@ -82,7 +82,7 @@ import Testing
         #expect(read > 50 && read < 1150)
     }
 
-    @Test func settingsNeverCrash() throws {
+    @Test("damaged tokenizer settings end in errors") func settingsNeverCrash() throws {
         // A crash means that a damaged tokenizer_config.json stops the program instead of being turned away.
         let model = try TokenizerFixtures.bytes("tok320/tokenizer.model")
         let originals = [
@@ -107,7 +107,7 @@ import Testing
         #expect(read > 20 && read < 280)
     }
 
-    @Test func vocabulariesNeverCrash() throws {
+    @Test("damaged GGUF vocabularies end in errors") func vocabulariesNeverCrash() throws {
         // A crash means that a damaged GGUF vocabulary stops the program instead of being turned away.
         let slow = try TokenizerFixtures.slow("tok320")
         let llama = GGUFVocabulary(

@@ -5,7 +5,7 @@ import Testing
 
 /// tokenizer.json pipelines against Hugging Face's `tokenizers` library, and the hand-written word patterns against ICU.
 @Suite struct TokenizerPipelineTests {
-    @Test func endsOnlyAtSpecialTokens() throws {
+    @Test("ends only at special tokens") func endsOnlyAtSpecialTokens() throws {
         // A failure means that an answer ends at a piece of text that looks like another model's end of turn.
         func tokenizer(special: Bool) throws -> BytePairTokenizer {
             let added = special ? #"{"id": 2, "content": "<|end|>", "special": true}"# : ""
@@ -18,7 +18,7 @@ import Testing
         #expect(try tokenizer(special: true).endOfGenerationTokens == [2])
     }
 
-    @Test func matchesHuggingFace() throws {
+    @Test("tokenizer.json pipelines give Hugging Face's tokens") func matchesHuggingFace() throws {
         // A mismatch means that some model's tokenizer.json is read otherwise than the library it was made with reads it.
         let folder = TokenizerFixtures.folder.appendingPathComponent("tokenizer-pipelines")
         let cases = try #require(ByteJSON(parsing: [UInt8](Data(contentsOf: folder.appendingPathComponent("cases.json")))).array)
@@ -47,7 +47,7 @@ import Testing
         "\u{200D}", "😀", "👨‍👩‍👧", "\u{301}", "\u{FE0F}", "\u{0}", "\u{7F}",
     ]
 
-    @Test(arguments: [
+    @Test("scanners match their expressions", arguments: [
         "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
         "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
         "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
@@ -69,7 +69,7 @@ import Testing
         }
     }
 
-    @Test func givesUpOnEndlessExpressions() throws {
+    @Test("gives up on endless expressions") func givesUpOnEndlessExpressions() throws {
         // A hang here means that a hostile tokenizer.json can stop the engine with a pattern that backtracks without end.
         let expression = try RegularExpression("(a+a+)+b")
         var end = 0

@@ -44,7 +44,7 @@ extension ByteJSON {
 }
 
 @Suite struct TokenizerTests {
-    @Test(arguments: TokenizerFixtures.names)
+    @Test("encodes as the reference", arguments: TokenizerFixtures.names)
     func encodesAsTheReference(_ name: String) throws {
         // A mismatch means that prompts reach the model as other ids than it was trained on.
         let legacy = try TokenizerFixtures.slow(name)
@@ -61,7 +61,7 @@ extension ByteJSON {
         }
     }
 
-    @Test(arguments: TokenizerFixtures.names)
+    @Test("decodes as the reference", arguments: TokenizerFixtures.names)
     func decodesAsTheReference(_ name: String) throws {
         // A mismatch means that answers show other text than the reference: lost spaces, stray special tokens.
         let slow = try TokenizerFixtures.slow(name)
@@ -75,7 +75,7 @@ extension ByteJSON {
         }
     }
 
-    @Test(arguments: TokenizerFixtures.names)
+    @Test("decodes broken bytes as the reference", arguments: TokenizerFixtures.names)
     func decodesBrokenBytesAsTheReference(_ name: String) throws {
         // A mismatch means that token sequences that are no UTF-8 are shown otherwise than in the reference.
         let slow = try TokenizerFixtures.slow(name)
@@ -96,7 +96,7 @@ extension ByteJSON {
         }
     }
 
-    @Test(arguments: TokenizerFixtures.names)
+    @Test("streamed tokens decode to whole characters", arguments: TokenizerFixtures.names)
     func streamsWholeCharacters(_ name: String) throws {
         // A mismatch means that a streamed answer shows half characters, or not the text that the reference decodes.
         for tokenizer in [try TokenizerFixtures.slow(name), try TokenizerFixtures.fast(name)] as [any Tokenizer] {
@@ -121,7 +121,7 @@ extension ByteJSON {
         }
     }
 
-    @Test(arguments: TokenizerFixtures.names)
+    @Test("encodes image prompts as the reference", arguments: TokenizerFixtures.names)
     func encodesImagePromptsAsTheReference(_ name: String) throws {
         // A mismatch means that images land elsewhere in the sequence, or that text beside them is spelled otherwise.
         for (legacy, key) in [(true, "ids"), (false, "ids_legacy_false")] {
@@ -132,7 +132,7 @@ extension ByteJSON {
         }
     }
 
-    @Test(arguments: TokenizerFixtures.names)
+    @Test("renders conversations as the reference", arguments: TokenizerFixtures.names)
     func rendersConversationsAsTheReference(_ name: String) throws {
         // A mismatch means that a chat reaches the model in another form than LLaVA's conversation.py gives it.
         let cases = try TokenizerFixtures.json("\(name)/cases.json").list("conversations")
@@ -153,7 +153,7 @@ extension ByteJSON {
         }
     }
 
-    @Test func masksLabelsAsTheReference() throws {
+    @Test("masks labels as the reference") func masksLabelsAsTheReference() throws {
         // A mismatch means that training scores a question's tokens, or leaves an answer's out.
         let rows = try TokenizerFixtures.json("label_masking.json").list("rows")
         #expect(rows.count == 32)

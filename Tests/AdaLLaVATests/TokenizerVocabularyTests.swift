@@ -19,7 +19,7 @@ import Testing
             .filter { FileManager.default.fileExists(atPath: $0.path) }
     }()
 
-    @Test(arguments: committed + others)
+    @Test("GGUF vocabularies give the recorded tokens", arguments: committed + others)
     func encodesAsRecorded(_ url: URL) throws {
         // A mismatch means that a model from such a GGUF file is asked in other tokens than it was trained on.
         let tokenizer = try VocabularyFile(url).vocabulary.makeTokenizer(file: url.lastPathComponent)

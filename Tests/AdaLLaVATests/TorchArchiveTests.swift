@@ -85,7 +85,7 @@ import Testing
     // MARK: - What is read
 
     // A mismatch means that weights come out of one of PyTorch's two formats in another order, type or shape.
-    @Test func bothFormatsHoldTheSame() throws {
+    @Test("both formats hold the same") func bothFormatsHoldTheSame() throws {
         let (old, new) = (try TorchArchive(contentsOf: TinyEfficientNet.source("legacy").appendingPathComponent("tiny.pth")),
                           try TorchArchive(contentsOf: TinyEfficientNet.source("zip").appendingPathComponent("tiny.pth")))
         #expect(old.names == new.names && old.names.count == 186)
@@ -98,7 +98,7 @@ import Testing
     }
 
     // A mismatch means that a view of a storage is read from another place or in another order.
-    @Test func viewsAreGathered() throws {
+    @Test("views of a storage are read in their order") func viewsAreGathered() throws {
         let state = Pickle.state { pickle in
             for (name, offset, shape, strides) in [
                 ("rows", 0, [2, 3], [3, 1]), ("columns", 0, [3, 2], [1, 3]), ("tail", 4, [2], [1]), ("every second", 1, [3], [2]), ("none", 6, [0, 5], [5, 1]),
@@ -120,7 +120,7 @@ import Testing
     // MARK: - What is refused
 
     // A failure means that a file can name a Python function, or an operation that calls one, without being refused.
-    @Test func nothingIsCalled() {
+    @Test("a pickle that calls a function is refused") func nothingIsCalled() {
         for name in ["os\nsystem", "builtins\neval", "torch._utils\n_rebuild_tensor", "torch\nload", "torch.nn.modules.conv\nConv2d", "posix\nsystem"] {
             #expect(error { pickle in
                 pickle.text("x")
@@ -143,7 +143,7 @@ import Testing
     }
 
     // A failure means that a tensor can lie outside its storage or take more memory than the file has.
-    @Test func tensorsMustLieInTheirStorage() {
+    @Test("tensors must lie in their storage") func tensorsMustLieInTheirStorage() {
         let huge = 1 << 62
         for (count, offset, shape, strides) in [
             (6, 0, [7], [1]), (6, 1, [6], [1]), (6, -1, [2], [1]), (6, 7, [0], [1]), (6, 0, [2, -3], [3, 1]), (6, 0, [2, 3], [3]), (6, 0, [2, 3], [-3, 1]),
@@ -168,7 +168,7 @@ import Testing
     }
 
     // A failure means that a pickle can recurse, loop or grow without end, or take from an empty stack.
-    @Test func strangePicklesEnd() {
+    @Test("strange pickles end in errors") func strangePicklesEnd() {
         // A dictionary that holds itself, and tuples in tuples: described, not followed.
         #expect(error { pickle in
             pickle.bytes = [0x80, 2] + Array("}q".utf8) + [0]
@@ -195,7 +195,7 @@ import Testing
     }
 
     // A failure means that a damaged or compressed archive is read as if it were whole.
-    @Test func damagedArchives() {
+    @Test("damaged archives are refused") func damagedArchives() {
         let pickle = Pickle.state { _ in }
         func open(_ bytes: [UInt8]) -> CheckpointError? { checkpointError { try TorchArchive(MappedFile(copying: bytes, path: "x")) } }
         #expect(open(Self.zip([("a/data.pkl", pickle)])) == nil)
@@ -209,7 +209,7 @@ import Testing
     }
 
     // A failure means that some damaged file crashes the process, or opens with tensors that cannot be read to their last byte.
-    @Test(arguments: ["legacy", "zip"]) func damageEndsInErrors(format: String) throws {
+    @Test("damage ends in errors", arguments: ["legacy", "zip"]) func damageEndsInErrors(format: String) throws {
         let original = try [UInt8](Data(contentsOf: TinyEfficientNet.source(format).appendingPathComponent("tiny.pth")))
         var random = SeededGenerator(seed: 11)
         var (opened, refused) = (0, 0)
@@ -254,7 +254,7 @@ import Testing
     // MARK: - The converter
 
     // A failure means that the converter takes weights of another network, or leaves something behind when it refuses.
-    @Test func otherWeightsAreRefused() throws {
+    @Test("other weights are refused") func otherWeightsAreRefused() throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             let (source, output) = (folder.appendingPathComponent("in"), folder.appendingPathComponent("out"))
             try FileManager.default.createDirectory(at: source, withIntermediateDirectories: true)

@@ -65,7 +65,7 @@ import Testing
     }
 
     // A failure means that towers with SiLU run another activation, or none: quick GELU is SiLU of 1.702 times its input, by 1.702.
-    @Test(arguments: kernelSets) func siluIsStretchedQuickGELU(kernels: String) throws {
+    @Test("SiLU is stretched QuickGELU", arguments: kernelSets) func siluIsStretchedQuickGELU(kernels: String) throws {
         var random = SplitMix64(seed: 10)
         let pixels = (0 ..< 3 * Self.side * Self.side).map { _ in Float(random.unit() * 4 - 2) }
         func features(_ activation: String, stretch: Float) throws -> [Float] {
@@ -80,7 +80,7 @@ import Testing
     }
 
     // A failure means that an image is seen otherwise in 8 bits than in float32: rounded to too few steps, or a scale that is not its own.
-    @Test(arguments: kernelSets, [Float(1), 4, 12]) func eightBitsAreClose(kernels: String, spread: Float) throws {
+    @Test("eight bits are close", arguments: kernelSets, [Float(1), 4, 12]) func eightBitsAreClose(kernels: String, spread: Float) throws {
         try CheckpointFixtures.withTemporaryFolder { folder in
             try Self.write(folder, spread: spread)
             var random = SplitMix64(seed: 9)

@@ -31,7 +31,7 @@ import Testing
     private static func image() throws -> RGBImage { try RGBImage(contentsOf: Fixtures.models.appendingPathComponent("scenes-ref/images/00.png").path) }
 
     // A failure means that two people who ask at the same time, under different budgets, are told other things than one after the other.
-    @Test(arguments: ["L", "H"]) func differentPlansAtOnce(variant: String) async throws {
+    @Test("different plans at once", arguments: ["L", "H"]) func differentPlansAtOnce(variant: String) async throws {
         let model = try await Self.load(variant), image = try Self.image()
         let expected = [try await Self.ask(model, Self.questions[0], image, 1), try await Self.ask(model, Self.questions[1], image, 0.75)]
         #expect(expected[0].plan != expected[1].plan)
@@ -43,7 +43,7 @@ import Testing
     }
 
     // A failure means that a person who gives up takes an answer with them that somebody else waits for.
-    @Test func oneIsCancelled() async throws {
+    @Test("cancelling one answer does not change the other") func oneIsCancelled() async throws {
         let model = try await Self.load("L"), image = try Self.image()
         let expected = try await Self.ask(model, Self.questions[0], image, 1)
         let cancelled = Task {
@@ -57,7 +57,7 @@ import Testing
     }
 
     // A failure means that a model whose owner lets go of it is freed while it answers, or never.
-    @Test func unloadingWaitsForAnswers() async throws {
+    @Test("unloading waits for answers") func unloadingWaitsForAnswers() async throws {
         let image = try Self.image()
         var model: AdaptiveModel? = try await Self.load("L")
         let expected = try await Self.ask(#require(model), Self.questions[0], image, 1)

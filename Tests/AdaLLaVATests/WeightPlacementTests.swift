@@ -6,7 +6,7 @@ import Testing
 /// Where quantized weights lie.
 @Suite struct WeightPlacementTests {
     // A failure means that answers depend on whether weights stay in the file, or that the options do not say where they stay.
-    @Test(arguments: ["ada-L", "ada-H"])
+    @Test("answers are the same", arguments: ["ada-L", "ada-H"])
     func answersAreTheSame(fixture: String) async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

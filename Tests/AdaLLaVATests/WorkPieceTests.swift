@@ -12,7 +12,7 @@ struct WorkPieceTests {
     }
 
     // A failure means that rows of a product are computed twice or never, or that threads get unequal parts of a decode.
-    @Test(arguments: [1, 2, 3, 5, 16], [1, 4, 5, 600])
+    @Test("pieces cover every panel once", arguments: [1, 2, 3, 5, 16], [1, 4, 5, 600])
     func piecesCoverEveryPanelOnce(threads: Int, tokens: Int) throws {
         let workspace = try Workspace(threads: threads)
         let runs: [[(ak_type, ak_layout, panels: Int, blocks: Int, bundle: Int)]] = [
@@ -53,7 +53,7 @@ struct WorkPieceTests {
 
     // A failure means that threads have nothing to do while another multiplies a matrix of which plans leave inputs out, that bundles are larger than what
     // the kernels read at once, or that what is packed depends on how many threads packed it.
-    @Test(arguments: kernelSets, [AK_Q8_0, AK_Q4_1, AK_F16])
+    @Test("bundles can be shared out", arguments: kernelSets, [AK_Q8_0, AK_Q4_1, AK_F16])
     func bundlesCanBeSharedOut(kernels: String, type: ak_type) throws {
         let set = try KernelSet(named: kernels), most = Int(withUnsafePointer(to: set.table) { ak_bundle_panels($0, type) })
         let packers = try [1, 2, 3, 4, 8, 64].map { WeightPacker(kernels: set, pool: try ThreadPool(threads: $0)) }

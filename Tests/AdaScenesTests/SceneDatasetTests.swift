@@ -14,7 +14,7 @@ import Testing
         try JSONDecoder().decode([SceneDataset.Record].self, from: Data(contentsOf: folder.appendingPathComponent(split + ".json")))
     }
 
-    @Test func datasetHasLLaVAsFormat() async throws {
+    @Test("dataset has LLaVA's format") func datasetHasLLaVAsFormat() async throws {
         // A failure means that the trainer, or anybody's LLaVA script, cannot read the set.
         let folder = temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -38,7 +38,7 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() == ["images", "val.json"])
     }
 
-    @Test func turnsAndRegionsAreWritten() async throws {
+    @Test("turns and regions are written") func turnsAndRegionsAreWritten() async throws {
         // A failure means that training on conversations or on boxes gets other data than the generator makes, or in another order.
         let folder = temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -72,7 +72,7 @@ import Testing
         #expect(list.split(separator: UInt8(ascii: "\n")).count == 72)
     }
 
-    @Test func interruptedWritingLeavesNoList() async throws {
+    @Test("interrupted writing leaves no list") func interruptedWritingLeavesNoList() async throws {
         // A failure means that a set broken off with Ctrl-C looks complete, or mixes pictures of two seeds under one list.
         let folder = temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -86,7 +86,7 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["images"])
     }
 
-    @Test func unusableArgumentsAreRefused() async throws {
+    @Test("unusable arguments are refused") func unusableArgumentsAreRefused() async throws {
         // A failure means that a mistyped option makes a strange folder or an endless run.
         let folder = temporaryFolder()
         let hostile: [SceneDataset.Options] = [

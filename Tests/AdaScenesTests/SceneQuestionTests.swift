@@ -15,7 +15,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
 }
 
 @Suite struct SceneQuestionTests {
-    @Test func answersFollowFromTheRegions() throws {
+    @Test("answers follow from the regions") func answersFollowFromTheRegions() throws {
         // A failure means that the model is trained on wrong answers, or on questions with more than one.
         for index in 0..<2500 {
             let scene = try sketch(seed: 21, index: index, turns: 8)
@@ -28,7 +28,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         }
     }
 
-    @Test func everyCandidateHasOneAnswer() throws {
+    @Test("every candidate has one answer") func everyCandidateHasOneAnswer() throws {
         // A failure means that a rare question, which the draw seldom picks, is wrong.
         for index in 0..<800 {
             var random = SceneRandom(seed: 22, index: index)
@@ -48,7 +48,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         }
     }
 
-    @Test func classicFormsHaveTheGreaterPart() throws {
+    @Test("classic forms have the greater part") func classicFormsHaveTheGreaterPart() throws {
         // A failure means that a question form of Scenes' reference script is not trained, or that other forms crowd it out.
         let forms = [
             "is there": #"Is there an? \w+ in the image\?"#, "text": #"What does the text say\?"#, "colour": #"What color is the \w+\?"#,
@@ -98,7 +98,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         #expect(Set(popes.keys) == ["yes", "no"] && (0.40...0.60).contains(yes), "\(popes)")
     }
 
-    @Test func kindsOfOneAnotherNeverMeet() throws {
+    @Test("kinds of one another never meet") func kindsOfOneAnotherNeverMeet() throws {
         // A failure means that "Is there a bird?" is asked, and answered with no, where an owl sits.
         #expect(Pictogram.all.filter { $0.name == "owl" || $0.name == "bird" }.count == 2)
         for index in 0..<3000 {
@@ -115,7 +115,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         }
     }
 
-    @Test func turnsDoNotRepeatThemselves() throws {
+    @Test("turns do not repeat themselves") func turnsDoNotRepeatThemselves() throws {
         // A failure means that a conversation teaches to copy an earlier answer instead of looking.
         var lengths: [Int: Int] = [:]
         for index in 0..<1500 {
@@ -138,7 +138,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         #expect(lengths[5, default: 0] > 800, "\(lengths)")
     }
 
-    @Test func moreTurnsLeaveThePictureAlone() throws {
+    @Test("more turns leave the picture alone") func moreTurnsLeaveThePictureAlone() throws {
         // A failure means that a tower pretrained on the regions of one set meets other pictures in the set with conversations.
         let generator = try generator.get()
         for index in 0..<5 {
@@ -147,7 +147,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         }
     }
 
-    @Test func relationsFollowThePlaces() {
+    @Test("relations follow the places") func relationsFollowThePlaces() {
         // A failure means that left and right or above and below are taught the wrong way round.
         let cat = SceneThing.pictogram(Pictogram.classic[0])
         let dog = SceneThing.pictogram(Pictogram.classic[1])
@@ -166,7 +166,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         #expect(four.allRelations.allSatisfy { $0.reference == 1 || $0.reference == 2 })
     }
 
-    @Test func pluralsAreBothRightAndPlain() throws {
+    @Test("plurals are both right and plain") func pluralsAreBothRightAndPlain() throws {
         // A failure means that the model meets "cherrys" for the first time when somebody types it, or never learns "cherries".
         func named(_ name: String) throws -> Pictogram { try #require(Pictogram.all.first { $0.name == name }) }
         let expected = [
@@ -189,7 +189,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         #expect((140...260).contains(asked["How many cherrys are there?", default: 0]), "\(asked)")
     }
 
-    @Test func wordsCanBeReadLetterByLetter() {
+    @Test("words can be read letter by letter") func wordsCanBeReadLetterByLetter() {
         // A failure means that a letter is never seen, or that a word could not be printed.
         let all = SceneWords.classic + SceneWords.further
         #expect(SceneWords.classic.count == 30 && SceneWords.further.count >= 240 && Set(all).count == all.count)
@@ -205,7 +205,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
 }
 
 @Suite struct SceneRegionTests {
-    @Test func regionsLieInThePicture() throws {
+    @Test("regions lie in the picture") func regionsLieInThePicture() throws {
         // A failure means that a vision tower is taught with boxes beside what they name.
         var nouns: Set<String> = []
         for index in 0..<1200 {
@@ -234,7 +234,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         #expect(nouns.count > 120)
     }
 
-    @Test func boxesFitWhatIsDrawn() throws {
+    @Test("boxes fit what is drawn") func boxesFitWhatIsDrawn() throws {
         // A failure means that boxes are shifted or loose: the picture changes outside of them, or not at their edges.
         let renderer = try generator.get().renderer
         let empty = SceneLayout(things: [], places: [])
@@ -260,7 +260,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         }
     }
 
-    @Test func otherSizesScaleTheScene() throws {
+    @Test("other sizes scale the scene") func otherSizesScaleTheScene() throws {
         // A failure means that larger pictures show another scene, or letters of the wrong size.
         let large = try SceneGenerator(seed: 7, size: 224)
         let small = try generator.get()
@@ -273,7 +273,7 @@ private func sketch(seed: UInt64, index: Int, turns: Int) throws -> (layout: Sce
         }
     }
 
-    @Test func pixelsMatchTheReferenceScriptsFilter() {
+    @Test("pixels match the reference script's filter") func pixelsMatchTheReferenceScriptsFilter() {
         // A failure means that things are scaled otherwise than in the pictures that the model is scored on.
         #expect(abs(Lanczos.cardinalSine(0.5) - 0.636_619_772_367_581_4) < 1e-14)
         #expect(abs(Lanczos.cardinalSine(2.5) - 0.127_323_954_473_516_3) < 1e-14)

@@ -8,7 +8,7 @@ import Testing
 private let generator = Result { try SceneGenerator(seed: 7) }
 
 @Suite struct SceneTests {
-    @Test func sameSeedAndIndexGiveTheSameScene() throws {
+    @Test("same seed and index give the same scene") func sameSeedAndIndexGiveTheSameScene() throws {
         // A difference means that a training run cannot be repeated, or that sets made in parallel depend on timing.
         let first = try generator.get()
         let second = try SceneGenerator(seed: 7)
@@ -18,7 +18,7 @@ private let generator = Result { try SceneGenerator(seed: 7) }
         #expect(try first.scene(3) != other.scene(3))
     }
 
-    @Test func randomNumbersArePinned() {
+    @Test("random numbers are pinned") func randomNumbersArePinned() {
         // A change means that every set made so far changes with the next release.
         var random = SceneRandom(seed: 1, index: 2)
         var neighbour = SceneRandom(seed: 2, index: 1)
@@ -34,7 +34,7 @@ private let generator = Result { try SceneGenerator(seed: 7) }
         #expect(random.shuffled(Array(0..<20)).sorted() == Array(0..<20))
     }
 
-    @Test func everyThingIsDrawnAndSeen() throws {
+    @Test("every thing is drawn and seen") func everyThingIsDrawnAndSeen() throws {
         // A failure means that something the questions ask about is cut off or hidden under a neighbour.
         let generator = try generator.get()
         for index in 0..<400 {
@@ -59,7 +59,7 @@ private let generator = Result { try SceneGenerator(seed: 7) }
         }
     }
 
-    @Test func everyPictogramHasItsPicture() throws {
+    @Test("every pictogram has its picture") func everyPictogramHasItsPicture() throws {
         // A failure means that a name in the catalogue is drawn as nothing, or as another name's picture.
         let pictograms = try generator.get().renderer.fonts.pictograms
         #expect(pictograms.count == Pictogram.all.count)
@@ -76,7 +76,7 @@ private let generator = Result { try SceneGenerator(seed: 7) }
         }
     }
 
-    @Test func missingFontsNameTheirPackage() {
+    @Test("missing fonts name their package") func missingFontsNameTheirPackage() {
         // A failure means that a fresh machine gives no hint what to install.
         #expect {
             try SceneFonts(folders: ["/nonexistent"], pictureSize: 112)

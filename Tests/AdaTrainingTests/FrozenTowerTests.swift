@@ -6,7 +6,7 @@ import Testing
 @testable import AdaTraining
 
 @Suite struct FeatureStoreTests {
-    @Test func halvesAreRoundedToTheNearest() {
+    @Test("halves are rounded to the nearest") func halvesAreRoundedToTheNearest() {
         // A mismatch means that kept features differ from computed ones by more than float16's rounding.
         for bits in UInt16(0) ... 0x7BFF where bits % 7 == 0 {
             let value = halfToFloat(bits)
@@ -22,7 +22,7 @@ import Testing
         #expect(floatToHalf(1e9) == 0x7BFF && floatToHalf(-1e9) == 0xFBFF && floatToHalf(.infinity) == 0x7BFF && halfToFloat(floatToHalf(.nan)).isNaN)
     }
 
-    @Test func vectorsAreKeptAcrossRuns() throws {
+    @Test("vectors are kept across runs") func vectorsAreKeptAcrossRuns() throws {
         // A mismatch means that a resumed run trains on other features, or on some that were never written.
         let folder = try TemporaryFolder()
         func open(_ name: String = "a") throws -> FeatureStore { try FeatureStore(folder: folder.url, name: name, values: 3) }
@@ -75,7 +75,7 @@ import Testing
         return run
     }
 
-    @Test func trainerAndEngineSeeTheSameFeatures() async throws {
+    @Test("trainer and engine see the same features") func trainerAndEngineSeeTheSameFeatures() async throws {
         // A mismatch means that the trainer gives the projector other features than the engine does, or saves what the engine cannot load.
         let run = try run()
         let summary = try Trainer(run.recipe).run()
@@ -114,7 +114,7 @@ import Testing
         }
     }
 
-    @Test func aTowerBesideTheModelGoesWithIt() throws {
+    @Test("a tower beside the model goes with it") func aTowerBesideTheModelGoesWithIt() throws {
         // A mismatch means that what was trained from a tower of another folder does not load, or cannot be gone on from.
         var run = try run()
         let base = URL(fileURLWithPath: run.recipe.modelNameOrPath)
@@ -134,7 +134,7 @@ import Testing
         #expect(tower.location.hasPrefix(summary.folder))
     }
 
-    @Test func runsOverTheSameImagesShareFeatures() throws {
+    @Test("runs over the same images share features") func runsOverTheSameImagesShareFeatures() throws {
         // A mismatch means that a second stage computes everything again, or takes the features of other images or of another tower.
         var run = try run()
         let shared = run.folder.url.appendingPathComponent("features")
@@ -158,7 +158,7 @@ import Testing
         #expect(try files().count == 2)
     }
 
-    @Test func aTowerWithoutGradientsIsNotTrained() throws {
+    @Test("a tower without gradients is not trained") func aTowerWithoutGradientsIsNotTrained() throws {
         // A mismatch means that a recipe asks for something that silently does not happen.
         var run = try run()
         run.recipe.unfreezeMMVisionTower = true

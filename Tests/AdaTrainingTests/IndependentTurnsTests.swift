@@ -8,7 +8,7 @@ import Testing
     private let assembly = SampleAssembly(rowsPerImage: 2, adaptive: true, maximumLength: 64)
     private let none = Int(TrainingConversation.ignoredLabel)
 
-    @Test func whatQuestionsShareStandsOnce() throws {
+    @Test("the common part of questions is stored once") func whatQuestionsShareStandsOnce() throws {
         // A mismatch means that a question is trained behind another image, or sees another question.
         let first = assembly.sample(ids: [1, 7, -200, 20, 21, 30, 2], labels: [none, none, none, none, none, 30, 2], pixels: [[0.5]])
         let second = assembly.sample(ids: [1, 7, -200, 20, 22, 31, 2], labels: [none, none, none, none, none, 31, 2], pixels: [[0.5]])
@@ -26,7 +26,7 @@ import Testing
         #expect(batch.branches == packed.branches + [Int32](repeating: 0, count: 9) + [Int32](repeating: 1, count: batch.length - 9))
     }
 
-    @Test func eachQuestionIsAskedAboutTheFirstTurnsImage() {
+    @Test("each question is asked about the first turn's image") func eachQuestionIsAskedAboutTheFirstTurnsImage() {
         // A mismatch means that later questions of a conversation are trained without their image.
         let turns = ["<image>\nWhat?", "dog", "Where?", "left", "How many?"]
         #expect(SampleBuilder.questions(of: turns) == [["<image>\nWhat?", "dog"], ["<image>\nWhere?", "left"]])
@@ -35,7 +35,7 @@ import Testing
 }
 
 @Suite(.needsTorch) struct IndependentTurnsTests {
-    @Test(arguments: [false, true], [1, 0] as [Float]) func packedQuestionsAreTrainedLikeSeparateOnes(checkpointing: Bool, budget: Float) throws {
+    @Test("packed questions are trained like separate ones", arguments: [false, true], [1, 0] as [Float]) func packedQuestionsAreTrainedLikeSeparateOnes(checkpointing: Bool, budget: Float) throws {
         // A mismatch means that questions about one picture see each other, or stand at other positions than alone; at the least budget, that
         // leaving out the optional layers is not the same as multiplying them by zero.
         let step = try RecordedStep("L") { $0.gradientCheckpointing = checkpointing }
@@ -79,7 +79,7 @@ import Testing
         #expect(abs(plain.lossSum - together.loss) <= 1e-5 * together.loss)
     }
 
-    @Test func namingDrawsFeaturesTowardsWordsBesideTheLanguageLoss() throws {
+    @Test("naming draws features towards words beside the language loss") func namingDrawsFeaturesTowardsWordsBesideTheLanguageLoss() throws {
         // A mismatch means that region_naming_weight does nothing, or is not weighed as documented.
         let step = try RecordedStep("L")
         var sample = try step.samples()[0]

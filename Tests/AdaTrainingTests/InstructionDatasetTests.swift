@@ -14,7 +14,7 @@ import Testing
         return (try InstructionDataset(files: [folder.write(text, to: name)], imageFolder: nil), folder)
     }
 
-    @Test func readsArraysAndLines() throws {
+    @Test("reads arrays and lines") func readsArraysAndLines() throws {
         // A mismatch means that samples are lost or cut where strings hold braces, quotes or backslashes.
         let samples = [
             #"{"id": "a", "image": "x/1.png", "conversations": [\#(question), \#(answer)]}"#,
@@ -32,12 +32,12 @@ import Testing
         }
     }
 
-    @Test(arguments: ["", "[", "{}{", "[{}", "[{} {}]", "[1]", "[{}],", "text", "[{\"a\": \"", "{\"a\": \"\\"]) func brokenFilesAreErrors(text: String) {
+    @Test("broken files are errors", arguments: ["", "[", "{}{", "[{}", "[{} {}]", "[1]", "[{}],", "text", "[{\"a\": \"", "{\"a\": \"\\"]) func brokenFilesAreErrors(text: String) {
         // A mismatch means that a cut-off download is trained on as if it were whole, or ends the process.
         #expect { _ = try dataset(text) } throws: { $0 is any AdaLLaVAError }
     }
 
-    @Test(arguments: [
+    @Test("broken samples are named", arguments: [
         "{}", #"{"conversations": []}"#, #"{"conversations": [{"from": "human"}]}"#, #"{"conversations": 3}"#, #"{"image": 5, "conversations": []}"#,
         #"{"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]}"#, #"{"id": "x" "y"}"#,
         #"{"conversations": [{"from": "human", "value": "a"}]}"#,
@@ -47,7 +47,7 @@ import Testing
         #expect { try data.record(1) } throws: { "\($0)".contains("sample 1") }
     }
 
-    @Test func randomBytesNeverTrap() throws {
+    @Test("random bytes never trap") func randomBytesNeverTrap() throws {
         // A mismatch means that a damaged data file can end the process.
         var generator = SplitMix64(seed: 3)
         let alphabet = Array(#"{}[]",:\ abc0nimage"#.utf8)
@@ -58,7 +58,7 @@ import Testing
         }
     }
 
-    @Test func ordersHoldEverySampleOnce() {
+    @Test("orders hold every sample once") func ordersHoldEverySampleOnce() {
         // A mismatch means that samples are trained on twice in a pass, or never, or that two processes take the same ones.
         let order = EpochOrder(count: 103, seed: 1, epoch: 0)
         #expect(order.numbers.sorted() == Array(0 ..< 103))
@@ -75,7 +75,7 @@ import Testing
         }
     }
 
-    @Test func budgetsAreUniformOverUnits() throws {
+    @Test("budgets are uniform over units") func budgetsAreUniformOverUnits() throws {
         // A mismatch means that some budgets are hardly trained, so that the model fails when asked for them.
         let run = try SmallRun()
         let source = try ModelSource(run.recipe)
@@ -108,7 +108,7 @@ import Testing
         #expect(sample.images == 1 && Set(sample.pixels).count > 10 && damaged.count == 1)
     }
 
-    @Test func badSamplesSayWhy() throws {
+    @Test("bad samples say why") func badSamplesSayWhy() throws {
         // A mismatch means that samples without a scored token, or with a missing image, reach the loss.
         let run = try SmallRun()
         let source = try ModelSource(run.recipe)

@@ -5,7 +5,7 @@ import Testing
 @testable import AdaTraining
 
 @Suite struct MimeticAttentionTests {
-    @Test func queriesAndKeysStartAlike() throws {
+    @Test("queries and keys start alike") func queriesAndKeysStartAlike() throws {
         // A mismatch means that positions do not attend to like ones at first, or that heads of different groups start the same.
         let configuration = try ModelConfiguration.read(
             JSONValue.read(contentsOf: Fixtures.url("ada-H/config.json")), file: "ada-H").language

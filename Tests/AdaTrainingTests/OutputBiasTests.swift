@@ -91,7 +91,7 @@ private struct BiasedModel {
 }
 
 @Suite(.needsTorch) struct OutputBiasTests {
-    @Test(arguments: ["L", "H"]) func skippedLayersLeaveTheirOutputBiasesOut(variant: String) async throws {
+    @Test("skipped layers leave their output biases out", arguments: ["L", "H"]) func skippedLayersLeaveTheirOutputBiasesOut(variant: String) async throws {
         // A mismatch means that a model with biases learns in layers that add them even where all is off, and answers in layers that do not.
         let biased = try BiasedModel(variant)
         let image = try RGBImage(contentsOf: biased.run.recipe.imageFolder + "/00.png")
@@ -119,7 +119,7 @@ private struct BiasedModel {
         #expect(largestDifference(alone, logits) <= 1e-3)
     }
 
-    @Test(arguments: ["L", "H"]) func biasesOfSkippedLayersTakeNoPartInLearning(variant: String) throws {
+    @Test("biases of skipped layers take no part in learning", arguments: ["L", "H"]) func biasesOfSkippedLayersTakeNoPartInLearning(variant: String) throws {
         // A mismatch means that biases change, or the scheduler is told what to change, by outputs that no answer has.
         let biased = try BiasedModel(variant)
         let image = try RGBImage(contentsOf: biased.run.recipe.imageFolder + "/00.png")

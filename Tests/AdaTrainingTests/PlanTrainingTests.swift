@@ -5,7 +5,7 @@ import Testing
 @testable import AdaTraining
 
 @Suite(.needsTorch) struct PlanTrainingTests {
-    @Test(arguments: ["L", "H"]) func withoutNoiseThePlanIsTheOneThatTheEngineChooses(variant: String) throws {
+    @Test("without noise the plan is the one that the engine chooses", arguments: ["L", "H"]) func withoutNoiseThePlanIsTheOneThatTheEngineChooses(variant: String) throws {
         // A mismatch means that gumbel_noise: 0 trains the decoder under other plans than those it will be used with.
         let step = try RecordedStep(variant)
         let adaptive = try #require(step.checkpoint.configuration.adaptive)
@@ -41,7 +41,7 @@ import Testing
         #expect(try (0 ..< 8).contains { try plans(noisy, seed: $0).plan != chosen })
     }
 
-    @Test func frozenLayersLeaveWhatTheSchedulerReads() throws {
+    @Test("frozen layers leave what the scheduler reads") func frozenLayersLeaveWhatTheSchedulerReads() throws {
         // A mismatch means that what the scheduler learned to read changes under it.
         var run = try SmallRun()
         run.recipe.freezeLayers = 2
@@ -61,7 +61,7 @@ import Testing
         #expect(changed.contains("model.layers.2.mlp.up_proj.weight") && changed.contains("scheduler.mlp_head.weight"))
     }
 
-    @Test(arguments: ["L", "H"]) func addedLayersChangeNothingBeforeTheyHaveLearned(variant: String) throws {
+    @Test("added layers change nothing before they have learned", arguments: ["L", "H"]) func addedLayersChangeNothingBeforeTheyHaveLearned(variant: String) throws {
         // A mismatch means that a model forgets when layers are added behind it, or that a scheduler does not begin with the first ones.
         let run = try SmallRun()
         let before = try ModelSource(run.recipe)
@@ -104,7 +104,7 @@ import Testing
         #expect(throws: TrainingError.self) { try ModelSource(recipe) }
     }
 
-    @Test func questionsStandTogetherWhereThereIsNoPlanToChoose() throws {
+    @Test("questions are packed together if there is no plan to choose") func questionsStandTogetherWhereThereIsNoPlanToChoose() throws {
         // A mismatch means that questions are trained under each other's plans, or that those without a plan cost as much as single ones.
         let run = try SmallRun()
         let data = try run.folder.write(

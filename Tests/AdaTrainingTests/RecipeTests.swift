@@ -11,7 +11,7 @@ import Testing
 
     private let required = "model_name_or_path: base\ndata_path: [a.json, /data/b.jsonl]\noutput_dir: out\n"
 
-    @Test func readsFieldsAndChanges() throws {
+    @Test("reads fields and changes") func readsFieldsAndChanges() throws {
         // A mismatch means that a run is not made with the numbers that its recipe and command line say.
         let read = try recipe(
             required + "learning_rate: 1e-4\nbf16: true\nscheduler_type: H\nscheduler_rank: 4\nweight_decay:\nlr_scheduler_type: linear\n",
@@ -25,7 +25,7 @@ import Testing
         #expect(read.loraTargets == ["q_proj", "v_proj"])
     }
 
-    @Test(arguments: [
+    @Test("wrong fields say what is expected", arguments: [
         ("learning_rat: 1", "learning_rate?"), ("learning_rate: fast", "a number from"), ("seed: -1", "a whole number"),
         ("scheduler_type: M", "L or H"), ("device: tpu", "cuda:N"), ("bf16: 7", "true or false"), ("lora_targets: [k]", "q_proj"),
         ("bf16: true\nbf16: false", "bf16"), ("data_path: {a: 1}", "a path or a list"),
@@ -34,7 +34,7 @@ import Testing
         #expect { try recipe(required + line.replacing("data_path: {", with: "data_path: {")) } throws: { "\($0)".contains(part) || line.hasPrefix("data_path") }
     }
 
-    @Test func missingFieldsAndBrokenYAMLAreErrors() {
+    @Test("missing fields and broken YAML are errors") func missingFieldsAndBrokenYAMLAreErrors() {
         // A mismatch means that a run starts without data, or ends in a trap.
         for text in ["", "- a\n- b\n", "output_dir: [unclosed", "model_name_or_path: a\n", "1: 2"] {
             #expect { _ = try recipe(text) } throws: { $0 is any AdaLLaVAError }
@@ -42,7 +42,7 @@ import Testing
         #expect(throws: TrainingError.self) { try recipe(required, changes: ["seed"]) }
     }
 
-    @Test func everyFieldIsExplainedOnce() {
+    @Test("every field is explained once") func everyFieldIsExplainedOnce() {
         // A mismatch means that --help-recipe leaves a field out, or that two share a name.
         let names = RecipeFields.all.map(\.name)
         #expect(Set(names).count == names.count)
@@ -50,7 +50,7 @@ import Testing
         #expect(names.count == Mirror(reflecting: Recipe()).children.count)
     }
 
-    @Test func schedulesWarmUpAndFall() {
+    @Test("schedules warm up and fall") func schedulesWarmUpAndFall() {
         // A mismatch means that learning rates differ from those of Hugging Face's trainer under the same recipe.
         let cosine = LearningRateSchedule(.cosine, warmupRatio: 0.03, totalSteps: 100)
         #expect(cosine.warmupSteps == 3)
@@ -59,7 +59,7 @@ import Testing
         #expect(LearningRateSchedule(.linear, warmupRatio: 0, totalSteps: 10).factor(5) == 0.5)
     }
 
-    @Test func launchesAreReadFromTheEnvironment() throws {
+    @Test("launches are read from the environment") func launchesAreReadFromTheEnvironment() throws {
         // A mismatch means that torchrun's or Slurm's processes do not find each other.
         let torchrun = try Launch(environment: ["RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "1234"])
         #expect((torchrun.rank, torchrun.worldSize, torchrun.localRank, torchrun.port) == (3, 4, 1, 1234))

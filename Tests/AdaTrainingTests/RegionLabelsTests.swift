@@ -12,7 +12,7 @@ import Testing
     /// Slots of one patch of a grid of two by two: character at a quarter and at three quarters of the width, then thing.
     private func patch(_ labels: [Int32], _ row: Int, _ column: Int) -> [Int32] { Array(labels[(row * 2 + column) * 4 ..< (row * 2 + column + 1) * 4]) }
 
-    @Test func patchesAreLabelledAtTwoPoints() {
+    @Test("patches are labelled at two points") func patchesAreLabelledAtTwoPoints() {
         // A mismatch means that the tower is taught that things are where they are not.
         #expect(vocabulary.kinds.map(\.name) == ["character", "thing"] && vocabulary.slotClasses == [3, 3, 3, 3])
         let word = ImageRegion(box: [50, 50, 100, 100], labels: ["thing": "word"])
@@ -23,7 +23,7 @@ import Testing
         #expect(patch(labels, 1, 1) == [1, 2, 2, 2])
     }
 
-    @Test func namesAreTheWordsOfWhatPatchesShow() {
+    @Test("names are the words of what patches show") func namesAreTheWordsOfWhatPatchesShow() {
         // A mismatch means that features are drawn towards the words for something else.
         let circle = ImageRegion(box: [50, 0, 100, 50], labels: ["thing": "circle", "color": "red"])
         let word = ImageRegion(box: [50, 50, 100, 100], labels: ["thing": "word", "word": "TO"])
@@ -39,13 +39,13 @@ import Testing
         #expect(vocabulary.shares([4, 1, 0, 0, 2, 2, 2, 1, 10, 9]) == ["character": 0.25, "thing": 0.75, "name": 0.9])
     }
 
-    @Test func laterRegionsCoverEarlierOnes() {
+    @Test("later regions cover earlier ones") func laterRegionsCoverEarlierOnes() {
         // A mismatch means that what is hidden behind another thing is taught instead of it.
         let word = ImageRegion(box: [20, 0, 50, 50], labels: ["thing": "word"])
         #expect(patch(vocabulary.labels([dog, word], width: 100, height: 100, aspect: .pad, grid: 2), 0, 0) == [0, 0, 1, 2])
     }
 
-    @Test func paddingAndCuttingMoveTheRegions() {
+    @Test("padding and cutting move the regions") func paddingAndCuttingMoveTheRegions() {
         // A mismatch means that labels of images which are not square are beside what they name.
         // 100 wide, 50 high: padded to a square, the picture's upper half lies in the square's second quarter.
         let wide = ImageRegion(box: [0, 0, 50, 50], labels: ["thing": "dog"])
@@ -56,7 +56,7 @@ import Testing
         #expect(patch(cut, 0, 0) == [0, 0, 1, 1] && patch(cut, 0, 1) == [0, 0, 0, 0])
     }
 
-    @Test(arguments: [
+    @Test("regions of another form are errors", arguments: [
         "[1]", "{}", "[{\"box\": [1, 2, 3], \"labels\": {}}]", "[{\"box\": [1, 2, 3, \"x\"], \"labels\": {}}]", "[{\"box\": [0, 0, 1, 1]}]",
         "[{\"box\": [0, 0, 1, 1], \"labels\": {\"thing\": 3}}]",
     ]) func regionsOfAnotherFormAreErrors(text: String) throws {
@@ -69,7 +69,7 @@ import Testing
         #expect { _ = try dataset.record(0) } throws: { "\($0)".contains("regions") && "\($0)".contains("a") }
     }
 
-    @Test func aDataSetWithoutRegionsIsAnError() throws {
+    @Test("a data set without regions is an error") func aDataSetWithoutRegionsIsAnError() throws {
         // A mismatch means that a tower is trained on nothing.
         let folder = try TemporaryFolder()
         let file = try folder.write(SmallRun.samples(["red"]), to: "d.json")
@@ -96,7 +96,7 @@ import Testing
         return run
     }
 
-    @Test func theLossOfAHeadOfZerosIsTheLogarithmOfTheClasses() throws {
+    @Test("the loss of a head of zeros is the logarithm of the classes") func theLossOfAHeadOfZerosIsTheLogarithmOfTheClasses() throws {
         // A mismatch means that the loss is not the cross entropy over the slots' own classes.
         var options = TorchOptions()
         options.regionClasses = [5, 5]
@@ -115,7 +115,7 @@ import Testing
         #expect(result.scored == 96 && counts == [32, 0, 32, 0, 0, 0])
     }
 
-    @Test func theTowerLearnsRegionsAndNothingElseChanges() throws {
+    @Test("the tower learns regions and nothing else changes") func theTowerLearnsRegionsAndNothingElseChanges() throws {
         // A mismatch means that region labels teach nothing, or that they change parts of the model which they should not.
         var run = try run()
         run.recipe.maxSteps = 120
@@ -135,7 +135,7 @@ import Testing
         #expect(after.language.find(TorchModel.regionHead + "weight") == nil)
     }
 
-    @Test func aStoppedRunGoesOnWithTheSameLosses() throws {
+    @Test("a stopped run goes on with the same losses") func aStoppedRunGoesOnWithTheSameLosses() throws {
         // A mismatch means that the labels' head, which the model's own files do not hold, is lost between two runs.
         var whole = try run()
         (whole.recipe.maxSteps, whole.recipe.perDeviceTrainBatchSize) = (6, 2)

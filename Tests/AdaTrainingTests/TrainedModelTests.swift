@@ -33,7 +33,7 @@ struct SmallRun {
 }
 
 @Suite(.needsTorch) struct TrainedModelTests {
-    @Test func trainerAndEngineAgreeOnATrainedModel() async throws {
+    @Test("trainer and engine agree on a trained model") func trainerAndEngineAgreeOnATrainedModel() async throws {
         // A mismatch means that samples are put together otherwise than the engine puts its prompts, or that the two forward passes differ.
         let run = try SmallRun()
         let source = try ModelSource(run.recipe)

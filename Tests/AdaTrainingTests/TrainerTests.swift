@@ -10,7 +10,7 @@ import Testing
         TrainingLog(url: URL(fileURLWithPath: run.recipe.outputDir).appendingPathComponent("training_log.jsonl")).read().map(\.loss)
     }
 
-    @Test func trainingLearnsAndSavesWhatTheEngineLoads() async throws {
+    @Test("training learns and saves what the engine loads") func trainingLearnsAndSavesWhatTheEngineLoads() async throws {
         // A mismatch means that a run ends with a model that has not learned its samples, or that `ask` cannot load.
         var run = try SmallRun()
         run.recipe.maxSteps = 24
@@ -32,7 +32,7 @@ import Testing
         #expect(try String(contentsOf: chart, encoding: .utf8).hasSuffix("</svg>\n"))
     }
 
-    @Test func twoRunsDoNotShareAFolder() throws {
+    @Test("two runs do not share a folder") func twoRunsDoNotShareAFolder() throws {
         // A failure means that two runs write each other's checkpoints.
         var run = try SmallRun()
         run.recipe.maxSteps = 1
@@ -41,7 +41,7 @@ import Testing
         _ = try first.run()
     }
 
-    @Test(arguments: [false, true]) func aRunThatWasStoppedGoesOnWithTheSameLosses(lora: Bool) throws {
+    @Test("a run that was stopped goes on with the same losses", arguments: [false, true]) func aRunThatWasStoppedGoesOnWithTheSameLosses(lora: Bool) throws {
         // A mismatch means that a checkpoint misses something: weights, optimizer, order, budgets or noise.
         var whole = try SmallRun()
         whole.recipe.perDeviceTrainBatchSize = 2
@@ -67,7 +67,7 @@ import Testing
         #expect(losses(whole).count == 7)
     }
 
-    @Test func aKilledRunGoesOnWithTheSameLosses() throws {
+    @Test("a killed run goes on with the same losses") func aKilledRunGoesOnWithTheSameLosses() throws {
         // A mismatch means that a power cut costs more than the steps since the last checkpoint.
         let executable = Bundle.main.bundleURL.deletingLastPathComponent().appendingPathComponent("adallava")
         let candidates = [executable, URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("adallava")]
@@ -115,7 +115,7 @@ import Testing
         #expect(kept == [28, 30])
     }
 
-    @Test func aPlainModelGetsASchedulerFromScratch() throws {
+    @Test("a plain model gets a scheduler from scratch") func aPlainModelGetsASchedulerFromScratch() throws {
         // A mismatch means that a model cannot be made adaptive, or made from nothing, by its recipe alone.
         var run = try SmallRun()
         run.recipe.fromScratch = true
@@ -135,7 +135,7 @@ import Testing
         #expect(abs(first - log(768)) < 0.5)
     }
 
-    @Test func badSamplesStopOrAreCounted() throws {
+    @Test("bad samples stop or are counted") func badSamplesStopOrAreCounted() throws {
         // A mismatch means that a missing image goes unnoticed, or ends a run that was told to go on without it.
         var run = try SmallRun()
         let data = SmallRun.samples(["a", "b", "c", "d"]).replacing("02.png", with: "gone.png")
@@ -148,7 +148,7 @@ import Testing
         #expect(summary.skippedCount == 2 && summary.skippedSamples.allSatisfy { $0.contains("gone.png") })
     }
 
-    @Test func anOverflowStopsTheRunAndNamesTheStep() throws {
+    @Test("an overflow stops the run and names the step") func anOverflowStopsTheRunAndNamesTheStep() throws {
         // A mismatch means that a run goes on with weights that are not numbers, and overwrites good checkpoints.
         var run = try SmallRun()
         run.recipe.maxSteps = 30
@@ -165,7 +165,7 @@ import Testing
         }
     }
 
-    @Test func anotherDataSetDoesNotResume() throws {
+    @Test("another data set does not resume") func anotherDataSetDoesNotResume() throws {
         // A mismatch means that a run goes on with another order than it was begun with.
         var run = try SmallRun()
         run.recipe.maxSteps = 1
@@ -176,7 +176,7 @@ import Testing
         #expect(try Trainer(run.recipe).startStep == 0)
     }
 
-    @Test func twoProcessesGiveTheGradientsOfOne() throws {
+    @Test("two processes give the gradients of one") func twoProcessesGiveTheGradientsOfOne() throws {
         // A mismatch means that data-parallel training learns something else than one process with the larger batch.
         let library = try #require(torch)
         let results = Results()

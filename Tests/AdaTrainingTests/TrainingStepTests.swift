@@ -91,7 +91,7 @@ struct RecordedStep {
 }
 
 @Suite(.needsTorch) struct TrainingStepTests {
-    @Test(arguments: ["L", "H"]) func samplesAreAssembledAsRecorded(variant: String) throws {
+    @Test("samples are assembled as recorded", arguments: ["L", "H"]) func samplesAreAssembledAsRecorded(variant: String) throws {
         // A mismatch means that the latency token or the image features stand elsewhere than in the reference, so the model learns to be
         // asked in a form in which nobody asks.
         let step = try RecordedStep(variant)
@@ -102,7 +102,7 @@ struct RecordedStep {
         }
     }
 
-    @Test(arguments: ["L", "H"]) func oneStepMatchesTheReference(variant: String) throws {
+    @Test("one step matches the reference", arguments: ["L", "H"]) func oneStepMatchesTheReference(variant: String) throws {
         // A mismatch means that training here follows another gradient than the paper's.
         let step = try RecordedStep(variant)
         let batch = try step.batch()
@@ -123,7 +123,7 @@ struct RecordedStep {
         try step.expectRecordedGradients()
     }
 
-    @Test(arguments: ["L", "H"]) func oneAdamWStepMatchesTheReference(variant: String) throws {
+    @Test("one AdamW step matches the reference", arguments: ["L", "H"]) func oneAdamWStepMatchesTheReference(variant: String) throws {
         // A mismatch means that the optimizer is not torch.optim.AdamW, so published recipes do not carry over.
         let step = try RecordedStep(variant)
         for parameter in step.model.parameters where step.expected.find("grad." + parameter.name) != nil {
@@ -139,7 +139,7 @@ struct RecordedStep {
         #expect(compared == step.expected.names.count { $0.hasPrefix("after.") })
     }
 
-    @Test(arguments: ["L", "H"]) func checkpointingAndSplittingChangeNothing(variant: String) throws {
+    @Test("checkpointing and splitting change nothing", arguments: ["L", "H"]) func checkpointingAndSplittingChangeNothing(variant: String) throws {
         // A mismatch means that gradient_checkpointing, or the number of batches that a step is computed in, changes what is learned.
         let step = try RecordedStep(variant) {
             $0.gradientCheckpointing = true
@@ -152,7 +152,7 @@ struct RecordedStep {
         try step.expectRecordedGradients()
     }
 
-    @Test func bfloat16StaysNearFloat32() throws {
+    @Test("bfloat16 stays near float32") func bfloat16StaysNearFloat32() throws {
         // A mismatch means that bf16: true trains something else than float32 does.
         let step = try RecordedStep("H") { $0.bfloat16 = true }
         let batch = try step.batch()

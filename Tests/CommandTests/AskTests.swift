@@ -21,7 +21,7 @@ import Testing
     }
 
     // A failure means that the main job does not give the recorded answer, or mixes it with something else on standard output.
-    @Test(arguments: ["00", "07"]) func answers(image: String) throws {
+    @Test("ask gives the recorded answer on standard output", arguments: ["00", "07"]) func answers(image: String) throws {
         let cases = try Self.cases(image)
         #expect(cases.count == 5)
         for item in cases {
@@ -37,7 +37,7 @@ import Testing
     }
 
     // A failure means that scripts which read the JSON object find other keys or types than they were promised.
-    @Test func json() throws {
+    @Test("the JSON object has the promised keys") func json() throws {
         let item = try #require(try Self.cases("03").first { $0.budget < 1 })
         let result = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("03"), item.question, "--budget", "\(item.budget)", "--json")
         #expect(result.status == 0)
@@ -55,7 +55,7 @@ import Testing
     }
 
     // A failure means that a person's own chat template is not used, or that what is wrong with it is not told.
-    @Test func chatTemplate() throws {
+    @Test("a chat template of one's own is used") func chatTemplate() throws {
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent("t.jinja")
             let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("03"), "What?", "--max-tokens", "1", "--json", "--chat-template", file.path]
@@ -76,7 +76,7 @@ import Testing
     }
 
     // A failure means that a picture answers differently depending on how it was handed over.
-    @Test func sources() throws {
+    @Test("an image answers the same however it is passed") func sources() throws {
         let data = try Data(contentsOf: URL(fileURLWithPath: Files.scene("02")))
         let question = try #require(try Self.cases("02").first).question
         let file = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("02"), question)
@@ -88,7 +88,7 @@ import Testing
     }
 
     // A failure means that only one of several images reaches the model.
-    @Test func severalImages() throws {
+    @Test("several images reach the model") func severalImages() throws {
         func promptTokens(_ images: [String]) throws -> Int {
             let result = try Command.run(["ask", "--model", Files.referenceModel.path] + images + ["Compare.", "--json", "--max-tokens", "2"])
             return try #require(try result.json()["prompt_tokens"] as? Int)
@@ -100,7 +100,7 @@ import Testing
     }
 
     // A failure means that an answer runs on past the text or the length that was to end it.
-    @Test func ends() throws {
+    @Test("an answer ends at its stop text or length") func ends() throws {
         let question = "Describe the image."
         let whole = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene("06"), question).output.trimmingCharacters(in: .newlines)
         try #require(whole.count > 8)
@@ -137,13 +137,13 @@ import Testing
     }
 
     // A failure means that an absurd length is computed with rather than clipped to the model's context.
-    @Test func absurdLength() throws {
+    @Test("an absurd length is clipped to the context") func absurdLength() throws {
         let question = try #require(try Self.cases("00").first).question
         #expect(try Command.run("ask", "--model", Files.referenceModel.path, Files.scene(), question, "--max-tokens", "\(Int.max)").status == 0)
     }
 
     // A failure means that a seed does not reproduce an answer, or that sampling ignores it.
-    @Test func seeds() throws {
+    @Test("a seed reproduces an answer") func seeds() throws {
         func answer(_ seed: Int, _ threads: Int) throws -> String {
             let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("04"), "Describe the image.", "--temperature", "1", "--max-tokens", "24"]
             let result = try Command.run(arguments + ["--seed", "\(seed)", "--threads", "\(threads)"])
@@ -157,14 +157,14 @@ import Testing
     }
 
     // A failure means that a budget below the floor is met with a silent full answer, or refused.
-    @Test func belowFloor() throws {
+    @Test("a budget below the floor is answered at the floor, with a warning") func belowFloor() throws {
         let result = try Command.run("ask", "--model", Files.referenceModel.path, Files.scene(), "What?", "--budget", "0.1", "--max-tokens", "4")
         #expect(result.status == 0)
         #expect(result.errors.contains("floor of 0.5"))
     }
 
     // A failure means that answering changes with the kernels that a user may force.
-    @Test func forcedKernels() throws {
+    @Test("all kernels give the same answer") func forcedKernels() throws {
         let item = try #require(try Self.cases("05").first)
         let arguments = ["ask", "--model", Files.referenceModel.path, Files.scene("05"), item.question, "--budget", "\(item.budget)"]
         #expect(try Command.run(arguments, environment: ["ADALLAVA_KERNELS": "portable"]).output == item.generated_text + "\n")

@@ -11,7 +11,7 @@ import Testing
     }
 
     // A mismatch means that a person who asks a saved model gets other tokens than transformers' template, tokenizer and greedy `generate` give.
-    @Test(arguments: ["gemma3", "lfm2"]) func answersAsTransformersDoes(folder: String) throws {
+    @Test("answers as transformers does", arguments: ["gemma3", "lfm2"]) func answersAsTransformersDoes(folder: String) throws {
         let url = Files.fixture("decoders/\(folder)")
         let conversations = try JSONDecoder().decode([Conversation].self, from: Data(contentsOf: url.appendingPathComponent("conversations.json")))
         #expect(conversations.count == 2)

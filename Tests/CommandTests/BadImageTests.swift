@@ -15,7 +15,7 @@ import Testing
     }()
 
     // A failure means that half a picture, or none, is answered about, or that a header alone makes the process take gigabytes.
-    @Test(arguments: damaged.indices) func files(index: Int) throws {
+    @Test("broken image files are refused", arguments: damaged.indices) func files(index: Int) throws {
         let item = Self.damaged[index]
         try withTemporaryFolder { folder in
             let image = folder.appendingPathComponent(item.name)
@@ -34,7 +34,7 @@ import Testing
     }
 
     // A failure means that a wrong path, a folder or a web address is not told apart from a broken picture.
-    @Test func paths() throws {
+    @Test("wrong paths are told apart from broken images") func paths() throws {
         try expectFailure(["ask", "/nowhere.png", "What?"], status: 66, saying: ["/nowhere.png", "no such file", "a file: or a data: URL"])
         try expectFailure(["ask", NSTemporaryDirectory(), "What?"], status: 74, saying: ["it is a folder"])
         try expectFailure(["ask", "https://example.org/a.png", "What?"], status: 64, saying: ["not fetched from the network"])
@@ -61,7 +61,7 @@ import Testing
     }
 
     // A failure means that an image for a model without a vision tower is left out silently.
-    @Test func modelWithoutVision() throws {
+    @Test("an image for a text model is refused") func modelWithoutVision() throws {
         try Files.withCopy(of: "ada-L") { model in
             try Files.edit(model.appendingPathComponent("config.json"), ["model_type": "llama", "architectures": ["LlamaForCausalLM"]])
             try FileManager.default.copyItem(

@@ -21,7 +21,7 @@ import Testing
     }
 
     // A failure means that a mistyped path is not told apart from a damaged model.
-    @Test func missing() throws {
+    @Test("a missing model is told apart from a damaged one") func missing() throws {
         try expectRefused(URL(fileURLWithPath: "/nowhere/model"), status: 66, saying: ["/nowhere/model", "expected a checkpoint folder"])
         try withTemporaryFolder { folder in
             try expectRefused(folder, status: 66, saying: [folder.lastPathComponent, "config.json"])
@@ -29,7 +29,7 @@ import Testing
     }
 
     // A failure means that a file which is not a model, or no longer one, is loaded, crashes, or is blamed on something else.
-    @Test func damagedSafetensors() throws {
+    @Test("damaged safetensors files are refused") func damagedSafetensors() throws {
         let damages: [(words: [String], change: (inout Data) -> Void)] = [
             (["the file is empty"], { $0 = Data() }),
             (["4 bytes", "expected at least 8"], { $0 = $0.prefix(4) }),
@@ -47,7 +47,7 @@ import Testing
     }
 
     // A failure means that overlapping or displaced tensors are taken for weights.
-    @Test func displacedTensors() throws {
+    @Test("overlapping or displaced tensors are refused") func displacedTensors() throws {
         try Files.withCopy(of: "ada-L") { model in
             try Files.damage(model.appendingPathComponent("model.safetensors")) { data in
                 let mark = Data("\"data_offsets\":[0,".utf8)
@@ -58,7 +58,7 @@ import Testing
     }
 
     // A failure means that a configuration and weights that do not belong together run, or stop in the middle.
-    @Test func configurations() throws {
+    @Test("configurations that do not fit the weights are refused") func configurations() throws {
         let changes: [(words: [String], change: [String: Any])] = [
             (["gpt_bigcode"], ["model_type": "gpt_bigcode"]),
             (["expected shape [320, 128]", "found [320, 64]"], ["hidden_size": 128]),
@@ -82,7 +82,7 @@ import Testing
     }
 
     // A failure means that a half-downloaded sharded model runs with the shards it has, or does not say which one to fetch.
-    @Test func shards() throws {
+    @Test("a missing shard is named") func shards() throws {
         try Files.withCopy(of: "ada-H") { model in
             let shard = model.appendingPathComponent("model-00002-of-00003.safetensors")
             try FileManager.default.removeItem(at: shard)
@@ -95,7 +95,7 @@ import Testing
     }
 
     // A failure means that a damaged GGUF file crashes the process, makes it allocate without bounds, or is called something else.
-    @Test func damagedGGUF() throws {
+    @Test("damaged GGUF") func damagedGGUF() throws {
         let original = try Data(contentsOf: Files.fixture("vocabularies/ggml-vocab-llama-spm.gguf"))
         let damages: [(words: [String], change: (inout Data) -> Void)] = [
             (["model.gguf", "the file is empty"], { $0 = Data() }),
@@ -120,7 +120,7 @@ import Testing
     }
 
     // A failure means that a tokenizer in which one text has two ids keeps anybody from using the model, or that nobody is told of it.
-    @Test func duplicatePieces() throws {
+    @Test("a tokenizer with duplicate pieces works, with a note") func duplicatePieces() throws {
         try Files.withCopy(of: "ada-L") { model in
             let tokenizer = model.appendingPathComponent("tokenizer.model")
             var data = try Data(contentsOf: Files.fixture("tokenizer/tok320/tokenizer.model"))
@@ -143,7 +143,7 @@ import Testing
     }
 
     // A failure means that other files are taken for a model, or that a damaged pickle is not named.
-    @Test func otherFiles() throws {
+    @Test("other files are not taken for a model") func otherFiles() throws {
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent("pytorch_model.bin")
             try Data([0x80, 2]).write(to: file)

@@ -4,7 +4,7 @@ import Testing
 /// Requests that cannot be answered: usage errors are told before a model is loaded where they can be.
 @Suite struct BadRequestTests {
     // A failure means that a budget which makes no sense is answered under some other one.
-    @Test(arguments: [
+    @Test("budgets that make no sense are refused", arguments: [
         ("0", "above 0"), ("-1", "budget -1"), ("2", "budget 2"), ("fast", "'fast'"), ("-4ms", "-4ms"),
         ("ttft:x", "ttft:x"), ("nan", "nan"), ("", "''"), ("101%", "1.01"),
     ])
@@ -22,7 +22,7 @@ import Testing
     }
 
     // A failure means that a trace, whose copies take time of their own, is made under a plan that its times chose.
-    @Test func tracesTakeNoTimes() throws {
+    @Test("traces take no times") func tracesTakeNoTimes() throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("t.safetensors").path
             try expectFailure(
@@ -51,7 +51,7 @@ import Testing
     ]
 
     // A failure means that a request which the model cannot take traps, is cut short silently, or leaves a file behind.
-    @Test(arguments: requests)
+    @Test("traces that the model cannot take are refused", arguments: requests)
     func traces(arguments: [String], first: String, second: String) throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("t.safetensors").path
@@ -61,7 +61,7 @@ import Testing
     }
 
     // A failure means that a model which can only run whole pretends to save something.
-    @Test func budgetWithoutScheduler() throws {
+    @Test("a budget for a model without a scheduler is refused") func budgetWithoutScheduler() throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("t.safetensors").path
             try expectFailure(
@@ -82,21 +82,21 @@ import Testing
     ]
 
     // A failure means that a wrong option is ignored, or is an error of another kind than a wrong option.
-    @Test(arguments: wrongOptions)
+    @Test("wrong options are usage errors", arguments: wrongOptions)
     func options(arguments: [String], word: String) throws {
         let status: Int32 = arguments[0] == "--mmproj" ? 65 : 64
         try expectFailure(["ask", Files.scene(), "What?"] + arguments, status: status, saying: [word])
     }
 
     // A failure means that kernels which were asked for by name are silently replaced.
-    @Test func kernels() throws {
+    @Test("kernels that do not exist are refused") func kernels() throws {
         try expectFailure(
             ["ask", Files.scene(), "What?"], status: 64, saying: ["ADALLAVA_KERNELS=fastest", "portable"],
             environment: ["ADALLAVA_KERNELS": "fastest"])
     }
 
     // A failure means that results are lost without a word, or that half of them look whole.
-    @Test func outputs() throws {
+    @Test("outputs that cannot be written are refused") func outputs() throws {
         let request = ["trace", Files.fixture("ada-L").path, "--no-image", "--tokens", "1,2", "--output"]
         try expectFailure(request + ["/nowhere/t.safetensors"], status: 74, saying: ["/nowhere", "cannot be written"])
         try withTemporaryFolder { folder in
@@ -106,7 +106,7 @@ import Testing
 
     #if os(Linux)
         // A failure means that an answer which never reached its file counts as given.
-        @Test func fullDisk() throws {
+        @Test("a full disk is an error") func fullDisk() throws {
             let process = Command.process(["ask", Files.scene(), "What?"])
             process.standardOutput = FileHandle(forWritingAtPath: "/dev/full")
             let errors = Pipe()
@@ -120,7 +120,7 @@ import Testing
     #endif
 
     // A failure means that someone who forgets the question is answered about nothing.
-    @Test func missingQuestion() throws {
+    @Test("a missing question is a usage error") func missingQuestion() throws {
         try expectFailure(["ask"], status: 64, saying: ["question"])
         try expectFailure(["ask", Files.scene()], status: 64, saying: ["expected a question", "00.png"])
         try expectFailure(["ask", "-"], status: 64, saying: ["expected a question"])

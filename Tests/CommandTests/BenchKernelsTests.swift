@@ -4,7 +4,7 @@ import Testing
 /// `adallava bench kernels` with settings that take a moment.
 @Suite struct BenchKernelsTests {
     // A failure means that people cannot find the command, or an option that the documentation names.
-    @Test func help() throws {
+    @Test("help names the options of bench kernels") func help() throws {
         #expect(try Command.run(["bench", "--help"]).output.contains("kernels"))
         let result = try Command.run(["bench", "kernels", "--help"])
         #expect(result.status == 0)
@@ -14,7 +14,7 @@ import Testing
     }
 
     // A failure means that `make bench` finds no ceilings to hold anything against, or other programs no results.
-    @Test func json() throws {
+    @Test("JSON has the ceilings and the results") func json() throws {
         let result = try Command.run([
             "bench", "kernels", "--types", "q8_0", "--parts", "products,pool", "--threads", "1,2", "--repeat", "1", "--prompt-tokens", "3", "--stream", "1", "--json",
         ])
@@ -33,7 +33,7 @@ import Testing
     }
 
     // A failure means that the ceilings alone cannot be had quickly, or not as a table.
-    @Test func ceilingsAlone() throws {
+    @Test("the ceilings alone can be measured") func ceilingsAlone() throws {
         let result = try Command.run(["bench", "kernels", "--parts", "none", "--threads", "1", "--stream", "1"])
         #expect(result.status == 0, "\(result.errors)")
         for word in ["machine", "build", "memory GB/s", "int8 GOPS", "f32 GFLOPS", "last-level cache"] { #expect(result.output.contains(word), "\(word)") }
@@ -41,7 +41,7 @@ import Testing
     }
 
     // A failure means that a request which cannot be measured traps, or is refused only after minutes.
-    @Test(arguments: [
+    @Test("kernels that cannot be measured are refused", arguments: [
         (["--shape", "70b"], ["70b", "smollm2-135m"]), (["--types", "q9"], ["q9", "q8_0"]), (["--types", "q6_k"], ["q6_K", "q8_0"]),
         (["--parts", "everything"], ["everything", "attention"]), (["--repeat", "0"], ["--repeat"]), (["--prompt-tokens", "1"], ["--prompt-tokens"]),
         (["--depth", "-1"], ["--depth"]), (["--stream", "0"], ["--stream"]), (["--stream", "9223372036854775807"], ["--stream"]),

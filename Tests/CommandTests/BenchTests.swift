@@ -7,7 +7,7 @@ import Testing
     private static let model = ["--model", Files.referenceModel.path]
 
     // A failure means that people cannot find an experiment, or an option that the documentation names.
-    @Test(arguments: [
+    @Test("help names the experiments and their options", arguments: [
         ([], ["sweep", "requests", "linearity", "throughput"]),
         (["sweep"], ["--model", "--budgets", "--repeat", "--max-tokens", "--formula", "--threads", "--csv"]),
         (["requests"], ["--image", "--data", "--questions", "--requests", "--repeat", "--budget", "--max-tokens", "--csv"]),
@@ -23,7 +23,7 @@ import Testing
     }
 
     // A failure means that the sweep fails below the floor, or does not say where that is.
-    @Test func sweep() throws {
+    @Test("a sweep reports every budget and the floor") func sweep() throws {
         let result = try Command.run(["bench", "sweep", Self.image, "What is in the image?", "--repeat", "2", "--json"] + Self.model)
         #expect(result.status == 0, "\(result.errors)")
         let object = try result.json()
@@ -43,7 +43,7 @@ import Testing
     }
 
     // A failure means that other programs cannot read the fit, or that the tower's cost is hidden.
-    @Test func linearity() throws {
+    @Test("linearity reports its points and fits") func linearity() throws {
         let result = try Command.run(["bench", "linearity", "--repeat", "2", "--generate", "10", "--json"] + Self.model)
         #expect(result.status == 0, "\(result.errors)")
         let object = try result.json()
@@ -70,7 +70,7 @@ import Testing
     }
 
     // A failure means that requests are not told apart by what the model already knows.
-    @Test func requests() throws {
+    @Test("requests are reported by pattern") func requests() throws {
         let images = ["00", "01", "02", "03"].map(Files.scene)
         let result = try Command.run(["bench", "requests", "--image"] + images + ["--repeat", "2", "--requests", "3", "--json"] + Self.model)
         #expect(result.status == 0, "\(result.errors)")
@@ -86,7 +86,7 @@ import Testing
     }
 
     // A failure means that speeds cannot be compared with llama-bench's, or that a model, a budget or a number of threads is left out.
-    @Test func throughput() throws {
+    @Test("throughput is reported as llama-bench does") func throughput() throws {
         let arguments = ["bench", "throughput", "--prompt-tokens", "60", "--generate", "6", "--repeat", "2", "--budgets", "1.0,0.5", "--threads", "1,2"] + Self.model
         let result = try Command.run(arguments + ["--json"])
         #expect(result.status == 0, "\(result.errors)")
@@ -104,7 +104,7 @@ import Testing
     }
 
     // A failure means that results or charts are lost, or that a machine without gnuplot measures nothing.
-    @Test func files() throws {
+    @Test("results and charts are written to files") func files() throws {
         try withTemporaryFolder { folder in
             let run = ["bench", "throughput", "--prompt-tokens", "30", "--generate", "4", "--repeat", "2"] + Self.model
             let output = folder.appendingPathComponent("new/results")
@@ -160,14 +160,14 @@ import Testing
     ]
 
     // A failure means that a request which cannot be measured traps, is measured as something else, or is refused only after minutes.
-    @Test(arguments: refusals)
+    @Test("experiments that cannot be run are refused", arguments: refusals)
     func refuses(arguments: [String], status: Int32, words: [String]) throws {
         let named = arguments.contains("--model") ? [] : Self.model
         try expectFailure(["bench"] + arguments + named, status: status, saying: words)
     }
 
     // A failure means that a model which can only run whole is measured at half its compute.
-    @Test func modelWithoutScheduler() throws {
+    @Test("a model without a scheduler is measured whole") func modelWithoutScheduler() throws {
         let plain = ["--model", Files.fixture("llava-hf/old-layout").path]
         try expectFailure(["bench", "linearity"] + plain, status: 64, saying: ["no scheduler"])
         try expectFailure(
@@ -177,7 +177,7 @@ import Testing
     }
 
     // A failure means that Ctrl-C throws away what was measured, or ends as if all had been.
-    @Test(.timeLimit(.minutes(2))) func stops() throws {
+    @Test("Ctrl-C keeps what was measured", .timeLimit(.minutes(2))) func stops() throws {
         // So many repeats that they take minutes.
         let process = Command.process(["bench", "throughput", "--prompt-tokens", "200", "--generate", "200", "--repeat", "1000", "--json"] + Self.model)
         let (output, errors) = (Pipe(), Pipe())

@@ -10,7 +10,7 @@ import Testing
     }
 
     // A failure means that a conversation loses its turns or images, or that one wrong line ends it.
-    @Test func conversation() throws {
+    @Test("a conversation keeps its turns and images") func conversation() throws {
         let result = try chat([
             "/image " + Files.scene("00"), "What is in the picture?", "/image /nowhere.png", "/bogus", "/budget 7", "/budget 0.6", "And now?",
             "", "/help", "/exit", "Never asked.",
@@ -27,7 +27,7 @@ import Testing
     }
 
     // A failure means that later turns do not see the earlier ones, or still see them after /clear.
-    @Test func memory() throws {
+    @Test("turns see earlier ones until /clear") func memory() throws {
         let result = try chat(
             ["/image " + Files.scene("00"), "What is it?", "Is it red?", "/clear", "Is it red?"], ["--json"])
         let turns = try result.output.split(separator: "\n").map {
@@ -49,20 +49,20 @@ import Testing
     }
 
     // A failure means that images given with the command do not reach the first message, or that the answer is not what `ask` gives.
-    @Test func firstImage() throws {
+    @Test("an image of the command reaches the first message") func firstImage() throws {
         let item = try #require(try AskTests.cases("09").first)
         let result = try chat([item.question], ["--image", Files.scene("09"), "--budget", "\(item.budget)", "--max-tokens", "64"])
         #expect(result.output == item.generated_text + "\n")
     }
 
     // A failure means that the end of the input, which is how a script ends a chat, is an error.
-    @Test func endOfInput() throws {
+    @Test("the end of the input ends a chat") func endOfInput() throws {
         #expect(try Command.run("chat").status == 0)
         #expect(try Command.run("chat", input: Data("Hello?".utf8)).output.filter { $0 == "\n" }.count == 1)
     }
 
     // A failure means that a question which does not fit ends the conversation instead of being told.
-    @Test func tooLong() throws {
+    @Test("a question that does not fit is refused, and the chat goes on") func tooLong() throws {
         let result = try chat([Array(repeating: "many words", count: 2000).joined(separator: " "), "Hello?"])
         #expect(result.status == 64)
         #expect(result.errors.contains("positions") && result.output.split(separator: "\n").count == 1)

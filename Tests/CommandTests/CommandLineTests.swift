@@ -15,7 +15,7 @@ import Testing
     }
 
     // A mismatch means that a question which begins with a dash is taken for options, or ends in the help.
-    @Test(arguments: ["- is there a dog?", "-5?", "-what", "-h?", "--is it?", "---"]) func questionsWithADash(question: String) throws {
+    @Test("questions with a dash", arguments: ["- is there a dog?", "-5?", "-what", "-h?", "--is it?", "---"]) func questionsWithADash(question: String) throws {
         try withModel { model in
             let picture = Files.scene()
             let options = ["--model", model.path, "--max-tokens", "3", "--json"]
@@ -31,19 +31,19 @@ import Testing
     }
 
     // A failure means that a mistyped option prints the help and looks like success.
-    @Test(arguments: [["-xh"], ["ask", "-xh"], ["ask", "-help", "hi"], ["chat", "-ih"], ["inspect", "-mh", "x"], ["chat", "--image", "-h", "-xh"]])
+    @Test("bundles never end in help", arguments: [["-xh"], ["ask", "-xh"], ["ask", "-help", "hi"], ["chat", "-ih"], ["inspect", "-mh", "x"], ["chat", "--image", "-h", "-xh"]])
     func bundlesNeverEndInHelp(arguments: [String]) throws {
         try expectFailure(arguments, status: 64, saying: ["Error: "])
     }
 
     // A failure means that nobody is told how to ask a question that looks like an option.
-    @Test func theHintNamesTheTwoDashes() throws {
+    @Test("the hint names the two dashes") func theHintNamesTheTwoDashes() throws {
         try expectFailure(["ask", Files.scene(), "--what"], status: 64, saying: ["Put -- before a text"])
         try expectFailure(["ask", "-what", "hi"], status: 64, saying: ["'-what'", "Put -- before a text"])
     }
 
     // A mismatch means that the rewriting loses or moves an argument.
-    @Test func arguments() throws {
+    @Test("rewriting keeps every argument in place") func arguments() throws {
         let rewriter = CommandArguments(of: AdaLLaVACommand.self)
         func prepared(_ line: String) throws -> String { try rewriter.prepared(line.components(separatedBy: "|")).joined(separator: "|") }
         #expect(try prepared("ask|p|q|--model|m") == "ask|p|q|--model|m")
@@ -73,7 +73,7 @@ import Testing
 
     #if os(Linux)
         // A failure means that files whose names are no UTF-8 cannot be named, read or written.
-        @Test func namesAreBytes() throws {
+        @Test("file names that are not UTF-8 work") func namesAreBytes() throws {
             try withModel { model in
                 let place = model.deletingLastPathComponent()
                 let setup = try shell(
@@ -105,7 +105,7 @@ import Testing
 
     #if os(Linux)
         // A failure means that a process which may have too little hangs or crashes, and nobody knows of what there was too little.
-        @Test(arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space"), ("-v 125000", "address space")]) func limits(limit: String, word: String) throws {
+        @Test("a process with too few resources says which", arguments: [("-n 12", "open files"), ("-s 256", "the stack"), ("-v 150000", "address space"), ("-v 125000", "address space")]) func limits(limit: String, word: String) throws {
             let found = try shell("ulimit \(limit); exec \"$0\" inspect \"$1\"", Files.fixture("ada-L").path, folder: Files.root)
             #expect(found.status == 74 && found.errors.contains("the limit of \(word) is") && found.errors.contains("ulimit \(limit.prefix(2))"), "\(found)")
         }
@@ -126,7 +126,7 @@ import Testing
     #endif
 
     // A mismatch means that a file's text can retitle, clear or fake a terminal, or that plain text is changed.
-    @Test func controlCharactersAreShown() throws {
+    @Test("control characters are shown") func controlCharactersAreShown() throws {
         #expect(TerminalText.shown("a\u{1B}]0;x\u{07}\u{9B}2J\r\u{7F}\u{202E}b\tc\nd é") == #"a\u{1B}]0;x\u{7}\u{9B}2J\u{D}\u{7F}\u{202E}b"# + "\tc\nd é")
         let text = try json(["a": "\u{1B}[2J\u{9B}\u{202E}é"])
         #expect(!text.unicodeScalars.contains { $0.value < 0x20 || (0x7F ..< 0xA0).contains($0.value) || $0.value == 0x202E })
@@ -135,7 +135,7 @@ import Testing
     }
 
     // A failure means that a downloaded checkpoint can send commands to the terminal of whoever looks at it.
-    @Test(arguments: ["inspect", "convert", "ask"]) func filesDoNotCommandTheTerminal(command: String) throws {
+    @Test("files do not command the terminal", arguments: ["inspect", "convert", "ask"]) func filesDoNotCommandTheTerminal(command: String) throws {
         try withTemporaryFolder { folder in
             let name = "\u{1B}]0;pwned\u{07}\u{1B}[2J"
             let header = try JSONSerialization.data(withJSONObject: [name: ["dtype": "\u{1B}[31mF32", "shape": [1], "data_offsets": [4, 0]]])
@@ -153,7 +153,7 @@ import Testing
     }
 
     // A failure means that a reader who closes the pipe is answered with a message, or that the writer goes on.
-    @Test func aClosedPipeEndsTheCommand() throws {
+    @Test("a closed pipe ends the command") func aClosedPipeEndsTheCommand() throws {
         let result = try shell(#""$0" ask --help | true; "$0" inspect "$1" | true"#, Files.fixture("ada-L").path, folder: Files.root)
         #expect(result.status == 0 && result.errors.isEmpty, "\(result.errors)")
     }

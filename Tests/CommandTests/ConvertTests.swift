@@ -3,7 +3,7 @@ import Testing
 
 @Suite struct ConvertCommandTests {
     // A failure means that a converted model does not answer, or answers another question than it was asked.
-    @Test func whatIsWrittenAnswers() throws {
+    @Test("what is written answers") func whatIsWrittenAnswers() throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("small.gguf").path
             let json = try Command.run("convert", Files.referenceModel.path, output, "--to", "q8_0", "--json").json()
@@ -15,7 +15,7 @@ import Testing
     }
 
     // A failure means that a conversion which cannot be made leaves something behind, or ends with the wrong exit code.
-    @Test func nothingIsLeftBehind() throws {
+    @Test("nothing is left behind") func nothingIsLeftBehind() throws {
         try withTemporaryFolder { folder in
             let output = folder.appendingPathComponent("out.gguf").path
             let model = Files.referenceModel.path
@@ -38,7 +38,7 @@ import Testing
     }
 
     // A failure means that --force destroys what nobody asked it to replace.
-    @Test func forceReplacesCheckpointsOnly() throws {
+    @Test("force replaces checkpoints only") func forceReplacesCheckpointsOnly() throws {
         try withTemporaryFolder { folder in
             let manager = FileManager.default
             let source = folder.appendingPathComponent("place/source")
@@ -65,7 +65,7 @@ import Testing
     }
 
     // A failure means that a checkpoint with a missing or misshapen tensor is converted in silence to one that does not load.
-    @Test func whatDoesNotLoadIsNotConverted() throws {
+    @Test("what does not load is not converted") func whatDoesNotLoadIsNotConverted() throws {
         try withTemporaryFolder { folder in
             try Files.withCopy(of: "ada-L") { damaged in
                 // One name in the header becomes another: the tensor is missing.

@@ -6,7 +6,7 @@ import Testing
     private static let model = ["--model", Files.referenceModel.path]
 
     // A failure means that programs which read the JSON object find other keys than they were promised, or that a model is measured again each time.
-    @Test func predictedAndMeasuredHaveTheSameKeys() throws {
+    @Test("predicted and measured have the same keys") func predictedAndMeasuredHaveTheSameKeys() throws {
         try withTemporaryFolder { folder in
             let environment = ["XDG_CACHE_HOME": folder.path]
             let report = try Command.run(["calibrate", "--json"] + Self.model, environment: environment)
@@ -30,7 +30,7 @@ import Testing
     }
 
     // A failure means that a deadline that cannot be met is kept silent about, or that strictness exits as if the answer were there.
-    @Test func lateAnswersWarnAndStrictOnesAreRefused() throws {
+    @Test("late answers warn and strict ones are refused") func lateAnswersWarnAndStrictOnesAreRefused() throws {
         try withTemporaryFolder { folder in
             let environment = ["XDG_CACHE_HOME": folder.path]
             let tiny = ["ask", Files.scene("03"), "Describe the image.", "--budget", "0.001ms"] + Self.model
@@ -89,7 +89,7 @@ import Testing
     #endif
 
     // A failure means that the picture of where the latency token looked is not written, or is none.
-    @Test func attentionMaps() throws {
+    @Test("attention maps are written") func attentionMaps() throws {
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent("map.png")
             let result = try Command.run(["ask", Files.scene("03"), "Describe the image.", "--attention-map", file.path] + Self.model)

@@ -5,7 +5,7 @@ import Testing
 @Suite struct DefaultModelTests {
     // A failure means that the model which ships is not the one that its card describes: damaged, badly converted, or run by an engine that
     // computes something else than it was trained with. Scores are loose bounds: another version of the fonts changes a few answers.
-    @Test(arguments: [("L", [1.0: 0.80, 0.85: 0.75]), ("H", [1.0: 0.80, 0.85: 0.75])])
+    @Test("answers as its card says", arguments: [("L", [1.0: 0.80, 0.85: 0.75]), ("H", [1.0: 0.80, 0.85: 0.75])])
     func answersAsItsCardSays(variant: String, bounds: [Double: Double]) throws {
         try withTemporaryFolder { folder in
             let made = try Command.run(["data", "scenes", "--out", folder.path, "--count", "200", "--seed", "1000021", "--split", "test"])
@@ -25,7 +25,7 @@ import Testing
     }
 
     // A failure means that a newcomer's first command finds no model, or another one than the card describes.
-    @Test func answersWhenNoneIsNamed() throws {
+    @Test("answers when none is named") func answersWhenNoneIsNamed() throws {
         let result = try Command.run("ask", Files.scene("00"), "How many things are in the image?", "--budget", "0.6", "--json")
         #expect(result.status == 0, "\(result.errors)")
         let adaptive = try #require(try result.json()["adaptive"] as? [String: Any])

@@ -3,7 +3,7 @@ import Testing
 
 @Suite struct EfficientNetCommandTests {
     // A failure means that the PyTorch package's weights do not become a tower's folder, or that a wrong file or type ends with the wrong exit code.
-    @Test func convertsPyTorchWeights() throws {
+    @Test("converts PyTorch weights") func convertsPyTorchWeights() throws {
         try withTemporaryFolder { folder in
             let (source, output) = (Files.fixture("efficientnet/tiny/legacy").path, folder.appendingPathComponent("tower").path)
             let json = try Command.run("convert", source, output, "--to", "f16", "--json").json()

@@ -5,7 +5,7 @@ import Testing
 @Suite struct ExplainTests {
     private static let model = ["--model", Files.referenceModel.path]
 
-    @Test func aSetIsExplained() async throws {
+    @Test("a set is explained") func aSetIsExplained() async throws {
         // A failure means that the command does not do what its help says, or that its JSON has another form than documented.
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("explain-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -36,7 +36,7 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() == ["few.json", "images", "page.html"])
     }
 
-    @Test func questionsAreExplainedWithoutScores() throws {
+    @Test("questions are explained without scores") func questionsAreExplainedWithoutScores() throws {
         // A failure means that questions without right answers cannot be looked at.
         let one = try Command.run(
             ["explain", "--image", Files.scene(), "--prompt", "What is in the image?", "--budgets", "0.75", "--json"] + Self.model)
@@ -50,7 +50,7 @@ import Testing
     }
 
     // A failure means that a long study cannot be stopped, or that a stopped one leaves a page that looks whole.
-    @Test func aStudyCanBeStopped() throws {
+    @Test("a study can be stopped") func aStudyCanBeStopped() throws {
         try withTemporaryFolder { folder in
             let list = folder.appendingPathComponent("list.json")
             let record = """
@@ -79,7 +79,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [
+    @Test("wrong requests say what is expected", arguments: [
         ([], 64, "--data"), (["--data", "a.json", "--image", "b"], 64, "--data"), (["--image", "a", "--image", "b", "--prompt", "c"], 64, "--prompt"),
         (["--data", "missing.json"], 66, "missing.json"), (["--data", "missing.json", "--limit", "0"], 64, "--limit"),
         (["--image", "missing.png", "--prompt", "what"], 66, "missing.png"), (["--data", "x", "--examples", "-1"], 64, "examples"),

@@ -17,7 +17,7 @@ import Testing
     ]
 
     // A failure means that people cannot find an option that the documentation names.
-    @Test(arguments: commands)
+    @Test("help names every documented option", arguments: commands)
     func options(command: String, options: [String]) throws {
         let result = try Command.run(command, "--help")
         #expect(result.status == 0 && result.errors.isEmpty)
@@ -25,7 +25,7 @@ import Testing
     }
 
     // A failure means that the first thing people type does not say what there is, or what the exit codes mean.
-    @Test func overview() throws {
+    @Test("the overview lists commands and exit codes") func overview() throws {
         let result = try Command.run("--help")
         #expect(result.status == 0)
         for word in ["ask", "chat", "inspect", "trace", "64 usage", "65", "66", "70", "74"] { #expect(result.output.contains(word), "\(word)") }
@@ -33,7 +33,7 @@ import Testing
     }
 
     // A failure means that `trace` offers an option which it then refuses.
-    @Test func traceTakesItsModelAsArgument() throws {
+    @Test("trace takes its model as argument") func traceTakesItsModelAsArgument() throws {
         #expect(try !Command.run("trace", "--help").output.contains("--model "))
     }
 }

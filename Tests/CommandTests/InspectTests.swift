@@ -3,7 +3,7 @@ import Testing
 
 @Suite struct InspectTests {
     // A failure means that a checkpoint which loads is reported with a problem, or with other numbers than its configuration's.
-    @Test(arguments: [
+    @Test("fixtures are reported with their numbers", arguments: [
         ("ada-L", "AdaLLaVA-L", 0.5), ("ada-H", "AdaLLaVA-H", 0.5), ("llava-hf/old-layout", "LLaVA-1.5", nil), ("llava-hf/new-layout", "LLaVA-1.5", nil),
     ] as [(String, String, Double?)])
     func fixtures(path: String, family: String, floor: Double?) throws {
@@ -31,14 +31,14 @@ import Testing
     }
 
     // A failure means that the embedded model is not what the documentation says of it.
-    @Test func embedded() throws {
+    @Test("the embedded model is reported") func embedded() throws {
         let json = try Command.run("inspect", Files.referenceModel.path, "--json").json()
         #expect(json["problem"] is NSNull && json["template"] as? String == "vicuna_v1")
         #expect((json["tokenizer"] as? String)?.contains("SentencePiece") == true)
     }
 
     // A failure means that a budget of 1 leaves heads out without a word.
-    @Test func aRankThatDoesNotDivide() throws {
+    @Test("a rank that does not divide") func aRankThatDoesNotDivide() throws {
         try Files.withCopy(of: "ada-H") { model in
             try Files.edit(model.appendingPathComponent("config.json"), ["scheduler_rank": 3])
             let found = try Command.run("inspect", model.path)
@@ -57,7 +57,7 @@ import Testing
     }
 
     // A failure means that a damaged checkpoint passes, or that only the damage is shown and nothing of what is there.
-    @Test func problem() throws {
+    @Test("a damaged checkpoint is reported with its problem") func problem() throws {
         try Files.withCopy(of: "ada-L") { model in
             try Files.edit(model.appendingPathComponent("config.json"), ["intermediate_size": 160])
             let lines = try Command.run("inspect", model.path)
@@ -69,7 +69,7 @@ import Testing
     }
 
     // A failure means that a checkpoint whose own chat template cannot be read looks as if it had none.
-    @Test func brokenTemplate() throws {
+    @Test("a chat template that cannot be read is a problem") func brokenTemplate() throws {
         try Files.withCopy(of: "llava-hf/old-layout") { model in
             for name in ["tokenizer.model", "tokenizer_config.json"] {
                 try FileManager.default.copyItem(at: Files.fixture("tokenizer/tok320/" + name), to: model.appendingPathComponent(name))
@@ -95,7 +95,7 @@ import Testing
     }
 
     // A failure means that a wrong option is blamed on the checkpoint.
-    @Test func unknownTemplate() throws {
+    @Test("an unknown template is a usage error") func unknownTemplate() throws {
         try expectFailure(["inspect", Files.referenceModel.path, "--template", "nope"], status: 64, saying: ["nope", "vicuna_v1"])
     }
 }

@@ -19,7 +19,7 @@ import Testing
 
     // A failure means that an answer cannot be stopped, that a stopped one looks like a whole one, or that the prompt of the shell ends up
     // behind half a line.
-    @Test func answer() throws {
+    @Test("an answer can be stopped, and its line ends") func answer() throws {
         try Files.withSlowModel { model in
             let process = Command.process(["ask", "Hello?", "--model", model.path, "--max-tokens", "90000"])
             let (output, errors) = (Pipe(), Pipe())
@@ -39,7 +39,7 @@ import Testing
     }
 
     // A failure means that a long prompt cannot be stopped, or that a file is left by a trace that did not finish.
-    @Test func prompt() throws {
+    @Test("reading a prompt can be stopped without leaving a file") func prompt() throws {
         try Files.withSlowModel { model in
             let output = model.appendingPathComponent("trace.safetensors")
             let process = Command.process([
@@ -72,7 +72,7 @@ import Testing
         }
 
         // A failure means that Ctrl-C leaves a progress line on the terminal, with the message behind it.
-        @Test func terminal() throws {
+        @Test("Ctrl-C removes the progress line") func terminal() throws {
             try Files.withSlowModel { model in
                 let (terminal, other) = try pseudoTerminal()
                 let process = Command.process(
@@ -95,7 +95,7 @@ import Testing
         }
 
         // A failure means that a chat which is ended while it waits for a line leaves the terminal without echo and line editing.
-        @Test(arguments: [SIGTERM, SIGINT, SIGHUP]) func terminalSettingsAreRestored(number: Int32) throws {
+        @Test("terminal settings are restored", arguments: [SIGTERM, SIGINT, SIGHUP]) func terminalSettingsAreRestored(number: Int32) throws {
             try Files.withSlowModel { model in
                 let (terminal, other) = try pseudoTerminal()
                 var before = termios()
@@ -120,7 +120,7 @@ import Testing
     #endif
 
     // A failure means that Ctrl-C during an answer ends the whole conversation, or that a stopped answer is remembered as a turn.
-    @Test func chat() throws {
+    @Test("Ctrl-C ends an answer, not the chat") func chat() throws {
         try Files.withSlowModel { model in
             let process = Command.process(["chat", "--model", model.path, "--max-tokens", "90000"])
             let (input, output, errors) = (Pipe(), Pipe(), Pipe())
@@ -140,7 +140,7 @@ import Testing
     }
 
     // A failure means that a closed terminal or a closed pipe leaves a half-written folder behind.
-    @Test(arguments: [SIGHUP, SIGTERM, SIGINT]) func conversionLeavesNothing(number: Int32) throws {
+    @Test("an interrupted conversion leaves nothing", arguments: [SIGHUP, SIGTERM, SIGINT]) func conversionLeavesNothing(number: Int32) throws {
         try Files.withCopy(of: "ada-L") { model in
             // A tensor that nobody needs and that takes long to write; the file has a hole in its place.
             try Files.damage(model.appendingPathComponent("model.safetensors")) { data in

@@ -6,7 +6,7 @@ import Testing
 /// What a step's progress looks like, with the clock in the test's hands.
 @Suite struct ProgressReportTests {
     // A failure means that quick steps litter the screen, or that slow ones say nothing.
-    @Test func patience() {
+    @Test("only slow steps show progress") func patience() {
         var report = ProgressReport(style: .plain)
         #expect(report.update("loading", done: 0, of: 10, at: .seconds(100)) == nil)
         #expect(report.update("loading", done: 4, of: 10, at: .milliseconds(100_900)) == nil)
@@ -19,7 +19,7 @@ import Testing
     }
 
     // A failure means that a step which is over in less than a second makes the next one's clock start too early.
-    @Test func eachStepHasItsOwnClock() {
+    @Test("each step has its own clock") func eachStepHasItsOwnClock() {
         var report = ProgressReport(style: .plain)
         #expect(report.update("one", done: 1, of: 2, at: .zero) == nil)
         #expect(report.update("two", done: 0, of: 4, at: .milliseconds(900)) == nil)
@@ -28,7 +28,7 @@ import Testing
     }
 
     // A failure means that a terminal is left with half a progress line, or that an answer is printed behind one.
-    @Test func terminalLines() {
+    @Test("progress lines are removed from a terminal") func terminalLines() {
         var report = ProgressReport(style: .terminal)
         let erase = ProgressReport.eraseLine
         #expect(report.update("loading", done: 0, of: 4, at: .zero) == nil)
@@ -45,7 +45,7 @@ import Testing
     }
 
     // A failure means that a step from which no report comes leaves the screen empty, or fills it.
-    @Test func standingStill() {
+    @Test("a step without reports still shows progress") func standingStill() {
         var report = ProgressReport(style: .plain)
         #expect(report.tick(at: .seconds(50)) == nil, "no step has begun")
         #expect(report.update("opening", done: 0, of: 0, at: .seconds(60)) == nil)
@@ -59,7 +59,7 @@ import Testing
     }
 
     // A failure means that the line misleads: wrong shares, wrong units, a time left where there is none.
-    @Test func text() {
+    @Test("progress lines have the right shares, units and times") func text() {
         #expect(ProgressReport.line("a", done: 0, of: 3, elapsed: .seconds(5)) == "a: 0/3")
         #expect(ProgressReport.line("a", done: 3, of: 3, elapsed: .seconds(5)) == "a: 3/3")
         #expect(ProgressReport.line("a", done: 500, of: 2000, elapsed: .seconds(5)) == "a: 25 %, about 15 s left")

@@ -42,7 +42,7 @@ import Testing
     }
 
     /// One text-only case, one with an image and one with two.
-    @Test(arguments: ["p4@0.6", "p0@0.75", "p5@0.55"]) func matchesTheReference(id: String) throws {
+    @Test("traces match the reference", arguments: ["p4@0.6", "p0@0.75", "p5@0.55"]) func matchesTheReference(id: String) throws {
         // A failure means that the executable computes or writes something else than the library's own tests compare.
         let model = Files.fixture("ada-H")
         let file = try JSONDecoder().decode(Cases.self, from: Data(contentsOf: model.appendingPathComponent("cases.json")))
@@ -97,7 +97,7 @@ import Testing
     }
 
     // A failure means that a prompt given as text is not the one that its token ids give.
-    @Test func promptAsText() throws {
+    @Test("a prompt as text is the prompt of its token ids") func promptAsText() throws {
         let prompt = "USER: <image>\nWhat is in the picture? ASSISTANT:"
         let arguments = ["--image", Files.scene("01"), "--prompt", prompt, "--budget", "0.7", "--max-tokens", "5"]
         let (json, tensors) = try trace(Files.referenceModel, arguments)
@@ -112,7 +112,7 @@ import Testing
     }
 
     // A failure means that a model without a scheduler cannot be compared, or that numbers are made up for it.
-    @Test func modelWithoutScheduler() throws {
+    @Test("a model without a scheduler can be traced") func modelWithoutScheduler() throws {
         let (json, tensors) = try trace(Files.fixture("llava-hf/old-layout"), ["--no-image", "--tokens", "1,2,3", "--max-tokens", "4"])
         #expect(json["units"] is NSNull && json["insert_position"] is NSNull)
         #expect(json["length_with_latency_token"] as? Int == 3)
@@ -121,7 +121,7 @@ import Testing
     }
 
     // A failure means that a prompt which begins with an image cannot be given as token ids.
-    @Test func imageFirst() throws {
+    @Test("token ids can begin with an image") func imageFirst() throws {
         let image = Files.fixture("images/im0.png").path
         let (json, _) = try trace(Files.fixture("ada-L"), ["--image", image, "--tokens", "-200,5", "--max-tokens", "2"])
         #expect(json["insert_position"] as? Int == 17)

@@ -7,7 +7,7 @@ import Testing
 @Suite(.enabled(if: RecordedAnswers.gemma3 != nil), .serialized)
 struct Gemma3Tests {
     // A failure means that a published Gemma 3 answers otherwise than llama.cpp, and not only where rounding decides.
-    @Test func greedyTokensAreLlamaCpps() throws {
+    @Test("greedy tokens are llama.cpp's") func greedyTokensAreLlamaCpps() throws {
         let recorded = try RecordedAnswers(file: "gemma3/q4_k_m.json"), url = try #require(RecordedAnswers.gemma3)
         for precision in [Precision.automatic, .f32] {
             let model = try GreedyModel(url, precision: precision)
@@ -23,7 +23,7 @@ struct Gemma3Tests {
     }
 
     // A failure means that texts become other tokens than llama.cpp makes of them.
-    @Test func tokensAreLlamaCpps() throws {
+    @Test("tokens are llama.cpp's") func tokensAreLlamaCpps() throws {
         let recorded = try RecordedAnswers(file: "gemma3/q4_k_m.json")
         let checkpoint = try Checkpoint.open(at: try #require(RecordedAnswers.gemma3))
         let text = try #require(try TextProcessor(checkpoint, template: nil))

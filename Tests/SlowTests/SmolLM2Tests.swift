@@ -8,7 +8,7 @@ import Testing
 @Suite(.enabled(if: RecordedAnswers.models != nil), .serialized)
 struct SmolLM2Tests {
     // A failure means that float weights are computed differently from llama.cpp: float16 leaves no room for another token.
-    @Test func floatWeightsGiveTheSameTokens() throws {
+    @Test("float weights give the same tokens") func floatWeightsGiveTheSameTokens() throws {
         let recorded = try RecordedAnswers(type: "f16")
         let url = try #require(RecordedAnswers.models).appendingPathComponent(recorded.model)
         let model = try GreedyModel(url)
@@ -29,7 +29,7 @@ struct SmolLM2Tests {
     // A failure means that 8-bit weights are computed worse than rounding activations to 8 bits explains: the first five prompts have no
     // step where that rounding decides; on the others llama.cpp does not agree with itself, and a first difference is only allowed at a
     // close call.
-    @Test func eightBitWeightsGiveTheSameTokensWhereRoundingDoesNotDecide() throws {
+    @Test("8-bit weights give the same tokens where rounding does not decide") func eightBitWeightsGiveTheSameTokensWhereRoundingDoesNotDecide() throws {
         let recorded = try RecordedAnswers(type: "q8_0")
         let model = try GreedyModel(try #require(RecordedAnswers.models).appendingPathComponent(recorded.model))
         for (index, answer) in recorded.cases.enumerated() {
@@ -46,7 +46,7 @@ struct SmolLM2Tests {
 
     // A failure means that 4-bit weights are computed worse than rounding activations to 8 bits explains. Prompts 0, 1 and 3 have a close call
     // with these weights (the portable kernels answer 0 as llama.cpp does, the others take its second best at one step).
-    @Test func fourBitWeightsGiveTheSameTokensWhereRoundingDoesNotDecide() throws {
+    @Test("4-bit weights give the same tokens where rounding does not decide") func fourBitWeightsGiveTheSameTokensWhereRoundingDoesNotDecide() throws {
         let recorded = try RecordedAnswers(type: "q4_1")
         let model = try GreedyModel(try #require(RecordedAnswers.models).appendingPathComponent(recorded.model))
         for (index, answer) in recorded.cases.enumerated() {
