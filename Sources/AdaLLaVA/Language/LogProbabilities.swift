@@ -26,13 +26,14 @@ struct LogProbabilities {
 
     /// The most likely tokens, the likeliest first; the first index wins a tie.
     func top(_ count: Int) -> [TokenProbability] {
+        guard count > 0 else { return [] }
         var best: [Int] = []
         for token in logits.indices where best.count < count || logits[token] > logits[best[best.count - 1]] {
             let place = best.firstIndex { logits[token] > logits[$0] } ?? best.count
             best.insert(token, at: place)
             if best.count > count { best.removeLast() }
         }
-        return count > 0 ? best.map { self[$0] } : []
+        return best.map { self[$0] }
     }
 }
 
