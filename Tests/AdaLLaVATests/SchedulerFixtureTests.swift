@@ -73,11 +73,11 @@ import Testing
         #expect(cases.nTimes.count == 10)
         for item in cases.nTimes {
             let logits = try recorded.values(item.id + ".logits")
-            let selection = try GumbelLayerSelection(logits: logits, draws: item.n, noise: rows(item.id + ".noise"), temperature: item.tau)
+            let selection = try GumbelLayerSampling(logits: logits, draws: item.n, noise: rows(item.id + ".noise"), temperature: item.tau)
             #expect(try selection.sample == recorded.values(item.id + ".sample"), "\(item.id)")
             let gradient = try selection.gradient(recorded.values(item.id + ".weight"))
             #expect(try largestDifference(gradient, recorded.values(item.id + ".grad")) <= 1e-6, "\(item.id)")
-            let inference = GumbelLayerSelection(logits: logits, draws: item.n).sample
+            let inference = GumbelLayerSampling(logits: logits, draws: item.n).sample
             #expect(try inference == recorded.values(item.id + ".inference_sample"), "\(item.id)")
         }
     }
@@ -90,15 +90,15 @@ import Testing
             let (layer, attention, mlp) = try (
                 rows(item.id + ".noise_layer"), rows(item.id + ".noise_attention"), rows(item.id + ".noise_mlp")
             )
-            let noise = layer.indices.map { GumbelHeadSelection.Noise(layer: layer[$0], attention: attention[$0], mlp: mlp[$0]) }
-            let selection = GumbelHeadSelection(
+            let noise = layer.indices.map { GumbelHeadSampling.Noise(layer: layer[$0], attention: attention[$0], mlp: mlp[$0]) }
+            let selection = GumbelHeadSampling(
                 logits: logits, heads: item.heads, rank: item.rank, draws: item.n, noise: noise, temperature: item.tau)
             #expect(try selection.sample == recorded.values(item.id + ".sample"), "\(item.id)")
             let gradient = try selection.gradient(recorded.values(item.id + ".weight"))
             #expect(try largestDifference(gradient, recorded.values(item.id + ".grad")) <= 1e-6, "\(item.id)")
-            let inference = GumbelHeadSelection(logits: logits, heads: item.heads, rank: item.rank, draws: item.n).sample
+            let inference = GumbelHeadSampling(logits: logits, heads: item.heads, rank: item.rank, draws: item.n).sample
             #expect(try inference == recorded.values(item.id + ".inference_sample"), "\(item.id)")
-            #expect(GumbelHeadSelection.greedySample(logits: logits, heads: item.heads, rank: item.rank, draws: item.n) == inference, "\(item.id)")
+            #expect(GumbelHeadSampling.greedySample(logits: logits, heads: item.heads, rank: item.rank, draws: item.n) == inference, "\(item.id)")
         }
     }
 
@@ -140,8 +140,8 @@ import Testing
 
     // A failure means that equal scores make the plan depend on chance or on the processor.
     @Test("first index wins ties") func firstIndexWinsTies() {
-        #expect(GumbelLayerSelection(logits: [1, 3, 3, 3, 2], draws: 2).sample == [0, 1, 1, 0, 0])
-        let heads = GumbelHeadSelection(logits: [Float](repeating: 0, count: 16), heads: 4, rank: 2, draws: 1)
+        #expect(GumbelLayerSampling(logits: [1, 3, 3, 3, 2], draws: 2).sample == [0, 1, 1, 0, 0])
+        let heads = GumbelHeadSampling(logits: [Float](repeating: 0, count: 16), heads: 4, rank: 2, draws: 1)
         #expect(heads.sample == [1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     }
 
@@ -163,17 +163,17 @@ import Testing
                 [Float.nan, -.infinity, .infinity, -1, 0, 0.5, 0.5, 1, 2, 3][Int(random.next() % 10)]
             }
             let units = Int(random.next() % 20) - 1
-            let expected = GumbelHeadSelection(logits: logits, heads: heads, rank: rank, draws: units).sample
-            #expect(GumbelHeadSelection.greedySample(logits: logits, heads: heads, rank: rank, draws: units) == expected, "\(logits) \(heads) \(rank) \(units)")
+            let expected = GumbelHeadSampling(logits: logits, heads: heads, rank: rank, draws: units).sample
+            #expect(GumbelHeadSampling.greedySample(logits: logits, heads: heads, rank: rank, draws: units) == expected, "\(logits) \(heads) \(rank) \(units)")
         }
     }
 
     // A failure means that asking for more than there is crashes, or switches something on twice.
     @Test("nothing is drawn twice") func nothingIsDrawnTwice() {
-        #expect(GumbelLayerSelection(logits: [1, 2], draws: 5).sample == [1, 1])
-        #expect(GumbelLayerSelection(logits: [1, 2], draws: -1).sample == [0, 0])
+        #expect(GumbelLayerSampling(logits: [1, 2], draws: 5).sample == [1, 1])
+        #expect(GumbelLayerSampling(logits: [1, 2], draws: -1).sample == [0, 0])
         // Three heads in pairs: the second round of a layer finds one of each left.
-        let heads = GumbelHeadSelection(logits: [6, 5, 4, 3, 2, 1], heads: 3, rank: 2, draws: 9)
+        let heads = GumbelHeadSampling(logits: [6, 5, 4, 3, 2, 1], heads: 3, rank: 2, draws: 9)
         #expect(heads.sample == [1, 1, 1, 1, 1, 1])
         #expect(heads.rounds.count == 2)
         let nothing = GumbelDraw(logits: [1, 2], taken: [true, true], noise: [0, 0])

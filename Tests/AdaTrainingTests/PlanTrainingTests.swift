@@ -31,9 +31,9 @@ import Testing
             chosen += [Float](repeating: 1, count: adaptive.numPrefixLayers * 2 * heads)
             switch adaptive.schedulerType {
             case .layers:
-                for layer in GumbelLayerSelection(logits: scores, draws: 3).sample { chosen += [Float](repeating: layer, count: 2 * heads) }
+                for layer in GumbelLayerSampling(logits: scores, draws: 3).sample { chosen += [Float](repeating: layer, count: 2 * heads) }
             case .heads:
-                chosen += GumbelHeadSelection(logits: scores, heads: heads, rank: adaptive.schedulerRank, draws: 3).sample
+                chosen += GumbelHeadSampling(logits: scores, heads: heads, rank: adaptive.schedulerRank, draws: 3).sample
             }
         }
         #expect(plan == chosen)
@@ -95,8 +95,8 @@ import Testing
         let perLayer = new.plan.count / optional
         let units = variant == "L" ? 2 : 2 * heads / adaptive.schedulerRank
         let chosen = switch adaptive.schedulerType {
-        case .layers: GumbelLayerSelection(logits: new.plan, draws: units).sample
-        case .heads: GumbelHeadSelection(logits: new.plan, heads: heads, rank: adaptive.schedulerRank, draws: units).sample
+        case .layers: GumbelLayerSampling(logits: new.plan, draws: units).sample
+        case .heads: GumbelHeadSampling(logits: new.plan, heads: heads, rank: adaptive.schedulerRank, draws: units).sample
         }
         #expect(chosen == (0 ..< new.plan.count).map { $0 < 2 * perLayer ? 1 : 0 })
         // Fewer layers than there are would drop some unasked.

@@ -100,7 +100,7 @@ package struct SloBench: Sendable {
 
         func tokens(_ request: SloTrace.Request, _ index: Int) -> [Int] {
             let text = SyntheticInput.tokens(request.prompt, vocabulary: vocabulary, seed: UInt64(index) &+ 1)
-            return Array(repeating: -200, count: min(request.images, image.count)) + text
+            return Array(repeating: PromptEncoder.imageToken, count: min(request.images, image.count)) + text
         }
     }
 

@@ -33,11 +33,11 @@ package struct Scheduler: Sendable {
         let rows: [ExecutionPlan.Row]
         switch adaptive.schedulerType {
         case .layers:
-            let sample = GumbelLayerSelection(logits: logits, draws: units).sample
+            let sample = GumbelLayerSampling(logits: logits, draws: units).sample
             let all = Array(0 ..< heads)
             rows = sample.map { $0 > 0 ? ExecutionPlan.Row(heads: all, groups: all) : ExecutionPlan.Row(heads: [], groups: []) }
         case .heads:
-            let sample = GumbelHeadSelection.greedySample(logits: logits, heads: heads, rank: adaptive.schedulerRank, draws: units)
+            let sample = GumbelHeadSampling.greedySample(logits: logits, heads: heads, rank: adaptive.schedulerRank, draws: units)
             rows = stride(from: 0, to: sample.count, by: 2 * heads).map { first in
                 ExecutionPlan.Row(
                     heads: (0 ..< heads).filter { sample[first + $0] > 0 }, groups: (0 ..< heads).filter { sample[first + heads + $0] > 0 })

@@ -90,7 +90,7 @@ package struct GumbelDraw: Sendable, Equatable {
 /// Variant L: as many draws as units, one layer each, none twice (AdaLLaVA, section 3.3).
 ///
 /// The sample is the sum of the draws, and so is its gradient: which entries were taken is not differentiated.
-package struct GumbelLayerSelection: Sendable {
+package struct GumbelLayerSampling: Sendable {
     /// The draws in order, one a unit.
     package let draws: [GumbelDraw]
     /// 1 for a layer that stays, one value for each logit.
@@ -139,7 +139,7 @@ package struct GumbelLayerSelection: Sendable {
 ///     v[i, j]       = Σₖ w[i, k] h[k] + Σₖ l[i, k] u[k]      through s ⊗ h, and through Σᵢ sᵢ lᵢ
 ///
 /// Which entries were taken is not differentiated.
-package struct GumbelHeadSelection: Sendable {
+package struct GumbelHeadSampling: Sendable {
     /// Gumbel noise of one round.
     package struct Noise: Sendable {
         /// For the draw of a layer, `[layers · 2 · heads]`.
