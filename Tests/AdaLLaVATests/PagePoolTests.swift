@@ -49,19 +49,18 @@ import Testing
     func readyMemory() async throws {
         let pool = PagePool(), size = Self.layout.pageBytes(heads: 3)
         pool.keepReady(16 << 20)
-        func becomesReady() async throws {
-            for _ in 0 ..< 2000 where pool.readyBytes < 16 << 20 { try await Task.sleep(for: .milliseconds(5)) }
-            #expect(pool.readyBytes == 16 << 20)
+        func becomesReady(_ pool: PagePool, _ byteCount: Int) async throws {
+            for _ in 0 ..< 2000 where pool.readyBytes < byteCount { try await Task.sleep(for: .milliseconds(5)) }
+            #expect(pool.readyBytes == byteCount)
         }
-        try await becomesReady()
+        try await becomesReady(pool, 16 << 20)
         let pages = try (0 ..< 2 * (8 << 20) / size).map { _ in try pool.take(size) }
-        try await becomesReady()
+        try await becomesReady(pool, 16 << 20)
         #expect(Set(pages.map { UInt(bitPattern: $0.address) / UInt(size) }).count == pages.count)
         // No more than a quarter of what keys and values may take.
         let small = PagePool(limit: 40 << 20)
         small.keepReady(1 << 30)
-        for _ in 0 ..< 2000 where small.readyBytes < 8 << 20 { try await Task.sleep(for: .milliseconds(5)) }
-        #expect(small.readyBytes == 8 << 20)
+        try await becomesReady(small, 8 << 20)
     }
 
     // A failure means that a server keeps the memory of its longest conversations for ever.

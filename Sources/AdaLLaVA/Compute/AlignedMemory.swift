@@ -49,8 +49,8 @@ final class AlignedMemory: @unchecked Sendable {
         #endif
     }
 
-    /// Writes to each page, so that the system gives it now and not at its first use.
-    fileprivate func touch() {
+    /// Writes to each page, so that its page fault happens now and not at the first use.
+    fileprivate func prefault() {
         for offset in stride(from: 0, to: byteCount, by: 4096) { (address + offset).storeBytes(of: 0, as: UInt8.self) }
     }
 
@@ -78,26 +78,28 @@ final class HugePageArena: Sendable {
     private struct State {
         var slab: AlignedMemory?
         var used = 0
-        /// Slabs whose pages the system has given, at most `ahead`; `isPreparing`: a thread is filling them up.
+        /// Prefaulted slabs that nothing uses yet, and how many there should be.
         var ready: [AlignedMemory] = []
-        var ahead = 0, isPreparing = false
+        var readyGoal = 0
+        /// Whether a thread is prefaulting slabs.
+        var isPreparing = false
     }
     private let state = Mutex(State())
 
-    /// Bytes that the next allocations take without waiting for the system, the open slab left out.
+    /// Bytes of prefaulted slabs that nothing uses yet.
     var readyBytes: Int { state.withLock { $0.ready.count * slabBytes } }
 
-    /// From now on has memory ready that the system has given. A step that takes pages for a new prompt otherwise waits a millisecond for each megabyte on a
-    /// virtual machine, which doubles the gap of all answers that share it.
+    /// Prefaults memory for later allocations, from now on. Page faults inside a step, a millisecond for each megabyte on a virtual machine, would double the
+    /// gap between tokens of all answers that share the step.
     func keepReady(_ byteCount: Int) {
-        state.withLock { $0.ahead = byteCount / slabBytes }
+        state.withLock { $0.readyGoal = byteCount / slabBytes }
         prepare()
     }
 
-    /// Fills up what is ready, on a thread that lets others go first.
+    /// Prefaults slabs until the goal is reached, on a thread of low priority.
     private func prepare() {
         let isNeeded = state.withLock { state in
-            guard !state.isPreparing, state.ready.count < state.ahead else { return false }
+            guard !state.isPreparing, state.ready.count < state.readyGoal else { return false }
             state.isPreparing = true
             return true
         }
@@ -107,11 +109,19 @@ final class HugePageArena: Sendable {
                 // 0 is the calling thread: each has a priority of its own on Linux.
                 _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
             #endif
-            while state.withLock({ $0.ready.count < $0.ahead }), let slab = AlignedMemory(pages: slabBytes) {
-                slab.touch()
+            while isSlabMissing() {
+                guard let slab = AlignedMemory(pages: slabBytes) else { return state.withLock { $0.isPreparing = false } }
+                slab.prefault()
                 state.withLock { $0.ready.append(slab) }
             }
-            state.withLock { $0.isPreparing = false }
+        }
+    }
+
+    /// Ends the preparation if none is, in the same step: a slab that is taken between the two would not be replaced.
+    private func isSlabMissing() -> Bool {
+        state.withLock { state in
+            state.isPreparing = state.ready.count < state.readyGoal
+            return state.isPreparing
         }
     }
 
@@ -129,18 +139,18 @@ final class HugePageArena: Sendable {
     /// - Throws: ``OutOfMemory``
     func allocate(checked byteCount: Int) throws -> AlignedMemory {
         let bytes = (max(byteCount, 64) + 63) / 64 * 64
-        let (memory, tookReady) = try state.withLock { state in
+        let memory = try state.withLock { state in
             if let slab = state.slab, state.used + bytes <= slab.byteCount {
                 defer { state.used += bytes }
-                return (AlignedMemory(of: slab, offset: state.used, byteCount: bytes), false)
+                return AlignedMemory(of: slab, offset: state.used, byteCount: bytes)
             }
             // Matrices that fill a slab get one of their own, so that the open one is not left half empty.
             let ready = bytes < slabBytes ? state.ready.popLast() : nil
             guard let slab = ready ?? AlignedMemory(pages: max(bytes, slabBytes)) else { throw OutOfMemory() }
             if bytes < slabBytes { (state.slab, state.used) = (slab, bytes) }
-            return (AlignedMemory(of: slab, offset: 0, byteCount: bytes), ready != nil)
+            return AlignedMemory(of: slab, offset: 0, byteCount: bytes)
         }
-        if tookReady { prepare() }
+        prepare()
         return memory
     }
 }

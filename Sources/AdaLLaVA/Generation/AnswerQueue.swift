@@ -56,7 +56,7 @@ package final class AnswerQueue: @unchecked Sendable {
         }
     }
 
-    /// Memory for keys and values that is ready before a prompt asks for it, where many share the engine: some prompts' pages.
+    /// Bytes of prefaulted memory for keys and values where many requests share the engine: the pages of a few prompts.
     private static let readyBytes = 32 << 20
 
     /// Adds a request.
