@@ -70,7 +70,7 @@ struct BatchResult: Encodable, Sendable {
     let response: Nullable<Answer>
     let error: Nullable<String>
 
-    var isError: Bool { response.value?.statusCode != 200 }
+    var isError: Bool { response.wrappedValue?.statusCode != 200 }
 }
 
 extension ModelServer {

@@ -194,7 +194,7 @@ extension ModelServer {
     private func patiently(_ line: BatchLine, client: String) async throws -> BatchResult {
         while true {
             let result = try await answer(line, client: client, priority: Self.batchPriority)
-            guard result.response.value?.statusCode == 429 else { return result }
+            guard result.response.wrappedValue?.statusCode == 429 else { return result }
             try await Task.sleep(for: .seconds(1))
         }
     }

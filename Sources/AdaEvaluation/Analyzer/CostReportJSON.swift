@@ -1,23 +1,18 @@
 import AdaLLaVA
 
 extension CostReport {
-    /// The output of `analyze --json`: the reference's keys (LLM-Viewer) at the top, the others beside them. Operations, bytes, seconds.
-    package struct JSON: Codable, Sendable {
+    /// The output of `analyze --json`. Request costs have the reference's names (LLM-Viewer). Units are operations, bytes and seconds.
+    package struct JSON: JoinedMembers, Sendable {
         /// The six costs of the whole request: `flops`, `avg_flops`, `prefill_flops`, `prefill_time`, `memory_consumption`,
         /// `prefill_memory_consumption`. They are members of the object itself.
         package var request: RequestCost
         package var details: Details
 
-        package init(request: RequestCost, details: Details) { (self.request, self.details) = (request, details) }
+        package init(joining request: RequestCost, _ details: Details) { (self.request, self.details) = (request, details) }
 
-        package init(from decoder: any Swift.Decoder) throws { (request, details) = (try RequestCost(from: decoder), try Details(from: decoder)) }
+        package var joined: (RequestCost, Details) { (request, details) }
 
-        package func encode(to encoder: any Encoder) throws {
-            try request.encode(to: encoder)
-            try details.encode(to: encoder)
-        }
-
-        /// Members beside the request's costs.
+        /// All members except the costs of the request.
         package struct Details: Codable, Sendable {
             /// The request's costs with two or three digits and a unit: `8.0T`.
             package var formatted: [String: String]
@@ -126,7 +121,7 @@ extension CostReport {
         }
 
         /// Totals of a stage, and its memory.
-        package struct Stage: Codable, Sendable {
+        package struct Stage: JoinedMembers, Sendable {
             /// Members of the object itself.
             package var totals: Totals
             package var memory: Memory
@@ -152,16 +147,13 @@ extension CostReport {
                     keyValueCache: stage.memory.keyValueCache)
             }
 
-            package init(from decoder: any Swift.Decoder) throws { (totals, memory) = (try Totals(from: decoder), try Memory(from: decoder)) }
+            package init(joining totals: Totals, _ memory: Memory) { (self.totals, self.memory) = (totals, memory) }
 
-            package func encode(to encoder: any Encoder) throws {
-                try totals.encode(to: encoder)
-                try memory.encode(to: encoder)
-            }
+            package var joined: (Totals, Memory) { (totals, memory) }
         }
 
         /// A line of the table.
-        package struct RowJSON: Codable, Sendable {
+        package struct RowJSON: JoinedMembers, Sendable {
             /// Members of the object itself.
             package var totals: Totals
             package var place: Place
@@ -182,17 +174,12 @@ extension CostReport {
                 }
             }
 
-            init(totals: Totals, place: Place) { (self.totals, self.place) = (totals, place) }
+            package init(joining totals: Totals, _ place: Place) { (self.totals, self.place) = (totals, place) }
 
-            package init(from decoder: any Swift.Decoder) throws { (totals, place) = (try Totals(from: decoder), try Place(from: decoder)) }
-
-            package func encode(to encoder: any Encoder) throws {
-                try totals.encode(to: encoder)
-                try place.encode(to: encoder)
-            }
+            package var joined: (Totals, Place) { (totals, place) }
         }
 
-        /// The largest budget that meets a limit.
+        /// The largest budget whose predicted time is below a limit.
         package struct Fit: Codable, Sendable {
             package var limitMs: Double
             package var goal: String
@@ -214,8 +201,8 @@ extension CostReport {
         let configuration = analysis.model.configuration
         let selection = configuration.llava.map { [$0.tokenSelection.rawValue, $0.fastV?.description].compactMap(\.self).joined(separator: " ") }
         return JSON(
-            request: request,
-            details: JSON.Details(
+            joining: request,
+            JSON.Details(
                 formatted: Dictionary(uniqueKeysWithValues: RequestCost.fields.map { ($0.name, CostReport.short($0.value(request))) }),
                 formula: analysis.formula.rawValue, model: analysis.model.name,
                 hardware: JSON.HardwareJSON(
@@ -236,8 +223,8 @@ extension CostReport {
     private func rowJSON(_ row: Row) -> JSON.RowJSON {
         let isOperation = detail == .operation
         return JSON.RowJSON(
-            totals: JSON.Totals(row.totals),
-            place: JSON.RowJSON.Place(
+            joining: JSON.Totals(row.totals),
+            JSON.RowJSON.Place(
                 stage: row.stage, part: row.part, bound: row.bound?.rawValue, operation: isOperation ? row.operation : nil,
                 intensity: isOperation ? row.intensity : nil, performance: isOperation ? Nullable(row.performance) : nil))
     }

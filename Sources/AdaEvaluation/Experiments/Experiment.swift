@@ -26,9 +26,9 @@ extension ExperimentReport {
     /// Everything, with machine, models, build and the number of repeats.
     package var json: ExperimentJSON<Details> {
         ExperimentJSON(
-            common: ExperimentJSON.Common(
+            joining: ExperimentJSON.Common(
                 experiment: Self.name, environment: environment, models: models.map(\.json), repeats: repeats, complete: !repeats.wasStopped),
-            details: details)
+            details)
     }
 
     /// The models and the machine.
@@ -50,7 +50,7 @@ extension ExperimentReport {
 }
 
 /// The output of `bench EXPERIMENT --json`. The members of ``Common`` and of the experiment's details are those of one object.
-package struct ExperimentJSON<Details: Codable & Sendable>: Codable, Sendable {
+package struct ExperimentJSON<Details: Codable & Sendable>: JoinedMembers, Sendable {
     package var common: Common
     package var details: Details
 
@@ -65,14 +65,9 @@ package struct ExperimentJSON<Details: Codable & Sendable>: Codable, Sendable {
         package var complete: Bool
     }
 
-    init(common: Common, details: Details) { (self.common, self.details) = (common, details) }
+    package init(joining common: Common, _ details: Details) { (self.common, self.details) = (common, details) }
 
-    package init(from decoder: any Swift.Decoder) throws { (common, details) = (try Common(from: decoder), try Details(from: decoder)) }
-
-    package func encode(to encoder: any Encoder) throws {
-        try common.encode(to: encoder)
-        try details.encode(to: encoder)
-    }
+    package var joined: (Common, Details) { (common, details) }
 }
 
 /// How often everything was measured.

@@ -19,8 +19,6 @@ package enum JSONText {
 
     package init(wrappedValue: Value?) { self.wrappedValue = wrappedValue }
     package init(_ value: Value?) { wrappedValue = value }
-
-    package var value: Value? { wrappedValue }
 }
 
 extension Nullable: Encodable where Value: Encodable {
@@ -39,3 +37,23 @@ extension Nullable: Decodable where Value: Decodable {
 
 extension Nullable: Sendable where Value: Sendable {}
 extension Nullable: Equatable where Value: Equatable {}
+
+/// Two values whose members are written as the members of one JSON object. Their names must differ.
+package protocol JoinedMembers: Codable {
+    associatedtype First: Codable
+    associatedtype Second: Codable
+
+    init(joining first: First, _ second: Second)
+
+    var joined: (First, Second) { get }
+}
+
+extension JoinedMembers {
+    package init(from decoder: any Swift.Decoder) throws { self.init(joining: try First(from: decoder), try Second(from: decoder)) }
+
+    package func encode(to encoder: any Encoder) throws {
+        let (first, second) = joined
+        try first.encode(to: encoder)
+        try second.encode(to: encoder)
+    }
+}
