@@ -7,7 +7,7 @@ import Testing
 enum TemplateFixtures {
     static func url(_ path: String) -> URL { Fixtures.url("chat-templates/\(path)") }
 
-    static func json(_ path: String) throws -> ByteJSON { try ByteJSON(parsing: [UInt8](try Data(contentsOf: url(path)))) }
+    static func json(_ path: String) throws -> ByteJSON { try ByteJSON(parsing: [UInt8](try Data(contentsOf: url(path))), file: path) }
 
     static func source(_ name: String) throws -> String { try String(contentsOf: url("templates/\(name).jinja"), encoding: .utf8) }
 

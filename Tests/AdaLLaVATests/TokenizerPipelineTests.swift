@@ -21,7 +21,7 @@ import Testing
     @Test("tokenizer.json pipelines give Hugging Face's tokens") func matchesHuggingFace() throws {
         // A mismatch means that some model's tokenizer.json is read otherwise than the library it was made with reads it.
         let folder = TokenizerFixtures.folder.appendingPathComponent("tokenizer-pipelines")
-        let cases = try #require(ByteJSON(parsing: [UInt8](Data(contentsOf: folder.appendingPathComponent("cases.json")))).array)
+        let cases = try #require(ByteJSON(parsing: [UInt8](Data(contentsOf: folder.appendingPathComponent("cases.json"))), file: "cases.json").array)
         #expect(cases.count == 11)
         for entry in cases {
             let name = try entry.string("name")

@@ -21,7 +21,7 @@ enum TokenizerFixtures {
 
     static func bytes(_ path: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: url(path))) }
 
-    static func json(_ path: String) throws -> ByteJSON { try ByteJSON(parsing: bytes(path)) }
+    static func json(_ path: String) throws -> ByteJSON { try ByteJSON(parsing: bytes(path), file: path) }
 
     static func slow(_ name: String, legacy: Bool = true) throws -> SentencePieceTokenizer {
         var settings = TokenizerSettings()

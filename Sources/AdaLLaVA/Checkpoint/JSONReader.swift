@@ -44,14 +44,22 @@ package struct JSONReader {
 
     /// Calls `body` for every member of the object that comes next. `body` must consume the member's value.
     package mutating func readObject(_ body: (String, inout JSONReader) throws -> Void) throws {
-        try enter("{", "an object")
         var seen = Set<String>()
+        try readMembers { key, reader in
+            let key = String(decoding: key, as: UTF8.self)
+            guard seen.insert(key).inserted else { throw reader.malformed("the key \"\(key)\" stands twice in one object") }
+            try body(key, &reader)
+        }
+    }
+
+    /// Like ``readObject(_:)`` with the bytes of each key; a key may be repeated.
+    mutating func readMembers(_ body: ([UInt8], inout JSONReader) throws -> Void) throws {
+        try enter("{", "an object")
         if try !take("}") {
             repeat {
                 guard try peek() == UInt8(ascii: "\"") else { throw malformed("expected a key in quotes") }
-                let key = try readString()
-                guard seen.insert(key).inserted else { throw malformed("the key \"\(key)\" stands twice in one object") }
-                guard try take(":") else { throw malformed("expected a colon after the key \"\(key)\"") }
+                let key = try readStringBytes()
+                guard try take(":") else { throw malformed("expected a colon after the key \"\(String(decoding: key, as: UTF8.self))\"") }
                 try body(key, &self)
             } while try take(",")
             guard try take("}") else { throw malformed("expected a comma or the end of the object") }
@@ -70,7 +78,10 @@ package struct JSONReader {
     }
 
     /// The string that comes next.
-    package mutating func readString() throws -> String {
+    package mutating func readString() throws -> String { String(decoding: try readStringBytes(), as: UTF8.self) }
+
+    /// The UTF-8 bytes of the string that comes next.
+    mutating func readStringBytes() throws -> [UInt8] {
         guard try peek() == UInt8(ascii: "\"") else { throw malformed("expected a string") }
         position += 1
         let start = position
@@ -78,7 +89,7 @@ package struct JSONReader {
             switch bytes[position] {
             case UInt8(ascii: "\""):
                 defer { position += 1 }
-                return String(decoding: bytes[start..<position], as: UTF8.self)
+                return Array(bytes[start..<position])
             case UInt8(ascii: "\\"): return try readEscapedString(from: start)
             case 0..<0x20: throw malformed("a control character stands unescaped in a string")
             default: position += 1
@@ -171,13 +182,13 @@ package struct JSONReader {
         return value
     }
 
-    private mutating func readEscapedString(from start: Int) throws -> String {
+    private mutating func readEscapedString(from start: Int) throws -> [UInt8] {
         var text = Array(bytes[start..<position])
         while position < bytes.count {
             let byte = bytes[position]
             position += 1
             switch byte {
-            case UInt8(ascii: "\""): return String(decoding: text, as: UTF8.self)
+            case UInt8(ascii: "\""): return text
             case 0..<0x20: throw malformed("a control character stands unescaped in a string")
             case UInt8(ascii: "\\"):
                 guard position < bytes.count else { throw malformed("a string does not end") }
@@ -236,6 +247,7 @@ package struct JSONReader {
 
     private mutating func readNumber() throws -> JSONValue {
         let start = (try peek(), position).1
+        if let value = readDigits() { return .integer(value) }
         if bytes[position] == UInt8(ascii: "-") { position += 1 }
         let integerDigits = skipDigits()
         guard integerDigits > 0 else { throw malformed("expected a value") }
@@ -258,6 +270,17 @@ package struct JSONReader {
         if isInteger, let value = Int(text) { return .integer(value) }
         guard let value = Double(text), value.isFinite else { throw malformed("the number \(text.prefix(40)) is out of range") }
         return .number(value)
+    }
+
+    /// Up to 15 plain digits as a number; `nil` for everything else, which is left as it is. Vocabularies have a hundred thousand of these.
+    private mutating func readDigits() -> Int? {
+        let start = position, count = skipDigits()
+        let ends = position == bytes.count || !".eE".utf8.contains(bytes[position])
+        guard (1 ... 15).contains(count), ends, count == 1 || bytes[start] != UInt8(ascii: "0") else {
+            position = start
+            return nil
+        }
+        return bytes[start ..< position].reduce(0) { $0 * 10 + Int($1 - UInt8(ascii: "0")) }
     }
 
     private mutating func skipDigits() -> Int {

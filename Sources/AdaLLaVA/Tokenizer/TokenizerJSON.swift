@@ -7,11 +7,7 @@ struct TokenizerJSON {
 
     init(_ bytes: [UInt8], file: String) throws {
         self.file = file
-        do {
-            root = try ByteJSON(parsing: bytes)
-        } catch {
-            throw CheckpointError.malformed(file: file, reason: error.reason)
-        }
+        root = try ByteJSON(parsing: bytes, file: file)
         guard root.object != nil else { throw CheckpointError.malformed(file: file, reason: "expected an object, found \(root.kind)") }
     }
 

@@ -101,12 +101,7 @@ struct TokenizerSettings: Sendable {
     static func template(inFile bytes: [UInt8], file: String) throws -> String? { template(try parse(bytes, file)["chat_template"]) }
 
     private static func parse(_ bytes: [UInt8], _ file: String) throws -> ByteJSON {
-        let root: ByteJSON
-        do {
-            root = try ByteJSON(parsing: bytes)
-        } catch {
-            throw CheckpointError.malformed(file: file, reason: error.reason)
-        }
+        let root = try ByteJSON(parsing: bytes, file: file)
         guard root.object != nil else { throw CheckpointError.malformed(file: file, reason: "expected an object, found \(root.kind)") }
         return root
     }
