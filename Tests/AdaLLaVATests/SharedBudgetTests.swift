@@ -17,9 +17,9 @@ import Testing
         return SharedBudget.Item(work: work, most: most, left: left, leftToFirstToken: firstToken)
     }
 
-    private static func units(_ items: [SharedBudget.Item]) -> (Int, Set<Int>) {
-        let budget = SharedBudget(items, most: 4, predict: predict), late = budget.hopeless
-        return (budget.units(without: late), late)
+    private static func units(_ items: [SharedBudget.Item], margin: Double = 1) -> (Int, Set<Int>) {
+        let budget = SharedBudget(items, most: 4, promptMargin: margin, tokenMargin: margin, predict: predict)
+        return (budget.units, budget.hopeless)
     }
 
     @Test("everything runs where there is time, and less for everybody where there is not") func shrinks() {
@@ -30,8 +30,8 @@ import Testing
         #expect(Self.units([Self.item(10, 10, 5, left: 64)]) == (3, []))
         // One before it with no deadline of its own takes as much again.
         #expect(Self.units([Self.item(10, 10, 5), Self.item(10, 10, 5, left: 65)]) == (1, []))
-        // One after it slows its tokens by three quarters at most.
-        #expect(Self.units([Self.item(10, 10, 5, left: 65), Self.item(10, 10, 5)]) == (3, []))
+        // One after it is held.
+        #expect(Self.units([Self.item(10, 10, 5, left: 65), Self.item(10, 10, 5)]) == (4, []))
         // First tokens count by themselves.
         #expect(Self.units([Self.item(10, 10, 1000, firstToken: 30)]) == (2, []))
         // Those that are granted fewer anyway are not what the others wait for.
@@ -42,6 +42,17 @@ import Testing
         let (units, late) = Self.units([Self.item(1000, 0, 0, left: 10), Self.item(10, 10, 0, left: 50), Self.item(5, 0, 0, left: 4)])
         #expect(units == 4 && late == [0, 2])
         #expect(Self.units([Self.item(1, 0, 0, left: -1)]) == (4, [0]))
+    }
+
+    @Test("a request's own times are kept with a margin, earlier prompts count as expected") func margins() {
+        // 10 + 10 u to the first token, then 5 (1 + u / 2).
+        #expect(Self.units([Self.item(10, 10, 5, left: 90)], margin: 1.5) == (3, []))
+        #expect(Self.units([Self.item(10, 10, 5), Self.item(10, 10, 5, left: 89)], margin: 1.5) == (1, []))
+        // In time at the floor without the margin alone: neither late, nor a reason for nobody's units.
+        #expect(Self.units([Self.item(10, 10, 5, left: 20)], margin: 1.5) == (0, []))
+        #expect(Self.units([Self.item(0, 0, 20, left: 20), Self.item(10, 10, 5)], margin: 1.5) == (0, []))
+        #expect(Self.units([Self.item(15, 0, 0, left: 20), Self.item(10, 10, 5)], margin: 1.5) == (4, []))
+        #expect(Self.units([Self.item(10, 10, 5, left: 14)], margin: 1.5) == (4, [0]))
     }
 
     // A difference means that the search leaves units unused, or grants some that there is no time for.
@@ -60,8 +71,7 @@ import Testing
                     if late.contains(place) { return true }
                     let prompts = items.indices.map { late.contains($0) ? 0 : Self.predict(items[$0].work, min(units, items[$0].most)).firstToken }
                     let tokens = Self.predict(items[place].work, min(units, items[place].most)).decode
-                    let after = prompts[(place + 1)...].reduce(0, +)
-                    return prompts[...place].reduce(0, +) + tokens + min(after, 0.75 * tokens) <= items[place].left + 1e-9
+                    return prompts[...place].reduce(0, +) + tokens <= items[place].left + 1e-9
                 }
             }
             #expect((0 ... units).allSatisfy(fits) && (units == 4 || !fits(units + 1)), "\(items)")
@@ -144,8 +154,8 @@ import Testing
     @Test("prompts with deadlines are read first, and those that cannot be in time last") func first() throws {
         let model = try TestModel(Fixtures.url("ada-L"), threads: 2)
         let engine = try Self.engine(model, patience: .seconds(1e9))
-        // While this one's answer grows, prompts are read eight rows at a time, for they have no time left.
-        var growing = Self.task(5).request
+        // While this one's answer grows, prompts are read eight rows at a time, for they have no time left. With a limit for each token it is never held.
+        var growing = Self.task(5, .perToken(.seconds(1e6))).request
         growing.maxTokens = 200
         let other = GenerationTask(growing, cancellation: Cancellation(), onToken: { _ in true })
         while !other.isDecoding { engine.step([other]) }

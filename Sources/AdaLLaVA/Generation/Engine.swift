@@ -22,6 +22,8 @@ package final class Engine {
     var balance: LoadBalance?
     /// The requests of the step that runs, in the order in which their prompts are read.
     var tasks: [GenerationTask] = []
+    /// When the present step of several requests began.
+    var stepStart: ContinuousClock.Instant?
     /// Requests that are not admitted yet.
     var backlog: () -> [QueuedWork] = { [] }
 
@@ -58,14 +60,19 @@ package final class Engine {
                 }
             }
         }
-        let pace = pace()
-        var left = pace.promptRows
-        if let first = tasks.first(where: { !$0.isDone && !$0.isDecoding }), first.isEncoding {
+        stepStart = given.count > 1 ? ContinuousClock.now : nil
+        var encoded: GenerationTask?, layers = 0.0
+        defer { noteOthers(encoded: encoded, computing: layers) }
+        let held = heldTasks()
+        let pace = pace(held)
+        var left = held.reading ? 0 : pace.promptRows
+        if !held.reading, let first = tasks.first(where: { !$0.isDone && !$0.isDecoding }), first.isEncoding {
+            encoded = first
             attempt(first) { try encode(first, within: pace.imageNanoseconds) }
             left = 0
         }
         var running: [GenerationTask] = [], segments: [BatchSegment] = []
-        for task in tasks where !task.isDone {
+        for task in tasks where !task.isDone && !held.contains(task) {
             attempt(task) {
                 keepInTime(task)
                 guard let segment = try segment(task, atMost: left) else { return }
@@ -79,7 +86,7 @@ package final class Engine {
         let isTimed = running.contains { $0.timing != nil }, isChunked = segments.contains { $0.role == .chunk }
         let observer = (isTimed && isChunked) || running.contains { $0.wantsProgress || $0.trace != nil }
             ? StepObserver(running, segments, parts, planner: isTimed && isChunked ? planner : nil) : nil
-        let started = ContinuousClock.now
+        let predicted = isTimed ? predictStep(running, segments) : (0, []), computing = ContinuousClock.now
         let output: BatchRunner.Output
         do { output = try runner.step(segments, observer: observer) } catch {
             for task in running { task.fail(error) }
@@ -91,12 +98,13 @@ package final class Engine {
                 try advance(task, segments[index], logits: output.last(index))
             }
         }
-        let elapsed = (ContinuousClock.now - started).nanoseconds
+        let elapsed = (ContinuousClock.now - computing).nanoseconds
+        layers = elapsed
         if !isChunked { pacing.note(single: elapsed) }
         if isChunked, let single = pace.single, let row = pace.row {
             pacing.note(measured: elapsed, single: single, rows: row * Double(segments.reduce(0) { $0 + ($1.role == .chunk ? $1.rows : 0) }))
         }
-        if isTimed { account(running, segments, elapsed: elapsed, isChunked: isChunked) }
+        if isTimed { account(running, segments, predicted: predicted, elapsed: elapsed, isChunked: isChunked) }
     }
 
     private func attempt(_ task: GenerationTask, _ body: () throws -> Void) {

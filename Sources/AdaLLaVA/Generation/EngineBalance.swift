@@ -17,17 +17,25 @@ struct StepPace {
 /// How requests share a step, and the time that they have together.
 extension Engine {
     /// Rows of prompts and images that the next step may take, so that no running answer waits much longer for its next token.
-    func pace() -> StepPace {
-        let decoding = tasks.filter { !$0.isDone && $0.isDecoding }
+    func pace(_ held: HeldTasks = HeldTasks()) -> StepPace {
+        let decoding = tasks.filter { !$0.isDone && $0.isDecoding && !held.contains($0) }
         var pace = StepPace()
-        if decoding.isEmpty { return pace }
+        if decoding.isEmpty {
+            if !held.answers.isEmpty { pace.imageNanoseconds = Engine.heldImageNanoseconds }
+            return pace
+        }
         guard let planner else {
             pace.promptRows = Engine.mixedChunk
             pace.imageNanoseconds = pacing.single.map { $0 * (StepPacing.imageFactor - 1) } ?? 0
             return pace
         }
         let whole = planner.times(units: planner.mostUnits)
-        let single = decoding.reduce(0.0) { max($0, ($1.timing?.times ?? whole).token(at: $1.length)) } * planner.load.values.decode
+        var longest = 0.0, rows = 0.0
+        for task in decoding {
+            let token = (task.timing?.times ?? whole).token(at: task.length), row = min(task.timing?.row ?? 0, token)
+            (longest, rows) = (max(longest, token - row), rows + row)
+        }
+        let single = (longest + rows) * planner.load.values.decode
         pace.single = single
         pace.imageNanoseconds = single * (StepPacing.imageFactor - 1)
         guard let row = tasks.lazy.compactMap({ self.rowNanoseconds($0, planner) }).first else { return pace }
@@ -92,10 +100,8 @@ extension Engine {
     private func budget(_ claims: [Claim], _ planner: TimePlanner, _ task: GenerationTask) -> SharedBudget {
         let loads = loads(task, planner), confidence = task.timing?.confidence ?? DeadlineOptions().confidence
         let (first, whole) = (planner.firstTokenMargin.factor(confidence: confidence), planner.wholeMargin.factor(confidence: confidence))
-        return SharedBudget(claims.map(\.item), most: planner.mostUnits) { work, units in
-            var phases = planner.predict(work, planner.times(units: units)) * loads
-            (phases.encode, phases.prefill, phases.decode) = (phases.encode * first, phases.prefill * first, phases.decode * whole)
-            return phases
+        return SharedBudget(claims.map(\.item), most: planner.mostUnits, promptMargin: first, tokenMargin: whole) { work, units in
+            planner.predict(work, planner.times(units: units)) * loads
         }
     }
 
@@ -124,7 +130,7 @@ extension Engine {
         // Somebody waits longer than anybody should: as little as possible for all without limits.
         let isOverdue = hopeless.contains { !claims[$0].hasDeadline }
         let isHopeless = claims.firstIndex { $0.task === task }.map(hopeless.contains) ?? false
-        let granted = isHopeless || (isOverdue && task.timing?.limits == nil) ? 0 : min(units, budget.units(without: hopeless))
+        let granted = isHopeless || (isOverdue && task.timing?.limits == nil) ? 0 : min(units, budget.units)
         if granted < units {
             task.result.shrunkFrom = units
             record(task, planner, planner.times(units: granted))

@@ -37,6 +37,7 @@ extension Engine {
         timing.firstTokenMargin = planner.firstTokenMargin.factor(confidence: timing.confidence)
         timing.wholeMargin = planner.wholeMargin.factor(confidence: timing.confidence)
         timing.prediction.isFitted = planner.isFitted
+        timing.row = planner.row(timing.times)
         task.timing = timing
 
         let work = remaining(task), expected = planner.predict(work, timing.times) * loads(task, planner)
@@ -94,8 +95,9 @@ extension Engine {
         timing.prediction.perToken = Duration(
             nanoseconds: times.token(at: task.elements.count + 1, dropped: work.dropped ?? 0) * loads.decode * timing.crowding * decodeCenter)
         (timing.prediction.tokens, timing.prediction.load) = (timing.expected, loads.prefill)
-        (timing.chosen, timing.loadsAtChoice, timing.crowdingAtChoice) = (.now, loads, timing.crowding)
+        (timing.chosen, timing.loadsAtChoice) = (.now, loads)
         (timing.idle, timing.idleToFirstToken) = (PhaseNanoseconds(), PhaseNanoseconds())
+        (timing.others, timing.othersToFirstToken) = (0, 0)
         task.timing = timing
         tellPrediction(task)
     }
@@ -211,19 +213,38 @@ extension Engine {
 
     // MARK: - Learning
 
-    /// Learns the machine's load, and how long requests wait for each other, from a step.
-    func account(_ tasks: [GenerationTask], _ segments: [BatchSegment], elapsed: Double, isChunked: Bool) {
-        guard let planner else { return }
-        var own = [Double](repeating: 0, count: tasks.count), single = 0.0, chunks = 0.0
+    /// Predicts a step, and notes each task's share of it.
+    /// - Returns: nanoseconds of the step on an idle machine, and of each task's own rows.
+    func predictStep(_ tasks: [GenerationTask], _ segments: [BatchSegment]) -> (step: Double, own: [Double]) {
+        var own = [Double](repeating: 0, count: tasks.count), single = 0.0, rows = 0.0, chunks = 0.0
+        guard let planner else { return (0, own) }
         for (index, task) in tasks.enumerated() {
             guard let timing = task.timing else { continue }
             let segment = segments[index]
             own[index] = planner.nanoseconds(
                 segment.slot ..< segment.slot + segment.rows, of: segment.role == .single ? .single : .chunk, layers: segment.layers,
                 hasLogits: segment.logitRows > 0, dropped: task.droppedRows, timing.times)
-            if segment.role == .single { single = max(single, own[index]) } else { chunks += own[index] }
+            if segment.role == .single {
+                // One read of the weights serves all single rows; each row beside the longest is multiplied.
+                let row = min(timing.row, own[index])
+                rows += row
+                single = max(single, own[index] - row)
+            } else {
+                chunks += own[index]
+            }
         }
-        let step = single + chunks
+        let step = single + rows + chunks
+        for (index, task) in tasks.enumerated() where own[index] > 0 { task.timing?.ownShare = own[index] / step }
+        return (step, own)
+    }
+
+    /// Learns the machine's load, and how long requests wait for each other, from a step.
+    /// - Parameter predicted: what ``predictStep(_:_:)`` gave.
+    func account(
+        _ tasks: [GenerationTask], _ segments: [BatchSegment], predicted: (step: Double, own: [Double]), elapsed: Double, isChunked: Bool
+    ) {
+        guard let planner else { return }
+        let (step, own) = predicted
         if let onSample = planner.onSample, tasks.count == 1, let timing = tasks[0].timing {
             let segment = segments[0]
             let isLatency = !isChunked && segment.logitRows == 0
@@ -253,6 +274,9 @@ extension Engine {
     func learn(_ task: GenerationTask) {
         guard let planner, let timing = task.timing, task.trace == nil else { return }
         let now = ContinuousClock.now
+        // The step that ends the answer is not counted yet.
+        let others = stepStart.map { (now - $0).nanoseconds * (1 - timing.ownShare) } ?? 0
+        let othersToFirstToken = task.result.tokens.count > 1 ? 0 : others
         task.result.prediction = timing.prediction
         let isComplete = task.result.finish == .endOfAnswer || task.result.finish == .stopText || task.result.finish == .maxTokens
         // A least length says nothing about how long answers of this kind are by themselves.
@@ -261,10 +285,10 @@ extension Engine {
         func missed(_ limit: Duration?, _ time: Duration) -> Bool? { timing.prediction.isLate ? nil : limit.map { time > $0 } }
         let firstToken = task.called.advanced(by: task.result.measured.timeToFirstToken)
         planner.firstTokenMargin.add(
-            measured: (firstToken - chosen).nanoseconds, predicted: (timing.idleToFirstToken * timing.loadsAtChoice).whole * timing.crowdingAtChoice,
+            measured: max((firstToken - chosen).nanoseconds - timing.othersToFirstToken - othersToFirstToken, 1), predicted: (timing.idleToFirstToken * timing.loadsAtChoice).whole,
             missed: missed(timing.limits?.firstToken, task.result.measured.timeToFirstToken), confidence: timing.confidence)
         planner.wholeMargin.add(
-            measured: (now - chosen).nanoseconds, predicted: (timing.idle * timing.loadsAtChoice).whole * timing.crowdingAtChoice,
+            measured: max((now - chosen).nanoseconds - timing.others - others, 1), predicted: (timing.idle * timing.loadsAtChoice).whole,
             missed: missed(timing.limits?.answer, now - task.called),
             confidence: timing.confidence)
     }

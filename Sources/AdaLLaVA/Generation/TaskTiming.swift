@@ -21,8 +21,14 @@ struct TaskTiming {
 
     /// Time and load when the plan was chosen; and the time of the steps since then on an idle machine: to the first token, and in all.
     var chosen: ContinuousClock.Instant?
-    var loadsAtChoice = PhaseLoads(), crowdingAtChoice = 1.0
+    var loadsAtChoice = PhaseLoads()
     var idleToFirstToken = PhaseNanoseconds(), idle = PhaseNanoseconds()
+    /// Nanoseconds since then that steps took for other requests: predictions of this one are not wrong by them.
+    var othersToFirstToken = 0.0, others = 0.0
+    /// This request's part of the newest step's computing; 0 if it had none.
+    var ownShare = 0.0
+    /// Predicted nanoseconds of one more row in a step that reads the weights anyhow.
+    var row = 0.0
 
     /// Takes over a plan.
     mutating func use(_ plan: ExecutionPlan, _ planner: TimePlanner?) {
@@ -30,6 +36,7 @@ struct TaskTiming {
         let cost = planner.costPlan(plan)
         shares = cost.shares
         times = planner.times(cost)
+        row = planner.row(times)
     }
 
     mutating func note(_ change: PlanChange) {

@@ -1,10 +1,12 @@
 /// The most units that every request may run so that all of them are in time: budgets of all shrink together before any request is refused.
 ///
-/// Prompts are read one after the other, in order; answers grow beside each other, slowed by the prompts that are read meanwhile. A request is then in time if
+/// Prompts are read one after the other, in order, and what comes later is held where it would make an answer late (``Engine/heldTasks()``). A request is then
+/// in time if
 ///
-///     its own and earlier prompts + its tokens + later prompts, as far as they slow its tokens  <=  its time left
+///     earlier prompts + (its own prompt + its tokens) * margin  <=  its time left
 ///
-/// and fewer units shorten every term. Requests that are late even at the floor are left out: they go last, and cost nobody else a deadline.
+/// and fewer units shorten every term. The margin is for errors of predictions, which earlier prompts have in both directions. Requests that are late even at
+/// the floor and without a margin are left out: they go last, and cost nobody else a deadline. Those that are late at the floor only with a margin count without.
 package struct SharedBudget {
     /// One request, in the order in which prompts are read.
     package struct Item {
@@ -22,39 +24,41 @@ package struct SharedBudget {
     private let items: [Item]
     private let predict: (RemainingWork, Int) -> PhaseNanoseconds
     private let most: Int
-    /// What tokens take at most while prompts are read, over what they take without.
-    private let slowdown: Double
+    /// Factors that a request's own prompt and tokens are kept with.
+    private let promptMargin, tokenMargin: Double
+    /// Which requests are late however little runs, by place.
+    package private(set) var hopeless: Set<Int> = []
+    /// Requests that are in time at the floor only if nothing takes longer than expected.
+    private var tight: Set<Int> = []
 
     /// - Parameters:
     ///   - items: in the order in which their prompts are read.
-    ///   - predict: nanoseconds of work under so many units, with load and margin.
-    package init(_ items: [Item], most: Int, slowdown: Double = StepPacing.promptFactor, predict: @escaping (RemainingWork, Int) -> PhaseNanoseconds) {
-        (self.items, self.most, self.slowdown, self.predict) = (items, most, slowdown, predict)
+    ///   - predict: the expected nanoseconds of work under so many units.
+    package init(
+        _ items: [Item], most: Int, promptMargin: Double = 1, tokenMargin: Double = 1, predict: @escaping (RemainingWork, Int) -> PhaseNanoseconds
+    ) {
+        (self.items, self.most, self.promptMargin, self.tokenMargin, self.predict) = (items, most, promptMargin, tokenMargin, predict)
+        hopeless = late(units: 0, withMargin: false)
+        tight = late(units: 0, withMargin: true)
     }
 
-    /// Which requests are late however little runs, by place.
-    package var hopeless: Set<Int> { late(units: 0, without: []) }
-
-    /// The most units at which all requests but those of `hopeless` are in time.
-    package func units(without hopeless: Set<Int>) -> Int {
+    /// The most units at which all requests but the hopeless ones are in time.
+    package var units: Int {
         var (fitting, tooMany) = (0, most + 1)
         while tooMany - fitting > 1 {
             let middle = (fitting + tooMany) / 2
-            if late(units: middle, without: hopeless).isEmpty { fitting = middle } else { tooMany = middle }
+            if late(units: middle, withMargin: true).isEmpty { fitting = middle } else { tooMany = middle }
         }
         return fitting
     }
 
     /// Requests that are not in time if each runs at most `units`. Prompts of those that are found late are not waited for.
-    private func late(units: Int, without left: Set<Int>) -> Set<Int> {
-        let phases = items.map { predict($0.work, min(units, $0.most)) }
-        var after = phases.indices.reduce(0) { left.contains($1) ? $0 : $0 + phases[$1].firstToken }
+    private func late(units: Int, withMargin: Bool) -> Set<Int> {
         var before = 0.0, late: Set<Int> = []
-        for (place, item) in items.enumerated() where !left.contains(place) {
-            let (prompt, tokens) = (phases[place].firstToken, phases[place].decode)
-            after -= prompt
-            let whole = before + prompt + tokens + min(max(after, 0), tokens * (slowdown - 1))
-            if before + prompt > item.leftToFirstToken || whole > item.left { late.insert(place) } else { before += prompt }
+        for (place, item) in items.enumerated() where !hopeless.contains(place) {
+            let phases = predict(item.work, min(units, item.most)), hasMargin = withMargin && !tight.contains(place)
+            let prompt = phases.firstToken * (hasMargin ? promptMargin : 1), tokens = phases.decode * (hasMargin ? tokenMargin : 1)
+            if before + prompt > item.leftToFirstToken || before + prompt + tokens > item.left { late.insert(place) } else { before += phases.firstToken }
         }
         return late
     }

@@ -167,6 +167,16 @@ package final class TimePlanner {
         }
     }
 
+    /// Predicted nanoseconds of one more row of all layers beside others, which the same read of the weights serves.
+    package func row(_ times: PlanTimes) -> Double {
+        let count = 32
+        func chunk(_ rows: Int) -> Double {
+            (early?.prefill(0 ..< rows, chunk: TimePlanner.chunk, isEnd: false) ?? 0) + ((early == nil ? prefix : late)?.prefill(0 ..< rows, chunk: TimePlanner.chunk, isEnd: false) ?? 0)
+                + times.prefill(0 ..< rows, chunk: TimePlanner.chunk, isEnd: false)
+        }
+        return max(chunk(count + 1) - chunk(1), 0) / Double(count)
+    }
+
     /// The counts of a plan.
     package func costPlan(_ plan: ExecutionPlan) -> CostPlan { CostPlan(plan, of: configuration) }
 
