@@ -26,8 +26,10 @@ RULES = {
     "wide_set": ("Sources/AdaKernels/matmul.c", "static const ak_tile_set *wide_set(", "\n}", "fba7da063f0d"),
     "tile_set": ("Sources/AdaKernels/matmul.c", "static const ak_tile_set *tile_set(", "\n}", "7ccb95b46118"),
     "one_token_function": ("Sources/AdaKernels/matmul.c", "static ak_one_token_function one_token_function(", "\n}", "4900ec371dc3"),
-    "ak_matmul_with": ("Sources/AdaKernels/matmul.c", "void ak_matmul_with(", "const int32_t tile_tokens", "3ef4adadad70"),
-    "unpacks": ("Sources/AdaKernels/matmul_weights.h", "static inline int unpacks(", "\n}", "96431acb1df2"),
+    "form_of": ("Sources/AdaKernels/matmul.c", "static weight_form form_of(", "\n}", "fa745c7c5085"),
+    "multiplies_row_layout": ("Sources/AdaKernels/matmul.c", "static int multiplies_row_layout(", "\n}", "db0e6ae2da3f"),
+    "ak_matmul_with": ("Sources/AdaKernels/matmul.c", "void ak_matmul_with(", "\n}", "6924a4872a97"),
+    "is_converted": ("Sources/AdaKernels/matmul_weights.h", "static inline int is_converted(", "\n}", "12dbdf89976c"),
     "ak_kernels_tuning": ("Sources/AdaKernels/dispatch.c", "ak_tuning ak_kernels_tuning(", "\n}", "a01b318f2b62"),
     "ak_avxvnni_matmul": ("Sources/AdaKernels/matmul_avxvnni.c", "void ak_avxvnni_matmul(", "ak_matmul_with(", "876e4a2ec5aa"),
     "ak_amx_matmul": ("Sources/AdaKernels/matmul_amx.c", "AK_AMX void ak_amx_matmul(", "ak_matmul_with(", "74521ce2d93d"),
@@ -198,8 +200,8 @@ def tunings():
 # ------------------------------------------------------------------------------------------------- the rules that are mirrored
 
 def kernel(parts, act, weight, layout, rows):
-    """What multiplies `rows` rows of activations, and what is done to the weights before (rules wide_set, tile_set, one_token_function, ak_matmul_with,
-    unpacks): a Kernel and a text, or None."""
+    """What multiplies `rows` rows of activations, and what is done to the weights before (rules wide_set, tile_set, one_token_function, form_of,
+    multiplies_row_layout, ak_matmul_with, is_converted): a Kernel and a text, or None."""
     few, some, wide_rows = constant("AK_FEW_TOKENS"), constant("AK_SOME_TOKENS"), constant("AK_WIDE_TOKENS")
     if act == "I8" or weight == "I8":
         return (parts.i8, "") if act == weight and layout == "panels" else None

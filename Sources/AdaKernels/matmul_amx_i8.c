@@ -95,7 +95,7 @@ TILES void ak_amx_i8(float *out, size_t ldo, const ak_activations *act, const ak
                 const int32_t token = t * TOKENS, tokens = smaller(TOKENS, act->tokens - token);
                 if (tokens != shaped) ak_amx_shape(smaller(tokens, AK_AMX_ROWS), tokens > AK_AMX_ROWS ? tokens - AK_AMX_ROWS : 0);
                 shaped = tokens;
-                if (is_last) ask_for_panels(weight, panels, end, end - p, panel_count, NULL, weight->blocks, upcoming, t, tiles);
+                if (is_last) prefetch_panels(weight, panels, end, end - p, panel_count, NULL, weight->blocks, upcoming, t, tiles);
                 for (int32_t i = p; i < end; i += PANELS) {
                     if (tokens > AK_AMX_ROWS) {
                         if (i + 1 < end) multiply(&part, token, tokens, panels + i, 2, 2);

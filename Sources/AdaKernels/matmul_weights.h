@@ -1,17 +1,17 @@
-// How weights come to the tiles of a matrix product: where the blocks of a panel lie, what is turned into panels on the way, what is asked for early.
+// The weights of a matrix product: addresses of panels and blocks, conversion into panels that tiles multiply, prefetch.
 #pragma once
 #include <string.h>
 
 #include "internal.h"
 
-#define ROWS_ROUNDED 8                  // blocks of rows that are dequantized before they are rounded to BF16
-#define PAIRS_BLOCKS AK_MIDDLE_BLOCKS   // blocks of a panel that are turned into BF16 at once
-#define GROUP_BYTES (1024 * 1024)       // weights of a group that tiles of any number of tokens meet one after the other: half of the second-level cache
-#define GROUP_PANELS 12                 // panels of those, at most
+#define ROWS_ROUNDED 8                  // blocks that are dequantized to float32 before they are rounded to BF16
+#define PAIRS_BLOCKS AK_MIDDLE_BLOCKS   // blocks of a panel that are converted to BF16 at once
+#define GROUP_BYTES (1024 * 1024)       // weights of a panel group (matmul_groups.c): half of the second-level cache
+#define GROUP_PANELS 12                 // panels of a group, at most
 
 static inline int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
-// Parts of nearly equal size that cover `count`, each at most `limit`: the size of the largest.
+// The size of the largest part if `count` is divided into as few parts of nearly equal size as `limit` permits.
 static inline int32_t even_part(int32_t count, int32_t limit) {
     const int32_t parts = (count + limit - 1) / limit;
     return parts > 0 ? (count + parts - 1) / parts : limit;
@@ -19,35 +19,35 @@ static inline int32_t even_part(int32_t count, int32_t limit) {
 
 static inline int is_quantized(ak_type type) { return ak_block_scale_bytes(type) > 0; }
 
-// Whether weights are turned into panels on the way: under BF16 activations to BF16, if they are not; otherwise those that lie in rows, and quantized
-// panels under float activations, to F32; quantized rows under Q8_0 activations to panels of their own type.
-static inline int unpacks(ak_type act, const ak_matrix *weight) {
+// Whether weights are converted in scratch before they are multiplied. BF16 activations need BF16 panels, F32 activations float panels; rows are
+// dequantized, or under Q8_0 activations packed into panels of their own type.
+static inline int is_converted(ak_type act, const ak_matrix *weight) {
     if (weight->layout == AK_ROWS) return 1;
     return act == AK_BF16 ? weight->type != AK_BF16 : is_quantized(weight->type) && act == AK_F32;
 }
 
-// Where the first block of a packed panel lies, and how far it is from one block to the next.
+// The first block of a packed panel, and the bytes from one of its blocks to the next.
 static inline const uint8_t *packed_panel(const ak_matrix *weight, int32_t panel) {
     const int32_t member = panel % weight->bundle;
     return (const uint8_t *)weight->data + (size_t)(panel - member) * weight->stride + (size_t)member * ak_block_step(weight->type);
 }
 static inline size_t packed_step(const ak_matrix *weight) { return (size_t)weight->bundle * ak_block_step(weight->type); }
 
-// Whether what the caller says comes next is laid out as what is multiplied now.
-static inline int goes_on(const ak_matrix *weight, const ak_upcoming *upcoming) {
+// Whether the upcoming panels have the layout of the current ones.
+static inline int has_same_layout(const ak_matrix *weight, const ak_upcoming *upcoming) {
     return upcoming != NULL && upcoming->weight->layout == weight->layout && upcoming->weight->type == weight->type &&
         upcoming->weight->blocks == weight->blocks && upcoming->weight->bundle == weight->bundle;
 }
 
-// Where the blocks of packed panel `panel` lie, as panel i of the tile.
+// Makes packed panel `panel` the tile's panel i.
 static inline void set_weights(ak_tile *tile, const ak_matrix *weight, int32_t panel, int32_t i) {
     tile->weight[i] = packed_panel(weight, panel);
     tile->scales[i] = tile->weight[i] + ak_block_bytes(weight->type);
     tile->step = packed_step(weight);
 }
 
-// Listed blocks first ..< last of a packed quantized panel as F32: out [last - first][32][16].
-static inline void panel_rows(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
+// Dequantizes listed blocks first ..< last of a packed panel to F32: out [last - first][32][16].
+static inline void dequantize_panel(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last) {
     ak_tile tile;
     set_weights(&tile, weight, panel, 0);
     for (int32_t i = first; i < last; i++, out += AK_BLOCK * AK_PANEL) {
@@ -56,37 +56,38 @@ static inline void panel_rows(float *out, const ak_matrix *weight, int32_t panel
     }
 }
 
+// The first of a panel's 16 rows.
 static inline const uint8_t *rows_of_panel(const ak_matrix *weight, int32_t panel) {
     return (const uint8_t *)weight->data + (size_t)panel * AK_PANEL * weight->stride;
 }
 
-// The rows of listed panel `at`, or of what comes behind the list.
-static inline const uint8_t *later_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, const ak_upcoming *upcoming) {
+// The rows of listed panel `at`, or of an upcoming panel after the end of the list.
+static inline const uint8_t *next_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, const ak_upcoming *upcoming) {
     if (at < count) return rows_of_panel(weight, panels[at]);
     if (upcoming != NULL && upcoming->weight->layout == AK_ROWS && at - count < upcoming->panel_count)
         return rows_of_panel(upcoming->weight, upcoming->panels[at - count]);
-    return rows_of_panel(weight, panels[count - 1]);   // what has been read costs nothing to ask for again
+    return rows_of_panel(weight, panels[count - 1]);   // in the cache already, so its prefetch is free
 }
 
-// Asks for part `part` of `parts` of the rows of `count` listed panels from `at` on: what is packed next comes while the last tiles are multiplied.
-static inline void ask_for_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count, const ak_upcoming *upcoming,
-                         int32_t part, int32_t parts) {
+// Prefetches part `part` of `parts` of the rows of `count` listed panels from `at` on.
+static inline void prefetch_rows(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count,
+                                 const ak_upcoming *upcoming, int32_t part, int32_t parts) {
     const size_t bytes = AK_PANEL * weight->stride / (size_t)parts;
     for (int32_t i = 0; i < count; i++) {
-        const uint8_t *rows = later_rows(weight, panels, at + i, panel_count, upcoming) + (size_t)part * bytes;
+        const uint8_t *rows = next_rows(weight, panels, at + i, panel_count, upcoming) + (size_t)part * bytes;
         for (size_t line = 0; line < bytes; line += AK_LINE) __builtin_prefetch(rows + line, 0, 2);
     }
 }
 
-// Asks for part `part` of `parts` of the listed blocks of `count` listed panels from `at` on, or of what comes behind the list.
-static inline void ask_for_panels(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count, const int32_t *blocks,
-                           int32_t listed, const ak_upcoming *upcoming, int32_t part, int32_t parts) {
+// Prefetches part `part` of `parts` of the listed blocks of `count` listed panels from `at` on, or of upcoming panels after the end of the list.
+static inline void prefetch_panels(const ak_matrix *weight, const int32_t *panels, int32_t at, int32_t count, int32_t panel_count,
+                                   const int32_t *blocks, int32_t listed, const ak_upcoming *upcoming, int32_t part, int32_t parts) {
     const int32_t first = (int32_t)((int64_t)listed * part / parts), last = (int32_t)((int64_t)listed * (part + 1) / parts);
     const size_t bytes = ak_block_step(weight->type), step = packed_step(weight);
     for (int32_t i = at; i < at + count; i++) {
         const uint8_t *panel;
         if (i < panel_count) panel = packed_panel(weight, panels[i]);
-        else if (goes_on(weight, upcoming) && i - panel_count < upcoming->panel_count)
+        else if (has_same_layout(weight, upcoming) && i - panel_count < upcoming->panel_count)
             panel = packed_panel(upcoming->weight, upcoming->panels[i - panel_count]);
         else return;
         for (int32_t b = first; b < last; b++) {
@@ -96,12 +97,12 @@ static inline void ask_for_panels(const ak_matrix *weight, const int32_t *panels
     }
 }
 
-// Listed blocks first ..< last of a panel as a panel of the activations' type, block after block.
-static inline void unpack(void *out, const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
-                   int32_t first, int32_t last) {
+// Converts listed blocks first ..< last of a panel to the activations' type, F32 or BF16: packed blocks, one after another.
+static inline void dequantize(void *out, const ak_matmul_parts *parts, ak_type act, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
+                              int32_t first, int32_t last) {
     if (act == AK_F32) {
         if (weight->layout == AK_ROWS) parts->rows(out, weight, panel, blocks, first, last);
-        else panel_rows(out, weight, panel, blocks, first, last);
+        else dequantize_panel(out, weight, panel, blocks, first, last);
         return;
     }
     uint16_t *pairs = out;
@@ -123,16 +124,18 @@ static inline void unpack(void *out, const ak_matmul_parts *parts, ak_type act, 
     }
 }
 
-// Panels of a group (matmul_groups.c), for parts of so many blocks.
+// Panels of a group (matmul_groups.c) whose parts have `blocks` blocks.
 static inline int32_t group_panels(int32_t blocks) {
     const int32_t fitting = (int32_t)(GROUP_BYTES / ((size_t)(blocks > 0 ? blocks : 1) * ak_block_step(AK_BF16))) / 2 * 2;
     return fitting < 2 ? 2 : smaller(fitting, GROUP_PANELS);
 }
 
-// Blocks of a panel that are turned into another type at once.
-static inline int32_t blocks_at_once(ak_type act, const ak_matrix *weight) { return smaller(weight->blocks, act == AK_BF16 ? PAIRS_BLOCKS : AK_ROWS_BLOCKS); }
+// Blocks of a panel that are converted at once.
+static inline int32_t blocks_at_once(ak_type act, const ak_matrix *weight) {
+    return smaller(weight->blocks, act == AK_BF16 ? PAIRS_BLOCKS : AK_ROWS_BLOCKS);
+}
 
-// The rows of the activations that belong to tokens `token` …
+// Makes `token` the tile's first token.
 static inline void set_tokens(ak_tile *tile, const ak_activations *act, float *out, size_t ldo, int32_t token) {
     const size_t size = act->type == AK_F32 ? 4 : act->type == AK_Q8_0 ? 1 : 2;
     tile->out = out + (size_t)token * ldo;
