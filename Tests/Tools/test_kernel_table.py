@@ -42,7 +42,7 @@ class Check(unittest.TestCase):
         self.assertIn("KernelSet.swift", self.check("Sources/AdaLLaVA/Compute/KernelSet.swift", "case AK_I8: return AK_I8", "case AK_I8: return AK_F32"))
 
     def test_comments_and_spaces_are_no_change(self):
-        self.assertEqual(self.check("Sources/AdaKernels/matmul.c", "// What is packed on the way comes from the cache.", "// Weights that are packed on the way come from the cache."), "")
+        self.assertEqual(self.check("Sources/AdaKernels/matmul.c", "// Converted weights are read from the cache, so only tiles in place prefetch.", "// Only tiles in place prefetch."), "")
 
 
 if __name__ == "__main__":
