@@ -1,5 +1,5 @@
-// What the AMX files share: products of tiles of 16 rows, of BF16 or 8-bit integers (Intel's Advanced Matrix Extensions), many times as fast as
-// AVX-512's dot products.
+// Shared by the AMX files (Intel's Advanced Matrix Extensions): products of tiles of 16 rows, in BF16 or 8-bit integers. They are many times as fast
+// as AVX-512's dot products.
 #pragma once
 #include "avx512.h"
 
@@ -7,7 +7,7 @@
 #define AK_AMX __attribute__((target(AK_AVX512_FEATURES ",avx512bf16,amx-tile,amx-bf16")))
 #define AK_AMX_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16,amx-tile,amx-bf16")))
 
-#define AK_AMX_ROWS 16   // of a tile register, which holds as many lines of 64 bytes
+#define AK_AMX_ROWS 16   // rows of a tile register, 64 bytes each
 
 // 1 if the processor has BF16 tiles and the system lets this process use them.
 int ak_amx_available(void);
@@ -42,8 +42,8 @@ void ak_amx_attention_span(float *out, size_t ldo, float *logs, const float *q, 
     load_weights(6, 0) \
     if (panels > 1) { load_weights(7, 1) } \
     if (groups > 1) { load_tokens(5, 1) }
-// and a step's products. What the next one needs, if there is one, is loaded as soon as a register has been read for the last time: where another
-// hardware thread keeps the core busy there are no spare registers behind these, and a load waits for the product before it.
+// and a step's products. The next step's operands are loaded as soon as a register has been read for the last time: if another hardware thread shares
+// the core, there are no registers to rename these to, and a load waits for the product before it.
 #define AK_AMX_STEP(product, panels, groups, goes_on, load_tokens, load_weights) \
     product(0, 4, 6); \
     if (panels > 1) product(1, 4, 7); \
@@ -55,7 +55,7 @@ void ak_amx_attention_span(float *out, size_t ldo, float *logs, const float *q, 
     if (goes_on && panels > 1) { load_weights(7, 1) }
 
 // Gives the thread's tile registers their shapes: sums (0 to 3) and rows of activations (4, 5) of `first` and of `second` rows, 16 at most, and
-// columns (6, 7). Between this and _tile_release a thread's registers are 8 KB larger, which the system saves when it takes the processor away.
+// columns (6, 7). From here to _tile_release the thread's state is 8 KB larger, and the system saves that whenever it preempts the thread.
 AK_AMX_INLINE void ak_amx_shape(int first, int second) {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};
     const int rows[8] = {first, first, second, second, first, second, AK_AMX_ROWS, AK_AMX_ROWS};

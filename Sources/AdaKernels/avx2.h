@@ -1,4 +1,4 @@
-// What the AVX2 files share. Each function carries its own target, so the package needs no compiler flags.
+// Shared by the AVX2 files. Each function has its own target attribute, so the package needs no compiler flags.
 #pragma once
 #include "approximations.h"
 #include "internal.h"
@@ -58,8 +58,8 @@ AK_AVX2_INLINE __m256i ak_lanes256(size_t n, size_t i) {
     return _mm256_loadu_si256((const __m256i *)(ones + (n - i >= 8 ? 0 : 8 - (n - i))));
 }
 
-// Values i … i + 7 of the n at x, zeros behind the last; and their storing. Masked stores are microcode on AMD's processors before Zen 4,
-// ten times as slow as whole ones, so only the last few values take them.
+// Load and store of values i … i + 7 of the n at x, zeros after the last. AMD's processors before Zen 4 execute masked stores as microcode, ten times
+// as slow as whole ones, so only the last few values use them.
 AK_AVX2_INLINE __m256 ak_load256(const float *x, size_t n, size_t i) {
     return n - i >= 8 ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, ak_lanes256(n, i));
 }
@@ -80,7 +80,7 @@ AK_AVX2_INLINE __m256 ak_exp256(__m256 x) {
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(AK_EXP_1));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(AK_EXP_0));
     const __m256 y = _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
-    // 2^n in two factors, because n may lie outside the exponents of floats. (Of NaN any n will do.)
+    // 2^n in two factors, because n can be outside the range of float exponents. (For NaN any n will do.)
     const __m256i power = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(power, 1), bias = _mm256_set1_epi32(127);
     const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
     const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(power, half), bias), 23);
@@ -117,11 +117,11 @@ AK_AVX2_INLINE __m256 ak_add_dots256(__m256 sum, __m256i dots, const uint8_t *sc
     return _mm256_fmadd_ps(_mm256_fmadd_ps(dot, scale, _mm256_mul_ps(minima, _mm256_set1_ps(act_sum))), act_scale, sum);
 }
 
-// Where both 16-bit sums of a Q4_0 row begin, from the sum of a block's activations times -128: -8 times the sum of all inputs, half and half. They then
-// are sums of 16 products of w - 4 (-4 … 11) and 16 of -4: 30,480 at most, as 16 of w (0 … 15) are.
+// The initial value of both 16-bit sums of a Q4_0 row, from the sum of a block's activations times -128: half of -8 times the sum of all inputs.
+// They do not overflow: 16 products of w - 4 (-4 … 11) and 16 of -4 are 30,480 at most, as 16 of w (0 … 15) are.
 AK_INLINE int32_t ak_avx2_q4_0_start(int32_t sum) { return (int32_t)((uint32_t)(sum / 16 / 2 & 0xffff) * 0x10001u); }
 
-// Half h of the sums of token t and panel p, where they go.
+// Writes half h of the sums of token t and panel p.
 AK_AVX2_INLINE void ak_finish_half256(__m256 value, const ak_tile *tile, int t, int p, int h) {
     if (tile->flags & AK_TILE_SUSPEND) {
         _mm256_storeu_ps(tile->partial + (t * tile->panels + p) * AK_PANEL + 8 * h, value);
@@ -140,7 +140,7 @@ AK_AVX2_INLINE __m256 ak_odd_half256(__m256i pairs) {
     return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
 }
 
-// Eight rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
+// Eight rows' weights of input k (even) or k + 1 (odd). The 16 rows' weights of both inputs are at `pair`.
 AK_AVX2_INLINE __m256 ak_weights256(const uint8_t *pair, const ak_type type, const int odd, const int half) {
     if (type == AK_F32) return _mm256_loadu_ps((const float *)(pair + AK_LINE * (size_t)odd) + 8 * half);
     if (type == AK_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(pair + 32 * odd + 16 * half)));

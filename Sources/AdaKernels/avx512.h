@@ -1,4 +1,4 @@
-// What the AVX-512 files share. Each function carries its own target, so the package needs no compiler flags.
+// Shared by the AVX-512 files. Each function has its own target attribute, so the package needs no compiler flags.
 #pragma once
 #include "internal.h"
 #include "approximations.h"
@@ -65,7 +65,7 @@ typedef struct { __m512 of[AK_TILE_TOKENS][AK_TILE_PANELS]; } ak_sums512;
 
 AK_AVX512_INLINE void ak_sums512_start(ak_sums512 *sums, const ak_tile *tile, const int tokens, const int panels) {
     const int resume = tile->flags & AK_TILE_RESUME;
-    // The lines that will be written come while the sums are computed.
+    // Prefetches the lines that will be written, while the sums are computed.
     if (tokens > 3)
 #pragma unroll
         for (int p = 0; p < panels; p++)
@@ -106,7 +106,7 @@ AK_AVX512_INLINE void ak_sums512_finish(const ak_sums512 *sums, const ak_tile *t
     }
 }
 
-// ------------------------------------------------------------------------------------------------------------ small pieces
+// -------------------------------------------------------------------------------------------------------------- functions
 
 // e^x with a relative error below 2e-7; zero below about -104, infinity above about 88.7, NaN for NaN.
 AK_AVX512_INLINE __m512 ak_exp512(__m512 x) {
@@ -125,8 +125,8 @@ AK_AVX512_INLINE __m512 ak_exp512(__m512 x) {
     return _mm512_scalef_ps(y, n);
 }
 
-// x * sigmoid(y), its factor 1 / (1 + e^-y) with a relative error below 3e-7: an estimate of the reciprocal and a step of Newton's method, for a division
-// takes as long as half of this. Of a sum near or at infinity the estimate is all there is.
+// x * sigmoid(y), its factor 1 / (1 + e^-y) with a relative error below 3e-7. A division would take half as long as all of this, so the reciprocal is
+// an estimate and one step of Newton's method; for a sum near infinity it is the estimate alone.
 AK_AVX512_INLINE __m512 ak_gated512(__m512 x, __m512 y) {
     const __m512 sum = _mm512_add_ps(_mm512_set1_ps(1.0f), ak_exp512(_mm512_sub_ps(_mm512_setzero_ps(), y))), estimate = _mm512_rcp14_ps(sum);
     const __mmask16 small = _mm512_cmp_ps_mask(sum, _mm512_set1_ps(0x1p126f), _CMP_LT_OQ);

@@ -1,7 +1,7 @@
-// Loops that do one thing as fast as the processor can (see ak_ceilings.h).
+// Loops that reach the processor's peak bandwidth or arithmetic (see ak_ceilings.h).
 //
-// The multiply loops keep enough sums in registers to hide the latency of an instruction: 12 cover six cycles at two a cycle, and leave
-// room for the operands. OPAQUE makes a register's value unknown to the compiler at no cost, so that nothing is computed only once.
+// The multiply loops keep enough sums in registers to hide the latency of an instruction: 12 cover six cycles at two a cycle, and leave registers for
+// the operands. OPAQUE makes a register's value unknown to the compiler at no cost, so that it cannot move work out of the loop.
 #include "ak_ceilings.h"
 #include "internal.h"
 
@@ -23,7 +23,7 @@ typedef double (*multiply_function)(int64_t rounds);
 
 #define PORTABLE_LANES 16
 
-// The compiler has to write and read the arrays again in each round; what is left is what portable code reaches.
+// The compiler has to store and load the arrays again in each round, as it does in other portable code.
 #define OPAQUE_MEMORY(p) __asm__ volatile("" : : "r"(p) : "memory")
 
 static double portable_int8(int64_t rounds) {
@@ -153,7 +153,7 @@ AK_AVX2 static double avx2_f32(int64_t rounds) {
     return (double)rounds * SUMS * 8 * 2;
 }
 
-#define AHEAD 2048   // bytes from what is read to what is asked for
+#define AHEAD 2048   // prefetch distance in bytes
 
 AK_AVX512 static uint64_t avx512_read(const uint8_t *data, size_t part, int32_t streams) {
     __m512i sums[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -163,7 +163,7 @@ AK_AVX512 static uint64_t avx512_read(const uint8_t *data, size_t part, int32_t 
             const uint8_t *lines = data + (size_t)stream * part + at;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                _mm_prefetch((const char *)lines + AHEAD + i * LINE, _MM_HINT_T0);   // beyond the end nothing happens
+                _mm_prefetch((const char *)lines + AHEAD + i * LINE, _MM_HINT_T0);   // has no effect beyond the end
                 sums[i] = _mm512_add_epi64(sums[i], _mm512_load_si512((const void *)(lines + i * LINE)));
             }
         }

@@ -41,7 +41,7 @@ AK_AVX2_INLINE void columns(float *out, size_t ldo, const float *in, size_t ldx,
                             int32_t r0, int32_t r1, const int s0, const int s1) {
     const int32_t column = x * stride - shape->left;
     const size_t row_stride = (size_t)shape->width * ldx;
-    // Where no tap meets the input there is nothing to point at.
+    // If no tap is inside the input there is no address.
     const float *first = r0 < r1 && s0 < s1 ? in + (size_t)(row + r0) * row_stride + (size_t)(column + s0) * ldx : in;
     const size_t channels = (size_t)shape->channels;
     out += (size_t)x * ldo;

@@ -131,7 +131,7 @@ ak_tuning ak_kernels_tuning(const ak_kernels *kernels) {
     if (strcmp(kernels->name, ak_avx2_kernels.name) == 0 || strcmp(kernels->name, ak_avxvnni_kernels.name) == 0) return ak_avx2_tuning;
     const int is_amx = strcmp(kernels->name, ak_amx_kernels.name) == 0;
     if (!is_amx && strcmp(kernels->name, ak_avx512_kernels.name) != 0) return tuning;
-    // The AMX kernels are the AVX-512 ones but for products of BF16 and I8 and attention in BF16.
+    // The AMX kernels are the AVX-512 ones except for products of BF16 and I8 and attention in BF16.
     tuning = is_amx ? ak_amx_tuning : ak_avx512_tuning;
     tuning.bf16_dot &= ak_avx512_has_bf16();
     tuning.int8_tiles &= ak_amx_has_int8();

@@ -18,7 +18,7 @@ static AK_AVX2 void quantize_q8(int8_t *out, size_t ldo, float *scales, int32_t 
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 values[i] = _mm256_loadu_ps(x + 8 * i);
-                // The second operand where one is NaN: what was there before.
+                // If a value is NaN the result is the second operand, the previous maximum.
                 largest = _mm256_max_ps(_mm256_andnot_ps(sign, values[i]), largest);
             }
             const float scale = ak_max256(largest) / 127.0f;
@@ -54,7 +54,7 @@ AK_AVX2 void ak_avx2_quantize_i16(int16_t *out, size_t ldo, float *scales, const
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 values[i] = _mm256_loadu_ps(x + 8 * i);
-                // The second operand where one is NaN: what was there before.
+                // If a value is NaN the result is the second operand, the previous maximum.
                 largest = _mm256_max_ps(_mm256_andnot_ps(sign, values[i]), largest);
             }
             scales[at] = ak_max256(largest) / AK_WIDE_MAX;
@@ -261,7 +261,7 @@ static AK_AVX2 int32_t argmax(const float *x, int32_t n) {
     return 0;
 }
 
-// The set's products, and what all sets of 256 bits share.
+// The set's products, and the kernels that all sets of 256 bits share.
 #define KERNELS(set) { \
     .name = #set, \
     .matmul = ak_##set##_matmul, \

@@ -46,7 +46,7 @@ REDUCE16(largest16, __m512, _mm512_max_ps, _mm512_unpacklo_ps, _mm512_unpackhi_p
 REDUCE16(sums16, __m512i, _mm512_add_epi32, _mm512_unpacklo_epi32, _mm512_unpackhi_epi32, _mm512_unpacklo_epi64, _mm512_unpackhi_epi64,
          _mm512_shuffle_i32x4)
 
-// Where 8-bit rows and what belongs to them go, and where they come from; strides in blocks and values.
+// Destination of 8-bit rows with their scales and sums, and their source; strides in blocks and values.
 typedef struct {
     int8_t *out;
     float *scales;
@@ -374,7 +374,7 @@ const ak_tuning ak_avx512_tuning = {
     .query_tile = 2 * AK_QUERY_TILE,
 };
 
-// With AMX comes memory that four streams of panels read at 0.97 of its bandwidth; rows, one after the other, reach 0.7.
+// Processors with AMX have memory of which four streams of panels use 0.97 of the bandwidth; rows, which are one stream, use 0.7.
 const ak_tuning ak_amx_tuning = {
     AK_ITEM_TUNING, .bf16_dot = 1, .bf16_tiles = 1, .int8_tiles = 1, .bundle_panels = AK_BUNDLE_PANELS, .half_panels = 1,
     .query_tile = 2 * AK_MOST_QUERIES,

@@ -1,4 +1,4 @@
-// Gated short convolutions of single rows: few operations for each value, so that plain loops, which the compiler makes vectors of, wait for memory.
+// Gated short convolutions of single rows. They have few operations per value, so plain loops, which the compiler vectorizes, are bound by memory.
 #include "AdaKernels.h"
 
 void ak_multiply(float *x, const float *y, size_t n) {

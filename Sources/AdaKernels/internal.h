@@ -1,4 +1,4 @@
-// What the files of AdaKernels share: the tile of a matrix product, the parts of attention, and the kernels of each instruction set.
+// Shared by the files of AdaKernels: the tile of a matrix product, the parts of attention, and the kernels of each instruction set.
 #pragma once
 #include <math.h>
 #include <stddef.h>
@@ -11,14 +11,14 @@
 
 // ----------------------------------------------------------------------------------------------------------- matrix product
 
-#define AK_LINE 64          // bytes of a block that always lie together
-#define AK_TILE_PANELS 4    // weight panels a tile multiplies at once, at most
-#define AK_TILE_TOKENS 12   // tokens of a tile in registers, at most
-#define AK_MOST_TOKENS 32   // tokens of any tile
-#define AK_SOME_TOKENS 24   // tokens up to which a product waits for memory about as long as it computes
-#define AK_FEW_TOKENS 3     // tokens up to which tiles of any number ask for memory themselves: what a decode waits for
+#define AK_LINE 64          // bytes of a cache line
+#define AK_TILE_PANELS 4    // most panels of a tile
+#define AK_TILE_TOKENS 12   // most tokens of a register tile
+#define AK_MOST_TOKENS 32   // most tokens of any tile
+#define AK_SOME_TOKENS 24   // up to so many tokens a product is bound by memory about as much as by arithmetic, and its tiles prefetch
+#define AK_FEW_TOKENS 3     // up to so many tokens a product is bound by memory, and tiles of any number of tokens prefetch
 
-// Bytes that one block of a packed panel takes, and its scales and minima: 0 for the float types.
+// Bytes of one block of a packed panel, and of its scales and minima: 0 for the float types.
 AK_INLINE size_t ak_block_bytes(ak_type type) {
     const size_t values = (size_t)AK_BLOCK * AK_PANEL;
     switch (type) {
@@ -33,14 +33,14 @@ AK_INLINE size_t ak_block_scale_bytes(ak_type type) {
     return (size_t)AK_PANEL * 2 * (type == AK_Q4_1 ? 2 : 1);
 }
 
-// From one block of a packed panel to the next.
+// Bytes from one block of a packed panel to the next.
 AK_INLINE size_t ak_block_step(ak_type type) { return ak_block_bytes(type) + ak_block_scale_bytes(type); }
 
 enum {
     // The first values are the public flags.
-    AK_TILE_RESUME = 1 << 8,    // go on from the sums in partial instead of from zero
-    AK_TILE_SUSPEND = 1 << 9,   // leave the sums in partial; out is not touched
-    AK_TILE_DENSE = 1 << 10,    // the weights hold only the tile's blocks, one after another
+    AK_TILE_RESUME = 1 << 8,    // sums start from `partial` instead of zero
+    AK_TILE_SUSPEND = 1 << 9,   // sums are written to `partial`; out is not touched
+    AK_TILE_DENSE = 1 << 10,    // the weights are the tile's blocks only, one after another
 };
 
 // The 6-bit scale and minimum of 32-value group `group` of Q4_K and Q5_K, out of their 12 packed bytes.
@@ -54,8 +54,8 @@ AK_INLINE void ak_group_scale(const uint8_t *packed, int group, int *scale, int 
     }
 }
 
-// The half-precision scale by which the 32 values of a group of a block are whole numbers of at most 8 bits: of the group's own, so that Q8_0 holds
-// them as they are (IQ4_XS: but for the scale's rounding). Returns 0 for types whose groups have none, and for scales that are no halves.
+// The half-precision scale of a block's group of 32 values, if the values are 8-bit integers times a scale of the group: Q8_0 stores those exactly
+// (IQ4_XS except for the scale's rounding). Returns 0 for types without such a scale, and for scales that no half represents.
 int ak_own_scale(uint16_t *scale, ak_type type, const uint8_t *block, int group);
 
 // A register tile: a few tokens times a few panels, over the listed blocks first ..< last.
@@ -71,7 +71,7 @@ typedef struct {
     const uint8_t *weight[AK_TILE_PANELS];  // packed panels: their first blocks
     const uint8_t *scales[AK_TILE_PANELS];  // the first blocks' scales (and minima), quantized types only
     size_t step;                            // bytes from one block, and from its scales, to the next
-    const uint8_t *next[AK_TILE_PANELS];    // first blocks of what is multiplied after this tile, or NULL; laid out as `weight`
+    const uint8_t *next[AK_TILE_PANELS];    // first blocks of the panels after this tile, to prefetch, or NULL; laid out as `weight`
     int32_t panel[AK_TILE_PANELS];          // their indices: panel p writes out[16p …]
     const int32_t *blocks;                  // NULL: block i is i
     int32_t first, last;
@@ -88,15 +88,15 @@ typedef struct ak_tile_set {
     int32_t panels[AK_TILE_TOKENS + 1];        // [t]: panels that tiles of t tokens take at once, and the last, smaller one of a product
     ak_tile_function run[AK_TILE_PANELS][AK_TILE_TOKENS];   // [panels - 1][tokens - 1]
     ak_tile_function run_any;                  // or one for every number of tokens, up to AK_MOST_TOKENS, which takes panels[0] panels
-    const struct ak_tile_set *some;            // for AK_SOME_TOKENS or fewer: tiles that ask for memory themselves; NULL: these do
+    const struct ak_tile_set *some;            // tiles that prefetch, for AK_SOME_TOKENS or fewer; NULL: these do
 } ak_tile_set;
 
 // Dequantizes listed blocks first ..< last of panel `panel` of a matrix in AK_ROWS layout: out [last - first][32][16].
 typedef void (*ak_rows_function)(float *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last);
 
-// Turns listed blocks first ..< last of panel `panel` of a Q8_0, Q4_0 or Q4_1 matrix in AK_ROWS layout into blocks of a packed panel of its type:
-// out holds them as AK_PANELS does. 16 rows are read at once, a little of each: more streams than a processor follows. So what lies at `ahead`, the
-// first of 16 rows that are read later, is asked for from beginning to end. All of the panel's rows exist; a last one of fewer is ak_portable_panel's.
+// Packs listed blocks first ..< last of panel `panel` of a Q8_0, Q4_0 or Q4_1 matrix in AK_ROWS layout: out holds them as AK_PANELS does.
+// 16 rows are read at once, more streams than the hardware prefetchers follow, so the 16 rows at `ahead`, which are read later, are prefetched. All 16
+// rows of the panel exist; ak_portable_panel packs a last panel of fewer.
 typedef void (*ak_panel_function)(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks,
                                   int32_t first, int32_t last, const uint8_t *ahead);
 
@@ -108,18 +108,18 @@ typedef void (*ak_panel_function)(uint8_t *out, const ak_matrix *weight, int32_t
         default: f(__VA_ARGS__, AK_Q4_1); \
     }
 
-// An ak_panel_function out of a file's `panel_of`, which takes the type as a constant: one copy for each, so that its loop holds no choice of type.
+// An ak_panel_function made of a file's `panel_of`, which takes the type as a constant: one copy for each type, so that its loop has no branch on it.
 #define AK_PANEL_FUNCTION(target, name) \
     target void name(uint8_t *out, const ak_matrix *weight, int32_t panel, const int32_t *blocks, int32_t first, int32_t last, \
                      const uint8_t *ahead) { \
         AK_FOR_ROW_TYPE(weight->type, panel_of, out, weight, panel, blocks, first, last, ahead) \
     }
 
-// Rounds a block of an F32, F16, Q8_0, Q4_0 or Q4_1 panel to BF16 (to nearest even, from what it is in float32): out [16][16][2], as in a BF16
-// panel. A quantized block's scales (and minima) are at `scales`.
+// Rounds a block of an F32, F16, Q8_0, Q4_0 or Q4_1 panel from float32 to BF16 (to nearest even): out [16][16][2], as in a BF16 panel. A quantized
+// block's scales (and minima) are at `scales`.
 typedef void (*ak_pairs_function)(uint16_t *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 
-// A block of a panel as `wide` tiles multiply it: in 16-bit integers, pairs of inputs side by side; 4-bit weights in bytes, fours of inputs side by side.
+// A widened block of a panel: 16-bit integers, in pairs of inputs; 4-bit weights as bytes, in fours of inputs.
 typedef struct {
     union {
         int16_t pairs[AK_BLOCK / 2][AK_PANEL][2];
@@ -132,27 +132,28 @@ typedef struct {
     };
 } ak_wide_block;
 
-// The block of an F16, BF16, Q8_0, Q4_0 or Q4_1 panel at `block`; the scales (and minima) of a quantized one are at `scales`. Quantized weights stay
-// what they are; a float row's 32 weights are rounded to multiples of 1 / AK_WIDE_MAX of their largest.
+// Widens the block of an F16, BF16, Q8_0, Q4_0 or Q4_1 panel at `block`; a quantized block's scales (and minima) are at `scales`. Quantized weights
+// keep their values; a float row's 32 weights are rounded to multiples of 1 / AK_WIDE_MAX of the largest.
 typedef void (*ak_wide_function)(ak_wide_block *out, ak_type type, const uint8_t *block, const uint16_t *scales);
 
-// Products of one token with Q8_0, Q4_0 and Q4_1 rows where they lie: `arrange` puts the token's activations into scratch as `dots` wants them, which
-// then gives the sums of the 16 rows of a panel, all of which exist; bit for bit those of packed panels. From end on, memory is read at `next`
-// instead: what lies there is asked for in time. Scratch: AK_ROW_CHUNK_BYTES for every AK_ROW_CHUNK blocks.
+// GEMV with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout, read in place. `arrange` writes the token's activations to scratch in the order of `dots`, which
+// computes the sums of a panel's 16 rows, with the same bits as packed panels.
+// All 16 rows exist. After `end` the thread reads at `next`, which is prefetched. Scratch: AK_ROW_CHUNK_BYTES for every AK_ROW_CHUNK blocks.
 typedef struct {
     void (*arrange)(void *scratch, const ak_activations *act, const ak_matrix *weight);
     void (*dots)(float *out, const ak_matrix *weight, int32_t panel, const uint8_t *end, const uint8_t *next, void *scratch);
 } ak_row_products;
 
-// Products of one token's Q8_0 activations with neighbouring packed panels, over some blocks (NULL: the first `count`): the sums of 16 rows each, out
-// (members, 16), bit for bit those of tiles. `panels` is the first one's first block; `step` bytes lead from one block to the next, and `member_step`
-// from one panel to the next: little in a bundle, which is one stream from memory, a panel otherwise, so that there are as many streams as members.
-// next: what is read after these panels, with the same steps, asked for in time.
+// GEMV of Q8_0 activations with adjacent packed panels, over listed blocks (NULL: the first `count`): the sums of 16 rows each, out (members, 16), with
+// the same bits as tiles.
+//   panels: first block of the first panel. step: bytes from one block to the next. member_step: bytes from one panel to the next, a block in a
+//   bundle, which is one memory stream; otherwise a panel, and there are as many streams as members.
+//   next: the panels that are read afterwards, with the same steps, to prefetch.
 typedef void (*ak_one_token_function)(float *out, const ak_activations *act, const uint8_t *panels, size_t step, size_t member_step, int32_t members,
                                       const uint8_t *next, const int32_t *blocks, int32_t count);
 typedef struct { ak_one_token_function q8, q4_0, q4_1; } ak_one_token;
 
-#define AK_BUNDLE_PANELS 12   // panels that ak_one_token takes at once, at most: more are not read faster, and threads wait longer for the last ones
+#define AK_BUNDLE_PANELS 12   // most panels of one ak_one_token call: more are not read faster, and threads wait longer for the last call
 
 #define AK_ROW_CHUNK 16
 #define AK_ROW_CHUNK_BYTES ((size_t)(AK_ROW_CHUNK * (AK_BLOCK + 8) + 2 * AK_PANEL * AK_ROW_CHUNK * 4))
@@ -176,32 +177,32 @@ AK_INLINE int32_t ak_group_end(int32_t group, int32_t blocks) {
     return end < blocks ? end : blocks;
 }
 
-// What an instruction set brings to the matrix product. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8, q4_0
-// and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8, wide_q4_0 and wide_q4_1 the same
-// with Q8_0 activations (NULL where q8, q4_0 and q4_1 are faster for any number of tokens).
+// The parts of the matrix product that an instruction set implements. bf16 is BF16 panels with F32 activations, bf16_dot with BF16 activations; q8,
+// q4_0 and q4_1 are panels of those types with Q8_0 activations. i16 is ak_wide_block with I16 activations, wide_q8, wide_q4_0 and wide_q4_1 the same
+// with Q8_0 activations (NULL if q8, q4_0 and q4_1 are faster for any number of tokens).
 typedef struct {
     const ak_tile_set *f32, *f16, *bf16, *bf16_dot, *q8, *q4_0, *q4_1, *i16, *wide_q8, *wide_q4_0, *wide_q4_1;
     ak_pairs_function pairs;
     ak_rows_function rows;
     ak_panel_function panel;
     ak_wide_function widen;
-    const ak_row_products *row_products;   // NULL: rows are packed for few tokens too
-    const ak_one_token *one_token;         // NULL: tiles are as good
+    const ak_row_products *row_products;   // NULL: rows are packed for one token too
+    const ak_one_token *one_token;         // NULL: tiles are as fast
     ak_i8_function i8;                     // NULL: the portable one
-    int32_t streams;                       // panels that lie one behind the other and that one_token reads side by side; 0 as 1
+    int32_t streams;                       // panels outside bundles that one_token reads at once; 0 as 1
 } ak_matmul_parts;
 
 void ak_matmul_with(const ak_matmul_parts *parts, float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight,
                     const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count,
                     int32_t flags, const ak_upcoming *upcoming, void *scratch);
 
-// The same of more than a few tokens of BF16 activations, with tiles that take any number of tokens, over `listed` blocks.
+// GEMM of BF16 activations with tiles of any number of tokens, over `listed` blocks (matmul_groups.c).
 void ak_multiply_groups(const ak_matmul_parts *parts, const ak_tile_set *set, float *out, size_t ldo, const ak_activations *act,
                         const ak_matrix *weight, const float *bias, const int32_t *panels, int32_t panel_count, const int32_t *blocks,
                         int32_t listed, int32_t flags, const ak_upcoming *upcoming, void *scratch);
 
-// ak_kernels.middle with such tiles. `combine` writes what becomes of the sums (tokens, AK_MIDDLE_PANELS, 16) of one or two panels of a tile, which
-// stand for the panels `made`: silu(first) * second as the first of those, or, where there is one, `activation` of each.
+// ak_kernels.middle with such tiles. `combine` reads the sums (tokens, AK_MIDDLE_PANELS, 16) of a tile's one or two panels and writes the output panels
+// `made`: without `activation` silu(first) * second as the first of them, otherwise `activation` of each.
 #define AK_MIDDLE_PANELS 2
 typedef void (*ak_middle_function)(uint16_t *out, size_t ldo, float *sums, int32_t tokens, const int32_t *made, int32_t panels,
                                    void (*activation)(float *, size_t));
@@ -209,47 +210,46 @@ void ak_multiply_middle(const ak_matmul_parts *parts, const ak_tile_set *set, ak
                         const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias, void (*activation)(float *, size_t),
                         const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
 
-// Input block that listed block i stands for, and where it lies in the weights.
+// Input block of listed block i, and its index in the weights.
 AK_INLINE int32_t ak_tile_block(const ak_tile *tile, int32_t i) { return tile->blocks ? tile->blocks[i] : i; }
 AK_INLINE int32_t ak_tile_weight_block(const ak_tile *tile, int32_t i, int32_t block) {
     return tile->flags & AK_TILE_DENSE ? i - tile->first : block;
 }
 
-// Where the 16 sums of token t and panel p begin.
+// The initial 16 sums of token t and panel p.
 AK_INLINE void ak_tile_start(float *sums, const ak_tile *tile, int32_t t, int32_t p) {
     if (tile->flags & AK_TILE_RESUME) memcpy(sums, tile->partial + (t * tile->panels + p) * AK_PANEL, AK_PANEL * sizeof(float));
     else memset(sums, 0, AK_PANEL * sizeof(float));
 }
 
-// A 4-bit weight w stands for (w - 8) * scale (Q4_0) or w * scale + minimum (Q4_1). The activations' sums come times -128, so that Q4_0's
-// -8 adds sums / 16, which is exact, and a minimum adds itself times sums * AK_SUM_UNIT.
+// A 4-bit weight w has the value (w - 8) * scale (Q4_0) or w * scale + minimum (Q4_1). The activations' sums are stored times -128, so Q4_0's -8
+// contributes sums / 16, which is exact, and a minimum contributes itself times sums * AK_SUM_UNIT.
 #define AK_SUM_UNIT (-1.0f / 128)
 AK_INLINE int32_t ak_tile_q4_0_sum(const ak_tile *tile, size_t at) { return tile->act_sums[at] / 16; }
 
-// Bytes ahead of a decode's reads that are asked for, of all panels of a tile together: far enough to cover the latency of memory, across the ends
-// of pages where the hardware's own prefetching stops.
+// Prefetch distance of decode in bytes, of all panels of a tile together: it covers the latency of memory, and the ends of pages, where the hardware's
+// prefetchers stop.
 #define AK_AHEAD 8192
 
-// Whatever was stored before is in memory behind this: keeps the compiler from moving sums and scales from one register and place on the stack
-// to the next between blocks.
+// A compiler barrier: keeps the compiler from moving sums and scales between registers and the stack from one block to the next.
 AK_INLINE void ak_settle(void) { __asm__ volatile("" ::: "memory"); }
 
-// Where a panel's blocks of `step` bytes are read `distance` listed blocks after listed block i: further on from `base` (what a plan leaves
-// out is not fetched either), or from `next` in the tile that comes then.
+// Address of the block of `step` bytes that is read `distance` listed blocks after listed block i: in the panel at `base`, or in the next tile's at
+// `next`. Blocks that a plan leaves out are not prefetched.
 AK_INLINE const uint8_t *ak_tile_later(const ak_tile *tile, const uint8_t *base, const uint8_t *next, size_t step, int32_t i,
                                        int32_t distance) {
     const int32_t count = tile->last - tile->first, later = i + (distance < count ? distance : count);
     if (later < tile->last) return base + (size_t)ak_tile_weight_block(tile, later, ak_tile_block(tile, later)) * step;
-    // What is being read already costs nothing to ask for again.
+    // In the cache already, so its prefetch is free.
     if (next == NULL) return base + (size_t)ak_tile_weight_block(tile, i, ak_tile_block(tile, i)) * step;
     return next + (size_t)ak_tile_block(tile, tile->first + later - tile->last) * step;
 }
 
-// Where the weights lie that panel p's tile reads `bytes` bytes of all its panels after listed block i, of a type whose blocks are block_bytes.
+// Address of panel p's weights that the tile reads `bytes` bytes (of all its panels) after listed block i; block_bytes: of the type.
 AK_INLINE const uint8_t *ak_tile_ahead(const ak_tile *tile, int p, int32_t i, size_t bytes, size_t block_bytes, int panels) {
     return ak_tile_later(tile, tile->weight[p], tile->next[p], tile->step, i, (int32_t)(bytes / block_bytes) / panels);
 }
-// Scales of panel p's listed block that lies at `stored`, and of the block whose values lie at `ahead`.
+// Scales of panel p's block at index `stored`, and of the block whose values are at `ahead`.
 AK_INLINE const uint8_t *ak_tile_scales(const ak_tile *tile, int p, size_t stored) { return tile->scales[p] + stored * tile->step; }
 AK_INLINE const uint8_t *ak_tile_scales_ahead(const ak_tile *tile, int p, const uint8_t *ahead) {
     return ahead + (tile->scales[p] - tile->weight[p]);
@@ -298,7 +298,7 @@ void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t 
 // min(6, max(0, x)); NaN stays NaN.
 AK_INLINE float ak_relu6(float x) { return x < 0.0f ? 0.0f : x > 6.0f ? 6.0f : x; }
 
-// The taps first ..< end of an axis that meet the input when the first tap lies at `at`.
+// The taps first ..< end of an axis that are inside the input if the first tap is at `at`.
 AK_INLINE void ak_taps(int32_t at, int32_t kernel, int32_t size, int32_t *first, int32_t *end) {
     *first = at < 0 ? -at : 0;
     *end = size - at < kernel ? size - at : kernel;
@@ -349,12 +349,12 @@ double ak_portable_exp_sum(const float *x, int32_t n, float shift, float scale);
 // at most 256) of rows 16 * panel …; zeros for rows and inputs that the matrix does not have.
 void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t first, int32_t count);
 
-// The scale of a block of 8-bit activations, rounded to half precision where a half holds it well: what ggml stores, so that sums agree
-// with those of other engines on the same Q8_0 weights.
+// The scale of a block of 8-bit activations, rounded to half precision if that loses little, as ggml stores it: sums then agree with those of other
+// engines on the same Q8_0 weights.
 AK_INLINE int ak_half_holds(float scale) { return scale >= 0x1p-14f && scale <= 65504.0f; }
 AK_INLINE float ak_activation_scale(float scale) { return ak_half_holds(scale) ? ak_half_to_float(ak_float_to_half(scale)) : scale; }
 
-// A scaled value as a 16-bit integer: to nearest even; 0 for what no scale brings there (NaN).
+// A scaled value as a 16-bit integer: to nearest even; 0 for values out of range and NaN.
 AK_INLINE int16_t ak_wide_value(float scaled) {
     const float rounded = rintf(scaled);
     return (int16_t)(rounded >= -AK_WIDE_MAX && rounded <= AK_WIDE_MAX ? rounded : 0.0f);
@@ -366,7 +366,7 @@ AK_INLINE int8_t ak_narrow_value(float scaled) {
     return (int8_t)(rounded >= -127 && rounded <= 127 ? rounded : 0.0f);
 }
 
-// 1 / d, or 0 where that is not finite: the factor that quantizes.
+// 1 / d, the factor that quantizes, or 0 if that is not finite.
 AK_INLINE float ak_inverse_scale(float d) {
     const float inverse = 1.0f / d;
     return inverse <= 3.4028235e38f && inverse >= -3.4028235e38f ? inverse : 0.0f;

@@ -1,11 +1,11 @@
-// The matrix product of BF16 activations on AMX: 32 tokens by two panels at once, from panels as they lie.
+// The matrix product of BF16 activations on AMX: tiles of 32 tokens by two panels, which are read in place.
 //
-// A block of a BF16 panel is 16 pairs of inputs of 16 rows, which is what a tile register takes as the right-hand side. A tile product adds the even and
-// the odd inputs of a block up apart, and both to the sums, which start from what they are added to: one order for any number of tokens.
+// A block of a BF16 panel is 16 pairs of inputs of 16 rows, the layout of a tile register's right-hand side. A tile product sums the even and the odd
+// inputs of a block separately and adds both to the accumulators, in one order for any number of tokens.
 #include "amx.h"
 
 #if AK_X86
-#define GROUPS_TOKENS (2 * AK_AMX_ROWS)   // of a tile
+#define GROUPS_TOKENS (2 * AK_AMX_ROWS)   // tokens of a tile
 
 // The shape of the thread's registers, in tokens; 0 where they have none.
 static _Thread_local int32_t shaped;
@@ -16,7 +16,7 @@ static AK_AMX void shape_for(int32_t tokens) {
     ak_amx_shape(tokens < AK_AMX_ROWS ? tokens : AK_AMX_ROWS, tokens < AK_AMX_ROWS ? 0 : tokens - AK_AMX_ROWS);
 }
 
-// Where a block of a tile lies.
+// Addresses of a block of a tile.
 typedef struct {
     const uint16_t *act;   // of the first token
     size_t weights;        // bytes from the beginning of a panel
@@ -29,7 +29,7 @@ AK_AMX_INLINE block_place place_of(const ak_tile *tile, int32_t i) {
 }
 
 #define LOAD_TOKENS(register, group) _tile_loadd(register, at.act + (group) * AK_AMX_ROWS * tile->stride, row_bytes);
-// Past the first-level cache, where the activations stay.
+// Prefetches into the second-level cache, because the first holds the activations.
 #define LOAD_WEIGHTS(register, panel) _tile_stream_loadd(register, weights[panel] + at.weights, AK_LINE);
 
 // Panels p ..< p + panels of the tile, for one or two groups of 16 tokens.
@@ -51,7 +51,7 @@ AK_AMX_INLINE void products(const ak_tile *tile, const int p, const int panels, 
         AK_AMX_LOAD(panels, groups, LOAD_TOKENS, LOAD_WEIGHTS)
         for (int32_t i = tile->first; i < tile->last; i++) {
             const int is_last = i + 1 == tile->last;
-            if (few)   // what a decode waits for is memory
+            if (few)   // decode is bound by memory
                 for (int j = 0; j < panels; j++) {
                     const uint8_t *ahead = ak_tile_ahead(tile, p + j, i, AK_AHEAD, AK_BLOCK * AK_PANEL * 2, panels);
                     for (size_t line = 0; line < AK_AMX_ROWS; line++) _mm_prefetch((const char *)ahead + line * AK_LINE, _MM_HINT_T1);
@@ -104,7 +104,7 @@ AK_AMX void ak_amx_matmul(float *out, size_t ldo, const ak_activations *act, con
     ak_matmul_parts parts = ak_avx512_matmul_parts();
     parts.bf16_dot = &bf16_set;
     if (ak_amx_has_int8()) parts.i8 = ak_amx_i8;
-    // The memory of processors with AMX is read faster in several streams: four read as fast as can be, one at 0.8 of that.
+    // Processors with AMX read memory faster in several streams: four reach the full bandwidth, one 0.8 of it.
     parts.streams = AK_TILE_PANELS;
     ak_tile_set f16;
     if (act->type == AK_F32 && weight->type == AK_F16) {

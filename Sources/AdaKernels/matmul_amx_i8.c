@@ -1,7 +1,7 @@
-// The matrix product of 8-bit integers on AMX: 32 tokens by two panels at once, from panels as they lie.
+// The matrix product of 8-bit integers on AMX: tiles of 32 tokens by two panels, which are read in place.
 //
-// 64 inputs are a line of a tile register, twice as many as in BF16, and a tile product multiplies them in as many cycles. Sums leave the registers once
-// in a group of 256 inputs, to be multiplied by its scales: with 32 inputs to a scale, as in Q8_0, that would take longer than the products.
+// A line of a tile register holds 64 inputs, twice as many as in BF16, and a tile product takes the same time. Sums leave the registers once per scale
+// group of 256 inputs; with 32 inputs per scale, as in Q8_0, multiplying by the scales would take longer than the products.
 #include "amx.h"
 
 #if AK_X86
@@ -9,13 +9,13 @@
 
 #define TILES __attribute__((target(AK_AVX512_FEATURES ",avx512bf16,amx-tile,amx-bf16,amx-int8")))
 #define TILES_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512bf16,amx-tile,amx-bf16,amx-int8")))
-#define TOKENS (2 * AK_AMX_ROWS)   // of a tile
-#define PANELS 2                   // of a tile
+#define TOKENS (2 * AK_AMX_ROWS)   // tokens of a tile
+#define PANELS 2                   // panels of a tile
 #define WIDTH (PANELS * AK_PANEL)
-#define PART_GROUPS 4              // groups that are multiplied at once: activations of a tile that fit the first-level cache
-#define TOGETHER 32                // panels that tiles of tokens meet one after the other: half a megabyte of a part
+#define PART_GROUPS 4              // scale groups of a part: a tile's activations then fit the first-level cache
+#define TOGETHER 32                // panels of a panel group: half a megabyte of a part, which fits the second-level cache
 
-// One call's product over the groups of a part.
+// One call's product over the scale groups of a part.
 typedef struct {
     float *out;
     size_t ldo, act_groups;
@@ -25,7 +25,7 @@ typedef struct {
     int32_t first, last, flags;
 } part;
 
-// Adds what the tile registers hold, times its scales, to the sums.
+// Adds the tile registers' integers, times their scales, to the sums.
 TILES_INLINE void fold(float *sums, const int32_t *dots, const float *act_scales, size_t act_groups, const float *const *scales, int32_t tokens,
                        const int panels) {
     __m512 of_panel[PANELS];
@@ -39,7 +39,7 @@ TILES_INLINE void fold(float *sums, const int32_t *dots, const float *act_scales
     }
 }
 
-// `tokens` of them from `token` on, in one or two halves of 16 at most, with one or two panels.
+// Multiplies `tokens` tokens from `token` on, in one or two halves of at most 16, with one or two panels.
 TILES_INLINE void multiply(const part *part, int32_t token, int32_t tokens, const int32_t *panel, const int panels, const int halves) {
     float sums[TOKENS * WIDTH] __attribute__((aligned(AK_LINE)));
     int32_t dots[TOKENS * WIDTH] __attribute__((aligned(AK_LINE)));
@@ -76,7 +76,7 @@ TILES_INLINE void multiply(const part *part, int32_t token, int32_t tokens, cons
         }
 }
 
-// Between two parts a tile's sums wait in `out`.
+// From one part to the next, sums wait in `out`.
 TILES void ak_amx_i8(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias, const int32_t *panels,
                      int32_t panel_count, int32_t flags, const ak_upcoming *upcoming) {
     const int32_t groups = ak_groups(weight->blocks), tiles = (act->tokens + TOKENS - 1) / TOKENS;
@@ -84,7 +84,7 @@ TILES void ak_amx_i8(float *out, size_t ldo, const ak_activations *act, const ak
     for (int32_t p = 0; p < panel_count; p += TOGETHER) {
         const int32_t end = smaller(p + TOGETHER, panel_count);
         int32_t first = 0;
-        do {   // runs once even without inputs: out must be written
+        do {   // runs once even without inputs, because out must be written
             const int32_t last = smaller(groups, first + PART_GROUPS);
             const int is_last = last == groups;
             const part part = {

@@ -74,14 +74,14 @@ AK_AVX2_INLINE void bf16_dot(const ak_tile *tile, const int tokens, const int pa
 
 // -------------------------------------------------------------------------------------------------------- Q8_0, Q4_0 and Q4_1
 
-#define QUANTIZED_TOKENS 4   // of a tile: with two registers of sums each, and two of weights, what 16 registers hold
+#define QUANTIZED_TOKENS 4   // tokens of a tile: two registers of sums each and two of weights fit 16 registers
 
 // A block of the tile's activations as the loops below read them, from fixed places and once for all panels.
 typedef struct {
     // The 32 inputs: as 8 fours of bytes under 4-bit weights; under 8-bit weights 8 times inputs 4k and 4k + 2 in 16 bits, then 8 times
     // inputs 4k + 1 and 4k + 3.
     _Alignas(32) int32_t inputs[QUANTIZED_TOKENS][16];
-    int32_t first[QUANTIZED_TOKENS];   // where the sums begin
+    int32_t first[QUANTIZED_TOKENS];   // initial value of the sums
     float scale[QUANTIZED_TOKENS];
     float sum[QUANTIZED_TOKENS];       // of the inputs, times -128; Q4_1 only
 } staged;
@@ -107,11 +107,11 @@ AK_AVX2_INLINE void stage(staged *out, const ak_tile *tile, size_t block, const 
 
 AK_AVX2_INLINE __m256i four_of(const int32_t *inputs) { return _mm256_set1_epi32(*inputs); }
 
-// dots = the sums of a panel's 8 + 8 rows over a block, 32-bit for 8-bit weights, two 16-bit halves for 4-bit ones. The loops over k stay loops:
-// unrolled, the compiler loads everything first and the sums leave the registers, which halves the speed.
+// dots = the sums of a panel's 8 + 8 rows over a block, 32-bit for 8-bit weights, two 16-bit halves for 4-bit ones. The loops over k are not unrolled:
+// otherwise the compiler loads everything first and spills the sums, which halves the speed.
 //
-// 8-bit weights (plus 128, as they are stored) are widened to 16 bits. Products of bytes would be no faster: their sums of pairs fill 16 bits
-// to the brim and must be widened one by one, which multiplies as often.
+// 8-bit weights (plus 128, as they are stored) are widened to 16 bits. Products of bytes would be no faster: their sums of pairs need all 16 bits, so
+// each has to be widened before the next addition.
 AK_AVX2_INLINE void q8_dots(__m256i dots[][2], const staged *act, const uint8_t *weight, const uint8_t *ahead,
                             const int tokens, const int asks) {
     const __m256i even = _mm256_set1_epi16(255);
@@ -188,7 +188,7 @@ AK_AVX2_INLINE void add_block(float *sums, const __m256i dots[][2], const staged
     }
 }
 
-// asks: whether the tile asks for memory AK_AHEAD bytes ahead.
+// asks: whether the tile prefetches AK_AHEAD bytes ahead.
 AK_AVX2_INLINE void quantized_tile(const ak_tile *tile, const int tokens, const ak_type type, const int asks) {
     _Alignas(32) float sums[QUANTIZED_TOKENS][AK_TILE_PANELS][AK_PANEL];
     const int panels = tile->panels;

@@ -1,11 +1,11 @@
-// AVX2 products of one token with packed 8-bit and 4-bit panels (one_token.h).
+// AVX2 GEMV with packed 8-bit and 4-bit panels (one_token.h).
 #include "avx2.h"
 
 #if AK_X86
 #define ONE_TARGET AK_AVX2
 #define ONE_INLINE AK_AVX2_INLINE
 
-// Half of this, and one stream of Q8_0 comes at two thirds of the speed.
+// With half of this, one stream of Q8_0 reaches two thirds of the bandwidth.
 AK_INLINE size_t bytes_ahead(const ak_type type) { (void)type; return 8192; }
 
 typedef struct { __m256 half[2]; } panel_sums;
@@ -21,7 +21,7 @@ typedef struct {
     // Under 8-bit weights 8 times inputs 4k and 4k + 2 in 16 bits, then 8 times inputs 4k + 1 and 4k + 3.
     _Alignas(32) int32_t wide[16];
     const int32_t *fours;   // under 4-bit weights: four inputs each
-    int32_t start;          // what the weights' offset adds: to a 32-bit sum, or to both 16-bit sums
+    int32_t start;          // initial value of a 32-bit sum, or of both 16-bit sums, which cancels the weights' offset
     float sum, scale;       // sum: Q4_1 only
 } token_block;
 
@@ -42,7 +42,7 @@ AK_AVX2_INLINE token_block token_at(const ak_activations *act, size_t at, const 
     return token;
 }
 
-// Both halves of a panel and even and odd inputs have a sum of their own: integer products are exact, so that they may be added in any order.
+// Both halves of a panel and even and odd inputs have a sum of their own. Integer products are exact, so they may be added in any order.
 AK_AVX2_INLINE panel_sums add_block(panel_sums sums, const token_block *token, const uint8_t *block, const uint8_t *later, const ak_type type) {
     const size_t values = AK_BLOCK * AK_PANEL / (type == AK_Q8_0 ? 1 : 2);
     const __m256i even = _mm256_set1_epi16(255), nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);

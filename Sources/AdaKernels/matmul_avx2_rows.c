@@ -1,4 +1,4 @@
-// AVX2 products of a token with Q8_0, Q4_0 and Q4_1 rows where the file has them: as matmul_avx512_rows.c, 8 blocks of a row at a time.
+// AVX2 GEMV with Q8_0, Q4_0 and Q4_1 rows of a memory-mapped file: as matmul_avx512_rows.c, 8 blocks of a row at a time.
 #include "avx2.h"
 
 #if AK_X86
@@ -23,7 +23,7 @@ static void arrange(void *scratch, const ak_activations *act, const ak_matrix *w
 AK_AVX2_INLINE __m256i block_dot(const uint8_t *block, const __m256i values, const ak_type type) {
     const __m256i ones = _mm256_set1_epi16(1);
     if (type == AK_Q8_0) {
-        // Pairs fill 16 bits at most: 2 * 128 * 127.
+        // Sums of pairs fit 16 bits: at most 2 * 128 * 127.
         const __m256i weights = _mm256_loadu_si256((const __m256i *)(block + 2));
         return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights)), ones);
     }
@@ -65,14 +65,14 @@ AK_AVX2_INLINE void chunk(float *wholes, float *factors, const uint8_t *row, con
         _mm256_storeu_ps(wholes, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scales, shift));
         _mm256_storeu_ps(factors, act_scales);
     } else {
-        // Q4_0's -8: sums come times -128, so nothing is lost.
+        // Q4_0's -8. The sums are stored times -128, so the division is exact.
         if (type == AK_Q4_0) sum = _mm256_add_epi32(sum, _mm256_srai_epi32(act_sums, 4));
         _mm256_storeu_ps(wholes, _mm256_cvtepi32_ps(sum));
         _mm256_storeu_ps(factors, _mm256_mul_ps(scales, act_scales));
     }
 }
 
-// Eight rows of a chunk, a row a lane, block after block.
+// Adds a chunk of eight rows, one row per lane, block after block.
 AK_AVX2_INLINE __m256 add_chunk(__m256 sum, const float held_wholes[][CHUNK], const float held_factors[][CHUNK], int count) {
     __m256 wholes[8], factors[8];
 #pragma unroll

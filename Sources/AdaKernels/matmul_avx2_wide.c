@@ -1,20 +1,20 @@
 // AVX2 tiles of ak_wide_block: quantized weights under many tokens, and F16 and BF16 weights under I16 activations.
 //
-// vpmaddwd multiplies twice as many numbers as a fused multiply-add of floats does, vpmaddubsw four times as many; what weights need to get
-// there is done once for all tokens instead of once for each tile.
+// vpmaddwd multiplies twice as many numbers as a fused multiply-add of floats, vpmaddubsw four times as many. Weights are widened once for all tokens
+// instead of once for each tile.
 #include "avx2.h"
 
 #if AK_X86
 #include "tiles.h"
 
-#define WIDE_TOKENS 6   // of a tile: with two registers of sums each, and two of weights, what 16 registers hold
+#define WIDE_TOKENS 6   // tokens of a tile: two registers of sums each and two of weights fit 16 registers
 #define BYTE_TOKENS 4   // the same under Q8_0 activations, with four registers of weights
 
 // A block of the tile's activations, at fixed places.
 typedef struct {
     _Alignas(32) int32_t inputs[WIDE_TOKENS][AK_BLOCK / 2];   // pairs of 16-bit ones; under 4-bit weights fours of 8-bit ones
     float scale[WIDE_TOKENS];
-    int32_t start[WIDE_TOKENS];   // under 8-bit weights ak_wide_block's products, negative; under Q4_0 what sums begin with
+    int32_t start[WIDE_TOKENS];   // initial value of the sums: under 8-bit weights minus ak_wide_block's products, under Q4_0 minus the offset
     float sum[WIDE_TOKENS];       // of the inputs, times -128; Q4_1 only
 } staged;
 
@@ -64,7 +64,7 @@ AK_AVX2_INLINE void add_block(float *sums, const staged *act, const ak_wide_bloc
     __m256i dots[WIDE_TOKENS][2];
 #pragma unroll
     for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = _mm256_setzero_si256();
-    // Two steps at a time: more, and the compiler loads so far ahead that sums leave the registers.
+    // Unrolled by two only: with more the compiler loads so far ahead that it spills sums.
 #pragma clang loop unroll(disable)
     for (size_t k = 0; k < AK_BLOCK / 2; k++) {
         const __m256i *pairs = (const __m256i *)weight->pairs[k];
@@ -84,9 +84,8 @@ AK_AVX2_INLINE void add_block(float *sums, const staged *act, const ak_wide_bloc
     }
 }
 
-// The same of 8-bit weights and activations, which leave room for a sum of two: ab + cd = (a + d)(c + b) - ac - bd, where the products of activations
-// alone and of weights alone are made once for all panels and tokens (Winograd, 1968). Half of the multiplications, which only two of a Zen's four
-// pipes do, become additions, which all four do.
+// The same for 8-bit weights and activations, whose sums of two fit 16 bits: ab + cd = (a + d)(c + b) - ac - bd, where ac and bd are computed once for
+// all panels and tokens (Winograd, 1968). Half of the multiplications, which use two of Zen's four vector pipes, become additions, which use all four.
 AK_AVX2_INLINE void add_bytes(float *sums, const staged *act, const ak_wide_block *weight, const int tokens) {
     __m256i dots[BYTE_TOKENS][2];
 #pragma unroll
@@ -115,7 +114,7 @@ AK_AVX2_INLINE void add_bytes(float *sums, const staged *act, const ak_wide_bloc
     }
 }
 
-// The same of 4-bit weights, whose products fill two 16-bit sums a row (see matmul_avx2.c).
+// The same for 4-bit weights, with two 16-bit sums per row (see matmul_avx2.c).
 AK_AVX2_INLINE void add_nibbles(float *sums, const staged *act, const ak_wide_block *weight, const int tokens, const ak_type type) {
     __m256i dots[WIDE_TOKENS][2];
 #pragma unroll
@@ -234,7 +233,7 @@ AK_AVX2_INLINE __m256 largest_float(const uint8_t *block, const ak_type type, co
 // Eight rows' values of two inputs as 16-bit integers, side by side.
 AK_AVX2_INLINE __m256i wide_pair(__m256i even, __m256i odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
 
-// finite: whether no weight is infinite or NaN, which saves what makes 0 of those.
+// finite: whether no weight is infinite or NaN, so that none has to be replaced by 0.
 AK_AVX2_INLINE void widen_rows(ak_wide_block *out, const ak_type type, const uint8_t *block, const __m256 largest, const int half, const int finite) {
     const __m256 limit = _mm256_set1_ps(3.4028235e38f);
     const __m256 scale = _mm256_div_ps(largest, _mm256_set1_ps(AK_WIDE_MAX)), exact = _mm256_div_ps(_mm256_set1_ps(1), scale);
@@ -249,7 +248,7 @@ AK_AVX2_INLINE void widen_rows(ak_wide_block *out, const ak_type type, const uin
     }
 }
 
-// The largest magnitudes are found as integers, which order floats of one sign: of all 16 rows at once, without conversion.
+// The largest magnitudes of all 16 rows are found by comparing the floats' bits as integers, because positive floats have the same order.
 AK_AVX2_INLINE void widen_float(ak_wide_block *out, const ak_type type, const uint8_t *block) {
     const __m256i magnitude = _mm256_set1_epi16(0x7fff);
     __m256i first = _mm256_setzero_si256(), second = first;   // F16: of even and odd inputs; BF16: of rows 0 … 7 and 8 … 15, even and odd inputs in turn

@@ -13,7 +13,7 @@ AK_AVX512_INLINE __m512 odd_bf16(const uint8_t *weights) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(weights), _mm512_set1_epi32((int)0xffff0000)));
 }
 
-// Inputs k and k+1 of 16 rows lie at `pair`.
+// Inputs k and k+1 of 16 rows are at `pair`.
 AK_AVX512_INLINE __m512 load_weights(const uint8_t *pair, const ak_type type, const int odd) {
     if (type == AK_F32) return load_f32(pair + AK_LINE * (size_t)odd);
     if (type == AK_F16) return load_f16(pair + 32 * odd);

@@ -12,12 +12,12 @@
 #define BF16 AK_AVX512_BF16
 #define BF16_INLINE AK_AVX512_BF16_INLINE
 
-// Bytes that tiles of one panel ask for ahead: enough for the latency of memory while the dot products keep the processor busy.
+// Prefetch distance in bytes of tiles of one panel: it covers the latency of memory while the dot products keep the processor busy.
 #define STREAM_AHEAD 8192
 
 // ------------------------------------------------------------------------------------------------------------------- Q8_0
 
-// ahead_bytes: bytes ahead of the reads that are asked for, of all panels together; 0: none.
+// ahead_bytes: prefetch distance, of all panels together; 0: no prefetch.
 VNNI_INLINE void q8_tile(const ak_tile *tile, const int tokens, const int panels, const size_t ahead_bytes) {
     ak_sums512 sums;
     ak_sums512_start(&sums, tile, tokens, panels);
@@ -25,7 +25,7 @@ VNNI_INLINE void q8_tile(const ak_tile *tile, const int tokens, const int panels
         const size_t block = (size_t)ak_tile_block(tile, i), stored = (size_t)ak_tile_weight_block(tile, i, (int32_t)block);
         const int8_t *act = (const int8_t *)tile->act + block * AK_BLOCK;
         const uint8_t *weight[AK_TILE_PANELS], *ahead[AK_TILE_PANELS];
-        // The integer sums of a block start from what the +128 of its weights will have added too much.
+        // The integer sums of a block start from a value that cancels the +128 of its weights.
         __m512i dots[AK_TILE_TOKENS][AK_TILE_PANELS];
 #pragma unroll
         for (int p = 0; p < panels; p++) {
@@ -215,7 +215,7 @@ AK_AVX512_INLINE void bf16_widen(const ak_tile *tile, const int tokens, const in
 
 AK_TILES_8X3(BF16, bf16_dot, 4);
 
-// A block of an F32 or F16 panel as BF16 pairs: its inputs lie one after another, 16 rows of each; a line of out holds the pairs of each row.
+// Converts a block of an F32 or F16 panel, input after input with 16 rows each, to BF16 pairs: a line of out holds a pair of each row.
 BF16_INLINE void float_pairs(uint16_t *out, const ak_type type, const uint8_t *block) {
 #pragma unroll
     for (int k = 0; k < AK_BLOCK; k += 2, out += 2 * AK_PANEL) {
@@ -226,10 +226,11 @@ BF16_INLINE void float_pairs(uint16_t *out, const ak_type type, const uint8_t *b
     }
 }
 
-// A block of a quantized panel: a line holds four inputs of each row in the bytes of its 32 bits, and of 4-bit weights four of the second half as well.
+// The same for a block of a quantized panel: a line holds four inputs of each row in the bytes of its 32 bits, and for 4-bit weights also four inputs
+// of the second half.
 BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, const uint16_t *scales, const ak_type type) {
     const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
-    // What a weight's integer has too much, or its minimum.
+    // The weights' offset, or their minimum.
     const __m512 shift = type == AK_Q4_1 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales + 1))
                                          : _mm512_mul_ps(scale, _mm512_set1_ps(type == AK_Q8_0 ? -128.0f : -8.0f));
     const __m512i mask = _mm512_set1_epi32(type == AK_Q8_0 ? 255 : 15);
@@ -243,7 +244,7 @@ BF16_INLINE void quantized_pairs(uint16_t *out, const uint8_t *block, const uint
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const __m512 whole = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(fours, (unsigned)(8 * i + 4 * half)), mask));
-                // One rounding gives what two do: but for Q4_1 the product is exact.
+                // One rounding gives the same result as two: except for Q4_1 the product is exact.
                 values[i] = type == AK_Q4_1 ? _mm512_add_ps(_mm512_mul_ps(whole, scale), shift) : _mm512_fmadd_ps(whole, scale, shift);
             }
             uint16_t *pairs = out + (4 * k + 16 * half) * AK_PANEL;

@@ -1,4 +1,4 @@
-// AVX-512 products of one token with packed 8-bit and 4-bit panels (one_token.h).
+// AVX-512 GEMV with packed 8-bit and 4-bit panels (one_token.h).
 #include "avx512.h"
 
 #if AK_X86
@@ -8,7 +8,7 @@
 #define ONE_TARGET VNNI
 #define ONE_INLINE VNNI_INLINE
 
-// Measured on Zen 4: more slows Q8_0 down, less slows 4-bit weights down.
+// Prefetch distances measured on Zen 4: longer ones slow Q8_0 down, shorter ones 4-bit weights.
 AK_INLINE size_t bytes_ahead(const ak_type type) { return type == AK_Q8_0 ? 3072 : 8192; }
 
 typedef __m512 panel_sums;
@@ -19,10 +19,10 @@ VNNI_INLINE void store_sums(float *out, panel_sums sums) { _mm512_storeu_ps(out,
 
 AK_AVX512_INLINE __m512 halves(const uint8_t *from) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)); }
 
-// A block of the token, as all panels meet it.
+// A block of the token's activations in registers, for all panels.
 typedef struct {
     __m512i fours[AK_BLOCK / 4];   // four inputs each
-    __m512i start;                 // what the weights' offset adds
+    __m512i start;                 // initial value of the sums, which cancels the weights' offset
     __m512 sum, scale;             // sum: Q4_1 only
 } token_block;
 
@@ -38,8 +38,8 @@ VNNI_INLINE token_block token_at(const ak_activations *act, size_t at, const ak_
     return token;
 }
 
-// Adds the products of a panel's block to its rows' sums, and asks for the one at `later`. Integer products are exact, so that they may be added in
-// any order: in two chains, for a panel alone has few.
+// Adds the products of a panel's block to its rows' sums, and prefetches the block at `later`. Integer products are exact and may be added in any
+// order, so there are two chains of additions.
 VNNI_INLINE __m512 add_block(__m512 sums, const token_block *token, const uint8_t *block, const uint8_t *later, const ak_type type) {
     const size_t values = AK_BLOCK * AK_PANEL / (type == AK_Q8_0 ? 1 : 2), bytes = values + AK_PANEL * 2 * (type == AK_Q4_1 ? 2 : 1);
 #pragma unroll
@@ -48,7 +48,7 @@ VNNI_INLINE __m512 add_block(__m512 sums, const token_block *token, const uint8_
     __m512i dots = token->start, others = _mm512_setzero_si512();
 #pragma unroll
     for (size_t k = 0; k < 4; k++) {
-        // Of 8-bit weights two lines; of 4-bit weights the low and the high halves of one, the high ones 16 times what they stand for.
+        // Two lines of 8-bit weights, or the low and the high halves of one line of 4-bit weights; the high halves are 16 times the weights.
         if (type == AK_Q8_0) {
             dots = _mm512_dpbusd_epi32(dots, _mm512_loadu_si512(block + 2 * k * AK_LINE), token->fours[2 * k]);
             others = _mm512_dpbusd_epi32(others, _mm512_loadu_si512(block + (2 * k + 1) * AK_LINE), token->fours[2 * k + 1]);

@@ -1,7 +1,7 @@
-// AVX-512 products of a token with Q8_0, Q4_0 and Q4_1 rows where the file has them: as fast as memory is read, without packing them first.
+// AVX-512 GEMV with Q8_0, Q4_0 and Q4_1 rows of a memory-mapped file, at memory bandwidth and without packing.
 //
-// Memory likes one stream, registers like 16 rows. So each row is multiplied by itself, 16 blocks at a time, which leaves a whole sum and a factor
-// of each block; behind 16 rows those are turned, and each row's are added in ascending order: bit for bit what packed panels give.
+// Memory is fastest in one stream, registers are used best by 16 rows. So rows are multiplied one after the other, 16 blocks at a time, into an integer
+// sum and a factor of each block; after 16 rows those are transposed and added in ascending order, with the same bits as packed panels.
 #include "avx512.h"
 
 #if AK_X86
@@ -11,7 +11,7 @@
 #define ROWS __attribute__((target(AK_AVX512_FEATURES ",avx512vnni,avx512vbmi")))
 #define ROWS_INLINE static inline __attribute__((always_inline, target(AK_AVX512_FEATURES ",avx512vnni,avx512vbmi")))
 
-// The block whose sum ends up in lane `lane`: what adding neighbours up brings about.
+// The block whose sum is in lane `lane` after neighbouring lanes have been added.
 AK_INLINE int block_of_lane(const ak_type type, int lane) {
     const int quarter = lane / 4, place = lane % 4;
     return type == AK_Q8_0 ? 2 * (place + quarter / 2 * 4) + quarter % 2 : 4 * place + quarter;
@@ -30,7 +30,7 @@ ROWS_INLINE void arrange_as(chunk_activations *out, const ak_activations *act, i
         _mm512_storeu_ps(out->scales, _mm512_permutexvar_ps(order, _mm512_maskz_loadu_ps(there, scales + first)));
         const __m512i sum = _mm512_permutexvar_epi32(order, _mm512_maskz_loadu_epi32(there, sums + first));
         _mm512_storeu_si512(out->sums, type == AK_Q4_0 ? _mm512_srai_epi32(sum, 4) : sum);   // / 16: see ak_tile_q4_0_sum
-        // Of 4-bit weights values 0 … 15 of four blocks, then 16 … 31: what one mask, and one shift, of four blocks' bytes give.
+        // For 4-bit weights values 0 … 15 of four blocks, then 16 … 31: one mask and one shift of four blocks' bytes give those.
 #pragma unroll
         for (int b = 0; b < CHUNK; b += 4) {
             const int left = count - b, halves = left >= 4 ? 16 : left > 0 ? 4 * left : 0;   // eights of values
@@ -50,8 +50,8 @@ ROWS_INLINE __m512i quarters(const __m512i sums[4]) {
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-// Where weights and scales (minima) lie in the first 64 bytes of four 4-bit blocks, or of two 8-bit ones: a load that crosses lines counts twice,
-// and loads are what there is least of. The last block's weights reach further and come by themselves.
+// Places of weights and scales (minima) in the first 64 bytes of four 4-bit blocks, or of two 8-bit ones. Loads are the bottleneck, and one that
+// crosses cache lines counts twice; the last block's weights reach further and have a load of their own.
 typedef struct { __m512i weights, scales, minima; } places;
 
 ROWS_INLINE places places_of(const ak_type type) {
@@ -60,7 +60,7 @@ ROWS_INLINE places places_of(const ak_type type) {
     uint16_t scales[32] = {0}, minima[32] = {0};
     for (int b = 0; b < blocks; b++) {
         for (int i = 0; i < bytes && b < blocks - 1; i++) weights[b * bytes + i] = (uint8_t)(b * size + header + i);
-        // Of one load and of another, side by side.
+        // The bytes of two loads in one register.
         scales[2 * b] = (uint16_t)(b * size / 2), scales[2 * b + 1] = (uint16_t)(32 + b * size / 2);
         minima[2 * b] = (uint16_t)(scales[2 * b] + 1), minima[2 * b + 1] = (uint16_t)(scales[2 * b + 1] + 1);
     }
@@ -129,7 +129,7 @@ ROWS_INLINE void chunk(float *wholes, float *factors, const uint8_t *row, const 
     }
 }
 
-// Sixteen rows of a chunk, a row a lane, block after block.
+// Adds a chunk of sixteen rows, one row per lane, block after block.
 ROWS_INLINE __m512 add_chunk(__m512 sum, const chunk_sums *held, const int count, const ak_type type) {
     __m512i wholes[16], factors[16];
 #pragma unroll
@@ -141,7 +141,7 @@ ROWS_INLINE __m512 add_chunk(__m512 sum, const chunk_sums *held, const int count
     ak_transpose512(factors);
 #pragma unroll
     for (int b = 0; b < CHUNK; b++) {
-        // The lane of block b: block_of_lane the other way round.
+        // The lane of block b: the inverse of block_of_lane.
         const int lane = type == AK_Q8_0 ? b / 2 % 4 + 4 * (b % 2) + b / 8 * 8 : 4 * (b % 4) + b / 4;
         if (b < count) sum = _mm512_fmadd_ps(_mm512_castsi512_ps(wholes[lane]), _mm512_castsi512_ps(factors[lane]), sum);
     }

@@ -1,4 +1,4 @@
-// Products for processors with AVX-VNNI and without AVX-512: tiles of vnni256.h, the rest as AVX2's, which for one row are as fast as memory.
+// Products for processors with AVX-VNNI and without AVX-512: tiles of vnni256.h, and AVX2's other kernels. AVX2's GEMV reaches memory bandwidth already.
 #include "avx2.h"
 
 #if AK_X86

@@ -1,5 +1,5 @@
-// The products of matmul_avxvnni.c for processors that have 256-bit vpdpbusd as a part of AVX-512 only: there the faster avx512 kernels are chosen, and
-// these are for tests.
+// The products of matmul_avxvnni.c for processors that have 256-bit vpdpbusd as a part of AVX-512 only. They are for tests, because such processors
+// run the faster avx512 kernels.
 #include "avx2.h"
 
 #if AK_X86

@@ -42,7 +42,7 @@ AK_INLINE void finish(const sums128 *sums, const ak_tile *tile, const int tokens
 
 // -------------------------------------------------------------------------------------------------------- floating point
 
-// Four rows' weights of input k (even) or k + 1 (odd); the 16 rows' weights of both lie at `pair`.
+// Four rows' weights of input k (even) or k + 1 (odd). The 16 rows' weights of both inputs are at `pair`.
 AK_INLINE float32x4_t load_weights(const uint8_t *pair, const ak_type type, const int odd, const int quarter) {
     if (type == AK_F32) return vld1q_f32((const float *)(pair + AK_LINE * (size_t)odd) + 4 * quarter);
     if (type == AK_F16) return ak_load_half4((const uint16_t *)pair + 16 * odd + 4 * quarter);
@@ -104,7 +104,7 @@ AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
     return vaddq_s32(sums, vpaddq_s32(low, high));
 }
 
-// The tile, once for each way to multiply. The weights' +128 is taken off first, so the activations' sums are not needed.
+// The tile, once for each way to multiply. The weights' +128 is subtracted first, so the activations' sums are not needed.
 #define Q8_TILE(inline_attributes, name, multiply) \
     inline_attributes void name(const ak_tile *tile, const int tokens, const int panels) { \
         sums128 sums; \
@@ -147,7 +147,7 @@ Q8_TILE(AK_INLINE, q8_pairwise, pairwise)
 
 // ------------------------------------------------------------------------------------------------------------- Q4_0 and Q4_1
 
-// Q4_0's -8 is taken off first; Q4_1's minima are added to a block's sums.
+// Q4_0's -8 is subtracted first; Q4_1's minima are added to a block's sums.
 #define Q4_TILE(inline_attributes, name, multiply, type) \
     inline_attributes void name(const ak_tile *tile, const int tokens, const int panels) { \
         const uint8x16_t low_half = vdupq_n_u8(15); \

@@ -144,7 +144,7 @@ static void tile_i16(const ak_tile *tile) {
 static void tile_q4_0(const ak_tile *tile) { q4_tile(tile, AK_Q4_0); }
 static void tile_q4_1(const ak_tile *tile) { q4_tile(tile, AK_Q4_1); }
 
-// -------------------------------------------------------------------------------------------------- weights as the file has them
+// ------------------------------------------------------------------------------------------------------ weights in AK_ROWS layout
 
 void ak_panel_rows(float *out, const ak_matrix *weight, int32_t panel, int32_t first, int32_t count) {
     const int32_t known = weight->inputs - first < count ? weight->inputs - first : count;

@@ -1,4 +1,4 @@
-// What the NEON files share. Everything here is in the base of 64-bit ARM but the 8-bit dot products, which are asked for at run time.
+// Shared by the NEON files. 64-bit ARM always has these instructions except the 8-bit dot products, which are detected at run time.
 #pragma once
 #include "approximations.h"
 #include "internal.h"
@@ -33,7 +33,7 @@ AK_INLINE float32x4_t ak_exp4(float32x4_t x) {
     p = vfmaq_f32(vdupq_n_f32(AK_EXP_1), p, r);
     p = vfmaq_f32(vdupq_n_f32(AK_EXP_0), p, r);
     const float32x4_t y = vfmaq_f32(vaddq_f32(r, vdupq_n_f32(1.0f)), vmulq_f32(r, r), p);
-    // 2^n in two factors, because n may lie outside the exponents of floats. (Of NaN any n will do.)
+    // 2^n in two factors, because n can be outside the range of float exponents. (For NaN any n will do.)
     const int32x4_t power = vcvtq_s32_f32(n), half = vshrq_n_s32(power, 1), bias = vdupq_n_s32(127);
     const int32x4_t first = vshlq_n_s32(vaddq_s32(half, bias), 23);
     const int32x4_t second = vshlq_n_s32(vaddq_s32(vsubq_s32(power, half), bias), 23);

@@ -1,21 +1,19 @@
-// The loops of products of one token with packed 8-bit and 4-bit panels (ak_one_token_function). What a decode waits for is memory, so each panel (or
-// bundle of them) is read as one stream from beginning to end, with as few instructions in between as possible: what a processor can look ahead is
-// counted in those.
+// The loops of GEMV with packed 8-bit and 4-bit panels (ak_one_token_function). Decode is bound by memory, so each panel or bundle is read as one
+// stream, with as few instructions as possible, because a processor's out-of-order window is counted in instructions.
 //
 // An instruction set's file defines before it includes this:
 //   ONE_TARGET, ONE_INLINE   the attributes of its functions
 //   panel_sums               the sums of a panel's 16 rows in registers; zero_sums, load_sums and store_sums
-//   token_block, token_at    a block of the token's activations, as all panels meet it
-//   bytes_ahead              that are asked for ahead under a type of weights, at least: what covers the latency of memory, behind a gap in the
-//                            listed blocks as well
-//   add_block                adds the products of a panel's block to its sums, and asks for the block at `later`
+//   token_block, token_at    a block of the token's activations in registers, for all panels
+//   bytes_ahead              least prefetch distance for a type of weights: it covers the latency of memory, also after a gap in the listed blocks
+//   add_block                adds the products of a panel's block to its sums, and prefetches the block at `later`
 #pragma once
 #include "internal.h"
 
-// Blocks of `bytes` that are asked for ahead.
+// Prefetch distance in blocks of `bytes`.
 AK_INLINE int32_t blocks_ahead(size_t bytes, const ak_type type) { return (int32_t)((bytes_ahead(type) + bytes - 1) / bytes); }
 
-// Where the block lies that is read `distance` listed blocks after block i: in the same panels, or in the next.
+// Address of the block that is read `distance` listed blocks after block i: in the same panels, or in the next.
 AK_INLINE const uint8_t *later_block(const uint8_t *panels, const uint8_t *next, const int32_t *blocks, int32_t i, int32_t count, size_t step,
                                      const int32_t distance) {
     const int32_t later = i + distance, after = later - count;
@@ -50,7 +48,7 @@ ONE_INLINE void together(float *out, const ak_activations *act, const uint8_t *p
     }
 }
 
-// Without a list of blocks the loop has no choice to make.
+// Without a list of blocks the loop has no branch.
 #define ONE_TOKEN(kind, type) \
     static ONE_TARGET void kind(float *out, const ak_activations *act, const uint8_t *panels, size_t step, size_t member_step, int32_t members, \
                                 const uint8_t *next, const int32_t *blocks, int32_t count) { \

@@ -161,7 +161,7 @@ int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, 
     for (int32_t p = 0; p < count; p++) {
         const int32_t member = p % bundle;
         uint8_t *panels = (uint8_t *)out + (size_t)(p - member) * panel_bytes;
-        if (member == 0) {   // what lies between the last block and the next cache line
+        if (member == 0) {   // the bytes from the last block to the next cache line
             const size_t used = (size_t)blocks * step;
             memset(panels + used, 0, panel_bytes * (size_t)bundle - used);
         }

@@ -1,7 +1,7 @@
-// The pool of threads. See ak_pool.h for what it promises.
+// The thread pool; ak_pool.h has its contract.
 //
-// Each thread has a share of a run's items: neighbouring ones, so that it reads memory from beginning to end, which hardware prefetches far better
-// than pieces here and there, and does not meet the others at every item. A thread that is done takes items of the others' shares.
+// Each thread has a share of a run's items: adjacent ones, so that the hardware's prefetchers follow its reads, and threads rarely contend for an item.
+// A thread that has finished its share steals items of the others'.
 //
 // A share is one 64-bit ticket: the run's number in the upper half, the items that nobody has taken yet in the lower. A thread takes
 // an item by lowering the ticket by one with a compare-and-swap, so it can only ever take an item of the run whose number it has
@@ -16,11 +16,11 @@
 #include "pool_place.h"
 #include "pool_wait.h"
 
-// How long a thread looks before it sleeps: longer than what is done between two tokens by one thread alone, choosing and handing over the first.
-// Now and then it looks whether whom it waits for is running at all: later than most waits end.
+// How long a thread spins before it sleeps: longer than the serial work between two tokens, sampling and streaming the first. PATIENCE, longer than most
+// waits, is the time between two looks whether the thread it waits for has been preempted.
 enum { SPIN_MICROSECONDS = 100, PATIENCE_MICROSECONDS = 20, CACHE_LINE = 64 };
-// What a thread asks for while it waits: a fraction of its second-level cache, in steps that leave it time to look whether it is needed.
-enum { EXPECTED_BYTES = 256 * 1024, EXPECTED_STEP = 4 * CACHE_LINE };
+// Bytes that a waiting thread prefetches, a fraction of its second-level cache, in steps so short that it notices in time that it is needed.
+enum { PREFETCH_BYTES = 256 * 1024, PREFETCH_STEP = 4 * CACHE_LINE };
 
 typedef void (*work_function)(void *context, int32_t item, int32_t worker);
 
@@ -32,17 +32,17 @@ typedef struct {
 
 typedef struct {
     _Alignas(CACHE_LINE) _Atomic uint64_t ticket;
-    _Atomic int32_t end;                       // the first item behind the share
+    _Atomic int32_t end;                       // the first item after the share
     _Alignas(CACHE_LINE) ak_place place;       // of the thread
 } pool_share;
 
 struct ak_pool {
-    // The run's description, and where shares end. Written before a share's ticket is published and read before an item of it is taken: a
-    // compare-and-swap that succeeds proves that the run was still open, and so that what was read belongs to it.
+    // The run. Written, like the shares' ends, before a share's ticket is published and read before an item of it is taken: a compare-and-swap
+    // that succeeds proves that the run was still open, and so that the values belong to it.
     _Alignas(CACHE_LINE) _Atomic(work_function) work;
     _Atomic(void *) context;
 
-    // What comes after the run: written between runs, read by threads that hold an item.
+    // Memory that is read after the run: written between runs, read by threads that hold an item.
     ak_expected expected[AK_EXPECTED];
     int32_t expected_count;
 
@@ -57,16 +57,16 @@ struct ak_pool {
     _Alignas(CACHE_LINE) _Atomic uint32_t moves;   // times that a waiting thread gave up its processor, or left it
 
     _Alignas(CACHE_LINE) atomic_flag busy;
-    int moves_threads;                         // whether those without a processor are helped to one
+    int moves_threads;                         // whether waiting threads give their processors to preempted ones
     int32_t thread_count;                      // threads without the caller; written before the first one starts
-    int32_t started_threads;                   // of which so many have been started: less only if one could not be
+    int32_t started_threads;                   // how many of them have been started: fewer only if one could not be
     uint32_t process;                          // forks before this pool was made
     pool_thread *threads;
     pool_share *shares;                        // one for each thread, the caller's first
 };
 
-// Threads of all pools of this process that are inside a run, whether they have an item or wait, and the processors there are for them. Where those are too
-// few, a thread that waits holds up another pool's work, and sleeps instead.
+// Threads of all pools of this process that are inside a run, working or waiting, and the processors for them. With too few processors a spinning thread
+// would delay another pool's work, so it sleeps.
 static struct {
     _Alignas(CACHE_LINE) _Atomic int32_t running;
     _Atomic int32_t processors;
@@ -94,7 +94,7 @@ static void set_running(ak_pool *pool, int running) {
 void ak_pool_enter(ak_pool *pool) { if (pool->thread_count > 0 && !is_forked(pool)) set_running(pool, 1); }
 void ak_pool_leave(ak_pool *pool) { if (atomic_load_explicit(&pool->running, memory_order_relaxed)) set_running(pool, 0); }
 
-// Whether threads that are inside other pools' runs leave too few processors to wait on.
+// Whether other pools' threads leave too few processors for this pool's to spin on.
 static int is_crowded(const ak_pool *pool) {
     // Equal before and after, so that a pool which begins or ends a run at this moment does not take itself for another.
     const int running = atomic_load_explicit(&pool->running, memory_order_acquire);
@@ -106,22 +106,22 @@ static int is_crowded(const ak_pool *pool) {
 
 static uint32_t items_left(uint64_t ticket) { return (uint32_t)ticket; }
 
-// The first item behind the share of thread `worker`, where shares are equal; of thread -1: the first item.
+// The end of thread `worker`'s share, if shares are equal; for -1 the first item.
 static int32_t share_end(int32_t items, int32_t worker, int32_t threads) { return (int32_t)((int64_t)items * (worker + 1) / threads); }
 
-// ------------------------------------------------------------------------------------------------ reading ahead while waiting
+// ------------------------------------------------------------------------------------------------------ prefetch while waiting
 
-// What one thread has asked for of what is expected.
+// The state of one thread's prefetch.
 typedef struct {
     ak_expected expected[AK_EXPECTED];
     int32_t count, threads;
     int32_t worker;
-    int32_t at, piece;   // the entry and its piece that are being asked for; -1: none yet
-    size_t offset;       // within the piece
-    size_t left;         // bytes that may still be asked for
-} read_ahead;
+    int32_t at, piece;   // the entry and its range that are being prefetched; -1: none yet
+    size_t offset;       // within the range
+    size_t left;         // bytes that may still be prefetched
+} prefetch_state;
 
-static void start_reading(read_ahead *ahead, const ak_pool *pool, int32_t worker) {
+static void start_prefetch(prefetch_state *ahead, const ak_pool *pool, int32_t worker) {
     ahead->count = pool->expected_count;
     for (int32_t i = 0; i < ahead->count; i++) ahead->expected[i] = pool->expected[i];
     ahead->threads = pool->thread_count + 1;
@@ -129,11 +129,11 @@ static void start_reading(read_ahead *ahead, const ak_pool *pool, int32_t worker
     ahead->at = 0;
     ahead->piece = -1;
     ahead->offset = 0;
-    ahead->left = EXPECTED_BYTES;
+    ahead->left = PREFETCH_BYTES;
 }
 
-static int read_some(void *context) {
-    read_ahead *ahead = context;
+static int prefetch_some(void *context) {
+    prefetch_state *ahead = context;
     while (ahead->at < ahead->count && ahead->left > 0) {
         const ak_expected *expected = &ahead->expected[ahead->at];
         if (ahead->piece < 0) ahead->piece = share_end(expected->pieces, ahead->worker - 1, ahead->threads);
@@ -149,9 +149,9 @@ static int read_some(void *context) {
             continue;
         }
         const char *from = (const char *)expected->base + (size_t)ahead->piece * expected->stride + ahead->offset;
-        for (size_t line = 0; line < EXPECTED_STEP; line += CACHE_LINE) __builtin_prefetch(from + line, 0, 2);
-        ahead->offset += EXPECTED_STEP;
-        ahead->left -= ahead->left < EXPECTED_STEP ? ahead->left : EXPECTED_STEP;
+        for (size_t line = 0; line < PREFETCH_STEP; line += CACHE_LINE) __builtin_prefetch(from + line, 0, 2);
+        ahead->offset += PREFETCH_STEP;
+        ahead->left -= ahead->left < PREFETCH_STEP ? ahead->left : PREFETCH_STEP;
         return 1;
     }
     return 0;
@@ -160,7 +160,7 @@ static int read_some(void *context) {
 // ------------------------------------------------------------------------------------------------------------------ the runs
 
 // Takes and runs items of one share until none is left. Returns whether it ran one.
-static int take_share(ak_pool *pool, pool_share *share, int32_t worker, read_ahead *ahead, int any) {
+static int take_share(ak_pool *pool, pool_share *share, int32_t worker, prefetch_state *ahead, int any) {
     uint64_t ticket = atomic_load_explicit(&share->ticket, memory_order_acquire);
     ak_place *place = &pool->shares[worker].place;
     while (items_left(ticket) > 0) {
@@ -170,7 +170,7 @@ static int take_share(ak_pool *pool, pool_share *share, int32_t worker, read_ahe
         // Acquire and release: the loads above cannot move below this, and the item's own work cannot move above it.
         if (!atomic_compare_exchange_weak_explicit(&share->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
-        if (!any) start_reading(ahead, pool, worker);
+        if (!any) start_prefetch(ahead, pool, worker);
         ak_place_set_processor(place, ak_this_processor());
         if (worker > 0) ak_place_set_needed(place, 1);
         work(context, end - (int32_t)items_left(ticket), worker);
@@ -184,7 +184,7 @@ static int take_share(ak_pool *pool, pool_share *share, int32_t worker, read_ahe
 }
 
 // Takes and runs items, first of the thread's own share, until none is left. Returns whether it ran one.
-static int take_items(ak_pool *pool, int32_t worker, read_ahead *ahead) {
+static int take_items(ak_pool *pool, int32_t worker, prefetch_state *ahead) {
     const int32_t threads = pool->thread_count + 1;
     int any = 0;
     for (int32_t i = 0; i < threads; i++) any = take_share(pool, &pool->shares[(worker + i) % threads], worker, ahead, any);
@@ -198,14 +198,14 @@ static int is_taken(const void *context, int32_t processor) {
     return 0;
 }
 
-// A needed thread that a waiting one looks at: how long it had run when it was looked at first.
+// A needed thread that a waiting one observes: its processor time at the first look.
 typedef struct {
     int32_t worker, thread;
     int64_t time;
 } look;
 
-// Looks at the needed threads, or at those that were seen on this processor, where they cannot run now, and helps one that does not run to a
-// processor. Returns whether the calling thread has to sleep now, for it was on the processor that the other needs.
+// Looks for a preempted thread among the needed ones, or only those last seen on this processor, and moves it to a processor where it can run. Returns
+// whether the calling thread has to sleep now, because it was on the processor that the other needs.
 static int help_others(ak_pool *pool, int32_t worker, int only_here, int (*done)(const void *), const void *context) {
     enum { LOOKS = 8, LOOK_MICROSECONDS = 5 };
     if (!pool->moves_threads) return 0;
@@ -233,7 +233,7 @@ static int help_others(ak_pool *pool, int32_t worker, int only_here, int (*done)
     return 0;
 }
 
-// What a thread waits for, and that there is no processor to wait on.
+// The conditions that end a wait: `done`, or too few processors to spin on.
 typedef struct {
     const ak_pool *pool;
     int (*done)(const void *);
@@ -245,15 +245,15 @@ static int is_over(const void *context) {
     return watch->done(watch->context) || is_crowded(watch->pool);
 }
 
-// Waits until `done`. Returns 0 if the calling thread has to sleep now: nothing came for a while, or somebody else needs its processor.
-static int wait_for(ak_pool *pool, int32_t worker, int (*done)(const void *), const void *context, read_ahead *ahead) {
+// Waits until `done`. Returns 0 if the calling thread has to sleep now, because the time is over or another thread needs its processor.
+static int wait_for(ak_pool *pool, int32_t worker, int (*done)(const void *), const void *context, prefetch_state *ahead) {
     if (done(context)) return 1;
     if (is_crowded(pool)) return 0;
     const wait_watch watch = {pool, done, context};
     const uint64_t end = ak_microseconds() + SPIN_MICROSECONDS;
     if (help_others(pool, worker, 1, is_over, &watch)) return 0;
     do {
-        if (ak_spin(is_over, &watch, PATIENCE_MICROSECONDS, read_some, ahead)) return done(context);
+        if (ak_spin(is_over, &watch, PATIENCE_MICROSECONDS, prefetch_some, ahead)) return done(context);
         if (help_others(pool, worker, 0, is_over, &watch)) return 0;
     } while (ak_microseconds() < end);
     return done(context);
@@ -270,14 +270,14 @@ static int has_run(const void *context) {
 static void *run_worker(void *argument) {
     const pool_thread *thread = argument;
     ak_pool *pool = thread->pool;
-    read_ahead ahead = {.count = 0};
+    prefetch_state ahead = {.count = 0};
     ak_place_enter(&pool->shares[thread->worker].place);
     while (!atomic_load_explicit(&pool->stopping, memory_order_acquire)) {
-        // Shares are published before the run's start: who has seen it finds their items, and who finds none will see the next.
+        // Shares are published before the run's start, so a thread that has seen the start finds their items, and one that finds none sees the next.
         const run_watch watch = {pool, atomic_load(&pool->started.value)};
         if (take_items(pool, thread->worker, &ahead)) continue;
         if (wait_for(pool, thread->worker, has_run, &watch, &ahead)) continue;
-        // Announce the sleep before looking once more; the caller starts a run before it looks for sleepers. One of the two sees the other.
+        // Announce the sleep, then look once more; the caller starts a run, then looks for sleepers. So one of the two sees the other.
         atomic_fetch_add(&pool->sleeping, 1);
         if (atomic_load(&pool->started.value) == watch.seen && !atomic_load(&pool->stopping)) ak_signal_wait(&pool->started, watch.seen);
         atomic_fetch_sub(&pool->sleeping, 1);
@@ -364,7 +364,7 @@ void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count) {
         if (expected[i].bytes == 0 || expected[i].pieces <= 0) continue;
         ak_expected *kept = &pool->expected[pool->expected_count++];
         *kept = expected[i];
-        if (kept->pieces > EXPECTED_BYTES) kept->pieces = EXPECTED_BYTES;   // more are not asked for, and none overflows
+        if (kept->pieces > PREFETCH_BYTES) kept->pieces = PREFETCH_BYTES;   // more are not prefetched, and none overflows
     }
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
@@ -389,7 +389,7 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     int32_t begin = 0;
     for (int32_t i = 0; i < threads; i++) {
         int32_t end = i == threads - 1 ? items : ends ? ends[i] : share_end(items, i, threads);
-        if (end < begin || end > items) end = begin;   // every item is in one share, whatever the caller says
+        if (end < begin || end > items) end = begin;   // every item is in one share, whatever `ends` holds
         atomic_store_explicit(&pool->shares[i].end, end, memory_order_relaxed);
         atomic_store_explicit(&pool->shares[i].ticket, run << 32 | (uint32_t)(end - begin), memory_order_release);
         begin = end;
@@ -398,10 +398,10 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     const int32_t sleeping = atomic_load(&pool->sleeping);
     if (sleeping > 0) ak_signal_wake(&pool->started, sleeping < items - 1 ? sleeping : items - 1);
 
-    read_ahead ahead = {.count = 0};
+    prefetch_state ahead = {.count = 0};
     take_items(pool, 0, &ahead);
     if (!wait_for(pool, 0, is_finished, pool, &ahead)) {
-        ak_place_set_needed(place, 0);   // by nobody who waits for it: it sleeps
+        ak_place_set_needed(place, 0);   // no other thread waits for a sleeping caller
         ak_signal_wait_zero(&pool->finished);
     }
     ak_place_set_needed(place, 0);

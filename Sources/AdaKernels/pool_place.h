@@ -1,10 +1,10 @@
-// Where the threads of a pool run, and how one that waits gives its processor to one that it waits for.
+// Thread migration: a waiting thread gives its processor to a preempted thread that it waits for.
 //
-// Another program that takes a processor takes a thread of the pool off it for a time slice, 4 ms on most systems, in which a decode would make
-// a hundred runs. If that thread is needed, all others wait for it beside processors that stand idle: the system does not move a thread that
-// ran a moment ago, and a decode beside one busy program lost 63 % of its speed where 35 % of the machine was taken. So a thread that has waited
-// for a while looks whether those it waits for are running (the clock of a thread's processor time stands still if not) and puts one that is not
-// on the processor that it waits on itself.
+// Another program can preempt a thread of the pool for a time slice, 4 ms on most systems, in which decode would make a hundred runs. The system does
+// not migrate a thread that ran a moment ago, so all others wait for it next to idle processors: one busy program, which took 35 % of the machine, cost
+// decode 63 % of its speed.
+// Therefore a thread that has waited for a while checks whether the threads it waits for are running (otherwise their processor-time clocks do not
+// advance), and moves a preempted one to its own processor.
 //
 // A move sets the thread's affinity mask to one processor and back: threads stay free to run where they may. A mask that somebody else sets between
 // the two steps is overwritten, and a thread that was moved once no longer follows a container whose processors become more. Linux only, where
@@ -25,10 +25,10 @@ typedef struct {
     _Atomic int32_t thread;      // the system's number of the thread; 0: not known
     _Atomic int32_t processor;   // where it was seen last
     _Atomic int32_t needed;      // whether others wait for it: it has an item, or is the caller of a run
-    _Atomic int32_t home;        // 1 + the processor that it returns to when it has done its item; 0: it stays
-    _Atomic int32_t moving;      // somebody moves it
+    _Atomic int32_t home;        // 1 + the processor that it returns to after its item; 0: it stays
+    _Atomic int32_t moving;      // another thread moves it
 #if defined(__linux__)
-    _Atomic int32_t narrow;      // AK_MASK_…: whether its mask may be narrower than `mask`, and who may touch that
+    _Atomic int32_t narrow;      // AK_MASK_…: whether its mask may be narrower than `mask`, and which thread may access that
     cpu_set_t mask;
 #endif
 } ak_place;
@@ -44,15 +44,15 @@ static inline void ak_place_set_processor(ak_place *place, int32_t processor) {
 
 #if defined(__linux__)
 
-static _Thread_local int32_t ak_own_thread;   // of a child process it is another: see ak_place_forget
+static _Thread_local int32_t ak_own_thread;   // invalid in a child process: see ak_place_forget
 
 static inline void ak_place_forget(void) { ak_own_thread = 0; }
 static inline int32_t ak_this_processor(void) { return sched_getcpu(); }
 
-// Nanoseconds that a thread of this process has run; -1: there is none of this number, or not in this process.
+// Processor time of a thread of this process in nanoseconds; -1: this process has no thread of this number.
 static inline int64_t ak_thread_time(int32_t thread) {
     struct timespec time;
-    const clockid_t clock = (clockid_t)(~(uint32_t)thread << 3 | 6);   // what pthread_getcpuclockid makes of a pthread_t
+    const clockid_t clock = (clockid_t)(~(uint32_t)thread << 3 | 6);   // as pthread_getcpuclockid returns for a pthread_t
     return clock_gettime(clock, &time) == 0 ? (int64_t)time.tv_sec * 1000000000 + time.tv_nsec : -1;
 }
 
@@ -64,7 +64,7 @@ static inline int ak_places_work(void) {
     if (choice != NULL && strcmp(choice, "0") == 0) return 0;
     const int32_t thread = (int32_t)syscall(SYS_gettid);
     int exact = 0;
-    for (int i = 0; i < 3; i++) {   // a clock that goes on in ticks would show every thread at rest
+    for (int i = 0; i < 3; i++) {   // with a clock that advances in ticks every thread would seem preempted
         const int64_t time = ak_thread_time(thread);
         ak_spin(ak_never, NULL, 5, NULL, NULL);
         exact += time >= 0 && ak_thread_time(thread) > time;
@@ -72,16 +72,16 @@ static inline int ak_places_work(void) {
     return exact == 3;
 }
 
-// Says that the calling thread is the one that runs here from now on.
+// Registers the calling thread as the one of this place.
 static inline void ak_place_enter(ak_place *place) {
     if (ak_own_thread == 0) ak_own_thread = (int32_t)syscall(SYS_gettid);
     ak_place_set_processor(place, ak_this_processor());
     atomic_store_explicit(&place->thread, ak_own_thread, memory_order_relaxed);
 }
 
-// Puts a thread (0: the calling one) on a processor. Returns whether it was done: not if it may not run there, or on that one only. A mask that another
-// move has narrowed for the moment is left alone, so that no order of two moves leaves a thread with less than it had.
-//   place: of the thread, where it finds its mask if it goes on before the mover does. NULL: of the calling one.
+// Moves a thread (0: the calling one) to a processor. Returns whether it did: not if the thread may not run there, or only there. A mask that another
+// move has narrowed temporarily is not changed, so that no order of two moves leaves a thread with a narrower mask than before.
+//   place: the thread's, where it finds its mask if it resumes before the mover does. NULL: the calling thread.
 static inline int ak_move_thread(int32_t thread, ak_place *place, int32_t processor) {
     cpu_set_t mask, one;
     if (processor < 0 || processor >= CPU_SETSIZE || sched_getaffinity(thread, sizeof mask, &mask) != 0) return 0;
@@ -100,7 +100,7 @@ static inline int ak_move_thread(int32_t thread, ak_place *place, int32_t proces
     return moved;
 }
 
-// Puts a needed thread on the processor of the calling one, if nobody else moves it.
+// Moves a needed thread to the processor of the calling one, unless another thread moves it.
 static inline int ak_place_fetch(ak_place *place, int32_t thread, int32_t here) {
     int32_t free = 0;
     if (!atomic_compare_exchange_strong(&place->moving, &free, 1)) return 0;
@@ -110,7 +110,8 @@ static inline int ak_place_fetch(ak_place *place, int32_t thread, int32_t here) 
     return moved;
 }
 
-// Lends the processor of the calling thread, which is to sleep, to one that has an item and returns to its own behind it. Returns whether it did.
+// Lends the processor of the calling thread, which then sleeps, to a thread with an item, which returns to its own processor after the item. Returns
+// whether it did.
 static inline int ak_place_lend(ak_place *place, int32_t thread) {
     const int32_t from = ak_place_processor(place), here = ak_this_processor();
     int32_t none = 0;
@@ -121,8 +122,7 @@ static inline int ak_place_lend(ak_place *place, int32_t thread) {
     return 0;
 }
 
-// Gives the calling thread, which was needed, its own again: its mask, if it was moved and goes on before its mover does, and its processor, if it was
-// lent another.
+// Restores the mask of the calling thread, which was needed, if it was moved and resumed before its mover did, and its processor if it was lent another.
 static inline void ak_place_return(ak_place *place) {
     int32_t kept = AK_MASK_KEPT;
     if (atomic_load_explicit(&place->narrow, memory_order_relaxed) == AK_MASK_KEPT
@@ -137,8 +137,8 @@ static inline void ak_place_return(ak_place *place) {
     if (ak_move_thread(0, NULL, home - 1)) ak_place_set_processor(place, home - 1);
 }
 
-// Puts the caller of a run on the processor of the calling thread and that, which has nothing to do, on the caller's. Returns whether the first was
-// done; then `sleeps` says whether the second was not.
+// Exchanges the processors of the caller of a run and of the calling thread, which has nothing to do. Returns whether the caller was moved; then
+// `sleeps` is 1 if the calling thread was not.
 static inline int ak_place_exchange(ak_place *place, int32_t thread, ak_place *own, int *sleeps) {
     const int32_t there = ak_place_processor(place), here = ak_this_processor();
     if (!ak_place_fetch(place, thread, here)) return 0;
@@ -147,7 +147,7 @@ static inline int ak_place_exchange(ak_place *place, int32_t thread, ak_place *o
     return 1;
 }
 
-// Puts the calling thread, which has nothing to do, on the next processor where it may run and of which `taken` says no. Returns whether there is one.
+// Moves the calling thread, which has nothing to do, to the next processor where it may run and for which `taken` is 0. Returns whether there is one.
 static inline int ak_place_leave(ak_place *own, int (*taken)(const void *, int32_t processor), const void *context) {
     cpu_set_t mask;
     const int32_t here = ak_this_processor();

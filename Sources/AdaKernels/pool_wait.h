@@ -14,7 +14,7 @@
 
 typedef struct {
     _Atomic uint32_t value;
-    _Atomic int waiting;       // somebody waits for zero
+    _Atomic int waiting;       // a thread waits for zero
 #if !defined(__linux__)
     pthread_mutex_t mutex;
     pthread_cond_t condition;
@@ -68,7 +68,7 @@ static inline void ak_signal_wake(ak_signal *signal, int32_t count) {
 
 static inline void ak_signal_wake_all(ak_signal *signal) { ak_signal_wake(signal, INT32_MAX); }
 
-// Waits until the value is zero. Whoever makes it zero calls ak_signal_wake_waiter; both sides order their two steps totally.
+// Waits until the value is zero. The thread that sets it to zero calls ak_signal_wake_waiter; both use sequentially consistent operations.
 static inline void ak_signal_wait_zero(ak_signal *signal) {
     atomic_store(&signal->waiting, 1);
     uint32_t value;
@@ -86,7 +86,7 @@ static inline void ak_pause(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("isb");   // a yield is too short to leave the other threads of a core some room
+    __asm__ volatile("isb");   // `yield` is too short to give the core's other hardware threads execution slots
 #endif
 }
 
@@ -96,7 +96,7 @@ static inline uint64_t ak_microseconds(void) {
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-// Something useful to do while waiting: a short step. Returns 0 when nothing is left.
+// A short step of useful work while waiting. Returns 0 when nothing is left.
 typedef int (*ak_idle_step)(void *context);
 
 // Checks `done` for about the given time, with steps of `idle` in between. Returns whether it came true.

@@ -44,7 +44,7 @@ static int read_numbers(const char *root, const char *folder, const char *name, 
 // The least quota of a cgroup and its parents up to the mount point, in processors; `least` where there is none or a larger one.
 static int32_t smallest_quota(const char *root, const char *mount, const char *group, int is_v2, int32_t least) {
     char folder[PATH_BYTES];
-    // A group outside of what is mounted ("/.."): what is mounted is the nearest that can be read.
+    // The cgroup is outside the mount ("/.."): the mount's root is the nearest that can be read.
     const int length = snprintf(folder, sizeof folder, "%s%s", mount, strstr(group, "/..") ? "" : group);
     if (length < 0 || length >= PATH_BYTES) return least;
     for (;;) {
@@ -72,7 +72,7 @@ static const char *group_of(char *line, int *is_v2) {
     return *is_v2 || lists(controllers + 1, "cpu") ? group : NULL;
 }
 
-// Turns "\040" and the like, which stand for blanks in a mount's names, back.
+// Decodes "\040" and the like, the escapes of blanks in a mount's names.
 static void unescape(char *name) {
     char *to = name;
     for (const char *from = name; *from != 0; to++) {
@@ -86,7 +86,7 @@ static void unescape(char *name) {
     *to = 0;
 }
 
-// The quotas of the group in every place where its hierarchy is mounted: lines of /proc/self/mountinfo, "36 35 98:0 /group /mount options … - cgroup2
+// The quotas of the cgroup in every place where its hierarchy is mounted: lines of /proc/self/mountinfo, "36 35 98:0 /group /mount options … - cgroup2
 // source options".
 static int32_t mounted_quota(const char *root, const char *group, int is_v2, int32_t least) {
     FILE *file = open_under(root, "/proc/self/mountinfo");
@@ -102,7 +102,7 @@ static int32_t mounted_quota(const char *root, const char *group, int is_v2, int
         if (strcmp(type, is_v2 ? "cgroup2" : "cgroup") != 0 || (!is_v2 && !lists(options, "cpu"))) continue;
         unescape(inner);
         unescape(mount);
-        // `inner` is the group that the mount shows: the whole hierarchy ("/"), or the container's.
+        // `inner` is the cgroup at the mount's root: the whole hierarchy ("/"), or the container's.
         const size_t length = strcmp(inner, "/") == 0 ? 0 : strlen(inner);
         const int is_inside = strncmp(group, inner, length) == 0 && (group[length] == '/' || group[length] == 0);
         const char *below = is_inside ? group + length : "";

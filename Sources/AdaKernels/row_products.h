@@ -1,19 +1,19 @@
-// What the products with quantized rows share, for chunks of CHUNK blocks of a row: an instruction set's file defines CHUNK and includes this.
+// Shared by GEMV with quantized rows, for chunks of CHUNK blocks of a row: an instruction set's file defines CHUNK and includes this.
 #pragma once
 #include <string.h>
 
 #include "internal.h"
 
-#define AHEAD (6 * 1024)   // bytes that are asked for before they are multiplied: pages of 4 KB end the hardware's own prefetching
+#define AHEAD (6 * 1024)   // prefetch distance in bytes: the hardware's prefetchers stop at pages of 4 KB
 
-// A token's activations for a chunk, in the order that the instruction set wants.
+// A token's activations for a chunk, in the instruction set's order.
 typedef struct {
     int8_t values[CHUNK][AK_BLOCK];
     float scales[CHUNK];
     int32_t sums[CHUNK];
 } chunk_activations;
 
-// Of each block of a chunk, and each of 16 rows: the sum as a number, and what it is multiplied by.
+// For each block of a chunk and each of 16 rows: the integer sum, and its factor.
 typedef struct { float wholes[AK_PANEL][CHUNK], factors[AK_PANEL][CHUNK]; } chunk_sums;
 
 _Static_assert((sizeof(chunk_activations) + sizeof(chunk_sums)) * AK_ROW_CHUNK == (size_t)AK_ROW_CHUNK_BYTES * CHUNK, "scratch holds both");
@@ -24,9 +24,9 @@ AK_INLINE chunk_sums *held_sums(void *scratch, const ak_matrix *weight) {
     return (chunk_sums *)((chunk_activations *)scratch + chunks_of(weight->blocks));
 }
 
-// Calls chunk(wholes, factors, bytes, activations, …) for the chunks of a panel's rows, row after row: memory likes one stream. Asks for what is
-// read AHEAD bytes later, or at `next` from `end` on. A row's last chunk may reach into the next row, whose blocks are not added later, but not
-// behind the matrix.
+// Calls chunk(wholes, factors, bytes, activations, …) for the chunks of a panel's rows, row after row, so that memory is read as one stream. Prefetches
+// AHEAD bytes ahead, and after `end` at `next`.
+// A row's last chunk may read blocks of the next row, which are not added, but nothing after the matrix.
 #define FOR_ROW_CHUNKS(weight, panel, act, held, end, next, type, chunk, ...) \
     const size_t chunk_bytes = CHUNK * block_size(type); \
     const int32_t chunks = chunks_of((weight)->blocks); \

@@ -113,7 +113,7 @@ AK_AVX2 void ak_avx2_rows(float *out, const ak_matrix *weight, int32_t panel, co
     }
 }
 
-// ---------------------------------------------------------------------------------------------------- rows as packed panels
+// -------------------------------------------------------------------------------------------------------------- packing rows
 
 // 16 bytes of each of 16 rows as lines that hold four bytes of each row.
 AK_AVX2_INLINE void byte_lines(uint8_t *out, const uint8_t *first, const size_t stride, const __m256i flip) {

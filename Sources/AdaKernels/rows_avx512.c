@@ -128,9 +128,9 @@ AK_AVX512 void ak_avx512_rows(float *out, const ak_matrix *weight, int32_t panel
     }
 }
 
-// ---------------------------------------------------------------------------------------------------- rows as packed panels
+// -------------------------------------------------------------------------------------------------------------- packing rows
 
-// The four quarters of 16 rows, at the same place in each row: row 4l + a lies at at[l] + a * stride.
+// The four quarters of 16 rows, at the same place in each row: row 4l + a is at at[l] + a * stride.
 typedef struct { const uint8_t *at[4]; } quarters;
 
 // 16 bytes of each of 16 rows as lines that hold four bytes of each row.

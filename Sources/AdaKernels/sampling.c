@@ -1,4 +1,4 @@
-// What choosing a token takes from the logits of a whole vocabulary: portable versions, and the selection that needs no vectors.
+// Passes over the logits of a whole vocabulary for sampling a token: portable versions, and the selection, which needs no vectors.
 #include <math.h>
 
 #include "internal.h"

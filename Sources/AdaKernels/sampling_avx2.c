@@ -1,4 +1,4 @@
-// AVX2 passes over the logits of a whole vocabulary; AVX-512 processors use them too, for one pass waits for memory.
+// AVX2 passes over the logits of a whole vocabulary. AVX-512 processors use them too, because one pass is bound by memory.
 #include "avx2.h"
 
 #if AK_X86

@@ -23,8 +23,8 @@
 #define AK_TILE_ROW_8(kind, panels) AK_TILE_ROW_6(kind, panels), kind##_7x##panels, kind##_8x##panels
 #define AK_TILE_ROW_12(kind, panels) AK_TILE_ROW_8(kind, panels), kind##_9x##panels, kind##_10x##panels, kind##_11x##panels, kind##_12x##panels
 
-// Up to 8 tokens by 3 panels, 3 tokens by 4: for 32 vector registers that hold a whole panel row each. One token takes `alone` panels: where one
-// of them keeps up with memory, a single stream of it is read faster.
+// Up to 8 tokens by 3 panels, 3 tokens by 4: for 32 vector registers that hold a whole panel row each. One token takes `alone` panels: 1 if the
+// arithmetic of one panel keeps up with memory, because a single stream is read faster.
 #define AK_TILES_8X3(target, kind, alone) \
     AK_TILE_INSTANCES_8(target, kind, 1) AK_TILE_INSTANCES_8(target, kind, 2) AK_TILE_INSTANCES_8(target, kind, 3) \
     AK_TILE_INSTANCES_3(target, kind, 4) \
@@ -40,7 +40,7 @@
         .tokens = 6, .panels = {4, 4, 4, 4, 2, 2, 2}, \
         .run = {{AK_TILE_ROW_6(kind, 1)}, {AK_TILE_ROW_6(kind, 2)}, {AK_TILE_ROW_3(kind, 3)}, {AK_TILE_ROW_3(kind, 4)}}, ##__VA_ARGS__}
 
-// Up to 12 tokens by one panel: where each sum takes two of 32 registers, and a panel comes from memory meanwhile.
+// Up to 12 tokens by one panel: where each sum takes two of 32 registers, and the panel is read from memory meanwhile.
 #define AK_TILES_12X1(target, kind) \
     AK_TILE_INSTANCES_12(target, kind, 1) \
     static const ak_tile_set kind##_set = { \

@@ -10,7 +10,7 @@
 #if AK_X86
 #include "tiles.h"
 
-#define VNNI_TOKENS 6   // of a tile: with two registers of sums each, two of weights and one of inputs, what 16 registers hold
+#define VNNI_TOKENS 6   // tokens of a tile: two registers of sums each, two of weights and one of inputs fit 16 registers
 
 // A block's sums of all tokens, [tokens][2].
 VNNI_INLINE void block_dots(__m256i dots[][2], const ak_tile *tile, size_t block, const uint8_t *weight, const uint8_t *ahead, const int tokens,

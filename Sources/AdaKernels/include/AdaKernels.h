@@ -1,7 +1,7 @@
 // AdaKernels: the compute kernels of AdaLLaVA.
 //
-// Every operation exists as portable C (always compiled, the oracle of the tests) and, where it pays, as AVX2, AVX-512 and NEON
-// versions beside it. One table of function pointers (`ak_kernels`) is chosen once per process; see ak_kernels_named.
+// Every operation exists as portable C (always compiled, the reference of the tests) and, where it pays, as AVX2, AVX-512 and NEON
+// versions. One table of function pointers (`ak_kernels`) is chosen once per process; see ak_kernels_named.
 //
 // Conventions: outputs come first, then inputs, weights, sizes. Arrays are row-major, strides are counted in elements. Activation
 // rows are padded: their stride is a multiple of AK_BLOCK and the elements from the logical length to the stride are zero (a
@@ -17,33 +17,31 @@
 
 #define AK_PANEL 16  // output rows of a weight panel
 #define AK_MIDDLE_BLOCKS 192   // most blocks of inputs that ak_kernels.middle takes
-#define AK_WIDE_TOKENS 24  // tokens from which weights are widened to 16-bit integers, or to BF16, where that is faster: it costs little beside what it saves
+#define AK_WIDE_TOKENS 24  // tokens from which widening weights to 16-bit integers, or converting them to BF16, pays for itself
 #define AK_GROUP 256  // inputs that share a scale in AK_I8
 #define AK_BLOCK 32  // inputs of a weight block: the step in which input columns can be left out of a product
 
 // ---------------------------------------------------------------------------------------------------------------- weights
 
-// How a weight matrix lies in memory.
+// Layout of a weight matrix in memory.
 //   AK_PANELS: packed for the kernels by ak_pack_panels. Panel p holds output rows 16p … 16p+15 (missing rows are zero) and all
 //     inputs padded with zeros to whole blocks of 32:
 //       F32   float    [blocks*32][16]
 //       F16   half     [blocks*32][16]
-//       BF16  bfloat16 [blocks*16][16][2]            pairs of inputs side by side, as the BF16 dot product wants them
+//       BF16  bfloat16 [blocks*16][16][2]            pairs of inputs, the operand of a BF16 dot product
 //       Q8_0  for each block uint8 [8][16][4], then its half scales [16];   the byte is the quantized value + 128
 //       Q4_0  for each block uint8 [4][16][4], then its half scales [16];   byte [b][j][r][i] holds the file's 4 bits of input
 //                      32b + 4j + i of row r in its low half and of input 32b + 16 + 4j + i in its high half
 //       Q4_1  for each block uint8 [4][16][4] as Q4_0, then half [2][16]: 16 scales, then the 16 rows' minima
-//       I8    for each block int8 [8][16][4], and behind all of them for each group of 256 inputs its float scales [16]; the inputs are a multiple
-//                      of 64, which is what a line of a matrix tile holds. For weights that many tokens meet: one scale for so many inputs is what
-//                      lets 8-bit sums stay in tile registers. Only in bundles of 1
-//     Scales lie behind their block, so that a product of one token reads memory from beginning to end: a second stream costs up to half of
-//     the bandwidth.
-//     Panels lie one behind the other (bundle 1), or `bundle` of them together: block 0 of each in turn, each with its scales, then block 1 of
-//     each … Panels are allocated in whole bundles. For matrices of which a plan reads some blocks: what is read lies in runs as many times as
-//     long, and the stream from memory starts again behind a gap once in a bundle (see ak_tuning.bundle_panels).
-//   AK_ROWS: as the file holds it, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every type; fast for
-//     Q8_0, Q4_0 and Q4_1, whose rows meet one token where they are (see ak_tuning.mapped_rows) and many tokens packed on the way. Rows of other types
-//     are dequantized on the way.
+//       I8    for each block int8 [8][16][4], and after all blocks for each group of 256 inputs its float scales [16]. For GEMM: with one scale for
+//                      256 inputs, 8-bit sums stay in tile registers that long. Inputs are a multiple of 64, a line of a tile register. Only in
+//                      bundles of 1
+//     Scales follow their block, so that GEMV reads memory as one stream: a second stream costs up to half of the bandwidth.
+//     Panels follow each other (bundle 1), or are interleaved `bundle` at a time: block 0 of each in turn, each with its scales, then block 1 of
+//     each … Panels are allocated in whole bundles. Bundles are for matrices of which a plan reads some blocks: runs of blocks are `bundle` times as
+//     long, and the memory stream restarts after a gap once per bundle (see ak_tuning.bundle_panels).
+//   AK_ROWS: as in the file, row after row in the type's own blocks (any ak_type, usually memory-mapped). Correct for every type; fast for Q8_0, Q4_0
+//     and Q4_1, which GEMV reads in place (see ak_tuning.mapped_rows) and GEMM packs. Rows of other types are dequantized.
 typedef enum { AK_PANELS = 0, AK_ROWS = 1 } ak_layout;
 
 typedef struct {
@@ -53,7 +51,7 @@ typedef struct {
     int32_t inputs;     // input features
     int32_t panels;     // ceil(rows / 16)
     int32_t blocks;     // ceil(inputs / 32)
-    int32_t bundle;     // panels that lie together, 1 or more (AK_PANELS)
+    int32_t bundle;     // interleaved panels, 1 or more (AK_PANELS)
     size_t stride;      // bytes of one panel (a bundle's by its panels), or from one row (AK_ROWS) to the next
     const void *data;
 } ak_matrix;
@@ -76,9 +74,9 @@ int ak_pack_panels(void *out, ak_type type, int32_t bundle, const void *source, 
 
 // ------------------------------------------------------------------------------------------------------------ activations
 
-// Activations as a matmul reads them: AK_F32 (data float, stride ld), AK_BF16 (data uint16), AK_I16: int16 values with one float scale
-// per token and block, AK_I8: int8 values with one for each 256 inputs, or AK_Q8_0: int8 values with a scale per token and block, and the sum of the
-// block's int8 values times -128 (what the +128 of the weights adds).
+// Activations of a matmul: AK_F32 (data float, stride ld), AK_BF16 (data uint16), AK_I16: int16 values with one float scale per token and block,
+// AK_I8: int8 values with one for each 256 inputs, or AK_Q8_0: int8 values with a scale per token and block, and the sum of the block's int8 values
+// times -128 (the contribution of the weights' +128, negative).
 typedef struct {
     ak_type type;
     int32_t tokens;
@@ -89,11 +87,11 @@ typedef struct {
     const int32_t *sums;   // (tokens, blocks), Q8_0 only
 } ak_activations;
 
-// Groups of AK_GROUP inputs in so many blocks; the last may be smaller.
+// Scale groups of AK_GROUP inputs in so many blocks; the last may be smaller.
 static inline int32_t ak_groups(int32_t blocks) { return (blocks + AK_GROUP / AK_BLOCK - 1) / (AK_GROUP / AK_BLOCK); }
 
-// What the calling thread will probably multiply next, with the same activations and blocks. Its first lines are asked for while the last
-// of the current panels are multiplied, so that a decode does not wait for memory at the start of every run of panels.
+// The panels that the calling thread will probably multiply next, with the same activations and blocks. Their first lines are prefetched while the last
+// of the current panels are multiplied, so that decode does not wait for memory at the start of every work item.
 typedef struct {
     const ak_matrix *weight;
     const int32_t *panels;
@@ -110,7 +108,7 @@ typedef struct {
     int32_t height, width, channels;   // of the input
     int32_t out_width;
     int32_t kernel, stride;            // taps of a side (odd), input positions from one output to the next
-    int32_t top, left;                 // rows and columns of zeros before the input; behind it there are as many as the outputs reach
+    int32_t top, left;                 // rows and columns of zeros before the input; after it there are as many as the outputs need
 } ak_depthwise;
 
 // -------------------------------------------------------------------------------------------------------- keys and values
@@ -146,9 +144,9 @@ typedef struct {
 
     // The middle of a feed-forward network, some panels of it, in BF16: out[t*ldo + r] = silu(gate) * up, or with up NULL activation(gate + bias).
     //   act: BF16. bias: of gate (panels * 16, padded with zeros) or NULL; NULL with up. activation: takes so many values, as gelu_quick does.
-    //   panels: as in matmul; behind them there are `following` more that the calling thread will probably make next.
+    //   panels: as in matmul, followed by `following` more that the calling thread will probably compute next.
     //   gate and up have the same blocks, at most AK_MIDDLE_BLOCKS. scratch: ak_matmul_scratch(gate) bytes, as in matmul.
-    //   Sums are those of matmul. NULL where products and what follows are as fast one after the other.
+    //   Sums are those of matmul. NULL if separate products and activation functions are as fast.
     void (*middle)(uint16_t *out, size_t ldo, const ak_activations *act, const ak_matrix *gate, const ak_matrix *up, const float *bias,
                    void (*activation)(float *x, size_t n), const int32_t *panels, int32_t panel_count, int32_t following, void *scratch);
 
@@ -220,7 +218,7 @@ typedef struct {
     // Choosing among n logits without sorting them. NaN counts as absent.
     // maxima (ceil(n / AK_LOGIT_GROUP)): the largest of each group of AK_LOGIT_GROUP values, -infinity where there is none.
     void (*group_maxima)(float *maxima, const float *x, int32_t n);
-    // indices (n) = the ascending indices of values >= threshold; returns how many. maxima as above: groups below the threshold are passed over.
+    // indices (n) = the ascending indices of values >= threshold; returns how many. maxima as above: groups below the threshold are skipped.
     int32_t (*at_least)(int32_t *indices, const float *x, int32_t n, const float *maxima, float threshold);
     // The sum of exp((x - shift) * scale); each term with a relative error below 3e-7.
     double (*exp_sum)(const float *x, int32_t n, float shift, float scale);
@@ -252,22 +250,21 @@ void ak_gated_taps(float *out, const float *gate, const float *const *rows, cons
 size_t ak_matmul_scratch(const ak_matrix *weight);
 size_t ak_attention_scratch(int32_t positions, int32_t head_dim);
 
-// What the caller of the kernels chooses by: which types are fast, and how work is cut into items. A constant of each instruction set, without what this
-// processor lacks. No result depends on sizes and flags, but for bf16_dot, bf16_tiles, int8_tiles and wide_int16: those say what activations are
-// rounded to.
+// How the caller of the kernels chooses types and divides work into items: a constant of each instruction set, without features that this processor
+// lacks. Results depend only on bf16_dot, bf16_tiles, int8_tiles and wide_int16, which decide the type that activations are rounded to.
 typedef struct {
     int32_t bf16_dot;              // 1: BF16 activations are multiplied by BF16 dot products
-    int32_t bf16_tiles;            // 1: matrix tiles of BF16; AK_WIDE_TOKENS rows or more are multiplied in BF16 whatever the weights' type but F32
-    int32_t int8_tiles;            // 1: matrix tiles of I8 panels: many tokens faster than any other type
+    int32_t bf16_tiles;            // 1: matrix tiles of BF16; AK_WIDE_TOKENS rows or more are multiplied in BF16, with every type of weights except F32
+    int32_t int8_tiles;            // 1: matrix tiles of I8 panels: the fastest type for GEMM
     int32_t wide_int16;            // 1: AK_WIDE_TOKENS rows or more of 16-bit float weights are multiplied as 16-bit integers (I16)
-    int32_t mapped_rows;           // 1: Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout meet one token as fast as panels do
-    int32_t bundle_panels;         // panels of quantized types that are read as one stream, at most; of float types AK_TILE_PANELS
-    int32_t half_panels;           // panels of F16 and BF16 that more than a few tokens meet at once: work items are a multiple of it
-    int32_t few_tokens;            // up to so many tokens a product waits for memory, so work items are cut by bytes
-    int32_t item_bytes_few;        // bytes of weights worth a work item: of a few tokens,
+    int32_t mapped_rows;           // 1: GEMV with Q8_0, Q4_0 and Q4_1 rows in AK_ROWS layout is as fast as with panels
+    int32_t bundle_panels;         // most panels of quantized types that are read as one stream; of float types AK_TILE_PANELS
+    int32_t half_panels;           // panels of F16 and BF16 of a tile of more than few_tokens: work items are a multiple of it
+    int32_t few_tokens;            // up to so many tokens a product is bound by memory, so work items are divided by bytes
+    int32_t item_bytes_few;        // bytes of weights of a work item: up to few_tokens tokens,
     int32_t item_bytes_few_rows;   // the same in AK_ROWS layout,
-    int32_t item_bytes_many;       // and of more than a few
-    int32_t item_least_bytes;      // a work item costs as much as reading a fraction of these
+    int32_t item_bytes_many;       // and for more tokens
+    int32_t item_least_bytes;      // least bytes of a work item: its overhead is a fraction of reading these
     int32_t one_panel_at_a_time;   // 1: for one token, kernels of quantized types take one panel after the other, not up to AK_TILE_PANELS
     int32_t query_tile;            // queries of an attention work item
 } ak_tuning;
@@ -278,7 +275,7 @@ ak_tuning ak_kernels_tuning(const ak_kernels *kernels);
 const ak_kernels *ak_kernels_named(const char *name);
 // The best kernels that this processor runs.
 const ak_kernels *ak_kernels_best(void);
-// What the processor offers beyond the table "avx512" ("neon"): 1 if AVX-512 VNNI (NEON dot products), BF16 dot products are used.
+// Features beyond the table "avx512" ("neon") that are used: 1 if AVX-512 VNNI (NEON dot products), BF16 dot products.
 int ak_has_int8_dot(void);
 int ak_has_bf16_dot(void);
 // Single fields of ak_kernels_tuning, and its panels of one type.

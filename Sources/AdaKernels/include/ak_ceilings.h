@@ -1,4 +1,4 @@
-// What a processor can do at most: loops that only read memory, or only multiply in registers. Real kernels are held against them.
+// A processor's peak rates: loops that only read memory, or only multiply in registers. Reports compare real kernels with them.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +16,6 @@ const char *ak_ceiling_instructions(ak_ceiling kind);
 // Returns the operations done (a multiplication and an addition count one each); 0 where the processor has none of the kind.
 double ak_ceiling_multiply(ak_ceiling kind, int64_t rounds);
 
-// Reads every byte of data (64-byte aligned, bytes a multiple of 64) once, as `streams` (at least 1) equal parts side by side, and does
-// nothing else with it. Returns a sum of what was read, so that the reading cannot be left out.
+// Reads every byte of data (64-byte aligned, bytes a multiple of 64) once, as `streams` (at least 1) equal parts at the same time. Returns a sum of the
+// values, so that the compiler keeps the reads.
 uint64_t ak_ceiling_read(const void *data, size_t bytes, int32_t streams);
