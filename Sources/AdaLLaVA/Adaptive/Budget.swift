@@ -27,7 +27,7 @@ public enum Budget: Sendable, Hashable, CustomStringConvertible {
     /// The need of each input, with this fraction of the full model's compute on average.
     public static func auto(mean fraction: Double) -> Budget { .automatic(.mean(fraction)) }
 
-    /// Reads what people write: `auto`, `auto:within=0.01`, `auto:mean=0.4`; `0.7`, `1`, `70%`; `400ms` and `1.5s` (the whole answer), `ttft:150ms` (the first token), `tpot:8ms` (each further token),
+    /// Parses `auto`, `auto:within=0.01`, `auto:mean=0.4`; `0.7`, `1`, `70%`; `400ms` and `1.5s` (the whole answer), `ttft:150ms` (the first token), `tpot:8ms` (each further token),
     /// and several times joined by `,` or `+`.
     /// - Throws: ``BudgetError`` when it is neither, or out of range.
     public init(parsing text: String) throws {

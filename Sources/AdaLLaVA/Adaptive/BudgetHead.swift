@@ -1,8 +1,8 @@
 import Foundation
 
-/// Predicts what an input needs: from the last prompt row after the prefix layers, for each number of optional units, how likely the answer stays as
-/// good as the full model's from there on. An ordinal logistic regression with a weight vector for each threshold, on the row itself or on a hidden layer
-/// with SiLU; not part of the reference.
+/// Predicts how many units an input needs: from the last prompt row after the prefix layers, for each number of optional units, the probability that the
+/// answer is as good as the full model's with so many or more. An ordinal logistic regression with a weight vector for each threshold, on the row itself
+/// or on a hidden layer with SiLU; not part of the reference.
 ///
 /// Tensors: `scheduler.budget_head.weight` `[units, inputs]` and `.bias` `[units]` (all units are always enough, so they have no row); `.hidden.weight`
 /// `[inputs, hidden]` and `.hidden.bias` `[inputs]` where there is a hidden layer, without which `inputs` are `hidden`; and `.curve` `[points, 3]`: a price of
@@ -108,7 +108,7 @@ package struct BudgetHead: Sendable, Equatable {
         return best.units
     }
 
-    /// The price at which the calibration kept what is asked for; 0, which runs nearly everything, where none did.
+    /// The price at which the calibration met the budget; 0, which runs nearly everything, if none did.
     package func price(for budget: AutomaticBudget) -> Float {
         switch budget {
         case .within(let loss):

@@ -55,8 +55,8 @@ package struct GumbelDraw: Sendable, Equatable {
     /// - Parameter weight: the gradient with respect to the draw, one value for each logit.
     package func gradient(_ weight: [Float]) -> [Float] { gradient(weight.map { Double($0) }).map { Float($0) } }
 
-    // Gradients of many draws are added up, so everything behind the choice is computed in double: this is what the trainer is checked
-    // against.
+    // Gradients of many draws are added up, so everything after the choice is computed in double: this is the reference of the trainer's
+    // tests.
 
     func gradient(_ weight: [Double]) -> [Double] {
         precondition(weight.count == scores.count, "one weight for each logit")
@@ -127,7 +127,7 @@ package struct GumbelLayerSampling: Sendable {
 
 /// Variant H: each unit draws a layer, then `rank` attention heads and `rank` MLP groups of it (AdaLLaVA, section 3.3).
 ///
-/// A round draws one entry among all that are left, heads and groups of every layer alike; it stands for its layer. Call `s` the
+/// A round draws one entry among all that are left, heads and groups of every layer alike, and so chooses its layer. Call `s` the
 /// draw's weight summed over each layer's entries (1 for the chosen layer), `l` the logits, `[layers, 2 · heads]`, and `h` the draws
 /// among the heads and among the groups of the layer, whose logits are `Σᵢ sᵢ lᵢ`. The round adds `s ⊗ h` to the sample.
 ///
@@ -206,8 +206,8 @@ package struct GumbelHeadSampling: Sendable {
         sample = taken.map { $0 ? 1 : 0 }
     }
 
-    /// The `sample` of a selection without noise, which is what inference asks for at every request: each layer's highest logit that is left is known, so
-    /// that a unit costs a look at the layers and at the entries of one instead of at all entries, several times.
+    /// The `sample` of a selection without noise, which inference computes for every request. It keeps each layer's highest remaining logit, so a unit
+    /// reads the layers and the entries of one layer instead of all entries several times.
     static func greedySample(logits: [Float], heads: Int, rank: Int, draws count: Int) -> [Float] {
         precondition(heads > 0 && logits.count.isMultiple(of: 2 * heads), "2 · \(heads) logits for each layer")
         let width = 2 * heads, layers = logits.count / width

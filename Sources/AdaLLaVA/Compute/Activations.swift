@@ -1,7 +1,7 @@
 import AdaKernels
 
-/// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016). A class, so that a decode, which passes it on at every
-/// layer, counts one reference instead of two.
+/// A norm of rows: RMSNorm (Zhang and Sennrich, 2019), or, with a bias, LayerNorm (Ba et al., 2016). A class, because decode passes it on at every
+/// layer and then counts one reference instead of two.
 package final class Norm: Sendable {
     let weight: Tensor
     let bias: Tensor?
@@ -75,7 +75,7 @@ private struct RowSource: BitwiseCopyable {
     }
 }
 
-/// Activations `[rows, stride]` that several threads make, part by part: addresses in an ``ActivationBuffer``, valid until its next use.
+/// Activations `[rows, stride]` that several threads write: addresses in an ``ActivationBuffer``, valid until its next use.
 package struct ActivationWriter: BitwiseCopyable {
     let type: ak_type
     let rows, stride: Int
@@ -178,7 +178,7 @@ package struct RowsByRole: Equatable {
     var count: Int { chunk.count + single.count }
 }
 
-/// Activations in the types that weights ask for. Memory grows to the largest use and is kept.
+/// Activations in the types of the products. Memory grows to the largest use and is kept.
 package final class ActivationBuffer {
     private var values = AlignedMemory(byteCount: 0)
     private var scales = AlignedMemory(byteCount: 0)
@@ -206,8 +206,8 @@ package final class ActivationBuffers {
     func of(_ role: RowRole) -> ActivationBuffer { role == .chunk ? chunk : single }
 }
 
-/// How rows, or a norm of them, become activations for a product: found once, for a decode converts the same rows at every token. Plain numbers and
-/// addresses, valid as long as the tensors.
+/// The conversion of rows, or of a norm of them, to activations of a product. Prepared once, because decode converts the same rows at every token; plain
+/// numbers and addresses, valid as long as the tensors.
 struct RowConversion {
     private let source: RowSource
     let rows: RowsByRole

@@ -1,7 +1,7 @@
 import AdaKernels
 
-/// The cache lines of small objects that are read once per token. Between two tokens the weights push them out of every cache, and each one costs a
-/// decode the latency of memory while all threads wait; so they are prefetched together, a layer ahead.
+/// The cache lines of small objects that are read once per token. Between two tokens the weights evict them from every cache, and each miss costs decode
+/// the latency of memory while all threads wait, so they are prefetched together, a layer ahead.
 struct CacheLines {
     fileprivate var lines: [UnsafeRawPointer?] = []
     private static let lineBytes = 64
@@ -19,7 +19,7 @@ struct CacheLines {
         }
     }
 
-    /// Asks for the first two lines of an object.
+    /// Adds the first two lines of an object.
     static func prefetch(_ object: AnyObject) {
         let address = UnsafeRawPointer(Unmanaged.passUnretained(object).toOpaque())
         prefetch(address)
@@ -32,7 +32,7 @@ struct CacheLines {
     }
 }
 
-/// The lines of several layers, in one list, so that asking for them reads nothing that is not in a cache itself.
+/// The lines of several layers in one list, so that prefetching them causes no cache miss itself.
 struct CacheLineTable {
     private var lines: [UnsafeRawPointer?] = []
     private var ends: [Int] = []
@@ -42,7 +42,7 @@ struct CacheLineTable {
         ends.append(lines.count)
     }
 
-    /// Asks for a layer's lines, if there is such a layer.
+    /// Prefetches a layer's lines, if there is such a layer.
     func prefetch(_ layer: Int) {
         guard layer < ends.count else { return }
         let start = layer > 0 ? ends[layer - 1] : 0

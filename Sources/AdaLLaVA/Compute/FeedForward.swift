@@ -2,8 +2,8 @@ import AdaKernels
 
 extension Workspace {
     /// Of a chunk's rows, `down.output (+)= middle · downᵀ`, where the middle is `gate(first) * second` of two products of the rows of `x` or a norm of them, or `activation` of
-    /// one product; the products' own outputs are not written. Each part of the middle is made, combined and converted to the activation type of `down` while it is
-    /// in its worker's cache, so that the middle, the largest of a layer's tensors, never goes to memory in float32.
+    /// one product; the products' own outputs are not written. A work item computes, combines and converts its columns of the middle while they are in its
+    /// worker's cache, so that the middle, the largest of a layer's tensors, is never written to memory in float32.
     /// - Parameters:
     ///   - first: gate and up, or one product.
     ///   - function: the gate's activation function.
@@ -33,7 +33,7 @@ extension Workspace {
                 if combines, let middle = kernels.table.middle {
                     return makeMiddle(middle, gate.pointee, isGated ? up.pointee : nil, activation, activations, made, zero: zero)
                 }
-                // Groups that share a scale make few pieces: many threads share out the rows as well.
+                // Scale groups leave few work items, so with many threads the rows are divided as well.
                 let most = middleType == AK_I8 ? (rows + 2 * Workspace.rowsAtOnce - 1) / (2 * Workspace.rowsAtOnce) : 1
                 let rowParts = max(1, min((2 * pool.threads + pieces.count - 1) / max(pieces.count, 1), most))
                 let partRows = (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
@@ -69,8 +69,8 @@ extension Workspace {
         withExtendedLifetime((first, kernel)) {}
     }
 
-    /// Whether a chunk's middle can be made piece by piece: not where `down` takes float32 or, of some panels only, 8-bit groups, and not where gate and up
-    /// take different types.
+    /// Whether work items can compute a chunk's middle: not if `down` takes float32, or 8-bit groups of some panels only, or if gate and up take different
+    /// types.
     func makesFeedForwardInPieces(_ first: [WeightMatrix], down: WeightMatrix, picksPanels: Bool) -> Bool {
         guard let gate = first.first, let up = first.last else { return false }
         let type = kernels.activationType(down, .chunk)
@@ -121,8 +121,8 @@ private typealias MiddleFunction = @convention(c) (
 ) -> Void
 
 extension KernelProduct {
-    /// Columns of the middle that a piece of listed panels makes, `width` at most: theirs, and those of a block that no listed panel makes, which are
-    /// zero.
+    /// Columns of the middle that a work item of listed panels writes, `width` at most: those of its panels, and those of a block that no listed panel
+    /// computes, which are zero.
     fileprivate func middleColumns(_ range: Range<Int>, of width: Int) -> Range<Int> {
         let columns = columns(range), block = Int(AK_BLOCK)
         let start = columns.lowerBound / block * block, end = min((columns.upperBound + block - 1) / block * block, width)

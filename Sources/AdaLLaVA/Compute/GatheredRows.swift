@@ -1,8 +1,8 @@
 import AdaKernels
 
 extension [ProductPart] {
-    /// Parts of a product whose rows are single, by the panels that they compute: each panel is computed once for all rows that keep it, as a tile, and not
-    /// row by row, which reads it as often. Rows that do not follow one another are gathered.
+    /// Parts of a product whose rows are single, by the panels that they compute. Each panel is multiplied once with all rows that keep it, as a tile,
+    /// because row by row it would be read as often; rows that are not adjacent are gathered.
     /// - Parameter count: the product's panels.
     func mergedByPanels(_ count: Int) -> [ProductPart] {
         if self.count < 2 { return self }
@@ -21,7 +21,7 @@ extension [ProductPart] {
         }
     }
 
-    /// Rows from which a part is multiplied by itself: from there a tile takes less time than the blocks that only other rows keep.
+    /// Rows from which a part is multiplied separately: a tile of its own then costs less than the blocks that only other rows keep.
     private static var rowsOfTheirOwn: Int { 4 }
 
     /// Parts of a product whose rows are single and that differ in the blocks they read: those of few rows together, over the blocks that any of them
@@ -43,7 +43,7 @@ extension ProductPart {
 }
 
 extension RowActivations {
-    /// Some rows of one role, copied to where they follow one another.
+    /// Some rows of one role, copied so that they are adjacent.
     /// - Parameter memory: as much as ``KernelProduct/gatheredBytes(rows:_:)`` says.
     /// - Returns: the activations, and the memory after them.
     fileprivate func gather(_ part: UnsafePointer<KernelPart>, into memory: UnsafeMutableRawPointer) -> (ak_activations, UnsafeMutableRawPointer) {
@@ -75,7 +75,7 @@ extension KernelProduct {
         return rows * perRow + 128
     }
 
-    /// One work item of a part whose rows do not follow one another: its activations are gathered, and its outputs go back to their rows.
+    /// One work item of a part whose rows are not adjacent: its activations are gathered, and its outputs are scattered to their rows.
     func runGathered(
         _ kernels: UnsafePointer<ak_kernels>, _ activations: RowActivations, part: Int, item: Int, next: UnsafePointer<KernelProduct>, nextItem: Int,
         scratch: UnsafeMutableRawPointer, gathered: UnsafeMutableRawPointer

@@ -1,7 +1,7 @@
 import AdaKernels
 
-/// Products that read the same activations, ready to run as often as there are such activations: work items and addresses are found once, for a
-/// decode runs the same products at every token, and serial work between two products stalls every thread.
+/// Products that read the same activations, prepared to run any number of times: decode runs the same products at every token, and serial work between
+/// two products stalls every thread, so work items and addresses are found once.
 package final class ProductRun {
     /// Operation on a product's sums while they are in their worker's cache.
     package enum Combination: BitwiseCopyable {
@@ -24,7 +24,7 @@ package final class ProductRun {
         let kernel = KernelProducts(products, workspace)
         let rows = (products.first?.parts ?? []).map(\.rows)
         let tokens = rows.reduce(0) { $0 + $1.count }
-        // Gate and up are cut alike.
+        // Gate and up have the same work items.
         shared = workspace.items(isGated ? 1 : products.count, tokens: tokens) { (kernel.products[$0].matrix.pointee, kernel.products[$0].panelCount) }
         kernel.set(shared, isShared: isGated)
         self.products = kernel
@@ -136,8 +136,8 @@ package final class ProductRun {
 }
 
 extension Workspace {
-    /// Parts that the rows of a product are shared out in, beside its panels: one for each thread where tiles are so fast that what threads pass each
-    /// other costs time. A thread then adds to the rows whose norm it makes, which are in its own cache; weights that are rounded are rounded in each.
+    /// Parts that the rows of a product are divided into, besides its panels: one for each thread if tiles are so fast that moving activations between
+    /// cores costs time. A thread then adds to the rows whose norm it computes, which are in its own cache; but each part converts the weights again.
     fileprivate func rowParts(_ tokens: Int, _ type: ak_type) -> Int {
         kernels.tuning.bf16_tiles != 0 && (type == AK_BF16 || type == AK_I8) && tokens >= 4 * Workspace.rowsAtOnce * pool.threads ? pool.threads : 1
     }

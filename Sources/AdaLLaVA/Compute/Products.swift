@@ -120,8 +120,8 @@ struct KernelProduct: BitwiseCopyable {
     /// Computes one work item of one part.
     /// - Parameters:
     ///   - activations: of the part's rows.
-    ///   - next: the product that the same worker probably computes after, and which item of it; `nil` prefetches nothing.
-    ///   - output: where to, instead of the product's own output, with as many columns as `stride`.
+    ///   - next: the product that the same worker probably computes next, and its item; `nil` prefetches nothing.
+    ///   - output: memory instead of the product's own output, with `stride` columns.
     @inline(__always)
     func run(
         _ kernels: UnsafePointer<ak_kernels>, _ activations: UnsafePointer<ak_activations>, part: Int = 0, item: Int,
@@ -234,7 +234,7 @@ final class KernelProducts {
         lines.add(matrices, bytes: count * MemoryLayout<ak_matrix>.stride)
     }
 
-    /// Cuts the products into work items; several products may share the first one's.
+    /// Divides the products into work items; several products may share the first one's.
     func set(_ items: RunItems, isShared: Bool) {
         self.items = items
         for (index, source) in sources.enumerated() {
@@ -244,7 +244,7 @@ final class KernelProducts {
             for (number, part) in source.parts.enumerated() {
                 let kernelPart = products[index].parts + number
                 if kernelPart.pointee.panels == union { continue }
-                // The part's panels are some of the union's: where each item begins among them.
+                // The part's panels are some of the union's, so its items start elsewhere.
                 let listed = part.panels?.indices ?? []
                 var starts: [Int32] = [0], next = 0
                 for item in 0 ..< own.count {
@@ -267,10 +267,10 @@ extension Workspace {
         multiply(x, norm: norm, RowsByRole(x.rows, role), products)
     }
 
-    /// Runs products that read the same rows, or a norm of them, shared out panel by panel.
+    /// Runs products that read the same rows, or a norm of them; work items are panels.
     func multiply(_ x: Tensor, norm: Norm? = nil, _ rows: RowsByRole, _ products: [Product]) {
         guard let first = products.first else { return }
-        // Nearly always all weights of a layer have one type.
+        // All weights of a layer nearly always have one type.
         let same = products.filter { haveOneType(first.linear.weight, $0.linear.weight) }
         multiply(convert(x, norm: norm, for: first.linear.weight, rows, inputs), same)
         if same.count < products.count {
@@ -278,7 +278,7 @@ extension Workspace {
         }
     }
 
-    /// Runs products that read the same activations, of the types that each asks for.
+    /// Runs products that read the same activations, each in its activation type.
     func multiply(_ activations: RowActivations, _ products: [Product]) { ProductRun(products, self)(activations) }
 
     /// Whether products with both matrices take activations of one type in every role.

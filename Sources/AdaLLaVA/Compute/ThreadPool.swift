@@ -1,6 +1,6 @@
 import AdaKernels
 
-/// The threads that share out a model's work in small pieces (see `ak_pool.h`).
+/// A thread pool that runs a model's work items (see `ak_pool.h`).
 ///
 /// One run at a time: a pool's owner serializes its calls, as ``AdaptiveModel`` does.
 package final class ThreadPool: @unchecked Sendable {
@@ -24,7 +24,7 @@ package final class ThreadPool: @unchecked Sendable {
     /// `worker` is in `0 ..< threads`; no two calls share one at the same time.
     package func run(_ items: Int, _ work: (_ item: Int, _ worker: Int) -> Void) { run(items, ends: nil, work) }
 
-    /// - Parameter ends: where each thread's share of the items ends; `nil`: as many items for each. Threads begin with their share and then help others.
+    /// - Parameter ends: the end of each thread's share of the items; `nil`: equal shares. A thread that has finished its share steals others' items.
     func run(_ items: Int, ends: UnsafePointer<Int32>?, _ work: (_ item: Int, _ worker: Int) -> Void) {
         if items <= 0 { return }
         if items == 1 { return work(0, 0) }
@@ -54,7 +54,7 @@ package final class ThreadPool: @unchecked Sendable {
     func enter() { ak_pool_enter(pool) }
     func leave() { ak_pool_leave(pool) }
 
-    /// Wakes the threads, so that they look for the next run as they do between the runs of a prefill or a decode.
+    /// Wakes the threads, so that they spin until the next run, as between the runs of a prefill or a decode.
     package func wake() {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }
     }
@@ -74,7 +74,7 @@ package final class ThreadPool: @unchecked Sendable {
     package static var availableProcessors: Int { max(1, Int(ak_processor_count())) }
 }
 
-/// Memory that threads read soon, at most ``capacity`` places. In line: a list of its own would be one more cache miss for each layer of a decode.
+/// Memory that threads read soon, at most ``capacity`` places. Stored inline, because an array would be one more cache miss for each layer of a decode.
 struct Prefetches: BitwiseCopyable {
     static let capacity = 3
     fileprivate private(set) var items = (ak_expected(), ak_expected(), ak_expected())

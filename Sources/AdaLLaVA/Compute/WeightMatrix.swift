@@ -88,7 +88,7 @@ extension ElementType {
     /// Whether the kernels read this type as floats without blocks.
     var isFloat: Bool { [AK_F32, AK_F16, AK_BF16].contains(kernelType) }
 
-    /// Whether the kernels multiply rows of this type where the file has them in the arithmetic they would be multiplied in when packed.
+    /// Whether the kernels multiply rows of this type in the mapped file, in the same arithmetic as packed panels.
     var multipliesInFile: Bool { [AK_Q8_0, AK_Q4_0, AK_Q4_1].contains(kernelType) }
 }
 
@@ -134,7 +134,7 @@ extension Tensor {
     }
 }
 
-/// Lets a pointer cross into the pool's closures; the pool returns before its memory can go away.
+/// Lets a pointer cross into the pool's closures; the pool returns before its memory can be freed.
 struct SendablePointer: @unchecked Sendable {
     let pointer: UnsafeMutableRawPointer
     init(_ pointer: UnsafeMutableRawPointer) { self.pointer = pointer }

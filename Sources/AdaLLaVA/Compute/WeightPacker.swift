@@ -26,11 +26,11 @@ package final class WeightPacker {
         (self.kernels, self.pool, self.placement, self.packs) = (kernels, pool, placement, packs)
     }
 
-    /// Files from this size on are multiplied where they are, where that is as fast: packing a gigabyte takes most of a second, and as much memory again
-    /// until the file's pages are given back. Smaller ones are packed sooner than anyone notices, and short prompts are faster then.
+    /// Weights of files of this size or more are multiplied in the mapped file if that is as fast: packing a gigabyte takes most of a second, and as much
+    /// memory again until the file's pages are given back. Smaller files are packed unnoticed, and short prompts are faster then.
     private static let mappedBytes = 1 << 30
 
-    /// Whether the weights of `tensor` are multiplied where the file has them.
+    /// Whether the weights of `tensor` are multiplied in the mapped file.
     /// - Parameter picksInputs: whether plans leave inputs out, for which panels are faster.
     func maps(_ tensor: StoredTensor, picksInputs: Bool) -> Bool {
         if !packs { return true }
@@ -42,14 +42,14 @@ package final class WeightPacker {
         }
     }
 
-    /// Panels of `type` that are stored as one stream in a matrix of which plans leave inputs out: as many as the kernels read from beginning to end, but
-    /// no more than a quarter of the matrix, so that threads can share them out.
+    /// Panels of `type` in a bundle, for a matrix of which plans leave inputs out: as many as the kernels read as one stream, but at most a quarter of the
+    /// matrix, so that there is work for several threads.
     func panelsPerBundle(_ type: ak_type, panels: Int) -> Int {
         let isQuantized = [AK_Q8_0, AK_Q4_0, AK_Q4_1].contains(type)
         let most = isQuantized ? max(Int(kernels.tuning.bundle_panels), WeightPacker.tilePanels) : WeightPacker.tilePanels
         guard most > WeightPacker.tilePanels else { return most }
         let size = max(min(most, panels / 4), WeightPacker.tilePanels)
-        // A little fewer where the last bundle would be nearly empty.
+        // A little fewer if the last bundle would be nearly empty.
         let bundles = (panels + size - 1) / size
         return max((panels + bundles - 1) / bundles, 1)
     }

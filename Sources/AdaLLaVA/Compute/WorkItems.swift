@@ -1,10 +1,10 @@
 import AdaKernels
 
-/// How the panels of a product are shared out: pieces of neighbouring panels. Plain addresses, so that workers read them without counting references;
-/// valid as long as the ``RunItems`` that they are of.
+/// The work items of a product: ranges of adjacent panels. Plain addresses, so that workers read them without counting references; valid as long as
+/// their ``RunItems``.
 struct WorkItems: BitwiseCopyable {
     let count: Int
-    /// Where each piece begins in the list of panels, and where the last one ends.
+    /// Start of each item in the list of panels, and end of the last one.
     private let starts: UnsafePointer<Int32>?
 
     static var none: WorkItems { WorkItems(count: 0, starts: nil) }
@@ -18,10 +18,10 @@ struct WorkItems: BitwiseCopyable {
     }
 }
 
-/// How the products of one run are shared out: the pieces of each, which follow one another, and where each thread's share of them all ends.
+/// The work items of the products of one run, product after product, and the end of each thread's share of them.
 struct RunItems {
     let products: [WorkItems]
-    /// `nil`: as many pieces for each thread.
+    /// `nil`: equal shares.
     let ends: UnsafePointer<Int32>?
     /// Owners of the addresses.
     fileprivate let lists: [IndexList]
@@ -29,7 +29,7 @@ struct RunItems {
 
 /// Work items of earlier runs, by the sizes that they depend on.
 struct WorkItemTable {
-    /// The products of a run, at most three, each as one number: a sequence asks at every layer.
+    /// The products of a run, at most three, each as one number, because every layer of a sequence looks them up.
     fileprivate struct Key: Hashable {
         var first = UInt64.max, second = UInt64.max, third = UInt64.max
         let tokens: Tokens
@@ -41,7 +41,7 @@ struct WorkItemTable {
                 | UInt64(matrix.type.rawValue)
         }
     }
-    /// How many tokens, as far as pieces depend on it.
+    /// The number of tokens, as far as work items depend on it.
     fileprivate enum Tokens {
         case few, some, many
 
@@ -58,11 +58,11 @@ struct WorkItemTable {
 }
 
 extension Workspace {
-    /// How the panels of products that read the same activations are shared out among the threads.
+    /// Divides the panels of products that read the same activations into work items.
     ///
-    /// A few tokens wait for memory: each thread gets as many bytes as the others, side by side, in work items whose size falls with the rest of its
-    /// share, so that others can take the last ones (guided self-scheduling, Polychronopoulos and Kuck, 1987). Many tokens use each panel for long
-    /// enough that pieces of one size are as good.
+    /// With few tokens a product is bound by memory: each thread gets an equal number of adjacent bytes, in work items that shrink with the rest of its
+    /// share, so that others can steal the last ones (guided self-scheduling, Polychronopoulos and Kuck, 1987). With many tokens a panel takes so long
+    /// that items of one size are as good.
     /// - Parameter product: the matrix of each product, and the panels that are computed of it.
     func items(_ count: Int, tokens: Int, _ product: (Int) -> (matrix: ak_matrix, panels: Int)) -> RunItems {
         func part(_ index: Int) -> UInt64? {
@@ -96,7 +96,7 @@ extension Workspace {
 
     /// Work items of listed panels that are adjacent.
     /// - Parameters:
-    ///   - columnsTogether: of what a piece makes: whole blocks or groups of the next product's inputs, where their panels are listed.
+    ///   - columnsTogether: outputs of an item are a multiple of it: whole blocks or scale groups of the next product's inputs, if panels are listed.
     ///   - products: of those panels.
     func middleItems(_ product: KernelProduct, tokens: Int, columnsTogether: Int, products: Int) -> RunItems {
         let size = panelsPerItem(product.matrix.pointee, count: product.panelCount, tokens: tokens, products: products)
@@ -111,7 +111,7 @@ extension Workspace {
         return RunItems(products: [WorkItems(list)], ends: nil, lists: [list])
     }
 
-    /// Where pieces of one token's products begin, and where each thread's share of them ends.
+    /// Starts of the work items of one token's products, and the end of each thread's share of them.
     private func shares(_ products: [(matrix: ak_matrix, panels: Int)]) -> (starts: [[Int32]], ends: [Int32]) {
         var left = products.reduce(0) { $0 + $1.matrix.panelBytes * $1.panels }
         var starts = products.map { _ in [Int32(0)] }, ends: [Int32] = []
@@ -123,7 +123,7 @@ extension Workspace {
             let most = max(panelsPerItem(matrix, count: products.count > 1 ? Int.max / 2 : panels, tokens: 1), 4)
             // The overhead of a work item equals reading a few kilobytes.
             let least = max(1, Int(kernels.tuning.item_least_bytes) / bytes)
-            // Quantized kernels without tiles take one panel after the other, the others up to four at a time.
+            // Quantized kernels without tiles read one panel after the other, the others up to four at a time.
             let multiple = matrix.bundle > 1 ? Int(matrix.bundle) : isQuantized(matrix.type) && kernels.tuning.one_panel_at_a_time != 0 ? 1 : 4
             var start = 0
             while start < panels {
@@ -147,11 +147,11 @@ extension Workspace {
 
     private func isQuantized(_ type: ak_type) -> Bool { type == AK_Q8_0 || type == AK_Q4_0 || type == AK_Q4_1 }
 
-    /// Panels that one piece of work takes: enough bytes to be worth handing out, few enough to share evenly.
-    /// - Parameter products: of the same panels that a piece makes one after the other.
+    /// Panels of a work item: enough bytes to be worth its overhead, few enough for equal shares.
+    /// - Parameter products: number of products whose same panels an item computes.
     private func panelsPerItem(_ matrix: ak_matrix, count: Int, tokens: Int, products: Int = 1) -> Int {
         if kernels.tuning.bf16_tiles != 0, tokens >= AK_WIDE_TOKENS, matrix.type != AK_F32 {
-            // Two panels at a time, and so many that activations come to the first-level cache for several pairs.
+            // Two panels at a time, and so many that several pairs read the activations from the first-level cache.
             let most = min(8 / products, count / (pool.threads * 2)) / 2 * 2
             return evenSize(count, most: max(most, 2), multiple: 2)
         }
@@ -168,7 +168,7 @@ extension Workspace {
         return evenSize(count, most: step, multiple: tokens > few && matrix.type == AK_Q8_0 ? min(2, step) : 1)
     }
 
-    /// The size of the pieces that `count` panels are shared out in: `most` panels, or a little fewer if then each thread gets as many as the others.
+    /// The size of the work items that `count` panels are divided into: `most` panels, or a little fewer if shares are then equal.
     private func evenSize(_ count: Int, most: Int, multiple: Int = 1) -> Int {
         func longestShare(_ size: Int) -> Int {
             let items = (count + size - 1) / size

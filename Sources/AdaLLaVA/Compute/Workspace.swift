@@ -1,7 +1,7 @@
 import AdaKernels
 
-/// Resources of one computation besides the weights: threads, scratch memory, and how products are cut into work items. One for each computation that
-/// runs at the same time; any number of models can use it one after the other.
+/// Resources of one computation besides the weights: threads, scratch memory, and the division of products into work items. One for each computation
+/// that runs at the same time; any number of models can use it one after the other.
 ///
 /// Not `Sendable`: its owner computes with it from one thread at a time.
 package final class Workspace {
@@ -98,7 +98,7 @@ package final class Workspace {
     /// Rows that a thread takes at once.
     static let rowsAtOnce = 16
 
-    /// Values from which a few rows are shared out too: a run of the pool costs about as much as converting half of them.
+    /// Values from which even a few rows run on the pool: a run costs about as much as converting half of them.
     private static let valuesWorthSharing = 1 << 13
 
     /// Rows that a thread takes at once of `rows` rows of `stride` values.
@@ -107,26 +107,26 @@ package final class Workspace {
         return rows >= 8 && rows * stride >= Workspace.valuesWorthSharing ? (rows + pool.threads - 1) / pool.threads : rows
     }
 
-    /// Calls `body` with ranges that cover `0 ..< rows` and the worker that runs it; shared out when there are enough rows to be worth it.
+    /// Calls `body` with ranges that cover `0 ..< rows` and the worker that runs it; on the pool if there are enough rows to be worth it.
     package func forRows(_ rows: Int, stride: Int = 0, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
         let step = rowsPerItem(rows, stride: stride)
         if rows <= step { return body(0 ..< rows, 0) }
         pool.run((rows + step - 1) / step) { item, worker in body(item * step ..< min(rows, (item + 1) * step), worker) }
     }
 
-    /// Announces the weights that the run after the next one reads, so that threads prefetch them while they wait for each other. For single rows only:
-    /// chunks compute for so long that nothing is gained.
+    /// Announces the weights that the run after the next one reads, so that threads prefetch them while they wait for each other. Single rows only,
+    /// because chunks are bound by arithmetic.
     func prefetch(_ memory: Prefetches) { pool.expect(memory) }
 
-    /// Weights that a product reads first: adjacent panels, for no more is prefetched while threads wait, each thread's share of
-    /// them.
+    /// Weights that a product reads first, to prefetch: adjacent panels, divided among the threads as their shares are. Waiting threads have no time
+    /// for more.
     /// - Parameters:
     ///   - panels: of outputs; `nil` reads all.
     ///   - blocks: of inputs; `nil` reads all.
     func prefetched(_ weight: WeightMatrix, panels: IndexList? = nil, blocks: IndexList? = nil) -> ak_expected {
         let matrix = weight.matrix
         let bytes = matrix.panelBytes
-        // Of columns that a plan leaves out too much would be prefetched in vain.
+        // With many columns off, most of a prefetch would not be read.
         if let blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_expected() }
         let (start, run) = (panels?.firstRun).map { ($0.lowerBound, $0.count) } ?? (0, Int(matrix.panels))
         return ak_expected(base: matrix.data.map { $0 + start * bytes }, stride: bytes, bytes: bytes, pieces: Int32(run))

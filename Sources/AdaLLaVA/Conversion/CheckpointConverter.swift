@@ -4,7 +4,7 @@ import Foundation
 /// Rewrites a checkpoint with its weights in another element type.
 ///
 /// A destination that ends in `.gguf` becomes a GGUF file as llama.cpp reads it, with a second one for the tower of a LLaVA, or one file with
-/// everything in it for what llama.cpp cannot run.
+/// everything in it for models that llama.cpp cannot run.
 /// Any other destination becomes a folder in the source's own Hugging Face layout, for a GGUF text model in that of its architecture, with float
 /// weights (safetensors has no quantized types).
 package struct CheckpointConverter: WeightConverter {

@@ -2,7 +2,7 @@ import Foundation
 
 /// The GGUF side of a conversion: the file and type of each tensor, and the metadata.
 ///
-/// What llama.cpp can run is written as llama.cpp reads it: the language model in one file, and of a LLaVA the tower with its projector in
+/// Models that llama.cpp can run are written in its format: the language model in one file, and a LLaVA's tower with its projector in
 /// another (`mmproj-NAME`). Everything else is one file of the architecture `adallava`, which other programs refuse by its name.
 extension CheckpointConverter {
     func writeGGUF(cancellation: Cancellation, progress: ConversionProgress) throws -> ConversionReport {
@@ -108,7 +108,7 @@ extension CheckpointConverter {
     private func type(of name: String, _ tensor: StoredTensor) -> ElementType {
         // Norms, biases and embeddings of position are small and added as they are.
         if tensor.shape.count < 2 || name.hasSuffix("position_embedding.weight") || LFM2Description.isConvolution(name) { return .f32 }
-        // The scheduler decides between logits that lie close together: rounding its weights would change plans. The patch embedding is
+        // The scheduler compares logits that differ little, so rounding its weights would change plans. The patch embedding is
         // a convolution that other readers expect in floats.
         if name.hasPrefix("scheduler.") || tensor.shape.count > 2 { return tensor.type == .f32 ? .f32 : .f16 }
         let wanted = target.elementType
@@ -128,7 +128,7 @@ extension CheckpointConverter {
         }
     }
 
-    /// What is added to the values of a tensor: 1 more or less for a decoder's norms where only one of two formats stores their distance from 1.
+    /// Offset to add to a tensor's values: 1 or -1 for a decoder's norms if only one of the two formats stores them as the distance from 1.
     func normShift(_ name: String, addsOne: Bool) -> Float {
         let stored = checkpoint.configuration.language.normsAddOne
         return stored != addsOne && name.hasPrefix("model.") && name.hasSuffix("norm.weight") ? (stored ? 1 : -1) : 0

@@ -58,8 +58,8 @@ enum ConversionOutput {
         }
     }
 
-    /// Lets `body` fill a new folder, which takes its place at `output` once `verify` has opened it; stopped in between, nothing is left and
-    /// what was there is as before.
+    /// Lets `body` fill a new folder, which is moved to `output` once `verify` has opened it. If stopped before, it leaves nothing, and the former
+    /// contents of `output` remain.
     /// - Throws: ``CheckpointError/unwritable(file:reason:)``, and errors of `body` and `verify`.
     static func writeFolder<Result>(_ output: URL, _ body: (URL) throws -> Void, verify: (URL) throws -> Result) throws -> Result {
         var result: Result?

@@ -17,7 +17,7 @@ struct GGUFTokenizer {
             return
         }
         func known(_ id: Int?) -> Int? { id.flatMap { (0 ..< rows).contains($0) ? $0 : nil } }
-        // What is put behind every text is in GGUF the end of sequence.
+        // In GGUF the token after every text is the end of sequence.
         let closing = (tokenizer as? BytePairTokenizer)?.options.suffix.first
         let all = ([closing].compactMap { $0 } + ends + [tokenizer.eosToken].compactMap { $0 }).filter { known($0) != nil }
         (vocabulary.bosToken, vocabulary.eosToken, vocabulary.eotToken) = (known(tokenizer.bosToken), all.first, all.dropFirst().first { $0 != all[0] })
@@ -107,7 +107,7 @@ extension GGUFVocabulary {
             pre = GGUFTokenizer.preTokenizer(options.preTokenizers, ignoresMerges: model.options.ignoresMerges)
             merges = ordered.map { Array(model.pieces[$0.left]) + [UInt8(ascii: " ")] + Array(model.pieces[$0.right]) }
         } else {
-            // A list of merges that was made from a SentencePiece model: what makes a piece first says how good it is.
+            // A list of merges made from a SentencePiece model: a piece's score follows from the rank of the first merge that makes it.
             pre = "default"
             scores = [Float](repeating: -1e6, count: rows)
             for (rank, merge) in ordered.enumerated().reversed() where merge.result < rows { scores[merge.result] = -Float(rank) }

@@ -6,7 +6,7 @@ struct BlockShape: Sendable, Equatable {
     let sharesNorm: Bool
     /// Operations of a norm for each value, and vectors of weights that it reads: 4 and one (RMS norm), or 7 and two (layer norm).
     let normOperations: Double, normVectors: Double
-    /// Whether what attention and MLP add is normed first, and whether each head's query and key are normed.
+    /// Whether the outputs of attention and MLP are normed before they are added, and whether each head's query and key are normed.
     let hasOutputNorms, hasHeadNorms: Bool
     /// Whether token embeddings are scaled.
     let scalesEmbeddings: Bool

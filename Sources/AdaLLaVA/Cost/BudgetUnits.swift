@@ -40,7 +40,7 @@ package struct BudgetUnits: Sendable, Equatable {
 package enum LatencyPrecision: String, Sendable, CaseIterable {
     case float32, float16, bfloat16
 
-    /// Rounds to the nearest value of the type, ties to even, as if its exponent had no limits: budgets and units lie well within them.
+    /// Rounds to the nearest value of the type, ties to even, as if its exponent had no limits: budgets and units are well within them.
     func round(_ value: Float) -> Float {
         let dropped: UInt32
         switch self {
@@ -56,8 +56,8 @@ package enum LatencyPrecision: String, Sendable, CaseIterable {
 }
 
 extension AdaptiveConfiguration {
-    /// What even a budget of 1 leaves out, in words: with variant H a layer takes its switches in draws of `schedulerRank`, the last one smaller,
-    /// while units are counted, as in the reference, as if the rank divided them. `nil` where it does.
+    /// Text about the switches that even a budget of 1 leaves off: with variant H a layer takes its switches in draws of `schedulerRank`, the last one
+    /// smaller, but units are counted, as in the reference, as if the rank divided them. `nil` if it does.
     package func leftOut(_ language: DecoderConfiguration) -> String? {
         guard schedulerType == .heads else { return nil }
         let switches = switchesPerLayer(language)

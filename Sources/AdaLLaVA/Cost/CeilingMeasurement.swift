@@ -19,7 +19,7 @@ package struct CeilingMeasurement: Sendable, Equatable {
     package let fp32: Double
 
     /// Measures multiply-adds as the best of many short rounds, since other programs only ever slow them down; and bandwidth as the median of rounds
-    /// that read the buffer once: where others share the memory a single round can be half as fast again as what any program is given for longer.
+    /// that read the buffer once, because on shared memory a single round can be half as fast again as any program is for longer.
     /// Takes about a second and a half.
     /// - Parameters:
     ///   - time: how long each ceiling is tried.

@@ -72,8 +72,8 @@ package struct CostPlan: Sendable, Equatable {
             units: configuration.budgetUnits.map { $0.total - $0.prefix })
     }
 
-    /// What so many units buy. Which switches a scheduler would choose depends on the input; for the cost only their number matters with whole
-    /// layers, and with heads the units are spread evenly over the layers after the prefix.
+    /// The plan of a number of units. The scheduler's choice of switches depends on the input, but with whole layers only their number matters for
+    /// the cost; with heads the units are spread evenly over the layers after the prefix.
     /// - Parameter units: units beyond the prefix, at most those that there are.
     package init(units: Int, of configuration: ModelConfiguration, isBelowFloor: Bool = false) {
         guard let adaptive = configuration.adaptive else {

@@ -256,7 +256,7 @@ package struct ExactFormula: Sendable {
         let headNorms = block.hasHeadNorms ? 2 * Double(language.headDim) : 0
         let layer = (matrices + biases) / Double(tensorParallel) + Double(norms) * block.normVectors * hidden + headNorms + outputBiases
         var values = layer * Double(language.numHiddenLayers) + block.normVectors * hidden + table
-        // A convolution in attention's place: what it has more, or less, than attention.
+        // A convolution replaces attention: the difference between the two.
         let convolutions = Double((0 ..< language.numHiddenLayers).count { language.kind($0) == .convolution })
         let taps = Double(language.convolutionTaps) + (language.convolutionBias ? 5 : 0)
         values += convolutions * ((4 * hidden * hidden + taps * hidden - attention) / Double(tensorParallel) - headNorms)

@@ -6,8 +6,8 @@ import Foundation
     import Glibc
 #endif
 
-/// What this machine reaches at most: the ceilings of its roofline (``CeilingMeasurement``), measured once, in about two seconds, and kept
-/// in the user's cache folder.
+/// This machine's peak rates: the ceilings of its roofline (``CeilingMeasurement``), measured once, in about two seconds, and kept in the
+/// user's cache folder.
 package struct MachineCeilings: Sendable, Equatable, Codable {
     /// Processor and host, and the threads that were used.
     package let machine: String

@@ -23,7 +23,7 @@ package enum NonNegativeLeastSquares {
                 var slack = right[i]
                 for j in 0 ..< count { slack -= normal[i][j] * x[j] }
                 guard slack > 1e-10 * abs(right[i]), normal[i][i] > 0 else { continue }
-                // What freeing this column alone would win.
+                // The gain of freeing this column alone.
                 let gain = slack * slack / normal[i][i]
                 if gain > most { (candidate, most) = (i, gain) }
             }

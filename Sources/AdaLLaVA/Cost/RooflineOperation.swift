@@ -86,7 +86,7 @@ package struct CostTotals: Sendable, Equatable {
     }
 }
 
-/// Operations that belong together and occur `count` times: the decoder layers of which the same share runs, or what stands outside the
+/// Operations that belong together and occur `count` times: the decoder layers of which the same share runs, or the parts outside the
 /// layers.
 package struct CostPart: Sendable, Equatable {
     /// `layer`, `vision layer`, `lm_head`, ….

@@ -23,8 +23,8 @@ package struct TimeModel: Sendable, Equatable {
     /// Nanoseconds of some counts by their terms alone.
     fileprivate func sum(_ counts: StepCounts) -> Double { (coefficients.values * counts.values).sum() }
 
-    /// Guesses for a machine that was not measured: a few cores of the last years. What they are wrong by, the load factor corrects from the layers
-    /// that an answer's own prompt has passed.
+    /// Guesses for a machine that was not measured: a few recent cores. The load factor corrects their error from the layers that an answer's own
+    /// prompt has passed.
     package static let guess: TimeModel = {
         var c = StepCounts()
         for term in [StepCounts.Term.chunkHeads, .chunkKeyValues, .chunkNeurons] { c[term] = 5000 }
@@ -66,8 +66,8 @@ package struct TimeModel: Sendable, Equatable {
     }
 }
 
-/// Measured times over the sums of their terms, by a size: what the caches hold is read faster than the rest, and a short chunk does not fill the kernels'
-/// tiles, so that neither time is linear in any count.
+/// Measured times over the sums of their terms, by a size. Neither time is linear in any count, because weights in the caches are read faster than the
+/// rest, and a short chunk does not fill the kernels' tiles.
 package struct SizeCurve: Sendable, Equatable, Codable {
     /// A measured size, and measured over predicted time.
     package struct Knot: Sendable, Equatable, Codable {
@@ -106,7 +106,7 @@ package struct SizeCurve: Sendable, Equatable, Codable {
     }
 }
 
-/// What a plan costs in each phase, as far as rows and keys are not known yet: times are linear in them.
+/// The time of a plan in each phase, linear in rows and keys, which are not known yet.
 package struct PlanTimes: Sendable {
     /// Nanoseconds of a range of layers for a chunk: for the chunk, a row, a pair of query and key in layers of each kind.
     private let chunk, row: Double
@@ -139,7 +139,7 @@ package struct PlanTimes: Sendable {
             if share.isSkipped { continue }
             if layer < last {
                 let none = time(share, 0, 0, 0), one = time(share, 1, 1, 0)
-                // A chunk without rows runs nothing of an MLP; its constant is what one row costs beyond its own.
+                // A chunk without rows runs nothing of an MLP; its constant is the time of one row minus the time per row.
                 let two = time(share, 2, 2, 0)
                 chunk += max(2 * one - two, 0)
                 row += two - one

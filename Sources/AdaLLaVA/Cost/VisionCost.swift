@@ -13,7 +13,7 @@ struct VisionCost {
     }
 
     var parts: [CostPart] {
-        // What it costs depends on the picture's proportions.
+        // The cost depends on the picture's proportions.
         if case .qwen2VL = vision.architecture { return [] }
         if case .efficientNetLite(let network) = vision.architecture {
             let maps = projection(Double(vision.patches) * images)
@@ -96,7 +96,7 @@ struct VisionCost {
         let (width, middle, hidden) = (Double(vision.hiddenSize), Double(vision.intermediateSize), Double(hidden))
         let layer = 4 * width * width + 2 * width * middle + 4 * width
         let layers = Double(max(0, llava.layersToRun(of: vision)) + (llava.tokenSelection == .none ? 0 : 1))
-        // Beside the positions: CLIP's class token, or the bias of SigLIP's patch embedding. CLIP has a norm in front, SigLIP may have one behind.
+        // Besides the positions: CLIP's class token, or the bias of SigLIP's patch embedding. CLIP has a norm before its layers, SigLIP may have one after.
         let norms = vision.architecture == .clip || llava.appliesFinalNorm ? 2 * width : 0
         let embeddings = patchInputs(vision) * width + Double(vision.positions + 1) * width + norms
         let projector =

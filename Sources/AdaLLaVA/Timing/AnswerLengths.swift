@@ -10,7 +10,7 @@ package struct AnswerLengths: Sendable, Equatable, Codable {
     private static let usual = [2, 3, 4, 6, 8, 12, 16, 24, 48]
     /// Answers from which a kind is known.
     private static let enough = 8
-    /// Share of answers that are as long as expected, or shorter: of a kind that is known, and of others.
+    /// Fraction of answers that are as long as expected, or shorter: of a kind that is known, and of others.
     static let level = 0.9, firstLevel = 0.7
 
     private var byKind: [String: [Int]] = [:]

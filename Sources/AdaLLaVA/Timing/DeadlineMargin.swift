@@ -30,8 +30,8 @@ package struct DeadlineMargin: Sendable, Equatable {
         if let missed { shift = min(max(shift + DeadlineMargin.rate * ((missed ? 1 : 0) - (1 - confidence)), -0.2), 0.2) }
     }
 
-    /// What predictions that are shown are multiplied by: the median of the newest ratios of measured over predicted time. A fit of a few seconds leaves
-    /// out some percent, which differ with a model's size.
+    /// Factor of predictions that are shown: the median of the newest ratios of measured over predicted time. A fit of a few seconds is wrong by some
+    /// percent, which depend on a model's size.
     package var center: Double {
         let newest = errors.suffix(DeadlineMargin.centerCount).sorted()
         return newest.count < DeadlineMargin.centerCount / 4 ? 1 : exp(newest[newest.count / 2])

@@ -9,10 +9,11 @@ package struct PhaseLoads: Sendable, Equatable {
 
 /// How much slower the machine is than when it was measured, from the newest layers and tokens.
 ///
-/// A phase's load is a slow factor of its own times a fast one that all phases share: another program, or a lower clock, slows what multiplies otherwise than
-/// what waits for memory, but when it comes, the next layer of any phase shows it. Both are ratios of sums, each sample weighted by its predicted time and
-/// forgotten exponentially: on a core that is shared, samples come in two clumps, those that ran through and those that waited for a time slice, and the
-/// mean of their ratios would depend on how short the samples are.
+/// A phase's load is a slow factor of its own times a fast one that all phases share: another program, or a lower clock, slows phases bound by arithmetic
+/// and phases bound by memory differently, but the next layer of any phase shows its start.
+///
+/// Both are ratios of sums, each sample weighted by its predicted time and forgotten exponentially. The mean of ratios would depend on the length of
+/// samples, because on a shared core some samples run through and others wait for a time slice.
 package struct LoadFactor: Sendable, Equatable {
     package enum Phase: Int, CaseIterable, Sendable { case encode, prefill, decode }
 

@@ -1,9 +1,9 @@
 /// How much of prompts and images a step takes while answers grow, so that no answer waits much longer for its next token than without them.
 ///
 /// Prompt rows ride along in steps that are bound by reading weights (SARATHI: Agrawal et al., 2023), and their number follows from predicted times; images
-/// are cut by rows (stages as in EPD: Singh et al., 2025). What predictions are wrong by is learned from the steps themselves.
+/// are divided by rows (stages as in EPD: Singh et al., 2025). The error of predictions is learned from the steps themselves.
 package struct StepPacing: Sendable {
-    /// Most time of a step with prompt rows, and of a step with a piece of an image, over that of its single rows alone.
+    /// Most time of a step with prompt rows, and of a step with rows of an image, over that of its single rows alone.
     package static let promptFactor = 1.75, imageFactor = 1.4
     /// Fewest rows of a prompt in a step: fewer cost as much.
     package static let leastRows = 8
@@ -22,7 +22,7 @@ package struct StepPacing: Sendable {
     /// Rows of prompts that a step takes.
     /// - Parameters:
     ///   - single: predicted nanoseconds of the step's single rows.
-    ///   - limits: what running answers allow for a token at most, in nanoseconds.
+    ///   - limits: longest time of a token that each running answer permits, in nanoseconds.
     ///   - row: predicted nanoseconds of one more row.
     package func promptRows(single: Double, limits: [Double], row: Double, atMost most: Int) -> Int {
         let allowed = (limits + [single * StepPacing.promptFactor]).min() ?? 0

@@ -43,7 +43,7 @@ package struct PhaseNanoseconds: Sendable, Equatable {
     }
 }
 
-/// Predicts how long answers of one model take on this machine, and chooses how much of the model the time left pays for.
+/// Predicts how long answers of one model take on this machine, and chooses the most units for which the time left suffices.
 package final class TimePlanner {
     private let configuration: ModelConfiguration
     package let counter: StepCounter
@@ -130,7 +130,7 @@ package final class TimePlanner {
     /// The same for other threads, of a plan of so many units.
     package func predictor(units: Int) -> @Sendable (RemainingWork) -> PhaseNanoseconds {
         let (times, image, isAdaptive) = (times(units: units), imageNanoseconds, configuration.adaptive != nil), prefix = (whole: prefix, early: early, late: late)
-        // A latency row sees the whole prompt, which weighs little beside the weights.
+        // A latency row attends to the whole prompt, whose keys are few bytes compared with the weights.
         let row = isAdaptive ? latencyRow(0, dropped: 0) : 0
         return { TimePlanner.predict($0, times, prefix: prefix, latencyRow: $0.latencySlot == nil ? 0 : row, image: image, isAdaptive: isAdaptive) }
     }
@@ -149,7 +149,7 @@ package final class TimePlanner {
         return phases
     }
 
-    /// Whether rows wait for multiplication or for memory.
+    /// Whether rows are bound by arithmetic or by memory.
     package enum Kind { case chunk, single }
 
     /// Nanoseconds of one step of a request: rows of its prompt in either stage, its latency token, or one token.
@@ -204,7 +204,7 @@ package final class TimePlanner {
         package var elapsed = 0.0, decoding = 0.0
         /// Tokens after the first one that are done.
         package var decoded = 0
-        /// The machine's load, and what other requests of the same steps take over this one's alone.
+        /// The machine's load, and the time of steps shared with other requests over that of this one alone.
         package var loads = PhaseLoads(), crowding = 1.0
         /// Factors for recent errors of predictions: of the first token, and of the rest.
         package var firstTokenMargin = 1.0, wholeMargin = 1.0
@@ -219,7 +219,7 @@ package final class TimePlanner {
     /// Tokens that a plan is kept for at least, where it can be made smaller later.
     private static let keptTokens = 2
 
-    /// Most of a limit's remaining time that is needed, over what remains; above 1 some limit is missed.
+    /// Time needed over time remaining, of the tightest limit; above 1 some limit is missed.
     package func need(_ situation: Situation, _ times: PlanTimes) -> Double {
         let phases = predict(situation.work, times) * situation.loads
         var need = 0.0

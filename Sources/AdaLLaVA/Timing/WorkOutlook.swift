@@ -1,4 +1,4 @@
-/// Predicts requests that are not admitted yet, away from the engine's thread: a copy of what the predictor knew a few steps ago.
+/// Predicts requests that are not admitted yet, outside the engine's thread: a copy of the predictor's state of a few steps ago.
 package struct WorkOutlook: Sendable {
     /// Nanoseconds of one request under the smallest plan.
     package struct Floor: Sendable, Equatable {

@@ -1,8 +1,8 @@
 /// CLIP's image preprocessing as Hugging Face's `CLIPImageProcessor` does it, with LLaVA's padding to a square before it; SigLIP's where it keeps no
 /// proportions.
 ///
-/// Resize (as Pillow does) so that the shorter side is ``shortestEdge``, or both are, cut a centred square of ``cropSize`` (what is missing is
-/// filled with zero bytes), then `(byte * rescaleFactor - mean) / std` per channel.
+/// Resize (as Pillow does) so that the shorter side is ``shortestEdge``, or both are, cut a centred square of ``cropSize`` (missing pixels are
+/// zero bytes), then `(byte * rescaleFactor - mean) / std` per channel.
 package struct CLIPImageProcessor: Sendable, Equatable {
     /// Treatment of images that are not square: LLaVA's `image_aspect_ratio`.
     package enum AspectMode: String, Sendable, CaseIterable {

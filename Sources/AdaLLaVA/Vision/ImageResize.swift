@@ -127,8 +127,8 @@ package enum ImageResize {
         }
     }
 
-    /// round(sum of sample * weight / 2^22), clamped to a byte. Sums wrap, and the total always fits: it is what these filters can
-    /// make of bytes.
+    /// round(sum of sample * weight / 2^22), clamped to a byte. Partial sums may wrap, but these filters' totals of
+    /// bytes always fit.
     /// - Parameter outside: the sum over the samples outside the image.
     @inline(__always)
     private static func weightedByte(
