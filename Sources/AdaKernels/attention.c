@@ -29,7 +29,36 @@ void ak_attention_merge(float *out, size_t ldo, float *logs, const float *part, 
     }
 }
 
-static size_t element_bytes(ak_type type) { return type == AK_F32 ? 4 : 2; }
+static size_t element_bytes(ak_type type) { return type == AK_F32 ? 4 : type == AK_Q8_0 ? 1 : 2; }
+
+static size_t key_width(ak_type type, int32_t head_dim) { return type == AK_Q8_0 ? ak_q8_key_width(head_dim) : (size_t)head_dim; }
+
+// Bytes of a page's rows of `width` values before their scales.
+static size_t row_bytes(ak_type type, size_t width) { return AK_ATTENTION_SPAN * width * element_bytes(type); }
+
+static size_t scale_bytes(ak_type type) { return type == AK_Q8_0 ? AK_ATTENTION_SPAN * sizeof(uint16_t) : 0; }
+
+size_t ak_key_bytes(ak_type type, int32_t head_dim) { return row_bytes(type, key_width(type, head_dim)) + scale_bytes(type); }
+
+size_t ak_value_bytes(ak_type type, int32_t head_dim) { return row_bytes(type, (size_t)ak_value_width(head_dim)) + scale_bytes(type); }
+
+// The scales of the positions from `base` on, behind a page's rows of `width` values; NULL for types without.
+static const uint16_t *scales_from(const void *rows, ak_type type, size_t width, int32_t base) {
+    return type == AK_Q8_0 ? (const uint16_t *)((const uint8_t *)rows + row_bytes(type, width)) + base : NULL;
+}
+
+void ak_page_keys(float *out, const void *k, ak_type type, int32_t head_dim, int32_t panel) {
+    const size_t width = key_width(type, head_dim), at = (size_t)panel * AK_PANEL * width;
+    const uint16_t *scales = scales_from(k, type, width, panel * AK_PANEL);
+    for (size_t d = 0; d < (size_t)head_dim; d++) {
+        for (size_t s = 0; s < AK_PANEL; s++) {
+            float *value = out + d * AK_PANEL + s;
+            if (type == AK_F32) *value = ((const float *)k)[at + d * AK_PANEL + s];
+            else if (type == AK_Q8_0) *value = (float)(((const uint8_t *)k)[at + d / 4 * 4 * AK_PANEL + 4 * s + d % 4] - 128) * ak_half_to_float(scales[s]);
+            else *value = ak_half_to_float(((const uint16_t *)k)[at + d * AK_PANEL + s]);
+        }
+    }
+}
 
 // The keys first ..< end that a query sees of those before it.
 typedef struct { int32_t first, end; } seen_keys;
@@ -49,9 +78,11 @@ static void attend(const ak_attention_parts *parts, float *out, size_t ldo, floa
     // Matrix tiles sum 32 positions at once: beginning anywhere else would let a query's sums depend on what the other queries of its tile see.
     const int32_t base = skip / AK_BLOCK * AK_BLOCK, count = keys - base, panels = (count + AK_PANEL - 1) / AK_PANEL;
     const size_t stride = (size_t)panels * AK_PANEL, size = element_bytes(type);
-    const uint8_t *values = (const uint8_t *)v + (size_t)base * (size_t)ak_value_width(head_dim) * size;
+    const size_t width = key_width(type, head_dim), value_width = (size_t)ak_value_width(head_dim);
+    const uint8_t *values = (const uint8_t *)v + (size_t)base * value_width * size;
     float inverse[AK_MOST_QUERIES];
-    parts->scores(scores, stride, q, ldq, (const uint8_t *)k + (size_t)base * (size_t)head_dim * size, type, head_dim, panels, queries, values);
+    parts->scores(scores, stride, q, ldq, (const uint8_t *)k + (size_t)base * width * size, scales_from(k, type, width, base), type, head_dim, panels,
+                  queries, values);
     for (int32_t t = 0; t < queries; t++) {
         const int32_t first = seen ? seen[t].first - page : skip, end = seen && seen[t].end - page < keys ? seen[t].end - page : keys;
         const int32_t hidden = first > base ? first - base : 0, visible = end - base;
@@ -67,7 +98,8 @@ static void attend(const ak_attention_parts *parts, float *out, size_t ldo, floa
         }
     }
     // Where nothing is known to come, what has been read costs nothing to ask for again.
-    parts->combine(out, ldo, scores, stride, inverse, values, type, head_dim, count, queries, next ? next : values);
+    parts->combine(out, ldo, scores, stride, inverse, values, scales_from(v, type, value_width, base), type, head_dim, count, queries,
+                   next ? next : values);
 }
 
 void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv,

@@ -36,9 +36,9 @@ AK_AMX_INLINE void score_panels(float *scores, size_t stride, const uint16_t *q,
     }
 }
 
-static AK_AMX void scores(float *out, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim, int32_t panels,
-                          int32_t queries, const void *next) {
-    (void)kv_type, (void)next;
+static AK_AMX void scores(float *out, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type, int32_t head_dim,
+                          int32_t panels, int32_t queries, const void *next) {
+    (void)scales, (void)kv_type, (void)next;
     // Rows of queries that there are none of are multiplied as well; nobody reads what comes of them.
     _Alignas(AK_LINE) uint16_t rounded[QUERIES][AK_PAIR_HEAD_DIM];
     ak_bf16_rows512(rounded[0], AK_PAIR_HEAD_DIM, q, ldq, (size_t)head_dim, (size_t)head_dim, queries);
@@ -73,9 +73,9 @@ AK_AMX_INLINE void value_columns(float results[QUERIES][2 * AK_PANEL], const uin
     }
 }
 
-static AK_AMX void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                           int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)kv_type, (void)next;
+static AK_AMX void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                           const uint16_t *scales, ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)scales, (void)kv_type, (void)next;
     _Alignas(AK_LINE) uint16_t rounded[QUERIES][AK_ATTENTION_SPAN];
     _Alignas(AK_LINE) uint8_t rest[AK_AMX_ROWS][2 * AK_LINE];
     _Alignas(AK_LINE) float results[QUERIES][2 * AK_PANEL];

@@ -14,19 +14,37 @@ BF16_INLINE __m512 cached16(const void *data, size_t at, const ak_type type) {
                           : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)data + at)));
 }
 
+// Dimension d of 16 keys at element `at` of the cache, where their panel begins.
+BF16_INLINE __m512 keys16(const void *k, size_t at, size_t d, __m512 scales, const ak_type type) {
+    if (type != AK_Q8_0) return cached16(k, at + d * AK_PANEL, type);
+    const __m512i four = _mm512_loadu_si512((const uint8_t *)k + at + d / 4 * AK_LINE);
+    const __m512i bytes = _mm512_and_si512(_mm512_srlv_epi32(four, _mm512_set1_epi32((int)(d % 4 * 8))), _mm512_set1_epi32(255));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, _mm512_set1_epi32(128))), scales);
+}
+
+// 16 values of position s from element `at` on.
+BF16_INLINE __m512 values16(const void *v, size_t at, const uint16_t *scales, size_t s, const ak_type type) {
+    if (type != AK_Q8_0) return cached16(v, at, type);
+    const __m512 values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)((const int8_t *)v + at))));
+    return _mm512_mul_ps(values, _mm512_set1_ps(_cvtsh_ss(scales[s])));
+}
+
 BF16_INLINE void pairs_of(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, size_t head_dim, size_t first, size_t end, const ak_type type) {
-    const size_t width = (size_t)ak_value_width((int32_t)head_dim);
+    const size_t width = (size_t)ak_value_width((int32_t)head_dim), key_width = type == AK_Q8_0 ? ak_q8_key_width((int32_t)head_dim) : head_dim;
+    const uint16_t *key_scales = (const uint16_t *)((const uint8_t *)k + AK_ATTENTION_SPAN * key_width);
+    const uint16_t *value_scales = (const uint16_t *)((const uint8_t *)v + AK_ATTENTION_SPAN * width);
     for (size_t panel = first / AK_PANEL; panel * AK_PANEL < end; panel++) {
-        const size_t at = panel * AK_PANEL * head_dim;
+        const size_t at = panel * AK_PANEL * head_dim, stored = panel * AK_PANEL * key_width;
+        const __m512 scales = type == AK_Q8_0 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(key_scales + panel * AK_PANEL))) : _mm512_setzero_ps();
         for (size_t d = 0; d < head_dim; d += 2) {
-            const __m512 even = cached16(k, at + d * AK_PANEL, type), odd = cached16(k, at + (d + 1) * AK_PANEL, type);
+            const __m512 even = keys16(k, stored, d, scales, type), odd = keys16(k, stored, d + 1, scales, type);
             _mm512_storeu_si512(k_out + at + d * AK_PANEL, ak_bf16_pairs512(even, odd));
         }
         for (size_t s = panel * AK_PANEL; s < (panel + 1) * AK_PANEL; s += 2) {
             for (size_t d = 0; d < width; d += 16) {
                 // Behind the last position there may be anything.
-                const __m512 even = s < end ? cached16(v, s * width + d, type) : _mm512_setzero_ps();
-                const __m512 odd = s + 1 < end ? cached16(v, (s + 1) * width + d, type) : _mm512_setzero_ps();
+                const __m512 even = s < end ? values16(v, s * width + d, value_scales, s, type) : _mm512_setzero_ps();
+                const __m512 odd = s + 1 < end ? values16(v, (s + 1) * width + d, value_scales, s + 1, type) : _mm512_setzero_ps();
                 _mm512_storeu_si512(v_out + s * width + 2 * d, ak_bf16_pairs512(even, odd));
             }
         }
@@ -36,6 +54,7 @@ BF16_INLINE void pairs_of(uint16_t *k_out, uint16_t *v_out, const void *k, const
 BF16 void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim,
                                     int32_t first, int32_t end) {
     if (kv_type == AK_F32) pairs_of(k_out, v_out, k, v, (size_t)head_dim, (size_t)first, (size_t)end, AK_F32);
+    else if (kv_type == AK_Q8_0) pairs_of(k_out, v_out, k, v, (size_t)head_dim, (size_t)first, (size_t)end, AK_Q8_0);
     else pairs_of(k_out, v_out, k, v, (size_t)head_dim, (size_t)first, (size_t)end, AK_F16);
 }
 
@@ -108,9 +127,9 @@ BF16_INLINE void value_columns(float *out, size_t ldo, const uint16_t *weights, 
     }
 }
 
-static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim, int32_t panels,
-                        int32_t queries, const void *next) {
-    (void)kv_type, (void)next;
+static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type, int32_t head_dim,
+                        int32_t panels, int32_t queries, const void *next) {
+    (void)scales, (void)kv_type, (void)next;
     uint16_t rounded[TOGETHER][AK_PAIR_HEAD_DIM];
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
@@ -119,9 +138,9 @@ static BF16 void scores(float *out, size_t stride, const float *q, size_t ldq, c
     }
 }
 
-static BF16 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                         int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)kv_type, (void)next;
+static BF16 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
+                         const uint16_t *scales, ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)scales, (void)kv_type, (void)next;
     uint16_t rounded[TOGETHER][AK_ATTENTION_SPAN];
     const size_t pairs = ((size_t)positions + 1) / 2;
     for (int32_t t = 0; t < queries; t += TOGETHER) {

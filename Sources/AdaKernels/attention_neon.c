@@ -9,6 +9,11 @@
 
 // 4 elements of the cache from element `at` on.
 AK_INLINE float32x4_t load4(const void *data, size_t at, const ak_type type) {
+    if (type == AK_Q8_0) {
+        int32_t four;
+        memcpy(&four, (const int8_t *)data + at, sizeof four);
+        return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+    }
     return type == AK_F32 ? vld1q_f32((const float *)data + at) : ak_load_half4((const uint16_t *)data + at);
 }
 
@@ -74,9 +79,9 @@ AK_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t
         default: f(__VA_ARGS__, 4); break; \
     }
 
-static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type, int32_t head_dim,
                    int32_t panels, int32_t queries, const void *next) {
-    (void)next;
+    (void)scales, (void)next;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *rows = scores + (size_t)t * stride;
         const float *tile = q + (size_t)t * ldq;
@@ -86,9 +91,24 @@ static void scores(float *scores, size_t stride, const float *q, size_t ldq, con
     }
 }
 
-static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)next;
+static void q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)kv_type, (void)next;
+    float weights[TOGETHER * AK_ATTENTION_SPAN];   // scores[t][s] * scales[s]: what 8-bit values are multiplied by
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        for (size_t s = 0; s < stride; s += 4) {
+            const float32x4_t scale = ak_load_half4(scales + s);
+            for (size_t i = 0; i < (size_t)count; i++)
+                vst1q_f32(weights + i * AK_ATTENTION_SPAN + s, vmulq_f32(vld1q_f32(scores + ((size_t)t + i) * stride + s), scale));
+        }
+        FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, weights, AK_ATTENTION_SPAN, inverse + t, v, AK_Q8_0, head_dim, positions)
+    }
+}
+
+static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                    ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)scales, (void)next;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *tile = out + (size_t)t * ldo;
         const float *rows = scores + (size_t)t * stride;
@@ -123,15 +143,84 @@ static ak_softmax softmax(float *scores, size_t stride, int32_t hidden, int32_t 
     return (ak_softmax){vaddvq_f32(sum), top};
 }
 
-static const ak_attention_parts parts = {scores, softmax, combine, AK_QUERY_TILE};
+// --------------------------------------------------------------------------------------------------------------- 8-bit keys
+
+#define DOT __attribute__((target("dotprod")))
+#define DOT_INLINE static inline __attribute__((always_inline, target("dotprod")))
+
+// sums[r] += the dot product of bytes 4r … 4r+3 of both
+DOT_INLINE int32x4_t dot(int32x4_t sums, int8x16_t a, int8x16_t b) { return vdotq_s32(sums, a, b); }
+AK_INLINE int32x4_t pairwise(int32x4_t sums, int8x16_t a, int8x16_t b) {
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), high = vpaddlq_s16(vmull_high_s8(a, b));
+    return vaddq_s32(sums, vpaddq_s32(low, high));
+}
+
+// Scores of `queries` quantized queries, once for each way to multiply. The keys' +128 is taken off first, so the queries' sums are not needed.
+#define Q8_PANELS(inline_attributes, name, multiply) \
+    inline_attributes void name(float *scores, size_t stride, const int8_t *q, const ak_q8_query *query, const uint8_t *k, const uint16_t *scales, \
+                                size_t width, size_t panels, const int queries) { \
+        for (size_t panel = 0; panel < panels; panel++) { \
+            int32x4_t sums[TOGETHER][4]; \
+            _Pragma("unroll") for (int t = 0; t < queries; t++) \
+                _Pragma("unroll") for (int h = 0; h < 4; h++) sums[t][h] = vdupq_n_s32(0); \
+            for (size_t d = 0; d < width; d += 4) { \
+                int8x16_t keys[4]; \
+                _Pragma("unroll") for (int h = 0; h < 4; h++) \
+                    keys[h] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(k + (panel * width + d) * AK_PANEL + 16 * (size_t)h), vdupq_n_u8(0x80))); \
+                _Pragma("unroll") for (int t = 0; t < queries; t++) { \
+                    int32_t four; \
+                    memcpy(&four, q + (size_t)t * AK_Q8_HEAD_DIM + d, sizeof four); \
+                    const int8x16_t values = vreinterpretq_s8_s32(vdupq_n_s32(four)); \
+                    _Pragma("unroll") for (int h = 0; h < 4; h++) sums[t][h] = multiply(sums[t][h], keys[h], values); \
+                } \
+            } \
+            _Pragma("unroll") for (int h = 0; h < 4; h++) { \
+                const float32x4_t scale = ak_load_half4(scales + panel * AK_PANEL + 4 * (size_t)h); \
+                _Pragma("unroll") for (int t = 0; t < queries; t++) \
+                    vst1q_f32(scores + (size_t)t * stride + panel * AK_PANEL + 4 * (size_t)h, \
+                              vmulq_f32(vcvtq_f32_s32(sums[t][h]), vmulq_n_f32(scale, query[t].scale))); \
+            } \
+        } \
+    }
+
+Q8_PANELS(DOT_INLINE, dot_panels, dot)
+Q8_PANELS(AK_INLINE, pairwise_panels, pairwise)
+
+static DOT void dot_scores(float *scores, size_t stride, const int8_t *q, const ak_q8_query *query, const uint8_t *k, const uint16_t *scales, size_t width,
+                           size_t panels, int32_t queries) {
+    FOR_QUERIES(dot_panels, queries, scores, stride, q, query, k, scales, width, panels)
+}
+
+static void pairwise_scores(float *scores, size_t stride, const int8_t *q, const ak_q8_query *query, const uint8_t *k, const uint16_t *scales,
+                            size_t width, size_t panels, int32_t queries) {
+    FOR_QUERIES(pairwise_panels, queries, scores, stride, q, query, k, scales, width, panels)
+}
+
+static void q8_scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type, int32_t head_dim,
+                      int32_t panels, int32_t queries, const void *next) {
+    (void)kv_type, (void)next;
+    int8_t values[TOGETHER][AK_Q8_HEAD_DIM];
+    ak_q8_query query[TOGETHER];
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        for (int32_t i = 0; i < count; i++) ak_portable_q8_query(values[i], &query[i], q + (size_t)(t + i) * ldq, head_dim);
+        (ak_neon_has_dot() ? dot_scores : pairwise_scores)(
+            scores + (size_t)t * stride, stride, values[0], query, k, scales, ak_q8_key_width(head_dim), (size_t)panels, count);
+    }
+}
+
+static const ak_attention_parts float_parts = {scores, softmax, combine, AK_QUERY_TILE};
+static const ak_attention_parts q8_parts = {q8_scores, softmax, q8_combine, AK_QUERY_TILE};
+
+static const ak_attention_parts *parts_of(ak_type kv_type) { return kv_type == AK_Q8_0 ? &q8_parts : &float_parts; }
 
 void ak_neon_attention(float *out, size_t ldo, const float *q, size_t ldq, const ak_paged_head *kv, int32_t positions,
                        int32_t queries, int32_t first, int32_t window, float scale, void *scratch) {
-    ak_attention_with(&parts, out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
+    ak_attention_with(parts_of(kv->type), out, ldo, q, ldq, kv, positions, queries, first, window, scale, scratch);
 }
 
 void ak_neon_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                              int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch) {
-    ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
+    ak_attention_span_with(parts_of(kv_type), out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
 }
 #endif

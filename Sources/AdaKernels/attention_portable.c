@@ -7,14 +7,56 @@
 static void load16(float *out, const void *data, ak_type type, size_t at) {
     if (type == AK_F32) {
         memcpy(out, (const float *)data + at, AK_PANEL * sizeof(float));
+    } else if (type == AK_Q8_0) {
+        for (size_t i = 0; i < AK_PANEL; i++) out[i] = ((const int8_t *)data)[at + i];
     } else {
         for (size_t i = 0; i < AK_PANEL; i++) out[i] = ak_half_to_float(((const uint16_t *)data)[at + i]);
     }
 }
 
-static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+void ak_portable_q8_query(int8_t *out, ak_q8_query *query, const float *q, int32_t head_dim) {
+    float largest = 0;
+    for (int32_t d = 0; d < head_dim; d++) {
+        if (fabsf(q[d]) > largest) largest = fabsf(q[d]);
+    }
+    query->scale = largest / 127;
+    const float inverse = ak_inverse_scale(query->scale);
+    int32_t sum = 0;
+    for (int32_t d = 0; d < (int32_t)ak_q8_key_width(head_dim); d++) {
+        out[d] = d < head_dim ? ak_q8_value(q[d] * inverse) : 0;
+        sum += out[d];
+    }
+    query->start = -128 * sum;
+}
+
+static void q8_scores(float *scores, size_t stride, const float *q, size_t ldq, const uint8_t *k, const uint16_t *scales, int32_t head_dim,
+                      int32_t panels, int32_t queries) {
+    const size_t width = ak_q8_key_width(head_dim);
+    int8_t values[AK_Q8_HEAD_DIM];
+    for (int32_t t = 0; t < queries; t++) {
+        ak_q8_query query;
+        ak_portable_q8_query(values, &query, q + (size_t)t * ldq, head_dim);
+        for (size_t panel = 0; panel < (size_t)panels; panel++) {
+            int32_t sums[AK_PANEL];
+            for (size_t s = 0; s < AK_PANEL; s++) sums[s] = query.start;
+            for (size_t d = 0; d < width; d += 4) {
+                const uint8_t *line = k + (panel * width + d) * AK_PANEL;
+                for (size_t s = 0; s < AK_PANEL; s++)
+                    for (size_t i = 0; i < 4; i++) sums[s] += line[4 * s + i] * values[d + i];
+            }
+            for (size_t s = 0; s < AK_PANEL; s++)
+                scores[(size_t)t * stride + panel * AK_PANEL + s] = (float)sums[s] * (query.scale * ak_half_to_float(scales[panel * AK_PANEL + s]));
+        }
+    }
+}
+
+static void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type, int32_t head_dim,
                    int32_t panels, int32_t queries, const void *next) {
     (void)next;
+    if (kv_type == AK_Q8_0) {
+        q8_scores(scores, stride, q, ldq, k, scales, head_dim, panels, queries);
+        return;
+    }
     float sums[AK_QUERY_TILE][AK_PANEL], keys[AK_PANEL];
     for (int32_t panel = 0; panel < panels; panel++) {
         memset(sums, 0, sizeof sums);
@@ -46,17 +88,19 @@ static ak_softmax softmax(float *scores, size_t stride, int32_t hidden, int32_t 
     return (ak_softmax){sum, largest};
 }
 
-static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                    ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
     (void)next;
     const int32_t width = ak_value_width(head_dim);
+    float row_scales[AK_ATTENTION_SPAN];
+    for (int32_t s = 0; s < positions; s++) row_scales[s] = kv_type == AK_Q8_0 ? ak_half_to_float(scales[s]) : 1;
     for (int32_t d = 0; d < head_dim; d += AK_PANEL) {
         float sums[AK_QUERY_TILE][AK_PANEL], values[AK_PANEL];
         memset(sums, 0, sizeof sums);
         for (int32_t s = 0; s < positions; s++) {
             load16(values, v, kv_type, (size_t)s * (size_t)width + (size_t)d);
             for (int32_t t = 0; t < queries; t++) {
-                const float weight = scores[(size_t)t * stride + (size_t)s];
+                const float weight = scores[(size_t)t * stride + (size_t)s] * row_scales[s];
                 for (int i = 0; i < AK_PANEL; i++) sums[t][i] += weight * values[i];
             }
         }
@@ -78,8 +122,37 @@ void ak_portable_attention_span(float *out, size_t ldo, float *logs, const float
     ak_attention_span_with(&parts, out, ldo, logs, q, ldq, k, v, kv_type, head_dim, skip, keys, queries, scale, next, scratch);
 }
 
+// The scale of a row of values, kept as a half at `scale`; returns what they are multiplied by.
+static float q8_factor(uint16_t *scale, const float *row, size_t n) {
+    float largest = 0;
+    for (size_t d = 0; d < n; d++) {
+        if (fabsf(row[d]) > largest) largest = fabsf(row[d]);
+    }
+    *scale = ak_q8_row_scale(largest);
+    return ak_inverse_scale(ak_half_to_float(*scale));
+}
+
+void ak_portable_q8_store(void *k, void *v, const float *key, size_t ldk, const float *value, size_t ldv, int32_t head_dim, int32_t first, int32_t count) {
+    const size_t dims = (size_t)head_dim, key_width = ak_q8_key_width(head_dim), width = (size_t)ak_value_width(head_dim);
+    uint16_t *key_scales = (uint16_t *)((uint8_t *)k + AK_ATTENTION_SPAN * key_width), *value_scales = (uint16_t *)((uint8_t *)v + AK_ATTENTION_SPAN * width);
+    for (size_t t = 0; t < (size_t)count; t++) {
+        const size_t position = (size_t)first + t;
+        const float *key_row = key + t * ldk, *value_row = value + t * ldv;
+        const float key_factor = q8_factor(key_scales + position, key_row, dims), value_factor = q8_factor(value_scales + position, value_row, dims);
+        uint8_t *keys = (uint8_t *)k + position / AK_PANEL * AK_PANEL * key_width + position % AK_PANEL * 4;
+        for (size_t d = 0; d < key_width; d++)
+            keys[d / 4 * 4 * AK_PANEL + d % 4] = (uint8_t)(128 + (d < dims ? ak_q8_value(key_row[d] * key_factor) : 0));
+        int8_t *values = (int8_t *)v + position * width;
+        for (size_t d = 0; d < width; d++) values[d] = d < dims ? ak_q8_value(value_row[d] * value_factor) : 0;
+    }
+}
+
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                           int32_t head_dim, int32_t first, int32_t count) {
+    if (kv_type == AK_Q8_0) {
+        ak_portable_q8_store(k, v, key, ldk, value, ldv, head_dim, first, count);
+        return;
+    }
     const size_t dims = (size_t)head_dim, width = (size_t)ak_value_width(head_dim);
     for (int32_t t = 0; t < count; t++) {
         const size_t position = (size_t)first + (size_t)t;

@@ -279,7 +279,7 @@ static AK_AVX2 int32_t argmax(const float *x, int32_t n) {
     .silu = silu, \
     .add = add, \
     .rope = rope, \
-    .attention = ak_avx2_attention, .attention_span = ak_avx2_attention_span, \
+    .attention = ak_##set##_attention, .attention_span = ak_##set##_attention_span, \
     .store_kv = ak_avx2_store_kv, \
     .depthwise_relu6 = ak_avx2_depthwise_relu6, \
     .argmax = argmax, \

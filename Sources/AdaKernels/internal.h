@@ -276,14 +276,14 @@ typedef struct { float sum, largest; } ak_softmax;
 
 // What an instruction set brings to attention. Scores are rows of `stride` floats in scratch; key panels and value rows as in AdaKernels.h.
 typedef struct {
-    // scores[t][s] = q[t] . k[s] for the keys of panels 0 ..< panels. next: what is read after them.
-    void (*scores)(float *scores, size_t stride, const float *q, size_t ldq, const void *k, ak_type kv_type, int32_t head_dim,
+    // scores[t][s] = q[t] . k[s] for the keys of panels 0 ..< panels. scales (16 * panels): of AK_Q8_0. next: what is read after them.
+    void (*scores)(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type, int32_t head_dim,
                    int32_t panels, int32_t queries, const void *next);
     // scores = exp(scale * (scores - max)) over hidden ..< visible, zero before and from there to stride; hidden < visible
     ak_softmax (*softmax)(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale);
-    // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions. next: what is read after them.
-    void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, ak_type kv_type,
-                    int32_t head_dim, int32_t positions, int32_t queries, const void *next);
+    // out[t] = inverse[t] * sum of scores[t][s] v[s] over s < positions. scales (positions): of AK_Q8_0. next: what is read after them.
+    void (*combine)(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                    ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next);
     int32_t queries;   // that are taken at once, at most AK_MOST_QUERIES
 } ak_attention_parts;
 
@@ -292,6 +292,27 @@ void ak_attention_with(const ak_attention_parts *parts, float *out, size_t ldo, 
 void ak_attention_span_with(const ak_attention_parts *parts, float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k,
                             const void *v, ak_type kv_type, int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale,
                             const void *next, void *scratch);
+
+// 8-bit keys and values (AK_Q8_0), and the queries that meet them.
+#define AK_Q8_HEAD_DIM 4096   // the longest heads
+
+// Values that a position's key takes: whole groups of four.
+AK_INLINE size_t ak_q8_key_width(int32_t head_dim) { return ((size_t)head_dim + 3) / 4 * 4; }
+
+// The scale, a half, of a row whose largest magnitude is `largest`: finite whatever that is.
+AK_INLINE uint16_t ak_q8_row_scale(float largest) {
+    const float scale = largest / 127;
+    return scale < 65504.0f ? ak_float_to_half(scale) : 0x7bff;
+}
+
+// A scaled value as an 8-bit integer, to nearest even: 0 for NaN, ±127 for what the scale is too small for.
+AK_INLINE int8_t ak_q8_value(float scaled) {
+    if (scaled != scaled) return 0;
+    return (int8_t)rintf(scaled > 127 ? 127 : scaled < -127 ? -127 : scaled);
+}
+
+// A query as 8-bit integers, zeros up to a whole group: what its sums of products with stored bytes are multiplied by, and what the bytes' +128 adds.
+typedef struct { float scale; int32_t start; } ak_q8_query;
 
 // --------------------------------------------------------------------------------------------------------------- convolution
 
@@ -338,6 +359,8 @@ void ak_portable_quantize_i8(int8_t *out, size_t ldo, float *scales, const float
 void ak_portable_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                                  const ak_depthwise *shape, int32_t first, int32_t rows);
+void ak_portable_q8_query(int8_t *out, ak_q8_query *query, const float *q, int32_t head_dim);
+void ak_portable_q8_store(void *k, void *v, const float *key, size_t ldk, const float *value, size_t ldv, int32_t head_dim, int32_t first, int32_t count);
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                           int32_t head_dim, int32_t first, int32_t count);
 

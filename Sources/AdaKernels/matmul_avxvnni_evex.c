@@ -9,4 +9,12 @@
 #define DOT _mm256_dpbusd_epi32
 #define VNNI_PARTS ak_vnni256_evex
 #include "vnni256.h"
+
+// The same instruction for scores of 8-bit keys.
+#define Q8_TARGET VNNI_TARGET
+#define Q8_INLINE VNNI_INLINE
+#define Q8_DOT DOT
+#define Q8_START(query) (query).start
+#define Q8_SCORES ak_evex_q8_scores
+#include "q8_scores256.h"
 #endif

@@ -100,13 +100,24 @@ func counts(_ text: String, _ flag: String, atMost most: Int = 256) throws -> [I
     return counts
 }
 
+/// Ways to store keys and values, with commas between them: `f16,q8_0`.
+func keyValueTypes(_ text: String) throws -> [KeyValueType] {
+    let types = text.split(separator: ",", omittingEmptySubsequences: false).map { KeyValueType(rawValue: $0.trimmingCharacters(in: .whitespaces)) }
+    let known = types.compactMap(\.self)
+    guard known.count == types.count, Set(known).count == known.count else {
+        let names = KeyValueType.allCases.map(\.rawValue).joined(separator: ", ")
+        throw ValidationError("--kv: expected some of \(names), each once, with commas between them, found '\(text)'")
+    }
+    return known
+}
+
 extension ModelFlags {
     /// Opens the model and prints its name.
     func measured() async throws -> (model: AdaptiveModel, description: ExperimentModel) {
         let url = try locate()
         let report = try inspect()
         let loaded = try await compute.load(url)
-        return (loaded, ExperimentModel(report, at: url, loadedAs: loaded, precision: compute.precision))
+        return (loaded, ExperimentModel(report, at: url, loadedAs: loaded, compute.options))
     }
 
     /// The content of the checkpoint; its weights are not read.

@@ -67,7 +67,7 @@ struct BenchRequests: AsyncParsableCommand {
                     load: {
                         // Quietly: the progress that people see is that of the requests.
                         let model = try await AdaptiveModel(contentsOf: url, options: options)
-                        return (model, ExperimentModel(report, at: url, loadedAs: model, precision: options.precision))
+                        return (model, ExperimentModel(report, at: url, loadedAs: model, options))
                     }, damaged: damaged
                 ) { Console.shared.measuring($0) }
             }

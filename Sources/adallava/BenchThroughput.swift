@@ -11,7 +11,7 @@ struct BenchThroughput: AsyncParsableCommand {
 
             A repeat reads a prompt of random tokens and generates after it (llama-bench's pp600 and tg64 @ d600); no token ends it early. \
             --prompt-tokens 0 generates without a prompt (tg64), --generate 0 only reads. --sequences 1,2,4,8,16 generates for so many prompts at once, as \
-            llama-batched-bench does: t/s is that of the whole batch.
+            llama-batched-bench does: t/s is that of the whole batch. --kv f16,q8_0 measures both ways to store keys and values, round by round in turn.
             """)
 
     @Option(name: [.customShort("m"), .customLong("model")], parsing: .upToNextOption, help: "Checkpoint folders, .safetensors or .gguf files; by default the embedded model.")
@@ -22,6 +22,9 @@ struct BenchThroughput: AsyncParsableCommand {
 
     @Option(help: "auto: the fastest arithmetic for the weights' type; q8: the same with float weights quantized to 8 bits; f32: all in float32.")
     var precision: Precision = .automatic
+
+    @Option(help: "How keys and values are stored: f16, q8_0, or both with a comma between them.")
+    var kv = KeyValueType.f16.rawValue
 
     @OptionGroup var placement: PlacementFlag
 
@@ -42,7 +45,10 @@ struct BenchThroughput: AsyncParsableCommand {
 
     @OptionGroup var output: BenchOutputFlags
 
-    func validate() throws { _ = try threadCounts(threads) }
+    func validate() throws {
+        _ = try threadCounts(threads)
+        _ = try keyValueTypes(kv)
+    }
 
     func run() async throws {
         try await reporting {
@@ -60,7 +66,7 @@ struct BenchThroughput: AsyncParsableCommand {
             }
             let plotter = try output.prepare()
             let runs = try urls.indices.flatMap { index in try threadCounts(threads).map { (index, $0) } }
-            let (experiment, precision, placement) = (throughput, precision, placement.placement)
+            let (experiment, precision, placement, types) = (throughput, precision, placement.placement, try keyValueTypes(kv))
             let report = try await withInterruption {
                 try await experiment.run(
                     count: runs.count, environment: .current,
@@ -68,12 +74,18 @@ struct BenchThroughput: AsyncParsableCommand {
                         let (index, threads) = runs[number]
                         var options = AdaptiveModel.Options()
                         (options.threads, options.precision, options.placement) = (threads, precision, placement)
-                        // Quietly after the first: the progress that people see is that of the measurements.
-                        let model =
-                            number == 0
-                            ? try await loadWithProgress(Checkpoint.open(at: urls[index], projector: options.projector, visionTower: options.visionTower), options)
-                            : try await AdaptiveModel(contentsOf: urls[index], options: options)
-                        return (model, ExperimentModel(reports[index], at: urls[index], loadedAs: model, precision: precision))
+                        var variants: [(model: AdaptiveModel, description: ExperimentModel)] = []
+                        for type in types {
+                            options.keyValueType = type
+                            // Quietly after the first: the progress that people see is that of the measurements.
+                            let model =
+                                number == 0 && variants.isEmpty
+                                ? try await loadWithProgress(
+                                    Checkpoint.open(at: urls[index], projector: options.projector, visionTower: options.visionTower), options)
+                                : try await AdaptiveModel(contentsOf: urls[index], options: options)
+                            variants.append((model, ExperimentModel(reports[index], at: urls[index], loadedAs: model, options)))
+                        }
+                        return variants
                     }
                 ) { Console.shared.measuring($0) }
             }

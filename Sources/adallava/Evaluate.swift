@@ -124,6 +124,7 @@ struct Evaluate: AsyncParsableCommand {
             task: [task.rawValue, split ?? "", ocr ? "ocr" : ""].filter { !$0.isEmpty }.joined(separator: " "), benchmark: benchmark,
             model: HuggingFaceCache.displayName(of: url), modelFingerprint: weights.joined(separator: " "),
             computation: "\(model.compute.precision.rawValue), template \(model.compute.templates.summary)" + (blankImages ? ", blank images" : "")
+                + (model.compute.cache.kv == .f16 ? "" : ", keys and values \(model.compute.cache.kv.rawValue)")
                 + (selection == TokenSelection() ? "" : ", selection \(selection)"),
             budgets: try adallava.budgets(of: budgets),
             maxTokens: maxTokens, limit: limit, seed: seed, shard: try shard.map { try Shard(parsing: $0) } ?? .whole, costs: costs.description)

@@ -12,6 +12,12 @@ struct PlacementFlag: ParsableArguments {
     var placement: WeightPlacement { mmap.map { $0 ? .file : .memory } ?? .automatic }
 }
 
+/// How keys and values are stored.
+struct CacheFlag: ParsableArguments {
+    @Option(help: "Keys and values in 16 bits (f16; 32 under --precision f32), or in 8 with a scale for each position and head (q8_0): half the memory, and faster after a long prompt.")
+    var kv: KeyValueType = .f16
+}
+
 /// The chat template, where a person chooses it.
 struct TemplateFlags: ParsableArguments {
     @Option(help: "A built-in chat template instead of the checkpoint's: \(ChatTemplate.names.joined(separator: ", ")).")
@@ -61,6 +67,8 @@ struct ComputeFlags: ParsableArguments {
     @Option(help: "auto: the fastest arithmetic for the weights' type; q8: the same with float weights quantized to 8 bits; f32: all in float32.")
     var precision: Precision = .automatic
 
+    @OptionGroup var cache: CacheFlag
+
     @OptionGroup var placement: PlacementFlag
 
     @Option(
@@ -83,7 +91,7 @@ struct ComputeFlags: ParsableArguments {
             let seconds = (ContinuousClock.now - start) / .seconds(1)
             Console.shared.message("file: \(checkpoint.folder.path), \(checkpoint.formatDescription)")
             Console.shared.message(
-                "kernels: \(model.kernels), \(model.threads) thread\(model.threads == 1 ? "" : "s"), precision \(precision.rawValue), loaded in \(String(format: "%.2f", seconds)) s")
+                "kernels: \(model.kernels), \(model.threads) thread\(model.threads == 1 ? "" : "s"), precision \(precision.rawValue), keys and values \(cache.kv.rawValue), loaded in \(String(format: "%.2f", seconds)) s")
         }
         return model
     }
@@ -101,6 +109,7 @@ struct ComputeFlags: ParsableArguments {
         var options = AdaptiveModel.Options()
         options.threads = threads
         options.precision = precision
+        options.keyValueType = cache.kv
         options.placement = placement.placement
         (options.projector, options.visionTower) = (imagePart.projector, imagePart.tower)
         options.template = templates.choice
@@ -147,6 +156,8 @@ struct ModelFlags: ParsableArguments {
 }
 
 extension Precision: ExpressibleByArgument {}
+
+extension KeyValueType: ExpressibleByArgument {}
 
 /// Runs a check whose failure means a wrong option, so that it is reported before anything is read.
 func usable(_ check: () throws -> Void) throws {

@@ -128,7 +128,7 @@ import Testing
         let model = FormulaModel(Experiments.analyzed())
         var throughput = Throughput()
         (throughput.promptTokens, throughput.generatedTokens, throughput.repeats, throughput.budgets) = (164, 20, 3, [1, 0.5, 0.3])
-        let report = try await throughput.run(count: 1, environment: Experiments.environment) { _ in (model, Experiments.description(model)) }
+        let report = try await throughput.run(count: 1, environment: Experiments.environment) { _ in [(model, Experiments.description(model))] }
         let results = try #require(try report.decoded()["results"] as? [[String: Any]])
         #expect(results.compactMap { $0["kind"] as? String } == ["prefill", "decode", "prefill", "decode", "prefill", "decode"])
         #expect(results.compactMap { $0["budget"] as? Double } == [1, 1, 0.5, 0.5, 0.3, 0.3])
@@ -164,10 +164,10 @@ import Testing
         throughput.generatedTokens = 8
         throughput.repeats = 1
         let loaded = FormulaModel(model)
-        let decode = try await throughput.run(count: 1, environment: Experiments.environment) { _ in (loaded, Experiments.description(loaded)) }
+        let decode = try await throughput.run(count: 1, environment: Experiments.environment) { _ in [(loaded, Experiments.description(loaded))] }
         #expect(decode.results.map(\.test) == ["tg8"])
         (throughput.promptTokens, throughput.generatedTokens) = (30, 0)
-        let prefill = try await throughput.run(count: 1, environment: Experiments.environment) { _ in (loaded, Experiments.description(loaded)) }
+        let prefill = try await throughput.run(count: 1, environment: Experiments.environment) { _ in [(loaded, Experiments.description(loaded))] }
         #expect(prefill.results.map(\.test) == ["pp30"])
         // One measurement has no spread: no margin is made up.
         #expect(prefill.results[0].rate.meanMargin == nil && !prefill.lines.joined().contains("± 0"))
@@ -192,7 +192,7 @@ import Testing
         models[1].cancelsAfter = 1
         var throughput = Throughput()
         throughput.repeats = 2
-        let partial = try await throughput.run(count: 2, environment: Experiments.environment) { (models[$0], Experiments.description(models[$0])) }
+        let partial = try await throughput.run(count: 2, environment: Experiments.environment) { [(models[$0], Experiments.description(models[$0]))] }
         #expect(partial.results.count == 2 && partial.repeats == ExperimentRepeats(done: 2, asked: 4))
     }
 
@@ -252,7 +252,7 @@ import Testing
         patterns.repeats = 1
         let reports: [any ExperimentReport] = [
             try await linearity.run(model, as: description, environment: Experiments.environment),
-            try await throughput.run(count: 1, environment: Experiments.environment) { _ in (model, description) },
+            try await throughput.run(count: 1, environment: Experiments.environment) { _ in [(model, description)] },
             try await sweep.run(model, as: description, environment: Experiments.environment),
             try await patterns.run(environment: Experiments.environment) { (model, description) },
         ]

@@ -3,7 +3,7 @@ import Foundation
 import Testing
 
 /// A head's keys and values in pages, each somewhere else, with other heads' (NaN) around them; what nobody stored is NaN.
-private final class PagedMemory {
+final class PagedMemory {
     let headDim: Int, type: ak_type
     let keyOffset = 64, valueOffset: Int
     private(set) var pages: [AlignedMemory?]
@@ -13,9 +13,9 @@ private final class PagedMemory {
 
     init(positions: Int, headDim: Int, type: ak_type) {
         (self.headDim, self.type) = (headDim, type)
-        let size = Int(ak_type_bytes(type)), count = (positions + Self.span - 1) / Self.span
-        valueOffset = keyOffset + Self.span * headDim * size + 128
-        let bytes = valueOffset + Self.span * Int(ak_value_width(Int32(headDim))) * size + 64
+        let count = (positions + Self.span - 1) / Self.span
+        valueOffset = keyOffset + ak_key_bytes(type, Int32(headDim)) + 128
+        let bytes = valueOffset + ak_value_bytes(type, Int32(headDim)) + 64
         pages = (0 ..< count).map { _ in AlignedMemory(bytes: bytes) }.reversed()
         addresses = .allocate(capacity: max(count, 1))
         for (index, page) in pages.enumerated() { addresses[index] = page.map { UnsafeRawPointer($0.pointer) } }
@@ -47,9 +47,10 @@ private final class PagedMemory {
 }
 
 /// A head's pages filled through store_kv, and attention in float64 over the values that were stored.
-private struct AttentionCase {
+struct AttentionCase {
     let headDim: Int, positions: Int, type: ak_type
     let keys: [Float], values: [Float]          // (positions, ld)
+    let storedKeys: [Double], storedValues: [Double]   // the same, as the pages should hold them
     let ld: Int
     let memory: PagedMemory
 
@@ -61,6 +62,10 @@ private struct AttentionCase {
         ld = headDim + 3
         keys = numbers.floats(positions * ld, scale: 2)
         values = numbers.floats(positions * ld, scale: 2)
+        let stored = [keys, values].map { rows in
+            (0 ..< positions).flatMap { Self.stored(Array(rows[$0 * (headDim + 3) ..< ($0 + 1) * (headDim + 3)]), headDim, type) }
+        }
+        (storedKeys, storedValues) = (stored[0], stored[1])
         memory = PagedMemory(positions: positions, headDim: headDim, type: type)
         var first = 0
         for piece in pieces ?? [positions] {
@@ -78,7 +83,23 @@ private struct AttentionCase {
         }
     }
 
-    func stored(_ value: Float) -> Double { Double(type == AK_F32 ? value : Float(ak_half_to_float(ak_float_to_half(value)))) }
+    /// A row, whose first `count` values are stored, as it is read.
+    static func stored(_ row: [Float], _ count: Int, _ type: ak_type) -> [Double] {
+        switch type {
+        case AK_F32: return row.map(Double.init)
+        case AK_Q8_0:
+            let scale = ak_half_to_float(ak_float_to_half((row.prefix(count).map(abs).max() ?? 0) / 127))
+            return row.map { scale > 0 ? Double((($0 * (1 / scale)).rounded(.toNearestOrEven)) * scale) : 0 }
+        default: return row.map { Double(ak_half_to_float(ak_float_to_half($0))) }
+        }
+    }
+
+    /// A query as the kernels multiply it: with 8-bit keys, in 8 bits itself.
+    private func rounded(_ query: ArraySlice<Float>) -> [Double] {
+        let scale = (query.map(abs).max() ?? 0) / 127
+        guard type == AK_Q8_0, scale > 0 else { return query.map(Double.init) }
+        return query.map { Double(($0 * (1 / scale)).rounded(.toNearestOrEven)) * Double(scale) }
+    }
 
     /// - Parameter memory: instead of the case's own.
     func run(
@@ -105,14 +126,14 @@ private struct AttentionCase {
     func reference(q: [Float], ldq: Int, queries: Int, first: Int, window: Int = 0, scale: Float) -> [Double] {
         var out: [Double] = []
         for t in 0..<queries {
-            let seen = seen(by: t, first: first, window: window)
+            let seen = seen(by: t, first: first, window: window), query = rounded(q[t * ldq ..< t * ldq + headDim])
             let scores = seen.map { s in
-                Double(scale) * (0..<headDim).reduce(0.0) { $0 + Double(q[t * ldq + $1]) * stored(keys[s * ld + $1]) }
+                Double(scale) * (0..<headDim).reduce(0.0) { $0 + query[$1] * storedKeys[s * ld + $1] }
             }
             let largest = scores.max() ?? 0
             let weights = scores.map { exp($0 - largest) }
             let sum = weights.reduce(0, +)
-            for d in 0..<headDim { out.append(seen.reduce(0.0) { $0 + weights[$1 - seen.lowerBound] * stored(values[$1 * ld + d]) } / sum) }
+            for d in 0..<headDim { out.append(seen.reduce(0.0) { $0 + weights[$1 - seen.lowerBound] * storedValues[$1 * ld + d] } / sum) }
         }
         return out
     }
@@ -138,7 +159,7 @@ struct AttentionTests {
     @Test("attention matches a computation in float64", arguments: KernelSet.available, [8, 20, 32, 64, 80, 128])
     func matchesFloat64(set: KernelSet, headDim: Int) {
         var numbers = TestNumbers(seed: UInt64(headDim))
-        for type in [AK_F32, AK_F16] {
+        for type in [AK_F32, AK_F16, AK_Q8_0] {
             for (positions, queries, first) in [
                 (1, 1, -1), (1, 1, 0), (5, 5, 0), (16, 16, 0), (17, 1, 16), (33, 3, 30), (40, 2, -1), (50, 6, 44), (70, 7, -1), (77, 20, 57),
                 (100, 9, 91), (131, 4, 20), (256, 2, 254), (257, 1, -1), (300, 50, 240), (530, 14, 505), (600, 3, -1), (700, 13, 30),
@@ -164,10 +185,10 @@ struct AttentionTests {
     }
 
     // A failure means that the same question is answered differently depending on how its prompt was cut into pieces.
-    @Test("a query does not depend on its company", arguments: KernelSet.available)
-    func aQueryDoesNotDependOnItsCompany(set: KernelSet) {
-        for headDim in [32, 80, 128] {
-            let attention = AttentionCase(set: set, headDim: headDim, positions: 90, type: AK_F16, seed: 8)
+    @Test("a query does not depend on its company", arguments: KernelSet.available, [AK_F16, AK_Q8_0])
+    func aQueryDoesNotDependOnItsCompany(set: KernelSet, type: ak_type) {
+        for headDim in [17, 32, 80, 128] {
+            let attention = AttentionCase(set: set, headDim: headDim, positions: 90, type: type, seed: 8)
             var numbers = TestNumbers(seed: 6)
             let q = numbers.floats(20 * headDim)
             let together = attention.run(set, q: q, ldq: headDim, queries: 20, first: 70, scale: 0.2)
@@ -185,7 +206,8 @@ struct AttentionTests {
     func pairsRoundAndNoMore(set: KernelSet, headDim: Int) throws {
         guard ak_has_bf16_dot() != 0, let convert = set.table.attention_pairs else { return }
         for (positions, queries, first, type) in [
-            (16, 16, 0, AK_F16), (17, 5, -1, AK_F32), (77, 20, 57, AK_F16), (131, 40, 20, AK_F16), (257, 30, 227, AK_F32), (601, 50, 551, AK_F16), (577, 25, -1, AK_F32),
+            (16, 16, 0, AK_F16), (17, 5, -1, AK_F32), (77, 20, 57, AK_F16), (131, 40, 20, AK_F16), (257, 30, 227, AK_F32), (601, 50, 551, AK_F16), (577, 25, -1, AK_F32), (77, 20, 57, AK_Q8_0),
+            (601, 50, 551, AK_Q8_0),
         ] {
             let attention = AttentionCase(set: set, headDim: headDim, positions: positions, type: type, seed: UInt64(positions))
             var numbers = TestNumbers(seed: 12)
@@ -211,7 +233,7 @@ struct AttentionTests {
     @Test("sliding windows hide earlier positions", arguments: KernelSet.available, [20, 64, 80])
     func windowsHideWhatLiesBefore(set: KernelSet, headDim: Int) {
         var numbers = TestNumbers(seed: UInt64(headDim) + 1)
-        for type in [AK_F32, AK_F16, AK_BF16] {
+        for type in [AK_F32, AK_F16, AK_Q8_0, AK_BF16] {
             if type == AK_BF16, set.table.attention_pairs == nil || ak_has_bf16_dot() == 0 { continue }
             for window in [1, 15, 16, 100, 256, 300] {
                 for (positions, queries, first) in [
@@ -249,7 +271,7 @@ struct AttentionTests {
     }
 
     // A failure means that an answer changes with how attention behind a long prompt is shared out among threads, or that the parts are weighed wrongly.
-    @Test("spans make the whole", arguments: KernelSet.available, [AK_F32, AK_F16, AK_BF16])
+    @Test("spans make the whole", arguments: KernelSet.available, [AK_F32, AK_F16, AK_Q8_0, AK_BF16])
     func spansMakeTheWhole(set: KernelSet, type: ak_type) {
         if type == AK_BF16, set.table.attention_pairs == nil || ak_has_bf16_dot() == 0 { return }
         let span = Int(AK_ATTENTION_SPAN)
@@ -306,9 +328,9 @@ struct AttentionTests {
                 for position in 0..<60 {
                     for d in 0..<headDim {
                         let key = element(attention.memory.keys(0), position / 16 * headDim * 16 + d * 16 + position % 16)
-                        #expect(key == attention.stored(attention.keys[position * attention.ld + d]))
+                        #expect(key == attention.storedKeys[position * attention.ld + d])
                         let value = element(attention.memory.values(0), position * width + d)
-                        #expect(value == attention.stored(attention.values[position * attention.ld + d]))
+                        #expect(value == attention.storedValues[position * attention.ld + d])
                     }
                     for d in headDim..<width { #expect(element(attention.memory.values(0), position * width + d) == 0) }
                 }

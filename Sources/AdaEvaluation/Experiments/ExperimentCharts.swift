@@ -86,7 +86,7 @@ enum ExperimentCharts {
     /// Two frames of bars, prefill and decode, one bar a model, number of threads and budget.
     static func throughput(_ report: ThroughputReport, to path: String, format: ChartFormat) -> String {
         func name(_ result: ThroughputReport.Result) -> String {
-            "\(ExperimentText.shortened(URL(fileURLWithPath: result.model.name).deletingPathExtension().lastPathComponent, to: 36)), \(threads(result.model)), budget \(String(format: "%g", result.budget))\(result.isBelowFloor ? " (floor)" : "")"
+            "\(ExperimentText.shortened(URL(fileURLWithPath: result.model.name).deletingPathExtension().lastPathComponent, to: 36)), \(threads(result.model)), \(result.model.keyValueType == .f16 ? "" : "kv \(result.model.keyValueType.rawValue), ")budget \(String(format: "%g", result.budget))\(result.isBelowFloor ? " (floor)" : "")"
         }
         var names: [String] = []
         for result in report.results where !names.contains(name(result)) { names.append(name(result)) }

@@ -47,11 +47,14 @@ package struct ExperimentModel: Sendable {
     package let threads: Int
     package let kernels: String
     package let precision: Precision
+    /// How keys and values are stored.
+    package let keyValueType: KeyValueType
 
     package init(
         analyzed: AnalyzedModel, parameters: Int, weightBytes: Int, weightType: String, imageTokens: Int?, threads: Int, kernels: String,
-        precision: Precision
+        precision: Precision, keyValueType: KeyValueType = .f16
     ) {
+        self.keyValueType = keyValueType
         (self.analyzed, self.parameters, self.weightBytes, self.weightType) = (analyzed, parameters, weightBytes, weightType)
         (self.imageTokens, self.threads, self.kernels, self.precision) = (imageTokens, threads, kernels, precision)
     }
@@ -59,13 +62,15 @@ package struct ExperimentModel: Sendable {
     /// - Parameters:
     ///   - report: of the checkpoint that `model` was loaded from.
     ///   - url: names the model.
-    package init(_ report: ModelReport, at url: URL, loadedAs model: some MeasurableModel, precision: Precision) {
+    ///   - options: with which it was loaded.
+    package init(_ report: ModelReport, at url: URL, loadedAs model: some MeasurableModel, _ options: AdaptiveModel.Options) {
         let parameters = report.parameters
         self.init(
             analyzed: AnalyzedModel(name: HuggingFaceCache.displayName(of: url), configuration: report.configuration, weightType: report.types.first?.type),
             parameters: parameters.language + parameters.vision + parameters.projector + parameters.scheduler,
             weightBytes: report.weightBytes, weightType: report.types.first.map { $0.name.uppercased() } ?? "none",
-            imageTokens: report.imageTokens, threads: model.threads, kernels: model.kernels, precision: precision)
+            imageTokens: report.imageTokens, threads: model.threads, kernels: model.kernels, precision: options.precision,
+            keyValueType: options.keyValueType)
     }
 
     package var name: String { analyzed.name }
@@ -78,7 +83,7 @@ package struct ExperimentModel: Sendable {
     var latencyTokens: Int { analyzed.configuration.adaptive == nil ? 0 : 1 }
 
     /// Bits of a key or value in the cache.
-    var keyValueBits: Int { precision == .f32 ? 32 : 16 }
+    var keyValueBits: Int { keyValueType.bits(precision) }
 
     /// The effect of a budget: below the floor, or between two units, less or more runs than requested.
     func isBelowFloor(_ budget: Double) -> Bool { budgetFloor.map { budget < $0 - 1e-6 } ?? false }
@@ -94,7 +99,7 @@ package struct ExperimentModel: Sendable {
     /// One line for people.
     var line: String {
         let floor = budgetFloor.map { String(format: "floor %.3g", $0) } ?? "not adaptive"
-        return "model    \(name): \(parameterCount) parameters, \(weightType), \(size), \(floor); \(threads) thread\(threads == 1 ? "" : "s"), \(kernels), precision \(precision.rawValue)"
+        return "model    \(name): \(parameterCount) parameters, \(weightType), \(size), \(floor); \(threads) thread\(threads == 1 ? "" : "s"), \(kernels), precision \(precision.rawValue), keys and values \(keyValueType.rawValue)"
     }
 
     /// A model in the JSON of experiments.
@@ -108,19 +113,21 @@ package struct ExperimentModel: Sendable {
         package var threads: Int
         package var kernels: String
         package var precision: String
+        package var kvType: String
 
         enum CodingKeys: String, CodingKey {
             case name, parameters, floor, threads, kernels, precision
             case weightBytes = "weight_bytes"
             case weightType = "weight_type"
             case contextLength = "context_length"
+            case kvType = "kv_type"
         }
     }
 
     var json: JSON {
         JSON(
             name: name, parameters: parameters, weightBytes: weightBytes, weightType: weightType, floor: budgetFloor, contextLength: contextLength,
-            threads: threads, kernels: kernels, precision: precision.rawValue)
+            threads: threads, kernels: kernels, precision: precision.rawValue, kvType: keyValueType.rawValue)
     }
 }
 

@@ -55,13 +55,14 @@ package struct Throughput: Sendable {
         return (model.configuration.language.contextLength - latency - max(1, generatedTokens), latency)
     }
 
-    /// Measures one model after the other, the budgets of each in turn.
+    /// Measures one model after the other; of each, its variants and their budgets in turn.
     /// - Parameters:
     ///   - count: models, or the same one with other threads.
-    ///   - load: loads the model of this number; it is released before the next one is loaded.
+    ///   - load: loads the variants of the model of this number, which differ in how keys and values are stored; they are released before the next ones are
+    ///     loaded.
     /// - Throws: errors of the models and of `load`, ``EvaluationError``; `CancellationError` before the first result.
     package func run<Model: MeasurableModel>(
-        count: Int, environment: ExperimentEnvironment, load: (Int) async throws -> (model: Model, description: ExperimentModel),
+        count: Int, environment: ExperimentEnvironment, load: (Int) async throws -> [(model: Model, description: ExperimentModel)],
         onProgress: (ExperimentProgress) -> Void = { _ in }
     ) async throws -> ThroughputReport {
         try validate()
@@ -71,14 +72,15 @@ package struct Throughput: Sendable {
         do {
             for index in 0 ..< count {
                 try Task.checkCancellation()
-                let (model, description) = try await load(index)
-                let each = (repeats + 1) * budgets.count * sequences.count
-                let (rounds, measured) = try await measure(model, description) { progress in
-                    let detail = "\(description.name), \(description.threads) thread\(description.threads == 1 ? "" : "s"), \(progress.detail)"
+                let variants = try await load(index)
+                guard let first = variants.first?.description else { continue }
+                let each = (repeats + 1) * budgets.count * sequences.count * variants.count
+                let (rounds, measured) = try await measure(variants) { progress in
+                    let detail = "\(first.name), \(first.threads) thread\(first.threads == 1 ? "" : "s"), \(progress.detail)"
                     onProgress(ExperimentProgress(done: index * each + progress.done, total: count * each, detail: detail))
                 }
                 results += measured
-                models.append(description)
+                models += variants.map(\.description)
                 done += rounds.done
                 if rounds.wasStopped { break }
             }
@@ -87,25 +89,29 @@ package struct Throughput: Sendable {
             repeats: ExperimentRepeats(done: done, asked: repeats * count), environment: environment, models: models, results: results)
     }
 
-    private func measure(
-        _ model: some MeasurableModel, _ description: ExperimentModel, onProgress: (ExperimentProgress) -> Void
+    /// - Parameter variants: of one model, at least one.
+    private func measure<Model: MeasurableModel>(
+        _ variants: [(model: Model, description: ExperimentModel)], onProgress: (ExperimentProgress) -> Void
     ) async throws -> (ExperimentRepeats, [ThroughputReport.Result]) {
-        try validate(for: description.analyzed)
-        let prompt = prompt(for: description.analyzed)
-        let vocabulary = description.analyzed.configuration.language.vocabularySize
-        let cases = budgets.flatMap { budget in sequences.map { (budget: budget, sequences: $0) } }
+        let analyzed = variants[0].description.analyzed
+        try validate(for: analyzed)
+        let prompt = prompt(for: analyzed), vocabulary = analyzed.configuration.language.vocabularySize
+        let cases = budgets.flatMap { budget in
+            sequences.flatMap { sequences in variants.map { (budget: budget, sequences: sequences, model: $0.model, description: $0.description) } }
+        }
         var times = [[(prefill: Double, decode: Double, plan: ExecutionPlan)]](repeating: [], count: cases.count)
         let rounds = InterleavedRounds(repeats: repeats, cases: cases.count)
         func name(_ index: Int) -> String {
             let budget = String(format: "budget %g", cases[index].budget)
-            return sequences == [1] ? budget : "\(budget), \(cases[index].sequences) together"
+            return budget + (sequences == [1] ? "" : ", \(cases[index].sequences) together")
+                + (variants.count == 1 ? "" : ", keys and values \(cases[index].description.keyValueType.rawValue)")
         }
         let made = try await rounds.run(name: name, onProgress: onProgress) { index, counts in
             // The same token count, other tokens: sequences that were equal would read one sequence's keys from the cache.
             let prompts = (0 ..< cases[index].sequences).map { number in
                 SyntheticInput.tokens(prompt, vocabulary: vocabulary).map { ($0 + 7 * number) % vocabulary }
             }
-            let found = try await model.measureTogether(prompts: prompts, budget: cases[index].budget, steps: generatedTokens)
+            let found = try await cases[index].model.measureTogether(prompts: prompts, budget: cases[index].budget, steps: generatedTokens)
             if counts { times[index].append(found) }
         }
         let results = zip(cases, times).flatMap { item, times in
@@ -115,7 +121,7 @@ package struct Throughput: Sendable {
                 let rates = times.map { Double(tokens * item.sequences) / max((kind == .prefill ? $0.prefill : $0.decode) / 1000, 1e-9) }
                 return SampleStatistics(rates).map {
                     ThroughputReport.Result(
-                        model: description, budget: item.budget, isBelowFloor: description.isBelowFloor(item.budget), executedShare: last.plan.executedShare,
+                        model: item.description, budget: item.budget, isBelowFloor: item.description.isBelowFloor(item.budget), executedShare: last.plan.executedShare,
                         kind: kind, sequences: item.sequences, tokens: tokens, depth: kind == .prefill || promptTokens == 0 ? 0 : prompt, rate: $0)
                 }
             }
@@ -181,6 +187,7 @@ package struct ThroughputReport: ExperimentReport {
             package var sequences: Int
             package var threads: Int
             package var kernels: String
+            package var kvType: String
             package var test: String
             package var tokens: Int
             package var depth: Int
@@ -197,6 +204,7 @@ package struct ThroughputReport: ExperimentReport {
                 case executedShare = "executed_share"
                 case weightType = "weight_type"
                 case weightBytes = "weight_bytes"
+                case kvType = "kv_type"
             }
         }
     }
@@ -208,7 +216,8 @@ package struct ThroughputReport: ExperimentReport {
                     kind: result.kind.rawValue, tokensPerSecond: result.rate.mean, deviation: result.rate.deviation, budget: result.budget,
                     belowFloor: result.isBelowFloor, executedShare: result.executedShare, model: result.model.name, weightType: result.model.weightType,
                     weightBytes: result.model.weightBytes, parameters: result.model.parameters, sequences: result.sequences,
-                    threads: result.model.threads, kernels: result.model.kernels, test: result.test, tokens: result.tokens, depth: result.depth,
+                    threads: result.model.threads, kernels: result.model.kernels, kvType: result.model.keyValueType.rawValue,
+                    test: result.test, tokens: result.tokens, depth: result.depth,
                     n: result.rate.count, median: result.rate.median, min: result.rate.minimum, max: result.rate.maximum, ci95: result.rate.meanMargin)
             })
     }
@@ -217,7 +226,7 @@ package struct ThroughputReport: ExperimentReport {
     package var csv: String {
         let header = [
             "build", "processor", "model", "weight_type", "weight_bytes", "parameters", "kernels", "threads", "budget", "below_floor", "test", "kind",
-            "sequences", "tokens", "depth", "n", "tokens_per_second", "deviation", "ci95",
+            "sequences", "tokens", "depth", "n", "tokens_per_second", "deviation", "ci95", "kv_type",
         ]
         return ExperimentText.csv(
             [header]
@@ -227,22 +236,22 @@ package struct ThroughputReport: ExperimentReport {
                         result.model.weightType, "\(result.model.weightBytes)", "\(result.model.parameters)", result.model.kernels,
                         "\(result.model.threads)", "\(result.budget)", "\(result.isBelowFloor)", result.test, result.kind.rawValue, "\(result.sequences)", "\(result.tokens)",
                         "\(result.depth)", "\(result.rate.count)", "\(result.rate.mean)", "\(result.rate.deviation)",
-                        result.rate.meanMargin.map { "\($0)" } ?? "",
+                        result.rate.meanMargin.map { "\($0)" } ?? "", result.model.keyValueType.rawValue,
                     ]
                 })
     }
 
     /// Markdown.
     package var lines: [String] {
-        let header = ["model", "type", "size", "params", "kernels", "threads", "budget", "test", "t/s", "n"]
+        let header = ["model", "type", "size", "params", "kernels", "threads", "kv", "budget", "test", "t/s", "n"]
         let table = [header] + results.map { result in
             [
                 result.model.name, result.model.weightType, result.model.size, result.model.parameterCount, result.model.kernels,
-                "\(result.model.threads)", String(format: "%g", result.budget) + (result.isBelowFloor ? "\\*" : ""), result.test,
+                "\(result.model.threads)", result.model.keyValueType.rawValue, String(format: "%g", result.budget) + (result.isBelowFloor ? "\\*" : ""), result.test,
                 ExperimentText.mean(result.rate), "\(result.rate.count)",
             ]
         }
-        var lines = ExperimentText.markdown(table, textColumns: [0, 1, 7]) + [""]
+        var lines = ExperimentText.markdown(table, textColumns: [0, 1, 8]) + [""]
         let starred = results.filter(\.isBelowFloor)
         if let first = starred.first {
             lines.append(String(format: "\\* below the floor of %@ (%.3g), which was run instead", first.model.name, first.model.budgetFloor ?? 0))

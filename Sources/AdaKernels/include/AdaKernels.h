@@ -118,10 +118,24 @@ typedef struct {
 // Keys and values of one head, in pages of AK_ATTENTION_SPAN positions: position s lies in pages[s / AK_ATTENTION_SPAN], at place s % AK_ATTENTION_SPAN.
 typedef struct {
     const void *const *pages;   // a page that no query sees (left behind by a sliding window) may be NULL
-    size_t keys, values;        // bytes from a page's address to this head's keys [256/16][head_dim][16] and values [256][ak_value_width(head_dim)]
-    ak_type type;               // AK_F32, AK_F16, or AK_BF16 for pairs (see attention_pairs)
+    size_t keys, values;        // bytes from a page's address to this head's keys and values
+    ak_type type;
     int32_t head_dim;
 } ak_paged_head;
+
+// How a head's keys and values lie in a page:
+//   AK_F32, AK_F16  keys [256/16][head_dim][16], values [256][ak_value_width(head_dim)]
+//   AK_Q8_0         8 bits, with a half scale (max|x|/127) for each position's keys and one for its values. Keys: for each 16 positions
+//                   uint8 [ceil(head_dim/4)][16][4], the quantized value + 128, four neighbours side by side as 8-bit dot products want them; then
+//                   their scales [256]. Values: int8 [256][ak_value_width(head_dim)], then their scales [256]. NaN becomes 0, and what the largest
+//                   half cannot scale its greatest value. Queries are quantized alike, so that scores are sums of whole numbers
+//   AK_BF16         pairs of BF16; see attention_pairs
+// Bytes of one head's keys, and of its values, in a page.
+size_t ak_key_bytes(ak_type type, int32_t head_dim);
+size_t ak_value_bytes(ak_type type, int32_t head_dim);
+
+// out [head_dim][16] = the keys of panel `panel` (of 256/16) of one head's page, of any type but AK_BF16.
+void ak_page_keys(float *out, const void *k, ak_type type, int32_t head_dim, int32_t panel);
 
 // ------------------------------------------------------------------------------------------------------------- the kernels
 
@@ -194,15 +208,15 @@ typedef struct {
     void (*attention_span)(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                            int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 
-    // Keys and values of the positions first ..< end of one head's page (float or half, by kv_type) as pairs of BF16, for many queries: `attention`
+    // Keys and values of the positions first ..< end of one head's page (of any type but BF16) as pairs of BF16, for many queries: `attention`
     // and `attention_span` multiply such pairs by BF16 dot products when their type is AK_BF16, rounding queries and weights as well.
     //   k_out [ceil(end/16)][head_dim/2][16][2], v_out [ceil(end/16)*8][ak_value_width(head_dim)][2]; first is a multiple of 16, head_dim is even
     //   and at most AK_PAIR_HEAD_DIM. NULL where the kernels have no such products, and only for processors that do (ak_has_bf16_dot).
     void (*attention_pairs)(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim, int32_t first,
                             int32_t end);
 
-    // Stores the keys and values of `count` tokens of one head at the places first … first+count-1 of a page: k [256/16][head_dim][16],
-    // v [256][ak_value_width(head_dim)], padding zero; float or half, by kv_type.
+    // Stores the keys and values of `count` tokens of one head at the places first … first+count-1 of a page whose keys and values of this head begin
+    // at k and v; padding is zero. Any type but BF16.
     void (*store_kv)(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,
                      int32_t head_dim, int32_t first, int32_t count);
 

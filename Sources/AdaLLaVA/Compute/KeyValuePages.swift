@@ -1,11 +1,11 @@
 import AdaKernels
 import Synchronization
 
-/// How keys and values of one head are stored in a page of ``slots`` positions: keys in panels of 16 positions, values row by row, as
-/// `ak_kernels.attention` reads them. Types with fewer bits and scales fit in: all that others know of a layout are its byte counts.
+/// How keys and values of one head are stored in a page of ``slots`` positions: keys in panels of 16 positions, values row by row, each followed by their
+/// scales if the type has any, as `ak_kernels.attention` reads them. All that others know of a layout are its byte counts.
 package struct KeyValueLayout: Sendable, Equatable {
     let headDim: Int
-    /// `AK_F32` or `AK_F16`.
+    /// `AK_F32`, `AK_F16` or `AK_Q8_0`.
     let type: ak_type
 
     package init(headDim: Int, type: ak_type) { (self.headDim, self.type) = (headDim, type) }
@@ -13,21 +13,28 @@ package struct KeyValueLayout: Sendable, Equatable {
     /// Positions of a page: the span that attention is cut in.
     package static let slots = Int(AK_ATTENTION_SPAN)
 
-    private var elementBytes: Int { Int(ak_type_bytes(type)) }
-    /// Bytes of one head's keys in a page.
-    var keyBytes: Int { KeyValueLayout.slots * headDim * elementBytes }
-    /// Bytes of one head's values in a page.
-    var valueBytes: Int { KeyValueLayout.slots * Int(ak_value_width(Int32(headDim))) * elementBytes }
+    /// Bytes of one key or value.
+    var elementBytes: Int { type == AK_Q8_0 ? 1 : Int(ak_type_bytes(type)) }
+    /// Bytes of the scales of one head's keys, or values, in a page, which lie after them.
+    private var scaleBytes: Int { type == AK_Q8_0 ? KeyValueLayout.slots * MemoryLayout<UInt16>.stride : 0 }
+    /// Bytes of one head's keys in a page, their scales included.
+    var keyBytes: Int { ak_key_bytes(type, Int32(headDim)) }
+    /// Bytes of one head's values in a page, their scales included.
+    var valueBytes: Int { ak_value_bytes(type, Int32(headDim)) }
     /// Bytes of a page of `heads` heads: all keys, then all values.
     func pageBytes(heads: Int) -> Int { heads * (keyBytes + valueBytes) }
 
     /// Makes the 16 positions of a panel zero: kernels read whole panels, whose values must be finite.
     func clear(panel: Int, of page: UnsafeMutableRawPointer, heads: Int) {
         let panels = KeyValueLayout.slots / Int(AK_PANEL)
+        func clear(_ rows: UnsafeMutableRawPointer, _ bytes: Int) {
+            for part in [(rows, bytes - scaleBytes), (rows + bytes - scaleBytes, scaleBytes)] {
+                (part.0 + panel * (part.1 / panels)).initializeMemory(as: UInt8.self, repeating: 0, count: part.1 / panels)
+            }
+        }
         for head in 0 ..< heads {
-            let (keys, values) = (page + head * keyBytes, page + heads * keyBytes + head * valueBytes)
-            (keys + panel * (keyBytes / panels)).initializeMemory(as: UInt8.self, repeating: 0, count: keyBytes / panels)
-            (values + panel * (valueBytes / panels)).initializeMemory(as: UInt8.self, repeating: 0, count: valueBytes / panels)
+            clear(page + head * keyBytes, keyBytes)
+            clear(page + heads * keyBytes + head * valueBytes, valueBytes)
         }
     }
 }

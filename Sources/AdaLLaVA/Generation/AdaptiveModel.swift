@@ -14,6 +14,8 @@ public final class AdaptiveModel: Sendable {
         public var threads: Int?
         /// Arithmetic of the computation.
         public var precision = Precision.automatic
+        /// How the decoder stores keys and values.
+        public var keyValueType = KeyValueType.f16
         /// Memory that holds Q8_0, Q4_0 and Q4_1 weights.
         public var placement = WeightPlacement.automatic
         /// The projector file (`mmproj`) of a LLaVA GGUF pair; `nil` looks beside the model.
@@ -78,9 +80,10 @@ public final class AdaptiveModel: Sendable {
                     checkpoint, packer: WeightPacker(kernels: workspace.kernels, pool: workspace.pool, placement: options.placement),
                     template: options.template, cancellation: cancellation, onProgress: onProgress)
                 var memory = MemoryLimits()
+                memory.keyValueType = options.keyValueType
                 if let limit = options.keyValueLimit { memory.keyValueBytes = max(limit, 0) }
                 if let limit = options.promptCacheLimit { memory.promptCacheBytes = max(limit, 0) }
-                let engine = Engine(loaded.parts, workspace: workspace, memory: memory, timings: loaded.timings(workspace, in: options.timingFolder))
+                let engine = Engine(loaded.parts, workspace: workspace, memory: memory, timings: loaded.timings(workspace, options.keyValueType, in: options.timingFolder))
                 let requests = AnswerQueue(engine, queue: queue, limit: options.concurrentRequests)
                 return (loaded, requests, workspace.kernels, workspace.pool.threads)
             }

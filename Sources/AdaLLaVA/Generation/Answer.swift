@@ -106,6 +106,8 @@ public struct AnswerSummary: Sendable {
     public let finish: FinishReason
     /// Memory that keys and values took, in bytes.
     public let keyValueBytes: Int
+    /// How they were stored.
+    public let keyValueType: KeyValueType
     /// Positions of the prompt that an earlier request had computed: in the prefix layers, and in the layers after them.
     public let cachedTokens: (prefix: Int, rest: Int)
     /// Predicted times; `nil` for fractions of compute before this model was measured on this machine.
@@ -124,6 +126,7 @@ public struct AnswerSummary: Sendable {
         measured = result.measured
         finish = result.finish
         keyValueBytes = result.keyValueBytes
+        keyValueType = result.keyValueType
         cachedTokens = (result.cachedPrefix, result.cachedRest)
         prediction = result.prediction
     }

@@ -9,6 +9,9 @@ extension AnswerSummary {
         /// Positions of the prompt that the prefix layers took from the prompt cache.
         package var cachedTokens: Int
         package var finishReason: String
+        /// Memory that keys and values took, and how they were stored.
+        package var kvBytes: Int
+        package var kvType: String
         package var measured: PhaseTimes.JSON
         package var adaptive: Adaptive
         /// `ask` only.
@@ -20,6 +23,8 @@ extension AnswerSummary {
             case imageTokens = "image_tokens"
             case cachedTokens = "cached_tokens"
             case finishReason = "finish_reason"
+            case kvBytes = "kv_bytes"
+            case kvType = "kv_type"
             case loadingMs = "loading_ms"
         }
 
@@ -71,7 +76,7 @@ extension AnswerSummary {
     package func json(answer: String, loading: Duration? = nil) -> JSON {
         JSON(
             answer: answer, tokens: tokens, promptTokens: promptTokens, imageTokens: imageTokens, cachedTokens: cachedTokens.prefix,
-            finishReason: finish.rawValue, measured: measured.json,
+            finishReason: finish.rawValue, kvBytes: keyValueBytes, kvType: keyValueType.rawValue, measured: measured.json,
             adaptive: JSON.Adaptive(
                 budget: budget, units: units, floor: budgetFloor, attentionHeadsPerLayer: plan.headsPerLayer, mlpGroupsPerLayer: plan.groupsPerLayer,
                 imageTokensKept: keptImageTokens, predicted: prediction?.times.json, predictedTokens: prediction?.tokens,

@@ -35,10 +35,12 @@ package final class Engine {
     /// - Parameter timings: measurements of this model on this machine; without it times are not predicted.
     init(_ parts: ModelParts, workspace: Workspace, memory: MemoryLimits = MemoryLimits(), timings: TimingStore? = nil) {
         (self.parts, self.workspace, self.timings) = (parts, workspace, timings)
-        runner = BatchRunner(parts.decoder, workspace, pages: PagePool(limit: memory.keyValueBytes, spareLimit: memory.spareBytes))
+        runner = BatchRunner(
+            parts.decoder, workspace, pages: PagePool(limit: memory.keyValueBytes, spareLimit: memory.spareBytes),
+            keyValues: memory.keyValueType)
         promptCache = PromptCache(limit: memory.promptCacheBytes)
         featureCache = FeatureCache(limit: memory.featureCacheBytes)
-        modelKey = ContentKey("\(parts.name) \(parts.decoder.configuration) \(workspace.kernels.name) \(workspace.kernels.precision)")
+        modelKey = ContentKey("\(parts.name) \(parts.decoder.configuration) \(workspace.kernels.name) \(workspace.kernels.precision) \(memory.keyValueType)")
     }
 
     // MARK: - Steps

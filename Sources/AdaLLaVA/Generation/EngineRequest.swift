@@ -184,6 +184,7 @@ struct EngineResult {
     var measured = PhaseTimes()
     var finish = FinishReason.maxTokens
     var keyValueBytes = 0
+    var keyValueType = KeyValueType.f16
     /// Positions of the prompt whose prefix layers, and whose later layers, were not computed again.
     var cachedPrefix = 0, cachedRest = 0
     /// Images that were encoded for this request.

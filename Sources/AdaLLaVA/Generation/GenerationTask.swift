@@ -1,3 +1,4 @@
+import AdaKernels
 import Foundation
 
 /// One running request: its stage, its sequence, and its results so far.
@@ -159,6 +160,7 @@ final class GenerationTask {
         result.measured.whole = now - called
         if let sequence {
             result.keyValueBytes = sequence.keyValueBytes
+            if let layout = sequence.layers.lazy.compactMap(\.self).first?.layout { result.keyValueType = layout.type == AK_Q8_0 ? .q8 : .f16 }
             result.keyValueShapes = sequence.layers.enumerated().map { index, layer in
                 layer.map { [1, $0.heads.count, sequence.slots(length, in: index), $0.layout.headDim] }
             }

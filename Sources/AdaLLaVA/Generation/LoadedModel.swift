@@ -66,7 +66,7 @@ struct LoadedModel: Sendable {
     }
 
     /// Where measurements of this model's times are kept, for this machine, workspace and build.
-    func timings(_ workspace: Workspace, in folder: URL?) -> TimingStore {
+    func timings(_ workspace: Workspace, _ keyValues: KeyValueType = .f16, in folder: URL?) -> TimingStore {
         let linears = parts.decoder.layers.flatMap(\.linears)
         let bytes = linears.reduce(0) { $0 + $1.weight.streamedBytes }, values = linears.reduce(0) { $0 + $1.weight.rows * $1.weight.inputs }
         // Another build of the program may compute at other speeds; its executable says which it is.
@@ -76,7 +76,7 @@ struct LoadedModel: Sendable {
         var measured = checkpoint.configuration
         measured.llava?.fastV = nil
         let identity = "\(MachineCeilings.processorName()), \(workspace.pool.threads) of \(ThreadPool.availableProcessors) threads, \(workspace.kernels.name), "
-            + "\(workspace.kernels.precision), \(parts.name), \(bytes) bytes, \(ContentKey("\(measured)")), build \(build)"
+            + "\(workspace.kernels.precision), \(keyValues == .f16 ? "" : "\(keyValues.rawValue) cache, ")\(parts.name), \(bytes) bytes, \(ContentKey("\(measured)")), build \(build)"
         return TimingStore(checkpoint.configuration, weightBytes: values > 0 ? Double(bytes) / Double(values) : 1, identity: identity, folder: folder)
     }
 

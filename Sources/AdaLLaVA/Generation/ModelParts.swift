@@ -99,6 +99,8 @@ package struct ModelParts: Sendable {
 struct MemoryLimits: Sendable {
     /// Pages of keys and values in use.
     var keyValueBytes: Int
+    /// What they are stored as.
+    var keyValueType = KeyValueType.f16
     /// Free pages that are kept for the next sequences.
     var spareBytes = 512 << 20
     /// Bytes of cached prompts.

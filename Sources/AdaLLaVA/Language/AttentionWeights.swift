@@ -21,7 +21,7 @@ package struct AttentionWeights {
             guard let place = pages.head(keyHead) else { continue }
             for start in stride(from: first / width * width, to: keys, by: width) {
                 guard let page = place.pages[start / KeyValueLayout.slots] else { continue }
-                ak_dequantize(&panel, place.type, page + place.keys, Int64(start % KeyValueLayout.slots * dims), Int64(dims * width))
+                ak_page_keys(&panel, page + place.keys, place.type, Int32(dims), Int32(start % KeyValueLayout.slots / width))
                 for head in keyHead * shared ..< (keyHead + 1) * shared {
                     for slot in 0 ..< width { sums[slot] = 0 }
                     for dim in 0 ..< dims {

@@ -107,12 +107,12 @@ package final class BatchRunner {
     /// type converted, once.
     package static let chunk = 640
 
-    init(_ decoder: Decoder, _ workspace: Workspace, pages: PagePool) {
+    init(_ decoder: Decoder, _ workspace: Workspace, pages: PagePool, keyValues: KeyValueType = .f16) {
         (self.decoder, self.workspace, self.pages) = (decoder, workspace, pages)
         rotary = RotaryTable(decoder.rotary, rotaryDim: decoder.configuration.rotaryDim)
         localRotary = decoder.localRotary.map { RotaryTable($0, rotaryDim: decoder.configuration.rotaryDim) }
         prepared = Array(repeating: [], count: decoder.layers.count)
-        layout = decoder.layout(workspace.kernels.precision)
+        layout = decoder.layout(workspace.kernels.precision, keyValues)
     }
 
     private struct PreparedKey: Equatable {

@@ -53,8 +53,8 @@ package final class Decoder: Sendable {
     }
 
     /// How a layer's keys and values are stored.
-    func layout(_ precision: Precision) -> KeyValueLayout {
-        KeyValueLayout(headDim: configuration.headDim, type: precision == .f32 ? AK_F32 : AK_F16)
+    func layout(_ precision: Precision, _ type: KeyValueType = .f16) -> KeyValueLayout {
+        KeyValueLayout(headDim: configuration.headDim, type: type.elementType(precision))
     }
 
     /// Writes the embedding of `token` into row `row` of `hidden`.
