@@ -18,6 +18,9 @@ extension AnswerSummary {
         let seconds = measured.decode / .seconds(1)
         let rate = seconds > 0 && tokens.count > 1 ? String(format: ", %.0f tokens/s", Double(tokens.count - 1) / seconds) : ""
         parts.append("decode \(milliseconds(measured.decode)) (\(tokens.count) token\(tokens.count == 1 ? "" : "s")\(rate))")
+        if let speculation, speculation.verifications > 0 {
+            parts.append("\(speculation.accepted) of \(speculation.drafted) drafted tokens accepted in \(speculation.verifications) steps")
+        }
         parts.append("TTFT \(milliseconds(measured.timeToFirstToken))")
         return parts.joined(separator: " | ")
     }

@@ -33,6 +33,8 @@ struct Batch: AsyncParsableCommand {
     @Option(help: "The model's name in requests, instead of the checkpoint's.")
     var servedModelName: String?
 
+    @OptionGroup var drafts: SpeculationFlag
+
     func validate() throws {
         guard (1 ... 1024).contains(maxConcurrent) else { throw ValidationError("--max-concurrent: expected 1 to 1024, found \(maxConcurrent)") }
         _ = try part()
@@ -55,7 +57,7 @@ struct Batch: AsyncParsableCommand {
             (options.maxConcurrent, options.mediaFolder) = (maxConcurrent, try allowMediaDir.map(Serve.folder))
             let checkpoint = try model.open()
             let summary = try await withInterruption { [options] in
-                let loaded = try await model.compute.load(checkpoint) { $0.concurrentRequests = maxConcurrent }
+                let loaded = try await model.compute.load(checkpoint) { ($0.concurrentRequests, $0.speculation) = (maxConcurrent, drafts.speculation) }
                 let runner = try OfflineBatch(loaded, modelName: Serve.name(of: model.model, served: servedModelName), options: options)
                 return try await runner.run(input: URL(systemPath: input), output: URL(systemPath: output), shard: part) { done, count in
                     Console.shared.progress("answering", done: done, of: count)

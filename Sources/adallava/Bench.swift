@@ -12,5 +12,5 @@ struct Bench: AsyncParsableCommand {
             programs. --output DIR stores both and the chart, --chart FILE only the chart. Ctrl-C ends with the results so far. docs/benchmarks.md \
             explains the results.
             """,
-        subcommands: [BenchSweep.self, BenchRequests.self, BenchLinearity.self, BenchThroughput.self, BenchKernels.self, BenchDeadline.self, BenchSlo.self])
+        subcommands: [BenchSweep.self, BenchRequests.self, BenchLinearity.self, BenchThroughput.self, BenchKernels.self, BenchDeadline.self, BenchSlo.self, BenchSpeculation.self])
 }

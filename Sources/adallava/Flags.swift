@@ -183,6 +183,18 @@ func budgets(of text: String, option: String = "--budgets") throws -> [Budget] {
     return budgets
 }
 
+/// Whether tokens are drafted.
+struct SpeculationFlag: ParsableArguments {
+    @Option(
+        defaultAsFlag: Speculation.auto, parsing: .next,
+        help: "Draft this many tokens with the first layers, or from repeated text if the model has no scheduler, and verify them in one step; auto (without a value): as many as pay; off. Answers stay the same.")
+    var speculate: Speculation?
+
+    var speculation: Speculation { speculate ?? .off }
+}
+
+extension Speculation: ExpressibleByArgument {}
+
 /// How tokens are chosen and when an answer ends.
 struct SamplingFlags: ParsableArguments {
     // Parsed unconditionally, so that a budget of -1 gets an error that explains it.
@@ -220,6 +232,8 @@ struct SamplingFlags: ParsableArguments {
     @Option(parsing: .unconditional, help: "The system prompt, instead of the template's.")
     var system: String?
 
+    @OptionGroup var drafts: SpeculationFlag
+
     func validate() throws {
         try usable {
             _ = try Budget(parsing: budget)
@@ -238,6 +252,7 @@ struct SamplingFlags: ParsableArguments {
         options.sampling.seed = seed
         options.stop = stop.map(SystemPath.prose)
         options.system = system.map(SystemPath.prose)
+        options.speculation = drafts.speculation
         return options
     }
 }

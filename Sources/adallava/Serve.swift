@@ -54,6 +54,8 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The model's name in requests and answers, instead of the checkpoint's.")
     var servedModelName: String?
 
+    @OptionGroup var drafts: SpeculationFlag
+
     func validate() throws {
         guard (0 ... 65_535).contains(port) else { throw ValidationError("--port: expected 0 to 65535, found \(port)") }
         guard (1 ... 1024).contains(maxConcurrent) else { throw ValidationError("--max-concurrent: expected 1 to 1024, found \(maxConcurrent)") }
@@ -83,6 +85,7 @@ struct Serve: AsyncParsableCommand {
             }, onReady: { Console.shared.message("ready: \($0)") }) { [compute = model.compute] in
                 let loaded = try await compute.load(checkpoint) { options in
                     options.concurrentRequests = maxConcurrent
+                    options.speculation = drafts.speculation
                     options.keyValueLimit = memoryLimit?.bytes
                     options.promptCacheLimit = memoryLimit.map { $0.bytes / 4 }
                 }

@@ -208,6 +208,14 @@ package final class LayerPages {
         }
     }
 
+    /// Returns the pages behind the first `length` slots.
+    func truncate(to length: Int) {
+        while pages.count > 0, (pages.count - 1) * KeyValueLayout.slots >= length {
+            pages.removeLast()
+            addresses[pages.count] = nil
+        }
+    }
+
     private func isUnique(_ page: Int) -> Bool {
         var held = pages[page]
         pages[page] = nil

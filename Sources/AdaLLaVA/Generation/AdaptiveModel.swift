@@ -33,6 +33,8 @@ public final class AdaptiveModel: Sendable {
         /// The most bytes that are kept of earlier prompts, so that a later request with the same beginning reads less; `nil`: a quarter of the free
         /// memory, 4 GiB at most.
         public var promptCacheLimit: Int?
+        /// Whether tokens are drafted and verified several in a step, for requests that do not say it themselves.
+        public var speculation = Speculation.off
         /// Where measurements of the model's times on this machine are kept; `nil`: `adallava/timings` in the user's cache folder.
         public var timingFolder: URL?
 
@@ -45,6 +47,7 @@ public final class AdaptiveModel: Sendable {
     let kernelSet: KernelSet
     /// Threads, the caller's included.
     public let threads: Int
+    private let speculation: Speculation
 
     /// Loads a checkpoint folder, a `.safetensors`, `.bin` or `.gguf` file.
     /// - Parameters:
@@ -91,6 +94,7 @@ public final class AdaptiveModel: Sendable {
             cancellation.cancel()
         }
         (loaded, requests, kernelSet, threads) = made
+        speculation = options.speculation
     }
 
     /// The name of the kernels in use: `portable`, `avx2`, `avx512`, `amx`, `neon`.
@@ -262,6 +266,7 @@ public final class AdaptiveModel: Sendable {
             request.plan = options.plan
             (request.reuses, request.keepsPromptEarly) = (options.reusesEarlierWork, options.keepsPromptEarly)
             (request.called, request.deadlines) = (called, options.deadlines)
+            request.speculation = options.speculation ?? speculation
             (request.logProbabilities, request.filter) = (options.logProbabilities, options.filter)
             request.onStates = options.onStates
             let words = question?.parts.map { if case .text(let text) = $0 { text } else { "" } }.joined(separator: " ")

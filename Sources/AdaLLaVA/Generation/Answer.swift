@@ -19,6 +19,9 @@ public struct GenerationOptions: Sendable {
     public var reusesEarlierWork = true
     /// Whether the prompt is kept for other requests as soon as it has been read, so that several answers to it read it once.
     public var keepsPromptEarly = false
+    /// Whether tokens are drafted cheaply and verified several in a step, which leaves the answer as it is; `nil` takes
+    /// ``AdaptiveModel/Options/speculation``.
+    public var speculation: Speculation?
     /// Number of likeliest tokens that ``AnswerEvent/logProbabilities(_:)`` lists for each token of the answer; `nil` sends no probabilities.
     public var logProbabilities: Int?
     /// Makes the filter of the tokens that may come next.
@@ -46,6 +49,9 @@ public struct GenerationOptions: Sendable {
         }
         guard 0 ... max(maxTokens, 1) ~= minTokens else {
             throw SamplingError(option: "min-tokens", expected: "from 0 to the most tokens, \(maxTokens)", found: Double(minTokens))
+        }
+        if case .tokens(let count)? = speculation, !(1 ... Speculation.mostTokens ~= count) {
+            throw SamplingError(option: "speculate", expected: "auto, off or 1 to \(Speculation.mostTokens) tokens", found: Double(count))
         }
         if maxTokens < 1 { throw SamplingError(option: "max-tokens", expected: "1 or more", found: Double(maxTokens)) }
     }
@@ -110,6 +116,8 @@ public struct AnswerSummary: Sendable {
     public let keyValueType: KeyValueType
     /// Positions of the prompt that an earlier request had computed: in the prefix layers, and in the layers after them.
     public let cachedTokens: (prefix: Int, rest: Int)
+    /// Drafts of the answer; `nil` where nothing could be drafted.
+    public let speculation: SpeculationCounts?
     /// Predicted times; `nil` for fractions of compute before this model was measured on this machine.
     package let prediction: AnswerPrediction?
 
@@ -129,6 +137,7 @@ public struct AnswerSummary: Sendable {
         keyValueType = result.keyValueType
         cachedTokens = (result.cachedPrefix, result.cachedRest)
         prediction = result.prediction
+        speculation = result.speculation
     }
 
     /// A budget below the floor was answered at the floor, one of 1 could not buy everything, or a time was not kept.

@@ -14,11 +14,13 @@ extension AnswerSummary {
         package var kvType: String
         package var measured: PhaseTimes.JSON
         package var adaptive: Adaptive
+        /// Present if tokens could be drafted.
+        package var speculation: SpeculationCounts?
         /// `ask` only.
         package var loadingMs: Double?
 
         enum CodingKeys: String, CodingKey {
-            case answer, tokens, measured, adaptive
+            case answer, tokens, measured, adaptive, speculation
             case promptTokens = "prompt_tokens"
             case imageTokens = "image_tokens"
             case cachedTokens = "cached_tokens"
@@ -82,7 +84,7 @@ extension AnswerSummary {
                 imageTokensKept: keptImageTokens, predicted: prediction?.times.json, predictedTokens: prediction?.tokens,
                 predictedTpotMs: prediction.map { $0.perToken / .milliseconds(1) }, load: prediction?.load,
                 changes: prediction?.changes.map { JSON.Change(tokens: $0.tokens, unitsFrom: $0.from, unitsTo: $0.to) }, calibrated: prediction?.isFitted),
-            loadingMs: loading.map { $0 / .milliseconds(1) })
+            speculation: speculation, loadingMs: loading.map { $0 / .milliseconds(1) })
     }
 }
 

@@ -18,6 +18,8 @@ package final class Engine {
     let modelKey: ContentKey
     /// How much of prompts and images a step takes while answers grow.
     var pacing = StepPacing()
+    /// Costs and successes of drafts.
+    var costs = SpeculationCosts()
     /// Whether budgets shrink when requests need more time together than they have, and the time limit of those without a budget of time.
     var balance: LoadBalance?
     /// The requests of the step that runs, in the order in which their prompts are read.
@@ -73,6 +75,8 @@ package final class Engine {
             attempt(first) { try encode(first, within: pace.imageNanoseconds) }
             left = 0
         }
+        let computing = ContinuousClock.now
+        let drafts = makeDrafts(held)
         var running: [GenerationTask] = [], segments: [BatchSegment] = []
         for task in tasks where !task.isDone && !held.contains(task) {
             attempt(task) {
@@ -88,7 +92,7 @@ package final class Engine {
         let isTimed = running.contains { $0.timing != nil }, isChunked = segments.contains { $0.role == .chunk }
         let observer = (isTimed && isChunked) || running.contains { $0.wantsProgress || $0.trace != nil }
             ? StepObserver(running, segments, parts, planner: isTimed && isChunked ? planner : nil) : nil
-        let predicted = isTimed ? predictStep(running, segments) : (0, []), computing = ContinuousClock.now
+        let predicted = isTimed ? predictStep(running, segments) : (0, [])
         let output: BatchRunner.Output
         do { output = try runner.step(segments, observer: observer) } catch {
             for task in running { task.fail(error) }
@@ -97,16 +101,20 @@ package final class Engine {
         for (index, task) in running.enumerated() {
             attempt(task) {
                 try task.cancellation.check()
+                if let draft = task.draft, let logits = output.all(index) { return try verify(task, draft, logits) }
                 try advance(task, segments[index], logits: output.last(index))
             }
         }
         let elapsed = (ContinuousClock.now - computing).nanoseconds
         layers = elapsed
         if !isChunked { pacing.note(single: elapsed) }
+        if let drafts { note(drafts, nanoseconds: elapsed) }
         if isChunked, let single = pace.single, let row = pace.row {
             pacing.note(measured: elapsed, single: single, rows: row * Double(segments.reduce(0) { $0 + ($1.role == .chunk ? $1.rows : 0) }))
         }
-        if isTimed { account(running, segments, predicted: predicted, elapsed: elapsed, isChunked: isChunked) }
+        if isTimed {
+            account(running, segments, predicted: predicted, elapsed: elapsed, isChunked: isChunked, isDrafted: drafts?.drafted ?? 0 > 0)
+        }
     }
 
     private func attempt(_ task: GenerationTask, _ body: () throws -> Void) {
@@ -163,6 +171,7 @@ package final class Engine {
             segment.positions = task.rowPositions(rows, kept: kept)
             return segment
         case .decode(let token):
+            if let draft = task.draft { return verification(task, draft, sequence, token: token) }
             return BatchSegment(
                 sequence: sequence, role: .single, position: task.position(task.length), slot: task.length, layers: 0 ..< layers, input: .token(token), logitRows: 1,
                 cancellation: task.cancellation)
@@ -268,7 +277,9 @@ package final class Engine {
         try sample(task, logits)
     }
 
-    private func sample(_ task: GenerationTask, _ logits: Tensor) throws {
+    /// Chooses the next token.
+    /// - Parameter drafted: the token that was drafted in its place.
+    func sample(_ task: GenerationTask, _ logits: Tensor, drafted: Int? = nil) throws {
         task.trace?.append("step_logits", logits)
         let probabilities = task.request.logProbabilities.map { _ in LogProbabilities(logits, workspace.kernels.table) }
         try task.filter?.mask(UnsafeMutableBufferPointer(start: logits.data, count: logits.columns))
@@ -280,6 +291,7 @@ package final class Engine {
         if logits.data[token] == -.infinity { token = Int(workspace.kernels.table.argmax(logits.data, Int32(logits.columns))) }
         guard logits.data[token].isFinite else { throw GenerationError.notFinite(what: "the logits", model: parts.name) }
         task.filter?.accept(token)
+        if token == drafted { task.result.speculation?.accepted += 1 }
         if let probabilities { task.onProbabilities?(probabilities[token], probabilities.top(task.request.logProbabilities ?? 0)) }
         if task.take(token), !isCut(task) {
             task.stage = .decode(token: token)

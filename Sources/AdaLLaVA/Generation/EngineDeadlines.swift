@@ -239,11 +239,15 @@ extension Engine {
     }
 
     /// Learns the machine's load, and how long requests wait for each other, from a step.
-    /// - Parameter predicted: what ``predictStep(_:_:)`` gave.
+    /// - Parameters:
+    ///   - predicted: the result of ``predictStep(_:_:)``.
+    ///   - isDrafted: whether the step verified drafts: then its time says how long drafts take, and not how loaded the machine is.
     func account(
-        _ tasks: [GenerationTask], _ segments: [BatchSegment], predicted: (step: Double, own: [Double]), elapsed: Double, isChunked: Bool
+        _ tasks: [GenerationTask], _ segments: [BatchSegment], predicted: (step: Double, own: [Double]), elapsed: Double, isChunked: Bool,
+        isDrafted: Bool
     ) {
         guard let planner else { return }
+        if isDrafted { return accountDrafts(tasks, elapsed: elapsed) }
         let (step, own) = predicted
         if let onSample = planner.onSample, tasks.count == 1, let timing = tasks[0].timing {
             let segment = segments[0]
@@ -265,6 +269,16 @@ extension Engine {
             guard var timing = task.timing else { continue }
             timing.crowding = tasks.count == 1 ? 1 : (timing.crowding + step / own[index]) / 2
             if task.result.tokens.count <= 1 { timing.idle.prefill += own[index] } else { timing.idle.decode += own[index] }
+            if task.result.tokens.count <= 1 { timing.idleToFirstToken = timing.idle }
+            task.timing = timing
+        }
+    }
+
+    /// Counts a step with drafts as predicted as it was: the margins of predictions are learned from other steps.
+    private func accountDrafts(_ tasks: [GenerationTask], elapsed: Double) {
+        for task in tasks {
+            guard var timing = task.timing else { continue }
+            timing.idle.decode += elapsed * timing.ownShare / max(timing.loadsAtChoice.decode, 1e-3)
             if task.result.tokens.count <= 1 { timing.idleToFirstToken = timing.idle }
             task.timing = timing
         }

@@ -61,6 +61,8 @@ struct EngineRequest: Sendable {
     var logProbabilities: Int?
     /// Makes the filter of the tokens that may come next.
     var filter: (@Sendable () -> any TokenFilter)?
+    /// Whether tokens are drafted and verified several in a step.
+    var speculation = Speculation.off
     /// Called with the prefix layers' output, before the layers after them run.
     var onStates: (@Sendable (PrefixStates) -> Void)?
     /// Requests with lower ones are read first.
@@ -195,6 +197,8 @@ struct EngineResult {
     var keyValueShapes: [[Int]?] = []
     /// `nil` where nothing was predicted: fractions of compute before this model was measured.
     var prediction: AnswerPrediction?
+    /// `nil` without speculation.
+    var speculation: SpeculationCounts?
 
     init(plan: ExecutionPlan) { self.plan = plan }
 }

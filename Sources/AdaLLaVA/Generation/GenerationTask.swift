@@ -60,6 +60,10 @@ final class GenerationTask {
     /// Whether the plan is still the one that the scheduler made.
     var hasOnePlan = true
     var sampler: Sampler
+    /// `nil` where nothing is drafted.
+    var speculation: TaskSpeculation?
+    /// Tokens that the next step verifies.
+    var draft: Draft?
     /// Slots that are filled.
     var length = 0
     /// Slots that prompt and answer may fill.
@@ -175,7 +179,7 @@ final class GenerationTask {
         self.outcome = outcome
         stage = .done
         // Tasks of the same step can use the memory at once.
-        (sequence, hidden, features, encoding) = (nil, nil, [], nil)
+        (sequence, hidden, features, encoding, speculation) = (nil, nil, [], nil, nil)
         onEnd?(outcome)
     }
 }

@@ -37,6 +37,9 @@ package struct ModelParts: Sendable {
     /// Layers that always run: all of them without a scheduler.
     package var prefixLayers: Int { adaptive?.scheduler.configuration.numPrefixLayers ?? decoder.layers.count }
 
+    /// Whether layers keep states of convolutions, which no position can be taken back from.
+    var hasConvolutions: Bool { decoder.layers.indices.contains { decoder.configuration.kind($0) == .convolution } }
+
     /// Everything runs.
     package var fullPlan: ExecutionPlan { .full(layers: space.layers.count, heads: space.switchesPerLayer) }
 

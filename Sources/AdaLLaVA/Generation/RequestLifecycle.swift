@@ -54,6 +54,7 @@ extension Engine {
         task.result.plan = parts.fullPlan
         let sequence = TokenSequence(parts.decoder)
         sequence.promptLength = length
+        beginSpeculation(task)
         task.sequence = sequence
         if parts.adaptive != nil { task.hidden = try Tensor(checked: length, columns: c.hiddenSize, what: "hidden states of \(length) positions") }
         try beginDropping(task)
@@ -141,6 +142,8 @@ extension Engine {
     /// Ends a task and caches its results for later requests.
     func finish(_ task: GenerationTask) {
         let (sequence, hidden) = (task.sequence, task.hidden)
+        // Slots of drafts are not part of the answer.
+        if task.speculation != nil { sequence?.truncate(to: task.length) }
         learn(task)
         task.finish()
         keepTimes(task)

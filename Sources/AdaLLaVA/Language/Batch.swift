@@ -1,54 +1,5 @@
 import AdaKernels
 
-/// Rows of one sequence in a step: consecutive slots, through some of the layers.
-package struct BatchSegment {
-    let sequence: TokenSequence
-    let role: RowRole
-    /// Position of the first row, and its slot in the first of the layers.
-    let position: Int, slot: Int
-    /// Each row's position, where they do not follow each other or differ by axis.
-    var positions: [RowPosition]?
-    let layers: Range<Int>
-    let input: Input
-    /// Destination of the rows' hidden states after the last layer; `nil`: none, so that rows without a reader are not computed to the end.
-    var output: Tensor?
-    /// Logits that are wanted: of so many of the last rows.
-    var logitRows = 0
-    /// Raised: the segment is left out from the next layer on.
-    var cancellation: Cancellation?
-    /// Receives the attention weights of the last row in one of the layers, if attention runs there.
-    var watched: (layer: Int, receive: (AttentionWeights) -> Void)?
-
-    package init(
-        sequence: TokenSequence, role: RowRole, position: Int, slot: Int, layers: Range<Int>, input: Input, output: Tensor? = nil, logitRows: Int = 0,
-        cancellation: Cancellation? = nil
-    ) {
-        (self.sequence, self.role, self.position, self.slot, self.layers) = (sequence, role, position, slot, layers)
-        (self.input, self.output, self.logitRows, self.cancellation) = (input, output, logitRows, cancellation)
-    }
-
-    package enum Input {
-        case token(Int)
-        /// `[rows, hidden]`
-        case hidden(Tensor)
-    }
-
-    var rows: Int {
-        switch input {
-        case .token: 1
-        case .hidden(let tensor): tensor.rows
-        }
-    }
-
-    func position(ofRow row: Int) -> Int { positions?[row].time ?? position + row }
-
-    /// The first row's slot in one of the layers: rows that a segment of earlier layers has may be dropped in later ones.
-    func slot(in layer: Int) -> Int {
-        guard let dropped = sequence.dropped, layers.lowerBound < dropped.layer, layer >= dropped.layer else { return slot }
-        return slot - dropped.rows
-    }
-}
-
 /// Events of one layer of a step, in time order.
 package struct LayerEvent {
     let layer: Int
@@ -128,6 +79,7 @@ package final class BatchRunner {
     }
 
     /// A segment on its way through the layers. A class, so that passing it on at every layer counts one reference.
+    /// Of single rows each passes by itself.
     private final class Passing {
         let index: Int
         let segment: BatchSegment
@@ -148,6 +100,11 @@ package final class BatchRunner {
         /// Whether the segment has rows that a layer runs for.
         func runs(_ layer: Int) -> Bool { segment.layers.contains(layer) && !rows.isEmpty && !sequence.selections[layer].isSkipped }
 
+        /// Its rows whose logits are wanted: the last ones of those that are still computed.
+        var logitRows: Int {
+            role == .chunk ? segment.logitRows : offset >= segment.rows - segment.logitRows ? 1 : 0
+        }
+
         func drop(_ count: Int) {
             rows = rows.lowerBound + count ..< rows.upperBound
             offset += count
@@ -160,6 +117,12 @@ package final class BatchRunner {
     func reserve(_ segment: BatchSegment) throws {
         try segment.sequence.reserve(
             segment.slot ..< segment.slot + segment.rows, role: segment.role, layers: segment.layers, layout: layout, pages)
+    }
+
+    /// The same for slots that single rows fill one after the other. They may fill fewer: no page that the first one sees is returned.
+    /// - Parameter layers: of which `slots` are those of the first.
+    func reserve(_ sequence: TokenSequence, _ slots: Range<Int>, layers: Range<Int>) throws {
+        try sequence.reserve(slots, role: .single, layers: layers, layout: layout, pages)
     }
 
     /// Bytes of keys and values that `positions` positions take in all layers, whole pages; where there is a window, those that it and a chunk see.
@@ -180,6 +143,12 @@ package final class BatchRunner {
         package let logits: Tensor?
         /// Of each segment its rows in ``logits``; empty where none were wanted, `nil` where the segment was cancelled.
         let rows: [Range<Int>?]
+
+        /// The logits of a segment's rows that are wanted, `[rows, vocabulary]`.
+        func all(_ segment: Int) -> Tensor? {
+            guard let logits, let rows = rows[segment], !rows.isEmpty else { return nil }
+            return logits.rows(rows)
+        }
 
         /// The logits of a segment's last row, `[1, vocabulary]`.
         func last(_ segment: Int) -> Tensor? {
@@ -206,14 +175,18 @@ package final class BatchRunner {
             let segment = segments[index], first = places.count, rows = segment.rows
             switch segment.input {
             case .token(let token): try decoder.embed(token, into: hidden, row: first)
+            case .tokens(let tokens): for (row, token) in tokens.enumerated() { try decoder.embed(token, into: hidden, row: first + row) }
             case .hidden(let tensor): hidden.copyRows(from: tensor, to: first)
             }
             angles += addPlaces(of: segment)
             let keepsAll = segment.output != nil || observer?.wantsValues == true
-            passing.append(
-                Passing(
-                    index: index, segment: segment, rows: first ..< first + rows,
-                    lastAttention: keepsAll ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound))
+            let lastAttention = keepsAll ? Int.max : segment.layers.last { segment.sequence.selections[$0].runsAttention } ?? segment.layers.lowerBound
+            let together = segment.role == .single ? 1 : rows
+            for offset in stride(from: 0, to: max(rows, 1), by: max(together, 1)) {
+                let part = Passing(index: index, segment: segment, rows: first + offset ..< first + offset + together, lastAttention: lastAttention)
+                part.offset = offset
+                passing.append(part)
+            }
         }
         let layers = (segments.map(\.layers.lowerBound).min() ?? 0) ..< (segments.map(\.layers.upperBound).max() ?? 0)
         if let agreeing = findAgreeing(passing, hidden, observer) {
@@ -240,6 +213,15 @@ package final class BatchRunner {
             let mixed = rotary.angles(positions, sections: sections, length: segment.sequence.promptLength)
             for row in 0 ..< rows { places.append(RowPlace(angles: mixed.row(row), local: mixed.row(row), slot: segment.slot + row)) }
             return [mixed]
+        }
+        if segment.role == .single, rows > 1, decoder.rotary.dependsOnSequenceLength {
+            // Each row is turned as it would be alone.
+            return (0 ..< rows).map { row in
+                let position = segment.position(ofRow: row)
+                let own = rotary.angles(position ..< position + 1, length: max(segment.sequence.promptLength, position + 1))
+                places.append(RowPlace(angles: own.row(position), local: own.row(position), slot: segment.slot + row))
+                return own
+            }
         }
         let positions = segment.position(ofRow: 0) ..< segment.position(ofRow: rows - 1) + 1
         let own = rotary.angles(positions, length: max(segment.sequence.promptLength, positions.upperBound))
@@ -310,7 +292,8 @@ package final class BatchRunner {
                 for (row, part) in passing.enumerated() {
                     sequences.append(
                         SequenceRows(
-                            role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot(in: layer), pages: part.sequence.layers[layer],
+                            role: .single, rows: row ..< row + 1, outputs: row ..< row + 1, slot: part.segment.slot(in: layer) + part.offset,
+                            pages: part.sequence.layers[layer],
                             convolution: part.sequence.convolutions[layer], selection: agreeing.selections[layer]))
                     // Objects are prefetched two layers ahead, the memory that they point to one layer ahead.
                     if layer + 2 < agreeing.layers.upperBound, let pages = part.sequence.layers[layer + 2] { CacheLines.prefetch(pages) }
@@ -471,17 +454,18 @@ package final class BatchRunner {
     /// Logits of the rows that are wanted, in the segments' order.
     private func logits(_ passing: [Passing], _ hidden: Tensor, segments: Int) -> Output {
         var places = [Range<Int>?](repeating: nil, count: segments)
-        let wanted = passing.filter { $0.segment.logitRows > 0 }.sorted { $0.index < $1.index }
-        let count = wanted.reduce(0) { $0 + $1.segment.logitRows }
+        let wanted = passing.filter { $0.logitRows > 0 }.sorted { ($0.index, $0.offset) < ($1.index, $1.offset) }
+        let count = wanted.reduce(0) { $0 + $1.logitRows }
         for part in passing { places[part.index] = 0 ..< 0 }
         if count == 0 { return Output(logits: nil, rows: places) }
         let rows = workspace.tensor(.outputRows, rows: count, columns: hidden.columns)
         var row = 0
         for part in wanted {
-            let last = part.rows.upperBound - part.segment.logitRows ..< part.rows.upperBound
+            let last = part.rows.upperBound - part.logitRows ..< part.rows.upperBound
             rows.copyRows(from: hidden.rows(last), to: row)
-            places[part.index] = row ..< row + last.count
+            let first = places[part.index].flatMap { $0.isEmpty ? nil : $0.lowerBound } ?? row
             row += last.count
+            places[part.index] = first ..< row
         }
         let logits = workspace.tensor(.logits, rows: count, columns: decoder.configuration.vocabularySize)
         if generation != workspace.generation { logitsRuns.removeAll() }

@@ -73,6 +73,12 @@ struct Sampler {
         seen = options.repetitionPenalty == 1 ? [] : Set(prompt)
     }
 
+    /// Goes on as another sampler of the same options will.
+    mutating func follow(_ other: Sampler) {
+        random = other.random
+        if options.repetitionPenalty != 1 { seen = other.seen }
+    }
+
     /// The next token.
     /// - Parameter logits: `[1, vocabulary]`; overwritten when a penalty applies.
     mutating func next(_ logits: Tensor, _ kernels: ak_kernels) -> Int {

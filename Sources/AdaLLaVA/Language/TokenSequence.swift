@@ -77,6 +77,12 @@ package final class TokenSequence {
         ready = (range, slots.lowerBound ..< min(end(slots), end(shifted(by: rows)) + rows))
     }
 
+    /// Takes back the slots from `length` on: their pages are returned, and slots in the last one are filled anew before they are read.
+    func truncate(to length: Int) {
+        for layer in layers.indices { layers[layer]?.truncate(to: slots(length, in: layer)) }
+        ready = (0 ..< 0, 0 ..< 0)
+    }
+
     /// Results that later requests can use, layer by layer.
     var state: PromptState { PromptState(pages: layers, convolutions: convolutions) }
 
