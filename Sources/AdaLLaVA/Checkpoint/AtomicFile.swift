@@ -6,9 +6,8 @@ import Foundation
     import Glibc
 #endif
 
-/// A file that is written beside its destination and takes its place only when it is complete and on disk, so that a reader, a
-/// crash or a full disk never meets half a file. What is no file (a pipe, a device) is written as it is and stays there; a symbolic link is
-/// followed.
+/// A file that is written next to its destination and renamed only when it is complete and on disk, so that a reader never finds half a file, nor does
+/// a crash or a full disk leave one. Pipes and devices are written directly; symbolic links are followed.
 package final class AtomicFile {
     private let destination: URL
     /// Where the bytes go until ``commit()``; `nil`: they are written as they come.
@@ -157,7 +156,7 @@ package struct TensorSink {
     /// - Throws: ``CheckpointError/unwritable(file:reason:)`` if the disk is full or fails.
     package func write(_ bytes: UnsafeRawBufferPointer) throws { try file.write(bytes) }
 
-    /// Appends values as they lie in memory (little-endian on every platform this runs on).
+    /// Appends values with their bytes in memory (little-endian on every platform this runs on).
     package func write<Value: BitwiseCopyable>(_ values: [Value]) throws {
         try values.withUnsafeBytes { try file.write($0) }
     }

@@ -10,13 +10,13 @@ import Foundation
 package struct Checkpoint: Sendable {
     /// The folder that holds the checkpoint, and its tokenizer if there is one.
     package let folder: URL
-    /// What messages call the model: the folder's name, or the GGUF file's.
+    /// The model's name in messages: the folder's, or the GGUF file's.
     package let name: String
     /// The format in words, such as `AdaLLaVA-L, safetensors in 3 files`.
     package let formatDescription: String
-    /// What the model is: decoder, tower, projector, scheduler.
+    /// The shapes of the model's parts: decoder, tower, projector, scheduler.
     package internal(set) var configuration: ModelConfiguration
-    /// The decoder, `model.layers.…`, and what belongs to it: `model.embed_tokens`, `lm_head`, `scheduler.…`, `rope_freqs.weight`.
+    /// The decoder, `model.layers.…`, with its other tensors: `model.embed_tokens`, `lm_head`, `scheduler.…`, `rope_freqs.weight`.
     package let language: any TensorSource
     /// The projector, `model.mm_projector.…`: with the language model, or with the tower in a GGUF pair. `nil` for text models.
     package let projector: (any TensorSource)?
@@ -176,7 +176,7 @@ package struct Checkpoint: Sendable {
                     found: width.summary, file: configURL.path)
             }
             configuration.vision = found.configuration
-            // What LLaVA-1.6's processor pads are batches.
+            // LLaVA-1.6's processor has this field for padding batches, not images.
             if llava.visionTowerReference == nil, llava.tiling == .none, found.imageProcessor.padsToSquare {
                 configuration.llava?.imageAspectRatio = .pad
             }
@@ -199,7 +199,7 @@ package struct Checkpoint: Sendable {
 
     /// - Parameters:
     ///   - mmproj: the image part, where it was named.
-    ///   - found: the image part that lies beside the file, which one that holds a tower of its own does not need.
+    ///   - found: the image part in the file's folder; not needed if the file has a tower of its own.
     static func openGGUF(_ url: URL, mmproj: URL?, found: URL?) throws -> Checkpoint {
         let file = try GGUFFile.open(url)
         let url = GGUFParts.first(of: url)
@@ -233,7 +233,7 @@ package struct Checkpoint: Sendable {
         configuration.vision = image.vision
         configuration.llava = image.llava
 
-        // Both ways of naming give the first MLP layer rows as long as the tower is wide; what is called ffn_down decides.
+        // Converters name the MLP's layers in two ways. The rows of the first layer are as long as the tower is wide, so ffn_down's shape tells which.
         let swaps =
             imageFile.find("v.blk.0.ffn_down.weight")?.shape.last == image.vision.hiddenSize
             && image.vision.hiddenSize != image.vision.intermediateSize

@@ -129,8 +129,8 @@ struct ConfigurationFields {
     func tokenID(_ name: String) throws -> Int? { try tokenIDs(name).first }
 }
 
-/// What is believed of a configuration. Generous: ten times the largest published models, but small enough that no product of a few
-/// of these numbers overflows.
+/// Limits of values in a configuration: ten times the largest published models, and small enough that no product of a few of these
+/// numbers overflows.
 enum ConfigurationLimits {
     static let vocabulary = 1...(1 << 24)
     static let tokenIDs = 0...(1 << 24)

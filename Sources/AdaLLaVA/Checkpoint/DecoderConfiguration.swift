@@ -39,7 +39,7 @@ package enum DecoderLayerKind: String, Sendable, Hashable {
     case convolution = "conv"
 }
 
-/// The shape of a decoder, whichever file it was read from: what everything but the decoder's own file needs to know of it.
+/// The shape of a decoder, independent of the file's format.
 package struct DecoderConfiguration: Sendable, Equatable {
     /// Which block the layers have.
     package var architecture = DecoderArchitecture.llama
@@ -195,7 +195,7 @@ package struct DecoderConfiguration: Sendable, Equatable {
 }
 
 extension DecoderConfiguration {
-    /// What is said of a special token beyond the vocabulary: no answer can hold it, so nobody needs it.
+    /// Warning about a special token outside the vocabulary: the model cannot generate it, so it is ignored.
     func unknownToken(_ field: String, _ token: Int, file: String) -> String {
         CheckpointError.configuration(field: field, expected: "below the vocabulary's \(vocabularySize) tokens", found: "\(token)", file: file).description
     }

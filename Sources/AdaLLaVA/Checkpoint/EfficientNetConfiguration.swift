@@ -32,7 +32,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
 
     /// One of the network's maps that becomes image features.
     package enum FeatureMap: String, Sendable, CaseIterable {
-        /// The last map: the head convolution's channels, what the classifier averages.
+        /// The last map: the head convolution's channels, which the classifier averages.
         case head
         /// The output of the last block whose cells are 16 pixels apart.
         case stride16
@@ -54,7 +54,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
         }
     }
 
-    /// One block of the network, as it stands in the sequence.
+    /// One block of the network's sequence.
     package struct Block: Equatable {
         package let kernelSize, stride, inputs, outputs: Int
         /// Channels in the middle.
@@ -118,7 +118,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
         map == .color8 ? nil : map.stride.flatMap { stride in blocks.lastIndex { $0.totalStride == stride } }
     }
 
-    /// Values that a feature map adds to a row: its channels, times the cells of it that lie under one cell of the last map.
+    /// Values that a feature map adds to a row: its channels, times its cells under one cell of the last map.
     package func width(of map: FeatureMap) -> Int {
         guard let stride = map.stride else { return headChannels }
         let cells = max(1, totalStride / stride)
@@ -153,7 +153,7 @@ package struct EfficientNetConfiguration: Sendable, Equatable {
     ]
 
     private init(scaling variant: (name: String, width: Double, depth: Double, imageSize: Int)) {
-        // Channels become multiples of 8, at most a tenth below what the width asks for.
+        // Channels become multiples of 8, at most a tenth below the scaled width.
         func channels(_ count: Int) -> Int {
             let wanted = Double(count) * variant.width
             let rounded = max(8, Int(wanted + 4) / 8 * 8)

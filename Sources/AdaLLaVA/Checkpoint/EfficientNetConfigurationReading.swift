@@ -26,7 +26,7 @@ extension EfficientNetConfiguration {
         try validate(file: fields.file)
     }
 
-    /// Reads what ``ggufMetadata`` writes.
+    /// Reads the fields that ``ggufMetadata`` writes.
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)``
     init(_ metadata: GGUFMetadata) throws {
         func integer(_ key: String, in range: ClosedRange<Int>) throws -> Int {

@@ -22,7 +22,7 @@ extension ModelConfiguration {
     }
 }
 
-/// What `general.architecture` says of a model that other programs cannot run, and the key that says which decoder it has.
+/// `general.architecture` of a model that other programs cannot run, and the key with its decoder's architecture.
 enum GGUFArchitecture {
     static let ours = "adallava"
     static let baseKey = "adallava.base_architecture"
@@ -184,7 +184,7 @@ struct GGUFProjector {
             }
             return layer
         }
-        // LLaVA takes the state before the tower's last layer. Converters that leave this layer out leave the norm behind it out too.
+        // LLaVA takes the state before the tower's last layer. Converters that leave this layer out also leave out the norm after it.
         return file.find("v.post_ln.weight") == nil ? -1 : -2
     }
 }

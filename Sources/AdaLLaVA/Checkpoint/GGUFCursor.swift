@@ -25,7 +25,7 @@ struct GGUFCursor {
         return Value(littleEndian: value)
     }
 
-    /// A count of things that take at least `minimumSize` bytes each, so no count can exceed what the file could hold.
+    /// A count of elements of at least `minimumSize` bytes each, which the rest of the file must have space for.
     mutating func readCount(of what: String, minimumSize: Int) throws -> Int {
         let count = try read(UInt64.self)
         guard count <= UInt64(remaining / minimumSize) else {

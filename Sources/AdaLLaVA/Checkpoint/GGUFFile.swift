@@ -3,9 +3,9 @@ import Foundation
 /// One GGUF file (versions 2 and 3, little-endian), memory-mapped: metadata, tensor descriptions, then the tensors' bytes.
 ///
 /// Everything that can be checked is checked on opening: counts and lengths against the file before anything is allocated for
-/// them, names, types, alignment, and that every tensor lies inside the file and on no other one.
+/// them, names, types, alignment, and that every tensor is inside the file and overlaps no other.
 ///
-/// A tensor of a type that is not read is found as ``ElementType/unread``: what needs its values refuses it by name and type.
+/// A tensor of a type that is not read has the type ``ElementType/unread``; reading its values is an error with its name and type.
 /// Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 package struct GGUFFile: TensorSource {
     /// The largest `general.alignment` that is accepted.
@@ -128,7 +128,7 @@ package struct GGUFFile: TensorSource {
             }
             (end, previous) = (info.offset + info.size, info.name)
             let start = dataStart + info.offset
-            // An empty tensor may sit right behind a file that ends before its padding does.
+            // The place of an empty tensor may be after the end of a file without its last padding.
             let bytes = info.size == 0 ? file.bytes[0..<0] : file.bytes[start..<(start + info.size)]
             let tensor = StoredTensor(
                 name: info.name, type: info.type, typeName: info.type == .unread ? info.typeName : nil, shape: info.shape,

@@ -7,8 +7,8 @@ package enum GGUFWriter {
     package static let alignment = 32
 
     /// - Parameters:
-    ///   - tensors: what the file will hold, in this order. Shapes are row-major, outermost first, and turned round on writing.
-    ///   - metadata: keys and values in the order they will stand; `general.alignment` must not be among them.
+    ///   - tensors: the file's tensors, in order. Shapes are row-major, outermost first, and reversed on writing.
+    ///   - metadata: keys and values, in order, without `general.alignment`.
     ///   - body: writes one tensor's bytes; called once for each tensor, in order.
     /// - Throws: ``CheckpointError``, and errors of `body`; then no file is left.
     package static func write(

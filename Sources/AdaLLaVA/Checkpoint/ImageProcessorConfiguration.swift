@@ -18,7 +18,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         /// The longer side gets this many pixels, the shorter one keeps the proportion, rounded to an even number (Idefics3).
         case longestEdge(Int)
         case exact(Size)
-        /// Both sides become multiples of what the tower merges, the proportions are kept, and the pixels are between these (Qwen2-VL).
+        /// Both sides become multiples of the patches that the tower merges, the proportions are kept, and the pixels are between these (Qwen2-VL).
         case pixels(ClosedRange<Int>)
     }
 
@@ -89,7 +89,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
     /// EfficientNet-Lite's values, `(byte - 127) / 128`, for a tower that sees `imageSize` by `imageSize` pixels.
     ///
     /// The published models were trained on the middle 224 / 256 of a picture, resized bicubically to the tower's size. Here the whole
-    /// shorter side is kept, as for CLIP: a question may be about what lies at the edge.
+    /// shorter side is kept, as for CLIP, because a question may be about the edge.
     package static func efficientNetLite(imageSize: Int) -> ImageProcessorConfiguration {
         .init(
             resize: .shortestEdge(imageSize), centerCrop: Size(width: imageSize, height: imageSize), rescaleFactor: nil,
@@ -106,7 +106,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         }
     }
 
-    /// What Qwen2-VL's processor takes where files say nothing.
+    /// Defaults of Qwen2-VL's processor.
     private static let qwen2VLPixels = 56 * 56...28 * 28 * 1280
 
     /// `min_pixels` and `max_pixels`, or the edges of `size`, which transformers 5 calls so.

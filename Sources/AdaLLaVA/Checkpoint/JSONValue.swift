@@ -53,7 +53,7 @@ func firstInvalidUTF8(in bytes: UnsafeRawBufferPointer) -> Int? {
             index += 1
             continue
         }
-        // How many bytes follow, and what the first of them may be: this is what excludes overlong forms and surrogates.
+        // The number of bytes that follow, and the range of the first, which excludes overlong forms and surrogates.
         let following: Int
         let second: ClosedRange<UInt8>
         switch lead {

@@ -54,7 +54,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
         case none
         /// Tiles row by row, then the whole picture, each between tokens of its own (Idefics3, Laurençon et al., 2024).
         case idefics3
-        /// The whole picture, then tiles of the best of some resolutions, as one map with a newline token behind each row (LLaVA-1.6).
+        /// The whole picture, then tiles of the best of some resolutions, as one map with a newline token after each row (LLaVA-1.6).
         case anyRes([ImageProcessorConfiguration.Size])
         /// The picture as one, in its own proportions (Qwen2-VL).
         case dynamic
@@ -64,7 +64,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
     package var projector: Projector
     /// Whether the projector's linear layers have biases.
     package var projectorBias: Bool
-    /// The hidden state taken from the tower, as configurations name it: 0 is what enters the first layer, -1 the last one's output.
+    /// The hidden state taken from the tower, as configurations number it: 0 is the first layer's input, -1 the last layer's output.
     package var selectLayer: Int
     /// Which of the tower's positions are used.
     package var selectFeature: Feature
@@ -88,7 +88,7 @@ package struct LlavaConfiguration: Sendable, Equatable {
     package var useImageStartEnd: Bool
     /// Whether the prompt has an `<im_patch>` token.
     package var useImagePatchToken: Bool
-    /// `mm_patch_merge_type`; `flat` is what is computed.
+    /// `mm_patch_merge_type`; `flat` is computed.
     package var patchMergeType: String
 
     /// A configuration given by value; defaults are LLaVA-1.5's.

@@ -86,7 +86,7 @@ package final class MappedFile: @unchecked Sendable {
     }
 
     /// Tells the system that the bytes in `range` are not needed soon, so that their memory can be used for something else; they
-    /// are read from the file again when touched. Only pages that lie wholly inside the range are given back.
+    /// are read from the file again when touched. Only pages wholly inside the range are given back.
     /// Parts of the range outside the file are ignored.
     package func release(_ range: Range<Int>) {
         guard isMapping, let base = bytes.baseAddress else { return }

@@ -1,5 +1,5 @@
-/// The vision transformer of Qwen2-VL (Wang et al., 2024) and Qwen2.5-VL (Bai et al., 2025), beside what ``VisionConfiguration`` holds: it takes a picture
-/// in its own proportions, and makes one row of features of `mergeSize` x `mergeSize` patches.
+/// The vision transformer of Qwen2-VL (Wang et al., 2024) and Qwen2.5-VL (Bai et al., 2025), in addition to ``VisionConfiguration``: it takes a picture
+/// in its own proportions, and merges `mergeSize` x `mergeSize` patches into one row of features.
 package struct Qwen2VLTowerShape: Sendable, Equatable {
     /// Qwen2.5-VL's: RMS norms, gated MLPs and windows, where Qwen2-VL has layer norms and plain ones.
     package var isSecond: Bool

@@ -8,7 +8,7 @@ import Foundation
 /// every tensor is aligned to its element size.
 package enum SafetensorsWriter {
     /// - Parameters:
-    ///   - tensors: what the file will hold; names must differ, and safetensors has no quantized types.
+    ///   - tensors: the file's tensors; names must differ, and safetensors has no quantized types.
     ///   - metadata: the header's `__metadata__`; `format: pt` is required by Hugging Face's loaders.
     ///   - body: writes one tensor's bytes; called once for each tensor, in the file's order (which is not that of `tensors`).
     /// - Throws: ``CheckpointError``, and errors of `body`; then no file is left.

@@ -67,12 +67,12 @@ package struct StoredTensor: @unchecked Sendable {
     package let name: String
     /// The element type that its bytes have.
     package let type: ElementType
-    /// What messages call the element type: it says which one ``ElementType/unread`` is.
+    /// The element type's name in messages, also of a type that is ``ElementType/unread``.
     package let typeName: String
-    /// Row-major, outermost first (GGUF's reversed order is turned round on reading).
+    /// Row-major, outermost first (GGUF's order is reversed on reading).
     package let shape: [Int]
-    /// The tensor's bytes inside `file`'s mapping: exactly as many as type and shape say, checked on opening; of types that are not read, what the file
-    /// says.
+    /// The tensor's bytes inside `file`'s mapping: exactly as many as type and shape need, checked on opening; for types that are not read, as many as the
+    /// file says.
     package let bytes: UnsafeRawBufferPointer
     /// Keeps the mapping alive.
     package let file: MappedFile
@@ -80,7 +80,7 @@ package struct StoredTensor: @unchecked Sendable {
     var scale: TensorScale?
 
     /// - Parameter typeName: given for types that are not read.
-    /// - Precondition: `bytes` lie in the mapping of `file` and are as many as type and shape say.
+    /// - Precondition: `bytes` are in the mapping of `file`, as many as type and shape need.
     package init(name: String, type: ElementType, typeName: String? = nil, shape: [Int], bytes: UnsafeRawBufferPointer, file: MappedFile) {
         (self.name, self.type, self.typeName, self.shape, self.bytes, self.file) = (name, type, typeName ?? type.rawValue, shape, bytes, file)
     }
@@ -103,8 +103,8 @@ package struct StoredTensor: @unchecked Sendable {
     /// The number of values.
     package var count: Int { shape.reduce(1, *) }
 
-    /// Some rows (of a vector: values), where they lie, under a name of their own; `nil` if there are not so many, or if they do not begin and end with
-    /// whole blocks.
+    /// A view of some rows (of a vector: values) with a name of its own; `nil` if there are not so many, or if they do not begin and end with whole
+    /// blocks.
     package func rows(_ range: Range<Int>, named name: String) -> StoredTensor? {
         guard let rows = shape.first, rows > 0, range.lowerBound >= 0, range.upperBound <= rows,
             let start = type.bytes(for: count / rows * range.lowerBound), let length = type.bytes(for: count / rows * range.count)

@@ -1,8 +1,8 @@
-/// The entries of a zip archive that are stored as they are: what `torch.save` writes, and `.npz` without compression.
+/// The uncompressed entries of a zip archive, as in files of `torch.save` and `.npz` files without compression.
 ///
 /// Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT. Archives above 4 GB (zip64) are not read.
 struct StoredZip {
-    /// Where each entry's bytes lie in the file.
+    /// The range of each entry's bytes in the file.
     let entries: [String: Range<Int>]
 
     /// Whether the file begins like a zip archive.
@@ -16,7 +16,7 @@ struct StoredZip {
             guard position >= 0, position <= bytes.count - MemoryLayout<Number>.size else { throw malformed("the archive is cut off") }
             return Int(Number(littleEndian: bytes.loadUnaligned(fromByteOffset: position, as: Number.self)))
         }
-        // The end of the directory is the last record; only a comment can stand behind it.
+        // The end of the directory is the last record; only a comment can follow it.
         let end = stride(from: bytes.count - 22, through: max(0, bytes.count - 22 - 0xFFFF), by: -1).first {
             bytes.loadUnaligned(fromByteOffset: $0, as: UInt32.self).littleEndian == 0x0605_4B50
         }

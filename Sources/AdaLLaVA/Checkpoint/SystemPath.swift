@@ -6,7 +6,7 @@ package enum SystemPath {
     private static let base: UInt32 = 0x10FF00
     private static let escapes = base + 0x80 ... base + 0xFF
 
-    /// The byte that a scalar stands for.
+    /// The byte that a scalar represents.
     package static func byte(_ scalar: Unicode.Scalar) -> UInt8? {
         escapes.contains(scalar.value) ? UInt8(scalar.value - base) : nil
     }
@@ -19,7 +19,7 @@ package enum SystemPath {
         var position = 0
         while position < bytes.count {
             let rest = bytes[position...].prefix(4)
-            // A character that stands for a byte elsewhere is taken apart too, or it would come back as that byte.
+            // A character that represents a byte elsewhere is escaped too, otherwise it would be read as that byte.
             let scalar = (1 ... rest.count).lazy.compactMap { String(validating: rest.prefix($0), as: UTF8.self)?.unicodeScalars.first }.first
             if let scalar, byte(scalar) == nil {
                 text.append(scalar)
@@ -45,7 +45,7 @@ package enum SystemPath {
         path.unicodeScalars.flatMap { scalar in byte(scalar).map { [$0] } ?? Array(String(scalar).utf8) }
     }
 
-    /// Text that came by the same way as file names but is none, such as a question: what is not UTF-8 becomes U+FFFD.
+    /// Text from the same source as file names, such as a question on the command line: bytes that are not UTF-8 become U+FFFD.
     package static func prose(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: { byte($0) != nil }) else { return text }
         return String(String.UnicodeScalarView(text.unicodeScalars.map { byte($0) == nil ? $0 : "\u{FFFD}" }))

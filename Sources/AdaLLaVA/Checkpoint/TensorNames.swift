@@ -1,10 +1,10 @@
 /// Every renaming of a weight: from the names of the formats that are read to the canonical ones, which are those of the AdaLLaVA
 /// reference (`model.layers.N.…`, `model.mm_projector.…`, `scheduler.…`, `lm_head.weight`), and `vision_model.…` for the tower.
 package enum TensorNames {
-    /// What all names of tower weights start with.
+    /// Prefix of all names of tower weights.
     package static let visionPrefix = "vision_model."
 
-    /// What stands behind each row of LLaVA-1.6's image features.
+    /// The row after each line of LLaVA-1.6's image features.
     static let imageNewline = "model.image_newline"
 
     // MARK: Hugging Face and LLaVA
@@ -37,7 +37,7 @@ package enum TensorNames {
     /// All architectures' own names, none of which means something else in another.
     private static let ownModules = DecoderArchitecture.allCases.flatMap { $0.fileDescription.huggingFaceModules }
 
-    /// The canonical name of a decoder's tensor that stands where LLaMA's would.
+    /// The canonical name of a decoder's tensor that has the place of LLaMA's.
     private static func canonicalDecoder(_ name: String) -> String {
         renameModule(name) { module in ownModules.first { $0.own == module }?.canonical }
     }
@@ -90,7 +90,7 @@ package enum TensorNames {
         ("v.pre_ln", "vision_model.pre_layrnorm"), ("v.post_ln", "vision_model.post_layernorm"),
     ]
 
-    /// Modules of a decoder layer, behind `blk.N.` and `model.layers.N.`.
+    /// Modules of a decoder layer, after `blk.N.` and `model.layers.N.`.
     private static let ggufLayerModules: [(gguf: String, canonical: String)] = [
         ("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm"),
         ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj"),
@@ -98,14 +98,14 @@ package enum TensorNames {
         ("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm"),
     ]
 
-    /// Modules of a tower layer, behind `v.blk.N.` and `vision_model.encoder.layers.N.`.
+    /// Modules of a tower layer, after `v.blk.N.` and `vision_model.encoder.layers.N.`.
     private static let ggufTowerModules: [(gguf: String, canonical: String)] = [
         ("ln1", "layer_norm1"), ("ln2", "layer_norm2"),
         ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj"), ("attn_out", "self_attn.out_proj"),
         ("ffn_up", "mlp.fc1"), ("ffn_down", "mlp.fc2"),
     ]
 
-    /// What stands before the layer's number and behind it: GGUF, canonical, modules.
+    /// The text before the layer's number and after it: GGUF, canonical, modules.
     private static let ggufLayers = [
         ("blk.", "model.layers.", ggufLayerModules), ("v.blk.", "vision_model.encoder.layers.", ggufTowerModules),
     ]
@@ -133,7 +133,7 @@ package enum TensorNames {
         return (own + ggufModules).first { $0.gguf == module }.map { "\($0.canonical).\(parameter)" } ?? name
     }
 
-    /// The canonical names of what a GGUF tensor holds stacked by rows, in order: `attn_qkv` is queries, keys and values. `nil` for every other tensor.
+    /// The canonical names of the matrices that a GGUF tensor stacks by rows, in order: `attn_qkv` is queries, keys and values. `nil` for every other tensor.
     package static func stacked(gguf name: String) -> [String]? {
         guard let (module, parameter) = splitParameter(name), module.hasPrefix("blk."),
             let (number, inner) = splitNumber(module.dropFirst(4)), inner == "attn_qkv"

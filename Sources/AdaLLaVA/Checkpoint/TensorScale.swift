@@ -5,7 +5,7 @@ import AdaKernels
 final class TensorScale: Sendable {
     /// The tensor with the factors; `nil` if the checkpoint has factors for other matrices and none for this one.
     private let tensor: StoredTensor?
-    /// What the tensor is called.
+    /// The tensor's name.
     private let name: String
     private let factors: [Float]
     /// Rows and columns that share a factor; `nil` if the factors do not fit the matrix.
@@ -18,7 +18,7 @@ final class TensorScale: Sendable {
     private let firstRow: Int
 
     /// - Parameters:
-    ///   - matrix: what the factors are for, `[rows, columns]`.
+    ///   - matrix: the shape of the scaled matrix, `[rows, columns]`.
     ///   - block: rows and columns of a block as the configuration says; 128 of each if it says nothing.
     init(_ tensor: StoredTensor?, named name: String, for matrix: StoredTensor, block: [Int]?) {
         let rows = matrix.shape.count > 1 ? matrix.shape[0] : 1, columns = matrix.shape.dropFirst(matrix.shape.count > 1 ? 1 : 0).reduce(1, *)

@@ -1,13 +1,13 @@
 import Foundation
 
 /// Dropping image tokens inside the decoder, once, at prefill (FastV, Chen et al., 2024): the layers from ``layer`` on do not have those image tokens to
-/// which the prompt's last token attended least in the layer before, averaged over heads. What is kept keeps its positions.
+/// which the prompt's last token attended least in the layer before, averaged over heads. The other tokens keep their positions.
 package struct FastV: Sendable, Hashable, CustomStringConvertible {
-    /// By what image tokens are ranked.
+    /// The order in which image tokens are kept.
     package enum Ranking: String, Sendable, CaseIterable {
-        /// What the prompt's last token attends to.
+        /// By the attention of the prompt's last token.
         case attention
-        /// By chance, the same tokens of the same images: what choosing by attention is compared with.
+        /// Random, the same tokens for the same images: the baseline for `attention`.
         case random
     }
 
@@ -33,7 +33,7 @@ package struct FastV: Sendable, Hashable, CustomStringConvertible {
         "fastv:k=\(layer),r=\(String(format: "%g", ratio))" + (ranking == .attention ? "" : ",by=\(ranking.rawValue)")
     }
 
-    /// - Parameter text: what follows `fastv:`, such as `k=3,r=0.5`.
+    /// - Parameter text: the text after `fastv:`, such as `k=3,r=0.5`.
     /// - Returns: `nil` for a text that cannot be read.
     fileprivate init?(parsing text: Substring) {
         var (layer, ratio, ranking): (Int?, Double?, Ranking?) = (nil, nil, nil)
@@ -67,7 +67,7 @@ public struct TokenSelection: Sendable, Hashable, CustomStringConvertible {
 
     package init(tower: LlavaConfiguration.TokenSelection? = nil, decoder: FastV? = nil) { (self.tower, self.decoder) = (tower, decoder) }
 
-    /// Reads what `--select` is given, once or several times: `none`, `prumerge`, `prumerge+`, `fastv:k=3,r=0.5`.
+    /// Parses the values of `--select`, given once or several times: `none`, `prumerge`, `prumerge+`, `fastv:k=3,r=0.5`.
     /// - Throws: an ``AdaLLaVAError``
     public init(parsing texts: [String]) throws {
         self.init()
@@ -116,7 +116,7 @@ package enum TokenSelectionError: AdaLLaVAError, Equatable {
 
 extension ModelConfiguration {
     /// The same model with another selection of image tokens.
-    /// - Parameter name: what messages call the model.
+    /// - Parameter name: the model's name in messages.
     /// - Throws: ``TokenSelectionError``; ``CheckpointError/configuration(field:expected:found:file:)`` for a tower without attention to select by.
     package func selecting(_ selection: TokenSelection, name: String) throws -> ModelConfiguration {
         guard selection != TokenSelection() else { return self }

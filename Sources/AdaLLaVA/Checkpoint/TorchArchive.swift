@@ -1,7 +1,7 @@
 import Foundation
 
-/// A state dict that `torch.save` wrote (`.pth`, `.pt`, `.bin`): a zip archive since PyTorch 1.6, before that pickles with the tensors' bytes
-/// behind them. Both are read; the tensors stay where the file holds them, unless their values lie there in another order.
+/// A state dict that `torch.save` wrote (`.pth`, `.pt`, `.bin`): a zip archive since PyTorch 1.6, before that pickles followed by the tensors'
+/// bytes. Both are read; tensors stay in the mapped file, unless their values are not in row-major order.
 ///
 /// Nothing in the file is executed: see ``TorchPickle``. Every length, offset and shape is checked on opening.
 package struct TorchArchive: TensorSource {
@@ -162,13 +162,13 @@ package struct TorchArchive: TensorSource {
         var expected = 1
         for (side, stride) in zip(view.shape, view.strides).reversed() {
             if side != 1, stride != expected { return false }
-            // Cannot overflow: a part of the number of elements, or what follows an empty side.
+            // Cannot overflow, except after an empty side, where the value is not used: it divides the number of elements.
             expected = expected.multipliedReportingOverflow(by: side).partialValue
         }
         return true
     }
 
-    /// The elements of a tensor in row-major order. Weights that came from TensorFlow lie in another one.
+    /// The elements of a tensor in row-major order. Weights that came from TensorFlow are in another order.
     private static func gather(_ view: TorchPickle.TensorView, count: Int, from bytes: UnsafeRawBufferPointer, element: Int) -> [UInt8] {
         var result = [UInt8]()
         result.reserveCapacity(count * element)

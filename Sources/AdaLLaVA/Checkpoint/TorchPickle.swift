@@ -4,9 +4,9 @@
 /// (https://github.com/python/cpython/blob/main/Lib/pickletools.py), and knows three callables by name: an ordered dictionary, a tensor on a
 /// storage, a storage. Anything else is an error, so a file can describe tensors and do nothing more.
 ///
-/// Containers lie in arrays and values refer to them by index: a dictionary that holds itself is harmless, and nothing is nested.
+/// Containers are in arrays and values refer to them by index, so a dictionary that holds itself is harmless, and nothing is nested.
 struct TorchPickle {
-    /// Bytes on which tensors lie.
+    /// Bytes that tensors are views of.
     struct Storage: Equatable {
         let key: String
         let type: ElementType
@@ -76,13 +76,13 @@ struct TorchPickle {
     private var operations = 0
 
     /// - Parameters:
-    ///   - bytes: what holds the pickle; it must outlive this value.
+    ///   - bytes: memory with the pickle; it must outlive this value.
     ///   - position: where it begins.
     init(_ bytes: UnsafeRawBufferPointer, at position: Int, file: String) {
         (self.bytes, self.position, self.file) = (bytes, position, file)
     }
 
-    /// Runs the pickle at ``position`` and returns what it leaves; ``position`` is then behind it.
+    /// Runs the pickle at ``position``, moves ``position`` after it and returns its result.
     /// - Throws: ``CheckpointError``
     mutating func read() throws -> Value {
         (stack, marks, memo) = ([], [], [:])
@@ -171,7 +171,7 @@ struct TorchPickle {
         for pair in stride(from: 0, to: values.count, by: 2) { dictionaries[index].append((values[pair], values[pair + 1])) }
     }
 
-    /// `('storage', torch.FloatStorage, key, device, elements)`, in the older format with a view of a larger storage behind it.
+    /// `('storage', torch.FloatStorage, key, device, elements)`, in the older format followed by a view of a larger storage.
     private mutating func makeStorage() throws {
         guard case .tuple(let index) = try pop(1).first, (5...6).contains(tuples[index].count), tuples[index][0] == .text("storage"),
             case .callable(.storageType(let type)) = tuples[index][1], case .text(let key) = tuples[index][2],

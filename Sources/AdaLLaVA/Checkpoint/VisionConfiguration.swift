@@ -4,19 +4,19 @@ package struct VisionConfiguration: Sendable, Equatable {
     package enum Architecture: Sendable, Equatable {
         /// CLIP's vision transformer, which the other fields describe.
         case clip
-        /// SigLIP's (Zhai et al., 2023), which they describe too: no class token, no norm in front of the layers, one behind them.
+        /// SigLIP's (Zhai et al., 2023), which they describe too: no class token, no norm before the layers, one after them.
         ///
-        /// Idefics3 looks the position embedding of a patch up by its place as a fraction of the picture, in float32. For the sizes that are published
-        /// (26, 27 and 32 patches of a side) that gives each patch its own; for others what it gives depends on the processor's vector width.
+        /// Idefics3 looks up a patch's position embedding by its place as a fraction of the picture, in float32. With the published sizes (26, 27
+        /// and 32 patches of a side) each patch gets its own; with others the result depends on the processor's vector width.
         case siglip
         /// A convolutional network. Of the other fields, ``hiddenSize`` (values of a row of features), ``numHiddenLayers`` (blocks),
-        /// ``imageSize`` and ``patchSize`` (pixels from one token to the next) then hold what follows from it; the rest means nothing.
+        /// ``imageSize`` and ``patchSize`` (pixels from one token to the next) then follow from it; the rest is not used.
         case efficientNetLite(EfficientNetConfiguration)
         /// Qwen2-VL's and Qwen2.5-VL's, which the other fields describe too; ``imageSize`` then holds the pixels of a side that one row of features covers.
         case qwen2VL(Qwen2VLTowerShape)
     }
 
-    /// What computes the features.
+    /// The network that computes the features.
     package internal(set) var architecture: Architecture = .clip
     /// Values of a hidden state: the width of the features that the projector takes.
     package var hiddenSize: Int
@@ -39,7 +39,7 @@ package struct VisionConfiguration: Sendable, Equatable {
     /// Width of CLIP's shared space. Not used by LLaVA.
     package var projectionDim: Int
 
-    /// A shape given by value; what is left out is CLIP's.
+    /// A shape given by value; the defaults are CLIP's.
     package init(
         hiddenSize: Int, intermediateSize: Int, numHiddenLayers: Int, numAttentionHeads: Int, imageSize: Int, patchSize: Int,
         numChannels: Int = 3, layerNormEpsilon: Float = 1e-5, activation: Activation = .quickGELU, projectionDim: Int = 512
@@ -143,8 +143,8 @@ package struct VisionConfiguration: Sendable, Equatable {
 
     /// Reads a transformer's configuration.
     /// - Parameters:
-    ///   - missingType: what an absent `model_type` means.
-    ///   - knownType: what it is, whatever `model_type` says.
+    ///   - missingType: the type if `model_type` is absent.
+    ///   - knownType: the type, whatever `model_type` says.
     /// - Throws: ``CheckpointError/unsupported(what:file:hint:)`` for other towers.
     init(nested fields: ConfigurationFields, missingType: String = "clip_vision_model", knownType: String? = nil) throws {
         let type = try knownType ?? fields.optionalString("model_type") ?? missingType
@@ -156,7 +156,7 @@ package struct VisionConfiguration: Sendable, Equatable {
         }
     }
 
-    /// SigLIP's configuration, and those of the models that took its tower over; they differ in what absent fields mean.
+    /// SigLIP's configuration, and those of models with its tower; they differ in the defaults of absent fields.
     private init(siglip fields: ConfigurationFields, hiddenSize: Int, heads: Int, patchSize: Int) throws {
         typealias Limits = ConfigurationLimits
         self.init(

@@ -66,7 +66,7 @@ struct VisionTowerFiles {
         return try RenamedTensors(tensors, rename: TensorNames.canonical(clip:))
     }
 
-    /// Where a tower called `reference` may lie: beside the checkpoint, at an absolute path, in the Hugging Face cache.
+    /// Possible places of a tower named `reference`: next to the checkpoint, at an absolute path, in the Hugging Face cache.
     private static func candidates(_ reference: String, folder: URL) -> [URL] {
         if reference.hasPrefix("/") { return [URL(fileURLWithPath: reference, isDirectory: true)] }
         return [folder.appendingPathComponent(reference, isDirectory: true)] + HuggingFaceCache.snapshots(of: reference)
@@ -114,7 +114,7 @@ struct VisionTowerFiles {
 
 extension LlavaConfiguration {
     /// A tower that `mm_vision_tower` names relative to the checkpoint: it goes with a checkpoint that is written elsewhere.
-    /// - Returns: where it lies, and what the written checkpoint calls it: never a place outside its own folder.
+    /// - Returns: its folder, and its name in the written checkpoint, which is never outside the checkpoint's folder.
     package func companionTower(of folder: URL) -> (folder: URL, name: String)? {
         guard let reference = visionTowerReference, !reference.isEmpty, !reference.hasPrefix("/") else { return nil }
         let tower = folder.appendingPathComponent(reference).standardizedFileURL
@@ -123,10 +123,10 @@ extension LlavaConfiguration {
     }
 }
 
-/// The folder in which Hugging Face's libraries keep what they download.
+/// The cache folder of Hugging Face's libraries.
 package enum HuggingFaceCache {
     /// The folders with a downloaded copy of the repository `name` (`openai/clip-vit-large-patch14-336`); the one that `main`
-    /// stands for comes first. If there is none, the place where it would be.
+    /// refers to comes first. If there is none, the place where it would be.
     package static func snapshots(of name: String) -> [URL] {
         guard isRepository(name) else { return [] }
         let parts = name.split(separator: "/")
@@ -154,7 +154,7 @@ package enum HuggingFaceCache {
         return ([name] + parts[(index + 2)...].map(String.init)).joined(separator: "/")
     }
 
-    /// What people call a model: the repository that `url` is a snapshot of, else the last part of the path.
+    /// A model's name for people: the repository that `url` is a snapshot of, else the last part of the path.
     package static func displayName(of url: URL) -> String { repository(of: url) ?? url.lastPathComponent }
 
     /// Where the cache is, as Hugging Face's tools find it: `HF_HUB_CACHE`, `hub` in `HF_HOME`, or `huggingface/hub` in `XDG_CACHE_HOME` or in

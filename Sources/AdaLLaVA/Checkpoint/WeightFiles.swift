@@ -1,6 +1,6 @@
 import Foundation
 
-/// What lies at a path.
+/// Whether a path has a file or a folder.
 package enum FileKind: Equatable {
     case nothing, file, folder
 
@@ -16,18 +16,18 @@ enum WeightFiles {
         var tensors: any TensorSource
         /// The number of files that hold them.
         var files = 1
-        /// What people call the files' format.
+        /// The name of the files' format for people.
         var format = "safetensors"
     }
 
-    /// Where `adallava auto fit` puts a budget head: beside the weights, which stay as they are.
+    /// The file of a budget head from `adallava auto fit`: next to the weights, which it does not change.
     static let budgetHead = "budget_head.safetensors"
 
     /// Opens the weights of a folder and, if there, its budget head: see ``openWeights(in:)``.
     /// - Throws: ``CheckpointError``
     static func open(in folder: URL) throws -> Weights { try withBudgetHead(openWeights(in: folder), in: folder) }
 
-    /// Weights with the budget head that lies in their folder.
+    /// Weights with the budget head of their folder.
     static func withBudgetHead(_ weights: Weights, in folder: URL) throws -> Weights {
         let url = folder.appendingPathComponent(budgetHead)
         guard FileKind(url) == .file else { return weights }

@@ -1,10 +1,10 @@
-/// A token that stands beside a model's pieces and is cut out of a text before anything else happens.
+/// A token outside a model's merges, which is found in a text before any other step.
 package struct AddedToken: Sendable, Equatable {
     /// The token's id.
     package var id: Int
     /// The text that it is found by.
     package var content: String
-    /// A control token: not part of what a user writes, left out of decoded text on request.
+    /// A control token: users cannot write it, and it is left out of decoded text on request.
     package var isSpecial: Bool
     /// Whitespace on its left belongs to it.
     package var stripsLeft: Bool

@@ -1,6 +1,6 @@
 /// GPT-2's way to write any byte as a printable character, so that byte-level vocabularies can be stored as text.
 ///
-/// Printable Latin-1 bytes stand for themselves; the other 68 become U+0100, U+0101, … in order.
+/// Printable Latin-1 bytes represent themselves; the other 68 become U+0100, U+0101, … in order.
 enum ByteLevelAlphabet {
     /// The character of every byte, as UTF-8.
     static let encoded: [[UInt8]] = (0..<256).map { Array(String(scalar(of: UInt8($0))).utf8) }
@@ -15,7 +15,7 @@ enum ByteLevelAlphabet {
         return Unicode.Scalar(UInt32(0x100 + position)) ?? "\u{FFFD}"
     }
 
-    /// The byte of every character below U+0144; -1 for those that stand for none.
+    /// The byte of every character below U+0144; -1 for those that represent none.
     private static let bytes: [Int16] = {
         var table = [Int16](repeating: -1, count: 0x144)
         for byte in 0..<256 { table[Int(scalar(of: UInt8(byte)).value)] = Int16(byte) }
@@ -26,7 +26,7 @@ enum ByteLevelAlphabet {
         for byte in text { output.append(contentsOf: encoded[Int(byte)]) }
     }
 
-    /// The bytes that a token's characters stand for, or `nil` if one of them stands for none.
+    /// The bytes that a token's characters represent, or `nil` if one of them represents none.
     static func decode(_ token: ArraySlice<UInt8>) -> [UInt8]? {
         var output: [UInt8] = []
         output.reserveCapacity(token.count)

@@ -1,5 +1,5 @@
-/// Searching and replacing in UTF-8 bytes. Swift's `String` compares whole characters under canonical equivalence, which is not
-/// what tokenizers do: `<image>` followed by a combining accent still is `<image>`.
+/// Searching and replacing in UTF-8 bytes. Swift's `String` compares whole characters under canonical equivalence, and tokenizers
+/// do not: `<image>` followed by a combining accent still is `<image>`.
 enum ByteText {
     /// Calls `body` with the range of every occurrence of `pattern`, left to right, without overlaps.
     static func forEach(_ pattern: [UInt8], in text: [UInt8], _ body: (Range<Int>) -> Void) {

@@ -77,7 +77,7 @@ package struct ChatTemplate: Sendable, Equatable {
         case headers
         /// The texts alone, a line break after each.
         case plain
-        /// What a checkpoint's own template says.
+        /// A checkpoint's own template.
         case jinja(JinjaChatTemplate)
     }
 

@@ -80,7 +80,7 @@ struct JinjaChatTemplate: Sendable, Equatable {
             switch part {
             case .image: parts.append(JinjaDict([("type", .text("image"))]))
             case .text(var text):
-                // LLaVA's line break behind an image; here the template says what separates them.
+                // LLaVA's line break after an image; here the template separates them.
                 if followsImage, text.unicodeScalars.first == "\n" { text.unicodeScalars.removeFirst() }
                 if !text.isEmpty || !followsImage {
                     parts.append(JinjaDict([("type", .text("text")), ("text", .text(JinjaText(text, .message)))]))

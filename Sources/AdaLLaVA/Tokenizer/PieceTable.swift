@@ -47,7 +47,7 @@ struct PieceTable: Sendable {
 
     var count: Int { starts.count - 1 }
 
-    /// The ids of pieces that stand in the vocabulary under another id too: they can be decoded, but no text becomes them.
+    /// The ids of pieces that the vocabulary has under another id too: they can be decoded, but no text becomes them.
     var doubled: [Int] { (0 ..< count).filter { id in ![id, -1].contains(find(self[id])) } }
 
     /// The bytes of piece `id`; empty if there is none.

@@ -14,7 +14,7 @@ struct PreTokens {
 
 /// One step that splits text into the words that are merged apart from each other (`pre_tokenizer` in tokenizer.json).
 enum PreTokenizer: Sendable {
-    /// What becomes of the matches of a pattern.
+    /// The treatment of a pattern's matches.
     enum Behavior: String, Sendable {
         case removed = "Removed"
         case isolated = "Isolated"
@@ -34,7 +34,7 @@ enum PreTokenizer: Sendable {
     case metaspace(replacement: [UInt8], scheme: PrependScheme, splits: Bool)
     case digits(individual: Bool)
     case punctuation(Behavior)
-    /// Words and what is neither word nor space.
+    /// Words, and runs of other scalars that are no space.
     case whitespace
     case whitespaceSplit
 
@@ -62,7 +62,7 @@ enum PreTokenizer: Sendable {
         }
     }
 
-    /// Splits every word by what `find` reports about its stretches (which cover it in order).
+    /// Splits every word into the ranges that `find` reports, which cover it in order.
     private func refine(
         _ tokens: inout PreTokens, _ behavior: Behavior,
         _ find: (ArraySlice<UInt8>, _ body: (Range<Int>, _ isMatch: Bool) -> Void) -> Void
@@ -102,7 +102,7 @@ enum PreTokenizer: Sendable {
         tokens.ranges = refined.filter { !$0.isEmpty }
     }
 
-    /// Reports single scalars as matches, and what lies between them.
+    /// Reports single scalars as matches, and the ranges between them.
     private static func forEachScalar(
         _ slice: ArraySlice<UInt8>, isMatch: (Unicode.Scalar, UnicodeText.Class) -> Bool, _ body: (Range<Int>, Bool) -> Void
     ) {

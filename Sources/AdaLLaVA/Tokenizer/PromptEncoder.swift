@@ -26,8 +26,8 @@ package struct PromptEncoder: Sendable {
         return join(chunks.map { tokenizer.encode($0, addSpecialTokens: true) })
     }
 
-    /// Token ids of what a Jinja template rendered, as transformers' `apply_chat_template` gives them: the template itself writes the
-    /// beginning of sequence, images stand inside one text.
+    /// Token ids of the text of a Jinja template, equal to those of transformers' `apply_chat_template`: the template itself writes the
+    /// beginning of sequence, and images are inside one text.
     ///
     /// Special tokens count where the template wrote them. Tokens that the vocabulary does not call special but the template uses as marks
     /// (DeepSeek's `<｜User｜>`) are treated likewise; other added tokens are found everywhere, as their tokenizers do.

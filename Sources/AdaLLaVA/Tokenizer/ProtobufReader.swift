@@ -1,4 +1,4 @@
-/// Reads Protocol Buffers' wire format field by field; every length is checked against what is there.
+/// Reads Protocol Buffers' wire format field by field; every length is checked against the remaining bytes.
 struct ProtobufReader {
     enum Value {
         case varint(UInt64)

@@ -72,7 +72,7 @@ struct SentencePieceDetokenizer: Detokenizer {
     }
 }
 
-/// Decoding as Hugging Face's (slow) `LlamaTokenizer` does it around SentencePiece: added tokens stand apart with a space between,
+/// Decoding as Hugging Face's (slow) `LlamaTokenizer` does it around SentencePiece: added tokens are separated by a space,
 /// special tokens keep their text, and the first piece loses its leading space before SentencePiece sees it.
 struct LlamaDetokenizer: Detokenizer {
     private let tokenizer: SentencePieceTokenizer
@@ -93,7 +93,7 @@ struct LlamaDetokenizer: Detokenizer {
         pieces = SentencePieceDetokenizer(tokenizer.model)
     }
 
-    /// Special tokens get a space in front in legacy mode, so what precedes them cannot go out before they do.
+    /// Special tokens get a space before them in legacy mode, so the text before them waits for them.
     private var holdsSegments: Bool { !skipSpecialTokens && tokenizer.isLegacy }
 
     mutating func push(_ id: Int, into output: inout [UInt8]) {
@@ -150,7 +150,7 @@ struct LlamaDetokenizer: Detokenizer {
         }
     }
 
-    /// Ends what SentencePiece decodes in one go.
+    /// Ends a text that SentencePiece decodes in one call.
     private mutating func endSegment(into output: inout [UInt8]) {
         var decoded: [UInt8] = []
         pieces.finish(into: &decoded)

@@ -126,7 +126,7 @@ extension SentencePieceModel {
         }
     }
 
-    /// Two neighbours may merge when what they spell is a piece of the vocabulary.
+    /// Two neighbours may merge if their joined text is a piece of the vocabulary.
     private struct Ranking: PairRanking {
         let model: SentencePieceModel
         let text: UnsafeBufferPointer<UInt8>

@@ -1,7 +1,7 @@
 /// A SentencePiece BPE model: its pieces with their scores and kinds, and how text is normalized before merging.
 ///
 /// Read from `tokenizer.model` (sentencepiece_model.proto) or built from a GGUF vocabulary. Only BPE models with the identity
-/// normalization are taken: that is what LLaMA, Vicuna and their relatives use.
+/// normalization are accepted, as LLaMA, Vicuna and their relatives use them.
 struct SentencePieceModel: Sendable {
     /// The kinds of pieces, numbered as SentencePiece and GGUF number them.
     enum Kind: UInt8, Sendable {
@@ -92,7 +92,7 @@ struct SentencePieceModel: Sendable {
 
     var count: Int { kinds.count }
 
-    /// The byte that piece `id` stands for, if it is a byte piece.
+    /// The byte of piece `id`, if it is a byte piece.
     func byte(of id: Int) -> UInt8? { byteValues[id] }
 
     func kind(of id: Int) -> Kind? { kinds.indices.contains(id) ? kinds[id] : nil }

@@ -23,7 +23,7 @@ package final class SentencePieceTokenizer: Tokenizer {
     /// The model as text is encoded with it: outside legacy mode the dummy space is added here, not there.
     private let encoder: SentencePieceModel
     private let options: Options
-    /// What `<unk>` costs in pieces; see ``encodeText(_:)``.
+    /// `<unk>` as text, and its number of pieces; see ``encodeText(_:)``.
     private let unknownText: [UInt8]
     private let unknownTextCount: Int
     package let vocabularySize: Int
@@ -128,8 +128,8 @@ package final class SentencePieceTokenizer: Tokenizer {
         }
     }
 
-    /// Outside legacy mode a stretch that begins with a space is encoded behind `<unk>`, whose pieces are then dropped: SentencePiece
-    /// would otherwise be free to strip that space.
+    /// Outside legacy mode a text that begins with a space is encoded after `<unk>`, whose pieces are then dropped, because SentencePiece
+    /// could otherwise strip that space.
     private func encodeText(_ text: [UInt8]) -> [Int] {
         guard !options.isLegacy, text.starts(with: SentencePieceModel.spaceSymbol) || text.first == UInt8(ascii: " ") else {
             return encoder.encode(text)

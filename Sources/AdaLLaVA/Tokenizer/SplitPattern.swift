@@ -1,6 +1,6 @@
 import Foundation
 
-/// What a pre-tokenizer, normalizer or decoder looks for in text: fixed bytes, a well-known word pattern, or a regular expression.
+/// The pattern of a pre-tokenizer, normalizer or decoder: fixed bytes, a well-known word pattern, or a regular expression.
 enum SplitPattern: Sendable {
     case literal([UInt8])
     case words(WordScanner)

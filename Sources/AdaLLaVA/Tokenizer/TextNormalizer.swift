@@ -41,7 +41,7 @@ enum TextNormalizer: Sendable {
             let parts = (isCompatible ? string.decomposedStringWithCompatibilityMapping : string.decomposedStringWithCanonicalMapping)
                 .decomposedStringWithCanonicalMapping
             let isComposed = switch self { case .composed, .compatibilityComposed: true; default: false }
-            // Composed from the parts: its own compositions miss what was taken apart just before (half-width kana, Hangul).
+            // Composed from the decomposed parts: Foundation's compatibility composition leaves some decomposed (half-width kana, Hangul).
             return Array((isComposed ? parts.precomposedStringWithCanonicalMapping : parts).utf8)
         }
     }

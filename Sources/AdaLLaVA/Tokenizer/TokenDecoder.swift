@@ -1,10 +1,10 @@
 /// One step from tokens back to text (`decoder` in tokenizer.json), fed one token at a time.
 ///
-/// A step passes on what it is sure of; ``finish()`` passes on the rest.
+/// A step passes on the bytes that later tokens cannot change; ``finish()`` passes on the rest.
 enum TokenDecoder: Sendable {
     case replace(SplitPattern, with: [UInt8])
     case byteFallback(held: [UInt8])
-    /// Everything after this step is one text: `isFused` of the steps behind it.
+    /// Everything after this step is one text: `isFused` of the steps after it.
     case fuse
     case strip(Strip)
     case byteLevel

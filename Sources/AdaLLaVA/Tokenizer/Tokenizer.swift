@@ -7,8 +7,8 @@ package enum TokenizerSegment: Sendable, Equatable {
 /// Text to token ids and back.
 ///
 /// Two ways in: ``encode(_:addSpecialTokens:)-(String,_)`` looks for special tokens in the text, as Hugging Face tokenizers do;
-/// ``encode(_:addSpecialTokens:)-([TokenizerSegment],_)`` takes text that must stay text (what a user typed) beside tokens given
-/// by id, so that a typed `</s>` cannot end a turn.
+/// ``encode(_:addSpecialTokens:)-([TokenizerSegment],_)`` takes text that must stay text (a user's) and tokens given by
+/// id, so that a typed `</s>` cannot end a turn.
 package protocol Tokenizer: Sendable {
     /// One more than the largest id, added tokens included.
     var vocabularySize: Int { get }
@@ -29,7 +29,7 @@ package protocol Tokenizer: Sendable {
     func isSpecial(_ id: Int) -> Bool
     /// The id of a token by its exact text (`</s>`, `<|im_end|>`, a piece of the vocabulary), or `nil`.
     func token(_ text: String) -> Int?
-    /// The UTF-8 bytes that `id` stands for inside a text (maybe half a character); empty for ids that do not exist.
+    /// The UTF-8 bytes of `id` inside a text (maybe half a character); empty for ids that do not exist.
     func bytes(of id: Int) -> [UInt8]
     /// Splits a text at the special tokens that are written in it.
     func segments(of text: String) -> [TokenizerSegment]
@@ -40,7 +40,7 @@ package protocol Tokenizer: Sendable {
     ///   - addSpecialTokens: put the beginning (and, where the vocabulary says so, the end) of sequence around them.
     ///   - spelling: added tokens that are not looked for either, although they are not special.
     func encode(_ segments: [TokenizerSegment], addSpecialTokens: Bool, spelling: Set<Int>) -> [Int]
-    /// The state of one decoding: what ``StreamingDecoder`` and ``decode(_:skipSpecialTokens:)`` run on.
+    /// The state of one decoding, of ``StreamingDecoder`` and ``decode(_:skipSpecialTokens:)``.
     func makeDetokenizer(skipSpecialTokens: Bool) -> any Detokenizer
 }
 

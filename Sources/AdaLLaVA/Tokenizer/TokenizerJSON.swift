@@ -1,6 +1,6 @@
 /// Reads Hugging Face's tokenizer.json into the steps of a ``BytePairTokenizer``.
 ///
-/// What the file asks for and this reader does not know is refused by name: a tokenizer that is nearly right is wrong.
+/// Steps and options that this reader does not know are refused by name, because a tokenizer that is nearly right is wrong.
 struct TokenizerJSON {
     private let root: ByteJSON
     private let file: String

@@ -1,6 +1,6 @@
-/// Collects bytes into whole UTF-8 characters and replaces what can never become one.
+/// Collects bytes into whole UTF-8 characters and replaces bytes that cannot become one.
 struct UTF8Assembler: Sendable {
-    /// How much of a broken character one U+FFFD stands for.
+    /// How many bytes of a broken character one U+FFFD replaces.
     enum Replacement: Sendable {
         /// Every byte of its own (SentencePiece).
         case everyByte
@@ -59,7 +59,7 @@ struct UTF8Assembler: Sendable {
     }
 }
 
-/// What the first bytes of a sequence are, by table 3-7 of the Unicode standard (no overlong forms, no surrogates).
+/// Classification of the first bytes of a sequence, by table 3-7 of the Unicode standard (no overlong forms, no surrogates).
 enum UTF8Shape: Equatable {
     case character(length: Int)
     /// A start that more bytes can complete.
@@ -78,7 +78,7 @@ enum UTF8Shape: Equatable {
         return seen == length ? .character(length: length) : .incomplete
     }
 
-    /// Bytes at the start that one replacement stands for: at least one, and as many as a character could have begun with.
+    /// Bytes at the start that one replacement covers: at least one, and as many as a character could have begun with.
     static func brokenPrefix(_ bytes: ArraySlice<UInt8>) -> Int {
         guard let lead = bytes.first else { return 0 }
         let length = expectedLength(lead)

@@ -1,6 +1,6 @@
-/// A text as scalars with the classes that pre-tokenizers tell apart, beside the byte offsets they came from.
+/// A text as scalars with the classes that pre-tokenizers tell apart, and the byte offsets they came from.
 struct UnicodeText {
-    /// What a scalar is to a pre-tokenizer.
+    /// A scalar's classes for pre-tokenizers.
     struct Class: OptionSet, Sendable {
         let rawValue: UInt8
         static let letter = Class(rawValue: 1)
@@ -18,7 +18,7 @@ struct UnicodeText {
     /// Byte offset of every scalar, and of the end.
     private(set) var offsets: [Int] = []
 
-    /// - Parameter bytes: UTF-8; what is not becomes U+FFFD with the length of the bytes it replaces.
+    /// - Parameter bytes: UTF-8; other bytes become U+FFFD with the length of the bytes that it replaces.
     init(_ bytes: ArraySlice<UInt8>) {
         scalars.reserveCapacity(bytes.count)
         classes.reserveCapacity(bytes.count)

@@ -1,6 +1,6 @@
 /// The pre-tokenizer patterns that most byte-level vocabularies use, matched by hand: one pass, no backtracking.
 ///
-/// Each gives exactly what its regular expression would give (the tests compare them on random text).
+/// Each gives exactly the matches of its regular expression (the tests compare them on random text).
 enum WordScanner: Sendable, Equatable {
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     case gpt2

@@ -1,4 +1,4 @@
-/// What the files of one architecture say of a decoder, and what they leave out: Hugging Face's `config.json` and GGUF's metadata.
+/// Fields of one decoder architecture, and their defaults, in Hugging Face's `config.json` and in GGUF's metadata.
 ///
 /// Sizes, rotary embedding and special tokens are read alike for all; an architecture's own file has the rest.
 protocol DecoderDescription {

@@ -40,7 +40,7 @@ enum LFM2Description: DecoderDescription {
         }
     }
 
-    /// `Lfm2MLP`'s size: two thirds of what the field says, times a factor, rounded up to a multiple.
+    /// `Lfm2MLP`'s size: two thirds of the field, times a factor, rounded up to a multiple.
     private static func neurons(_ fields: ConfigurationFields, _ size: Int) throws -> Int {
         let limits = ConfigurationLimits.intermediate
         guard try fields.bool("block_auto_adjust_ff_dim", missing: true) else { return size }

@@ -8,7 +8,7 @@ enum JinjaContentFormat: Sendable, Equatable {
     case either
 }
 
-/// Finds out from a template's syntax what it does with `message.content`, as vLLM does: whoever loops over it needs parts.
+/// Detects from a template's syntax whether `message.content` is text or a list of parts, as vLLM does: a template that loops over it needs parts.
 struct JinjaContentReader {
     /// Variables and parameters that hold a message's content, by name alone.
     private var aliases: Set<String> = []

@@ -8,7 +8,7 @@ package struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
         case evaluation(String)
         /// The template itself refuses the conversation with `raise_exception`.
         case raised(String)
-        /// A limit on what an untrusted template may use was reached.
+        /// An untrusted template reached a limit.
         case limit(name: String, value: Int)
     }
 
@@ -53,7 +53,7 @@ struct JinjaLimits: Sendable, Equatable {
     var depth = 200
 }
 
-/// Counts what one rendering uses. Every operation whose cost depends on its input charges here before it does the work.
+/// Counts the resources of one rendering. Every operation whose cost depends on its input charges here before it does the work.
 final class JinjaMeter {
     let limits: JinjaLimits
     /// The line under evaluation, for errors.

@@ -1,7 +1,7 @@
 extension JinjaInterpreter {
     /// The value of an expression.
     /// - Parameters:
-    ///   - filtering: what a filter without a value of its own is applied to, in a block of filtered text.
+    ///   - filtering: the text of a filter block, which a filter without a value of its own is applied to.
     ///   - caller: the body of a `call` block, for the call that the expression is.
     func evaluate(
         _ expression: JinjaExpression, _ scope: JinjaScope, filtering: JinjaValue? = nil, caller: JinjaMacro? = nil

@@ -187,7 +187,7 @@ extension JinjaParser {
         }
     }
 
-    /// Attributes, subscripts and calls behind a value.
+    /// Attributes, subscripts and calls after a value.
     private mutating func postfix(_ value: JinjaExpression) throws -> JinjaExpression {
         var value = value
         while true {
@@ -280,7 +280,7 @@ extension JinjaParser {
         return isNegated ? try node(.not(test), line) : test
     }
 
-    /// Whether what follows a test's name is its argument, written without parentheses.
+    /// Whether a test's name is followed by its argument, written without parentheses.
     private var takesArgument: Bool {
         switch current.kind {
         case .name(let name): !["else", "or", "and"].contains(name)

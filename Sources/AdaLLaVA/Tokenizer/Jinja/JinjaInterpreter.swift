@@ -4,13 +4,13 @@ import Foundation
 final class JinjaInterpreter {
     let meter: JinjaMeter
     let now: Date
-    /// What has been written into the innermost block whose text is captured, or into the prompt.
+    /// Text written so far into the innermost captured block, or into the prompt.
     var output = JinjaText()
     private var calls = 0
     private var depth = 0
     private var loopDepth = 0
-    /// Values that can come to refer to themselves; emptied at the end, so that nothing is left behind and nothing is released in a deep
-    /// chain.
+    /// Values that can come to refer to themselves; emptied at the end, so that no reference cycle leaks and no deep chain is released
+    /// recursively.
     private var scopes: [JinjaScope] = []
     private var namespaces: [JinjaNamespace] = []
     private var mutatedLists: [JinjaList] = []
@@ -71,7 +71,7 @@ final class JinjaInterpreter {
         return try body()
     }
 
-    /// Runs `body` as a macro's or a recursive loop's, and returns what it writes.
+    /// Runs `body` as a macro's or a recursive loop's, and returns its text.
     func captured(_ body: () throws -> Void) throws -> JinjaText {
         let outer = output
         output = JinjaText()

@@ -38,7 +38,7 @@ struct JinjaLexer {
     private var position = 0
     private var line = 1
     private var tokens: [JinjaToken] = []
-    /// The source up to here ended with a line break, so a tag that follows may stand at a line's beginning.
+    /// The source up to here ended with a line break, so a tag that follows may be at a line's beginning.
     private var startsLine = true
 
     /// - Throws: ``JinjaError``
@@ -127,7 +127,7 @@ struct JinjaLexer {
         emit(.data(String(view)))
     }
 
-    /// Text in front of a tag, without what the tag's sign or its place at a line's beginning takes off.
+    /// Text before a tag, without the whitespace that the tag's sign or its place at a line's beginning strips.
     private func stripped(_ range: Range<Int>, sign: Unicode.Scalar?, isVariable: Bool) -> Range<Int> {
         var end = range.upperBound
         if sign == "-" {
@@ -147,7 +147,7 @@ struct JinjaLexer {
         return index
     }
 
-    /// The end of a closing tag at `index` with what it takes of the text behind it, or `nil`.
+    /// The end of a closing tag at `index`, with the whitespace after it that it strips, or `nil`.
     private func end(_ mark: String, at index: Int, trims: Bool) -> Int? {
         if starts("-" + mark, at: index) { return skippingSpace(index + 3) }
         if trims, starts("+" + mark, at: index) { return index + 3 }
@@ -162,7 +162,7 @@ struct JinjaLexer {
         throw JinjaError(line: line, .syntax(expected: "#} to end a comment", found: "the end of the template"))
     }
 
-    /// The end of `{% raw %}`, if that is what begins at `index`.
+    /// The end of `{% raw %}`, if that begins at `index`.
     private func rawBegin(at index: Int) -> Int? {
         var index = index + 2
         if index < source.count, source[index] == "-" || source[index] == "+" { index += 1 }

@@ -80,7 +80,7 @@ extension JinjaInterpreter {
         }
     }
 
-    /// What values are ordered by: an attribute or several with commas between, texts in lower case.
+    /// The sort key of values: an attribute or several with commas between, texts in lower case.
     private func keys(_ attribute: JinjaValue?, isCaseSensitive: Bool) throws -> (JinjaValue) throws -> JinjaValue {
         func folded(_ value: JinjaValue) throws -> JinjaValue {
             guard !isCaseSensitive, case .text(let text) = value else { return value }

@@ -3,7 +3,7 @@ import Foundation
 /// Arithmetic, and the functions that every template can call.
 extension JinjaInterpreter {
     /// `left symbol right`
-    /// - Parameter isSign: the operator stands in front of one number; `left` is 0.
+    /// - Parameter isSign: the operator precedes one number; `left` is 0.
     func compute(_ symbol: String, _ left: JinjaValue, _ right: JinjaValue, isSign: Bool = false) throws -> JinjaValue {
         if !isSign, let value = try computeSequences(symbol, left, right) { return value }
         if case .undefined(let message) = left { throw meter.failure(message) }

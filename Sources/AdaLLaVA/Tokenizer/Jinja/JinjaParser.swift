@@ -107,7 +107,7 @@ struct JinjaParser {
         advance()
     }
 
-    /// The rest of a tag's own line and the statements behind it.
+    /// The rest of a tag's own line and the statements after it.
     private mutating func body(until names: [String], for opening: (name: String, line: Int)) throws -> [JinjaStatement] {
         _ = take(symbol: ":")
         try endOfTag()
@@ -220,7 +220,7 @@ struct JinjaParser {
         advance()
         loops = outerLoops
         definition.mentions = mentions.popLast() ?? []
-        // A block inside a macro can pass on what that macro was called with.
+        // A block inside a macro can pass on that macro's arguments.
         if !mentions.isEmpty { mentions[mentions.count - 1].formUnion(definition.mentions) }
         return definition
     }
@@ -243,7 +243,7 @@ struct JinjaParser {
         return parameters
     }
 
-    /// What is assigned to: a name, `namespace.attribute` or a tuple of names.
+    /// The target of an assignment: a name, `namespace.attribute` or a tuple of names.
     private mutating func target(allowsAttributes: Bool = false, end: String? = nil) throws -> JinjaTarget {
         var targets: [JinjaTarget] = []
         var isTuple = false

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Values as text: Python's `str` and `repr`, and JSON as transformers' `tojson` writes it. What is text keeps its origin.
+/// Values as text: Python's `str` and `repr`, and JSON as transformers' `tojson` writes it. Texts keep their origin.
 struct JinjaSpelling {
     let meter: JinjaMeter
     private static let deepest = 100

@@ -31,10 +31,10 @@ final class JinjaExpression: Sendable {
 
     let kind: Kind
     let line: Int
-    /// Expressions that lie in each other below this one, itself included.
+    /// Depth of the expression tree from here, itself included.
     let height: Int
 
-    /// - Throws: ``JinjaError`` if `limit` expressions already lie in each other.
+    /// - Throws: ``JinjaError`` if the tree would be deeper than `limit`.
     init(_ kind: Kind, line: Int, limit: Int) throws {
         (self.kind, self.line) = (kind, line)
         height = 1 + (Self.children(kind).map(\.height).max() ?? 0)
@@ -72,7 +72,7 @@ struct JinjaCallArguments: Sendable {
     }
 }
 
-/// What `set`, `for` and `with` assign to.
+/// The target of `set`, `for` and `with`.
 indirect enum JinjaTarget: Sendable {
     case name(String)
     /// An attribute of a `namespace`.

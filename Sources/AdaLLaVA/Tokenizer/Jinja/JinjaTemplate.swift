@@ -19,7 +19,7 @@ struct JinjaTemplate: Sendable {
 
     /// The template's text.
     /// - Parameters:
-    ///   - variables: what the template can name.
+    ///   - variables: the template's variables by name.
     ///   - inputLength: scalars of the conversation among them, which limits on memory grow with.
     ///   - now: the time for `strftime_now`.
     /// - Throws: ``JinjaError``

@@ -1,6 +1,6 @@
-/// Text that knows where each stretch of it comes from.
+/// Text with the origin of each range.
 ///
-/// A prompt mixes what a template writes with what people typed. Only the template's own marks may become special tokens, so the origin of
+/// A prompt mixes text of a template with text that people typed. Only the template's own marks may become special tokens, so the origin of
 /// every scalar survives concatenation, slicing, replacing and all other operations. Positions count Unicode scalars, as in Python.
 struct JinjaText: Sendable {
     /// Where text comes from.
@@ -107,7 +107,7 @@ struct JinjaText: Sendable {
         return low
     }
 
-    /// Every scalar replaced by what `transform` makes of it, with the origin of that scalar.
+    /// Every scalar replaced by `transform` of it, with the origin of that scalar.
     func mapScalars(_ transform: (_ index: Int, Unicode.Scalar) -> String) -> JinjaText {
         var result = JinjaText()
         result.scalars.reserveCapacity(count)

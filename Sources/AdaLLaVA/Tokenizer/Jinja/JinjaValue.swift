@@ -145,7 +145,7 @@ enum JinjaKey: Hashable {
     }
 }
 
-/// What `namespace()` makes: the only thing whose attributes can be set.
+/// The value of `namespace()`: the only one whose attributes can be set.
 final class JinjaNamespace {
     var attributes: [String: JinjaValue]
 
@@ -187,7 +187,7 @@ final class JinjaScope {
 
 /// The variable `loop`.
 final class JinjaLoop {
-    /// The values that passed the loop's test so far. They are tested as late as Jinja2 tests them, since the body may change what the test reads.
+    /// The values that passed the loop's test so far. They are tested as late as Jinja2 tests them, since the body may change the variables of the test.
     private var items: [JinjaValue] = []
     private var untested: ArraySlice<JinjaValue>
     private var passes: ((JinjaValue) throws -> Bool)?
@@ -195,7 +195,7 @@ final class JinjaLoop {
     let depth: Int
     /// The arguments of the last `changed`.
     var changed: JinjaValue?
-    /// What `loop(values)` runs again, in a recursive loop.
+    /// The statement that `loop(values)` runs again, in a recursive loop.
     let statement: JinjaForLoop
     /// The variables around a recursive loop; others do not need them.
     let scope: JinjaScope?
@@ -207,7 +207,7 @@ final class JinjaLoop {
         height = 1 + (values.map(\.height).max() ?? 0)
     }
 
-    /// Tests no further values; what the test refers to may refer to this.
+    /// Tests no further values, and so breaks a reference cycle: the test's variables may refer to this.
     func finish() { (passes, untested) = (nil, []) }
 
     /// The value at `index`, `nil` if there are not so many.

@@ -35,7 +35,7 @@ extension JinjaInterpreter {
         }
     }
 
-    /// Tests of what a value is; `nil` if there is no such test.
+    /// Tests of a value's type; `nil` if there is no such test.
     private func isOfKind(_ name: String, _ value: JinjaValue) -> Bool? {
         switch (name, value) {
         case ("defined", .undefined): false
