@@ -157,7 +157,7 @@ package enum ImageSource: Sendable, Equatable {
         return SystemPath.text(bytes)
     }
 
-    /// - Parameter body: what follows `data:`.
+    /// - Parameter body: the text after `data:`.
     private static func bytes(ofDataURL body: Substring) throws -> [UInt8] {
         guard let comma = body.utf8.firstIndex(of: UInt8(ascii: ",")) else {
             throw ImageError.argument(name: "data: URL", reason: "expected `data:image/png;base64,…`, found no comma")

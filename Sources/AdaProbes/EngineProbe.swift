@@ -24,7 +24,7 @@ extension AdaptiveModel {
         }
     }
 
-    /// What one budget costs beside others.
+    /// The times of one budget, measured in turns with others.
     package struct BudgetCost: Sendable {
         package let plan: ExecutionPlan
         /// Prefill: every turn of a few layers.
@@ -33,9 +33,9 @@ extension AdaptiveModel {
         package var steps: [Duration] = []
     }
 
-    /// How long prefill, and then each step of a decode, takes under several budgets. All run together, a few layers of one and then of another, so
-    /// that a machine whose speed changes from second to second slows them alike. Not layer by layer: another's turn leaves nothing in the caches, and
-    /// what fetches hidden states costs a layer as much however little of it runs. Tokens are made up; none ends a sequence.
+    /// The times of prefill, and then of each decode step, under several budgets. They run in turns of a few layers, so that a machine whose speed changes
+    /// from second to second slows them alike. Turns of one layer would cost each layer the same for fetching hidden states, however little of it runs,
+    /// because another's turn evicts the caches. Tokens are made up; none ends a sequence.
     /// - Parameter first: which of them begins; it finds memory and caches as the last round left them.
     /// - Throws: ``BudgetError``, ``GenerationError``
     package func measureBudgets(_ budgets: [Budget], prompt: [Int], steps: Int, first: Int = 0) async throws -> [BudgetCost] {
@@ -106,7 +106,7 @@ extension AdaptiveModel {
     /// speed changes slows them alike.
     /// - Parameters:
     ///   - batches: the plans of each batch's sequences; `nil` runs everything.
-    ///   - prompt: what every sequence reads first.
+    ///   - prompt: the prompt of every sequence.
     ///   - steps: tokens of each.
     /// - Returns: of each batch the time of each of its steps, of all its sequences together.
     /// - Throws: ``GenerationError``, ``ComputeError``

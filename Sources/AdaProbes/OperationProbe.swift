@@ -52,7 +52,7 @@ package final class OperationProbes {
         type.kernelType.map { ak_panel_bytes($0, AK_BLOCK) > 0 } ?? false
     }
 
-    /// A run of the pool that has nothing to do: what sharing work out costs.
+    /// A run of the pool with empty work items: the overhead of a run.
     package func emptyRun() -> OperationProbe {
         let pool = workspace.pool
         return OperationProbe(copies: 1, operations: 0, bytes: 0, arithmetic: .f32) { _ in pool.run(pool.threads * 4) { _, _ in } }
@@ -65,12 +65,12 @@ package final class OperationProbes {
 
     /// Products of the same activations with matrices of `rows` outputs each.
     /// - Parameters:
-    ///   - tokens: rows of activations; one stands for a decode, in which weights come from memory.
+    ///   - tokens: rows of activations; 1 measures decode, which reads weights from memory.
     ///   - isGated: `silu(x · gateᵀ) * (x · upᵀ)` of two matrices of equal size.
     /// - Throws: ``CheckpointError`` for a type that cannot be multiplied.
     package func product(_ rows: [Int], inputs: Int, type: ElementType, tokens: Int, isGated: Bool = false) throws -> OperationProbe {
         let workspace = workspace
-        // What a step of so many sequences computes, or a prompt.
+        // As in a step of so many sequences, or of a prompt.
         let role: RowRole = tokens <= OperationProbes.mostSingleRows ? .single : .chunk
         let weights = try rows.map { rows in
             let tensor = try randomMatrix(rows, inputs, type)
@@ -129,7 +129,7 @@ package final class OperationProbes {
     /// Attention of all heads of a layer.
     /// - Parameters:
     ///   - positions: keys, the queries' own included.
-    ///   - queries: the last positions; one stands for a decode.
+    ///   - queries: the last positions; 1 measures decode.
     ///   - isCausal: whether a query sees only the keys up to its own.
     ///   - type: of keys and values, `f16` or `f32`.
     ///   - rounds: whether many queries are multiplied in BF16 where the processor has such products, as those of BF16 weights are.
@@ -177,7 +177,7 @@ package final class OperationProbes {
 
     // MARK: - Elementwise
 
-    /// What is done to activations value by value.
+    /// Elementwise operations on activations.
     package enum Elementwise: String, CaseIterable, Sendable {
         case rmsNorm = "rms_norm"
         case layerNorm = "layer_norm"
@@ -188,7 +188,7 @@ package final class OperationProbes {
         case argmax
     }
 
-    /// What an elementwise operation reads, and `x` where it works in place.
+    /// Inputs of an elementwise operation; `x` is also the output of one in place.
     typealias ElementwiseOperands = (x: Tensor, y: Tensor, weight: Tensor, bias: Tensor)
 
     /// Operands that an operation leaves as they are, but for `add`'s sums: one that is timed runs in place again and again, and values that shrank each

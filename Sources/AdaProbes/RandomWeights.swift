@@ -1,6 +1,6 @@
 import AdaLLaVA
 
-/// A few megabytes of random values in an element type's own blocks: what weights of that type cost, without a checkpoint.
+/// A few megabytes of random values in an element type's own blocks, to time weights of that type without a checkpoint.
 ///
 /// Values are spread evenly around zero, so that products of many layers stay finite.
 package struct RandomWeights: Sendable {

@@ -1,6 +1,6 @@
 /// A pictogram that a scene can show.
 package struct Pictogram: Sendable, Hashable {
-    /// What kind of thing a pictogram shows.
+    /// The category of a pictogram's thing.
     package enum Category: String, Sendable, CaseIterable {
         case animal, food, vehicle, object, nature
     }

@@ -23,7 +23,7 @@ extension SceneQuestions {
         }
     }
 
-    /// One thing seen from another: `item` stands in `direction` of `reference`.
+    /// One thing seen from another: `item` is in `direction` of `reference`.
     struct Relation {
         let item: Int
         let direction: Direction

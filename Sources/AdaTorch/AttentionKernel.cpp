@@ -1,6 +1,6 @@
-// Attention that touches only what is seen: for questions about one picture (at_batch.branches) two thirds of the scores are hidden, and for
-// plain causal attention half. Four queries of one branch at a time share each key that is read; their probabilities are kept, since
-// short rows cost less memory than a second pass costs time.
+// Attention that computes visible scores only: with several questions about one picture (at_batch.branches) two thirds of the scores are masked, and
+// with plain causal attention half. Four queries of one branch at a time share each key that is read. Their probabilities are kept for the backward pass,
+// because rows are short and recomputing them would cost more time than they cost memory.
 #include "AttentionKernel.h"
 
 #include <algorithm>
@@ -61,7 +61,7 @@ AT_INLINE v8 exponential(v8 x) {
 struct Block {
     int64_t first, count, shared, start, last;
     int64_t entries() const { return shared + std::max<int64_t>(0, last + 1 - start); }
-    // Entries that query i of the block does not see lie behind these two ends.
+    // Query i of the block does not see the entries from these two ends on.
     int64_t shared_end(const Span *spans, int64_t i) const { return std::min<int64_t>(spans[first + i].shared, first + i + 1); }
     int64_t own_end(int64_t i) const { return shared + std::max<int64_t>(0, first + i + 1 - start); }
 };
@@ -71,7 +71,7 @@ Block block_at(const AttentionShape &shape, int64_t first) {
     while (b.count < block && first + b.count < shape.positions && shape.spans[first + b.count].start == shape.spans[first].start &&
            shape.spans[first + b.count].shared >= shape.spans[first].shared && shape.spans[first].start <= first)
         b.count++;
-    // Of what all see, queries next to each other differ in their ends alone.
+    // Adjacent queries of the shared part differ in their ends only.
     if (shape.spans[first].start > first)
         while (b.count < block && first + b.count < shape.positions && shape.spans[first + b.count].start > first + b.count) b.count++;
     b.last = first + b.count - 1;
@@ -183,7 +183,7 @@ AT_TARGET void forward_block(
         outs[i] = out.at(b.first + i, head, s.width);
         queries[i] = q.at(b.first + i, head, s.width);
     }
-    // The second part's scores overwrite what the first part's rounding up left there.
+    // The first part is rounded up to whole vectors; the second part's scores overwrite the surplus.
     products<N>(scores, queries, keys, 0, b.shared, s.width);
     products<N>(own, queries, keys, b.start, entries - b.shared, s.width);
     for (int i = 0; i < N; i++) softmax(scores[i], b, s.spans, i, scale, width);

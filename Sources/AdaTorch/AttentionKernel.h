@@ -7,7 +7,7 @@
 
 namespace adatorch {
 
-// What each query of a sample sees: keys 0 ..< shared, and keys start ... query. Causal attention is shared = query + 1 and start = query + 1.
+// The keys that a query of a sample sees: 0 ..< shared, and start ... query. Causal attention is shared = query + 1 and start = query + 1.
 struct Span {
     int32_t shared, start;
 };
@@ -25,7 +25,7 @@ struct AttentionShape {
     const Span *spans;        // (positions)
 };
 
-// Whether the processor has what the kernels are compiled for.
+// Whether the processor has the instructions that the kernels are compiled for.
 bool can_attend_spans();
 
 // Probabilities that a head keeps for the way back: floats.

@@ -41,7 +41,7 @@ Tensor activate(const Tensor &x, int32_t activation) {
 Tensor at_model::tower_features(const at_batch &batch) const {
     const auto &c = config;
     if (c.image_size == 0) return from_host(batch.pixels, {batch.images * rows_per_image(), c.vision_hidden_size}, at::kFloat, device);
-    // A frozen tower needs no graph; the projector behind it may.
+    // A frozen tower needs no graph; the projector after it may.
     Tensor features;
     {
         torch::autograd::AutoGradMode mode(at::GradMode::is_enabled() && trains("vision_model."));
@@ -84,7 +84,7 @@ Tensor at_model::project(Tensor features) const {
     return features.to(at::kFloat);
 }
 
-// Cross entropy of the region labels, summed over rows and slots, and of the tokens that name what is in a row.
+// Cross entropy of the region labels, summed over rows and slots, and of the tokens that name a row's content.
 Loss at_model::region_loss(const at_batch &batch) const {
     if (label_classes.empty()) throw std::invalid_argument("the batch has region labels, but the model has no head for them");
     const int64_t slots = int64_t(label_classes.size()), rows = batch.images * rows_per_image();
@@ -116,8 +116,8 @@ Loss at_model::region_loss(const at_batch &batch) const {
     return loss;
 }
 
-// Cross entropy of the tokens that name what is in a projected row (rows, hidden_size), summed; undefined where none is named. Adds how many
-// there are to what `loss` scored, and to its counts those and how many of them are among the row's best.
+// Cross entropy of the tokens that name the content of projected rows (rows, hidden_size), summed; undefined if there are none. Adds their number to
+// the scored positions of `loss`, and to its counts that number and how many of them are among the row's best.
 Tensor at_model::naming_loss(const at_batch &batch, const Tensor &projected, Loss &loss) const {
     const int64_t rows = batch.images * rows_per_image(), names = batch.region_names;
     std::vector<int64_t> places, pairs, tokens, last; // for each name its row among the places; for each place how many names it has, less one
@@ -167,7 +167,7 @@ Tensor at_model::latency_embedding(const at_batch &batch) const {
     return linear(at::gelu(linear(normed, net + "1")), net + "3");
 }
 
-// What tokens stand where, for attention and its rotations.
+// The places of a batch's tokens, for attention and its rotary positions.
 Places at_model::positions(const at_batch &batch) const {
     const int64_t samples = batch.samples, length = batch.length;
     Places places;
@@ -313,7 +313,7 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     const Tensor embeddings = weight("model.embed_tokens.weight");
     std::vector<Tensor> table{at::embedding(embeddings, indices(text), c.padding_token)};
     int64_t rows = int64_t(text.size());
-    Loss naming; // what the images' rows are called
+    Loss naming; // of the names of the images' rows
     if (!images.empty()) {
         const Tensor features = project(tower_features(batch));
         if (batch.region_tokens && options.naming_weight > 0) naming.naming = naming_loss(batch, features, naming);
@@ -345,7 +345,7 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
     const bool scheduled = adaptive && !everything && !nothing;
     const int64_t layers = nothing ? c.prefix_layers : c.layers, prefix = scheduled ? c.prefix_layers : layers;
     const Tensor places_scored = indices(scored), labels = indices(targets);
-    // Behind the last layer only the rows are looked at that tell a scored token.
+    // After the last layer only the rows that predict a scored token are computed.
     Places last = where;
     last.wanted = places_scored;
     const auto at = [&](int64_t layer) -> const Places & { return layer + 1 == layers ? last : where; };
@@ -404,7 +404,7 @@ Loss at_model::forward(const at_batch &batch, const at_step_options &options, In
                 const Tensor counts = at::zeros({samples}, each.options()).index_add(0, sample_of, at::ones_like(each));
                 return at::zeros({samples}, each.options()).index_add(0, sample_of, each) / counts.clamp_min(1);
             };
-            Tensor other, advantage; // what the first plan answers better by
+            Tensor other, advantage; // how much better the first plan answers
             {
                 torch::autograd::AutoGradMode off(false);
                 other = adatorch::select_switches(logits.detach(), c, batch, std::max(1.0f, options.gumbel_noise), 0x9E3779B97F4A7C15ull);

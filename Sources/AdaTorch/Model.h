@@ -27,13 +27,13 @@ struct Parameter {
     bool trained() const { return learning_rate > 0; }
 };
 
-// What a forward pass hands to comparisons with recorded numbers, in the reference's names.
+// Intermediate tensors of a forward pass with the reference's names, for comparison with recorded numbers.
 struct Intermediates {
     std::vector<std::pair<std::string, Tensor>> tensors;
     void keep(const char *name, const Tensor &tensor) { tensors.emplace_back(name, tensor); }
 };
 
-// Where the tokens of a batch stand.
+// The places of a batch's tokens.
 struct Places {
     Tensor cosines, sines; // of their positions: (positions, head_dim / 2), or with samples before that
     Tensor mask;           // (samples, 1, positions, positions), 0 or -infinity; undefined: causal, or as spans say

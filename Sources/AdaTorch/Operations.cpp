@@ -11,7 +11,7 @@ namespace adatorch {
 
 namespace {
 
-// Rows of a sample's heads, whose values lie side by side.
+// Rows of a sample with contiguous heads.
 Rows rows(const Tensor &x, int64_t sample) { return {x.data_ptr<float>() + sample * x.stride(0), x.stride(1)}; }
 
 Tensor in_rows(const Tensor &x) { return x.stride(3) == 1 && x.stride(2) == x.size(3) ? x : x.contiguous(); }

@@ -15,7 +15,7 @@ Tensor layer_norm(const Tensor &x, const Tensor &weight, const Tensor &bias, dou
 Tensor rotate(const Tensor &x, const Tensor &cosines, const Tensor &sines);
 
 // softmax(q k^T / sqrt(d) + mask) v; all (samples, heads, positions, d). Causal: a position sees itself and those before it; with a mask
-// (samples, 1, positions, positions), 0 or -infinity, that alone says what is seen.
+// (samples, 1, positions, positions), 0 or -infinity, the mask alone decides.
 Tensor attention(const Tensor &query, const Tensor &key, const Tensor &value, bool causal, const Tensor &mask = {});
 
 // The same over spans (samples or 1, positions, 2) int32, as AttentionKernel.h has them; q, k, v and the result (samples, positions, heads, d).

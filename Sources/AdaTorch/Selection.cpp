@@ -1,7 +1,7 @@
-// One draw takes the highest of (logits + scale * noise) / temperature among what is left. Forward it is hard; backward it is the softmax of the
-// same scores: for a weight w on the draw, soft * (w - sum(soft * w)) / temperature. Which entries were taken is not differentiated.
+// One draw takes the highest of (logits + scale * noise) / temperature among the remaining entries. Forward it is hard; backward it is the softmax of
+// the same scores: for a weight w on the draw, soft * (w - sum(soft * w)) / temperature. Which entries were taken is not differentiated.
 //
-// Layers: the sample is the sum of the draws. Heads: each unit draws one entry among all, which stands for its layer, then `rank` heads and
+// Layers: the sample is the sum of the draws. Heads: each unit draws one entry among all and so a layer, then `rank` heads and
 // `rank` groups h of that layer c; it adds s (x) h, s being the entry's draw summed over each layer, and the logits drawn from are
 // sum_i s_i l_i. So for a gradient w of the sample, with u the gradient of the two draws for w[c]:
 //     gradient[c] += u

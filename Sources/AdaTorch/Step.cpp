@@ -56,7 +56,7 @@ std::vector<Tensor> gradients(
     if (options.region_counts) {
         static std::mutex counting;
         std::lock_guard<std::mutex> lock(counting);
-        // A language batch has no labels' slots; the names' counts stand last.
+        // A language batch has no labels' slots; the names' counts come last.
         const size_t slots = model.label_classes.size() + 1, first = 2 * slots - loss.counts.size();
         for (size_t i = 0; i < loss.counts.size(); i++) options.region_counts[first + i] += loss.counts[i];
     }

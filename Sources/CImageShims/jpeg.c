@@ -8,7 +8,7 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-// What libjpeg is given as its error manager; `base` stands first so that its pointer is ours.
+// The error manager for libjpeg; `base` comes first so that a pointer to it is a pointer to this.
 typedef struct {
     struct jpeg_error_mgr base;
     jmp_buf jump;
@@ -29,9 +29,9 @@ static void fail(j_common_ptr info) {
     longjmp(errors->jump, 1);
 }
 
-// libjpeg fills what is missing with grey and only warns. Warnings that mean missing or wrong pixels are errors here; the others
-// (stray bytes between markers, an unusual version number) change no pixel and appear in files that cameras write. A lenient reader takes
-// what libjpeg makes of damage, but not of data that end too soon.
+// libjpeg fills missing pixels with grey and only warns. Warnings that mean missing or wrong pixels are errors here; the others
+// (stray bytes between markers, an unusual version number) change no pixel and appear in files that cameras write. A lenient reader accepts
+// libjpeg's pixels of damaged data, but not of truncated data.
 static void on_message(j_common_ptr info, int level) {
     jpeg_errors *errors = (jpeg_errors *)info->err;
     if (level >= 0) return;
@@ -156,7 +156,7 @@ cis_status cis_jpeg_encode(uint8_t **data, size_t *size, const uint8_t *rgb, uin
     struct jpeg_compress_struct info;
     memset(&info, 0, sizeof info);
     jpeg_errors errors;
-    // Written by libjpeg behind our back, so they must survive the jump.
+    // Written by libjpeg between setjmp and longjmp, so they must survive the jump.
     struct {
         unsigned char *bytes;
         unsigned long count;

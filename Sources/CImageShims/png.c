@@ -39,7 +39,7 @@ static void read_bytes(png_structp png, png_bytep target, size_t count) {
     }
     memcpy(target, job->input + job->position, count);
     job->position += count;
-    // A chunk of pixels that is cut off is as long as what there is of it: libpng would ask for all of it before it looks at any.
+    // The length of a truncated chunk of pixels becomes that of its existing bytes, because libpng reads a chunk whole before it decodes any.
     if (job->lenient && count == 8 && memcmp(target + 4, "IDAT", 4) == 0) {
         const size_t left = job->input_size - job->position;
         const size_t length = (size_t)target[0] << 24 | (size_t)target[1] << 16 | (size_t)target[2] << 8 | target[3];
@@ -82,7 +82,7 @@ static uint64_t stored_rows(uint32_t width, uint32_t height, int passes) {
 
 static void flush_nothing(png_structp png) { (void)png; }
 
-// The libpng objects of one call. They stand apart from the function that calls setjmp, whose locals a jump leaves undefined.
+// The libpng objects of one call. They are not locals of the function that calls setjmp, because a jump leaves those undefined.
 typedef struct {
     png_job job;
     png_structp png;
@@ -91,7 +91,7 @@ typedef struct {
 
 static cis_status decode(png_session *session, uint8_t *rgb, uint32_t width, uint32_t height) {
     png_job *job = &session->job;
-    // What comes after the pixels is no matter to a lenient reader.
+    // A lenient reader ignores errors after the pixels.
     if (setjmp(job->jump)) return job->lenient && job->rows > 0 && job->rows_decoded == job->rows ? CIS_OK : job->status;
     png_structp png = session->png;
     png_infop info = session->info;

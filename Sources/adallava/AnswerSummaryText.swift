@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 extension AnswerSummary {
-    /// One line for people: what ran and how long it took.
+    /// One line for people: the part of the model that ran, and the times.
     var line: String {
         let milliseconds = { (duration: Duration) in String(format: "%.0f ms", duration / .milliseconds(1)) }
         var parts: [String] = []

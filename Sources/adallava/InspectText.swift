@@ -2,7 +2,7 @@ import AdaLLaVA
 import Foundation
 
 extension ModelReport {
-    /// Keys and values of a context that is full, of each layer what its window holds.
+    /// Bytes of keys and values of a full context; layers with a window keep only the window.
     private var keyValueBytesAtFullContext: Int {
         let language = configuration.language, layers = (0 ..< language.numHiddenLayers).filter { language.kind($0) != .convolution }
         let positions = layers.reduce(0) { $0 + min(language.contextLength, language.window($1) ?? .max) }

@@ -87,7 +87,7 @@ package enum BudgetHeadFit {
 }
 
 extension BudgetLabels {
-    /// What a head is fitted to, by input and threshold.
+    /// Samples to fit a head to, one for each input, with a label for each threshold.
     fileprivate func samples(usesText: Bool) -> [PerceptronFit.Sample] {
         zip(usesText ? textStates : states, leastUnits).map { state, least in (state, (0 ..< optional).map { least <= $0 }) }
     }

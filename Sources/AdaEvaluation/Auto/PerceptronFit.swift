@@ -14,12 +14,12 @@ struct PerceptronFit {
     var weightDecay: Float = 0.03
     var inputDropout: Float = 0.1, hiddenDropout: Float = 0.3
 
-    /// One sample: what the head reads, and for each threshold whether it is enough.
+    /// One sample: the head's input, and for each threshold whether so many units are enough.
     typealias Sample = (state: [Float], isEnough: [Bool])
 
     /// - Parameters:
     ///   - samples: at least one, all of the same widths.
-    ///   - heldOut: what decides about the epoch.
+    ///   - heldOut: samples whose loss chooses the epoch.
     func fit(_ samples: [Sample], heldOut: [Sample], seed: UInt64 = 1) -> BudgetHead {
         let width = samples[0].state.count, outputs = samples[0].isEnough.count
         let scale = Standardization(samples.map(\.state), width: width)

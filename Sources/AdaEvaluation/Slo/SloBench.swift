@@ -2,10 +2,10 @@ import AdaLLaVA
 import Foundation
 import Synchronization
 
-/// Whether requests are answered by their deadlines when more are asked than a machine can answer: one trace, replayed at several loads and by several
+/// Measures how many requests meet their deadlines when more arrive than the machine can answer: one trace, replayed at several loads and by several
 /// policies, through the server's own admission and engine.
 package struct SloBench: Sendable {
-    /// How requests are taken, and what budget they get.
+    /// The order in which requests are admitted, and their budgets.
     package enum Policy: String, Sendable, CaseIterable {
         /// As the server does: budgets that shrink, deadlines, refusals.
         case ours
@@ -27,14 +27,14 @@ package struct SloBench: Sendable {
     package var concurrent = 32
     /// Seconds of a replay at a load of 1.
     package var seconds: Double
-    /// In what time requests without a deadline are to be answered.
+    /// Time in which requests without a deadline should be answered.
     package var patience = Duration.seconds(30)
     /// Tokens of an image.
     package var imageTokens: Int
     /// The smallest budget, and the steps from it to 1.
     package var floor: Double, steps: Int
 
-    /// What came of one request.
+    /// The times of one request.
     package struct Outcome: Sendable {
         /// Seconds from the arrival to the first token and to the last; `nil` for a request that was refused.
         package var firstToken: Double?, whole: Double?
@@ -135,7 +135,7 @@ package struct SloBench: Sendable {
                         let index = (asked.next() - 1) % trace.requests.count
                         let request = trace.requests[index]
                         _ = try await answer(model, prompts, request, prompts.tokens(request, index), .full, GenerationOptions())
-                        // What ends after the time counts for the part of it that lies before.
+                        // A request that ends after the measured time counts for its part before the end.
                         if (.now - start) / .seconds(1) <= seconds { onProgress(done.next()) }
                     }
                 }
@@ -161,7 +161,7 @@ package struct SloBench: Sendable {
 
     /// Replays the trace.
     /// - Parameters:
-    ///   - load: what the rate of requests is over the measured capacity.
+    ///   - load: the rate of requests over the measured capacity.
     ///   - allowed: seconds that each request is allowed; `nil` for bulk work.
     func replay(
         _ model: AdaptiveModel, _ prompts: Prompts, _ policy: Policy, load: Double, allowed: [Double?], onProgress: @escaping @Sendable (Int, Int) -> Void
@@ -223,10 +223,10 @@ package struct SloBench: Sendable {
         try await capacity(model, Prompts(model), seconds: max(seconds / 5, 1), onProgress: onProgress)
     }
 
-    /// Everything: what requests take alone, the capacity, and a replay for each load and policy.
+    /// Runs the whole benchmark: times of requests alone, the capacity, and a replay for each load and policy.
     /// - Parameters:
     ///   - loads: over the measured capacity.
-    ///   - onProgress: called with what is done, how much of it, and of how much.
+    ///   - onProgress: called with the name of the work, the amount done, and the total.
     package func run(
         _ model: AdaptiveModel, _ description: ExperimentModel, environment: ExperimentEnvironment, loads: [Double], policies: [Policy] = Policy.allCases,
         onProgress: @escaping @Sendable (String, Int, Int) -> Void
@@ -238,7 +238,7 @@ package struct SloBench: Sendable {
         let capacity = try await capacity(model, prompts, seconds: measured) { onProgress("measuring the capacity", $0, 0) }
         let times = trace.requests.map { (full: full.seconds($0, imageTokens: imageTokens), floor: least.seconds($0, imageTokens: imageTokens)) }
         let allowed = zip(trace.requests, times).map { request, time in request.deadlineFactor.map { $0 * time.full } }
-        // The trace's length is what makes its rate the capacity at a load of 1.
+        // With this length the trace's rate is the capacity at a load of 1.
         var bench = self
         bench.seconds = Double(trace.requests.count) / capacity
         var runs: [Run] = []

@@ -1,7 +1,7 @@
 import AdaLLaVA
 import Foundation
 
-/// What ``SloBench`` found.
+/// Results of ``SloBench``.
 package struct SloReport: ExperimentReport {
     package static let name = "slo"
     package let environment: ExperimentEnvironment
@@ -84,8 +84,8 @@ package struct SloReport: ExperimentReport {
         return sums
     }
 
-    /// The smallest part of its fair share that a key got: of what was served in all, each key's share is what it asked for, or an equal part of what the
-    /// keys that asked for less leave (max-min fairness).
+    /// The smallest fraction of its fair share that a key got. By max-min fairness the share is the key's demand, or, if that is less, an equal part of
+    /// the served tokens that keys of smaller demand leave.
     static func leastShare(served: [Double], asked: [Double]) -> Double {
         var left = served.reduce(0, +), fair = [Double](repeating: 0, count: asked.count)
         let order = asked.indices.sorted { asked[$0] < asked[$1] }

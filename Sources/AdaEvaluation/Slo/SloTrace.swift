@@ -33,7 +33,7 @@ package struct SloTrace: Sendable, Equatable {
     /// - Parameters:
     ///   - context: positions that prompt and answer may take.
     ///   - imageTokens: positions of an image; `nil` for models without a tower.
-    ///   - scale: what lengths are multiplied by; `nil` makes the median conversation an eighth of the context at most.
+    ///   - scale: factor of lengths; `nil` makes the median conversation an eighth of the context at most.
     package init(count: Int, context: Int, imageTokens: Int?, scale: Double? = nil, seed: UInt64) {
         var random = SplitMix64(seed: seed)
         let fitting = min(1, Double(context) / 8 / (SloTrace.medianPrompt + SloTrace.medianAnswer)), scale = scale ?? fitting
@@ -46,7 +46,7 @@ package struct SloTrace: Sendable, Equatable {
             let drawn = exp(SloTrace.promptSpread * SloTrace.normal(&random)) * SloTrace.medianPrompt * scale
             let question = lengths.lowerBound + random.index(below: lengths.count)
             let answer = exp(SloTrace.answerSpread * SloTrace.normal(&random)) * SloTrace.medianAnswer * scale
-            // What the image, the latency token and one more position leave.
+            // Positions that remain after the image, the latency token and one more.
             let room = context - 2 - (hasImage ? imageTokens ?? 0 : 0)
             request.answer = max(1, min(Int(answer.rounded()), context / 4, room - 1))
             request.prompt = max(1, min(hasImage ? question : Int(drawn.rounded()), room - request.answer))
@@ -84,7 +84,7 @@ package struct SloTrace: Sendable, Equatable {
     }
 }
 
-/// What a request takes by itself, fitted to some that were measured: linear in text, images, answer, and text times answer.
+/// The time of a request alone, fitted to some that were measured: linear in text, images, answer, and text times answer.
 struct IsolatedTimes: Sendable {
     private let coefficients: [Double]
 

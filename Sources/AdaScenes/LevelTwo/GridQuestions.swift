@@ -140,7 +140,7 @@ struct GridQuestions {
         return ("What is the largest number?", String(largest))
     }
 
-    // MARK: What is unlike the rest
+    // MARK: The odd one out
 
     private var categories: [Pictogram.Category] { scene.things.compactMap(\.pictogram?.category) }
 

@@ -1,4 +1,4 @@
-// AdaTorch: AdaLLaVA's training step over libtorch, behind plain C.
+// AdaTorch: AdaLLaVA's training step over libtorch, with a C interface.
 //
 // libAdaTorch is built by scripts/build-adatorch.sh and opened at run time. It exports one function, `at_interface`, which gives a table
 // of all others, so that a program needs no libtorch to be built and can tell a library of another version before it calls it.
@@ -16,10 +16,10 @@ extern "C" {
 
 #define AT_INTERFACE_VERSION 6
 
-// What stands in `at_batch.tokens` where no token does.
+// Values of `at_batch.tokens` that are no tokens.
 #define AT_IMAGE_ROW (-200)     // one row of image features; the rows of all images follow each other in reading order
 #define AT_LATENCY_TOKEN (-201) // the latency token
-#define AT_PADDING (-202)       // behind the end of a sample
+#define AT_PADDING (-202)       // after the end of a sample
 #define AT_IGNORED_LABEL (-100)
 
 enum { AT_SCHEDULER_NONE = 0, AT_SCHEDULER_LAYERS = 1, AT_SCHEDULER_HEADS = 2 };
@@ -33,7 +33,7 @@ typedef struct {
     int32_t tied_embeddings, attention_bias, mlp_bias;
     float rms_epsilon;
     const float *inverse_frequencies; // (head_dim / 2)
-    float rotary_scale;               // what cosines and sines are multiplied by
+    float rotary_scale;               // factor of cosines and sines
 
     // Vision tower (CLIP); vision_layers counts the layers that run. No tower: vision_hidden_size 0. A tower whose features the caller
     // computes: image_size 0, and feature_rows for each image.
@@ -72,23 +72,23 @@ typedef struct {
     const int64_t *tokens;  // (samples, length)
     const int64_t *labels;  // (samples, length); position t is scored against the logits of t - 1
     const int32_t *units;   // (samples) optional units granted
-    const float *latency;   // (samples) what the latency embedding encodes, in [0, 1)
+    const float *latency;   // (samples) the value that the latency embedding encodes, in [0, 1)
     const uint64_t *seeds;  // (samples) for the Gumbel noise
-    // (samples, length), or NULL: several questions about what they share. 0 is what all see, and comes first; the tokens of branch k see that and
-    // their own branch, whose positions count on from it. Each branch has a latency token. A sample has one plan, which the first branch's latency
-    // token chooses; where the units of all samples let everything run, the scheduler is not asked.
+    // (samples, length), or NULL: each sample is several questions (branches) about one shared beginning, 0. Tokens of branch k see the shared tokens,
+    // whose positions theirs continue, and their own branch. Each branch has a latency token. The first branch's chooses the sample's one plan; if the
+    // units of all samples run everything, the scheduler does not run.
     const int32_t *branches;
     // Gumbel noise instead of seeds, one after another for all samples; or NULL. For each unit: (switches), and for heads also (heads), (heads).
     const float *noise;
     int64_t noise_count;
     int32_t images;
     const float *pixels;    // (images, 3, image_size, image_size); with image_size 0 (images, feature_rows, vision_hidden_size)
-    // (images, rows, label_slots) classes, AT_IGNORED_LABEL where none is scored; class 0 is "nothing there". Given, the loss is theirs,
-    // and samples, tokens and what belongs to them are not looked at.
+    // (images, rows, label_slots) classes, AT_IGNORED_LABEL where none is scored; class 0 is "nothing there". If given, the loss is theirs,
+    // and samples, tokens and their other fields are ignored.
     const int32_t *region_labels;
-    // (images, rows, region_names) tokens that name what is there, AT_IGNORED_LABEL where there are fewer; or NULL. Each projected row's logits
-    // through the output matrix are scored against them, so that features come to lie where the words for them do. Beside region_labels
-    // this is a part of their loss; beside tokens it is weighed by naming_weight.
+    // (images, rows, region_names) tokens that name a row's content, AT_IGNORED_LABEL where there are fewer; or NULL. Each projected row's logits
+    // through the output matrix are scored against them, so that features move towards the embeddings of their words. With region_labels this
+    // is a part of their loss; with tokens it is weighed by naming_weight.
     const int32_t *region_tokens;
     int32_t region_names;
 } at_batch;
@@ -102,7 +102,7 @@ typedef struct {
     int64_t scored;
 } at_result;
 
-// What a step computes besides gradients, for comparison with recorded numbers: called for each named tensor.
+// Receives a step's intermediate tensors, by name, for comparison with recorded numbers.
 typedef void (*at_visitor)(void *context, const char *name, const float *values, int64_t count);
 
 typedef struct {
@@ -111,9 +111,9 @@ typedef struct {
     float naming_weight;   // of that loss; 0: none
     float distill_weight;  // KL of the full model's predictions from the adaptive one's; 0: none
     float distill_temperature;
-    float gumbel_noise;    // what the Gumbel noise is multiplied by: 1 as published, 0 takes the highest logits
+    float gumbel_noise;    // factor of the Gumbel noise: 1 as published, 0 takes the highest logits
     float balance_weight;  // of the information that a sample gives about its switches, which is to be high; 0: none
-    float ranking_weight;  // of the loss that ranks two plans by what they answer; 0: none, else each batch runs a second plan
+    float ranking_weight;  // of the loss that ranks two plans by their answers; 0: none, else each batch runs a second plan
     at_visitor visitor;    // NULL: none; otherwise one batch
     void *context;
     // (label_slots + 1, 2), added to: for each slot of region_labels the labels above 0 and how many of them were recognized, then the same of
@@ -135,7 +135,7 @@ typedef struct at_group at_group;
 
 typedef struct {
     int32_t version;
-    const char *(*description)(void); // libtorch's version, and what it can use
+    const char *(*description)(void); // libtorch's version, and the devices it can use
     const char *(*last_error)(void);
     int32_t (*cuda_devices)(void);
 

@@ -17,7 +17,7 @@ typedef enum {
 } cis_status;
 
 // rgb (height, width, 3): every byte is written when CIS_OK comes back. data: the whole file, `size` bytes.
-// width, height: what the file's frame header says; another size found while decoding is CIS_DAMAGED.
+// width, height: from the file's frame header; another size found while decoding is CIS_DAMAGED.
 // Grayscale is repeated over the channels, CMYK and YCCK (stored inverted, as Adobe writes them) become RGB by multiplication with black.
 // lenient: damage that libjpeg goes on from is no error, as for Pillow; a file that is cut off is one all the same.
 cis_status cis_jpeg_decode(uint8_t *rgb, const uint8_t *data, size_t size, uint32_t width, uint32_t height, int lenient, char *message);
@@ -32,8 +32,8 @@ cis_status cis_jpeg_encode(uint8_t **data, size_t *size, const uint8_t *rgb, uin
 // *data, *size: the file, to be released with cis_free. 8-bit RGB, not interlaced.
 cis_status cis_png_encode(uint8_t **data, size_t *size, const uint8_t *rgb, uint32_t width, uint32_t height, char *message);
 
-// target (capacity): what a zlib stream unpacks to, *written bytes of it; a stream that is cut off gives what there is.
-// CIS_DAMAGED for one that breaks the format, CIS_NO_MEMORY for one that unpacks to more than the capacity.
+// target (capacity): the bytes of a zlib stream, *written of them; a truncated stream gives the bytes that it has.
+// CIS_DAMAGED for a stream that breaks the format, CIS_NO_MEMORY for one of more bytes than the capacity.
 cis_status cis_inflate(uint8_t *target, size_t capacity, size_t *written, const uint8_t *data, size_t size);
 
 void cis_free(uint8_t *data);
