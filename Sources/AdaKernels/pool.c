@@ -43,8 +43,8 @@ struct ak_pool {
     _Atomic(void *) context;
 
     // Memory that is read after the run: written between runs, read by threads that hold an item.
-    ak_expected expected[AK_EXPECTED];
-    int32_t expected_count;
+    ak_prefetch_ranges prefetches[AK_MOST_PREFETCHES];
+    int32_t prefetch_count;
 
     _Alignas(CACHE_LINE) ak_signal finished;   // counts items that are not done; the caller waits for zero
     _Alignas(CACHE_LINE) ak_signal started;    // changes with every run; idle workers wait for a change
@@ -113,21 +113,21 @@ static int32_t share_end(int32_t items, int32_t worker, int32_t threads) { retur
 
 // The state of one thread's prefetch.
 typedef struct {
-    ak_expected expected[AK_EXPECTED];
+    ak_prefetch_ranges prefetches[AK_MOST_PREFETCHES];
     int32_t count, threads;
     int32_t worker;
-    int32_t at, piece;   // the entry and its range that are being prefetched; -1: none yet
+    int32_t at, range;   // the entry and its range that are being prefetched; -1: none yet
     size_t offset;       // within the range
     size_t left;         // bytes that may still be prefetched
 } prefetch_state;
 
 static void start_prefetch(prefetch_state *ahead, const ak_pool *pool, int32_t worker) {
-    ahead->count = pool->expected_count;
-    for (int32_t i = 0; i < ahead->count; i++) ahead->expected[i] = pool->expected[i];
+    ahead->count = pool->prefetch_count;
+    for (int32_t i = 0; i < ahead->count; i++) ahead->prefetches[i] = pool->prefetches[i];
     ahead->threads = pool->thread_count + 1;
     ahead->worker = worker;
     ahead->at = 0;
-    ahead->piece = -1;
+    ahead->range = -1;
     ahead->offset = 0;
     ahead->left = PREFETCH_BYTES;
 }
@@ -135,20 +135,20 @@ static void start_prefetch(prefetch_state *ahead, const ak_pool *pool, int32_t w
 static int prefetch_some(void *context) {
     prefetch_state *ahead = context;
     while (ahead->at < ahead->count && ahead->left > 0) {
-        const ak_expected *expected = &ahead->expected[ahead->at];
-        if (ahead->piece < 0) ahead->piece = share_end(expected->pieces, ahead->worker - 1, ahead->threads);
-        if (ahead->piece >= share_end(expected->pieces, ahead->worker, ahead->threads)) {
+        const ak_prefetch_ranges *ranges = &ahead->prefetches[ahead->at];
+        if (ahead->range < 0) ahead->range = share_end(ranges->count, ahead->worker - 1, ahead->threads);
+        if (ahead->range >= share_end(ranges->count, ahead->worker, ahead->threads)) {
             ahead->at++;
-            ahead->piece = -1;
+            ahead->range = -1;
             ahead->offset = 0;
             continue;
         }
-        if (ahead->offset >= expected->bytes) {
-            ahead->piece++;
+        if (ahead->offset >= ranges->bytes) {
+            ahead->range++;
             ahead->offset = 0;
             continue;
         }
-        const char *from = (const char *)expected->base + (size_t)ahead->piece * expected->stride + ahead->offset;
+        const char *from = (const char *)ranges->base + (size_t)ahead->range * ranges->stride + ahead->offset;
         for (size_t line = 0; line < PREFETCH_STEP; line += CACHE_LINE) __builtin_prefetch(from + line, 0, 2);
         ahead->offset += PREFETCH_STEP;
         ahead->left -= ahead->left < PREFETCH_STEP ? ahead->left : PREFETCH_STEP;
@@ -357,14 +357,14 @@ static int is_finished(const void *context) {
     return atomic_load_explicit(&((const ak_pool *)context)->finished.value, memory_order_acquire) == 0;
 }
 
-void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count) {
+void ak_pool_prefetch(ak_pool *pool, const ak_prefetch_ranges *ranges, int32_t count) {
     if (pool->thread_count == 0 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) return;
-    pool->expected_count = 0;
-    for (int32_t i = 0; i < count && pool->expected_count < AK_EXPECTED; i++) {
-        if (expected[i].bytes == 0 || expected[i].pieces <= 0) continue;
-        ak_expected *kept = &pool->expected[pool->expected_count++];
-        *kept = expected[i];
-        if (kept->pieces > PREFETCH_BYTES) kept->pieces = PREFETCH_BYTES;   // more are not prefetched, and none overflows
+    pool->prefetch_count = 0;
+    for (int32_t i = 0; i < count && pool->prefetch_count < AK_MOST_PREFETCHES; i++) {
+        if (ranges[i].bytes == 0 || ranges[i].count <= 0) continue;
+        ak_prefetch_ranges *kept = &pool->prefetches[pool->prefetch_count++];
+        *kept = ranges[i];
+        if (kept->count > PREFETCH_BYTES) kept->count = PREFETCH_BYTES;   // more are not prefetched, and none overflows
     }
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
@@ -406,7 +406,7 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, work_functio
     }
     ak_place_set_needed(place, 0);
     ak_place_return(place);
-    pool->expected_count = 0;
+    pool->prefetch_count = 0;
     if (!is_entered) set_running(pool, 0);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

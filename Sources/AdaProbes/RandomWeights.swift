@@ -39,7 +39,7 @@ package struct RandomWeights: Sendable {
         self.bytes = bytes
     }
 
-    /// Hands out `count` bytes, a multiple of the type's block, in pieces, starting at a random place.
+    /// Hands out `count` bytes, a multiple of the type's block, in parts, starting at a random place.
     package func read(_ count: Int, _ random: inout SplitMix64, _ body: (UnsafeRawBufferPointer) throws -> Void) rethrows {
         var start = random.index(below: bytes.count / blockBytes) * blockBytes
         var left = count

@@ -14,7 +14,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
-struct at_group {
+struct at_process_group {
     c10::intrusive_ptr<c10d::Store> store;
 #ifdef USE_C10D_GLOO
     c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
@@ -57,13 +57,13 @@ struct at_group {
 
 namespace adatorch {
 
-at_group *make_group(const std::string &address, int port, int rank, int world_size, int device, int timeout_seconds) {
+at_process_group *make_group(const std::string &address, int port, int rank, int world_size, int device, int timeout_seconds) {
     c10d::TCPStoreOptions options;
     options.port = static_cast<uint16_t>(port);
     options.isServer = rank == 0;
     options.numWorkers = world_size;
     options.timeout = std::chrono::seconds(timeout_seconds);
-    auto group = std::make_unique<at_group>();
+    auto group = std::make_unique<at_process_group>();
     group->store = c10::make_intrusive<c10d::TCPStore>(address, options);
     if (device >= 0) {
         group->device = at::Device(at::kCUDA, static_cast<int8_t>(device));
@@ -89,13 +89,13 @@ at_group *make_group(const std::string &address, int port, int rank, int world_s
 #endif
 }
 
-void free_group(at_group *group) { delete group; }
+void free_group(at_process_group *group) { delete group; }
 
-void sum_values(at_group &group, double *values, int64_t count) {
+void sum_values(at_process_group &group, double *values, int64_t count) {
     group.sum(at::from_blob(values, {count}, at::TensorOptions().dtype(at::kDouble)));
 }
 
-void sum_gradients(at_model &model, at_group &group) {
+void sum_gradients(at_model &model, at_process_group &group) {
     torch::autograd::AutoGradMode off(false);
     constexpr int64_t bucket = 25 << 18; // 25 MiB of float32, as DistributedDataParallel
     std::vector<Parameter *> members;
@@ -127,7 +127,7 @@ void sum_gradients(at_model &model, at_group &group) {
     flush();
 }
 
-void broadcast_parameters(at_model &model, at_group &group) {
+void broadcast_parameters(at_model &model, at_process_group &group) {
     torch::autograd::AutoGradMode off(false);
     for (auto &parameter : model.parameters) group.broadcast(parameter.value.detach());
 }
@@ -136,17 +136,17 @@ void broadcast_parameters(at_model &model, at_group &group) {
 
 #else
 
-struct at_group {};
+struct at_process_group {};
 
 namespace adatorch {
 
-at_group *make_group(const std::string &, int, int, int, int, int) {
+at_process_group *make_group(const std::string &, int, int, int, int, int) {
     throw std::runtime_error("this libAdaTorch was built without gloo (apt-get install libgloo-dev) and NCCL, so it trains in one process only");
 }
-void free_group(at_group *group) { delete group; }
-void sum_values(at_group &, double *, int64_t) {}
-void sum_gradients(at_model &, at_group &) {}
-void broadcast_parameters(at_model &, at_group &) {}
+void free_group(at_process_group *group) { delete group; }
+void sum_values(at_process_group &, double *, int64_t) {}
+void sum_gradients(at_model &, at_process_group &) {}
+void broadcast_parameters(at_model &, at_process_group &) {}
 
 } // namespace adatorch
 

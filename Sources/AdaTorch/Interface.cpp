@@ -139,7 +139,7 @@ int32_t accumulate(at_model *model, const at_batch *batches, int32_t count, cons
     return guarded([&] { adatorch::accumulate(*model, batches, count, *options, results); });
 }
 
-int32_t update(at_model *model, at_group *group, const at_update_options *options, double *grad_norm) {
+int32_t update(at_model *model, at_process_group *group, const at_update_options *options, double *grad_norm) {
     return guarded([&] { *grad_norm = adatorch::update(*model, group, *options); });
 }
 
@@ -161,8 +161,8 @@ int64_t peak_memory(const at_model *model) {
     return 0;
 }
 
-at_group *group_create(const char *address, int32_t port, int32_t rank, int32_t world_size, int32_t device, int32_t timeout_seconds) {
-    at_group *group = nullptr;
+at_process_group *group_create(const char *address, int32_t port, int32_t rank, int32_t world_size, int32_t device, int32_t timeout_seconds) {
+    at_process_group *group = nullptr;
     guarded([&] { group = adatorch::make_group(address, port, rank, world_size, device, timeout_seconds); });
     return group;
 }
@@ -184,10 +184,10 @@ const at_functions functions = {
     clear_gradients,
     peak_memory,
     group_create,
-    [](at_group *group) { adatorch::free_group(group); },
-    [](at_group *group, double *values, int64_t count) { return guarded([&] { adatorch::sum_values(*group, values, count); }); },
-    [](at_model *model, at_group *group) { return guarded([&] { adatorch::sum_gradients(*model, *group); }); },
-    [](at_model *model, at_group *group) { return guarded([&] { adatorch::broadcast_parameters(*model, *group); }); },
+    [](at_process_group *group) { adatorch::free_group(group); },
+    [](at_process_group *group, double *values, int64_t count) { return guarded([&] { adatorch::sum_values(*group, values, count); }); },
+    [](at_model *model, at_process_group *group) { return guarded([&] { adatorch::sum_gradients(*model, *group); }); },
+    [](at_model *model, at_process_group *group) { return guarded([&] { adatorch::broadcast_parameters(*model, *group); }); },
 };
 
 } // namespace

@@ -117,7 +117,7 @@ void accumulate(at_model &model, const at_batch *batches, int32_t count, const a
 }
 
 // AdamW (Loshchilov and Hutter, 2019), as torch.optim.AdamW computes it.
-double update(at_model &model, at_group *group, const at_update_options &options) {
+double update(at_model &model, at_process_group *group, const at_update_options &options) {
     torch::autograd::AutoGradMode off(false);
     const auto indices = trained(model);
     if (group) sum_gradients(model, *group);

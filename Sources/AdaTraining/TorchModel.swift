@@ -122,7 +122,7 @@ package final class TorchModel {
 
     /// One AdamW step with the gradients so far, summed over the processes of `group`; clears them.
     /// - Returns: the gradient's norm before clipping. Nothing has changed if it is not finite.
-    package func update(_ options: UpdateOptions, group: TorchGroup? = nil) throws -> Double {
+    package func update(_ options: UpdateOptions, group: TorchProcessGroup? = nil) throws -> Double {
         var settings = at_update_options(
             learning_rate_scale: options.learningRateScale, beta1: options.beta1, beta2: options.beta2, epsilon: options.epsilon,
             max_grad_norm: options.maxGradNorm, step: Int64(options.step))

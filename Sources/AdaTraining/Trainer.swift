@@ -41,7 +41,7 @@ package final class Trainer {
     private let source: ModelSource
     private let model: TorchModel
     private let dataset: InstructionDataset
-    private let group: TorchGroup?
+    private let group: TorchProcessGroup?
     private let schedule: LearningRateSchedule
     private let stepsPerEpoch: Int
     private let stepSize: Int
@@ -82,7 +82,7 @@ package final class Trainer {
         options.loraAlpha = Float(recipe.loraAlpha)
         options.loraTargets = recipe.loraTargets
         model = try source.makeModel(options, recipe: recipe, library: library)
-        group = launch.worldSize > 1 ? try TorchGroup(launch, cudaDevice: options.cudaDevice, library: library) : nil
+        group = launch.worldSize > 1 ? try TorchProcessGroup(launch, cudaDevice: options.cudaDevice, library: library) : nil
         description = library.summary + (options.cudaDevice.map { ", device cuda:\($0)" } ?? ", \(options.workers) workers on the CPU")
 
         stepSize = recipe.samplesPerProcess * launch.worldSize

@@ -246,13 +246,13 @@ struct PoolTests {
         defer { ak_pool_destroy(pool) }
         let page = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 64)
         let hints = [
-            ak_expected(base: page, stride: 64, bytes: 64, pieces: 64), ak_expected(base: UnsafeRawPointer(bitPattern: 64), stride: 1 << 40, bytes: 1 << 50, pieces: .max),
-            ak_expected(base: nil, stride: 0, bytes: 0, pieces: 5), ak_expected(base: nil, stride: 1, bytes: 1, pieces: -1),
+            ak_prefetch_ranges(base: page, stride: 64, bytes: 64, count: 64), ak_prefetch_ranges(base: UnsafeRawPointer(bitPattern: 64), stride: 1 << 40, bytes: 1 << 50, count: .max),
+            ak_prefetch_ranges(base: nil, stride: 0, bytes: 0, count: 5), ak_prefetch_ranges(base: nil, stride: 1, bytes: 1, count: -1),
         ]
         page.deallocate()
         for round in 0..<200 {
             let hints = Array(hints.shuffled().prefix(round % 5)) + (round % 7 == 0 ? hints + hints + hints : [])
-            ak_pool_expect(pool, hints, Int32(hints.count))
+            ak_pool_prefetch(pool, hints, Int32(hints.count))
             let record = PoolRecord(items: 1 + round % 40, workers: 3)
             run(pool, items: 1 + round % 40, record)
             #expect(record.isGood)

@@ -185,7 +185,7 @@ import Testing
                 results.add(rank, Result {
                     var launch = Launch()
                     (launch.rank, launch.worldSize, launch.port) = (rank, 2, 29611)
-                    let group = try TorchGroup(launch, cudaDevice: nil, library: library, timeout: .seconds(60))
+                    let group = try TorchProcessGroup(launch, cudaDevice: nil, library: library, timeout: .seconds(60))
                     let step = try RecordedStep("H")
                     try group.broadcast(step.model)
                     let batch = try step.batch(rank ..< rank + 1)

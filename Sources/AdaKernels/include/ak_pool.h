@@ -24,20 +24,20 @@ void ak_pool_run(ak_pool *pool, int32_t items, const int32_t *ends, void (*work)
 void ak_pool_enter(ak_pool *pool);
 void ak_pool_leave(ak_pool *pool);
 
-// Memory that will probably be read right after a run: `pieces` ranges of `bytes` bytes each, `stride` bytes apart. Each worker reads an equal number of
+// Memory that will probably be read right after a run: `count` ranges of `bytes` bytes each, `stride` bytes apart. Each worker reads an equal number of
 // adjacent ranges.
 typedef struct {
     const void *base;
     size_t stride, bytes;
-    int32_t pieces;
-} ak_expected;
+    int32_t count;
+} ak_prefetch_ranges;
 
-#define AK_EXPECTED 6   // at most
+#define AK_MOST_PREFETCHES 6   // of one ak_pool_prefetch
 
 // Announces memory that is read after the next ak_pool_run (and only that). Threads that wait for its end, or for the run after it, prefetch this
 // memory, up to the size of a second-level cache, so that memory bandwidth is used while threads wait.
 // Never changes a result; the memory may have been freed by then. Called by the caller of ak_pool_run.
-void ak_pool_expect(ak_pool *pool, const ak_expected *expected, int32_t count);
+void ak_pool_prefetch(ak_pool *pool, const ak_prefetch_ranges *ranges, int32_t count);
 
 // Prefetches cache lines that the calling thread reads soon.
 static inline void ak_prefetch(const void *const *lines, int32_t count) {

@@ -1,7 +1,7 @@
 import AdaKernels
 import Foundation
 
-/// Turns a granted share of compute into the latency token's embedding (AdaLLaVA, section 3.2): 128 sines and cosines, LayerNorm, and a
+/// Turns a granted fraction of compute into the latency token's embedding (AdaLLaVA, section 3.2): 128 sines and cosines, LayerNorm, and a
 /// two-layer GELU network. Weights: `scheduler.scheduler_up_proj.net.{0,1,3}`.
 package struct LatencyEncoder: Sendable {
     static let width = 256

@@ -148,7 +148,7 @@ package struct TensorDescription: Sendable, Equatable {
     }
 }
 
-/// Takes the bytes of one tensor while a checkpoint is written, in as many pieces as the caller likes.
+/// Takes the bytes of one tensor while a checkpoint is written, in as many parts as the caller likes.
 package struct TensorSink {
     let file: AtomicFile
 

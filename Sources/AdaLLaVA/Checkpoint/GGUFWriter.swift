@@ -1,6 +1,6 @@
 import Foundation
 
-/// Writes GGUF files (version 3, little-endian), one tensor at a time, so that no more than a piece of one tensor needs to be in
+/// Writes GGUF files (version 3, little-endian), one tensor at a time, so that no more than a part of one tensor needs to be in
 /// memory. The file appears under its name only when it is complete.
 package enum GGUFWriter {
     /// Every tensor starts at a multiple of this, as readers assume when `general.alignment` is absent.

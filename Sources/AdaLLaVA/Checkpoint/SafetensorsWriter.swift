@@ -1,6 +1,6 @@
 import Foundation
 
-/// Writes `.safetensors` files, one tensor at a time, so that no more than a piece of one tensor needs to be in memory.
+/// Writes `.safetensors` files, one tensor at a time, so that no more than a part of one tensor needs to be in memory.
 ///
 ///     try SafetensorsWriter.write(descriptions, to: url) { tensor, sink in try sink.write(values[tensor.name]) }
 ///

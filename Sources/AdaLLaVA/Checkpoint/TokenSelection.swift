@@ -13,7 +13,7 @@ package struct FastV: Sendable, Hashable, CustomStringConvertible {
 
     /// The first layer without the dropped tokens, `K`: 1 or more.
     package var layer: Int
-    /// The share of an image's tokens that is dropped, `R`, 0 ... 1, rounded down to whole tokens.
+    /// The fraction of an image's tokens that is dropped, `R`, 0 ... 1, rounded down to whole tokens.
     package var ratio: Double
     /// The order in which image tokens are dropped.
     package var ranking: Ranking

@@ -235,24 +235,24 @@ struct TorchPickle {
     private mutating func byte() throws -> UInt8 { try number(UInt8.self) }
 
     private mutating func number<Number: FixedWidthInteger>(_: Number.Type) throws -> Number {
-        let piece = try take(MemoryLayout<Number>.size)
-        return Number(littleEndian: piece.loadUnaligned(as: Number.self))
+        let field = try take(MemoryLayout<Number>.size)
+        return Number(littleEndian: field.loadUnaligned(as: Number.self))
     }
 
     /// LONG1: a two's complement of up to 255 bytes; no more than eight fit a size.
     private mutating func longInteger() throws -> Int {
-        let piece = try take(Int(try byte()))
-        guard piece.count <= 8 else { throw malformed("a number of \(piece.count) bytes in its pickle") }
-        var value: Int64 = piece.last.map { $0 >= 0x80 ? -1 : 0 } ?? 0
-        for byte in piece.reversed() { value = value << 8 | Int64(byte) }
+        let field = try take(Int(try byte()))
+        guard field.count <= 8 else { throw malformed("a number of \(field.count) bytes in its pickle") }
+        var value: Int64 = field.last.map { $0 >= 0x80 ? -1 : 0 } ?? 0
+        for byte in field.reversed() { value = value << 8 | Int64(byte) }
         return Int(value)
     }
 
     private mutating func text(count: Int) throws -> String {
         guard count <= Self.textLimit else { throw malformed("a text of \(count) bytes in its pickle, expected at most \(Self.textLimit)") }
-        let piece = try take(count)
-        guard firstInvalidUTF8(in: piece) == nil else { throw malformed("a text in its pickle that is not UTF-8") }
-        return String(decoding: piece, as: UTF8.self)
+        let field = try take(count)
+        guard firstInvalidUTF8(in: field) == nil else { throw malformed("a text in its pickle that is not UTF-8") }
+        return String(decoding: field, as: UTF8.self)
     }
 
     /// GLOBAL: module and name, each up to the end of its line.

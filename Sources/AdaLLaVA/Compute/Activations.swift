@@ -251,12 +251,12 @@ extension Workspace {
         let (made, kernels) = (buffer.reserve(type, rows: rows.upperBound, stride: stride), self.kernels.functions)
         let memory = hasNorm ? pieceMemory(type == AK_F32 ? 0 : min(rows.count, Workspace.rowsAtOnce) * stride) : nil
         if rows.count <= rowsPerItem(rows.count, stride: stride) {
-            made.write(kernels, source, rows, piece: memory?.address)
+            made.write(kernels, source, rows, normed: memory?.address)
         } else {
             forRows(rows.count, stride: stride) { part, worker in
                 made.write(
                     kernels, source, rows.lowerBound + part.lowerBound ..< rows.lowerBound + part.upperBound,
-                    piece: memory.map { $0.address + worker * $0.count })
+                    normed: memory.map { $0.address + worker * $0.count })
             }
         }
         return made.activations
@@ -265,16 +265,16 @@ extension Workspace {
 
 extension ActivationWriter {
     /// Writes rows, or a norm of them.
-    /// - Parameter piece: memory for as many normed rows, where they are not float32.
-    fileprivate func write(_ kernels: UnsafePointer<ak_kernels>, _ source: RowSource, _ rows: Range<Int>, piece: UnsafeMutablePointer<Float>?) {
+    /// - Parameter normed: memory for as many normed rows, where they are not float32.
+    fileprivate func write(_ kernels: UnsafePointer<ak_kernels>, _ source: RowSource, _ rows: Range<Int>, normed: UnsafeMutablePointer<Float>?) {
         guard source.weight != nil else {
             return write(kernels, rows: rows, columns: 0 ..< stride, from: source.x + rows.lowerBound * stride, stride: stride)
         }
         if type == AK_F32 {
             return source.writeNorm(kernels, rows, into: values.assumingMemoryBound(to: Float.self) + rows.lowerBound * stride, stride: stride)
         }
-        guard let piece else { return }
-        source.writeNorm(kernels, rows, into: piece, stride: stride)
-        write(kernels, rows: rows, columns: 0 ..< stride, from: piece, stride: stride)
+        guard let normed else { return }
+        source.writeNorm(kernels, rows, into: normed, stride: stride)
+        write(kernels, rows: rows, columns: 0 ..< stride, from: normed, stride: stride)
     }
 }

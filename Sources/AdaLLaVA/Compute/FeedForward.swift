@@ -25,7 +25,7 @@ extension Workspace {
         let kernel = KernelProducts(first, self)
         let shared = middleItems(kernel.products[0], tokens: rows, columnsTogether: middleType.columnsTogether, products: first.count)
         kernel.set(shared, isShared: true)
-        let pieces = shared.products[0], gate = UnsafePointer(kernel.products), up = gate + (isGated ? 1 : 0)
+        let items = shared.products[0], gate = UnsafePointer(kernel.products), up = gate + (isGated ? 1 : 0)
         let combines = middleType == AK_BF16 && type == AK_BF16 && gate.pointee.matrix.pointee.blocks <= AK_MIDDLE_BLOCKS
             && (isGated ? function == .silu && gate.pointee.bias == nil && up.pointee.bias == nil : activation != nil)
         withUnsafePointer(to: activations) { activations in
@@ -35,15 +35,15 @@ extension Workspace {
                 }
                 // Scale groups leave few work items, so with many threads the rows are divided as well.
                 let most = middleType == AK_I8 ? (rows + 2 * Workspace.rowsAtOnce - 1) / (2 * Workspace.rowsAtOnce) : 1
-                let rowParts = max(1, min((2 * pool.threads + pieces.count - 1) / max(pieces.count, 1), most))
+                let rowParts = max(1, min((2 * pool.threads + items.count - 1) / max(items.count, 1), most))
                 let partRows = (0 ..< rowParts).reduce(0) { max($0, activations.pointee.part($1, of: rowParts).count) }
-                let widest = (0 ..< pieces.count).reduce(0) { max($0, gate.pointee.middleColumns(pieces.range($1), of: width).count) }
+                let widest = (0 ..< items.count).reduce(0) { max($0, gate.pointee.middleColumns(items.range($1), of: width).count) }
                 let (functions, scratch, parts) = (kernels.functions, scratchAddresses, pieceMemory(partRows * widest * first.count))
-                pool.run(pieces.count * rowParts) { index, worker in
-                    let item = index % pieces.count, range = activations.pointee.part(index / pieces.count, of: rowParts)
+                pool.run(items.count * rowParts) { index, worker in
+                    let item = index % items.count, range = activations.pointee.part(index / items.count, of: rowParts)
                     var activations = activations.pointee.rows(from: range.lowerBound, count: range.count)
                     let rows = range.count
-                    let columns = gate.pointee.middleColumns(pieces.range(item), of: width), count = columns.count
+                    let columns = gate.pointee.middleColumns(items.range(item), of: width), count = columns.count
                     let values = parts.address + worker * parts.count, others = values + rows * count
                     gate.pointee.run(
                         functions, &activations, item: item, next: up, nextItem: isGated ? item : item + 1,
@@ -82,9 +82,9 @@ extension Workspace {
         _ middle: @escaping MiddleFunction, _ gate: KernelProduct, _ up: KernelProduct?, _ activation: ActivationFunction?,
         _ activations: UnsafePointer<ak_activations>, _ made: ActivationWriter, zero: UnsafeBufferPointer<Range<Int>>
     ) {
-        let (scratch, pieces) = (scratchAddresses, gate.items)
-        pool.run(pieces.count) { item, worker in
-            let range = pieces.range(item), next = pieces.range(item + 1)
+        let (scratch, items) = (scratchAddresses, gate.items)
+        pool.run(items.count) { item, worker in
+            let range = items.range(item), next = items.range(item + 1)
             middle(
                 made.bf16, made.stride, activations, gate.matrix, up?.matrix, gate.bias, activation, gate.panels + range.lowerBound,
                 Int32(range.count), Int32(next.count), scratch[worker])

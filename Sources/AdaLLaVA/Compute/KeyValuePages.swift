@@ -241,11 +241,11 @@ package final class LayerPages {
         let first = window > 0 ? max(0, length - window) / size : 0
         guard first < pages.count, let page = addresses[first], length > 0 else { return }
         let positions = min((length - first * size + panel - 1) / panel * panel, size)
-        let keys = ak_expected(
-            base: page, stride: layout.keyBytes, bytes: layout.keyBytes / size * positions, pieces: Int32(heads.count))
-        let values = ak_expected(
+        let keys = ak_prefetch_ranges(
+            base: page, stride: layout.keyBytes, bytes: layout.keyBytes / size * positions, count: Int32(heads.count))
+        let values = ak_prefetch_ranges(
             base: page + heads.count * layout.keyBytes, stride: layout.valueBytes, bytes: layout.valueBytes / size * positions,
-            pieces: Int32(heads.count))
+            count: Int32(heads.count))
         reads.append(keys)
         reads.append(values)
     }

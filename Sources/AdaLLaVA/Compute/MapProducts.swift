@@ -3,11 +3,11 @@ import AdaKernels
 extension Workspace {
     /// ``multiply(_:norm:role:_:)`` for a map of an image: many rows, and often fewer panels of outputs than there are threads.
     ///
-    /// Large maps are shared out by rows, so that a piece's inputs and outputs stay in its worker's cache and any number of panels keeps all
-    /// threads busy; small ones by panels. The sums are the same either way.
+    /// Work items of large maps are rows, so that an item's inputs and outputs stay in its worker's cache and any number of panels keeps all
+    /// threads busy; those of small maps are panels. The sums are the same either way.
     func multiplyMap(_ x: Tensor, _ product: Product) {
         let matrix = product.linear.weight.matrix
-        let rowsPerPiece = Workspace.rowsPerPiece(stride: x.stride)
+        let rowsPerItem = Workspace.rowsPerItem(stride: x.stride)
         guard x.rows >= 4 * pool.threads * Workspace.tileRows, product.parts.allSatisfy({ $0.panels == nil && $0.blocks == nil }) else {
             return multiply(x, role: .chunk, [product])
         }
@@ -17,12 +17,12 @@ extension Workspace {
         let (bias, flags) = (product.linear.bias.map { UnsafePointer($0.data) }, product.flags)
         let panels = Int(matrix.panels)
         let list = identity(panels), all = list.address
-        pool.run((x.rows + rowsPerPiece - 1) / rowsPerPiece) { item, worker in
-            let first = item * rowsPerPiece
-            var piece = activations.rows(from: first, count: min(rowsPerPiece, x.rows - first))
+        pool.run((x.rows + rowsPerItem - 1) / rowsPerItem) { item, worker in
+            let first = item * rowsPerItem
+            var part = activations.rows(from: first, count: min(rowsPerItem, x.rows - first))
             withUnsafePointer(to: matrix) { matrix in
                 kernels.matmul(
-                    output.data + first * output.stride, output.stride, &piece, matrix, bias, all, Int32(panels), nil,
+                    output.data + first * output.stride, output.stride, &part, matrix, bias, all, Int32(panels), nil,
                     matrix.pointee.blocks, flags, nil, scratch[worker])
             }
         }
@@ -32,8 +32,8 @@ extension Workspace {
     /// Rows that the kernels' tiles divide.
     private static let tileRows = 24
 
-    /// Rows of a piece of work: about 64 kB of inputs, in whole tiles.
-    private static func rowsPerPiece(stride: Int) -> Int {
+    /// Rows of a work item: about 64 kB of inputs, in whole tiles.
+    private static func rowsPerItem(stride: Int) -> Int {
         min(max(16384 / max(stride, 1) / tileRows, 1), 16) * tileRows
     }
 }

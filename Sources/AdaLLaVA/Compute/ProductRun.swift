@@ -101,22 +101,22 @@ package final class ProductRun {
 
         func run(_ item: Int, _ worker: Int) {
             let count = call.pointee.count
-            var product = UnsafePointer(call.pointee.products), (index, piece) = (0, call.pointee.rowParts == 1 ? item : item % call.pointee.items)
-            while piece >= product.pointee.items.count {
-                piece -= product.pointee.items.count
+            var product = UnsafePointer(call.pointee.products), (index, productItem) = (0, call.pointee.rowParts == 1 ? item : item % call.pointee.items)
+            while productItem >= product.pointee.items.count {
+                productItem -= product.pointee.items.count
                 index += 1
                 product += 1
             }
             // A worker usually takes one item after the other.
-            let isLast = piece + 1 == product.pointee.items.count && index + 1 < count
-            let next = isLast ? product + 1 : product, nextItem = isLast ? 0 : piece + 1
-            if call.pointee.rowParts == 1 { return multiply(product, piece, next: next, nextItem, worker) }
+            let isLast = productItem + 1 == product.pointee.items.count && index + 1 < count
+            let next = isLast ? product + 1 : product, nextItem = isLast ? 0 : productItem + 1
+            if call.pointee.rowParts == 1 { return multiply(product, productItem, next: next, nextItem, worker) }
             let part = product.pointee.parts
             var activations = activations.rows(from: part.pointee.row, count: part.pointee.count)
             let rows = activations.part(item / call.pointee.items, of: call.pointee.rowParts)
             activations = activations.rows(from: rows.lowerBound, count: rows.count)
             product.pointee.run(
-                call.pointee.kernels, &activations, item: piece, next: next, nextItem: nextItem, scratch: call.pointee.scratch[worker],
+                call.pointee.kernels, &activations, item: productItem, next: next, nextItem: nextItem, scratch: call.pointee.scratch[worker],
                 into: (product.pointee.output + (part.pointee.row + rows.lowerBound) * product.pointee.stride, product.pointee.stride))
         }
 

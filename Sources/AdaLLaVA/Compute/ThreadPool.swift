@@ -59,10 +59,10 @@ package final class ThreadPool: @unchecked Sendable {
         for _ in 0 ..< 4 { run(threads * 4) { _, _ in } }
     }
 
-    /// Announces memory that is probably read right after the next run; waiting threads prefetch it (`ak_pool_expect`).
+    /// Announces memory that is probably read right after the next run; waiting threads prefetch it (`ak_pool_prefetch`).
     func expect(_ memory: Prefetches) {
         if threads == 1 { return }
-        withUnsafeBytes(of: memory.items) { ak_pool_expect(pool, $0.baseAddress?.assumingMemoryBound(to: ak_expected.self), Int32(memory.count)) }
+        withUnsafeBytes(of: memory.items) { ak_pool_prefetch(pool, $0.baseAddress?.assumingMemoryBound(to: ak_prefetch_ranges.self), Int32(memory.count)) }
     }
 
     private final class Work {
@@ -77,18 +77,18 @@ package final class ThreadPool: @unchecked Sendable {
 /// Memory that threads read soon, at most ``capacity`` places. Stored inline, because an array would be one more cache miss for each layer of a decode.
 struct Prefetches: BitwiseCopyable {
     static let capacity = 3
-    fileprivate private(set) var items = (ak_expected(), ak_expected(), ak_expected())
+    fileprivate private(set) var items = (ak_prefetch_ranges(), ak_prefetch_ranges(), ak_prefetch_ranges())
     private(set) var count = 0
 
     var isEmpty: Bool { count == 0 }
-    var first: ak_expected { items.0 }
+    var first: ak_prefetch_ranges { items.0 }
 
     init() {}
 
     /// - Parameter list: entries that do not fit are not prefetched.
-    init(_ list: [ak_expected]) { for item in list { append(item) } }
+    init(_ list: [ak_prefetch_ranges]) { for item in list { append(item) } }
 
-    mutating func append(_ item: ak_expected) {
+    mutating func append(_ item: ak_prefetch_ranges) {
         switch count {
         case 0: items.0 = item
         case 1: items.1 = item

@@ -123,12 +123,12 @@ package final class Workspace {
     /// - Parameters:
     ///   - panels: of outputs; `nil` reads all.
     ///   - blocks: of inputs; `nil` reads all.
-    func prefetched(_ weight: WeightMatrix, panels: IndexList? = nil, blocks: IndexList? = nil) -> ak_expected {
+    func prefetched(_ weight: WeightMatrix, panels: IndexList? = nil, blocks: IndexList? = nil) -> ak_prefetch_ranges {
         let matrix = weight.matrix
         let bytes = matrix.panelBytes
         // With many columns off, most of a prefetch would not be read.
-        if let blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_expected() }
+        if let blocks, blocks.count * 4 < Int(matrix.blocks) * 3 { return ak_prefetch_ranges() }
         let (start, run) = (panels?.firstRun).map { ($0.lowerBound, $0.count) } ?? (0, Int(matrix.panels))
-        return ak_expected(base: matrix.data.map { $0 + start * bytes }, stride: bytes, bytes: bytes, pieces: Int32(run))
+        return ak_prefetch_ranges(base: matrix.data.map { $0 + start * bytes }, stride: bytes, bytes: bytes, count: Int32(run))
     }
 }

@@ -88,7 +88,7 @@ package final class BandwidthReader: Sendable {
     private let pool: ThreadPool
     private let buffer: Buffer
     private let streams: Int32
-    private static let piece = 1 << 20
+    private static let itemBytes = 1 << 20
 
     /// - Parameter threads: one for each processor by default.
     /// - Throws: `ComputeError`
@@ -117,7 +117,7 @@ package final class BandwidthReader: Sendable {
         private let address: UnsafeMutableRawPointer
 
         init(bytes: Int) {
-            self.bytes = bytes / piece * piece
+            self.bytes = bytes / itemBytes * itemBytes
             address = .allocate(byteCount: self.bytes, alignment: 2 << 20)
             #if os(Linux)
                 // Fewer translations to look up; without huge pages it is a little slower, and nothing else changes.
@@ -130,7 +130,7 @@ package final class BandwidthReader: Sendable {
         deinit { address.deallocate() }
 
         func read(_ pool: ThreadPool, _ streams: Int32) {
-            pool.run(bytes / piece) { item, _ in _ = ak_ceiling_read(self.address + item * piece, piece, streams) }
+            pool.run(bytes / itemBytes) { item, _ in _ = ak_ceiling_read(self.address + item * itemBytes, itemBytes, streams) }
         }
     }
 }

@@ -3,7 +3,7 @@ import Foundation
 /// Factor between the predicted and the allowed time, so that the requested fraction of deadlines is kept.
 ///
 /// Adaptive conformal inference (Gibbs and Candès, 2021): the margin is a quantile of the recent errors of predictions, and the quantile's level moves up
-/// when a deadline was missed and down a little when it was kept, so that the share holds also when errors change with the machine's load.
+/// when a deadline was missed and down a little when it was kept, so that the fraction is kept also when errors change with the machine's load.
 package struct DeadlineMargin: Sendable, Equatable {
     /// Errors that are kept.
     static let count = 128

@@ -31,7 +31,7 @@ enum PruMerge {
         return sum
     }
 
-    /// The share of values above `Q3 + 1.5 (Q3 − Q1)`, over all images of a batch; percentiles interpolate linearly.
+    /// The fraction of values above `Q3 + 1.5 (Q3 − Q1)`, over all images of a batch; percentiles interpolate linearly.
     static func outlierRatio(_ attention: [Float]) -> Double {
         if attention.isEmpty { return 0 }
         let sorted = attention.sorted()
@@ -63,8 +63,8 @@ enum PruMerge {
     /// - Parameters:
     ///   - features: `[patches, hidden]`.
     ///   - key: raw key projections of the last layer, `[patches + 1, hidden]`.
-    ///   - ratio: share of outlier patches; measured on this image if `nil`.
-    ///   - pool: shares the kept patches out.
+    ///   - ratio: fraction of outlier patches; measured on this image if `nil`.
+    ///   - pool: computes the kept patches.
     ///   - progress: called with the kept patches that are done and all of them.
     /// - Throws: `CancellationError` within a few dozen patches.
     static func merge(

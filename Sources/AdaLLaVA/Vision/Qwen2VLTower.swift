@@ -93,7 +93,7 @@ final class Qwen2VLTower: VisionNetwork {
             make: { [self, ranges] index in
                 let layer = layers[index / 2]
                 if index % 2 == 0 {
-                    // Attention of all windows is one piece: they share memory for keys.
+                    // Attention of all windows is one unit, because they share memory for keys.
                     return VisionPass.Phase(rows: 1, layer: index / 2) { _ in attention(layer, hidden, layer.attendsToAll ? [0 ..< patches] : ranges, workspace) }
                 }
                 return VisionPass.Phase(rows: patches, leastRows: 16) { rows in self.feedForward(layer, hidden.rows(rows), workspace) }

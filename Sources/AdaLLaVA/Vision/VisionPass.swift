@@ -3,7 +3,7 @@
 /// A server runs some rows between two steps of the answers that grow meanwhile, so that an image delays no other answer. Rows of a phase do not depend on
 /// each other, and their sums do not depend on how a phase is cut: the output is the same bit for bit.
 final class VisionPass {
-    /// Rows that can be computed in any pieces, once the phases before are complete.
+    /// Rows that can be computed in any parts, once the phases before are complete.
     struct Phase {
         let rows: Int
         /// Fewest rows that are worth a call.

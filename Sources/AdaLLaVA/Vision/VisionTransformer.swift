@@ -120,7 +120,7 @@ struct VisionTransformer: Sendable {
     private final class Scratch {
         let query, key, value, attended: Tensor
         let pages: LayerPages
-        /// Where it does not go piece by piece into a buffer: in float32.
+        /// In float32, if work items do not write it to a buffer of activations.
         private(set) lazy var middle = Tensor(rows: rows, columns: intermediateSize)
         private let rows: Int, intermediateSize: Int
 

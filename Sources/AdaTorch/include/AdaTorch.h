@@ -62,7 +62,7 @@ typedef struct {
     int32_t device;                 // -1: CPU; otherwise the CUDA device
     int32_t bfloat16;               // products and attention in bfloat16; weights, norms, residuals and losses stay float32
     int32_t gradient_checkpointing; // keep only each layer's input, compute the layer again on the way back
-    int32_t workers;                // batches of one step that are computed side by side (CPU)
+    int32_t workers;                // batches of one step that are computed at the same time (CPU)
     int32_t threads;                // libtorch's threads for each of them
 } at_config;
 
@@ -131,7 +131,7 @@ typedef struct {
 enum { AT_VALUE = 0, AT_GRADIENT = 1, AT_FIRST_MOMENT = 2, AT_SECOND_MOMENT = 3, AT_MERGED = 4 }; // merged: the value with LoRA's product added
 
 typedef struct at_model at_model;
-typedef struct at_group at_group;
+typedef struct at_process_group at_process_group;
 
 typedef struct {
     int32_t version;
@@ -152,19 +152,19 @@ typedef struct {
     // Forward and backward; adds to the gradients. One result for each batch.
     int32_t (*accumulate)(at_model *model, const at_batch *batches, int32_t count, const at_step_options *options, at_result *results);
     // Sums gradients over processes, clips, does one AdamW step and clears the gradients.
-    int32_t (*update)(at_model *model, at_group *group, const at_update_options *options, double *grad_norm);
+    int32_t (*update)(at_model *model, at_process_group *group, const at_update_options *options, double *grad_norm);
     void (*clear_gradients)(at_model *model);
     // Bytes of device memory in use at most so far; 0 on CPU.
     int64_t (*peak_memory)(const at_model *model);
 
     // Data parallelism over c10d: gloo on CPU, NCCL on CUDA.
-    at_group *(*group_create)(const char *address, int32_t port, int32_t rank, int32_t world_size, int32_t device, int32_t timeout_seconds);
-    void (*group_free)(at_group *group);
-    int32_t (*sum)(at_group *group, double *values, int64_t count);
+    at_process_group *(*group_create)(const char *address, int32_t port, int32_t rank, int32_t world_size, int32_t device, int32_t timeout_seconds);
+    void (*group_free)(at_process_group *group);
+    int32_t (*sum)(at_process_group *group, double *values, int64_t count);
     // Sums the gradients over processes without an update.
-    int32_t (*sum_gradients)(at_model *model, at_group *group);
+    int32_t (*sum_gradients)(at_model *model, at_process_group *group);
     // Every process gets the first one's parameters.
-    int32_t (*broadcast)(at_model *model, at_group *group);
+    int32_t (*broadcast)(at_model *model, at_process_group *group);
 } at_functions;
 
 // NULL if the library is of another version.

@@ -34,8 +34,8 @@ static void run_jobs(ak_pool *pool, int rounds, int is_shared) {
         int32_t ends[8];
         for (int i = 0; i < 8; i++) ends[i] = rand() % (MOST_ITEMS + 1);
         if (!is_shared && round % 3 == 0) {
-            const ak_expected expected = {memory, 64, 64, 64};
-            ak_pool_expect(pool, &expected, 1);
+            const ak_prefetch_ranges expected = {memory, 64, 64, 64};
+            ak_pool_prefetch(pool, &expected, 1);
         }
         ak_pool_run(pool, items, round % 2 ? ends : NULL, item_of, &own);
         int count = 0;

@@ -32,7 +32,7 @@ package struct Launch: Sendable, Equatable {
 }
 
 /// The processes that train together, joined by libtorch's c10d.
-package final class TorchGroup {
+package final class TorchProcessGroup {
     let handle: OpaquePointer
     private let library: TorchLibrary
 
