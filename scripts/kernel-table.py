@@ -320,7 +320,7 @@ def product_table(name, parts):
                 for index, (count, file, tile, done) in enumerate(key):
                     functions = ", ".join(f"`{name}`" for name in dict.fromkeys(made[index] for _, made in members))
                     rows.append([act, text, layout, str(count), done or "–", functions, f"`{file}`", str(tile) if tile else "–"])
-    header = ["activations", "weights", "layout", "from rows", "weights on the way", "function", "file", "rows of a tile"]
+    header = ["activations", "weights", "layout", "from rows", "conversion", "function", "file", "rows of a tile"]
     return f"### {name}\n\n" + table(header, rows)
 
 
