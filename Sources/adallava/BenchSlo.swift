@@ -25,7 +25,7 @@ struct BenchSlo: AsyncParsableCommand {
     @Option(help: "The most answers that are computed at once.")
     var maxConcurrent = 32
 
-    @Option(help: "What the lengths of the traces' prompts and answers are multiplied by; by default a median conversation is an eighth of the context at most.")
+    @Option(help: "Factor of the lengths of the traces' prompts and answers; by default a median conversation is an eighth of the context at most.")
     var lengths: Double?
 
     @Option(help: "Where requests and deadlines come from.")

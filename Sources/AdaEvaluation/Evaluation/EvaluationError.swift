@@ -34,7 +34,7 @@ package enum EvaluationError: AdaLLaVAError, Equatable {
     package var description: String {
         switch self {
         case .argument(let name, let expected, let found): "\(name): expected \(expected), found \(found)"
-        case .missing(let file, let needed): "\(file): no such file (\(needed)); docs/evaluation.md says what to download and where to put it"
+        case .missing(let file, let needed): "\(file): no such file (\(needed)); docs/evaluation.md lists the files to download and their folders"
         case .data(let file, let place, let expected, let found): "\(file), \(place): expected \(expected), found \(found)"
         case .otherRun(let folder, let setting, let expected, let found):
             "\(folder) holds a run with another \(setting): it has \(found), asked for is \(expected); name another --output, or repeat the run's settings to go on with it"

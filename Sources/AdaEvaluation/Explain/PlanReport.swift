@@ -111,7 +111,7 @@ package struct PlanReport: Sendable {
 
             """
         page += comparison() + maps()
-        if let oracle { page += "<h2>What plans could be worth</h2>\n<pre>\(SVG.escape(oracle.table))</pre>\n" }
+        if let oracle { page += "<h2>The best possible plans</h2>\n<pre>\(SVG.escape(oracle.table))</pre>\n" }
         if let auto { page += BudgetChart.section(auto) }
         if !examples.isEmpty {
             page += "<h2>Single inputs</h2>\n<p>The parts that ran for each, the answers under each plan, and the latency token's attention.</p>\n"

@@ -45,7 +45,7 @@ struct PlanReportExample {
             return (report.trimmed(result.budget), frequencies, result.switches.areLayers(of: plan))
         }
         guard let first = known.first else { return "" }
-        var html = "<p>What ran:</p>\n" + SwitchMap.legend(graded: false)
+        var html = "<p>Parts that ran:</p>\n" + SwitchMap.legend(graded: false)
         if first.areLayers {
             let drawing = SwitchMap.layers(
                 known.map { ($0.label, $0.frequencies) }, prefix: report.prefixLayers, title: "Layers that ran for this input at each budget", cell: 28,

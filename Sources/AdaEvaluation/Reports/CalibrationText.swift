@@ -25,7 +25,7 @@ package struct CalibrationText {
 
     /// A table for people.
     package var text: String {
-        var lines = ["# \(report.identity)", "", "Fitted times (non-negative least squares over what was counted):", ""]
+        var lines = ["# \(report.identity)", "", "Fitted times (non-negative least squares over counts):", ""]
         for term in CalibrationText.terms where report.nanoseconds[term.name, default: 0] > 0 {
             let value = String(format: "%12.1f", report.nanoseconds[term.name, default: 0])
             lines.append("\(value)  \(term.unit.padding(toLength: 30, withPad: " ", startingAt: 0))\(term.meaning)")

@@ -44,7 +44,7 @@ package enum CheckpointError: AdaLLaVAError, Equatable {
         case .missing(let file, let needed): "\(file): no such file (\(needed))"
         case .unreadable(let file, let reason): "\(file): cannot be read: \(reason)"
         case .unwritable(let file, let reason): "\(file): cannot be written: \(reason)"
-        case .malformed(let file, let reason): "\(file): damaged or not what its name says: \(reason)"
+        case .malformed(let file, let reason): "\(file): damaged, or not of the format that its name says: \(reason)"
         case .missingTensor(let name, let file): "\(name) in \(file): the tensor is missing"
         case .shape(let tensor, let expected, let found, let file): "\(tensor) in \(file): expected shape \(expected), found \(found)"
         case .elementType(let tensor, let expected, let found, let file): "\(tensor) in \(file): expected \(expected), found \(found)"

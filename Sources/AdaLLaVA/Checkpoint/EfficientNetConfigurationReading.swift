@@ -114,7 +114,7 @@ extension EfficientNetConfiguration {
         var previous = stemChannels
         for stage in stages {
             guard stage.inputs == previous else {
-                throw invalid("blocks_args", "a stage with the \(previous) channels of what is before it", stage.notation)
+                throw invalid("blocks_args", "a stage with the \(previous) channels of the layer before it", stage.notation)
             }
             previous = stage.outputs
         }

@@ -9,7 +9,7 @@ extension ModelConfiguration {
             let supported = "supported: \(DecoderArchitecture.ggufArchitectures.joined(separator: ", "))"
             throw CheckpointError.unsupported(
                 what: "the GGUF architecture \"\(name.prefix(60))\"", file: file.location,
-                hint: name == "clip" ? "this is the image part of a model: give it beside the language model" : supported)
+                hint: name == "clip" ? "this is the image part of a model: give it together with the language model" : supported)
         }
         let fields = GGUFFields(file.metadata, architecture: name)
         if try fields.metadata.int(fields.key("expert_count")) ?? 0 > 0 {

@@ -100,7 +100,7 @@ package struct GGUFFile: TensorSource {
             let key = try cursor.readName(of: "a metadata key")
             let type = try cursor.readType()
             let value = try cursor.readValue(type)
-            guard values.updateValue(value, forKey: key) == nil else { throw cursor.malformed("the key \(key) stands twice") }
+            guard values.updateValue(value, forKey: key) == nil else { throw cursor.malformed("the key \(key) is there twice") }
             keys.append(key)
         }
         return GGUFMetadata(keys: keys, values: values, location: location)
@@ -134,7 +134,7 @@ package struct GGUFFile: TensorSource {
                 name: info.name, type: info.type, typeName: info.type == .unread ? info.typeName : nil, shape: info.shape,
                 bytes: UnsafeRawBufferPointer(rebasing: bytes), file: file)
             guard tensors.updateValue(tensor, forKey: info.name) == nil else {
-                throw CheckpointError.malformed(file: file.path, reason: "the tensor \(info.name) stands twice")
+                throw CheckpointError.malformed(file: file.path, reason: "the tensor \(info.name) is there twice")
             }
         }
         return tensors

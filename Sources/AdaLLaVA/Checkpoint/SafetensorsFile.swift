@@ -38,7 +38,7 @@ package struct SafetensorsFile: TensorSource {
         var end = 0
         for entry in header.entries.sorted(by: { ($0.start, $0.end) < ($1.start, $1.end) }) {
             guard entry.start == end else {
-                let what = entry.start < end ? "overlaps the tensor before it" : "leaves a gap behind the tensor before it"
+                let what = entry.start < end ? "overlaps the tensor before it" : "leaves a gap after the tensor before it"
                 throw CheckpointError.malformed(
                     file: file.path, reason: "\(entry.name) \(what): it starts at byte \(entry.start) of the data, expected \(end)")
             }

@@ -23,7 +23,7 @@ package struct ShardedTensors: TensorSource {
         for name in Set(weightMap.values).sorted() {
             guard Self.isPlainFileName(name) else {
                 throw CheckpointError.malformed(
-                    file: file.path, reason: "the shard \"\(name.prefix(200))\" is not a plain file name: shards lie beside the index")
+                    file: file.path, reason: "the shard \"\(name.prefix(200))\" is not a plain file name: shards are in the folder of the index")
             }
             let shard = try MappedFile(contentsOf: folder.appendingPathComponent(name), needed: "a shard that \(url.lastPathComponent) names")
             if WeightFiles.isPyTorch(name) {

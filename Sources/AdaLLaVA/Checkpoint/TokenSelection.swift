@@ -133,7 +133,7 @@ extension ModelConfiguration {
                 throw TokenSelectionError.layer(fastV.layer, expected: "k from 1 to \(most), \(why)", model: name)
             }
             guard language.kind(fastV.layer - 1) != .convolution else {
-                throw TokenSelectionError.layer(fastV.layer, expected: "k behind a layer with attention, not a convolution", model: name)
+                throw TokenSelectionError.layer(fastV.layer, expected: "k after a layer with attention, not a convolution", model: name)
             }
         }
         llava.fastV = selection.decoder

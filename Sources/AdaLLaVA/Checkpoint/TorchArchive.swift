@@ -79,12 +79,12 @@ package struct TorchArchive: TensorSource {
             pickle.dictionaries[system].contains(where: { $0.key == .text("little_endian") && $0.value == .bool(true) })
         else { throw CheckpointError.unsupported(what: "a file from a big-endian machine", file: file.path, hint: "") }
         let state = try pickle.read()
-        guard case .list(let list) = try pickle.read() else { throw malformed("expected the list of storages behind the state dict") }
+        guard case .list(let list) = try pickle.read() else { throw malformed("expected the list of storages after the state dict") }
         let sizes = try storageSizes(state, pickle, file: file.path)
         var position = pickle.position
         var storages: [String: Range<Int>] = [:]
         for key in pickle.lists[list] {
-            guard case .text(let key) = key, let storage = sizes[key] else { throw malformed("a storage that no tensor lies on") }
+            guard case .text(let key) = key, let storage = sizes[key] else { throw malformed("a storage that no tensor uses") }
             guard position <= file.bytes.count - 8 else { throw malformed("the file is cut off before storage \(quoted(key))") }
             let count = Int64(littleEndian: file.bytes.loadUnaligned(fromByteOffset: position, as: Int64.self))
             guard count == storage.count, let size = storage.type.bytes(for: storage.count) else {
@@ -93,7 +93,7 @@ package struct TorchArchive: TensorSource {
             position += 8
             guard size <= file.bytes.count - position else { throw malformed("the file is cut off in storage \(quoted(key))") }
             guard storages.updateValue(position ..< position + size, forKey: key) == nil else {
-                throw malformed("storage \(quoted(key)) stands there twice")
+                throw malformed("storage \(quoted(key)) is there twice")
             }
             position += size
         }

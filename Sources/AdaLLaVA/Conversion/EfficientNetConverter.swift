@@ -70,7 +70,7 @@ package struct EfficientNetConverter: WeightConverter {
         }
         throw CheckpointError.unsupported(
             what: "a state dict whose shapes no EfficientNet-Lite has", file: archive.location,
-            hint: "expected \(EfficientNetConfiguration.variantNames.joined(separator: ", ")) from efficientnet-lite-pytorch, or its config.json beside it")
+            hint: "expected \(EfficientNetConfiguration.variantNames.joined(separator: ", ")) from efficientnet-lite-pytorch, or its config.json in the same folder")
     }
 
     // MARK: - Parts

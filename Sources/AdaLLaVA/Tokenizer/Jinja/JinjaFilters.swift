@@ -20,7 +20,7 @@ extension JinjaInterpreter {
         case "title": return .text(try titled(try spelling.string(value)))
         case "replace":
             let values = try bind("old", "new", "count")
-            guard let old = values[0], let new = values[1] else { throw meter.failure("replace: expected what to replace and with what") }
+            guard let old = values[0], let new = values[1] else { throw meter.failure("replace: expected the text to replace and its replacement") }
             return .text(
                 try replaced(
                     try spelling.string(value), try spelling.string(old), try spelling.string(new), limit: values[2]?.integer ?? -1))
