@@ -34,7 +34,7 @@ package struct ReadImage: Sendable {
 /// JPEG, PNG, WebP, GIF (its first frame) and BMP are read; the format follows from the first bytes. Alpha is dropped without
 /// blending and colour profiles are not applied, as Pillow's `convert("RGB")` does, so a model sees the pixels it was trained on.
 /// Orientation is honoured wherever Pillow's `exif_transpose` finds it. A truncated or damaged image is an error, never a partly grey picture,
-/// unless the caller asks for Pillow's reading of it.
+/// unless the caller requests Pillow's reading of it.
 package enum ImageDecoder {
     /// - Parameters:
     ///   - bytes: the whole file.

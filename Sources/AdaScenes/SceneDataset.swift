@@ -24,7 +24,7 @@ package struct SceneDataset: Sendable {
         package let tasks: [String]?
         /// The questions and their answers.
         package let conversations: [Turn]
-        /// Where everything is drawn, if ``Options/regions`` asks for it.
+        /// Where everything is drawn, if ``Options/regions`` is set.
         package let regions: [SceneRegion]?
     }
 
@@ -190,7 +190,7 @@ package struct SceneDataset: Sendable {
         }
     }
 
-    /// - Returns: the scene's record, and, if asked for, one of separate questions.
+    /// - Returns: the scene's record, and, if requested, one of separate questions.
     private static func writeScene(
         _ index: Int, of scene: Scene, options: Options, folder: URL
     ) throws -> (record: Record?, separate: Record?) {

@@ -73,7 +73,7 @@ package struct SloReport: ExperimentReport {
 
     private func tokens(_ request: SloTrace.Request) -> Double { Double(request.prompt + request.images * bench.imageTokens + 2 * request.answer) }
 
-    /// Tokens that each key asked for, and that it was given in time.
+    /// Tokens that each key requested, and that it was given in time.
     private var asked: [Double] { sums { _ in true } }
 
     private func served(_ run: SloBench.Run) -> [Double] { sums { run.outcomes[$0].isInTime } }

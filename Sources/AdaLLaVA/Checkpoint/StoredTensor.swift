@@ -63,7 +63,7 @@ package enum ElementType: String, Sendable, CaseIterable {
 
 /// One tensor of a checkpoint, still where the file holds it.
 package struct StoredTensor: @unchecked Sendable {
-    /// The name in the file, or the canonical one under which it was asked for.
+    /// The name in the file, or the canonical one that was looked up.
     package let name: String
     /// The element type that its bytes have.
     package let type: ElementType

@@ -30,7 +30,7 @@ package struct ConversionReport: Sendable {
         @Nullable package var note: String?
     }
 
-    /// - Parameter output: the file or folder that was asked for.
+    /// - Parameter output: the requested file or folder.
     package func json(output: String, type: CheckpointConverter.Target) -> JSON {
         JSON(output: output, files: files, type: type.rawValue, tensors: tensors, bytes: bytes, note: note)
     }

@@ -30,7 +30,7 @@ package struct MachineCeilings: Sendable, Equatable, Codable {
             + "they are measured again once it is quieter, or with --measure", load)
     }
 
-    /// From here on somebody else was measured too.
+    /// Load average from which the measurement included other programs.
     private static let busy = 0.5
 
     package var hardware: Hardware {

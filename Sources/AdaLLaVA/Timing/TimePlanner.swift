@@ -249,7 +249,7 @@ package final class TimePlanner {
         return need
     }
 
-    /// The most units, at most `limit`, whose predicted times keep all limits with the margin that the confidence asks for; none if no plan keeps them.
+    /// The most units, at most `limit`, whose predicted times keep all limits with the confidence's margin; none if no plan keeps them.
     package func choose(_ situation: Situation, atMost limit: Int) -> Choice {
         var (fits, tooMany) = (-1, min(limit, mostUnits) + 1)
         while tooMany - fits > 1 {

@@ -1,7 +1,7 @@
 /// The pre-tokenizers that GGUF files name in `tokenizer.ggml.pre`, each a list of patterns whose matches are cut out in turn.
 struct GGUFPreTokenizer: Sendable {
     let steps: [PreTokenizer]
-    /// A word that is a token is that token, whatever the merges say (as these models' tokenizer.json asks for).
+    /// A word that is a token is that token, whatever the merges say (`ignore_merges` in these models' tokenizer.json).
     let ignoresMerges: Bool
     /// The default of adding the beginning of sequence, if the file has no such field.
     let addsBOS: Bool

@@ -97,7 +97,7 @@ struct TokenizerJSONSteps {
         var result: (prefix: [Int], suffix: [Int]) = ([], [])
         for (type, value) in try steps(value, "post_processor", "processors") {
             switch type {
-            // Only changes the offsets of words, which nobody asks for here.
+            // Only changes the offsets of words, which are not used here.
             case "ByteLevel": continue
             case "TemplateProcessing": result = try template(value)
             case "RobertaProcessing", "BertProcessing":

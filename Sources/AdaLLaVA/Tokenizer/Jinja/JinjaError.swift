@@ -4,7 +4,7 @@ package struct JinjaError: Error, Sendable, Equatable, CustomStringConvertible {
     package enum Reason: Sendable, Equatable {
         /// The source breaks the language's rules.
         case syntax(expected: String, found: String)
-        /// The template asks for something that the language or these values do not have.
+        /// The template uses something that the language or these values do not have.
         case evaluation(String)
         /// The template itself refuses the conversation with `raise_exception`.
         case raised(String)

@@ -163,7 +163,7 @@ extension JinjaInterpreter {
         var seconds = time_t(now.timeIntervalSince1970.rounded(.down))
         var parts = tm()
         localtime_r(&seconds, &parts)
-        // A mark at the end tells an empty result from one that does not fit.
+        // A mark at the end distinguishes an empty result from one that does not fit.
         var buffer = [CChar](repeating: 0, count: 8192)
         let length = strftime(&buffer, buffer.count, format.string + "|", &parts)
         guard length > 0 else { throw meter.failure("strftime_now: the result is too long") }

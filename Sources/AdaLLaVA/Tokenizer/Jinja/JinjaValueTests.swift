@@ -26,7 +26,7 @@ extension JinjaInterpreter {
             guard case .bool(let holds) = try method(name == "lower" ? "islower" : "isupper", of: text, JinjaArguments()) else { return false }
             return holds
         case "filter", "test":
-            // Only the name is asked for; nothing is applied.
+            // Only the name is looked up; nothing is applied.
             return try spelling.string(value).count > 0
         default:
             guard arguments.positional.isEmpty else { throw meter.failure("the test \"\(name)\": expected no arguments") }
