@@ -5,11 +5,9 @@
 #include <math.h>
 
 #define TOGETHER 6   // queries whose sums stay in registers
-#define AHEAD 6144   // bytes of 8-bit values that are asked for ahead, where a few queries wait for memory; see attention_avx512.c
 
 // 8 elements of the cache from element `at` on.
 AK_AVX2_INLINE __m256 load8(const void *data, size_t at, const ak_type type) {
-    if (type == AK_Q8_0) return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)((const int8_t *)data + at))));
     return type == AK_F32 ? _mm256_loadu_ps((const float *)data + at)
                           : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)data + at)));
 }
@@ -42,9 +40,9 @@ AK_AVX2_INLINE void score_panels(float *scores, size_t stride, const float *q, s
 
 // `count` x 8 columns of the values from column `column` on.
 AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                               const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const uint8_t *next,
-                               const int count, const int queries) {
-    const size_t width = (size_t)ak_value_width(head_dim), distance = (AHEAD + width - 1) / width;
+                               const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const int count,
+                               const int queries) {
+    const size_t width = (size_t)ak_value_width(head_dim);
     __m256 sums[TOGETHER][8];
 #pragma unroll
     for (int t = 0; t < queries; t++)
@@ -53,11 +51,6 @@ AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size
 #pragma clang loop unroll(disable)
     for (size_t s = 0; s < (size_t)positions; s++) {
         __m256 values[8];
-        if (type == AK_Q8_0 && queries <= 3) {
-            const size_t later = s + distance;
-            const uint8_t *ahead = later < (size_t)positions ? (const uint8_t *)v + later * width : next + (later - (size_t)positions) * width;
-            for (int c = 0; c < count; c += 8) _mm_prefetch((const char *)ahead + column + 8 * c, _MM_HINT_T1);
-        }
 #pragma unroll
         for (int c = 0; c < count; c++) values[c] = load8(v, s * width + (size_t)(column + 8 * c), type);
 #pragma unroll
@@ -78,14 +71,14 @@ AK_AVX2_INLINE void value_tile(float *out, size_t ldo, const float *scores, size
 }
 
 AK_AVX2_INLINE void value_columns(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                                  const ak_type type, int32_t head_dim, int32_t positions, const void *next, const int queries) {
+                                  const ak_type type, int32_t head_dim, int32_t positions, const int queries) {
     const int32_t width = ak_value_width(head_dim);
     const int together = queries == 1 ? 8 : queries == 2 ? 4 : 2;   // registers across
     int32_t column = 0;
     for (; column + 8 * together <= width; column += 8 * together)
-        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, next, together, queries);
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, together, queries);
     for (; column < width; column += 16)
-        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, next, 2, queries);
+        value_tile(out, ldo, scores, stride, inverse, v, type, head_dim, positions, column, 2, queries);
 }
 
 static AK_AVX2 void scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type,
@@ -100,35 +93,15 @@ static AK_AVX2 void scores(float *scores, size_t stride, const float *q, size_t 
     }
 }
 
-// weights[t][s] = scores[t][s] * scales[s]: what 8-bit values are multiplied by.
-AK_AVX2_INLINE void scaled_weights(float *weights, const float *scores, size_t stride, const uint16_t *scales, int32_t queries) {
-    for (size_t s = 0; s < stride; s += 8) {
-        const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(scales + s)));
-        for (size_t t = 0; t < (size_t)queries; t++)
-            _mm256_storeu_ps(weights + t * AK_ATTENTION_SPAN + s, _mm256_mul_ps(_mm256_loadu_ps(scores + t * stride + s), scale));
-    }
-}
-
-static AK_AVX2 void q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                               const uint16_t *scales, ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)kv_type;
-    float weights[TOGETHER * AK_ATTENTION_SPAN];
-    for (int32_t t = 0; t < queries; t += TOGETHER) {
-        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        scaled_weights(weights, scores + (size_t)t * stride, stride, scales, count);
-        AK_FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, weights, AK_ATTENTION_SPAN, inverse + t, v, AK_Q8_0, head_dim, positions, next)
-    }
-}
-
 static AK_AVX2 void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
                             ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)scales;
+    (void)scales, (void)next;
     for (int32_t t = 0; t < queries; t += TOGETHER) {
         float *tile = out + (size_t)t * ldo;
         const float *rows = scores + (size_t)t * stride;
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        if (kv_type == AK_F32) AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions, next)
-        else AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions, next)
+        if (kv_type == AK_F32) AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F32, head_dim, positions)
+        else AK_FOR_QUERIES(value_columns, count, tile, ldo, rows, stride, inverse + t, v, AK_F16, head_dim, positions)
     }
 }
 
@@ -162,9 +135,9 @@ static AK_AVX2 ak_softmax softmax(float *scores, size_t stride, int32_t hidden, 
 }
 
 static const ak_attention_parts float_parts = {scores, softmax, combine, AK_QUERY_TILE};
-static const ak_attention_parts q8_parts = {ak_avx2_q8_scores, softmax, q8_combine, AK_QUERY_TILE};
-static const ak_attention_parts vex_parts = {ak_vex_q8_scores, softmax, q8_combine, AK_QUERY_TILE};
-static const ak_attention_parts evex_parts = {ak_evex_q8_scores, softmax, q8_combine, AK_QUERY_TILE};
+static const ak_attention_parts q8_parts = {ak_avx2_q8_scores, softmax, ak_avx2_q8_combine, AK_QUERY_TILE};
+static const ak_attention_parts vex_parts = {ak_vex_q8_scores, softmax, ak_vex_q8_combine, AK_QUERY_TILE};
+static const ak_attention_parts evex_parts = {ak_evex_q8_scores, softmax, ak_evex_q8_combine, AK_QUERY_TILE};
 
 static const ak_attention_parts *parts_of(ak_type kv_type) { return kv_type == AK_Q8_0 ? &q8_parts : &float_parts; }
 static const ak_attention_parts *vnni_parts_of(ak_type kv_type) {

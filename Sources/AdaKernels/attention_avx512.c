@@ -9,11 +9,9 @@
 // weights are, and the first-level cache's prefetches would take the places of what is read.
 #define AHEAD 6144
 #define TOGETHER 6   // queries that a tile takes, with four panels of keys or of a value's columns
-#define ELEMENT_BYTES(type) ((size_t)((type) == AK_F32 ? 4 : (type) == AK_F16 ? 2 : 1))
 
 // 16 elements of the cache from element `at` on.
 AK_AVX512_INLINE __m512 load16(const void *data, size_t at, const ak_type type) {
-    if (type == AK_Q8_0) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)((const int8_t *)data + at))));
     return type == AK_F32 ? _mm512_loadu_ps((const float *)data + at)
                           : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)data + at)));
 }
@@ -70,7 +68,7 @@ AK_AVX512_INLINE void score_panels(float *scores, size_t stride, const float *q,
 AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
                                  const ak_type type, int32_t head_dim, int32_t positions, int32_t column, const uint8_t *next, const int count,
                                  const int queries) {
-    const size_t width = (size_t)ak_value_width(head_dim), row_bytes = width * ELEMENT_BYTES(type);
+    const size_t width = (size_t)ak_value_width(head_dim), row_bytes = width * (type == AK_F32 ? 4 : 2);
     const size_t distance = (AHEAD + row_bytes - 1) / row_bytes;
     __m512 sums[TOGETHER][8];
 #pragma unroll
@@ -85,8 +83,8 @@ AK_AVX512_INLINE void value_tile(float *out, size_t ldo, const float *scores, si
 #pragma unroll
         for (int c = 0; c < count; c++) {
             values[c] = load16(v, s * width + (size_t)(column + 16 * c), type);
-            if (queries <= 3 && c % (type == AK_F32 ? 1 : type == AK_F16 ? 2 : 4) == 0)
-                _mm_prefetch((const char *)ahead + (size_t)(column + 16 * c) * ELEMENT_BYTES(type), _MM_HINT_T1);
+            if (queries <= 3 && (type == AK_F32 || c % 2 == 0))
+                _mm_prefetch((const char *)ahead + (size_t)(column + 16 * c) * (type == AK_F32 ? 4 : 2), _MM_HINT_T1);
         }
 #pragma unroll
         for (int t = 0; t < queries; t++) {
@@ -132,26 +130,6 @@ static AK_AVX512 void scores(float *scores, size_t stride, const float *q, size_
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
         if (kv_type == AK_F32) AK_FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels, next)
         else AK_FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels, next)
-    }
-}
-
-// weights[t][s] = scores[t][s] * scales[s]: what 8-bit values are multiplied by.
-AK_AVX512_INLINE void scaled_weights(float *weights, const float *scores, size_t stride, const uint16_t *scales, int32_t queries) {
-    for (size_t s = 0; s < stride; s += AK_PANEL) {
-        const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(scales + s)));
-        for (size_t t = 0; t < (size_t)queries; t++)
-            _mm512_storeu_ps(weights + t * AK_ATTENTION_SPAN + s, _mm512_mul_ps(_mm512_loadu_ps(scores + t * stride + s), scale));
-    }
-}
-
-static AK_AVX512 void q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v,
-                                 const uint16_t *scales, ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)kv_type;
-    float weights[TOGETHER * AK_ATTENTION_SPAN];
-    for (int32_t t = 0; t < queries; t += TOGETHER) {
-        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        scaled_weights(weights, scores + (size_t)t * stride, stride, scales, count);
-        AK_FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, weights, AK_ATTENTION_SPAN, inverse + t, v, AK_Q8_0, head_dim, positions, next)
     }
 }
 
@@ -213,8 +191,8 @@ AK_AVX512 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t hid
 
 static const ak_attention_parts float_parts = {scores, ak_avx512_softmax, combine, AK_QUERY_TILE};
 
-static const ak_attention_parts q8_parts = {ak_avx2_q8_scores, ak_avx512_softmax, q8_combine, AK_QUERY_TILE};
-static const ak_attention_parts q8_dot_parts = {ak_avx512_q8_scores, ak_avx512_softmax, q8_combine, AK_QUERY_TILE};
+static const ak_attention_parts q8_parts = {ak_avx2_q8_scores, ak_avx512_softmax, ak_avx2_q8_combine, AK_QUERY_TILE};
+static const ak_attention_parts q8_dot_parts = {ak_avx512_q8_scores, ak_avx512_softmax, ak_avx512_q8_combine, AK_QUERY_TILE};
 
 static const ak_attention_parts *parts_of(ak_type kv_type) {
     if (kv_type == AK_Q8_0) return ak_avx512_has_vnni() ? &q8_dot_parts : &q8_parts;

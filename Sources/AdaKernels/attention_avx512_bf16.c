@@ -22,11 +22,12 @@ BF16_INLINE __m512 keys16(const void *k, size_t at, size_t d, __m512 scales, con
     return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, _mm512_set1_epi32(128))), scales);
 }
 
-// 16 values of position s from element `at` on.
-BF16_INLINE __m512 values16(const void *v, size_t at, const uint16_t *scales, size_t s, const ak_type type) {
-    if (type != AK_Q8_0) return cached16(v, at, type);
-    const __m512 values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)((const int8_t *)v + at))));
-    return _mm512_mul_ps(values, _mm512_set1_ps(_cvtsh_ss(scales[s])));
+// 16 values of position s from column d on. 8-bit values of two positions lie side by side.
+BF16_INLINE __m512 values16(const void *v, size_t width, size_t d, const uint16_t *scales, size_t s, const ak_type type) {
+    if (type != AK_Q8_0) return cached16(v, s * width + d, type);
+    const __m256i both = _mm256_loadu_si256((const __m256i *)((const int8_t *)v + s / 2 * 2 * width + 2 * d));
+    const __m256i own = _mm256_srai_epi16(s % 2 ? both : _mm256_slli_epi16(both, 8), 8);
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(own)), _mm512_set1_ps(_cvtsh_ss(scales[s])));
 }
 
 BF16_INLINE void pairs_of(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, size_t head_dim, size_t first, size_t end, const ak_type type) {
@@ -43,8 +44,8 @@ BF16_INLINE void pairs_of(uint16_t *k_out, uint16_t *v_out, const void *k, const
         for (size_t s = panel * AK_PANEL; s < (panel + 1) * AK_PANEL; s += 2) {
             for (size_t d = 0; d < width; d += 16) {
                 // Behind the last position there may be anything.
-                const __m512 even = s < end ? values16(v, s * width + d, value_scales, s, type) : _mm512_setzero_ps();
-                const __m512 odd = s + 1 < end ? values16(v, (s + 1) * width + d, value_scales, s + 1, type) : _mm512_setzero_ps();
+                const __m512 even = s < end ? values16(v, width, d, value_scales, s, type) : _mm512_setzero_ps();
+                const __m512 odd = s + 1 < end ? values16(v, width, d, value_scales, s + 1, type) : _mm512_setzero_ps();
                 _mm512_storeu_si512(v_out + s * width + 2 * d, ak_bf16_pairs512(even, odd));
             }
         }

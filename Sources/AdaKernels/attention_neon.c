@@ -9,11 +9,6 @@
 
 // 4 elements of the cache from element `at` on.
 AK_INLINE float32x4_t load4(const void *data, size_t at, const ak_type type) {
-    if (type == AK_Q8_0) {
-        int32_t four;
-        memcpy(&four, (const int8_t *)data + at, sizeof four);
-        return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
-    }
     return type == AK_F32 ? vld1q_f32((const float *)data + at) : ak_load_half4((const uint16_t *)data + at);
 }
 
@@ -88,21 +83,6 @@ static void scores(float *scores, size_t stride, const float *q, size_t ldq, con
         const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
         if (kv_type == AK_F32) FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F32, head_dim, panels)
         else FOR_QUERIES(score_panels, count, rows, stride, tile, ldq, k, AK_F16, head_dim, panels)
-    }
-}
-
-static void q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
-                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
-    (void)kv_type, (void)next;
-    float weights[TOGETHER * AK_ATTENTION_SPAN];   // scores[t][s] * scales[s]: what 8-bit values are multiplied by
-    for (int32_t t = 0; t < queries; t += TOGETHER) {
-        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
-        for (size_t s = 0; s < stride; s += 4) {
-            const float32x4_t scale = ak_load_half4(scales + s);
-            for (size_t i = 0; i < (size_t)count; i++)
-                vst1q_f32(weights + i * AK_ATTENTION_SPAN + s, vmulq_f32(vld1q_f32(scores + ((size_t)t + i) * stride + s), scale));
-        }
-        FOR_QUERIES(value_columns, count, out + (size_t)t * ldo, ldo, weights, AK_ATTENTION_SPAN, inverse + t, v, AK_Q8_0, head_dim, positions)
     }
 }
 
@@ -206,6 +186,48 @@ static void q8_scores(float *scores, size_t stride, const float *q, size_t ldq, 
         for (int32_t i = 0; i < count; i++) ak_portable_q8_query(values[i], &query[i], q + (size_t)(t + i) * ldq, head_dim);
         (ak_neon_has_dot() ? dot_scores : pairwise_scores)(
             scores + (size_t)t * stride, stride, values[0], query, k, scales, ak_q8_key_width(head_dim), (size_t)panels, count);
+    }
+}
+
+// Eight columns of the values at a time.
+AK_INLINE void q8_columns(float *out, size_t ldo, const int16_t *weights, const float *factors, const int8_t *v, size_t head_dim, size_t pairs,
+                          const int queries) {
+    const size_t width = (size_t)ak_value_width((int32_t)head_dim);
+    for (size_t column = 0; column < head_dim; column += 8) {
+        int32x4_t sums[TOGETHER][2];
+#pragma unroll
+        for (int t = 0; t < queries; t++) sums[t][0] = sums[t][1] = vdupq_n_s32(0);
+        for (size_t pair = 0; pair < pairs; pair++) {
+            const int8x8x2_t both = vld2_s8(v + 2 * (pair * width + column));
+            const int16x8_t even = vmovl_s8(both.val[0]), odd = vmovl_s8(both.val[1]);
+#pragma unroll
+            for (int t = 0; t < queries; t++) {
+                const int16_t *weight = weights + (size_t)t * AK_ATTENTION_SPAN + 2 * pair;
+                sums[t][0] = vmlal_n_s16(vmlal_n_s16(sums[t][0], vget_low_s16(even), weight[0]), vget_low_s16(odd), weight[1]);
+                sums[t][1] = vmlal_high_n_s16(vmlal_high_n_s16(sums[t][1], even, weight[0]), odd, weight[1]);
+            }
+        }
+        const size_t left = head_dim - column;
+#pragma unroll
+        for (int t = 0; t < queries; t++) {
+            float row[8];
+            vst1q_f32(row, vmulq_n_f32(vcvtq_f32_s32(sums[t][0]), factors[t]));
+            vst1q_f32(row + 4, vmulq_n_f32(vcvtq_f32_s32(sums[t][1]), factors[t]));
+            memcpy(out + (size_t)t * ldo + column, row, (left < 8 ? left : 8) * sizeof(float));
+        }
+    }
+}
+
+static void q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
+    (void)kv_type, (void)next;
+    int16_t weights[TOGETHER][AK_ATTENTION_SPAN];
+    float factors[TOGETHER];
+    for (int32_t t = 0; t < queries; t += TOGETHER) {
+        const int32_t count = queries - t < TOGETHER ? queries - t : TOGETHER;
+        for (int32_t i = 0; i < count; i++)
+            factors[i] = inverse[t + i] * ak_portable_q8_weights(weights[i], scores + (size_t)(t + i) * stride, scales, stride);
+        FOR_QUERIES(q8_columns, count, out + (size_t)t * ldo, ldo, weights[0], factors, v, (size_t)head_dim, ((size_t)positions + 1) / 2)
     }
 }
 

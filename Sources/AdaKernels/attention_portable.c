@@ -7,8 +7,6 @@
 static void load16(float *out, const void *data, ak_type type, size_t at) {
     if (type == AK_F32) {
         memcpy(out, (const float *)data + at, AK_PANEL * sizeof(float));
-    } else if (type == AK_Q8_0) {
-        for (size_t i = 0; i < AK_PANEL; i++) out[i] = ((const int8_t *)data)[at + i];
     } else {
         for (size_t i = 0; i < AK_PANEL; i++) out[i] = ak_half_to_float(((const uint16_t *)data)[at + i]);
     }
@@ -88,19 +86,49 @@ static ak_softmax softmax(float *scores, size_t stride, int32_t hidden, int32_t 
     return (ak_softmax){sum, largest};
 }
 
+float ak_portable_q8_weights(int16_t *out, const float *weights, const uint16_t *scales, size_t count) {
+    float largest = 0;
+    for (size_t s = 0; s < count; s++) {
+        const float product = weights[s] * ak_half_to_float(scales[s]);
+        if (product > largest) largest = product;
+    }
+    const float unit = largest / AK_Q8_WEIGHT_MAX, inverse = ak_inverse_scale(unit);
+    for (size_t s = 0; s < count; s++) {
+        const float scaled = weights[s] * ak_half_to_float(scales[s]) * inverse;
+        out[s] = (int16_t)rintf(scaled < AK_Q8_WEIGHT_MAX ? scaled : scaled == scaled ? AK_Q8_WEIGHT_MAX : 0);
+    }
+    return unit;
+}
+
+static void q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const int8_t *v, const uint16_t *scales,
+                       int32_t head_dim, int32_t positions, int32_t queries) {
+    const size_t width = (size_t)ak_value_width(head_dim);
+    int16_t weights[AK_ATTENTION_SPAN];
+    for (int32_t t = 0; t < queries; t++) {
+        const float factor = inverse[t] * ak_portable_q8_weights(weights, scores + (size_t)t * stride, scales, (size_t)positions);
+        for (size_t d = 0; d < (size_t)head_dim; d++) {
+            int32_t sum = 0;
+            for (size_t s = 0; s < (size_t)positions; s++) sum += weights[s] * v[s / 2 * 2 * width + 2 * d + s % 2];
+            out[(size_t)t * ldo + d] = (float)sum * factor;
+        }
+    }
+}
+
 static void combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
                     ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next) {
     (void)next;
+    if (kv_type == AK_Q8_0) {
+        q8_combine(out, ldo, scores, stride, inverse, v, scales, head_dim, positions, queries);
+        return;
+    }
     const int32_t width = ak_value_width(head_dim);
-    float row_scales[AK_ATTENTION_SPAN];
-    for (int32_t s = 0; s < positions; s++) row_scales[s] = kv_type == AK_Q8_0 ? ak_half_to_float(scales[s]) : 1;
     for (int32_t d = 0; d < head_dim; d += AK_PANEL) {
         float sums[AK_QUERY_TILE][AK_PANEL], values[AK_PANEL];
         memset(sums, 0, sizeof sums);
         for (int32_t s = 0; s < positions; s++) {
             load16(values, v, kv_type, (size_t)s * (size_t)width + (size_t)d);
             for (int32_t t = 0; t < queries; t++) {
-                const float weight = scores[(size_t)t * stride + (size_t)s] * row_scales[s];
+                const float weight = scores[(size_t)t * stride + (size_t)s];
                 for (int i = 0; i < AK_PANEL; i++) sums[t][i] += weight * values[i];
             }
         }
@@ -142,8 +170,8 @@ void ak_portable_q8_store(void *k, void *v, const float *key, size_t ldk, const 
         uint8_t *keys = (uint8_t *)k + position / AK_PANEL * AK_PANEL * key_width + position % AK_PANEL * 4;
         for (size_t d = 0; d < key_width; d++)
             keys[d / 4 * 4 * AK_PANEL + d % 4] = (uint8_t)(128 + (d < dims ? ak_q8_value(key_row[d] * key_factor) : 0));
-        int8_t *values = (int8_t *)v + position * width;
-        for (size_t d = 0; d < width; d++) values[d] = d < dims ? ak_q8_value(value_row[d] * value_factor) : 0;
+        int8_t *values = (int8_t *)v + position / 2 * 2 * width + position % 2;
+        for (size_t d = 0; d < width; d++) values[2 * d] = d < dims ? ak_q8_value(value_row[d] * value_factor) : 0;
     }
 }
 

@@ -47,13 +47,20 @@ void ak_avxvnni_attention(float *out, size_t ldo, const float *q, size_t ldq, co
                           int32_t queries, int32_t first, int32_t window, float scale, void *scratch);
 void ak_avxvnni_attention_span(float *out, size_t ldo, float *logs, const float *q, size_t ldq, const void *k, const void *v, ak_type kv_type,
                                int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
-// Scores of 8-bit keys (ak_attention_parts.scores): by AVX2, and by 256-bit vpdpbusd in either encoding.
+// Parts of attention with 8-bit keys and values (ak_attention_parts): by AVX2, and by 256-bit dot products in either encoding.
+void ak_avx2_q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                        ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next);
+void ak_vex_q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                       ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next);
+void ak_evex_q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                        ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next);
 void ak_avx2_q8_scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type,
                        int32_t head_dim, int32_t panels, int32_t queries, const void *next);
 void ak_vex_q8_scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type,
                       int32_t head_dim, int32_t panels, int32_t queries, const void *next);
 void ak_evex_q8_scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type,
                        int32_t head_dim, int32_t panels, int32_t queries, const void *next);
+float ak_avx2_q8_weights(int16_t *out, const float *weights, const uint16_t *scales, size_t count);
 void ak_avx2_q8_query(int8_t *out, ak_q8_query *query, const float *q, int32_t head_dim);
 void ak_avx2_q8_store(void *k, void *v, const float *key, size_t ldk, const float *value, size_t ldv, int32_t head_dim, int32_t first, int32_t count);
 void ak_avx2_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

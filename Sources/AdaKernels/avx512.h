@@ -42,6 +42,8 @@ void ak_avx512_attention_span(float *out, size_t ldo, float *logs, const float *
                             int32_t head_dim, int32_t skip, int32_t keys, int32_t queries, float scale, const void *next, void *scratch);
 void ak_avx512_q8_scores(float *scores, size_t stride, const float *q, size_t ldq, const void *k, const uint16_t *scales, ak_type kv_type,
                          int32_t head_dim, int32_t panels, int32_t queries, const void *next);   // for processors with VNNI
+void ak_avx512_q8_combine(float *out, size_t ldo, const float *scores, size_t stride, const float *inverse, const void *v, const uint16_t *scales,
+                          ak_type kv_type, int32_t head_dim, int32_t positions, int32_t queries, const void *next);
 ak_softmax ak_avx512_softmax(float *scores, size_t stride, int32_t hidden, int32_t visible, float scale);
 extern const ak_attention_parts ak_avx512_bf16_attention;   // for processors with BF16 dot products
 void ak_avx512_attention_pairs(uint16_t *k_out, uint16_t *v_out, const void *k, const void *v, ak_type kv_type, int32_t head_dim,

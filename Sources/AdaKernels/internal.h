@@ -311,6 +311,9 @@ AK_INLINE int8_t ak_q8_value(float scaled) {
     return (int8_t)rintf(scaled > 127 ? 127 : scaled < -127 ? -127 : scaled);
 }
 
+// What the weights of a page's 8-bit values, their scales included, are multiplied to: 256 products of that and 127 stay below 2^31.
+#define AK_Q8_WEIGHT_MAX 32767
+
 // A query as 8-bit integers, zeros up to a whole group: what its sums of products with stored bytes are multiplied by, and what the bytes' +128 adds.
 typedef struct { float scale; int32_t start; } ak_q8_query;
 
@@ -359,6 +362,8 @@ void ak_portable_quantize_i8(int8_t *out, size_t ldo, float *scales, const float
 void ak_portable_quantize_i16(int16_t *out, size_t ldo, float *scales, const float *src, size_t ld, int32_t tokens, int32_t blocks);
 void ak_portable_depthwise_relu6(float *out, size_t ldo, const float *in, size_t ldx, const float *weight, size_t ldw, const float *bias,
                                  const ak_depthwise *shape, int32_t first, int32_t rows);
+// out (count) = weights * scales as whole numbers up to AK_Q8_WEIGHT_MAX, 0 for NaN; returns the unit that they are of.
+float ak_portable_q8_weights(int16_t *out, const float *weights, const uint16_t *scales, size_t count);
 void ak_portable_q8_query(int8_t *out, ak_q8_query *query, const float *q, int32_t head_dim);
 void ak_portable_q8_store(void *k, void *v, const float *key, size_t ldk, const float *value, size_t ldv, int32_t head_dim, int32_t first, int32_t count);
 void ak_portable_store_kv(void *k, void *v, ak_type kv_type, const float *key, size_t ldk, const float *value, size_t ldv,

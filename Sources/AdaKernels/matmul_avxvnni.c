@@ -8,13 +8,15 @@
 #define VNNI_PARTS ak_vnni256_vex
 #include "vnni256.h"
 
-// The same instruction for scores of 8-bit keys.
+// Attention with 8-bit keys and values.
 #define Q8_TARGET VNNI_TARGET
 #define Q8_INLINE VNNI_INLINE
 #define Q8_DOT DOT
 #define Q8_START(query) (query).start
+#define Q8_ADD_PAIRS _mm256_dpwssd_avx_epi32
 #define Q8_SCORES ak_vex_q8_scores
-#include "q8_scores256.h"
+#define Q8_COMBINE ak_vex_q8_combine
+#include "q8_attention256.h"
 
 void ak_avxvnni_matmul(float *out, size_t ldo, const ak_activations *act, const ak_matrix *weight, const float *bias,
                        const int32_t *panels, int32_t panel_count, const int32_t *blocks, int32_t block_count, int32_t flags,

@@ -10,11 +10,13 @@
 #define VNNI_PARTS ak_vnni256_evex
 #include "vnni256.h"
 
-// The same instruction for scores of 8-bit keys.
+// Attention with 8-bit keys and values.
 #define Q8_TARGET VNNI_TARGET
 #define Q8_INLINE VNNI_INLINE
 #define Q8_DOT DOT
 #define Q8_START(query) (query).start
+#define Q8_ADD_PAIRS _mm256_dpwssd_epi32
 #define Q8_SCORES ak_evex_q8_scores
-#include "q8_scores256.h"
+#define Q8_COMBINE ak_evex_q8_combine
+#include "q8_attention256.h"
 #endif

@@ -127,8 +127,9 @@ typedef struct {
 //   AK_F32, AK_F16  keys [256/16][head_dim][16], values [256][ak_value_width(head_dim)]
 //   AK_Q8_0         8 bits, with a half scale (max|x|/127) for each position's keys and one for its values. Keys: for each 16 positions
 //                   uint8 [ceil(head_dim/4)][16][4], the quantized value + 128, four neighbours side by side as 8-bit dot products want them; then
-//                   their scales [256]. Values: int8 [256][ak_value_width(head_dim)], then their scales [256]. NaN becomes 0, and what the largest
-//                   half cannot scale its greatest value. Queries are quantized alike, so that scores are sums of whole numbers
+//                   their scales [256]. Values: for each two positions int8 [ak_value_width(head_dim)][2], then their scales [256]. NaN becomes 0, and what
+//                   the largest half cannot scale its greatest value. Queries are quantized alike, and the weights of a page's values in 16 bits, so
+//                   that scores and results are sums of whole numbers
 //   AK_BF16         pairs of BF16; see attention_pairs
 // Bytes of one head's keys, and of its values, in a page.
 size_t ak_key_bytes(ak_type type, int32_t head_dim);

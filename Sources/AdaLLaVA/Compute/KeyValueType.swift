@@ -5,7 +5,7 @@ public enum KeyValueType: String, Sendable, CaseIterable {
     /// 16-bit floats; 32-bit ones under ``Precision/f32``.
     case f16
     /// 8-bit integers, with a 16-bit scale for each position's keys of a head and one for its values: half the memory and, where a long context is read,
-    /// half the time. Queries are rounded to 8 bits as well where a few of them meet the cache.
+    /// half the time. Single rows' queries are rounded to 8 bits as well.
     case q8 = "q8_0"
 
     /// The kernels' type.
