@@ -105,8 +105,8 @@ final class Metrics: Sendable {
         one("vllm:kv_cache_usage_perc", "gauge", "Memory of keys and values in use; 1 is all of it.", usage)
         let pages = load.keyValueLimit / max(load.keyValueBytesPerToken * load.pageLength, 1)
         one(
-            "vllm:cache_config_info", "gauge", "Positions of a page of keys and values, and pages that there can be.", 1,
-            ",block_size=\"\(load.pageLength)\",num_gpu_blocks=\"\(pages)\"")
+            "vllm:cache_config_info", "gauge", "Positions of a page of keys and values, pages that there can be, and how they are stored.", 1,
+            ",block_size=\"\(load.pageLength)\",num_gpu_blocks=\"\(pages)\",cache_dtype=\"\(load.keyValueType.rawValue)\"")
         state.withLock { state in
             one("vllm:prompt_tokens_total", "counter", "Positions of prompts.", state.promptTokens)
             one("vllm:generation_tokens_total", "counter", "Tokens of answers.", state.answerTokens)

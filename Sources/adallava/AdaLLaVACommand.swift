@@ -14,7 +14,7 @@ struct AdaLLaVACommand: AsyncParsableCommand {
         version: Version.description,
         subcommands: [
             Ask.self, Chat.self, Serve.self, Batch.self, Inspect.self, TraceRequest.self, Convert.self, Train.self, Auto.self, DataSets.self, Evaluate.self, Explain.self, Bench.self,
-            Analyze.self, Calibrate.self, Neighbour.self,
+            Analyze.self, Perplexity.self, Calibrate.self, Neighbour.self,
         ],
         defaultSubcommand: nil)
 

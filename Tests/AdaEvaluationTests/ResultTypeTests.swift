@@ -12,7 +12,7 @@ import Testing
         "ask": AnswerSummary.JSON.self, "ask-time": AnswerSummary.JSON.self, "chat": AnswerSummary.JSON.self,
         "trace": TraceResult.JSON.self, "inspect": ModelReport.JSON.self, "inspect-text": ModelReport.JSON.self,
         "analyze-layer": CostReport.JSON.self, "analyze-operation": CostReport.JSON.self, "analyze-fit": CostReport.JSON.self,
-        "calibrate": CalibrationText.JSON.self, "convert": ConversionReport.JSON.self, "eval": EvaluationReport.JSON.self,
+        "calibrate": CalibrationText.JSON.self, "convert": ConversionReport.JSON.self, "eval": EvaluationReport.JSON.self, "perplexity": PerplexityResult.self,
         "explain": PlanReport.JSON.self, "autofit": BudgetHeadFit.JSON.self,
         "sweep": ExperimentJSON<SweepReport.Details>.self,
         "requests": ExperimentJSON<RequestsReport.Details>.self, "linearity": ExperimentJSON<LinearityReport.Details>.self,

@@ -177,6 +177,7 @@ import Testing
         #expect(Set(identities).count == identities.count)
         // What admission reckons with.
         #expect(other.engine.keyValueBytes(positions: 300) < model.engine.keyValueBytes(positions: 300))
+        #expect(other.engine.load([]).keyValueType == .q8 && model.engine.load([]).keyValueType == .f16)
         #expect(other.engine.load([]).keyValueBytesPerToken < model.engine.load([]).keyValueBytesPerToken)
     }
 }

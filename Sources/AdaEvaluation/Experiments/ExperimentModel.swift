@@ -99,7 +99,8 @@ package struct ExperimentModel: Sendable {
     /// One line for people.
     var line: String {
         let floor = budgetFloor.map { String(format: "floor %.3g", $0) } ?? "not adaptive"
-        return "model    \(name): \(parameterCount) parameters, \(weightType), \(size), \(floor); \(threads) thread\(threads == 1 ? "" : "s"), \(kernels), precision \(precision.rawValue), keys and values \(keyValueType.rawValue)"
+        return "model    \(name): \(parameterCount) parameters, \(weightType), \(size), \(floor); \(threads) thread\(threads == 1 ? "" : "s"), \(kernels), precision \(precision.rawValue)"
+            + (keyValueType == .f16 ? "" : ", keys and values \(keyValueType.rawValue)")
     }
 
     /// A model in the JSON of experiments.

@@ -14,7 +14,7 @@ package final class Cancellation: Sendable {
     package var isCancelled: Bool { raised.load(ordering: .relaxed) }
 
     /// - Throws: `CancellationError` once ``cancel()`` was called.
-    func check() throws {
+    package func check() throws {
         if isCancelled { throw CancellationError() }
     }
 }

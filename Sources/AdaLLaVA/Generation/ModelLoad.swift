@@ -10,6 +10,8 @@ package struct ModelLoad: Sendable, Equatable {
     package internal(set) var keyValueBytes = 0
     /// The most bytes that keys and values may take.
     package internal(set) var keyValueLimit = 0
+    /// How they are stored.
+    package internal(set) var keyValueType = KeyValueType.f16
     /// Bytes of keys and values for one position, with everything on.
     package internal(set) var keyValueBytesPerToken = 1
     /// Positions of one page of keys and values.
@@ -32,6 +34,7 @@ extension Engine {
         (load.keyValueBytes, load.keyValueLimit) = (runner.pages.usedBytes, runner.pages.limit)
         load.keyValueBytesPerToken = max(runner.keyValueBytes(positions: KeyValueLayout.slots) / KeyValueLayout.slots, 1)
         load.pageLength = KeyValueLayout.slots
+        load.keyValueType = runner.keyValueType
         (load.promptCacheBytes, load.featureCacheBytes) = (promptCache.byteCount, featureCache.byteCount)
         return load
     }

@@ -52,6 +52,7 @@ package final class BatchRunner {
     /// Lists of one layer's rows, kept so that a decode allocates nothing between two layers.
     private var runningList: [Int] = [], groupList: [RowGroup] = [], sequenceList: [SequenceRows] = []
     private var logitsRuns: [Int: ProductRun] = [:]
+    let keyValueType: KeyValueType
     private let layout: KeyValueLayout
 
     /// Rows of prompts that one step takes at most: an image of 576 and a question, so that weights are read, and where they are not of the activations'
@@ -63,6 +64,7 @@ package final class BatchRunner {
         rotary = RotaryTable(decoder.rotary, rotaryDim: decoder.configuration.rotaryDim)
         localRotary = decoder.localRotary.map { RotaryTable($0, rotaryDim: decoder.configuration.rotaryDim) }
         prepared = Array(repeating: [], count: decoder.layers.count)
+        keyValueType = keyValues
         layout = decoder.layout(workspace.kernels.precision, keyValues)
     }
 
