@@ -170,7 +170,7 @@ package final class TorchModel {
             switch llava.projector {
             case .identity: c.projector_layers = 0
             // Models with a pixel shuffle are not trained.
-            case .linear, .pixelShuffle: c.projector_layers = 1
+            case .linear, .pixelShuffle, .pixelUnshuffle: c.projector_layers = 1
             case .mlp(let layers): c.projector_layers = Int32(layers)
             }
             c.projector_bias = llava.projectorBias ? 1 : 0

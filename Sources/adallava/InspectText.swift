@@ -11,7 +11,7 @@ extension ModelReport {
 
     private func imageTokensText(_ count: Int) -> String {
         switch configuration.llava?.tiling {
-        case .dynamic?: "as many tokens as the image has pixels for"
+        case .dynamic?, .lfm2VL?: "as many tokens as the image has pixels for"
         case LlavaConfiguration.Tiling.none?, nil: "\(count) tokens an image"
         default: "\(count) tokens a tile"
         }
@@ -41,6 +41,8 @@ extension ModelReport {
             switch vision.architecture {
             case .clip, .siglip:
                 shape = "\(vision.architecture == .siglip ? "SigLIP, " : "")\(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), image \(vision.imageSize), patch \(vision.patchSize)"
+            case .siglip2:
+                shape = "SigLIP2, \(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), patch \(vision.patchSize), positions resized from \(vision.imageSize / vision.patchSize) x \(vision.imageSize / vision.patchSize)"
             case .qwen2VL(let tower):
                 shape = "\(tower.isSecond ? "Qwen2.5-VL" : "Qwen2-VL"), \(vision.numHiddenLayers) layers, hidden \(vision.hiddenSize), patch \(vision.patchSize), \(tower.mergeSize) x \(tower.mergeSize) patches a token"
             case .efficientNetLite(let network):

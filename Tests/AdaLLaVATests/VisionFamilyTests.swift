@@ -14,8 +14,14 @@ import Testing
             let images = try item.images
             var hashes: [String] = []
             for image in images {
-                let tiles = preparation.tiles(of: image), values = preparation.values(of: tiles), size = values.count / tiles.pixels.count
-                hashes += tiles.pixels.indices.map { VisionFixture.digest(values[$0 * size ..< ($0 + 1) * size]) }
+                let tiles = preparation.tiles(of: image), values = preparation.values(of: tiles)
+                let bytes = tiles.pixels.reduce(0) { $0 + $1.count }
+                var start = 0
+                for tile in tiles.pixels {
+                    let count = values.count / bytes * tile.count
+                    hashes.append(VisionFixture.digest(values[start ..< start + count]))
+                    start += count
+                }
                 let (whole, prepared) = (try model.loaded.image(image), try model.loaded.image(preparation(image)))
                 #expect(whole.tiles == tiles.pixels.count && prepared.tiles == whole.tiles && prepared.layout == whole.layout)
                 let (first, second) = (try prepared.pixels(), try whole.pixels())
@@ -35,8 +41,7 @@ import Testing
             let leastRows = model.loaded.parts.vision?.leastRows ?? 0
             let expanded = prompt.flatMap { token -> [Int] in
                 guard token == Engine.imageToken, let picture = next.next() else { return [token] }
-                let rows = (picture.rows ?? leastRows) / picture.marks
-                return picture.layout.flatMap { $0 == Engine.imageToken ? Array(repeating: mark, count: rows) : [$0] }
+                return picture.expanded(picture.rows ?? leastRows, token: mark)
             }
             #expect(expanded == item.inputIds, "\(item.question)")
             // Ids copied from transformers are the same prompt.

@@ -12,7 +12,9 @@ import Testing
         let cases: [Case]
     }
 
-    @Test("The command gives the tokens that transformers gives", arguments: ["idefics3", "smolvlm", "llava", "llava-next", "llava-next-mistral", "qwen2-vl", "qwen2.5-vl"])
+    @Test("The command gives the tokens that transformers gives", arguments: [
+        "idefics3", "smolvlm", "llava", "llava-next", "llava-next-mistral", "qwen2-vl", "qwen2.5-vl", "lfm2-vl", "lfm2-vl-whole",
+    ])
     func answers(family: String) throws {
         // A failure means that a person who saves a model with transformers gets other answers from the command line.
         let fixtures = Files.root.appendingPathComponent("Tests/Fixtures"), model = fixtures.appendingPathComponent("vision/\(family)")

@@ -7,8 +7,9 @@
 Writes one folder for each model: a random float32 checkpoint as `save_pretrained` of model and processor writes it, and expected.json with
 prompts, hashes of pixel values, logits and greedy answers. Tests/Fixtures/README.md says what is in them.
 
-Without torchvision transformers takes its image processors that compute with Pillow, which are the ones to match. Where a seed gives an answer that
-float rounding could turn around, or one that ends early or repeats itself, the next seed is tried.
+Image processors that compute with Pillow are the ones to match, and are taken where transformers has one; without torchvision it saves their names. LFM2-VL
+has one on torchvision only (torchvision==0.29.2), whose arithmetic on bytes needs AVX2. Where a seed gives an answer that float rounding could turn around,
+or one that ends early or repeats itself, the next seed is tried.
 """
 
 import argparse
@@ -125,6 +126,9 @@ def record(family: str, model, processor, folder: Path, ends: set[int]) -> bool:
             if family.startswith("qwen"):
                 # Rows of patches, image by image.
                 values = np.split(values, np.cumsum(inputs["image_grid_thw"].prod(-1).numpy())[:-1])
+            elif family.startswith("lfm2"):
+                # Rows of patches, filled up to the longest tile.
+                values = [tile[: rows * columns] for tile, (rows, columns) in zip(values, inputs["spatial_shapes"].tolist())]
             else:
                 values = values.reshape(-1, *values.shape[-3:])
                 # Batches fill up with tiles of zeros.
@@ -132,7 +136,7 @@ def record(family: str, model, processor, folder: Path, ends: set[int]) -> bool:
             case |= {"tiles": len(values), "tile_hashes": [digest(tile) for tile in values]}
             with torch.no_grad():
                 features = model.get_image_features(
-                    **{name: inputs[name] for name in ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw") if name in inputs})
+                    **{name: inputs[name] for name in ("pixel_values", "pixel_attention_mask", "spatial_shapes", "image_sizes", "image_grid_thw") if name in inputs})
             features = getattr(features, "pooler_output", features)
             features = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])
             case |= {"feature_rows": features.shape[0], "feature_row": rounded(features[-1])}
@@ -358,6 +362,72 @@ def qwen_as_published(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+# MARK: LFM2-VL
+
+LFM2_TEMPLATE = (
+    "{{- bos_token -}}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<image>' }}{% elif content['type'] == 'text' %}"
+    "{{ content['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def lfm2(family: str, folder: Path) -> None:
+    from transformers import Lfm2VlConfig, Lfm2VlForConditionalGeneration, Lfm2VlProcessor
+    from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
+
+    splits = family == "lfm2-vl"
+    # Columns beyond the second have no token of their own, and are spelled.
+    special = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<|image_start|>", "<|image_end|>"]
+    special += [f"<|img_row_{row + 1}_col_{column + 1}|>" for row in range(2) for column in range(2)] + ["<|img_thumbnail|>"]
+    text = tokenizer(special, "<|startoftext|>", "<|im_end|>", "<|pad|>")
+    ids = {name: text.convert_tokens_to_ids(name) for name in special}
+    if splits:
+        # The square picture stays one; the others are cut into 6 and 2 tiles.
+        sizes = dict(
+            downsample_factor=2, tile_size=24, min_tiles=2, max_tiles=6, min_image_tokens=4, max_image_tokens=12, max_pixels_tolerance=4.5, resample=2)
+    else:
+        # Never cut; two pictures are made larger.
+        sizes = dict(downsample_factor=3, do_image_splitting=False, min_image_tokens=36, max_image_tokens=60, resample=3)
+    image = Lfm2VlImageProcessor(encoder_patch_size=4, **sizes)
+    processor = Lfm2VlProcessor(image, text, chat_template=LFM2_TEMPLATE)
+    rope = {"rope_type": "default", "rope_theta": 1000000.0}
+    config = Lfm2VlConfig(
+        image_token_id=ids["<image>"], tie_word_embeddings=splits, **COMMON, downsample_factor=sizes["downsample_factor"], projector_hidden_size=40,
+        projector_use_layernorm=splits, projector_bias=splits,
+        text_config=dict(
+            model_type="lfm2", vocab_size=len(text), bos_token_id=ids["<|startoftext|>"], eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|pad|>"],
+            hidden_size=48, num_hidden_layers=5, num_attention_heads=6, num_key_value_heads=2, intermediate_size=100, block_multiple_of=16, norm_eps=1e-3,
+            max_position_embeddings=2048, rope_parameters=rope, conv_L_cache=3, conv_bias=False, tie_word_embeddings=splits,
+            layer_types=["full_attention" if layer in (1, 4) else "conv" for layer in range(5)]),
+        vision_config=dict(
+            model_type="siglip2_vision_model", hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, patch_size=4,
+            num_patches=25 if splits else 36, layer_norm_eps=1e-3, vision_use_head=False),
+    )  # fmt: skip
+    for seed in range(1, 100):
+        model = Lfm2VlForConditionalGeneration._from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+        fill(model, seed)
+        model.generation_config.eos_token_id = ids["<|im_end|>"]
+        if record(family, model, processor, folder, {ids["<|im_end|>"], ids["<|endoftext|>"]}):
+            break
+    if not splits:
+        lfm2_as_published(folder)
+
+
+def lfm2_as_published(folder: Path) -> None:
+    """The files as transformers 4 saves them, with the names of fields that the first published checkpoints have."""
+    saved = json.loads((folder / "processor_config.json").read_text())
+    image = saved.pop("image_processor") | {"image_processor_type": "Lfm2VlImageProcessorFast", "processor_class": "Lfm2VlProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2) + "\n")
+    saved.pop("tokenizer", None)
+    (folder / "processor_config.json").write_text(json.dumps(saved | {"processor_class": "Lfm2VlProcessor"}, indent=2) + "\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "lfm2-vl", "torch_dtype": config.pop("dtype"), "tie_embedding": config.pop("tie_word_embeddings"), "vision_feature_layer": -1}
+    text = config["text_config"]
+    text |= {"torch_dtype": text.pop("dtype", "float32"), "rope_theta": text.pop("rope_parameters")["rope_theta"]}
+    config["vision_config"].pop("dtype", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 # MARK: Mipha
 
 
@@ -459,7 +529,7 @@ def mipha(family: str, folder: Path) -> None:
 
 
 FAMILIES = {"idefics3": idefics, "smolvlm": idefics, "llava": llava, "llava-next": llava, "llava-next-mistral": llava, "mipha": mipha,
-            "qwen2-vl": qwen, "qwen2.5-vl": qwen}
+            "qwen2-vl": qwen, "qwen2.5-vl": qwen, "lfm2-vl": lfm2, "lfm2-vl-whole": lfm2}
 
 
 def record_filters(file: Path) -> None:
@@ -491,6 +561,37 @@ def record_sizes(file: Path) -> None:
     file.write_text(json.dumps({"ranges": ranges, "cases": cases}) + "\n")
 
 
+def record_lfm2(file: Path) -> None:
+    """What LFM2-VL's processor makes of pictures. `cases`, for each of `settings` (fewest and most tokens, fewest and most tiles, a tile's and a patch's pixels,
+    patches of a token's side, tolerance): width, height, setting, columns, rows, width and height of the whole. `resized`: SHA-256 of bytes that torchvision
+    resizes."""
+    from torchvision.transforms.v2 import functional, InterpolationMode
+    from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
+
+    generator, cases = np.random.default_rng(7), []
+    settings = [(64, 256, 2, 10, 512, 16, 2, 2.0), (4, 12, 2, 6, 24, 4, 2, 4.5), (32, 64, 1, 4, 128, 14, 1, 1.5)]
+    fixed = [(32, 32), (16, 16), (24, 40), (1, 150), (150, 1), (4000, 3000), (8192, 8192), (512, 512), (1024, 512), (1680, 10), (45, 100), (720, 725)]
+    for width, height in fixed + [tuple(int(side) for side in np.exp(generator.uniform(2, 8.5, 2))) for _ in range(120)]:
+        for index, (least, most, few, many, side, patch, factor, tolerance) in enumerate(settings):
+            processor = Lfm2VlImageProcessor()
+            sizes = dict(max_image_tokens=most, encoder_patch_size=patch, downsample_factor=factor)
+            whole = processor.smart_resize(height, width, min_image_tokens=least, **sizes)
+            columns = rows = 1
+            if processor._is_image_too_large(height, width, max_pixels_tolerance=tolerance, **sizes):
+                columns, rows = processor._get_grid_layout(height, width, few, many, side)[:2]
+            cases.append([width, height, index, columns, rows, *whole])
+    resized = []
+    for name in ("im1.png", "im2.png", "im3.png"):
+        picture = torch.from_numpy(np.array(Image.open(PICTURES / name).convert("RGB"))).permute(2, 0, 1).contiguous()
+        for width, height in ((31, 62), (28, 20), (200, 40), (44, 97), (130, 201), (picture.shape[2], 33), (8, 8)):
+            for filter_name in ("bilinear", "bicubic"):
+                pixels = functional.resize(picture, [height, width], interpolation=InterpolationMode(filter_name), antialias=True)
+                pixels = pixels.permute(1, 2, 0).contiguous().numpy().tobytes()
+                resized.append({"picture": name, "width": width, "height": height, "filter": filter_name, "sha256": hashlib.sha256(pixels).hexdigest()})
+    lines = ",\n".join(json.dumps(case) for case in resized)
+    file.write_text(f'{{"settings": {json.dumps(settings)}, "cases": {json.dumps(cases)}, "resized": [\n{lines}\n]}}\n')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
@@ -500,6 +601,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     record_filters(arguments.output / "filters.json")
     record_sizes(arguments.output / "qwen2-vl-sizes.json")
+    if any(family.startswith("lfm2") for family in arguments.families or FAMILIES):
+        record_lfm2(arguments.output / "lfm2-vl-sizes.json")
     for family in arguments.families or FAMILIES:
         FAMILIES[family](family, arguments.output / family)
         print(family, sum(file.stat().st_size for file in (arguments.output / family).iterdir()), "bytes")

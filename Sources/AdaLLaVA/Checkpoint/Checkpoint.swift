@@ -162,6 +162,7 @@ package struct Checkpoint: Sendable {
                     field: "image_processor_type", expected: "Idefics3ImageProcessor or SmolVLMImageProcessor, which cut pictures into tiles",
                     found: "another in preprocessor_config.json and processor_config.json, or neither file", file: folder.path)
             }
+            if llava.tiling == .lfm2VL { try ModelConfiguration.checkLFM2VL(found.imageProcessor, found.configuration, llava, folder: folder.path) }
             if llava.tiling == .dynamic {
                 guard case .pixels = found.imageProcessor.resize else {
                     throw CheckpointError.configuration(
@@ -253,6 +254,7 @@ package struct Checkpoint: Sendable {
         if let adaptive = configuration.adaptive { return "AdaLLaVA-\(adaptive.schedulerType.rawValue)\(with)" }
         guard let llava = configuration.llava else { return decoder.name }
         switch llava.tiling {
+        case .lfm2VL: return "LFM2-VL"
         case .none, .dynamic: return "LLaVA-1.5" + with
         case .idefics3: return "Idefics3" + with
         case .anyRes: return "LLaVA-1.6" + with

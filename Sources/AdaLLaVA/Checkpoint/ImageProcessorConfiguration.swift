@@ -53,6 +53,8 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
     package var padsToSquare: Bool
     /// `nil` for processors that cut nothing into tiles.
     package var tiles: Tiles?
+    /// LFM2-VL's settings; `nil` for other processors.
+    package var lfm2VL: LFM2VLTiles?
 
     /// SigLIP's mean and deviation in each channel: bytes become values from -1 to 1.
     private static let half: [Float] = [0.5, 0.5, 0.5]
@@ -102,6 +104,7 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         case .clip: .clip(imageSize: tower.imageSize)
         case .siglip: .siglip(imageSize: tower.imageSize)
         case .efficientNetLite: .efficientNetLite(imageSize: tower.imageSize)
+        case .siglip2: .init(resize: nil, resampling: .bilinear, centerCrop: nil, mean: half, standardDeviation: half)
         case .qwen2VL: .init(resize: .pixels(qwen2VLPixels), centerCrop: nil)
         }
     }
@@ -133,13 +136,14 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         let deviations = try fields.optionalNumbers("image_std", counts: 3...3, in: 1e-6...1e6)?.map { Float($0) }
         let means = try fields.optionalNumbers("image_mean", counts: 3...3, in: -1e6...1e6)?.map { Float($0) }
         var configuration = ImageProcessorConfiguration(
-            resize: defaults.keepsProportions ? try readPixels(fields) : resizes ? try readResize(fields, byLongestEdge: defaults.cutsTiles) : nil,
+            resize: defaults.isLFM2VL ? nil : defaults.keepsProportions ? try readPixels(fields) : resizes ? try readResize(fields, byLongestEdge: defaults.cutsTiles) : nil,
             resampling: Resampling(rawValue: filter) ?? defaults.resampling,
             centerCrop: crops ? try readCrop(fields) : nil,
             rescaleFactor: rescales ? try fields.number("rescale_factor", in: 1e-9...1e9, missing: 1.0 / 255) : nil,
             mean: normalizes ? means ?? defaults.mean : [0, 0, 0],
             standardDeviation: normalizes ? deviations ?? defaults.standardDeviation : [1, 1, 1],
-            padsToSquare: try !defaults.cutsTiles && fields.bool("do_pad", missing: false))
+            padsToSquare: try !defaults.cutsTiles && !defaults.isLFM2VL && fields.bool("do_pad", missing: false))
+        if defaults.isLFM2VL { configuration.lfm2VL = try LFM2VLTiles(fields) }
         if defaults.cutsTiles {
             guard case .longestEdge = configuration.resize else {
                 throw fields.invalid(resizes ? "size" : "do_resize", expected: resizes ? "longest_edge" : "true")
@@ -160,14 +164,17 @@ package struct ImageProcessorConfiguration: Sendable, Equatable {
         var standardDeviation = clipStandardDeviation
         var cutsTiles = false
         var keepsProportions = false
+        var isLFM2VL = false
 
         init(type: String) {
             keepsProportions = type.hasPrefix("Qwen2VL") || type.hasPrefix("Qwen2_5_VL")
             if keepsProportions { crops = false }
             cutsTiles = type.hasPrefix("Idefics3") || type.hasPrefix("SmolVLM")
-            guard cutsTiles || type.hasPrefix("Siglip") else { return }
+            isLFM2VL = type.hasPrefix("Lfm2Vl")
+            guard cutsTiles || isLFM2VL || type.hasPrefix("Siglip") else { return }
             (crops, mean, standardDeviation) = (false, half, half)
             if cutsTiles { resampling = .lanczos }
+            if isLFM2VL { resampling = .bilinear }
         }
     }
 

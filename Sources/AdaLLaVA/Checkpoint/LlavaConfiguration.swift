@@ -10,6 +10,9 @@ package struct LlavaConfiguration: Sendable, Equatable {
         case mlp(layers: Int)
         /// The features of `scale` x `scale` patches side by side, then one linear layer without a bias, `model.mm_projector` (Idefics3).
         case pixelShuffle(scale: Int)
+        /// The features of `scale` x `scale` patches side by side, a LayerNorm where `hasNorm`, then two linear layers with GELU between them:
+        /// `model.mm_projector.norm`, `.0`, `.2` (LFM2-VL).
+        case pixelUnshuffle(scale: Int, hidden: Int, hasNorm: Bool)
 
         /// The projector that LLaVA's `mm_projector_type` calls `name`.
         init?(llavaName name: String) {
@@ -58,6 +61,8 @@ package struct LlavaConfiguration: Sendable, Equatable {
         case anyRes([ImageProcessorConfiguration.Size])
         /// The picture as one, in its own proportions (Qwen2-VL).
         case dynamic
+        /// The picture as one in its own proportions, or tiles row by row before it, with tokens of their own around each (LFM2-VL).
+        case lfm2VL
     }
 
     /// Tower features, projector and images of a LLaVA model.

@@ -20,7 +20,7 @@ package struct ModelConfiguration: Sendable, Equatable {
     /// Values that a `model_type` may have, for messages.
     static var supportedTypes: String {
         let text = DecoderArchitecture.modelTypes, llava = DecoderArchitecture.llavaNames
-        return (text + ["llava (LLaVA-1.5)"] + nestedTypes.dropFirst() + [miphaType] + qwen2VLTypes + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
+        return (text + ["llava (LLaVA-1.5)"] + nestedTypes.dropFirst() + [miphaType] + qwen2VLTypes + lfm2VLTypes.prefix(1) + llava.map { "llava_\($0)" } + llava.map { "ada_llava_\($0)" }).joined(separator: ", ")
     }
 
     /// Types with a `text_config` and a `vision_config`, as transformers writes models of images.
@@ -60,6 +60,7 @@ package struct ModelConfiguration: Sendable, Equatable {
             return try readNested(fields, type: type)
         }
         if qwen2VLTypes.contains(type) { return try readQwen2VL(fields, type: type) }
+        if lfm2VLTypes.contains(type) { return try readLFM2VL(fields) }
         if type == miphaType { return try readMipha(fields) }
         // Gemma 3's own layout: the text model's part, alone.
         if type == Gemma3Description.ggufArchitecture, let text = try fields.optionalObject("text_config") {

@@ -20,7 +20,7 @@ struct PatchGrid: Sendable, Equatable {
 }
 
 extension VisionConfiguration {
-    /// Values of the tower's input: of the smallest one, where it takes any proportions.
+    /// Values of the tower's input: of the smallest one of Qwen2-VL's, of a square one of SigLIP2's.
     var inputValues: Int {
         guard case .qwen2VL(let shape) = architecture else { return 3 * imageSize * imageSize }
         return 3 * shape.temporalPatchSize * imageSize * imageSize

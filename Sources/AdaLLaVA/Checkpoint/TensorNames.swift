@@ -74,6 +74,8 @@ package enum TensorNames {
     /// `linear_1.weight` → `model.mm_projector.0.weight`; LLaVA counts the activation between the layers too.
     private static func canonicalProjector(llavaHF name: Substring) -> String? {
         let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+        // LFM2-VL.
+        if parts.count == 2, parts[0] == "layer_norm" { return "model.mm_projector.norm.\(parts[1])" }
         guard parts.count == 2, parts[0].hasPrefix("linear_"), let number = Int(parts[0].dropFirst(7)), (1...16).contains(number) else {
             return nil
         }

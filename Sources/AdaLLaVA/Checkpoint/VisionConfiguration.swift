@@ -14,6 +14,9 @@ package struct VisionConfiguration: Sendable, Equatable {
         case efficientNetLite(EfficientNetConfiguration)
         /// Qwen2-VL's and Qwen2.5-VL's, which the other fields describe too; ``imageSize`` then holds the pixels of a side that one row of features covers.
         case qwen2VL(Qwen2VLTowerShape)
+        /// SigLIP2's with variable resolution (NaFlex), which they describe too; ``imageSize`` then holds the pixels of a side of the square picture whose
+        /// patches have a position embedding each.
+        case siglip2
     }
 
     /// The network that computes the features.
@@ -70,7 +73,7 @@ package struct VisionConfiguration: Sendable, Equatable {
         case .clip, .siglip: (imageSize / patchSize) * (imageSize / patchSize)
         case .efficientNetLite(let network): network.grid * network.grid
         // The least that there is; how many depends on the picture.
-        case .qwen2VL: 1
+        case .qwen2VL, .siglip2: 1
         }
     }
 
@@ -78,7 +81,7 @@ package struct VisionConfiguration: Sendable, Equatable {
     package var isTransformer: Bool {
         switch architecture {
         case .clip, .siglip: true
-        case .efficientNetLite, .qwen2VL: false
+        case .efficientNetLite, .qwen2VL, .siglip2: false
         }
     }
 
@@ -90,6 +93,7 @@ package struct VisionConfiguration: Sendable, Equatable {
         switch architecture {
         case .clip: "clip_vision_model"
         case .siglip: Self.siglipType
+        case .siglip2: Self.siglip2Type
         case .efficientNetLite: EfficientNetConfiguration.modelType
         case .qwen2VL(let shape): shape.isSecond ? "qwen2_5_vl" : "qwen2_vl"
         }

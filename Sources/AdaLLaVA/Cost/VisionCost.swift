@@ -13,9 +13,11 @@ struct VisionCost {
     }
 
     var parts: [CostPart] {
+        switch vision.architecture {
         // The cost depends on the picture's proportions.
-        if case .qwen2VL = vision.architecture { return [] }
-        if case .efficientNetLite(let network) = vision.architecture {
+        case .qwen2VL, .siglip2: return []
+        case .clip, .siglip: break
+        case .efficientNetLite(let network):
             let maps = projection(Double(vision.patches) * images)
             let parts = EfficientNetCost(counter: counter, network: network, images: images).parts
             return maps.isEmpty ? parts : parts + [CostPart(name: "projector", layers: [], operations: maps)]
@@ -81,6 +83,12 @@ struct VisionCost {
         case .identity: return []
         case .pixelShuffle(let scale):
             return [counter.linear("mm_projector", inputs: width * Double(scale * scale), outputs: hidden, rows: tokens)]
+        case .pixelUnshuffle(let scale, let middle, _):
+            return [
+                counter.linear("mm_projector.0", inputs: width * Double(scale * scale), outputs: Double(middle), rows: tokens),
+                counter.elementwise("projector_act", values: tokens * Double(middle), operations: 4),
+                counter.linear("mm_projector.2", inputs: Double(middle), outputs: hidden, rows: tokens),
+            ]
         case .linear: return [counter.linear("mm_projector", inputs: width, outputs: hidden, rows: tokens)]
         case .mlp(let layers):
             return (0 ..< layers).flatMap { index -> [RooflineOperation] in
@@ -98,12 +106,14 @@ struct VisionCost {
         let layers = Double(max(0, llava.layersToRun(of: vision)) + (llava.tokenSelection == .none ? 0 : 1))
         // Besides the positions: CLIP's class token, or the bias of SigLIP's patch embedding. CLIP has a norm before its layers, SigLIP may have one after.
         let norms = vision.architecture == .clip || llava.appliesFinalNorm ? 2 * width : 0
-        let embeddings = patchInputs(vision) * width + Double(vision.positions + 1) * width + norms
+        let positions = vision.architecture == .siglip2 ? vision.imageSize / vision.patchSize * (vision.imageSize / vision.patchSize) : vision.positions
+        let embeddings = patchInputs(vision) * width + Double(positions + 1) * width + norms
         let projector =
             switch llava.projector {
             case .identity: 0.0
             case .linear: width * hidden
             case .pixelShuffle(let scale): width * Double(scale * scale) * hidden
+            case .pixelUnshuffle(let scale, let middle, _): (width * Double(scale * scale) + hidden) * Double(middle)
             case .mlp(let layers): width * hidden + Double(layers - 1) * hidden * hidden
             }
         if case .efficientNetLite(let network) = vision.architecture { return EfficientNetCost.weightValues(network) + projector }

@@ -4,24 +4,27 @@ struct EngineImage: Sendable {
     let key: ContentKey
     /// Inputs of the tower that it is encoded as.
     let tiles: Int
-    /// Its tokens in a prompt: ``Engine/imageToken`` for its features, which are divided evenly if it occurs several times, and
-    /// tokens between them.
+    /// Its tokens in a prompt: ``Engine/imageToken`` for its features, and tokens between them.
     let layout: [Int]
+    /// Rows of features of each ``Engine/imageToken`` of the layout; empty: all rows, divided evenly.
+    private let markRows: [Int]
     /// Rows of features; `nil`: as many as one input of the tower has at least.
     let rows: Int?
     /// Order of the tiles' features; `nil`: one tile after the other.
     let arrangement: TileArrangement?
-    /// The patches of one that keeps its proportions, and the rows of features that they become; `nil` for others.
-    let grid: PatchGrid?, featureGrid: PatchGrid?
-    /// `[tiles, 3, S, S]` normalized values, or rows of patches.
+    /// The patches of each tile, where tiles have other proportions than the tower's square; empty for others.
+    let grids: [PatchGrid]
+    /// The rows of features that the patches of one input become, where a decoder knows their rows and columns; `nil` for others.
+    let featureGrid: PatchGrid?
+    /// `[tiles, 3, S, S]` normalized values, or rows of patches, tile after tile.
     let pixels: @Sendable () throws -> [Float]
 
     init(
-        key: ContentKey, tiles: Int = 1, layout: [Int] = [Engine.imageToken], rows: Int? = nil, arrangement: TileArrangement? = nil,
-        grid: PatchGrid? = nil, featureGrid: PatchGrid? = nil, pixels: @escaping @Sendable () throws -> [Float]
+        key: ContentKey, tiles: Int = 1, layout: [Int] = [Engine.imageToken], rows: Int? = nil, markRows: [Int] = [], arrangement: TileArrangement? = nil,
+        grids: [PatchGrid] = [], featureGrid: PatchGrid? = nil, pixels: @escaping @Sendable () throws -> [Float]
     ) {
         (self.key, self.tiles, self.layout, self.rows, self.arrangement, self.pixels) = (key, tiles, layout, rows, arrangement, pixels)
-        (self.grid, self.featureGrid) = (grid, featureGrid)
+        (self.markRows, self.grids, self.featureGrid) = (markRows, grids, featureGrid)
     }
 
     /// An image given as the tower's input.
@@ -31,6 +34,24 @@ struct EngineImage: Sendable {
 
     /// Number of places for its features in the layout.
     var marks: Int { layout.count { $0 == Engine.imageToken } }
+
+    /// The rows of features that one mark of the layout stands for.
+    /// - Parameter rows: of features, in all.
+    func rows(ofMark index: Int, of rows: Int) -> Range<Int> {
+        guard markRows.indices.contains(index) else { return rows * index / marks ..< rows * (index + 1) / marks }
+        let first = markRows[..<index].reduce(0, +)
+        return first ..< first + markRows[index]
+    }
+
+    /// The layout with a token for each row of features.
+    func expanded(_ rows: Int, token mark: Int) -> [Int] {
+        var index = -1
+        return layout.flatMap { token -> [Int] in
+            guard token == Engine.imageToken else { return [token] }
+            index += 1
+            return Array(repeating: mark, count: self.rows(ofMark: index, of: rows).count)
+        }
+    }
 
     /// Positions of a prompt that it takes.
     /// - Parameter leastRows: of one input of the tower.

@@ -9,6 +9,7 @@ final class TileEncoding {
 
     private let part: ModelParts.VisionPart
     private let workspace: Workspace
+    private let grid: PatchGrid?
     private let pass: VisionPass
     private var tower: VisionOutput?
     /// The projector's input and its output so far.
@@ -18,7 +19,7 @@ final class TileEncoding {
 
     /// - Parameter pixels: `[3, S, S]` normalized values.
     init(_ pixels: [Float], grid: PatchGrid? = nil, _ part: ModelParts.VisionPart, _ workspace: Workspace) throws {
-        (self.part, self.workspace) = (part, workspace)
+        (self.part, self.workspace, self.grid) = (part, workspace, grid)
         pass = try part.tower.pass(pixels, grid: grid, workspace)
     }
 
@@ -57,7 +58,7 @@ final class TileEncoding {
                 progress: progress
             ).merged
         }
-        (tower, selected) = (output, features)
+        (tower, selected) = (output, part.projector.input(features, grid: grid))
     }
 }
 
@@ -89,7 +90,7 @@ final class ImageEncoding {
     /// The next phase, as ``TileEncoding/next()``; `nil` once the image is encoded.
     func next() throws -> (phase: Int, rows: Int, least: Int)? {
         if output != nil { return nil }
-        if current == nil { current = try TileEncoding(input(tile), grid: image.grid, part, workspace) }
+        if current == nil { current = try TileEncoding(input(tile), grid: image.grids.isEmpty ? nil : image.grids[tile], part, workspace) }
         return try current?.next()
     }
 
@@ -117,6 +118,11 @@ final class ImageEncoding {
 
     /// The tower's input of a tile.
     private func input(_ tile: Int) -> [Float] {
+        if image.tiles > 1, !image.grids.isEmpty {
+            let patches = image.grids.map { $0.rows * $0.columns }, size = pixels.count / max(patches.reduce(0, +), 1)
+            let first = patches[..<tile].reduce(0, +) * size
+            return Array(pixels[first ..< first + patches[tile] * size])
+        }
         let size = pixels.count / image.tiles
         return image.tiles == 1 ? pixels : Array(pixels[tile * size ..< (tile + 1) * size])
     }

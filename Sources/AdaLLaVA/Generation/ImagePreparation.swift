@@ -35,6 +35,9 @@ package struct ImagePreparation: Sendable, Equatable {
             let resizing = DynamicResizing(
                 patch: tower.patchSize, merge: shape.mergeSize, frames: shape.temporalPatchSize, pixels: pixels, filter: processor.filter)
             (tiling, leastPositions) = (.dynamic(resizing), 1)
+        case (.lfm2VL, _, _):
+            guard let settings = configuration.lfm2VL else { throw GenerationError.noVision(model: checkpoint.name) }
+            (tiling, leastPositions) = (.lfm2VL(LFM2VLTiling(settings: settings, filter: processor.filter)), 1)
         case (.anyRes(let resolutions), _, _):
             tiling = .anyRes(AnyResTiling(side: tower.imageSize, resolutions: resolutions, filter: processor.filter))
             leastPositions = llava.leastRows(of: tower)
@@ -61,9 +64,13 @@ package struct ImagePreparation: Sendable, Equatable {
             width: image.width, height: image.height, rows: 0, columns: 0, pixels: [processor.croppedPixels(image, mode: mode)])
     }
 
-    /// The tower's inputs, `[tiles, 3, S, S]`.
+    /// The tower's inputs, `[tiles, 3, S, S]` or rows of patches.
     func values(of tiles: ImageTiles) -> [Float] {
-        if case .dynamic(let resizing)? = tiling { return resizing.rows(of: tiles, value: processor.value(channel:byte:)) }
+        switch tiling {
+        case .dynamic(let resizing): return resizing.rows(of: tiles, value: processor.value(channel:byte:))
+        case .lfm2VL(let tiling): return tiling.rows(of: tiles, value: processor.value(channel:byte:))
+        case .idefics3, .anyRes, nil: break
+        }
         return tiles.pixels.count == 1 ? processor.values(of: tiles.pixels[0]) : tiles.pixels.flatMap(processor.values(of:))
     }
 }

@@ -93,7 +93,7 @@ struct LoadedModel: Sendable {
         var tokens = tokens
         for image in images {
             guard let rows = image.rows else { continue }
-            let whole = image.layout.flatMap { $0 == Engine.imageToken ? Array(repeating: mark, count: rows / image.marks) : [$0] }
+            let whole = image.expanded(rows, token: mark)
             let starts = tokens.count < whole.count ? 0 ..< 0 : 0 ..< tokens.count - whole.count + 1
             guard let start = starts.first(where: { tokens[$0...].starts(with: whole) }) else { continue }
             tokens.replaceSubrange(start ..< start + whole.count, with: [Engine.imageToken])
@@ -160,7 +160,14 @@ struct LoadedModel: Sendable {
             guard case .qwen2VL(let shape) = tower.architecture else { throw GenerationError.noVision(model: parts.name) }
             let features = PatchGrid(rows: grid.rows / shape.mergeSize, columns: grid.columns / shape.mergeSize)
             return EngineImage(
-                key: key, rows: features.rows * features.columns, grid: PatchGrid(rows: grid.rows, columns: grid.columns), featureGrid: features, pixels: pixels)
+                key: key, rows: features.rows * features.columns, grids: [PatchGrid(rows: grid.rows, columns: grid.columns)], featureGrid: features, pixels: pixels)
+        case .lfm2VL:
+            guard let text, case .lfm2VL(let tiling)? = preparation?.tiling else { throw GenerationError.noTokenizer(model: parts.name) }
+            let grids = tiling.patchGrids(width: width, height: height), factor = tiling.settings.factor
+            let rows = grids.map { $0.rows / factor * ($0.columns / factor) }
+            return EngineImage(
+                key: key, tiles: grids.count, layout: text.lfm2VLLayout(rows: grid.rows, columns: grid.columns, hasWhole: grids.count > grid.rows * grid.columns),
+                rows: rows.reduce(0, +), markRows: rows, grids: grids, pixels: pixels)
         case .anyRes:
             let side = Int(Double(tower.patches).squareRoot().rounded())
             let arrangement = TileArrangement(grid: grid, side: side, width: width, height: height)

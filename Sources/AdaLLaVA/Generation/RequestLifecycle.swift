@@ -36,8 +36,7 @@ extension Engine {
                         task.elements.append(.token(Int32(token)))
                         continue
                     }
-                    let part = rows * marks / picture.marks ..< rows * (marks + 1) / picture.marks
-                    task.elements += part.map { .image(picture.key, row: Int32($0)) }
+                    task.elements += picture.rows(ofMark: marks, of: rows).map { .image(picture.key, row: Int32($0)) }
                     marks += 1
                 }
                 image += 1

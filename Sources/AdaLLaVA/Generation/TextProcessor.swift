@@ -124,6 +124,25 @@ struct TextProcessor: Sendable {
             text += "\n"
         }
         text += "\(rows > 0 ? "\n" : "")\(frame)<global-img>\(mark)\(frame)"
+        return layout(of: text)
+    }
+
+    /// Placeholder of an image in a prompt of LFM2-VL, as its processor writes it: each tile after its row and column, then the whole image, -200 for the
+    /// features of each.
+    /// - Parameters:
+    ///   - rows, columns: tiles from top to bottom and from left to right; zeros if the image is one.
+    ///   - hasWhole: whether the whole image follows them.
+    func lfm2VLLayout(rows: Int, columns: Int, hasWhole: Bool) -> [Int] {
+        var text = "<|image_start|>"
+        for row in 0 ..< rows {
+            for column in 0 ..< columns { text += "<|img_row_\(row + 1)_col_\(column + 1)|>\(imageMark)" }
+        }
+        if hasWhole { text += (rows > 0 ? "<|img_thumbnail|>" : "") + imageMark }
+        return layout(of: text + "<|image_end|>")
+    }
+
+    private func layout(of text: String) -> [Int] {
+        let mark = imageMark
         let markID = tokenizer.token(mark)
         return tokenizer.encode(tokenizer.segments(of: text) { _ in true }, addSpecialTokens: false).map { $0 == markID ? PromptEncoder.imageToken : $0 }
     }

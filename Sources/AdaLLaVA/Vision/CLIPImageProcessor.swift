@@ -33,10 +33,12 @@ package struct CLIPImageProcessor: Sendable, Equatable {
     func value(channel: Int, byte: UInt8) -> Float { values[channel << 8 | Int(byte)] }
 
     /// - Throws: ``CheckpointError/configuration(field:expected:found:file:)`` for a value that no tower can use.
-    /// - Parameter file: where the settings come from, for messages.
+    /// - Parameters:
+    ///   - fusesRescaling: whether bytes are normalized as processors on torchvision do.
+    ///   - file: where the settings come from, for messages.
     package init(
         cropSize: Int, shortestEdge: Int, mean: [Double], standardDeviation: [Double], rescaleFactor: Double = 1.0 / 255,
-        ignoresProportions: Bool = false, filter: ResampleFilter = .bicubic, file: String = "preprocessor_config.json"
+        ignoresProportions: Bool = false, filter: ResampleFilter = .bicubic, fusesRescaling: Bool = false, file: String = "preprocessor_config.json"
     ) throws {
         func check(_ isRight: Bool, _ field: String, _ expected: String, _ found: Any) throws {
             guard isRight else {
@@ -55,9 +57,13 @@ package struct CLIPImageProcessor: Sendable, Equatable {
         self.mean = mean
         self.standardDeviation = standardDeviation
         self.rescaleFactor = rescaleFactor
-        // Rescaled in double precision, stored as single, then normalized in single: the order that gives the reference's bits.
+        // Rescaled in double precision, stored as single, then normalized in single: the order that gives the reference's bits. Processors on torchvision
+        // rescale mean and deviation instead, in single precision.
         values = (0..<3).flatMap { channel in
-            (0..<256).map { (Float(Double($0) * rescaleFactor) - Float(mean[channel])) / Float(standardDeviation[channel]) }
+            let (mean, deviation, inverse) = (Float(mean[channel]), Float(standardDeviation[channel]), Float(1 / rescaleFactor))
+            return (0..<256).map {
+                fusesRescaling ? (Float($0) - mean * inverse) / (deviation * inverse) : (Float(Double($0) * rescaleFactor) - mean) / deviation
+            }
         }
     }
 

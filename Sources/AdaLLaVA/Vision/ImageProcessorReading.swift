@@ -16,7 +16,8 @@ extension CLIPImageProcessor {
         try self.init(
             cropSize: tower.imageSize, shortestEdge: side, mean: configuration.mean.map(Double.init),
             standardDeviation: configuration.standardDeviation.map(Double.init), rescaleFactor: configuration.rescaleFactor ?? 1,
-            ignoresProportions: ignoresProportions, filter: ResampleFilter(configuration.resampling, file: file), file: file)
+            ignoresProportions: ignoresProportions, filter: ResampleFilter(configuration.resampling, file: file), fusesRescaling: configuration.lfm2VL != nil,
+            file: file)
     }
 }
 

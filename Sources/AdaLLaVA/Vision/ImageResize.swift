@@ -1,4 +1,4 @@
-/// Antialiased resizing of 8-bit RGB, equal to Pillow's `Image.resize(size, filter)` byte for byte.
+/// Antialiased resizing of 8-bit RGB, equal to Pillow's `Image.resize(size, filter)` byte for byte, or to torchvision's of tensors of bytes.
 ///
 /// Two passes, each rounded to 8 bits, with fixed-point weights; which one comes first is as in Pillow 13 (before, rows always did). When shrinking, the filter widens with the scale, so
 /// every input pixel counts. Cost with the bicubic filter: about `4 * height * width` multiply-adds per channel for the first pass, which dominates;
@@ -8,10 +8,10 @@ package enum ImageResize {
     ///   - width: of the result, at least 1.
     ///   - height: of the result, at least 1.
     /// - Returns: the resized image; `nil` for a side below 1 or above 1,048,576.
-    package static func resize(_ image: RGBImage, width: Int, height: Int, filter: ResampleFilter = .bicubic) -> RGBImage? {
+    package static func resize(_ image: RGBImage, width: Int, height: Int, filter: ResampleFilter = .bicubic, arithmetic: ResampleArithmetic = .pillow) -> RGBImage? {
         guard (1...1 << 20).contains(width), (1...1 << 20).contains(height) else { return nil }
         let canvas = Canvas(image)
-        let pixels = resize(canvas, to: (width, height), columns: 0..<width, rows: 0..<height, filter: filter)
+        let pixels = resize(canvas, to: (width, height), columns: 0..<width, rows: 0..<height, filter: filter, arithmetic: arithmetic)
         return RGBImage(width: width, height: height, pixels: pixels)
     }
 
@@ -42,14 +42,17 @@ package enum ImageResize {
     /// The part `columns` x `rows` of `canvas` resized to `size`; the rest is not computed.
     /// - Returns: `rows.count * columns.count * 3` bytes.
     static func resize(
-        _ canvas: Canvas, to size: (width: Int, height: Int), columns: Range<Int>, rows: Range<Int>, filter: ResampleFilter
+        _ canvas: Canvas, to size: (width: Int, height: Int), columns: Range<Int>, rows: Range<Int>, filter: ResampleFilter,
+        arithmetic: ResampleArithmetic = .pillow
     ) -> [UInt8] {
         guard !columns.isEmpty, !rows.isEmpty else { return [] }
         let horizontal = ResampleAxis(
-            inputSize: canvas.width, outputSize: size.width, window: columns, image: canvas.left..<canvas.left + canvas.image.width, filter: filter)
+            inputSize: canvas.width, outputSize: size.width, window: columns, image: canvas.left..<canvas.left + canvas.image.width, filter: filter,
+            arithmetic: arithmetic)
         let vertical = ResampleAxis(
-            inputSize: canvas.height, outputSize: size.height, window: rows, image: canvas.top..<canvas.top + canvas.image.height, filter: filter)
-        if columnsComeFirst(canvas, size) {
+            inputSize: canvas.height, outputSize: size.height, window: rows, image: canvas.top..<canvas.top + canvas.image.height, filter: filter,
+            arithmetic: arithmetic)
+        if arithmetic == .pillow, columnsComeFirst(canvas, size) {
             let (image, none) = (canvas.image, [UInt8](repeating: 0, count: canvas.image.width * 3))
             let flattened = flatten(image.pixels, from: 0, outside: none, axis: vertical)
             guard let flat = RGBImage(width: image.width, height: vertical.outputCount, pixels: flattened) else { return [] }

@@ -4,7 +4,7 @@ struct ImageTiles: Sendable, Equatable {
     let width, height: Int
     /// Tiles from top to bottom and from left to right; 0 where the picture is one input; its patches, where it keeps its proportions.
     let rows, columns: Int
-    /// Each `[S, S, 3]`, row by row. The whole picture is among them: the last one for Idefics3, the first for LLaVA-1.6.
+    /// Each `[S, S, 3]`, row by row. The whole picture is among them, the last one for Idefics3 and LFM2-VL (of its own size there), the first for LLaVA-1.6.
     let pixels: [[UInt8]]
 }
 
@@ -14,6 +14,7 @@ enum ImageTiling: Sendable, Equatable {
     case anyRes(AnyResTiling)
     /// One input of any proportions, whose grid is that of its patches.
     case dynamic(DynamicResizing)
+    case lfm2VL(LFM2VLTiling)
 
     /// Tiles of a picture from top to bottom and from left to right; zeros if it is one input of the tower.
     func grid(width: Int, height: Int) -> (rows: Int, columns: Int) {
@@ -21,6 +22,7 @@ enum ImageTiling: Sendable, Equatable {
         case .idefics3(let tiling): tiling.grid(width: width, height: height)
         case .anyRes(let tiling): tiling.grid(width: width, height: height)
         case .dynamic(let resizing): resizing.grid(width: width, height: height)
+        case .lfm2VL(let tiling): tiling.grid(width: width, height: height)
         }
     }
 
@@ -29,6 +31,7 @@ enum ImageTiling: Sendable, Equatable {
         case .idefics3(let tiling): tiling(image)
         case .anyRes(let tiling): tiling(image)
         case .dynamic(let resizing): resizing(image)
+        case .lfm2VL(let tiling): tiling(image)
         }
     }
 }
@@ -36,8 +39,9 @@ enum ImageTiling: Sendable, Equatable {
 extension RGBImage {
     /// The picture resized; itself if it has the size.
     /// - Parameters: from 1 to 1,048,576 pixels.
-    func resized(_ width: Int, _ height: Int, _ filter: ResampleFilter) -> RGBImage {
-        self.width == width && self.height == height ? self : ImageResize.resize(self, width: width, height: height, filter: filter) ?? self
+    func resized(_ width: Int, _ height: Int, _ filter: ResampleFilter, _ arithmetic: ResampleArithmetic = .pillow) -> RGBImage {
+        self.width == width && self.height == height
+            ? self : ImageResize.resize(self, width: width, height: height, filter: filter, arithmetic: arithmetic) ?? self
     }
 
     /// The picture in the middle of a black one that is at least as large, one pixel up or left of it for an odd difference.

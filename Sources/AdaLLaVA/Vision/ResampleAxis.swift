@@ -35,6 +35,15 @@ package enum ResampleFilter: Sendable, Equatable {
     }
 }
 
+/// How weights are rounded, and in which order rows and columns are resized.
+package enum ResampleArithmetic: Sendable, Equatable {
+    /// Pillow 13's: weights of 22 fractional bits; tall pictures that shrink begin with columns.
+    case pillow
+    /// PyTorch's for bytes on processors with AVX2, as torchvision resizes a tensor: weights of as many fractional bits as leave the largest of an axis below
+    /// 2^15, rows first. For whole pictures.
+    case torch
+}
+
 /// Plan for one axis of a resize: for every output position its input samples and their fixed-point weights.
 ///
 /// Weights have 22 fractional bits, as in Pillow's 8-bit resampling, and are kept split, `weight = high * 2048 + low`, so that both
@@ -69,7 +78,7 @@ struct ResampleAxis {
     ///   - outputSize: samples of the whole output, at least 1.
     ///   - window: the output positions that are wanted; not empty.
     ///   - image: the input samples that are an image's.
-    init(inputSize: Int, outputSize: Int, window: Range<Int>, image: Range<Int>, filter: ResampleFilter = .bicubic) {
+    init(inputSize: Int, outputSize: Int, window: Range<Int>, image: Range<Int>, filter: ResampleFilter = .bicubic, arithmetic: ResampleArithmetic = .pillow) {
         let scale = Double(inputSize) / Double(outputSize)
         let filterScale = max(scale, 1)
         let support = filter.support * filterScale
@@ -77,15 +86,24 @@ struct ResampleAxis {
         var reads: [Range<Int>] = []
         var weights: [ArraySlice<Int32>] = []
         var outside: [Int32] = [], total: [Int32] = []
-        for position in window {
+        let positions = window.map { position -> (start: Int, end: Int, weights: [Double]) in
             let center = (Double(position) + 0.5) * scale
             let start = max(0, Int(center - support + 0.5))
             let end = max(start, min(inputSize, Int(center + support + 0.5)))
             let raw = (start..<end).map { filter.weight((Double($0) - center + 0.5) * step) }
             let sum = raw.reduce(0, +)
-            let fixed = raw.map { weight in
-                let scaled = (sum == 0 ? weight : weight / sum) * Double(1 << Self.precisionBits)
-                return Int32(scaled < 0 ? scaled - 0.5 : scaled + 0.5)
+            return (start, end, raw.map { sum == 0 ? $0 : $0 / sum })
+        }
+        var bits = Self.precisionBits
+        if arithmetic == .torch {
+            let largest = positions.lazy.flatMap(\.weights).max() ?? 1
+            bits = (0..<Self.precisionBits).first { Int(0.5 + largest * Double(1 << ($0 + 1))) >= 1 << 15 } ?? bits
+        }
+        for (start, end, exact) in positions {
+            // Fewer bits are the same numbers with zeros behind.
+            let fixed = exact.map { weight in
+                let scaled = weight * Double(1 << bits)
+                return Int32(scaled < 0 ? scaled - 0.5 : scaled + 0.5) << (Self.precisionBits - bits)
             }
             let inside = (start..<end).clamped(to: image)
             let kept = inside.isEmpty ? [] : fixed[inside.lowerBound - start..<inside.upperBound - start]

@@ -51,6 +51,8 @@ enum VisionNetworks {
                 source, configuration, layers: layers, appliesFinalNorm: llava.appliesFinalNorm, packer: packer,
                 cancellation: cancellation
             ) { onLayer($0, layers) }
+        case .siglip2:
+            return try SigLIP2VisionTower(source, configuration, packer: packer, cancellation: cancellation) { onLayer($0, layers) }
         case .qwen2VL(let shape):
             return try Qwen2VLTower(source, configuration, shape, packer: packer, cancellation: cancellation) { onLayer($0, layers) }
         case .efficientNetLite(let network):

@@ -71,7 +71,9 @@ public final class VisionTower: Sendable {
         _ tensors: any TensorSource, _ configuration: VisionConfiguration, _ processor: ImageProcessorConfiguration,
         _ llava: LlavaConfiguration, _ workspace: Workspace
     ) throws {
-        if case .qwen2VL = configuration.architecture {
+        switch configuration.architecture {
+        case .clip, .siglip, .efficientNetLite: break
+        case .qwen2VL, .siglip2:
             throw CheckpointError.unsupported(
                 what: "the tower of a \(configuration.modelType) by itself", file: tensors.location, hint: "AdaptiveModel.features(of:) gives its features")
         }

@@ -104,8 +104,10 @@ struct VisionTransformer: Sendable {
     ///
     /// Summed 128 inputs at a time: normalized pixels all have one sign in bright images, and one long float32 sum of them would start the tower with
     /// an error that PruMerge's attention magnifies.
-    func embed(_ pixels: [Float], into out: Tensor, _ workspace: Workspace) {
-        let patches = patchRows(pixels)
+    func embed(_ pixels: [Float], into out: Tensor, _ workspace: Workspace) { embed(rows: patchRows(pixels), into: out, workspace) }
+
+    /// The same of patches that are rows already, `[patches, channels * patch * patch]` in the order of the weights.
+    func embed(rows patches: Tensor, into out: Tensor, _ workspace: Workspace) {
         let blocks = patches.stride / Int(AK_BLOCK)
         // The bias is added with the first part.
         let rest = Linear(weight: patchEmbedding.weight, bias: nil)

@@ -9,7 +9,9 @@ import Testing
 struct VisionFixture: Sendable, CustomTestStringConvertible {
     let folder: String
 
-    static let all = ["idefics3", "smolvlm", "llava", "llava-next", "llava-next-mistral", "mipha", "qwen2-vl", "qwen2.5-vl"].map(VisionFixture.init)
+    static let all = [
+        "idefics3", "smolvlm", "llava", "llava-next", "llava-next-mistral", "mipha", "qwen2-vl", "qwen2.5-vl", "lfm2-vl", "lfm2-vl-whole",
+    ].map(VisionFixture.init)
 
     struct Case: Decodable {
         let pictures: [String]
