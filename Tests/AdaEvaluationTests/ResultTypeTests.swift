@@ -19,6 +19,7 @@ import Testing
         "throughput": ExperimentJSON<ThroughputReport.Details>.self, "kernels": ExperimentJSON<KernelReport.Details>.self,
         "data": SceneDataset.JSON.self, "train": Trainer.Summary.self,
         "deadline": ExperimentJSON<DeadlineReport.Details>.self, "slo": ExperimentJSON<SloReport.Details>.self,
+        "speculation": ExperimentJSON<SpeculationReport.Details>.self,
     ]
 
     /// Reads a result as a type, and writes it again.

@@ -54,6 +54,21 @@ import Testing
         for key in ["encode_ms", "prefill_ms", "decode_ms", "ttft_ms"] { #expect((measured[key] as? Double ?? 0) > 0, "\(key)") }
     }
 
+    // A failure means that drafts change the answer, or are not told.
+    @Test("drafts leave the recorded answer", arguments: [["--speculate"], ["--speculate", "4"], ["--speculate", "off"]]) func drafts(flags: [String]) throws {
+        let item = try #require(try Self.cases("03").first { $0.budget == 1 })
+        let result = try Command.run(["ask", "--model", Files.referenceModel.path, Files.scene("03"), item.question, "--json"] + flags)
+        #expect(result.status == 0, "\(result.errors)")
+        let object = try result.json()
+        #expect(object["tokens"] as? [Int] == item.generated_ids)
+        let counts = object["speculation"] as? [String: Int]
+        #expect(flags.last == "off" ? counts == nil : counts.map { Set($0.keys) } == ["drafted", "accepted", "verifications"])
+        for wrong in ["0", "13", "many"] {
+            let refused = try Command.run("ask", Files.scene("03"), "What?", "--speculate", wrong)
+            #expect(refused.status == 64 && refused.errors.contains("--speculate"), "\(refused.errors)")
+        }
+    }
+
     // A failure means that a person's own chat template is not used, or that what is wrong with it is not told.
     @Test("a chat template of one's own is used") func chatTemplate() throws {
         try withTemporaryFolder { folder in

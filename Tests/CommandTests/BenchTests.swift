@@ -8,7 +8,8 @@ import Testing
 
     // A failure means that people cannot find an experiment, or an option that the documentation names.
     @Test("help names the experiments and their options", arguments: [
-        ([], ["sweep", "requests", "linearity", "throughput"]),
+        ([], ["sweep", "requests", "linearity", "throughput", "speculation"]),
+        (["speculation"], ["--model", "--speculate", "--budget", "--repeat", "--max-tokens"]),
         (["sweep"], ["--model", "--budgets", "--repeat", "--max-tokens", "--formula", "--threads", "--csv"]),
         (["requests"], ["--image", "--data", "--questions", "--requests", "--repeat", "--budget", "--max-tokens", "--csv"]),
         (["linearity"], ["--model", "--budgets", "--image", "--prompt-tokens", "--generate", "--repeat", "--csv"]),
@@ -40,6 +41,20 @@ import Testing
         for word in ["the floor is 0.5", "0.2 *", "machine", "build", "scenes-ref", "release", "GFLOP", "prefill ms"] {
             #expect(table.output.contains(word) || (word == "release" && table.output.contains("debug")), "\(word): \(table.output)")
         }
+    }
+
+    // A failure means that drafts change answers, or that nobody can see what they bring.
+    @Test("drafts are measured beside decode without them") func speculation() throws {
+        let result = try Command.run(
+            ["bench", "speculation", Self.image, "Describe the image.", "--repeat", "2", "-n", "24", "--speculate", "auto,3", "--json"] + Self.model)
+        #expect(result.status == 0, "\(result.errors)")
+        let object = try result.json()
+        #expect(object["tokens"] as? Int == 24 && object["complete"] as? Bool == true)
+        let results = try #require(object["results"] as? [[String: Any]])
+        #expect(results.compactMap { $0["speculate"] as? String } == ["off", "auto", "3"])
+        #expect(results.allSatisfy { $0["same"] as? Bool == true })
+        let counts = try results.map { try #require($0["speculation"] as? [String: Int]) }
+        #expect(counts[0]["drafted"] == 0 && counts[2]["verifications"] ?? 0 > 0 && counts[2]["drafted"] ?? 0 >= counts[2]["accepted"] ?? 0)
     }
 
     // A failure means that other programs cannot read the fit, or that the tower's cost is hidden.
@@ -139,6 +154,10 @@ import Testing
         (["sweep", Files.scene(), "What?", "--chart", "x.gif"], 64, ["--chart", ".svg or .png"]),
         (["sweep", Files.scene(), "What?", "--chart", "/nowhere/x.png"], 74, ["/nowhere"]),
         (["sweep", Files.scene(), "What?", "--formula", "guess"], 64, ["guess"]),
+        (["speculation"], 64, ["a question"]),
+        (["speculation", "What?", "--speculate", "0"], 64, ["--speculate", "1 to 12"]),
+        (["speculation", "What?", "--speculate", "auto,,3"], 64, ["--speculate"]),
+        (["speculation", "What?", "-n", "1"], 64, ["--max-tokens"]),
         (["requests"], 64, ["--image", "--data"]),
         (["requests", "--image", Files.scene()], 64, ["two different images"]),
         (["requests", "--image", Files.scene(), "/nowhere.png"], 66, ["/nowhere.png"]),
