@@ -185,15 +185,37 @@ func budgets(of text: String, option: String = "--budgets") throws -> [Budget] {
 
 /// Whether tokens are drafted.
 struct SpeculationFlag: ParsableArguments {
+    /// The value of `--speculate`, also a wrong one. A text that is no value at all belongs to the arguments that follow.
+    enum Value: ExpressibleByArgument {
+        case valid(Speculation)
+        case wrong(String)
+
+        init?(argument text: String) {
+            if let speculation = Speculation(text) {
+                self = .valid(speculation)
+            } else if Double(text) != nil || (text.allSatisfy(\.isLetter) && !FileManager.default.fileExists(atPath: text)) {
+                self = .wrong(text)
+            } else {
+                return nil
+            }
+        }
+
+        var defaultValueDescription: String { if case .valid(let speculation) = self { speculation.description } else { "" } }
+    }
+
     @Option(
-        defaultAsFlag: Speculation.auto, parsing: .next,
+        defaultAsFlag: Value.valid(.auto), parsing: .next,
         help: "Draft this many tokens with the first layers, or from repeated text if the model has no scheduler, and verify them in one step; auto (without a value): as many as pay; off. Answers stay the same.")
-    var speculate: Speculation?
+    var speculate: Value?
 
-    var speculation: Speculation { speculate ?? .off }
+    var speculation: Speculation { if case .valid(let speculation) = speculate { speculation } else { .off } }
+
+    func validate() throws {
+        if case .wrong(let text) = speculate {
+            throw ValidationError("--speculate: expected auto, off or a number from 1 to \(Speculation.mostTokens), found '\(text)'")
+        }
+    }
 }
-
-extension Speculation: ExpressibleByArgument {}
 
 /// How tokens are chosen and when an answer ends.
 struct SamplingFlags: ParsableArguments {
